@@ -1,0 +1,46 @@
+# Everything works from a clean clone with python3 (3.11 or newer), its venv module and make.
+# PYTHON=python3.12 chooses another interpreter; VENV=path another place for the environment.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-fast check format clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(INSTALLED) ## Make the virtual environment and install into it
+
+$(INSTALLED): pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON); install Python 3.11 or newer, or set PYTHON=" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is older than 3.11; set PYTHON=" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "error: no venv module; on Debian: apt install python3-venv" >&2; exit 1; }
+	@echo "Installing into $(VENV) (PyTorch is large: some minutes on the first time) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED) ## Train the ablations on the embedded data, compare them (about 5 minutes on 2 cores)
+	$(BIN)/python src/train.py -m model.lrn=true,false pool.overlap=true,false
+	@echo
+	@echo "Next:  $(BIN)/python src/train.py -m model.dropout=0.2,0 seed=0,1,2    a sweep of your own"
+	@echo "       $(BIN)/python src/train.py --help                               every key and what it means"
+
+test: $(INSTALLED) ## Run all the tests
+	@$(BIN)/python -m pytest
+
+test-fast: $(INSTALLED) ## Run the tests that take no training
+	@$(BIN)/python -m pytest -m 'not slow'
+
+check: $(INSTALLED) ## Check format, lint and types (also the first thing that the tests do)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+format: $(INSTALLED) ## Format the code and mend what lint can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## Remove the environment and caches; runs/ and cache/ stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache

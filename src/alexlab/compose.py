@@ -1,0 +1,249 @@
+"""From a command line to checked configurations, by way of Hydra.
+
+Everything is composed and checked here before anything runs. What Hydra lets through (`+model.lnr=true`, a truthy
+string in a YAML file) does not pass the typed schema, and each mistake is told in one line.
+"""
+
+from __future__ import annotations
+
+import re
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra import version as hydra_version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_store import ConfigStore
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+
+from alexlab.config import CONF_DIR, Config, ConfigError, did_you_mean, finish, shown
+
+CONFIG_NAME = "train"
+VERSION_BASE = "1.3"
+
+ConfigStore.instance().store(name="schema", node=Config)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run that a command line asks for."""
+
+    overrides: tuple[str, ...]
+    config: Config
+    choices: dict[str, str]  # the option chosen in each config group: {"protocol": "paper", ...}
+
+
+class Composer:
+    """Composes configurations from `conf/`, and from a folder of the user's own before it.
+
+    Raises (every method): ConfigError, with a message of one line.
+    """
+
+    def __init__(self, config_dir: str | None = None) -> None:
+        hydra_version.setbase(VERSION_BASE)
+        search_path = create_config_search_path(f"file://{CONF_DIR}")
+        if config_dir is not None:
+            folder = Path(config_dir).expanduser().absolute()
+            if not folder.is_dir():
+                raise ConfigError(f"--config-dir {config_dir}: no such folder")
+            search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
+        self._loader = ConfigLoaderImpl(search_path)
+
+    def groups(self) -> dict[str, list[str]]:
+        """The options of each config group of the project."""
+        names = [name for name in self._loader.list_groups("") if not name.startswith("hydra")]
+        return {name: self._loader.get_group_options(name, ObjectType.CONFIG) for name in sorted(names)}
+
+    def job(self, overrides: list[str]) -> Job:
+        """Compose and check one configuration."""
+        for override in self._parse(overrides):
+            if override.is_sweep_override():
+                raise ConfigError(f"{override.input_line}: several values make a sweep; write -m before them")
+            self._check(override)
+        with _one_line(overrides):
+            composed = self._loader.load_configuration(CONFIG_NAME, list(overrides), RunMode.RUN)
+            choices = {str(name): str(option) for name, option in composed.hydra.runtime.choices.items()}
+            config = typed(composed)
+        return Job(tuple(overrides), config, choices)
+
+    def expand(self, overrides: list[str], multirun: bool) -> tuple[list[list[str]], bool]:
+        """The overrides of each job of a command line, and whether it is a sweep (by -m, or by a study's file)."""
+        with _one_line(overrides):
+            master = self._loader.load_configuration(
+                CONFIG_NAME, list(overrides), RunMode.MULTIRUN, validate_sweep_overrides=False
+            )
+        sweep = multirun or master.hydra.mode == RunMode.MULTIRUN
+        if not sweep:
+            return [overrides], False
+        if not str(master.hydra.sweeper._target_).endswith("BasicSweeper"):
+            raise ConfigError("hydra/sweeper: only 'basic' can be planned before it runs")
+        params = OmegaConf.to_container(master.hydra.sweeper.params or OmegaConf.create({}))
+        assert isinstance(params, dict)
+        given = [f"{name}={value}" for name, value in params.items()]
+        parsed = self._parse([*given, *overrides])
+        for override in parsed:
+            self._check(override)
+        with _one_line(overrides):
+            batches = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+        return [list(job) for batch in batches for job in batch], True
+
+    def _parse(self, overrides: list[str]) -> list[Override]:
+        with _one_line(overrides):
+            return OverridesParser.create(config_loader=self._loader).parse_overrides(list(overrides))
+
+    def _check(self, override: Override) -> None:
+        """Refuse an unknown group, option or key, and a value of the wrong type, naming the nearest right spelling."""
+        name, line = override.key_or_group, override.input_line or ""
+        if name.startswith("hydra"):
+            return
+        groups = self.groups()
+        if override.is_delete():
+            raise ConfigError(f"{line}: a key cannot be deleted; set it to null or to its default")
+        values = self._values(override)
+        if name in groups:
+            for value in values:
+                if value not in groups[name]:
+                    options = ", ".join(groups[name])
+                    near = did_you_mean(str(value), groups[name])
+                    raise ConfigError(f"{line}: there is no {name} '{value}'{near} (there are: {options})")
+            return
+        types = key_types()
+        if name not in types:
+            below = [known for known in types if known.startswith(f"{name}.")]
+            if below:
+                raise ConfigError(f"{line}: '{name}' is a set of keys; set one of them, such as {below[0]}")
+            near = did_you_mean(name, [*types, *groups])
+            raise ConfigError(f"{line}: there is no key '{name}'{near or '; --help lists all'}")
+        if override.is_add() and not override.is_force_add():
+            raise ConfigError(f"{line}: the key is there already; leave out the +")
+        for value in values:
+            if isinstance(value, str) and "${" in value:
+                continue  # an interpolation has its type once it is resolved
+            try:
+                OmegaConf.update(OmegaConf.structured(Config), name, value)
+            except (OmegaConfBaseException, ValueError) as error:
+                raise ConfigError(f"{name}={shown(value)}: must be {_expected(types[name], name, value)}") from error
+
+    def _values(self, override: Override) -> list[Any]:
+        if override.is_sweep_override():
+            return [
+                parsed.value()
+                for text in override.sweep_string_iterator()
+                for parsed in OverridesParser.create().parse_overrides([f"{override.key_or_group}={text}"])
+            ]
+        return [override.value()]
+
+
+@cache
+def key_types() -> dict[str, Any]:
+    """{dotted key: its type} of every key."""
+    types: dict[str, Any] = {}
+
+    def collect(cls: type, prefix: str) -> None:
+        for name, kind in typing.get_type_hints(cls).items():
+            if hasattr(kind, "__dataclass_fields__"):
+                collect(kind, f"{prefix}{name}.")
+            else:
+                types[f"{prefix}{name}"] = kind
+
+    collect(Config, "")
+    return types
+
+
+def typed(composed: DictConfig) -> Config:
+    """The plain typed object of a composed configuration, filled in and checked.
+
+    Merged into a fresh schema, since a key that was added with + lives in the composed one without being in it.
+    """
+    plain = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(plain, dict)
+    plain.pop("hydra", None)
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain))
+    assert isinstance(config, Config)
+    return finish(config)
+
+
+def read_config(path: Path) -> Config:
+    """The configuration that `write_config` wrote."""
+    with _one_line([str(path)]):
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path)))
+    assert isinstance(config, Config)
+    return finish(config)
+
+
+def to_yaml(config: Config) -> str:
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def _expected(kind: Any, name: str, value: Any) -> str:
+    """What a key of a type takes, in words."""
+    options = typing.get_args(kind)
+    if typing.get_origin(kind) is list:
+        items = "names" if options[0] is str else "numbers"
+        example = f"[{value}]" if isinstance(value, str | int | float) else "[...]"
+        return f"a list of {items}; in a shell write '{name}={example}' with the quotes"
+    if options:
+        return " or ".join("null" if option is type(None) else _expected(option, name, value) for option in options)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        names = [member.name for member in kind]
+        return f"one of {', '.join(names)}{did_you_mean(str(value), names)}"
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
+
+
+class _one_line:
+    """Context that turns what Hydra and OmegaConf raise into a ConfigError of one line."""
+
+    def __init__(self, overrides: list[str]) -> None:
+        self._overrides = overrides
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, HydraException | OmegaConfBaseException | ValueError) and not isinstance(
+            error, ConfigError
+        ):
+            raise ConfigError(self._told(error)) from error
+
+    def _told(self, error: BaseException) -> str:
+        if isinstance(error, MissingConfigException):
+            return " ".join(str(error).split("\nSearch path")[0].split())
+        causes = list(_causes(error))
+        place = next((match[1] for cause in causes if (match := re.search(r"In '([^']+)'", str(cause)))), None)
+        for cause in causes:
+            if not isinstance(cause, OmegaConfBaseException):
+                continue
+            if isinstance(cause, InterpolationResolutionError):
+                return f"{' '.join(self._overrides)}: {' '.join(str(cause.msg).split())}"
+            name = cause.full_key or ""
+            types = key_types()
+            where = f"conf/{place}.yaml: " if place else ""
+            if name and name not in types:
+                return f"{where}there is no key '{name}'{did_you_mean(name, types) or '; --help lists all'}"
+            if name:
+                value = re.search(r"Value '(.*?)'", str(cause))
+                said = f"{name}={value[1]}" if value else name
+                if "MissingMandatory" in type(cause).__name__:
+                    return f"{where}{name}: has no value; give it one"
+                return f"{where}{said}: must be {_expected(types[name], name, value[1] if value else None)}"
+        said = " ".join(str(causes[0]).split("\nSee https")[0].split())
+        return f"{' '.join(self._overrides)}: {said}"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,400 @@
+"""Every key of the project: its type, its default, its range and its meaning, in one place.
+
+The defaults are the paper's text (sections in brackets) at its own scale. The files in `conf/` change them:
+`protocol/` by convention, `recipe/` by scale, `ablation/` by one named choice. `load(overrides)` composes and checks a
+configuration as the command line does; past it everything is a plain dataclass.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, Union
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot run; the message is one line that names the key, its value and the mend."""
+
+
+def _conf_dir() -> Path:
+    packaged = Path(__file__).parent / "conf"  # where the wheel keeps it
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "conf"
+
+
+CONF_DIR = _conf_dir()
+# Where `runs/` and `cache/` go unless told: the checkout, or for an installed package the current directory.
+PROJECT_DIR = CONF_DIR.parent if (CONF_DIR.parent / "pyproject.toml").is_file() else Path.cwd()
+
+
+def key(
+    default: Any,
+    meaning: str,
+    *,
+    identity: bool = True,
+    unordered: bool = False,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """Declare a key.
+
+    `identity=False`: the key cannot change a run's result, so it is no part of the run id. `unordered`: the order of
+    the list's items means nothing. The bounds hold for a number, or for each number of a list; `choices` likewise for
+    text.
+    """
+    metadata = {
+        "meaning": meaning,
+        "identity": identity,
+        "unordered": unordered,
+        "bounds": {
+            "at least": (at_least, lambda value, bound: value >= bound),
+            "above": (above, lambda value, bound: value > bound),
+            "at most": (at_most, lambda value, bound: value <= bound),
+            "below": (below, lambda value, bound: value < bound),
+        },
+        "choices": choices,
+    }
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+class Activation(Enum):
+    relu = "relu"
+    tanh = "tanh"
+
+
+class Padding(Enum):
+    both = "both"
+    end = "end"
+    none = "none"
+
+
+class DropoutScaling(Enum):
+    test = "test"
+    train = "train"
+
+
+class Init(Enum):
+    normal = "normal"
+    he = "he"
+
+
+class Schedule(Enum):
+    plateau = "plateau"
+    fixed = "fixed"
+    constant = "constant"
+
+
+class Checkpoint(Enum):
+    last = "last"
+    best = "best"
+
+
+class Dataset(Enum):
+    shapes = "shapes"
+
+
+class Logger(Enum):
+    record = "record"
+    wandb = "wandb"
+
+
+class Accelerator(Enum):
+    auto = "auto"
+    cpu = "cpu"
+    gpu = "gpu"
+
+
+CONV_LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
+HIDDEN_LAYERS = ("fc6", "fc7")
+REMOVABLE_LAYERS = CONV_LAYERS[1:] + HIDDEN_LAYERS
+
+
+@dataclass
+class ModelConfig:
+    kernels: list[int] = key([96, 256, 384, 384, 256], "Kernels of conv1 to conv5 (3.5).", at_least=1)
+    width: float = key(1.0, "Multiplies the number of kernels of every convolution.", above=0)
+    hidden: int = key(4096, "Units of each hidden fully connected layer, fc6 and fc7 (3.5).", at_least=1)
+    groups: int = key(2, "Towers: kernels see only the maps of their own tower (3.2, 3.5).", at_least=1)
+    cross_talk: list[str] = key(
+        ["conv3"],
+        "Convolutions that see all towers; a removed one hands this to the next one kept (3.2).",
+        unordered=True,
+        choices=CONV_LAYERS[1:],
+    )
+    conv1_padding: Padding = key(
+        Padding.both, "Zeros around the image: both = 2 on every side, end = 3 at bottom and right, none."
+    )
+    activation: Activation = key(Activation.relu, "Nonlinearity after every layer but the last (3.1).")
+    lrn: bool = key(True, "Local response normalisation after conv1 and conv2 (3.3).")
+    lrn_size: int = key(5, "n: how many adjacent maps LRN sums over, an odd number (3.3).", at_least=1)
+    lrn_k: float = key(2.0, "k of LRN (3.3).", at_least=0)
+    lrn_alpha: float = key(1e-4, "alpha of LRN by the paper's formula: on the sum, not the mean (3.3).", at_least=0)
+    lrn_beta: float = key(0.75, "beta of LRN (3.3).", at_least=0)
+    dropout: float = key(
+        0.5,
+        "Chance that a hidden unit of fc6 or fc7 is dropped in training; 0 = no dropout (4.2).",
+        at_least=0,
+        below=1,
+    )
+    dropout_scaling: DropoutScaling = key(
+        DropoutScaling.test,
+        "test = outputs times (1 - dropout) at test, the paper's (4.2); train = divided by it in training.",
+    )
+    remove: list[str] = key(
+        [], "Layers to leave out; what follows is rewired (1, 7).", unordered=True, choices=REMOVABLE_LAYERS
+    )
+    init: Init = key(Init.normal, "Weights at the start: normal = one deviation for all (5), he = sqrt(2 / fan in).")
+    init_std: float = key(0.01, "Standard deviation of the weights where init=normal (5).", above=0)
+    init_last_std: Union[float, None] = key(
+        None, "Standard deviation of the last layer's weights; null = as the other layers.", above=0
+    )
+    init_bias: float = key(1.0, "Biases of conv2, conv4, conv5, fc6 and fc7 at the start; the others are 0 (5).")
+
+
+@dataclass
+class PoolConfig:
+    overlap: bool = key(True, "true = windows of 3 at a stride of 2, false = windows of 2 at a stride of 2 (3.4).")
+
+
+@dataclass
+class DataConfig:
+    name: Dataset = key(Dataset.shapes, "Data set.")
+    root: Union[str, None] = key(
+        None,
+        "Folder of the image files; null = the data set's own folder in data.cache.",
+        identity=False,
+    )
+    cache: str = key(
+        lambda: os.environ.get("ALEXLAB_CACHE", str(PROJECT_DIR / "cache")),
+        "Folder that keeps made files and stores; the environment variable ALEXLAB_CACHE moves it.",
+        identity=False,
+    )
+    num_classes: int = key(1000, "Number of classes.", at_least=2)
+    train_images: int = key(1281167, "Images in the training split.", at_least=1)
+    val_images: int = key(50000, "Images in the validation split.", at_least=1)
+    test_images: int = key(50000, "Images in the test split.", at_least=1)
+    files_seed: int = key(0, "Seed that the embedded data set is drawn from.", at_least=0)
+    size: int = key(256, "Side of the stored image: shorter side resized, centre cut out (2).", at_least=1)
+    crop_size: int = key(224, "Side of the crop that the net sees (3.5, 4.1).", at_least=1)
+    pixel_scale: float = key(1.0, "Multiplies pixels (0-255, less the mean) on their way in; the paper has 1.", above=0)
+    batch_size: int = key(128, "Images a step, over all devices (5).", at_least=1)
+    eval_batch_size: int = key(128, "Images a step in evaluation.", identity=False, at_least=1)
+    num_workers: int = key(0, "Loader processes; 0 is fastest with a memory-mapped store.", identity=False, at_least=0)
+    seed: Union[int, None] = key(None, "Seed of image order and augmentation; null = seed.", at_least=0)
+
+
+@dataclass
+class AugmentConfig:
+    crop: bool = key(True, "Random crops in training; false = the centre (4.1).")
+    flip: bool = key(True, "Mirror half of the training images (4.1).")
+    pca: bool = key(True, "Shift colours along the principal components of the training pixels (4.1).")
+    pca_std: float = key(0.1, "Standard deviation of the random factor of each component (4.1).", at_least=0)
+
+
+@dataclass
+class OptimConfig:
+    lr: float = key(0.01, "Learning rate at the start (5).", above=0)
+    momentum: float = key(0.9, "Momentum (5).", at_least=0, below=1)
+    weight_decay: float = key(5e-4, "Weight decay, inside the velocity: - weight_decay * lr * w (5).", at_least=0)
+    schedule: Schedule = key(
+        Schedule.plateau,
+        "plateau = drop when validation error stalls (5, by hand there); fixed = drop at optim.drops; constant.",
+    )
+    drops: list[float] = key(
+        [0.25, 0.55, 0.85], "Fractions of the run after which schedule=fixed drops the rate.", above=0, below=1
+    )
+    num_drops: int = key(3, "Drops before schedule=plateau ends the run (5).", at_least=0)
+    drop_factor: float = key(0.1, "What a drop multiplies the rate by (5).", above=0, below=1)
+    patience: int = key(5, "Epochs without a better validation error after which schedule=plateau drops.", at_least=1)
+    threshold: float = key(
+        0.001, "By how much (fraction, absolute) an error must fall to be better.", at_least=0, below=1
+    )
+
+
+@dataclass
+class TrainerConfig:
+    max_epochs: int = key(90, "Cycles through the training set (5).", at_least=1)
+    limit_train_batches: Union[int, float] = key(
+        1.0, "Training steps an epoch: a whole number of steps, or a fraction with a point (1.0 = all).", above=0
+    )
+    limit_val_batches: Union[int, float] = key(
+        1.0, "Validation steps an epoch, likewise; 0 = no validation.", at_least=0
+    )
+    accelerator: Accelerator = key(Accelerator.auto, "auto, cpu or gpu.", identity=False)
+    devices: int = key(1, "Number of devices.", identity=False, at_least=1, at_most=1)
+    precision: str = key(
+        "32-true", "Precision of the arithmetic.", choices=("32-true", "16-mixed", "bf16-mixed", "64-true")
+    )
+    deterministic: bool = key(True, "Only algorithms that give the same bits each time.")
+    fast_dev_run: bool = key(False, "One batch of training, validation and test, and no record.", identity=False)
+    enable_progress_bar: bool = key(
+        True, "Show progress: a live bar in a terminal, else a line an epoch.", identity=False
+    )
+
+
+@dataclass
+class EvaluateConfig:
+    checkpoint: Checkpoint = key(
+        Checkpoint.last, "Weights to evaluate: the last, as the paper did, or the best in validation."
+    )
+    train_images: int = key(
+        50000, "Training images, at most, on which training error is measured in the end.", at_least=1
+    )
+
+
+@dataclass
+class LoggerConfig:
+    name: Logger = key(
+        Logger.record, "record = local files only; wandb = Weights & Biases beside them.", identity=False
+    )
+    project: str = key("alexlab", "W&B project.", identity=False)
+    entity: Union[str, None] = key(None, "W&B user or team; null = the account's default.", identity=False)
+
+
+@dataclass
+class PathsConfig:
+    runs: str = key(
+        lambda: os.environ.get("ALEXLAB_RUNS", str(PROJECT_DIR / "runs")),
+        "Folder of the records; the environment variable ALEXLAB_RUNS moves it.",
+        identity=False,
+    )
+
+
+@dataclass
+class Config:
+    seed: int = key(0, "Seed of initial weights and dropout; the data's too unless data.seed is set.", at_least=0)
+    weights: Union[str, None] = key(None, "Checkpoint whose network the run starts from; null = from scratch.")
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    pool: PoolConfig = field(default_factory=PoolConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+
+
+def load(overrides: list[str] | None = None) -> Config:
+    """Compose and check the configuration that the command line would, from a list such as `["model.lrn=false"]`.
+
+    Raises:
+        ConfigError: naming the key, its value and the mend.
+    """
+    from alexlab.compose import Composer  # Hydra, so only where a configuration is composed
+
+    return Composer().job(overrides or []).config
+
+
+def walk(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield (dotted key, value, dataclass field) of every key below a config."""
+    for entry in dataclasses.fields(config):
+        value = getattr(config, entry.name)
+        if dataclasses.is_dataclass(value):
+            yield from walk(value, f"{prefix}{entry.name}.")
+        else:
+            yield f"{prefix}{entry.name}", value, entry
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """The configuration as {dotted key: plain value}, enums by name."""
+    return {name: value.name if isinstance(value, Enum) else value for name, value, _ in walk(config)}
+
+
+def finish(config: Config) -> Config:
+    """Fill in what follows from other keys, and refuse what cannot run.
+
+    Raises:
+        ConfigError: for the first impossible value or combination.
+    """
+    for name, value, entry in walk(config):
+        if value is None:
+            continue
+        values = value if isinstance(value, list) else [value]
+        for item in values:
+            _check_value(name, value, item, entry.metadata)
+        if entry.metadata["unordered"]:
+            if len(set(values)) < len(values):
+                raise ConfigError(f"{name}={shown(value)}: names an item twice; write each once")
+            value.sort()
+    _check_combinations(config)
+    if config.data.seed is None:
+        config.data.seed = config.seed
+    config.paths.runs = str(Path(config.paths.runs).expanduser().absolute())
+    config.data.cache = str(Path(config.data.cache).expanduser().absolute())
+    return config
+
+
+def shown(value: Any) -> str:
+    """A value as one writes it on the command line."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(shown, value))}]"
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _check_value(name: str, value: Any, item: Any, metadata: Any) -> None:
+    if isinstance(item, str) and item.lower() in ("none", "null", "~"):
+        raise ConfigError(f"{name}={item}: the text '{item}' is not nothing; write {name}=null")
+    if isinstance(item, float) and not math.isfinite(item):
+        raise ConfigError(f"{name}={shown(value)}: must be finite")
+    for wording, (bound, holds) in metadata["bounds"].items():
+        if bound is not None and not holds(item, bound):
+            raise ConfigError(f"{name}={shown(value)}: must be {wording} {bound:g}")
+    choices = metadata["choices"]
+    if choices and item not in choices:
+        raise ConfigError(
+            f"{name}={shown(value)}: '{item}' is not one of {', '.join(choices)}{did_you_mean(str(item), choices)}"
+        )
+
+
+def _check_combinations(config: Config) -> None:
+    data, model, optim = config.data, config.model, config.optim
+    if data.crop_size > data.size:
+        raise ConfigError(f"data.crop_size={data.crop_size}: must be at most data.size={data.size}")
+    if model.lrn_size % 2 == 0:
+        raise ConfigError(f"model.lrn_size={model.lrn_size}: must be odd, so that the window has a middle map")
+    if model.lrn_k == 0 and model.lrn:
+        raise ConfigError("model.lrn_k=0: must be above 0, or a window of zeros is divided by 0")
+    if len(model.kernels) != len(CONV_LAYERS):
+        raise ConfigError(f"model.kernels={shown(model.kernels)}: must have {len(CONV_LAYERS)} numbers, conv1 to conv5")
+    if optim.drops != sorted(optim.drops):
+        raise ConfigError(f"optim.drops={shown(optim.drops)}: must rise from left to right")
+    if optim.schedule is Schedule.plateau and config.trainer.limit_val_batches == 0:
+        raise ConfigError(
+            "trainer.limit_val_batches=0: optim.schedule=plateau needs validation; set optim.schedule=fixed"
+        )
+    if config.evaluate.checkpoint is Checkpoint.best and config.trainer.limit_val_batches == 0:
+        raise ConfigError("trainer.limit_val_batches=0: evaluate.checkpoint=best needs validation; set it to last")
+    for name in ("limit_train_batches", "limit_val_batches"):
+        limit = getattr(config.trainer, name)
+        if isinstance(limit, float) and limit > 1:
+            raise ConfigError(f"trainer.{name}={limit}: a fraction is at most 1.0; for steps write a whole number")
+    if config.weights is not None and not Path(config.weights).is_file():
+        raise ConfigError(f"weights={config.weights}: no such file")
+
+    from alexlab.architecture import layers  # above this module, which it reads its types from
+
+    layers(config.model, config.pool, data.crop_size, data.num_classes)
+
+
+def did_you_mean(word: str, known: Any) -> str:
+    """`; did you mean 'x'?`, or nothing where no known word is near."""
+    import difflib
+
+    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{near[0]}'?" if near else ""

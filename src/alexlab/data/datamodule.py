@@ -1,0 +1,160 @@
+"""The LightningDataModule over a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from alexlab.config import AugmentConfig, Config, DataConfig
+from alexlab.data.augment import colour_shifts, read_crops, training_input, view_input
+from alexlab.data.order import Window, draw, image_order, training_windows, view_windows
+from alexlab.data.prepare import prepare
+from alexlab.data.store import Split, Store
+
+
+class TrainingBatch(NamedTuple):
+    """What a loader sends to the device: crops uint8 [B, H, W, 3], and what `training_input` needs beside them."""
+
+    crops: Tensor
+    labels: Tensor  # int64 [B]
+    windows: list[Window]
+    shifts: Tensor  # float32 [B, 3]
+
+
+class WholeImages(NamedTuple):
+    """Whole stored images uint8 [B, S, S, 3], for evaluation."""
+
+    images: Tensor
+    labels: Tensor  # int64 [B]
+
+
+class TrainingBatches(Dataset[TrainingBatch]):
+    """Batches by (epoch, step); the same batch in whatever process it is made."""
+
+    def __init__(self, split: Split, store: Store, data: DataConfig, augment: AugmentConfig) -> None:
+        self._split, self._store, self._data, self._augment = split, store, data, augment
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, int))
+        self.batch_size = min(data.batch_size, len(split.labels))
+        self.num_steps = len(split.labels) // self.batch_size  # full batches only: every step weighs images alike
+
+    def __getitem__(self, place: tuple[int, int]) -> TrainingBatch:
+        epoch, step = place
+        seed = self._data.seed
+        assert seed is not None
+        if self._order[0] != epoch:
+            self._order = epoch, image_order(seed, epoch, len(self._split.labels))
+        indices = self._order[1][step * self.batch_size : (step + 1) * self.batch_size]
+        draws = draw(seed, epoch, step, self.batch_size)
+        augment, data = self._augment, self._data
+        windows = training_windows(draws, data.size, data.crop_size, augment.crop, augment.flip)
+        shifts = colour_shifts(draws.colour, augment.pca_std if augment.pca else 0.0, self._store)
+        return TrainingBatch(
+            read_crops(self._split.images, indices, windows, data.crop_size),
+            torch.from_numpy(self._split.labels[indices]),
+            windows,
+            torch.from_numpy(shifts.astype(np.float32)),
+        )
+
+
+class EpochSteps(Sampler[tuple[int, int]]):
+    """(epoch, step) of one epoch; Lightning calls `set_epoch` before each."""
+
+    def __init__(self, num_steps: int) -> None:
+        self._num_steps, self._epoch = num_steps, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((self._epoch, step) for step in range(self._num_steps))
+
+    def __len__(self) -> int:
+        return self._num_steps
+
+
+class EvaluationBatches(Dataset[WholeImages]):
+    """A split in its stored order, every image once; the last batch may be smaller."""
+
+    def __init__(self, split: Split, batch_size: int, limit: int | None = None) -> None:
+        self._split, self._batch_size = split, batch_size
+        total = len(split.labels)
+        # A fixed, evenly spread subset where fewer images are asked for than there are.
+        self._indices = np.arange(total) if limit is None or limit >= total else np.arange(limit) * total // limit
+
+    def __len__(self) -> int:
+        return -(-len(self._indices) // self._batch_size)
+
+    def __getitem__(self, step: int) -> WholeImages:
+        if not 0 <= step < len(self):
+            raise IndexError(step)
+        indices = self._indices[step * self._batch_size : (step + 1) * self._batch_size]
+        return WholeImages(torch.from_numpy(self._split.images[indices]), torch.from_numpy(self._split.labels[indices]))
+
+
+class StoreDataModule(L.LightningDataModule):
+    """Batches for training, validation and test: input float32 [B, 3, H, W], labels int64 [B].
+
+    Makes the store on first use. Loaders send uint8; the rest happens on the device (`alexlab.data.augment`).
+    """
+
+    store: Store
+    mean: Tensor
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self._data, self._augment = config.data, config.augment
+
+    def prepare_data(self) -> None:
+        prepare(self._data)
+
+    def setup(self, stage: str | None = None) -> None:
+        self.store = prepare(self._data)
+        self.mean = torch.from_numpy(self.store.mean)
+
+    def train_dataloader(self) -> DataLoader:
+        batches = TrainingBatches(self.store.split("train"), self.store, self._data, self._augment)
+        return self._loader(batches, EpochSteps(batches.num_steps))
+
+    def val_dataloader(self) -> DataLoader:
+        return self.evaluation_dataloader("val")
+
+    def test_dataloader(self) -> DataLoader:
+        return self.evaluation_dataloader("test")
+
+    def evaluation_dataloader(self, split: str, limit: int | None = None) -> DataLoader:
+        """Whole images of a split, each once; at most `limit` of them, evenly spread."""
+        return self._loader(EvaluationBatches(self.store.split(split), self._data.eval_batch_size, limit))
+
+    def _loader(self, dataset: Dataset, sampler: Sampler | None = None) -> DataLoader:
+        workers = self._data.num_workers
+        return DataLoader(
+            dataset,
+            batch_size=None,  # a dataset's item is a whole batch
+            sampler=sampler,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> tuple[Tensor, Tensor]:
+        if isinstance(batch, TrainingBatch):
+            mean = self._mean_on(batch.crops.device)
+            scale = self._data.pixel_scale
+            return training_input(batch.crops, batch.windows, batch.shifts, mean, scale), batch.labels
+        return next(self.views(batch.images, "center")), batch.labels
+
+    def views(self, images: Tensor, kind: str) -> Iterator[Tensor]:
+        """The inputs of a view kind (`center` or `ten`), one view at a time, from whole images [B, S, S, 3]."""
+        mean = self._mean_on(images.device)
+        for window in view_windows(kind, self._data.size, self._data.crop_size):
+            yield view_input(images, window, self._data.crop_size, mean, self._data.pixel_scale)
+
+    def _mean_on(self, device: torch.device) -> Tensor:
+        self.mean = self.mean.to(device)
+        return self.mean

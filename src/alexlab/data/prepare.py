@@ -1,0 +1,186 @@
+"""From image files to a store: resize, cut out, collect the training split's statistics.
+
+`prepare(data)` is what everything calls: it returns the finished store, made on the first call. Two processes that
+call it at once make it once; an interrupted one leaves nothing that a later call would take for finished.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from alexlab.config import DataConfig
+from alexlab.data.shapes import CLASSES, GENERATOR_VERSION, SPLITS, draw_shapes
+from alexlab.data.store import FORMAT_VERSION, Store, open_store, principal_components
+from alexlab.progress import Progress
+
+IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
+
+
+def fingerprint(data: DataConfig) -> str:
+    """What a store's content follows from, as one line: part of every run id."""
+    counts = "+".join(str(count) for count in _counts(data).values())
+    return f"{data.name.name}-v{GENERATOR_VERSION}-{data.num_classes}-{counts}-seed{data.files_seed}"
+
+
+def store_path(data: DataConfig) -> Path:
+    return Path(data.cache) / "stores" / f"{fingerprint(data)}-{data.size}px"
+
+
+def prepare(data: DataConfig) -> Store:
+    """The store of a data set, made where it is not there yet.
+
+    Raises:
+        ValueError: where an image file cannot be read (names it), or the folder holds a store of another format.
+        OSError: where the cache cannot be written.
+    """
+    path = store_path(data)
+    if not (path / "manifest.json").is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(path.with_suffix(".lock")):
+            if not (path / "manifest.json").is_file():  # another process may have made it while this one waited
+                _make(data, path)
+    return open_store(path)
+
+
+def _counts(data: DataConfig) -> dict[str, int]:
+    return dict(zip(SPLITS, (data.train_images, data.val_images, data.test_images), strict=True))
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _make(data: DataConfig, path: Path) -> None:
+    processes = max(1, len(os.sched_getaffinity(0)))
+    root = Path(data.root) if data.root else Path(data.cache) / "files" / fingerprint(data)
+    if not (root / "finished").is_file():
+        counts = _counts(data)
+        with Progress(f"Drawing the images of '{data.name.name}'", sum(counts.values())) as progress:
+            draw_shapes(root, list(CLASSES)[: data.num_classes], counts, data.files_seed, processes, progress.advance)
+        (root / "finished").touch()
+    unfinished = path.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    build_store(root, unfinished, data.size, data.name.name, processes)
+    unfinished.rename(path)
+
+
+@dataclass
+class _Sums:
+    """Exact sums over training images: whole numbers below 2**53, so that any order of adding gives the same."""
+
+    image: np.ndarray  # int64 [S, S, 3]
+    outer: np.ndarray  # float64 [3, 3], of whole numbers
+    count: int
+
+    def add(self, other: _Sums) -> None:
+        self.image += other.image
+        self.outer += other.outer
+        self.count += other.count
+
+
+def build_store(root: Path, path: Path, size: int, name: str, processes: int = 1) -> None:
+    """Write a store from `root/<split>/<class>/<image>`.
+
+    Labels are positions in the sorted list of the training split's class folders, in every split. Hidden files and
+    folders do not count.
+    """
+    classes = sorted(folder.name for folder in (root / "train").iterdir() if _visible(folder) and folder.is_dir())
+    splits: dict[str, list[tuple[Path, int]]] = {}
+    for split in SPLITS:
+        found = sorted(folder.name for folder in (root / split).iterdir() if _visible(folder) and folder.is_dir())
+        unknown = set(found) - set(classes)
+        if unknown:
+            raise ValueError(f"{root / split}: class {sorted(unknown)[0]!r} is not among the training classes")
+        splits[split] = [
+            (file, classes.index(folder))
+            for folder in found
+            for file in sorted((root / split / folder).iterdir())
+            if _visible(file) and file.suffix.lower() in IMAGE_SUFFIXES
+        ]
+    sums = _Sums(np.zeros((size, size, 3), np.int64), np.zeros((3, 3)), 0)
+    jobs = []
+    for split, files in splits.items():
+        shape = (len(files), size, size, 3)
+        np.lib.format.open_memmap(path / f"{split}.npy", "w+", np.uint8, shape).flush()
+        np.save(path / f"{split}_labels.npy", np.array([label for _, label in files], np.int64))
+        chunk = 128
+        for start in range(0, len(files), chunk):
+            paths = [file for file, _ in files[start : start + chunk]]
+            jobs.append((path / f"{split}.npy", start, paths, size, split == "train"))
+    total = sum(len(files) for files in splits.values())
+    with Progress("Preparing them", total) as progress:
+        if processes == 1:
+            results = map(_write_images, *zip(*jobs, strict=True))
+            for job, result in zip(jobs, results, strict=True):
+                sums.add(result)
+                progress.advance(len(job[2]))
+        else:
+            with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+                for job, future in [(job, pool.submit(_write_images, *job)) for job in jobs]:
+                    sums.add(future.result())
+                    progress.advance(len(job[2]))
+
+    pixels = sums.count * size * size
+    mean_rgb = sums.image.sum((0, 1)) / pixels
+    components, variances = principal_components((sums.outer / pixels - np.outer(mean_rgb, mean_rgb)) / 255**2)
+    np.save(path / "mean.npy", (sums.image / sums.count).astype(np.float32))
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "name": name,
+        "size": size,
+        "classes": classes,
+        "images": {split: len(files) for split, files in splits.items()},
+        "rgb": {
+            "mean": (mean_rgb / 255).tolist(),
+            "components": components.tolist(),
+            "variances": variances.tolist(),
+        },
+    }
+    (path / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def _visible(path: Path) -> bool:
+    return not path.name.startswith(".")
+
+
+def _write_images(array: Path, start: int, files: list[Path], size: int, collect: bool) -> _Sums:
+    images = np.load(array, mmap_mode="r+")
+    sums = _Sums(np.zeros((size, size, 3), np.int64), np.zeros((3, 3)), 0)
+    for index, file in enumerate(files, start):
+        try:
+            images[index] = read_square(file, size)
+        except OSError as error:
+            raise ValueError(f"{file}: cannot be read as an image ({error})") from error
+        if collect:
+            pixels = images[index].reshape(-1, 3).astype(np.float64)
+            sums.add(_Sums(images[index].astype(np.int64), pixels.T @ pixels, 1))
+    images.flush()
+    return sums
+
+
+def read_square(file: Path, size: int) -> np.ndarray:
+    """Read an image as RGB, its shorter side resized to `size`, the centre cut out: uint8 [size, size, 3] (2)."""
+    with Image.open(file) as image:
+        rgb = image.convert("RGB")
+    width, height = rgb.size
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    # Resizing just the central square gives what resizing all and then cutting would, without the large middle step.
+    box = (left, top, left + side, top + side)
+    return np.asarray(rgb.resize((size, size), Image.Resampling.BILINEAR, box=box))

@@ -1,0 +1,185 @@
+"""The embedded data set: ten classes of drawn shapes, as JPEG files in ImageNet's layout.
+
+`draw_shapes(root, ...)` writes `train/<class>/*.JPEG`, `val/<class>/*.JPEG` and `test/<class>/*.JPEG`.
+An image is a pure function of (seed, split, index), so any process can draw any part of the set.
+What varies: the size and aspect of the file; the shape's place, scale, turn, colour and shading; the
+background's texture and light; clutter around it; and a bar that hides a part of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+# Part of every run id on this data: raise it whenever an image that the generator draws changes.
+GENERATOR_VERSION = 1
+
+SPLITS = ("train", "val", "test")
+Points = list[tuple[float, float]]
+
+
+def _regular(corners: int, inner: float = 1.0) -> Points:
+    """A regular polygon, or a star when every second corner lies at the radius `inner`."""
+    radii = [1.0, inner] if inner != 1.0 else [1.0]
+    total = corners * len(radii)
+    return [
+        (
+            radii[i % len(radii)] * math.sin(math.tau * i / total),
+            -radii[i % len(radii)] * math.cos(math.tau * i / total),
+        )
+        for i in range(total)
+    ]
+
+
+def _heart() -> Points:
+    turns = [math.tau * i / 40 for i in range(40)]
+    return [
+        (
+            math.sin(t) ** 3,
+            -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 16,
+        )
+        for t in turns
+    ]
+
+
+def _moved(points: Points, dx: float, dy: float, scale: float) -> Points:
+    return [(x * scale + dx, y * scale + dy) for x, y in points]
+
+
+_DISC = _regular(48)
+# A class is a list of polygons inside the unit circle, each painted (True) or cut out again (False).
+CLASSES: dict[str, list[tuple[Points, bool]]] = {
+    "arrow": [([(0, -1), (0.75, -0.15), (0.28, -0.15), (0.28, 1), (-0.28, 1), (-0.28, -0.15), (-0.75, -0.15)], True)],
+    "bolt": [([(0.25, -1), (-0.6, 0.15), (-0.1, 0.15), (-0.3, 1), (0.6, -0.3), (0.08, -0.3)], True)],
+    "crescent": [(_DISC, True), (_moved(_DISC, 0.5, -0.1, 0.82), False)],
+    "cross": [
+        ([(-0.3, -1), (0.3, -1), (0.3, 1), (-0.3, 1)], True),
+        ([(-1, -0.3), (1, -0.3), (1, 0.3), (-1, 0.3)], True),
+    ],
+    "disc": [(_DISC, True)],
+    "heart": [(_heart(), True)],
+    "ring": [(_DISC, True), (_moved(_DISC, 0, 0, 0.55), False)],
+    "square": [([(-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)], True)],
+    "star": [(_regular(5, 0.42), True)],
+    "triangle": [(_regular(3), True)],
+}
+
+
+def _field(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Smooth noise of mean 0 and amplitude about 1, float32 [height, width]: coarse grids scaled up and added."""
+    total = np.zeros((height, width), np.float32)
+    for cells, amplitude in ((3, 1.0), (7, 0.5), (19, 0.3)):
+        grid = rng.normal(0, amplitude, (cells, cells)).astype(np.float32)
+        total += np.asarray(Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC))
+    return total
+
+
+def _mask(polygons: list[tuple[Points, bool]], height: int, width: int) -> np.ndarray:
+    """Coverage in 0-1, float32 [height, width], drawn at twice the size so that edges are smooth."""
+    canvas = Image.new("L", (2 * width, 2 * height))
+    draw = ImageDraw.Draw(canvas)
+    for points, paint in polygons:
+        draw.polygon([(2 * x, 2 * y) for x, y in points], fill=255 if paint else 0)
+    return np.asarray(canvas.reduce(2), np.float32) / 255
+
+
+def _placed(points: Points, x: float, y: float, radius: float, angle: float, aspect: float = 1.0) -> Points:
+    cos, sin = math.cos(angle) * radius, math.sin(angle) * radius
+    return [(x + aspect * px * cos - py * sin, y + aspect * px * sin + py * cos) for px, py in points]
+
+
+def draw_image(class_name: str, rng: np.random.Generator) -> Image.Image:
+    """Draw one image of a class, RGB, its sides between 110 and 190 pixels."""
+    short = int(rng.integers(110, 150))
+    long = int(short * rng.uniform(1.0, 1.27))
+    width, height = (long, short) if rng.random() < 0.7 else (short, long)
+
+    # Background: two colours mixed by smooth noise.
+    first, second = rng.uniform(20, 235, (2, 3))
+    mix = np.clip(0.5 + 0.35 * _field(rng, height, width), 0, 1)[..., None]
+    image = first * mix + second * (1 - mix)
+
+    # Clutter: small scraps of any colour, kept small so that no scrap looks like the shape.
+    for _ in range(int(rng.integers(0, 4))):
+        scrap = _placed(
+            _regular(int(rng.integers(3, 6))),
+            rng.uniform(0, width),
+            rng.uniform(0, height),
+            short * rng.uniform(0.04, 0.09),
+            rng.uniform(0, math.tau),
+        )
+        image += (rng.uniform(0, 255, 3) - image) * _mask([(scrap, True)], height, width)[..., None]
+
+    # The shape, in a colour at least 90 grey levels (Euclidean) away from the background's middle colour.
+    colour = rng.uniform(0, 255, 3)
+    while np.linalg.norm(colour - (first + second) / 2) < 90:
+        colour = rng.uniform(0, 255, 3)
+    radius = short * rng.uniform(0.26, 0.42)
+    x = width / 2 + short * rng.uniform(-0.12, 0.12)
+    y = height / 2 + short * rng.uniform(-0.12, 0.12)
+    angle, aspect = rng.uniform(-0.5, 0.5), rng.uniform(0.85, 1.15)
+    placed = [(_placed(points, x, y, radius, angle, aspect), paint) for points, paint in CLASSES[class_name]]
+    shape = _mask(placed, height, width)[..., None]
+    shading = 1 + 0.12 * _field(rng, height, width)[..., None]
+    image += (colour * shading - image) * shape
+
+    # A thin bar in front, on two images of five.
+    if rng.random() < 0.4:
+        bar = [(-1.6, -0.09), (1.6, -0.09), (1.6, 0.09), (-1.6, 0.09)]
+        turn = rng.uniform(0, math.tau)
+        off = radius * rng.uniform(-0.5, 0.5)
+        placed_bar = _placed(bar, x - off * math.sin(turn), y + off * math.cos(turn), radius, turn)
+        image += (rng.uniform(0, 255, 3) - image) * _mask([(placed_bar, True)], height, width)[..., None]
+
+    # Light: a slope of brightness across the image, a colour cast, and sensor noise.
+    direction = rng.uniform(0, math.tau)
+    slope = np.add.outer(
+        np.linspace(-1, 1, height) * math.sin(direction), np.linspace(-1, 1, width) * math.cos(direction)
+    )
+    image *= (1 + rng.uniform(0, 0.3) * slope[..., None]) * rng.uniform(0.85, 1.15, 3)
+    image += rng.normal(0, 4, (height, width, 1))
+    return Image.fromarray(np.clip(image, 0, 255).astype(np.uint8))
+
+
+def _draw_files(root: Path, names: list[str], split: str, indices: range, seed: int) -> int:
+    for index in indices:
+        name = names[index % len(names)]  # classes in turn, so that every split is balanced
+        rng = np.random.default_rng([seed, SPLITS.index(split), index])
+        folder = root / split / name
+        folder.mkdir(parents=True, exist_ok=True)
+        draw_image(name, rng).save(folder / f"{name}_{index:05d}.JPEG", quality=int(rng.integers(85, 96)))
+    return len(indices)
+
+
+def draw_shapes(
+    root: Path,
+    names: list[str],
+    counts: dict[str, int],
+    seed: int,
+    processes: int = 1,
+    advance: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Write the whole set below `root`.
+
+    `names` are the classes drawn; `counts` gives the number of images of each split; `advance(n)` is called as n more
+    images are written.
+    """
+    chunk = 100
+    jobs = [
+        (root, names, split, range(start, min(start + chunk, count)), seed)
+        for split, count in counts.items()
+        for start in range(0, count, chunk)
+    ]
+    if processes == 1:
+        for job in jobs:
+            advance(_draw_files(*job))
+        return
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        for future in [pool.submit(_draw_files, *job) for job in jobs]:
+            advance(future.result())

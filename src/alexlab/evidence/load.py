@@ -1,0 +1,50 @@
+"""Records as one table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from alexlab.tree import flatten
+
+
+def load_runs(path: str | Path) -> pd.DataFrame:
+    """All runs below a folder of records, one row each.
+
+    Columns: run_id, state, protocol, recipe, ablation, arm, seed; the errors as `test.ten.top1_error` and so on
+    (fractions); epochs, seconds; and every key of the configuration as `config.<key>`. Runs that are not done have no
+    errors (NaN). An empty folder gives an empty table.
+
+    Raises:
+        FileNotFoundError: where there is no such folder.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such folder of records")
+    rows = [_row(status) for status in sorted(path.glob("*/status.json"))]
+    return pd.DataFrame(rows)
+
+
+def _row(status_file: Path) -> dict[str, Any]:
+    status = json.loads(status_file.read_text())
+    folder = status_file.parent
+    row: dict[str, Any] = {"run_id": status["run_id"], "state": status["state"], **status.get("labels", {})}
+    config = folder / "config.yaml"
+    if config.is_file():
+        keys = flatten(yaml.safe_load(config.read_text()))
+        row["seed"] = keys["seed"]
+        row.update({f"config.{name}": value for name, value in keys.items()})
+    if status["state"] == "DONE":
+        result = flatten(json.loads((folder / "result.json").read_text()))
+        row.update(
+            {
+                name: value
+                for name, value in result.items()
+                if name not in row and not name.startswith(("labels.", "status"))
+            }
+        )
+    return row

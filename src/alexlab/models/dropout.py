@@ -1,0 +1,38 @@
+"""Dropout in the paper's form (section 4.2) and in today's."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Dropout(nn.Module):
+    """Set each unit to zero with probability `rate` in training.
+
+    `scale_at_test=True` is the paper's form: survivors are left as they are, and at test all outputs are multiplied
+    by 1 - rate. False is today's: survivors are divided by 1 - rate, and nothing happens at test.
+
+    After `reseed(seed)` the next mask is a function of that seed alone, so that a run that goes on after a break draws
+    what it would have drawn; before it, masks come from torch's global generator.
+    """
+
+    def __init__(self, rate: float, scale_at_test: bool = True) -> None:
+        super().__init__()
+        self.rate, self.scale_at_test = rate, scale_at_test
+        self._seed: int | None = None
+
+    def reseed(self, seed: int) -> None:
+        self._seed = seed
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x * (1 - self.rate) if self.scale_at_test else x
+        generator = None
+        if self._seed is not None:
+            generator = torch.Generator(x.device).manual_seed(self._seed)
+        kept = torch.rand(x.shape, generator=generator, device=x.device) >= self.rate
+        x = x * kept
+        return x if self.scale_at_test else x / (1 - self.rate)
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate}, scale_at_test={self.scale_at_test}"

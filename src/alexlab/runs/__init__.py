@@ -1,0 +1,1 @@
+"""Runs: their plan, their records, and the process that does one."""

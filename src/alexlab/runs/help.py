@@ -1,0 +1,75 @@
+"""What `--help` and `--cfg job` print: every key with its value and its meaning."""
+
+from __future__ import annotations
+
+import dataclasses
+from enum import Enum
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from alexlab.compose import Composer
+from alexlab.config import Config, shown, walk
+
+USAGE = """\
+Train AlexNet, or a sweep of its ablations, and compare them.
+
+  python src/train.py                                    one run: the demo's baseline
+  python src/train.py model.dropout=0 seed=3             one run, changed
+  python src/train.py -m model.lrn=true,false            a sweep: every combination of the values after -m
+  python src/train.py -m 'ablation=glob(no_*)' seed=0,1  every ablation of conf/ablation, two seeds each
+  python src/train.py -m ... --dry-run                   the plan, with time and disk; nothing runs
+  python src/train.py --cfg job ...                      the whole configuration, as YAML
+
+Typed again, a command trains only what is not done yet. Exit status: 0 all done, 1 a run failed,
+2 a mistake in the configuration, 130 stopped from the keyboard. --hydra-help tells Hydra's own flags."""
+
+
+def print_help(console: Console, config_dir: str | None = None) -> None:
+    composer = Composer(config_dir)
+    console.print(USAGE, highlight=False, markup=False)
+    console.print("\nGroups (choose one of each: group=option)", style="bold")
+    groups = Table.grid(padding=(0, 2))
+    chosen = composer.job([])
+    for name, options in composer.groups().items():
+        marked = [f"{option}*" if option == chosen.choices.get(name) else option for option in options]
+        groups.add_row(f"  {name}", ", ".join(marked))
+    console.print(groups, highlight=False)
+    console.print("\nKeys, with their values now (key=value)", style="bold")
+    keys = Table.grid(padding=(0, 2))
+    keys.add_column(no_wrap=True)
+    keys.add_column(max_width=24, overflow="fold")
+    keys.add_column()
+    for name, value, entry in walk(chosen.config):
+        keys.add_row(f"  {name}", shown(value), entry.metadata["meaning"])
+    console.print(keys, highlight=False, markup=False)
+
+
+def commented_yaml(config: Config) -> str:
+    """The configuration as YAML that Hydra reads back, each key with its meaning behind it."""
+    lines: list[str] = []
+    _write(config, "", lines)
+    return "\n".join(lines) + "\n"
+
+
+def _write(config: Any, indent: str, lines: list[str]) -> None:
+    for entry in dataclasses.fields(config):
+        value = getattr(config, entry.name)
+        if dataclasses.is_dataclass(value):
+            lines.append(f"{indent}{entry.name}:")
+            _write(value, f"{indent}  ", lines)
+        else:
+            said = f"{indent}{entry.name}: {_scalar(value)}"
+            lines.append(f"{said:<40}  # {entry.metadata['meaning']}")
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_scalar, value))}]"
+    if isinstance(value, str) and not isinstance(value, Enum):
+        return "'" + value.replace("'", "''") + "'"
+    if isinstance(value, float):
+        text = repr(value)
+        return text if "e" not in text or "." in text else text.replace("e", ".0e")  # YAML 1.1 wants the point
+    return shown(value)

@@ -1,0 +1,91 @@
+"""What makes two runs the same run, and what an arm is called."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from alexlab.config import Config, shown, walk
+from alexlab.data.prepare import fingerprint
+from alexlab.tree import flatten
+
+# Raised whenever a change of the code changes a result's bits; tests/test_golden.py notices.
+RESULTS_VERSION = 1
+
+SEEDS = ("seed", "data.seed")
+
+
+def result_keys(config: Config) -> dict[str, Any]:
+    """{dotted key: plain value} of the keys that can change a result; equal spellings give equal values."""
+    return {name: _canonical(value) for name, value, entry in walk(config) if entry.metadata["identity"]}
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, list):
+        return [_canonical(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.12g}")
+    return value
+
+
+def run_id(config: Config) -> str:
+    """The first 12 hex digits of a hash over all that a result follows from."""
+    return _hash({**result_keys(config), **_content(config)})
+
+
+def arm_id(config: Config) -> str:
+    """Likewise, seeds aside: runs of one arm differ in nothing else."""
+    keys = {name: value for name, value in result_keys(config).items() if name not in SEEDS}
+    return _hash({**keys, **_content(config)})
+
+
+def _content(config: Config) -> dict[str, Any]:
+    content: dict[str, Any] = {"store": fingerprint(config.data), "results_version": RESULTS_VERSION}
+    if config.weights is not None:
+        content["weights"] = hashlib.sha256(Path(config.weights).read_bytes()).hexdigest()
+    return content
+
+
+def _hash(document: dict[str, Any]) -> str:
+    text = json.dumps(document, sort_keys=True, allow_nan=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def differences(config: Config, other: Config) -> dict[str, Any]:
+    """{key: value in `config`} where the two differ in a key that can change a result, seeds aside."""
+    keys, others = result_keys(config), result_keys(other)
+    return {name: keys[name] for name in keys if keys[name] != others[name] and name not in SEEDS}
+
+
+def arm_label(config: Config, base: Config, folders: list[Path]) -> str:
+    """What an arm is called: the ablation whose file makes the same change to `base`, or the change itself."""
+    changed = differences(config, base)
+    if not changed:
+        return "none"
+    for path in (path for folder in folders for path in sorted(folder.glob("*.yaml"))):
+        if changed == _file_changes(path, base):
+            return path.stem
+    return spelled(changed)
+
+
+def spelled(changes: dict[str, Any]) -> str:
+    return " ".join(f"{name}={shown(value)}" for name, value in changes.items())
+
+
+def _file_changes(path: Path, base: Config) -> dict[str, Any]:
+    """What an ablation's file would change in `base`."""
+    loaded = OmegaConf.to_container(OmegaConf.load(path))
+    named = flatten(loaded) if isinstance(loaded, dict) else {}
+    named.pop("defaults", None)
+    keys = result_keys(base)
+    same_kind = {
+        name: type(keys[name])(value) if keys.get(name) is not None else value for name, value in named.items()
+    }
+    return {name: _canonical(value) for name, value in same_kind.items() if keys.get(name) != _canonical(value)}

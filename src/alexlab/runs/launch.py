@@ -1,0 +1,139 @@
+"""`python src/train.py`: plan, then let Hydra launch what is not done, then one table.
+
+Everything is planned and checked first, since Hydra has no resume and finds a sweep's mistakes late. Hydra's launchers
+then run the jobs; whether a job has anything to do is its own decision, so every launcher can go on where another
+stopped. A job records its failure and never raises, so every launcher reaches its end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+
+from alexlab.compose import CONFIG_NAME, VERSION_BASE, Composer, Job, typed
+from alexlab.config import CONF_DIR, ConfigError
+from alexlab.runs.execute import execute
+from alexlab.runs.help import commented_yaml, print_help
+from alexlab.runs.plan import Plan, labels, make_plan
+from alexlab.runs.record import DONE
+from alexlab.runs.table import print_table, read_rows, write_sweep
+
+# Told to jobs by the environment, since with some launchers they run in other processes.
+_TOTAL = "ALEXLAB_SWEEP_TOTAL"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command line; return its exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = get_args_parser()
+    parser.add_argument("--dry-run", action="store_true", help="Print the plan, and run nothing")
+    args = parser.parse_args(argv)
+    console = Console(highlight=False)
+    try:
+        if args.help:
+            print_help(console, args.config_dir)
+            return 0
+        if args.cfg == "job" and args.package is None:
+            print(commented_yaml(Composer(args.config_dir).job(args.overrides).config), end="")
+            return 0
+        if args.cfg or args.info is not None or args.hydra_help or args.shell_completion:
+            _hydra_main(argv)
+            return 0
+        plan = make_plan(args.overrides, args.multirun, args.config_dir)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    _announce(plan, console)
+    if args.dry_run:
+        from alexlab.runs.forecast import print_forecast
+
+        print_forecast(plan, console)
+        return 0
+    return _launch_and_report(plan, args, argv, console)
+
+
+def _announce(plan: Plan, console: Console) -> None:
+    chosen = " ".join(f"{name}={plan.choices[name]}" for name in ("recipe", "protocol", "ablation"))
+    scale = "; the demo is a rehearsal on drawn images, other scales are recipes (--help)"
+    console.print(f"alexlab: {chosen}{scale if plan.choices['recipe'] == 'demo' else ''}", soft_wrap=True)
+    done = sum(run.record.is_done for run in plan.runs)
+    if done and not plan.is_trial:
+        console.print(f"{done} of {len(plan.runs)} done before")
+
+
+def _launch_and_report(plan: Plan, args: argparse.Namespace, argv: list[str], console: Console) -> int:
+    if plan.is_trial:
+        return _trial(plan, argv, console)
+    runs = Path(plan.runs[0].config.paths.runs)
+    try:
+        if not all(run.record.is_done for run in plan.runs):
+            _hydra(plan, argv, runs / "sweeps" / plan.sweep_id)
+    except KeyboardInterrupt:
+        console.print("\nStopped. What is done is kept; the same command goes on with the rest.")
+        return 130
+    rows = read_rows(plan)
+    print_table(plan, rows, console)
+    where = f"Records: {runs}/<run id>/"
+    if plan.is_sweep:
+        where += f"   This sweep: {write_sweep(plan, rows, runs / 'sweeps')}"
+    console.print(where, soft_wrap=True)
+    return 0 if all(row.done for row in rows) else 1
+
+
+def _trial(plan: Plan, argv: list[str], console: Console) -> int:
+    with tempfile.TemporaryDirectory(prefix="alexlab-") as folder:
+        failed = Path(folder) / "failed"
+        os.environ["ALEXLAB_TRIAL_FAILED"] = str(failed)
+        try:
+            _hydra(plan, argv, Path(folder))
+        except KeyboardInterrupt:
+            return 130
+        if failed.exists():
+            return 1
+    console.print(f"fast_dev_run: {len(plan.runs)} of {len(plan.runs)} ran one batch of each split; nothing is kept")
+    return 0
+
+
+def _hydra(plan: Plan, argv: list[str], sweep_dir: Path) -> None:
+    os.environ[_TOTAL] = str(len(plan.runs))
+    quoted = str(sweep_dir).replace("\\", "\\\\").replace("'", "\\'")
+    _hydra_main([*(word for word in argv if word != "--dry-run"), f"hydra.sweep.dir='{quoted}'"])
+
+
+def _hydra_main(argv: list[str]) -> None:
+    before = sys.argv
+    sys.argv = [before[0], *argv]
+    try:
+        hydra.main(version_base=VERSION_BASE, config_path=str(CONF_DIR), config_name=CONFIG_NAME)(_job)()
+    except SystemExit as stop:  # hydra.main exits where a launcher raised; the records tell what became of the runs
+        if isinstance(stop.code, str):
+            print(stop.code, file=sys.stderr)
+    finally:
+        sys.argv = before
+
+
+def _job(composed: DictConfig) -> None:
+    """One job of Hydra's: in this process or, with another launcher, in one on another machine."""
+    hydra_config = HydraConfig.get()
+    sources = hydra_config.runtime.config_sources
+    config_dir = next((source.path for source in sources if source.provider == "command-line"), None)
+    choices = {str(name): str(option) for name, option in hydra_config.runtime.choices.items()}
+    job = Job(tuple(hydra_config.overrides.task), typed(composed), choices)
+    total = int(os.environ.get(_TOTAL, 1))
+    title = f"run {hydra_config.job.num + 1} of {total}" if total > 1 else "run"
+    named = labels(job, config_dir)
+    print(f"{title}: {named['ablation']} seed={job.config.seed}", flush=True)
+    status = execute(job.config, named, title)
+    if status["state"] != DONE:
+        print(f"{title}: {status['state']} ({status.get('failure')}): {status.get('message')}", flush=True)
+        if job.config.trainer.fast_dev_run:
+            Path(os.environ["ALEXLAB_TRIAL_FAILED"]).touch()

@@ -1,0 +1,104 @@
+"""The plan of a command line: every run that it asks for, checked and identified before the first one starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from alexlab.architecture import layers
+from alexlab.compose import Composer, Job
+from alexlab.config import CONF_DIR, Config
+from alexlab.runs.identity import SEEDS, arm_id, arm_label, result_keys, run_id, spelled
+from alexlab.runs.record import Record
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a plan."""
+
+    run_id: str
+    arm: str  # hash of what its runs share
+    varied: str  # the keys, seeds aside, in which the plan's runs differ, with this run's values
+    overrides: tuple[str, ...]
+    config: Config
+    labels: dict[str, str]
+
+    @property
+    def record(self) -> Record:
+        return Record(self.config.paths.runs, self.run_id)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs of a command line, in order, each once."""
+
+    runs: list[PlannedRun]
+    is_sweep: bool
+    choices: dict[str, str]
+
+    @property
+    def is_trial(self) -> bool:
+        return any(run.config.trainer.fast_dev_run for run in self.runs)
+
+    @property
+    def sweep_id(self) -> str:
+        """The same for the same runs in the same order."""
+        return sha256(" ".join(run.run_id for run in self.runs).encode()).hexdigest()[:12]
+
+
+def make_plan(overrides: list[str], multirun: bool = False, config_dir: str | None = None) -> Plan:
+    """Compose and check every run of a command line.
+
+    Raises:
+        ConfigError: for the first mistake in any of them.
+    """
+    composer = Composer(config_dir)
+    expanded, is_sweep = composer.expand(overrides, multirun)
+    jobs = [composer.job(job) for job in expanded]
+    varying = _varying([job.config for job in jobs])
+    runs: dict[str, PlannedRun] = {}
+    for job in jobs:
+        keys, names = result_keys(job.config), labels(job, config_dir)
+        planned = PlannedRun(
+            run_id(job.config),
+            arm_id(job.config),
+            spelled({name: keys[name] for name in varying}) if varying else names["ablation"],
+            job.overrides,
+            job.config,
+            names,
+        )
+        runs.setdefault(planned.run_id, planned)
+    return Plan(list(runs.values()), is_sweep, jobs[0].choices)
+
+
+def labels(job: Job, config_dir: str | None = None) -> dict[str, str]:
+    """What a run is called: protocol, recipe, ablation (or the change itself), and the arm's hash."""
+    names = {name: job.choices[name] for name in ("protocol", "recipe")}
+    base = _base(config_dir, *(f"{name}={job.choices[name]}" for name in ("data", "protocol", "recipe")))
+    folders = [Path(folder) / "ablation" for folder in (config_dir, CONF_DIR) if folder]
+    return {**names, "ablation": arm_label(job.config, base, folders), "arm": arm_id(job.config)}
+
+
+_bases: dict[tuple[str | None, tuple[str, ...]], Config] = {}
+
+
+def _base(config_dir: str | None, *choices: str) -> Config:
+    """The configuration without any ablation or override."""
+    place = config_dir, choices
+    if place not in _bases:
+        _bases[place] = Composer(config_dir).job([*choices, "ablation=none"]).config
+    return _bases[place]
+
+
+def _varying(configs: list[Config]) -> list[str]:
+    all_keys = [result_keys(config) for config in configs]
+    return [
+        name for name in all_keys[0] if name not in SEEDS and any(keys[name] != all_keys[0][name] for keys in all_keys)
+    ]
+
+
+def map_sides(config: Config) -> list[int]:
+    """The side of the map after each convolution and its pooling."""
+    specs = layers(config.model, config.pool, config.data.crop_size, config.data.num_classes)
+    return [spec.pooled_side for spec in specs if spec.is_conv]

@@ -1,0 +1,81 @@
+"""Weights & Biases as a copy of the record: one W&B run for each attempt of a run, grouped by arm."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from lightning.pytorch.loggers import WandbLogger
+
+from alexlab.config import Config, flat
+from alexlab.runs.record import Record
+
+log = logging.getLogger(__name__)
+_LONGEST_NAME = 128  # W&B refuses longer ones
+
+
+def wandb_logger(config: Config, record: Record) -> WandbLogger | None:
+    """The run's W&B logger: online with a key, offline without; None, with one warning, where W&B does not start.
+
+    The id is run id and attempt, since W&B never takes a deleted id again.
+    """
+    import wandb
+
+    status = record.status()
+    labels = status["labels"]
+    mode = wandb_mode()
+    if mode == "offline" and "WANDB_MODE" not in os.environ:
+        print(
+            f"logger=wandb: no W&B key, so this run is kept offline; later: wandb sync {record.file('wandb')}/offline-*"
+        )
+    elif mode == "disabled":
+        return None
+    try:
+        logger = WandbLogger(
+            name=f"{labels['ablation']} seed={config.seed}"[:_LONGEST_NAME],
+            save_dir=record.path,
+            project=config.logger.project,
+            entity=config.logger.entity,
+            id=f"{record.run_id}-{status['attempt']}",
+            resume="allow",
+            offline=mode == "offline",
+            group=labels["ablation"][:_LONGEST_NAME],
+            job_type=labels["recipe"],
+            tags=[labels["protocol"], labels["recipe"], labels["ablation"][:64]],
+            config=public_config(config),
+            settings=wandb.Settings(silent=True, console="off", init_timeout=30),
+        )
+        _ = logger.experiment  # starts it
+    except Exception as error:  # whatever W&B raises, the record is what counts
+        log.warning("logger=wandb: W&B did not start (%s); the run goes on with its local record", error)
+        print(f"logger=wandb: W&B did not start ({error}); the run goes on with its local record")
+        return None
+    return logger
+
+
+def public_config(config: Config) -> dict[str, Any]:
+    """The configuration, flat, with numbers as numbers and lists as lists; folders of this machine stay here."""
+    return {
+        name: value for name, value in flat(config).items() if name not in ("paths.runs", "data.cache", "data.root")
+    }
+
+
+def wandb_mode() -> str:
+    """`online`, `offline` or `disabled`: what WANDB_MODE says, else online only where there is a key."""
+    import wandb
+
+    if mode := os.environ.get("WANDB_MODE"):
+        return mode
+    return "online" if wandb.login(prompt=False) else "offline"
+
+
+def summarise(logger: WandbLogger, result: dict[str, Any]) -> None:
+    """Put the final errors into the W&B run's summary and end it."""
+    run = logger.experiment
+    for split in ("test", "train"):
+        for kind in ("center", "ten"):
+            for name, value in result[split].get(kind, {}).items():
+                run.summary[f"{split}/{kind}/{name}"] = value
+    run.summary["seconds"] = result["seconds"]
+    run.finish()

@@ -1,0 +1,134 @@
+"""One attempt of one run, in a process of its own: reads its record's config.yaml, trains, writes the record.
+
+It raises nothing: how it ended stands in status.json.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from multiprocessing import parent_process
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch.loggers import WandbLogger
+
+from alexlab.compose import read_config
+from alexlab.config import Config, ConfigError, Logger
+from alexlab.runs.environment import environment
+from alexlab.runs.record import DONE, FAILED, Record, write_whole
+from alexlab.runs.tracking import summarise, wandb_logger
+from alexlab.training.fit import Outcome, fit
+from alexlab.training.task import Diverged
+
+log = logging.getLogger(__name__)
+
+
+def train(folder: Path, title: str) -> None:
+    """Run the training whose record is at `folder`."""
+    _end_with_parent()
+    record = Record(folder.parent, folder.name)
+    handler = _log_to(record.file("train.log"))
+    logger: WandbLogger | None = None
+    started = time.time()
+    try:
+        config = read_config(record.file("config.yaml"))
+        write_whole(record.file("environment.json"), json.dumps(environment(), indent=1) + "\n")
+        if config.trainer.fast_dev_run:
+            fit(config, None, title)
+            record.set_status(DONE)
+            return
+        if config.logger.name is Logger.wandb:
+            logger = wandb_logger(config, record)
+        outcome = fit(config, record.path, title, logger)
+        result = _result(record, config, outcome, time.time() - started)
+        write_whole(record.file("predictions.npz"), _archive(outcome))
+        write_whole(record.file("result.json"), json.dumps(result, indent=1) + "\n")
+        if logger is not None:
+            summarise(logger, result)
+        record.set_status(DONE, started=started, ended=time.time())
+    except BaseException as error:  # SystemExit and KeyboardInterrupt too: Lightning turns the one into the other
+        log.exception("the run failed")
+        record.set_status(FAILED, failure=_failure(error), message=_message(error), started=started, ended=time.time())
+        if logger is not None:
+            logger.experiment.finish(exit_code=1)
+    finally:
+        handler.close()
+
+
+def _failure(error: BaseException) -> str:
+    if isinstance(error, Diverged):
+        return "diverged"
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        return "interrupted"
+    return "error"
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        return "stopped from the keyboard; the same command starts it again"
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if isinstance(error, ConfigError | Diverged) else f"{type(error).__name__}: {text}"
+
+
+def _log_to(path: Path) -> logging.Handler:
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    logging.getLogger().setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    return handler
+
+
+def _result(record: Record, config: Config, outcome: Outcome, seconds: float) -> dict[str, Any]:
+    status = record.status()
+    train = dict(outcome.train)
+    return {
+        "run_id": record.run_id,
+        "status": DONE,
+        "labels": status["labels"],
+        "seed": config.seed,
+        "epochs": outcome.epochs,
+        "steps": outcome.steps,
+        "seconds": round(seconds, 1),
+        "seconds_fit": round(outcome.seconds["fit"], 1),
+        "seconds_evaluate": round(outcome.seconds["evaluate"], 1),
+        "parameters": outcome.parameters,
+        "device": outcome.device,
+        "precision": config.trainer.precision,
+        "checkpoint": config.evaluate.checkpoint.name,
+        "test": {
+            "images": len(outcome.test["ten"].labels),
+            **{kind: predictions.errors() for kind, predictions in outcome.test.items()},
+        },
+        "train": {"images": train.pop("images"), "center": train},
+    }
+
+
+def _archive(outcome: Outcome) -> bytes:
+    arrays: dict[str, Any] = {"labels": outcome.test["center"].labels}
+    for kind, predictions in outcome.test.items():
+        arrays[f"{kind}_top5"] = predictions.top5
+        arrays[f"{kind}_log_probability"] = predictions.log_probability
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _end_with_parent() -> None:
+    """Let this process end when the one that started it is gone, so that no run goes on without its claim."""
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,5 @@
+"""Training and evaluation of one network."""
+
+from alexlab.training.task import ClassificationTask
+
+__all__ = ["ClassificationTask"]

@@ -1,0 +1,86 @@
+"""Training's progress: one live bar a run in a terminal, a line an epoch (ten a run at most) elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import lightning as L
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from alexlab.training.task import ClassificationTask
+
+
+class TrainingBar(L.Callback):
+    """Shows epoch, loss, images per second and time left, after a title such as "run 2 of 4"."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._live = sys.stderr.isatty()
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("loss {task.fields[loss]} · {task.fields[speed]:.0f} images/s ·"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+        )
+        self._bar = Progress(*columns, console=Console(stderr=True), disable=not self._live, refresh_per_second=4)
+        self._task: TaskID | None = None
+        self._images = 0
+        self._images_shown = 0
+        self._shown = self._started = time.monotonic()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert trainer.max_epochs is not None
+        self._epochs = trainer.max_epochs
+        self._steps = int(trainer.num_training_batches)
+        self._shown = self._started = time.monotonic()
+        self._task = self._bar.add_task(
+            self._described(0), total=self._epochs * self._steps, completed=trainer.global_step, loss="-", speed=0
+        )
+        if self._live:
+            self._bar.start()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._images += len(batch[1])
+        now = time.monotonic()
+        if self._live and now - self._shown > 0.3:  # reading the loss waits for the device, so not at every step
+            assert self._task is not None
+            loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+            self._bar.update(
+                self._task,
+                completed=trainer.global_step,
+                description=self._described(trainer.current_epoch),
+                loss=f"{float(torch.as_tensor(loss)):.3f}",
+                speed=(self._images - self._images_shown) / (now - self._shown),
+            )
+            self._images_shown, self._shown = self._images, now
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
+        if self._live or (epoch % -(-self._epochs // 10) and epoch != self._epochs):
+            return
+        spent = time.monotonic() - self._started
+        assert isinstance(pl_module, ClassificationTask)
+        loss = float(pl_module.train_loss.compute())
+        error = trainer.callback_metrics.get("val_top1_error")
+        parts = [
+            self._described(trainer.current_epoch),
+            f"loss {loss:.3f}",
+            *([f"val error {100 * float(error):.1f} %"] if error is not None else []),
+            f"{self._images / spent:.0f} images/s",
+            f"{spent / epoch * (self._epochs - epoch):.0f} s left",
+        ]
+        print(" · ".join(parts), file=sys.stderr, flush=True)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if self._task is not None:
+            self._bar.update(self._task, completed=trainer.global_step)
+        self._bar.stop()
+
+    def _described(self, epoch: int) -> str:
+        return f"{self._title} · epoch {min(epoch + 1, self._epochs)}/{self._epochs}"

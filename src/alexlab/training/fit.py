@@ -1,0 +1,152 @@
+"""One training, from a configuration to final weights and their errors: Lightning's Trainer and what goes round it."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.loggers import Logger
+from torch import nn
+
+from alexlab.config import Checkpoint, Config, ConfigError
+from alexlab.data import build_datamodule
+from alexlab.training.bar import TrainingBar
+from alexlab.training.checkpoint import EpochRecord
+from alexlab.training.evaluate import VIEW_KINDS, Predictions, evaluate
+from alexlab.training.task import ClassificationTask
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training came to."""
+
+    epochs: int
+    steps: int
+    seconds: dict[str, float]  # {"fit": ..., "evaluate": ...}
+    parameters: int
+    device: str
+    test: dict[str, Predictions]  # by view kind
+    train: dict[str, float]  # top-1 and top-5 error and loss of the centre view in evaluation mode, images
+
+
+def fit(config: Config, folder: Path | None, title: str, logger: Logger | None = None) -> Outcome:
+    """Train and evaluate.
+
+    `folder` takes metrics.csv and the checkpoints; None, as in a trial (`trainer.fast_dev_run`), keeps nothing.
+
+    Raises:
+        Diverged: when the training loss is no longer finite.
+        ConfigError: when `weights` does not fit the network.
+    """
+    quiet()
+    data = build_datamodule(config)
+    data.prepare_data()
+    task = ClassificationTask(config)
+    if config.weights is not None:
+        load_weights(task.network, config.weights)
+    trainer = build_trainer(config, folder, title, logger)
+    started = time.monotonic()
+    trainer.fit(task, datamodule=data)
+    fitted = time.monotonic()
+
+    network, device = task.network, trainer.strategy.root_device
+    if config.evaluate.checkpoint is Checkpoint.best and folder is not None:
+        network.load_state_dict(network_state(folder / "checkpoints" / "best.ckpt"))
+    network.to(device)
+    one_batch = config.data.eval_batch_size if config.trainer.fast_dev_run else None
+    test = evaluate(network, data.evaluation_dataloader("test", one_batch), data, device)
+    limit = one_batch or config.evaluate.train_images
+    train = evaluate(network, data.evaluation_dataloader("train", limit), data, device, ("center",))["center"]
+    return Outcome(
+        epochs=trainer.current_epoch,
+        steps=trainer.global_step,
+        seconds={"fit": fitted - started, "evaluate": time.monotonic() - fitted},
+        parameters=sum(p.numel() for p in network.parameters()),
+        device=device_name(device),
+        test={kind: test[kind] for kind in VIEW_KINDS},
+        train={**train.errors(), "loss": -float(train.log_probability.mean()), "images": len(train.labels)},
+    )
+
+
+def build_trainer(config: Config, folder: Path | None, title: str, logger: Logger | None = None) -> L.Trainer:
+    """Lightning's Trainer for a configuration; with a folder it writes the records of `EpochRecord` there."""
+    trainer = config.trainer
+    callbacks: list[L.Callback] = []
+    if folder is not None:
+        callbacks.append(EpochRecord(folder))
+    if trainer.enable_progress_bar:
+        callbacks.append(TrainingBar(title))
+    return L.Trainer(
+        max_epochs=trainer.max_epochs,
+        limit_train_batches=trainer.limit_train_batches,
+        limit_val_batches=trainer.limit_val_batches,
+        accelerator=trainer.accelerator.name,
+        devices=trainer.devices,
+        precision=trainer.precision,  # pyright: ignore[reportArgumentType]
+        deterministic=trainer.deterministic,
+        fast_dev_run=trainer.fast_dev_run,
+        logger=logger or False,
+        callbacks=callbacks,
+        enable_checkpointing=folder is not None,
+        enable_progress_bar=False,  # ours shows the whole run
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # the order is ours: a function of seed and epoch
+        plugins=[LightningEnvironment()],  # under SLURM too: one process is one run
+        default_root_dir=folder,
+    )
+
+
+def quiet() -> None:
+    """Keep Lightning's hints out of the terminal; warnings still go to the run's log."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+
+
+def network_state(path: str | Path) -> dict[str, torch.Tensor]:
+    """The network's weights from a checkpoint of ours, or from a bare state dict; on the CPU."""
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ConfigError(f"weights={path}: is no checkpoint of plain tensors ({error})".split("\n")[0]) from error
+    state = content.get("state_dict", content)
+    prefix = "network."
+    if any(name.startswith(prefix) for name in state):
+        state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    return state
+
+
+def load_weights(network: nn.Module, path: str) -> None:
+    """Start from another network's weights; a last layer of another number of classes stays as initialised.
+
+    Raises:
+        ConfigError: where any other layer differs.
+    """
+    state, own = network_state(path), network.state_dict()
+    for name in own:
+        if name not in state:
+            raise ConfigError(f"weights={path}: has no {name}; it was trained with another `model`")
+        if state[name].shape != own[name].shape:
+            if name.startswith("fc8."):
+                log.warning("weights: %s has another shape, so it starts anew", name)
+                state[name] = own[name]
+                continue
+            theirs, ours = tuple(state[name].shape), tuple(own[name].shape)
+            raise ConfigError(f"weights={path}: {name} is {theirs}, this network's is {ours}")
+    network.load_state_dict({name: state[name] for name in own})
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

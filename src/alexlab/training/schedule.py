@@ -1,0 +1,30 @@
+"""The learning rate of an epoch: a pure function of the epoch and of the validation errors so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from alexlab.config import OptimConfig, Schedule
+
+
+def learning_rate(optim: OptimConfig, epoch: int, max_epochs: int, val_errors: Sequence[float]) -> float | None:
+    """The rate of `epoch` (from 0), given one validation error for each epoch before it; None = the run is over.
+
+    `fixed` drops at given fractions of the run, so that all arms of a study are equally long. `plateau` is the paper's
+    rule (5), by hand there and mechanical here: a drop after `patience` epochs in which the error did not fall below
+    the best so far by `threshold`; the run is over when it stalls once more after the last drop.
+    """
+    if optim.schedule is Schedule.constant:
+        return optim.lr
+    if optim.schedule is Schedule.fixed:
+        drops = sum(epoch >= fraction * max_epochs for fraction in optim.drops)
+        return optim.lr * optim.drop_factor**drops
+    best, stalled, drops = float("inf"), 0, 0
+    for error in val_errors:
+        if error < best - optim.threshold:
+            best, stalled = error, 0
+        else:
+            stalled += 1
+        if stalled >= optim.patience:
+            drops, stalled = drops + 1, 0
+    return optim.lr * optim.drop_factor**drops if drops <= optim.num_drops else None

@@ -1,0 +1,119 @@
+"""The LightningModule: the network, its loss, its optimiser and its error rates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+from alexlab.config import Config
+from alexlab.models import build_model
+from alexlab.training.schedule import learning_rate
+from alexlab.training.sgd import PaperSGD
+
+
+class Diverged(RuntimeError):
+    """The training loss is no longer a finite number."""
+
+
+def accuracies(num_classes: int) -> MetricCollection:
+    """Top-1 and top-5 accuracy over images, whatever the batches' sizes; with under 5 classes top-5 is always right."""
+
+    def top(k: int) -> MulticlassAccuracy:
+        return MulticlassAccuracy(num_classes, top_k=min(k, num_classes), average="micro", validate_args=False)
+
+    return MetricCollection({"top1": top(1), "top5": top(5)}, compute_groups=False)
+
+
+class ClassificationTask(L.LightningModule):
+    """Trains a network to classify; takes batches of (input [B, 3, H, W], labels [B]).
+
+    Logs once an epoch: train_loss, train_top1_error, lr, val_loss, val_top1_error, val_top5_error (errors as
+    fractions; the training ones are averages over the epoch, with augmentation and dropout on).
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.network = build_model(config)
+        num_classes = config.data.num_classes
+        self.train_loss, self.val_loss, self.test_loss = MeanMetric(), MeanMetric(), MeanMetric()
+        self.train_top1 = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
+        self.val_accuracy, self.test_accuracy = accuracies(num_classes), accuracies(num_classes)
+        self.val_errors: list[float] = []  # top-1, one an epoch: what the plateau schedule goes by
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)
+
+    def configure_optimizers(self) -> PaperSGD:
+        optim = self.config.optim
+        return PaperSGD(self.network.parameters(), optim.lr, optim.momentum, optim.weight_decay)
+
+    def _learning_rate(self, epoch: int) -> float | None:
+        return learning_rate(self.config.optim, epoch, self.config.trainer.max_epochs, self.val_errors)
+
+    def on_train_epoch_start(self) -> None:
+        rate = self._learning_rate(self.current_epoch)
+        assert rate is not None, "the epoch before ended the run"
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = rate
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        inputs, labels = batch
+        self.network.reseed_dropout(self.config.seed, "dropout", self.global_step)
+        logits = self(inputs)
+        loss = F.cross_entropy(logits, labels)
+        self.train_loss.update(loss.detach(), len(labels))
+        self.train_top1.update(logits.detach(), labels)
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        loss = self.train_loss.compute()
+        if not torch.isfinite(loss):
+            raise Diverged(f"the training loss of epoch {self.current_epoch + 1} is {loss.item()}")
+        self.log("train_loss", loss)
+        self.log("train_top1_error", 1 - self.train_top1.compute())
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        self.train_loss.reset()
+        self.train_top1.reset()
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._evaluation_step(batch, self.val_loss, self.val_accuracy)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_evaluation("val", self.val_loss, self.val_accuracy)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._evaluation_step(batch, self.test_loss, self.test_accuracy)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_evaluation("test", self.test_loss, self.test_accuracy)
+
+    def _evaluation_step(self, batch: tuple[Tensor, Tensor], loss: MeanMetric, accuracy: MetricCollection) -> None:
+        inputs, labels = batch
+        logits = self(inputs)
+        loss.update(F.cross_entropy(logits, labels), len(labels))
+        accuracy.update(logits, labels)
+
+    def _log_evaluation(self, split: str, loss: MeanMetric, accuracy: MetricCollection) -> None:
+        errors = {name: 1 - value for name, value in accuracy.compute().items()}
+        self.log(f"{split}_loss", loss.compute())
+        self.log(f"{split}_top1_error", errors["top1"])
+        self.log(f"{split}_top5_error", errors["top5"])
+        if split == "val" and not self.trainer.sanity_checking:
+            self.val_errors.append(errors["top1"].item())
+            if self._learning_rate(self.current_epoch + 1) is None:
+                self.trainer.should_stop = True
+        loss.reset()
+        accuracy.reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["val_errors"] = list(self.val_errors)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.val_errors = list(checkpoint["val_errors"])

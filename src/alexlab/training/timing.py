@@ -1,0 +1,63 @@
+"""What a run would take on this machine, from a few timed steps on made-up images."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch.nn import functional as F
+
+from alexlab.architecture import layers
+from alexlab.config import Config
+from alexlab.models import build_model
+from alexlab.training.sgd import PaperSGD
+
+_STEPS = 3
+
+
+def seconds_per_run(config: Config) -> float:
+    """An estimate in seconds: training, validation and final evaluation, without the loader and without start-up."""
+    accelerator = config.trainer.accelerator.name
+    use_gpu = accelerator == "gpu" or (accelerator == "auto" and torch.cuda.is_available())
+    device = torch.device("cuda" if use_gpu else "cpu")
+    data, trainer = config.data, config.trainer
+    batch = min(data.batch_size, 32)
+    network = build_model(config).to(device)
+    optimizer = PaperSGD(network.parameters(), config.optim.lr, config.optim.momentum, config.optim.weight_decay)
+    inputs = torch.randn(batch, 3, data.crop_size, data.crop_size, device=device)
+    inputs = inputs.contiguous(memory_format=torch.channels_last)
+    labels = torch.zeros(batch, dtype=torch.long, device=device)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(network(inputs), labels).backward()
+        optimizer.step()
+
+    @torch.inference_mode()
+    def look() -> None:
+        network(inputs)
+
+    train, forward = _seconds(step, device) / batch, _seconds(look, device) / batch
+    limit = trainer.limit_train_batches
+    steps = limit if isinstance(limit, int) else limit * data.train_images / data.batch_size
+    trained = min(steps * data.batch_size, data.train_images) * trainer.max_epochs
+    looked = data.val_images * trainer.max_epochs + 11 * data.test_images
+    looked += min(data.train_images, config.evaluate.train_images)
+    return trained * train + looked * forward
+
+
+def _seconds(call, device: torch.device) -> float:
+    times = []
+    for _ in range(_STEPS + 1):  # the first one warms up
+        started = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return sorted(times[1:])[_STEPS // 2]
+
+
+def record_bytes(config: Config) -> int:
+    """About what a run's record takes: two checkpoints of weights and velocities, and the predictions."""
+    specs = layers(config.model, config.pool, config.data.crop_size, config.data.num_classes)
+    return 2 * 2 * 4 * sum(spec.parameters for spec in specs) + 100 * config.data.test_images

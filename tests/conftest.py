@@ -1,0 +1,44 @@
+"""Fixtures: the real configuration, shrunk, over one small store that all tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from alexlab.config import Config, load
+
+# The real demo with few images and few kernels: same code, some seconds.
+TINY = [
+    "data.train_images=60",
+    "data.val_images=30",
+    "data.test_images=37",
+    "data.batch_size=20",
+    "model.width=0.0833333333333",
+    "model.hidden=16",
+    "trainer.max_epochs=2",
+    "trainer.accelerator=cpu",
+]
+
+
+@pytest.fixture(autouse=True)
+def _few_threads():
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder that all tests share, so that its store is made once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def tiny(cache: Path, tmp_path: Path) -> list[str]:
+    """Overrides of a run of some seconds, with records in a folder of the test's own."""
+    return [*TINY, f"data.cache={cache}", f"paths.runs={tmp_path / 'runs'}"]
+
+
+@pytest.fixture
+def tiny_config(tiny: list[str]) -> Config:
+    return load(tiny)

@@ -1,0 +1,95 @@
+"""Local response normalisation against the paper's formula, written out in NumPy float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from alexlab.models import LocalResponseNorm
+
+
+def reference(a: np.ndarray, size: int, k: float, alpha: float, beta: float) -> np.ndarray:
+    """b_i = a_i / (k + alpha * sum_{j = max(0, i - n/2)}^{min(N-1, i + n/2)} a_j^2)^beta, section 3.3, by loops."""
+    out = np.empty_like(a)
+    maps = a.shape[1]
+    for i in range(maps):
+        window = range(max(0, i - size // 2), min(maps - 1, i + size // 2) + 1)
+        total = sum(a[:, j] ** 2 for j in window)
+        out[:, i] = a[:, i] / (k + alpha * total) ** beta
+    return out
+
+
+def reference_gradient(a: np.ndarray, grad: np.ndarray, size: int, k: float, alpha: float, beta: float) -> np.ndarray:
+    """dL/da_j = sum_i g_i db_i/da_j, every entry of the Jacobian written out."""
+    out = np.zeros_like(a)
+    maps = a.shape[1]
+    for i in range(maps):
+        window = range(max(0, i - size // 2), min(maps - 1, i + size // 2) + 1)
+        s = k + alpha * sum(a[:, j] ** 2 for j in window)
+        for j in window:
+            out[:, j] += grad[:, i] * a[:, i] * -beta * s ** (-beta - 1) * alpha * 2 * a[:, j]
+        out[:, i] += grad[:, i] * s**-beta
+    return out
+
+
+CONSTANTS = [(5, 2.0, 1e-4, 0.75), (3, 1.0, 5e-3, 0.5), (9, 1.0, 1e-3, 0.75), (1, 2.0, 1e-4, 0.75)]
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("constants", CONSTANTS)
+@pytest.mark.parametrize("maps", [1, 2, 7])
+def test_forward_and_gradient_follow_the_formula(maps, constants, channels_last):
+    rng = np.random.default_rng(0)
+    a = rng.normal(0, 60, (3, maps, 4, 5))
+    grad = rng.normal(0, 1, a.shape)
+    x = torch.tensor(a)
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    x.requires_grad_()
+    y = LocalResponseNorm(*constants)(x)
+    y.backward(torch.tensor(grad))
+    assert x.grad is not None
+    np.testing.assert_allclose(y.detach().numpy(), reference(a, *constants), rtol=1e-12)
+    np.testing.assert_allclose(x.grad.numpy(), reference_gradient(a, grad, *constants), rtol=1e-9, atol=1e-12)
+
+
+def test_float32_keeps_to_the_formula():
+    rng = np.random.default_rng(1)
+    a = rng.normal(0, 100, (2, 96, 5, 5)).astype(np.float32)
+    y = LocalResponseNorm()(torch.tensor(a)).numpy()
+    expected = reference(a.astype(np.float64), 5, 2.0, 1e-4, 0.75)
+    np.testing.assert_allclose(y, expected, rtol=3e-6, atol=1e-6)
+
+
+def test_alpha_multiplies_the_sum():
+    """Five activities of 100: 100 / (2 + 1e-4 * 5 * 100^2)^.75 in the middle, three in the window at the edge."""
+    y = LocalResponseNorm(5, 2.0, 1e-4, 0.75)(torch.full((1, 5, 1, 1), 100.0)).flatten()
+    assert y[2].item() == pytest.approx(23.237, abs=1e-3)
+    assert y[0].item() == y[4].item() == pytest.approx(29.907, abs=1e-3)
+
+
+def test_pytorchs_layer_with_alpha_times_size_is_the_same():
+    x = torch.randn(2, 16, 6, 6, dtype=torch.float64) * 50
+    ours = LocalResponseNorm(5, 2.0, 1e-4, 0.75)(x)
+    torch.testing.assert_close(ours, nn.LocalResponseNorm(5, 5e-4, 0.75, 2.0)(x))
+
+
+def test_gradcheck():
+    x = torch.randn(2, 6, 3, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(LocalResponseNorm(5, 2.0, 0.3, 0.75), x)
+
+
+def test_half_precision_is_computed_in_float32():
+    x = (torch.randn(2, 8, 4, 4) * 30).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = LocalResponseNorm()(x)
+    assert y.dtype == torch.float32
+    expected = reference(x.double().numpy(), 5, 2.0, 1e-4, 0.75)
+    np.testing.assert_allclose(y.numpy(), expected, rtol=1e-5)
+
+
+def test_even_size_is_refused():
+    with pytest.raises(ValueError, match="size=4"):
+        LocalResponseNorm(size=4)
