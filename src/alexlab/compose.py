@@ -28,6 +28,7 @@ from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+from yaml import YAMLError
 
 from alexlab.config import CONF_DIR, Config, ConfigError, did_you_mean, finish, shown
 
@@ -203,6 +204,11 @@ def _expected(kind: Any, name: str, value: Any) -> str:
     return {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
 
 
+def _known() -> list[str]:
+    """Every name that may stand in a file: keys, and the sets that they belong to."""
+    return [*key_types(), *{name.split(".")[0] for name in key_types()}]
+
+
 class _one_line:
     """Context that turns what Hydra and OmegaConf raise into a ConfigError of one line."""
 
@@ -213,7 +219,7 @@ class _one_line:
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, HydraException | OmegaConfBaseException | ValueError) and not isinstance(
+        if isinstance(error, HydraException | OmegaConfBaseException | ValueError | YAMLError) and not isinstance(
             error, ConfigError
         ):
             raise ConfigError(self._told(error)) from error
@@ -227,12 +233,12 @@ class _one_line:
             if not isinstance(cause, OmegaConfBaseException):
                 continue
             if isinstance(cause, InterpolationResolutionError):
-                return f"{' '.join(self._overrides)}: {' '.join(str(cause.msg).split())}"
+                return f"{' '.join(self._overrides)}: {str(cause.msg).splitlines()[0]}"
             name = cause.full_key or ""
             types = key_types()
             where = f"conf/{place}.yaml: " if place else ""
             if name and name not in types:
-                return f"{where}there is no key '{name}'{did_you_mean(name, types) or '; --help lists all'}"
+                return f"{where}there is no key '{name}'{did_you_mean(name, _known()) or '; --help lists all'}"
             if name:
                 value = re.search(r"Value '(.*?)'", str(cause))
                 said = f"{name}={value[1]}" if value else name

@@ -8,6 +8,7 @@ configuration as the command line does; past it everything is a plain dataclass.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import os
 from collections.abc import Iterator
@@ -117,6 +118,7 @@ class Accelerator(Enum):
 
 CONV_LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 HIDDEN_LAYERS = ("fc6", "fc7")
+SHAPES_CLASSES = 10  # what `alexlab.data.shapes` can draw
 REMOVABLE_LAYERS = CONV_LAYERS[1:] + HIDDEN_LAYERS
 
 
@@ -366,6 +368,8 @@ def _check_combinations(config: Config) -> None:
     data, model, optim = config.data, config.model, config.optim
     if data.crop_size > data.size:
         raise ConfigError(f"data.crop_size={data.crop_size}: must be at most data.size={data.size}")
+    if data.name is Dataset.shapes and data.num_classes > SHAPES_CLASSES:
+        raise ConfigError(f"data.num_classes={data.num_classes}: data.name=shapes has {SHAPES_CLASSES} classes at most")
     if model.lrn_size % 2 == 0:
         raise ConfigError(f"model.lrn_size={model.lrn_size}: must be odd, so that the window has a middle map")
     if model.lrn_k == 0 and model.lrn:
@@ -394,7 +398,5 @@ def _check_combinations(config: Config) -> None:
 
 def did_you_mean(word: str, known: Any) -> str:
     """`; did you mean 'x'?`, or nothing where no known word is near."""
-    import difflib
-
     near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else ""

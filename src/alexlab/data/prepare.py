@@ -11,16 +11,15 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from alexlab.config import DataConfig
+from alexlab.data.parallel import in_order
 from alexlab.data.shapes import CLASSES, GENERATOR_VERSION, SPLITS, draw_shapes
 from alexlab.data.store import FORMAT_VERSION, Store, open_store, principal_components
 from alexlab.progress import Progress
@@ -125,16 +124,9 @@ def build_store(root: Path, path: Path, size: int, name: str, processes: int = 1
             jobs.append((path / f"{split}.npy", start, paths, size, split == "train"))
     total = sum(len(files) for files in splits.values())
     with Progress("Preparing them", total) as progress:
-        if processes == 1:
-            results = map(_write_images, *zip(*jobs, strict=True))
-            for job, result in zip(jobs, results, strict=True):
-                sums.add(result)
-                progress.advance(len(job[2]))
-        else:
-            with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-                for job, future in [(job, pool.submit(_write_images, *job)) for job in jobs]:
-                    sums.add(future.result())
-                    progress.advance(len(job[2]))
+        for job, result in zip(jobs, in_order(_write_images, jobs, processes), strict=True):
+            sums.add(result)
+            progress.advance(len(job[2]))
 
     pixels = sums.count * size * size
     mean_rgb = sums.image.sum((0, 1)) / pixels

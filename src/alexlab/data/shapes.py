@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from alexlab.data.parallel import in_order
 
 # Part of every run id on this data: raise it whenever an image that the generator draws changes.
 GENERATOR_VERSION = 1
@@ -176,10 +176,5 @@ def draw_shapes(
         for split, count in counts.items()
         for start in range(0, count, chunk)
     ]
-    if processes == 1:
-        for job in jobs:
-            advance(_draw_files(*job))
-        return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        for future in [pool.submit(_draw_files, *job) for job in jobs]:
-            advance(future.result())
+    for done in in_order(_draw_files, jobs, processes):
+        advance(done)

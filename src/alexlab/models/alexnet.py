@@ -21,6 +21,9 @@ class AlexNet(nn.Sequential):
     pool1, dropout6 and so on, so that a state dict's keys are the paper's layer names.
     """
 
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.to(next(self.parameters()).dtype))  # float64 weights take float64 input
+
     def reseed_dropout(self, *names: object) -> None:
         """Make the next masks a function of the names (seed, step) and of each layer's own name."""
         for name, module in self.named_children():

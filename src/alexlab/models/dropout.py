@@ -30,7 +30,7 @@ class Dropout(nn.Module):
         generator = None
         if self._seed is not None:
             generator = torch.Generator(x.device).manual_seed(self._seed)
-        kept = torch.rand(x.shape, generator=generator, device=x.device) >= self.rate
+        kept = torch.rand(x.shape, generator=generator, device=x.device, dtype=torch.float32) >= self.rate
         x = x * kept
         return x if self.scale_at_test else x / (1 - self.rate)
 

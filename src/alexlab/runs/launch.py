@@ -8,6 +8,7 @@ stopped. A job records its failure and never raises, so every launcher reaches i
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import tempfile
@@ -23,12 +24,13 @@ from alexlab.compose import CONFIG_NAME, VERSION_BASE, Composer, Job, typed
 from alexlab.config import CONF_DIR, ConfigError
 from alexlab.runs.execute import execute
 from alexlab.runs.help import commented_yaml, print_help
+from alexlab.runs.identity import result_keys, spelled
 from alexlab.runs.plan import Plan, labels, make_plan
 from alexlab.runs.record import DONE
 from alexlab.runs.table import print_table, read_rows, write_sweep
 
-# Told to jobs by the environment, since with some launchers they run in other processes.
-_TOTAL = "ALEXLAB_SWEEP_TOTAL"
+# What the plan tells its jobs, as JSON in the environment, since with some launchers they run in other processes.
+_TOLD = "ALEXLAB_PLAN"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     parser = get_args_parser()
     parser.add_argument("--dry-run", action="store_true", help="Print the plan, and run nothing")
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)  # flags may stand anywhere among the overrides
     console = Console(highlight=False)
     try:
         if args.help:
@@ -58,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 
         print_forecast(plan, console)
         return 0
-    return _launch_and_report(plan, args, argv, console)
+    return _launch_and_report(plan, args, console)
 
 
 def _announce(plan: Plan, console: Console) -> None:
@@ -70,13 +72,13 @@ def _announce(plan: Plan, console: Console) -> None:
         console.print(f"{done} of {len(plan.runs)} done before")
 
 
-def _launch_and_report(plan: Plan, args: argparse.Namespace, argv: list[str], console: Console) -> int:
+def _launch_and_report(plan: Plan, args: argparse.Namespace, console: Console) -> int:
     if plan.is_trial:
-        return _trial(plan, argv, console)
+        return _trial(plan, args, console)
     runs = Path(plan.runs[0].config.paths.runs)
     try:
         if not all(run.record.is_done for run in plan.runs):
-            _hydra(plan, argv, runs / "sweeps" / plan.sweep_id)
+            _launch(plan, args, runs / "sweeps" / plan.sweep_id)
     except KeyboardInterrupt:
         console.print("\nStopped. What is done is kept; the same command goes on with the rest.")
         return 130
@@ -89,24 +91,27 @@ def _launch_and_report(plan: Plan, args: argparse.Namespace, argv: list[str], co
     return 0 if all(row.done for row in rows) else 1
 
 
-def _trial(plan: Plan, argv: list[str], console: Console) -> int:
+def _trial(plan: Plan, args: argparse.Namespace, console: Console) -> int:
     with tempfile.TemporaryDirectory(prefix="alexlab-") as folder:
-        failed = Path(folder) / "failed"
-        os.environ["ALEXLAB_TRIAL_FAILED"] = str(failed)
+        failures = Path(folder) / "failures"
         try:
-            _hydra(plan, argv, Path(folder))
+            _launch(plan, args, Path(folder), failures=str(failures))
         except KeyboardInterrupt:
             return 130
-        if failed.exists():
+        if failures.exists():
             return 1
     console.print(f"fast_dev_run: {len(plan.runs)} of {len(plan.runs)} ran one batch of each split; nothing is kept")
     return 0
 
 
-def _hydra(plan: Plan, argv: list[str], sweep_dir: Path) -> None:
-    os.environ[_TOTAL] = str(len(plan.runs))
+def _launch(plan: Plan, args: argparse.Namespace, sweep_dir: Path, **told: str) -> None:
+    """Let Hydra launch the plan's jobs; `sweep_dir` takes what Hydra and its launchers write."""
+    os.environ[_TOLD] = json.dumps({"total": len(plan.runs), "varying": plan.varying, **told})
     quoted = str(sweep_dir).replace("\\", "\\\\").replace("'", "\\'")
-    _hydra_main([*(word for word in argv if word != "--dry-run"), f"hydra.sweep.dir='{quoted}'"])
+    flags = ["--multirun"] if plan.is_sweep else []
+    if args.config_dir is not None:
+        flags += ["--config-dir", args.config_dir]
+    _hydra_main([*flags, *args.overrides, f"hydra.sweep.dir='{quoted}'"])
 
 
 def _hydra_main(argv: list[str]) -> None:
@@ -128,12 +133,14 @@ def _job(composed: DictConfig) -> None:
     config_dir = next((source.path for source in sources if source.provider == "command-line"), None)
     choices = {str(name): str(option) for name, option in hydra_config.runtime.choices.items()}
     job = Job(tuple(hydra_config.overrides.task), typed(composed), choices)
-    total = int(os.environ.get(_TOTAL, 1))
-    title = f"run {hydra_config.job.num + 1} of {total}" if total > 1 else "run"
+    plan = json.loads(os.environ[_TOLD])
+    title = f"run {hydra_config.job.num + 1} of {plan['total']}" if plan["total"] > 1 else "run"
     named = labels(job, config_dir)
-    print(f"{title}: {named['ablation']} seed={job.config.seed}", flush=True)
+    keys = result_keys(job.config)
+    what = spelled({name: keys[name] for name in plan["varying"]}) or named["ablation"]
+    print(f"{title}: {what} seed={job.config.seed}", flush=True)
     status = execute(job.config, named, title)
     if status["state"] != DONE:
         print(f"{title}: {status['state']} ({status.get('failure')}): {status.get('message')}", flush=True)
-        if job.config.trainer.fast_dev_run:
-            Path(os.environ["ALEXLAB_TRIAL_FAILED"]).touch()
+        if "failures" in plan:
+            Path(plan["failures"]).touch()

@@ -34,6 +34,7 @@ class Plan:
     """All runs of a command line, in order, each once."""
 
     runs: list[PlannedRun]
+    varying: list[str]  # the keys, seeds aside, in which runs differ
     is_sweep: bool
     choices: dict[str, str]
 
@@ -69,7 +70,7 @@ def make_plan(overrides: list[str], multirun: bool = False, config_dir: str | No
             names,
         )
         runs.setdefault(planned.run_id, planned)
-    return Plan(list(runs.values()), is_sweep, jobs[0].choices)
+    return Plan(list(runs.values()), varying, is_sweep, jobs[0].choices)
 
 
 def labels(job: Job, config_dir: str | None = None) -> dict[str, str]:

@@ -12,7 +12,7 @@ from alexlab.config import Config, flat
 from alexlab.runs.record import Record
 
 log = logging.getLogger(__name__)
-_LONGEST_NAME = 128  # W&B refuses longer ones
+_LONGEST_NAME, _LONGEST_TAG = 128, 64  # W&B refuses longer ones
 
 
 def wandb_logger(config: Config, record: Record) -> WandbLogger | None:
@@ -32,26 +32,33 @@ def wandb_logger(config: Config, record: Record) -> WandbLogger | None:
     elif mode == "disabled":
         return None
     try:
-        logger = WandbLogger(
-            name=f"{labels['ablation']} seed={config.seed}"[:_LONGEST_NAME],
-            save_dir=record.path,
+        run = wandb.init(
             project=config.logger.project,
             entity=config.logger.entity,
+            dir=record.path,
             id=f"{record.run_id}-{status['attempt']}",
             resume="allow",
-            offline=mode == "offline",
-            group=labels["ablation"][:_LONGEST_NAME],
+            name=f"{labels['ablation']} seed={config.seed}"[:_LONGEST_NAME],
+            group=group_name(labels),
             job_type=labels["recipe"],
-            tags=[labels["protocol"], labels["recipe"], labels["ablation"][:64]],
+            tags=[labels["protocol"], labels["recipe"], labels["ablation"][:_LONGEST_TAG]],
             config=public_config(config),
+            mode="offline" if mode == "offline" else "online",
             settings=wandb.Settings(silent=True, console="off", init_timeout=30),
         )
-        _ = logger.experiment  # starts it
+        run.define_metric("trainer/global_step")
+        run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
     except Exception as error:  # whatever W&B raises, the record is what counts
         log.warning("logger=wandb: W&B did not start (%s); the run goes on with its local record", error)
-        print(f"logger=wandb: W&B did not start ({error}); the run goes on with its local record")
+        print(f"logger=wandb: W&B did not start ({error}); the run goes on with its local record", flush=True)
         return None
-    return logger
+    return WandbLogger(experiment=run)
+
+
+def group_name(labels: dict[str, str]) -> str:
+    """An arm's group: its recipe, protocol and ablation, ended by its hash where that is too long for W&B."""
+    name = "/".join(labels[part] for part in ("recipe", "protocol", "ablation"))
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 13]}-{labels['arm']}"
 
 
 def public_config(config: Config) -> dict[str, Any]:

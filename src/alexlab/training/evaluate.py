@@ -36,7 +36,10 @@ def evaluate(
     device: torch.device,
     kinds: tuple[str, ...] = VIEW_KINDS,
 ) -> dict[str, Predictions]:
-    """Predictions for each view kind; `ten` averages the softmax of the paper's ten views (4.1)."""
+    """Predictions for each view kind; `ten` averages the softmax of the paper's ten views (4.1).
+
+    Computed in the precision of the weights, without autocast.
+    """
     was_training = network.training
     network.eval()
     kept: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {kind: [] for kind in kinds}
@@ -52,9 +55,9 @@ def evaluate(
 
 
 def _predict(network: nn.Module, views: Iterable[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
-    outputs = [network(view).float().softmax(1) for view in views]
+    outputs = [network(view).softmax(1) for view in views]
     probabilities = torch.stack(outputs).mean(0)
     top5 = probabilities.topk(min(5, probabilities.shape[1]), dim=1).indices
     tiny = torch.finfo(probabilities.dtype).tiny  # a probability that underflowed to 0 keeps a finite logarithm
     true = probabilities.gather(1, labels[:, None])[:, 0].clamp(min=tiny).log()
-    return top5, true
+    return top5, true.float()

@@ -42,7 +42,8 @@ class ClassificationTask(L.LightningModule):
         self.config = config
         self.network = build_model(config)
         num_classes = config.data.num_classes
-        self.train_loss, self.val_loss, self.test_loss = MeanMetric(), MeanMetric(), MeanMetric()
+        # "disable": a NaN stays one; torchmetrics' default would leave it out of the mean
+        self.train_loss, self.val_loss, self.test_loss = (MeanMetric(nan_strategy="disable") for _ in range(3))
         self.train_top1 = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.val_accuracy, self.test_accuracy = accuracies(num_classes), accuracies(num_classes)
         self.val_errors: list[float] = []  # top-1, one an epoch: what the plateau schedule goes by

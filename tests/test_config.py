@@ -1,0 +1,218 @@
+"""The configuration: what composes, what is refused and how it is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from alexlab.compose import Composer, key_types, read_config, to_yaml
+from alexlab.config import CONF_DIR, Config, ConfigError, flat, load, walk
+from alexlab.runs.help import commented_yaml
+from alexlab.runs.plan import make_plan
+
+MISTAKES = {
+    # unknown keys, with + and without
+    ("model.lnr=true",): "model.lnr=true: there is no key 'model.lnr'; did you mean 'model.lrn'?",
+    ("+model.lnr=true",): "+model.lnr=true: there is no key 'model.lnr'; did you mean 'model.lrn'?",
+    ("++model.lnr=true",): "++model.lnr=true: there is no key 'model.lnr'; did you mean 'model.lrn'?",
+    ("+model.remvoe=[conv3]",): "+model.remvoe=[conv3]: there is no key 'model.remvoe'; did you mean 'model.remove'?",
+    ("xyzzy=1",): "xyzzy=1: there is no key 'xyzzy'; --help lists all",
+    ("recipie=demo",): "recipie=demo: there is no key 'recipie'; did you mean 'recipe'?",
+    ("model=alexnet",): "model=alexnet: 'model' is a set of keys; set one of them, such as model.kernels",
+    ("+model.lrn=false",): "+model.lrn=false: the key is there already; leave out the +",
+    ("~model.lrn",): "~model.lrn: a key cannot be deleted; set it to null or to its default",
+    # options
+    ("recipe=dmeo",): "recipe=dmeo: there is no recipe 'dmeo'; did you mean 'demo'? (there are: demo)",
+    # types
+    ("model.lrn=flase",): "model.lrn=flase: must be true or false",
+    ("trainer.max_epochs=2.5",): "trainer.max_epochs=2.5: must be a whole number",
+    ("optim.lr=fast",): "optim.lr=fast: must be a number",
+    ("seed=None",): "seed=None: must be a whole number",
+    ("data.seed=None",): "data.seed=None: must be a whole number or null",
+    ("weights=None",): "weights=None: the text 'None' is not nothing; write weights=null",
+    ("model.activation=rleu",): "model.activation=rleu: must be one of relu, tanh; did you mean 'relu'?",
+    ("model.remove=conv3",): (
+        "model.remove=conv3: must be a list of names; in a shell write 'model.remove=[conv3]' with the quotes"
+    ),
+    # values
+    ("model.dropout=1",): "model.dropout=1: must be below 1",
+    ("model.dropout=-0.1",): "model.dropout=-0.1: must be at least 0",
+    ("optim.lr=nan",): "optim.lr=nan: must be finite",
+    ("optim.lr=0",): "optim.lr=0: must be above 0",
+    ("trainer.devices=2",): "trainer.devices=2: must be at most 1",
+    ("model.remove=[conv9]",): (
+        "model.remove=[conv9]: 'conv9' is not one of conv2, conv3, conv4, conv5, fc6, fc7; did you mean 'conv5'?"
+    ),
+    ("model.remove=[conv1]",): (
+        "model.remove=[conv1]: 'conv1' is not one of conv2, conv3, conv4, conv5, fc6, fc7; did you mean 'conv5'?"
+    ),
+    ("model.remove=[conv3,conv3]",): "model.remove=[conv3, conv3]: names an item twice; write each once",
+    ("trainer.precision=32",): ("trainer.precision=32: '32' is not one of 32-true, 16-mixed, bf16-mixed, 64-true"),
+    # combinations
+    ("data.crop_size=111",): "data.crop_size=111: must be at most data.size=110",
+    ("data.crop_size=62",): (
+        "data.crop_size=62: nothing is left of the map at pool5; the least size for this net is 63"
+    ),
+    ("model.lrn_size=4",): "model.lrn_size=4: must be odd, so that the window has a middle map",
+    ("optim.schedule=plateau", "trainer.limit_val_batches=0"): (
+        "trainer.limit_val_batches=0: optim.schedule=plateau needs validation; set optim.schedule=fixed"
+    ),
+    ("evaluate.checkpoint=best", "trainer.limit_val_batches=0"): (
+        "trainer.limit_val_batches=0: evaluate.checkpoint=best needs validation; set it to last"
+    ),
+    ("data.num_classes=11",): "data.num_classes=11: data.name=shapes has 10 classes at most",
+    ("trainer.limit_train_batches=2.5",): (
+        "trainer.limit_train_batches=2.5: a fraction is at most 1.0; for steps write a whole number"
+    ),
+    ("weights=/no/such.ckpt",): "weights=/no/such.ckpt: no such file",
+    # grammar
+    ("model.lrn=true,false",): "model.lrn=true,false: several values make a sweep; write -m before them",
+    ("model.remove=[conv3",): "model.remove=[conv3: no viable alternative at input '[conv3'",
+    ("optim.lr=${optim.no}",): "optim.lr=${optim.no}: Interpolation key 'optim.no' not found",
+}
+
+
+@pytest.mark.parametrize(("overrides", "message"), MISTAKES.items(), ids=lambda value: str(value)[:40])
+def test_a_mistake_is_one_line_with_key_value_and_mend(overrides, message):
+    with pytest.raises(ConfigError) as caught:
+        load(list(overrides))
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("sweep", "message"),
+    [
+        (["model.remove=[],[conv3],[conv4],[fc7],[conv9]"], "model.remove=[conv9]: 'conv9' is not one of"),
+        (["seed=0,1,2", "model.lrn=true,flase"], "model.lrn=flase: must be true or false"),
+        (["ablation=none,no_lrm"], "there is no ablation 'no_lrm'; did you mean 'no_lrn'?"),
+        (["+model.lnr=true,false"], "there is no key 'model.lnr'; did you mean 'model.lrn'?"),
+        (["seed=0,1", "hydra/sweeper=nosuch"], "hydra/sweeper"),
+    ],
+)
+def test_a_mistake_in_any_job_of_a_sweep_stops_all(sweep, message):
+    with pytest.raises(ConfigError) as caught:
+        make_plan(sweep, multirun=True)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("model:\n  lnr: true", "conf/ablation/mine.yaml: there is no key 'model.lnr'; did you mean 'model.lrn'?"),
+        ("modle:\n  lrn: true", "conf/ablation/mine.yaml: there is no key 'modle'; did you mean 'model'?"),
+        ("model:\n  lrn: flase", "conf/ablation/mine.yaml: model.lrn=flase: must be true or false"),
+        ("model:\n  dropout: 2", "model.dropout=2: must be below 1"),
+        ("model:\n  remove: conv3", "model.remove"),
+        ("model: [1, 2", "mine.yaml"),
+    ],
+)
+def test_a_mistake_in_a_file_names_the_file(tmp_path: Path, content: str, message: str):
+    (tmp_path / "ablation").mkdir()
+    (tmp_path / "ablation" / "mine.yaml").write_text(f"# @package _global_\n{content}\n")
+    with pytest.raises(ConfigError) as caught:
+        Composer(str(tmp_path)).job(["ablation=mine"])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_of_ones_own_adds_options(tmp_path: Path):
+    (tmp_path / "ablation").mkdir()
+    (tmp_path / "ablation" / "mine.yaml").write_text("# @package _global_\nmodel:\n  dropout: 0.1\n")
+    job = Composer(str(tmp_path)).job(["ablation=mine"])
+    assert job.config.model.dropout == 0.1
+    [run] = make_plan(["model.dropout=0.1"], config_dir=str(tmp_path)).runs
+    assert run.labels["ablation"] == "mine"
+    with pytest.raises(ConfigError, match="--config-dir /no/such: no such folder"):
+        Composer("/no/such")
+
+
+def test_defaults_and_precedence():
+    chosen = Composer().job([]).choices
+    assert {name: chosen[name] for name in ("recipe", "protocol", "ablation")} == {
+        "recipe": "demo",
+        "protocol": "paper",
+        "ablation": "none",
+    }
+    assert load().model.lrn is True
+    assert load(["ablation=no_lrn"]).model.lrn is False
+    assert load(["model.lrn=true", "ablation=no_lrn"]).model.lrn is True  # the command line wins, in any order
+
+
+def test_the_schemas_defaults_are_the_papers():
+    config = Config()
+    model, optim, augment = config.model, config.optim, config.augment
+    assert (model.lrn_size, model.lrn_k, model.lrn_alpha, model.lrn_beta) == (5, 2, 1e-4, 0.75)
+    assert (model.kernels, model.hidden, model.groups) == ([96, 256, 384, 384, 256], 4096, 2)
+    assert (model.dropout, model.init_std, model.init_bias) == (0.5, 0.01, 1)
+    assert (optim.lr, optim.momentum, optim.weight_decay, optim.drop_factor) == (0.01, 0.9, 5e-4, 0.1)
+    assert (config.data.batch_size, config.data.size, config.data.crop_size) == (128, 256, 224)
+    assert (augment.crop, augment.flip, augment.pca, augment.pca_std) == (True, True, True, 0.1)
+    assert config.trainer.max_epochs == 90
+    assert config.pool.overlap
+
+
+@pytest.mark.parametrize("path", sorted(CONF_DIR.glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}={path.stem}")
+def test_every_file_of_conf_composes_and_starts_with_a_comment(path: Path):
+    config = load([f"{path.parent.name}={path.stem}"])
+    assert config == load([f"{path.parent.name}={path.stem}"])
+    lines = path.read_text().splitlines()
+    assert any(line.startswith("# ") and "@package" not in line for line in lines), path
+
+
+def test_ablations_of_the_demo_differ_from_it():
+    base = flat(load())
+    for path in (CONF_DIR / "ablation").glob("*.yaml"):
+        assert (flat(load([f"ablation={path.stem}"])) != base) == (path.stem != "none"), path
+
+
+def test_names_on_which_users_rely():
+    """A key cannot vanish unseen."""
+    relied_on = [
+        *("seed",),
+        *("weights",),
+        *("logger.name",),
+        *("paths.runs",),
+        *("model.lrn", "model.dropout", "model.remove", "model.groups", "model.width"),
+        *("pool.overlap",),
+        *("augment.crop", "augment.flip", "augment.pca"),
+        *("optim.lr", "optim.momentum", "optim.weight_decay", "optim.schedule"),
+        *(
+            "trainer.max_epochs",
+            "trainer.limit_train_batches",
+            "trainer.devices",
+            "trainer.precision",
+            "trainer.fast_dev_run",
+        ),
+        *("data.root", "data.cache", "data.size", "data.crop_size", "data.batch_size", "data.num_workers", "data.seed"),
+        *("evaluate.checkpoint",),
+    ]
+    assert set(relied_on) <= set(key_types())
+
+
+def test_every_key_has_a_meaning_of_one_sentence():
+    for name, _, entry in walk(Config()):
+        meaning = entry.metadata["meaning"]
+        assert meaning.endswith("."), name
+        assert len(meaning) < 120, name
+
+
+def test_seeds():
+    assert load(["seed=3"]).data.seed == 3
+    assert load(["seed=3", "data.seed=1"]).data.seed == 1
+
+
+def test_what_is_written_is_what_is_read(tmp_path: Path):
+    config = load(["model.remove=[fc7,conv3]", "optim.lr=1e-5", "ablation=no_pca"])
+    assert config.model.remove == ["conv3", "fc7"]
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert read_config(tmp_path / "config.yaml") == config
+
+
+def test_cfg_job_is_yaml_with_a_meaning_behind_each_key():
+    config = load(["optim.lr=1e-5", "model.remove=[conv3]"])
+    text = commented_yaml(config)
+    assert yaml.safe_load(text) == yaml.safe_load(to_yaml(config))
+    assert text.count("  # ") == len(list(walk(config)))

@@ -1,0 +1,217 @@
+"""From files to batches: the embedded data, the store, the data module."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from alexlab.config import Config, load
+from alexlab.data import build_datamodule
+from alexlab.data.datamodule import TrainingBatches
+from alexlab.data.prepare import build_store, prepare, read_square
+from alexlab.data.shapes import CLASSES, draw_shapes
+from alexlab.data.store import open_store
+
+
+def save(path: Path, pixels: np.ndarray, **options) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+
+
+def flat(*colour: int, height: int = 40, width: int = 50) -> np.ndarray:
+    return np.full((height, width, 3), colour, np.uint8)
+
+
+def tree(root: Path, train: str = "abc", val: str = "abc", test: str = "abc") -> Path:
+    """Class folders of PNG files in one colour a class: a red, b green, c blue."""
+    colours = {"a": (200, 40, 40), "b": (40, 180, 60), "c": (40, 60, 200)}
+    for split, classes in (("train", train), ("val", val), ("test", test)):
+        for name in classes:
+            for i in range(2):
+                save(root / split / name / f"{i}.png", flat(*colours[name]))
+    return root
+
+
+class TestShapes:
+    def test_layout_balance_and_variety(self, tmp_path: Path):
+        draw_shapes(tmp_path, list(CLASSES), {"train": 40, "val": 20, "test": 10}, seed=0)
+        for split, count in (("train", 4), ("val", 2), ("test", 1)):
+            assert {d.name: len(list(d.iterdir())) for d in (tmp_path / split).iterdir()} == dict.fromkeys(
+                CLASSES, count
+            )
+        sizes = set()
+        for file in tmp_path.rglob("*.JPEG"):
+            with Image.open(file) as image:
+                assert image.format == "JPEG"
+                assert image.mode == "RGB"
+                assert min(image.size) >= 110
+                sizes.add(image.size)
+        assert len(sizes) > 30
+        assert {w > h for w, h in sizes} == {True, False}
+
+    def test_an_image_follows_from_seed_split_and_index(self, tmp_path: Path):
+        for name, counts, seed in (("one", 12, 0), ("two", 20, 0), ("three", 12, 1)):
+            draw_shapes(
+                tmp_path / name,
+                list(CLASSES),
+                {"train": counts, "val": 10, "test": 10},
+                seed,
+                processes=2 if name == "two" else 1,
+            )
+        files = {path.relative_to(tmp_path / "one"): path.read_bytes() for path in (tmp_path / "one").rglob("*.JPEG")}
+        assert len(files) == 32
+        assert all((tmp_path / "two" / path).read_bytes() == content for path, content in files.items())
+        assert all((tmp_path / "three" / path).read_bytes() != content for path, content in files.items())
+        assert len(set(files.values())) == len(files)
+
+
+class TestStore:
+    def test_statistics_follow_numpy(self, tmp_path: Path):
+        rng = np.random.default_rng(0)
+        for split, count in (("train", 7), ("val", 3), ("test", 2)):
+            for i in range(count):
+                save(tmp_path / split / "ab"[i % 2] / f"{i}.png", rng.integers(0, 256, (30, 34, 3), dtype=np.uint8))
+        (tmp_path / "store").mkdir()
+        build_store(tmp_path, tmp_path / "store", 24, "test", processes=2)
+        store = open_store(tmp_path / "store")
+        images = store.split("train").images.astype(np.float64)
+        assert images.shape == (7, 24, 24, 3)
+        np.testing.assert_allclose(store.mean, images.mean(0), rtol=1e-6)
+        covariance = np.cov(images.reshape(-1, 3).T / 255, bias=True)
+        np.testing.assert_allclose(store.components * store.variances @ store.components.T, covariance, rtol=1e-10)
+        assert (np.diff(store.variances) <= 0).all()
+
+    def test_statistics_are_the_training_splits(self, tmp_path: Path):
+        for name, val in (("one", "abc"), ("two", "a")):
+            (tmp_path / f"{name}-store").mkdir()
+            build_store(tree(tmp_path / name, val=val), tmp_path / f"{name}-store", 16, "test")
+        one, two = (open_store(tmp_path / f"{name}-store") for name in ("one", "two"))
+        assert np.array_equal(one.mean, two.mean)
+        assert np.array_equal(one.components, two.components)
+
+    def test_labels_follow_the_training_classes(self, tmp_path: Path):
+        """A class missing in validation shifts no label, hidden files and folders are no classes."""
+        root = tree(tmp_path / "files", val="ac")
+        save(root / "train" / ".ipynb_checkpoints" / "x.png", flat(0, 0, 0))
+        (root / "train" / ".DS_Store").write_bytes(b"\0")
+        (root / "train" / "a" / "._0.png").write_bytes(b"\0")
+        (tmp_path / "store").mkdir()
+        build_store(root, tmp_path / "store", 16, "test")
+        store = open_store(tmp_path / "store")
+        assert store.classes == ["a", "b", "c"]
+        assert store.split("val").labels.tolist() == [0, 0, 2, 2]
+        assert store.split("val").images[2, 8, 8].tolist() == [40, 60, 200]
+
+    def test_a_class_unknown_in_training_is_refused(self, tmp_path: Path):
+        (tmp_path / "store").mkdir()
+        with pytest.raises(ValueError, match="class 'c' is not among the training classes"):
+            build_store(tree(tmp_path / "files", train="ab"), tmp_path / "store", 16, "test")
+
+    def test_a_broken_file_is_named(self, tmp_path: Path):
+        root = tree(tmp_path / "files")
+        (root / "train" / "b" / "1.png").write_bytes(b"no image")
+        (tmp_path / "store").mkdir()
+        with pytest.raises(ValueError, match=r"train/b/1.png: cannot be read"):
+            build_store(root, tmp_path / "store", 16, "test")
+
+    @pytest.mark.parametrize(("height", "width"), [(40, 90), (90, 40), (41, 40), (20, 20), (7, 300)])
+    def test_shorter_side_resized_and_centre_cut_out(self, tmp_path: Path, height: int, width: int):
+        """Against a resize of the whole image and a cut at whole pixels, on a smooth image."""
+        rows, columns = np.mgrid[0:height, 0:width]
+        smooth = np.stack([rows * 200 / height, columns * 200 / width, 100 + 0 * rows], -1).astype(np.uint8)
+        save(tmp_path / "x.png", smooth)
+        actual = read_square(tmp_path / "x.png", 32)
+        scale = 32 / min(height, width)
+        resized = Image.fromarray(smooth).resize(
+            (round(width * scale), round(height * scale)), Image.Resampling.BILINEAR
+        )
+        left, top = (resized.width - 32) // 2, (resized.height - 32) // 2
+        expected = np.asarray(resized.crop((left, top, left + 32, top + 32))).astype(int)
+        assert np.abs(actual.astype(int) - expected).mean() < 4
+
+    def test_a_folder_that_is_no_store_is_named(self, tmp_path: Path):
+        with pytest.raises(ValueError, match="not a finished store"):
+            open_store(tmp_path)
+
+
+class TestPrepare:
+    def test_two_processes_at_once_make_it_once(self, tmp_path: Path):
+        data = load(
+            ["data.train_images=40", "data.val_images=20", "data.test_images=20", f"data.cache={tmp_path}"]
+        ).data
+        with ThreadPoolExecutor(2) as pool:  # the lock is one of open files, so threads meet it as processes do
+            one, two = pool.map(prepare, [data, data])
+        assert np.array_equal(one.mean, two.mean)
+        assert len(one.split("train").labels) == 40
+        assert [path.name for path in (tmp_path / "stores").iterdir() if path.suffix != ".lock"] == [
+            "shapes-v1-10-40+20+20-seed0-110px"
+        ]
+
+    def test_goes_on_after_an_interruption(self, tmp_path: Path):
+        data = load(
+            ["data.train_images=20", "data.val_images=10", "data.test_images=10", f"data.cache={tmp_path}"]
+        ).data
+        store = prepare(data)
+        unfinished = store.path.with_suffix(".unfinished")
+        store.path.rename(unfinished)  # as a kill in the middle would leave it
+        (unfinished / "manifest.json").unlink()
+        again = prepare(data)
+        assert again.path == store.path
+        assert not unfinished.exists()
+        assert len(again.split("train").labels) == 20
+
+
+class TestDataModule:
+    def test_workers_change_nothing(self, tiny: list[str]):
+        def epochs(workers: int) -> list[torch.Tensor]:
+            data = build_datamodule(load([*tiny, f"data.num_workers={workers}"]))
+            data.setup()
+            loader = data.train_dataloader()
+            batches = []
+            for epoch in range(2):
+                loader.sampler.set_epoch(epoch)  # pyright: ignore[reportAttributeAccessIssue]
+                batches += [part for batch in loader for part in (batch.crops, batch.labels, batch.shifts)]
+            return batches
+
+        alone, two = epochs(0), epochs(2)
+        assert len(alone) == 2 * 3 * 3
+        assert all(torch.equal(a, b) for a, b in zip(alone, two, strict=True))
+        assert not torch.equal(alone[0], alone[9])  # another epoch, other crops
+
+    def test_an_epoch_is_every_image_once(self, tiny_config: Config):
+        store = prepare(tiny_config.data)
+        split = store.split("train")
+        batches = TrainingBatches(split, store, tiny_config.data, tiny_config.augment)
+        labels = torch.cat([batches[0, step].labels for step in range(batches.num_steps)])
+        assert sorted(labels.tolist()) == sorted(split.labels.tolist())
+
+    def test_evaluation_counts_every_image_once(self, tiny: list[str]):
+        data = build_datamodule(load([*tiny, "data.eval_batch_size=8"]))
+        data.setup()
+        sizes = [len(batch.labels) for batch in data.test_dataloader()]
+        assert sizes == [8, 8, 8, 8, 5]
+        images = torch.cat([batch.images for batch in data.test_dataloader()])
+        assert np.array_equal(images.numpy(), data.store.split("test").images)
+        assert sum(len(batch.labels) for batch in data.evaluation_dataloader("train", 25)) == 25
+
+    @pytest.mark.parametrize("images", [1, 3])
+    def test_fewer_images_than_a_batch(self, tmp_path: Path, images: int):
+        overrides = [f"data.train_images={images}", "data.val_images=1", "data.test_images=1"]
+        config = load([*overrides, f"data.cache={tmp_path}"])
+        data = build_datamodule(config)
+        data.setup()
+        assert [len(batch.labels) for batch in data.train_dataloader()] == [images]
+
+    def test_pca_switch_leaves_the_crops(self, tiny: list[str]):
+        with_pca, without = (build_datamodule(load([*tiny, f"augment.pca={value}"])) for value in ("true", "false"))
+        for data in (with_pca, without):
+            data.setup()
+        a, b = next(iter(with_pca.train_dataloader())), next(iter(without.train_dataloader()))
+        assert torch.equal(a.crops, b.crops)
+        assert a.shifts.abs().max() > 0.1
+        assert b.shifts.abs().max() == 0

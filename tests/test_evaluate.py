@@ -1,0 +1,113 @@
+"""Error rates: exact over unequal batches, views averaged as probabilities."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from alexlab.config import load
+from alexlab.data.datamodule import WholeImages
+from alexlab.training.evaluate import VIEW_KINDS, evaluate
+from alexlab.training.task import accuracies
+
+
+class Constant(nn.Module):
+    """Answers with the same logits whatever it sees."""
+
+    def __init__(self, logits: list[float]) -> None:
+        super().__init__()
+        self.logits = torch.tensor(logits)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.logits.expand(len(x), -1)
+
+
+class TaggedViews:
+    """Stands in for the data module: each view is a scalar that says which view it is."""
+
+    def __init__(self, num_views: int) -> None:
+        self.num_views = num_views
+
+    def views(self, images: torch.Tensor, kind: str):
+        for number in range(self.num_views if kind == "ten" else 1):
+            yield torch.full((len(images), 1), float(number))
+
+
+def batches(labels: list[int], size: int) -> list[WholeImages]:
+    parts = torch.tensor(labels).split(size)
+    return [WholeImages(torch.zeros(len(part), 4, 4, 3, dtype=torch.uint8), part) for part in parts]
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 10])
+def test_a_short_last_batch_weighs_by_its_images(size):
+    """Always class 0; eight images of class 0 and two of class 1: 0.8 right, for any batch size."""
+    labels = [0] * 8 + [1] * 2
+    found = evaluate(Constant([1.0, 0.0, 0.0]), batches(labels, size), TaggedViews(10), torch.device("cpu"))  # pyright: ignore
+    for kind in VIEW_KINDS:
+        assert found[kind].errors()["top1_error"] == pytest.approx(0.2)
+        assert found[kind].labels.tolist() == labels
+
+
+def test_accuracy_is_over_images_not_over_classes():
+    """Four of class 0 and one of class 1: 0.8, where an average over classes would say 0.5."""
+    metrics = accuracies(3)
+    metrics.update(torch.tensor([[1.0, 0, 0]] * 4), torch.tensor([0, 0, 0, 0]))
+    metrics.update(torch.tensor([[1.0, 0, 0]]), torch.tensor([1]))
+    assert metrics.compute()["top1"].item() == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 5, 6])
+def test_top5_with_few_classes(classes):
+    logits = torch.arange(classes, 0, -1.0).expand(classes, -1)
+    labels = torch.arange(classes)
+    metrics = accuracies(classes)
+    metrics.update(logits, labels)
+    assert metrics.compute()["top5"].item() == pytest.approx(min(5, classes) / classes)
+    network = Constant(logits[0].tolist())
+    found = evaluate(network, batches(labels.tolist(), 2), TaggedViews(1), torch.device("cpu"))  # pyright: ignore
+    assert found["center"].errors()["top5_error"] == pytest.approx(1 - min(5, classes) / classes)
+    assert found["center"].top5.shape == (classes, min(5, classes))
+
+
+def test_ten_views_average_probabilities():
+    """One view has logits 8, 0, 0, nine have 0, .5, 0: class 1 by mean softmax (.347, .407, .247), 0 by mean logits."""
+
+    class ByView(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            first = torch.tensor([8.0, 0, 0])
+            return torch.stack([first if view == 0 else torch.tensor([0, 0.5, 0]) for view in x[:, 0]])
+
+    found = evaluate(ByView(), batches([1], 1), TaggedViews(10), torch.device("cpu"))  # pyright: ignore
+    assert len(found["ten"].labels) == 1
+    assert found["ten"].top5[0].tolist() == [1, 0, 2]
+    assert np.exp(found["ten"].log_probability[0]) == pytest.approx(0.407, abs=1e-3)
+    assert found["center"].top5[0, 0] == 0
+
+
+def test_a_probability_of_zero_keeps_a_finite_logarithm():
+    found = evaluate(Constant([500.0, 0.0]), batches([1], 1), TaggedViews(1), torch.device("cpu"))  # pyright: ignore
+    assert np.isfinite(found["center"].log_probability).all()
+
+
+def test_evaluation_leaves_the_mode_as_it_was():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(1, 3)).train()
+    evaluate(network, batches([0], 1), TaggedViews(1), torch.device("cpu"))  # pyright: ignore
+    assert network.training
+
+
+def test_views_of_the_data_module(tiny: list[str]):
+    """The ten views are the crops at the five offsets, less the mean at the same place, and their mirror images."""
+    from alexlab.data import build_datamodule
+
+    config = load(tiny)
+    data = build_datamodule(config)
+    data.setup()
+    images = next(iter(data.test_dataloader())).images
+    views = list(data.views(images, "ten"))
+    centred = (images.numpy().astype(np.float64) - data.store.mean.astype(np.float64)) * config.data.pixel_scale
+    for number, (y, x) in enumerate([(0, 0), (0, 14), (14, 0), (14, 14), (7, 7)]):
+        crop = centred[:, y : y + 96, x : x + 96].transpose(0, 3, 1, 2)
+        np.testing.assert_allclose(views[number].numpy(), crop, atol=1e-5)
+        np.testing.assert_allclose(views[number + 5].numpy(), crop[..., ::-1], atol=1e-5)

@@ -1,0 +1,100 @@
+"""What makes two runs the same run, and what they are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from alexlab.config import load
+from alexlab.runs.identity import arm_id, run_id
+from alexlab.runs.plan import make_plan
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        (["optim.lr=1e-2"], ["optim.lr=0.01"]),
+        (["optim.lr=0.1", "seed=1"], ["seed=1", "optim.lr=1e-1"]),
+        (["ablation=no_lrn"], ["model.lrn=false"]),
+        (["model.remove=[conv3,fc6]"], ["model.remove=[fc6,conv3]"]),
+        (["seed=2"], ["seed=2", "data.seed=2"]),
+        (["model.dropout=0"], ["model.dropout=0.0"]),
+        ([], ["paths.runs=elsewhere", "data.num_workers=2", "logger=wandb", "trainer.enable_progress_bar=false"]),
+        ([], ["data.cache=elsewhere", "trainer.accelerator=cpu", "data.eval_batch_size=7"]),
+        ([], ["recipe=demo", "protocol=paper", "ablation=none"]),
+    ],
+)
+def test_the_same_run(one, two):
+    assert run_id(load(one)) == run_id(load(two))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["seed=1"],
+        ["data.seed=1"],
+        ["model.lrn=false"],
+        ["optim.lr=0.0100001"],
+        ["data.files_seed=1"],
+        ["data.train_images=2999"],
+        ["trainer.precision=bf16-mixed"],
+        ["evaluate.checkpoint=best"],
+        ["trainer.max_epochs=21"],
+    ],
+)
+def test_another_run(overrides):
+    assert run_id(load(overrides)) != run_id(load())
+
+
+def test_an_arm_is_all_but_the_seeds():
+    assert arm_id(load(["seed=1"])) == arm_id(load(["seed=2", "data.seed=9"])) == arm_id(load())
+    assert arm_id(load(["model.lrn=false"])) != arm_id(load())
+
+
+def test_weights_count_by_content(tmp_path: Path):
+    for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
+        (tmp_path / name).write_bytes(content)
+    a, b, c = (run_id(load([f"weights={tmp_path / name}"])) for name in "abc")
+    assert a == b
+    assert a != c
+    assert a != run_id(load())
+
+
+def test_an_id_is_twelve_hex_digits():
+    assert len(run_id(load())) == 12
+    assert int(run_id(load()), 16) >= 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "label"),
+    [
+        ([], "none"),
+        (["seed=4"], "none"),
+        (["model.lrn=false"], "no_lrn"),
+        (["model.dropout=0"], "no_dropout"),
+        (["model.remove=[conv4,conv3]"], "no_conv3_conv4"),
+        (["model.lrn=false", "pool.overlap=false"], "model.lrn=false pool.overlap=false"),
+        (["optim.lr=0.02"], "optim.lr=0.02"),
+    ],
+)
+def test_labels_derive_from_the_configuration(overrides, label):
+    [run] = make_plan(overrides).runs
+    assert run.labels == {"protocol": "paper", "recipe": "demo", "ablation": label, "arm": run.arm}
+
+
+def test_a_plan_says_what_varies():
+    plan = make_plan(["model.lrn=true,false", "pool.overlap=true,false", "seed=0,1"], multirun=True)
+    assert [run.varied for run in plan.runs[::2]] == [
+        "model.lrn=true pool.overlap=true",
+        "model.lrn=true pool.overlap=false",
+        "model.lrn=false pool.overlap=true",
+        "model.lrn=false pool.overlap=false",
+    ]
+    assert len({run.arm for run in plan.runs}) == 4
+    assert plan.sweep_id == make_plan(["model.lrn=true,false", "pool.overlap=true,false", "seed=0,1"], True).sweep_id
+
+
+def test_a_plan_holds_each_run_once():
+    plan = make_plan(["model.dropout=0,0.0", "seed=1,1"], multirun=True)
+    assert len(plan.runs) == 1

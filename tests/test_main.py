@@ -1,0 +1,297 @@
+"""The commands of the README, run as a user runs them: in processes of their own, on a shrunken demo."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from alexlab.config import PROJECT_DIR
+from conftest import TINY
+
+TRAIN = PROJECT_DIR / "src" / "train.py"
+
+
+def run(
+    *arguments: str, cwd: Path = PROJECT_DIR, timeout: float = 120, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "ALEXLAB"))}
+    return subprocess.run(
+        [sys.executable, str(TRAIN), *arguments],
+        cwd=cwd,
+        env={**kept, "COLUMNS": "80", **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, cache: Path):
+    """Overrides for records that the tests of this module share, and their folder."""
+    runs = tmp_path_factory.mktemp("records") / "runs"
+    return [*TINY, f"data.cache={cache}", f"paths.runs={runs}"], runs
+
+
+SWEEP = ["-m", "model.lrn=true,false", "pool.overlap=true,false"]
+
+
+@pytest.fixture(scope="module")
+def sweep(place):
+    overrides, runs = place
+    return run(*SWEEP, *overrides), runs
+
+
+def run_ids(output: str) -> list[str]:
+    return re.findall(r" ([0-9a-f]{12})$", output, flags=re.MULTILINE)
+
+
+@pytest.mark.slow
+class TestTheUsersLine:
+    def test_four_runs_and_a_table(self, sweep):
+        done, runs = sweep
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("alexlab: recipe=demo protocol=paper ablation=none")
+        assert [f"run {i} of 4:" in done.stdout for i in range(1, 5)] == [True] * 4
+        assert "run 4 of 4 · epoch 2/2 · loss" in done.stderr  # no terminal: plain lines
+        assert "\r" not in done.stderr
+        assert "\x1b" not in done.stdout + done.stderr
+        assert "1 seed: no conclusion about the ablation" in done.stdout
+        ids = run_ids(done.stdout)
+        assert len(set(ids)) == 4
+        assert sorted(path.name for path in runs.iterdir()) == sorted([*ids, "sweeps"])
+
+    def test_what_each_run_left(self, sweep):
+        done, runs = sweep
+        for run_id in run_ids(done.stdout):
+            folder = runs / run_id
+            assert sorted(path.name for path in folder.iterdir()) == [
+                *("checkpoints", "config.yaml", "environment.json", "lock", "metrics.csv"),
+                *("predictions.npz", "result.json", "status.json", "train.log"),
+            ]
+            result = json.loads((folder / "result.json").read_text())
+            assert result["run_id"] == run_id
+            assert result["status"] == json.loads((folder / "status.json").read_text())["state"] == "DONE"
+            assert result["epochs"] == 2
+            assert set(result["test"]) == {"images", "center", "ten"}
+            with np.load(folder / "predictions.npz") as arrays:
+                assert arrays["labels"].shape == (37,)
+                for kind in ("center", "ten"):
+                    wrong = arrays[f"{kind}_top5"][:, 0] != arrays["labels"]
+                    assert result["test"][kind]["top1_error"] == pytest.approx(wrong.mean())
+                    misses = (arrays[f"{kind}_top5"] != arrays["labels"][:, None]).all(1)
+                    assert result["test"][kind]["top5_error"] == pytest.approx(misses.mean())
+                    assert (arrays[f"{kind}_log_probability"] <= 0).all()
+            environment = json.loads((folder / "environment.json").read_text())
+            assert environment["packages"]["torch"] == torch.__version__.split("+")[0]
+            torch.load(folder / "checkpoints" / "last.ckpt")
+
+    def test_typed_again_it_trains_nothing(self, sweep, place):
+        first, runs = sweep
+        before = {path: path.stat().st_mtime_ns for path in runs.glob("*/*") if path.parent.name != "sweeps"}
+        again = run(*SWEEP, *place[0])
+        assert again.returncode == 0
+        assert "4 of 4 done before" in again.stdout
+        table = first.stdout[first.stdout.index("Error on the test") :]
+        assert again.stdout[again.stdout.index("Error on the test") :] == table
+        assert {path: path.stat().st_mtime_ns for path in before} == before
+
+    def test_a_fifth_arm_trains_only_itself(self, sweep, place):
+        done = run("-m", "model.lrn=true,false", "pool.overlap=true,false", "seed=0,5", *place[0], "model.dropout=0.2")
+        assert done.returncode == 0, done.stderr
+        assert "4 of 8 done before" in done.stdout
+        assert sorted(set(re.findall(r"run (\d) of 8 ·", done.stderr))) == ["2", "4", "6", "8"]
+        assert "Arms: mean ± standard deviation over seeds" in done.stdout
+
+    def test_the_sweeps_file(self, sweep):
+        done, _ = sweep
+        name = re.search(r"This sweep: (\S+)", done.stdout)
+        assert name
+        document = json.loads(Path(name[1]).read_text())
+        assert [entry["run_id"] for entry in document["runs"]] == run_ids(done.stdout)
+
+
+@pytest.mark.slow
+def test_from_another_directory_and_one_failure_among_jobs(tmp_path: Path, cache: Path):
+    """The first arm diverges and says so, the second is done; records are where they were asked for."""
+    done = run("-m", "optim.lr=1e9,0.01", *TINY, f"data.cache={cache}", cwd=tmp_path, ALEXLAB_RUNS="mine")
+    assert done.returncode == 1, done.stderr
+    assert "FAILED (diverged): the training loss of epoch" in done.stdout
+    table = done.stdout[done.stdout.index("Error on the test") :]
+    assert "FAILED: diverged" in table
+    failed, fine = run_ids(table)[:2]
+    assert "Diverged: the training loss" in (tmp_path / "mine" / failed / "train.log").read_text()
+    assert not (tmp_path / "mine" / failed / "result.json").exists()
+    assert (tmp_path / "mine" / fine / "result.json").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
+
+
+@pytest.mark.slow
+def test_a_single_run_and_a_trial(place, tmp_path: Path):
+    overrides, _ = place
+    trial = run("trainer.fast_dev_run=true", "logger=wandb", *overrides, f"paths.runs={tmp_path / 'runs'}")
+    assert trial.returncode == 0, trial.stderr
+    assert "1 of 1 ran one batch of each split; nothing is kept" in trial.stdout
+    assert list(tmp_path.iterdir()) == []
+    single = run("model.dropout=0", "seed=3", *overrides)
+    assert single.returncode == 0, single.stderr
+    assert re.search(r"^run: .*model.dropout=0.* seed=3$", single.stdout, re.MULTILINE)
+    assert "no conclusion" not in single.stdout
+
+
+@pytest.mark.slow
+def test_wandb_without_a_key_is_offline(tmp_path: Path, cache: Path):
+    overrides = [*TINY, f"data.cache={cache}", f"paths.runs={tmp_path / 'runs'}", "trainer.max_epochs=1"]
+    done = run("-m", "ablation=none,no_lrn", "logger=wandb", *overrides, HOME=str(tmp_path), NETRC=str(tmp_path / "no"))
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert done.stdout.count("no W&B key, so this run is kept offline") == 2
+    groups = set()
+    for run_id in run_ids(done.stdout):
+        [folder] = (tmp_path / "runs" / run_id / "wandb").glob("offline-run-*")
+        assert folder.name.endswith(f"{run_id}-1")
+        found = read_wandb(next(folder.glob("*.wandb")))
+        assert found["config"]["model.lrn"] in (True, False)
+        assert found["config"]["optim.lr"] == 0.01
+        assert found["config"]["model.remove"] == []
+        assert not any(name in found["config"] for name in ("paths.runs", "data.cache"))
+        result = json.loads((tmp_path / "runs" / run_id / "result.json").read_text())
+        assert found["summary"]["test/ten/top1_error"] == pytest.approx(result["test"]["ten"]["top1_error"])
+        assert found["group"].startswith("demo/paper/data.train_images=60 ")
+        assert found["group"].endswith(result["labels"]["arm"])  # the shrunken demo's name is longer than W&B takes
+        groups.add(found["group"])
+        assert "val_top1_error" in found["history"]
+    assert len(groups) == 2
+
+
+def wandb_records(path: Path) -> Iterator[bytes]:
+    """The records of a .wandb file: LevelDB's log format (blocks of 32 KiB, records in one or more pieces)."""
+    content, place, whole = path.read_bytes(), 7, b""  # behind a header of its own
+    while place + 7 <= len(content):
+        if 32768 - place % 32768 < 7:
+            place += 32768 - place % 32768
+            continue
+        length, kind = struct.unpack("<HB", content[place + 4 : place + 7])
+        whole += content[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # full, last
+            yield whole
+            whole = b""
+
+
+def read_wandb(path: Path) -> dict:
+    """What an offline W&B run holds."""
+    from wandb.proto import wandb_internal_pb2
+
+    found: dict = {"config": {}, "summary": {}, "history": set()}
+    for data in wandb_records(path):
+        record = wandb_internal_pb2.Record()  # pyright: ignore[reportAttributeAccessIssue]
+        record.ParseFromString(data)
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            found["group"] = record.run.run_group
+            found["config"].update({item.key: json.loads(item.value_json) for item in record.run.config.update})
+        elif kind == "config":
+            for item in record.config.update:
+                found["config"][item.key or ".".join(item.nested_key)] = json.loads(item.value_json)
+        elif kind == "summary":
+            for item in record.summary.update:
+                found["summary"][item.key or ".".join(item.nested_key)] = json.loads(item.value_json)
+        elif kind == "history":
+            found["history"] |= {item.key or ".".join(item.nested_key) for item in record.history.item}
+    return found
+
+
+@pytest.mark.slow
+def test_two_starts_at_once_share_the_work(tmp_path: Path, cache: Path):
+    command = [sys.executable, str(TRAIN), *TINY, f"data.cache={cache}", f"paths.runs={tmp_path}"]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [process.communicate(timeout=120) for process in started]
+    assert [process.returncode for process in started] == [0, 0], outputs
+    assert sum("epoch 2/2" in err for _, err in outputs) == 1  # one trained, the other waited and reused
+    [folder] = [path for path in tmp_path.iterdir() if path.name != "sweeps"]
+    assert json.loads((folder / "status.json").read_text())["attempt"] == 1
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_told_and_started_again(tmp_path: Path, cache: Path):
+    overrides = [*TINY, f"data.cache={cache}", f"paths.runs={tmp_path}", "trainer.max_epochs=200"]
+    process = subprocess.Popen(
+        [sys.executable, str(TRAIN), *overrides], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 90
+    while not list(tmp_path.glob("*/metrics.csv")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    worker = children(process.pid)
+    os.kill(worker, 9)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "FAILED (killed): its process ended by SIGKILL" in output
+    again = run(*overrides[:-1], "trainer.max_epochs=200", "trainer.limit_train_batches=1")
+    assert again.returncode == 0
+
+
+def children(pid: int) -> int:
+    """The process that trains: the grandchild below multiprocessing's fork server."""
+    listing = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in listing.splitlines()]
+    below = {int(child): (int(parent), args) for child, parent, args in rows}
+    [server] = [child for child, (parent, args) in below.items() if parent == pid and "forkserver" in args]
+    [worker] = [child for child, (parent, _) in below.items() if parent == server]
+    return worker
+
+
+class TestMistakes:
+    """Exit status 2, one line, nothing run; details are in test_config.py."""
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["model.lnr=false"],
+            ["+model.lnr=false"],
+            ["-m", "model.remove=[],[conv3],[conv9]"],
+            ["-m", "seed=0,1", "model.lrn=flase"],
+            ["recipe=imagent"],
+        ],
+    )
+    def test_one_line(self, arguments: list[str], tmp_path: Path):
+        done = run(*arguments, f"paths.runs={tmp_path / 'runs'}", cwd=tmp_path)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert done.stderr.startswith("error: ")
+        assert done.stderr.count("\n") == 1
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_help_and_cfg(tmp_path: Path):
+    told = run("--help", cwd=tmp_path)
+    assert told.returncode == 0
+    assert all(len(line) <= 80 for line in told.stdout.splitlines())
+    for word in ("model.lrn", "optim.weight_decay", "no_conv3_conv4", "demo*", "--dry-run"):
+        assert word in told.stdout
+    shown = run("--cfg", "job", "model.lrn=false", cwd=tmp_path)
+    assert shown.returncode == 0
+    assert yaml.safe_load(shown.stdout)["model"]["lrn"] is False
+    assert "# Local response normalisation after conv1 and conv2 (3.3)." in shown.stdout
+    assert run("--cfg", "hydra", cwd=tmp_path).returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_dry_run_lists_and_runs_nothing(tmp_path: Path, cache: Path):
+    overrides = [*TINY, f"data.cache={cache}", f"paths.runs={tmp_path / 'runs'}"]
+    planned = run("-m", "model.lrn=true,false", "seed=0,1", "--dry-run", *overrides)
+    assert planned.returncode == 0, planned.stderr
+    assert "4 runs: 0 done, 4 to do. About" in planned.stdout
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,97 @@
+"""Records: written whole, never begun twice, held by one process at a time."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from alexlab.config import load
+from alexlab.evidence import load_runs
+from alexlab.runs.record import DONE, FAILED, Record, write_whole
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Record:
+    record = Record(tmp_path, "0123456789ab")
+    record.path.mkdir()
+    return record
+
+
+def test_an_attempt_begins_from_nothing_and_keeps_its_number(record: Record):
+    record.begin("seed: 0\n", {"recipe": "demo"})
+    record.file("metrics.csv").write_text("half")
+    (record.path / "checkpoints").mkdir()
+    record.set_status(FAILED, failure="killed", message="x")
+    assert record.status()["attempt"] == 1
+    record.begin("seed: 0\n", {"recipe": "demo"})
+    assert record.status() == {
+        "run_id": "0123456789ab",
+        "state": "RUNNING",
+        "attempt": 2,
+        "labels": {"recipe": "demo"},
+    }
+    assert sorted(path.name for path in record.path.iterdir()) == ["config.yaml", "status.json"]
+
+
+def test_a_finished_run_is_never_begun_again(record: Record):
+    record.set_status(DONE)
+    with pytest.raises(AssertionError):
+        record.begin("", {})
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "result.json"
+    write_whole(path, "old")
+
+    def crash(*_: object) -> None:
+        raise OSError("power cut")
+
+    monkeypatch.setattr("os.fsync", crash)
+    with pytest.raises(OSError, match="power cut"):
+        write_whole(path, "new")
+    assert path.read_text() == "old"
+
+
+def test_one_at_a_time(record: Record):
+    order = []
+
+    def hold(name: str) -> None:
+        with Record(record.path.parent, record.run_id).claim():
+            order.append(f"{name} in")
+            time.sleep(0.2)
+            order.append(f"{name} out")
+
+    threads = [threading.Thread(target=hold, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [word.split()[1] for word in order] == ["in", "out", "in", "out"]
+
+
+def test_load_runs(tmp_path: Path):
+    assert load_runs(tmp_path).empty
+    with pytest.raises(FileNotFoundError, match="no such folder of records"):
+        load_runs(tmp_path / "none")
+    from alexlab.compose import to_yaml
+
+    for name, state, seed in (("aaaaaaaaaaaa", DONE, 0), ("bbbbbbbbbbbb", FAILED, 1)):
+        record = Record(tmp_path, name)
+        record.path.mkdir()
+        record.begin(
+            to_yaml(load([f"seed={seed}", "model.remove=[conv3]"])), {"recipe": "demo", "ablation": "no_conv3"}
+        )
+        if state == DONE:
+            result = {"run_id": name, "seed": 0, "test": {"ten": {"top1_error": 0.25}}, "seconds": 9.5}
+            record.file("result.json").write_text(json.dumps(result))
+        record.set_status(state)
+    runs = load_runs(tmp_path).set_index("run_id")
+    assert runs.loc["aaaaaaaaaaaa", "test.ten.top1_error"] == 0.25
+    assert runs["test.ten.top1_error"].isna().tolist() == [False, True]
+    assert runs["seed"].tolist() == [0, 1]
+    assert runs["ablation"].tolist() == ["no_conv3", "no_conv3"]
+    assert runs.loc["bbbbbbbbbbbb", "config.model.remove"] == ["conv3"]

@@ -1,0 +1,105 @@
+"""The closing table: its statistics, and what a person sees in 80 columns."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from alexlab.runs.plan import Plan, make_plan
+from alexlab.runs.record import DONE, FAILED
+from alexlab.runs.table import paired_difference, print_table, read_rows, wilson, write_sweep
+
+
+def test_wilson_interval_of_a_textbook():
+    """10 of 20 and 0 of 10, by the closed form: (.299, .701) and (0, .278)."""
+    assert wilson(0.5, 20) == pytest.approx((0.2993, 0.7007), abs=1e-4)
+    assert wilson(0.0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
+
+
+def test_paired_difference_is_mcnemars():
+    """b images right only in the first, c only in the second: (b - c) / N, variance (b + c - (b - c)^2 / N) / N^2."""
+    n, b, c = 400, 30, 12
+    base = np.zeros(n, bool)
+    wrong = np.zeros(n, bool)
+    wrong[:b] = True
+    base[b : b + c] = True
+    difference, half = paired_difference(wrong, base)
+    assert difference == pytest.approx((b - c) / n)
+    assert half == pytest.approx(1.959964 * np.sqrt(b + c - (b - c) ** 2 / n) / n, rel=2e-3)
+
+
+def fill(plan: Plan, errors: dict[int, float], failed: int | None = None) -> None:
+    """Write made-up records for a plan's runs."""
+    for number, run in enumerate(plan.runs):
+        record = run.record
+        record.path.mkdir(parents=True)
+        if number == failed:
+            record.set_status(FAILED, failure="diverged", message="the training loss of epoch 3 is nan")
+            continue
+        wrong = np.arange(2000) < round(2000 * errors[number])
+        top5 = np.zeros((2000, 5), int)
+        top5[wrong, 0] = 1
+        np.savez(record.file("predictions.npz"), labels=np.zeros(2000, int), ten_top5=top5)
+        both = {"top1_error": float(wrong.mean()), "top5_error": 0.01}
+        result = {"epochs": 20, "seconds": 51.3, "test": {"images": 2000, "center": both, "ten": both}}
+        record.file("result.json").write_text(json.dumps(result))
+        record.set_status(DONE)
+
+
+def shown(plan: Plan, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    print_table(plan, read_rows(plan), console)
+    return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_one_seed_concludes_nothing(tmp_path):
+    plan = make_plan(["model.lrn=true,false", "pool.overlap=true,false", f"paths.runs={tmp_path}"], multirun=True)
+    fill(plan, {0: 0.133, 1: 0.283, 2: 0.112, 3: 0.1})
+    text = shown(plan)
+    assert "1 seed: no conclusion about the ablation" in text
+    for run in plan.runs:
+        assert run.run_id in text
+    assert "13.3±1.5" in text  # Wilson's half width at 2,000 images: 1.49
+    assert "+15.0±1.6" in text  # 300 images right in the first alone: 1.96 * sqrt(.15 * .85 / 2000)
+    assert text.count("pool.overlap=false") == 2
+    assert all(len(line) <= 80 for line in text.split("±: ")[0].splitlines())
+    assert "…" not in text
+
+
+def test_several_seeds_give_mean_and_spread(tmp_path):
+    plan = make_plan(["model.lrn=true,false", "seed=0,1,2", f"paths.runs={tmp_path}"], multirun=True)
+    fill(plan, {0: 0.10, 1: 0.20, 2: 0.30, 3: 0.15, 4: 0.15}, failed=5)
+    text = shown(plan)
+    assert "20.0 ±10.0" in text  # mean and deviation of 10, 20, 30
+    assert "-5.0" in text
+    assert "2 of 3" in text
+    assert "FAILED: diverged" in text
+    assert "the training loss of epoch 3 is nan" in text
+    assert "no conclusion" not in text
+    assert all(len(line) <= 80 for line in text.split("±: ")[0].splitlines())
+
+
+def test_arms_with_other_maps_are_told(tmp_path):
+    plan = make_plan(["data.crop_size=96", "pool.overlap=true,false", f"paths.runs={tmp_path / 'odd'}"], multirun=True)
+    fill(plan, {0: 0.1, 1: 0.1})
+    assert "differ in size" not in shown(plan)
+    plan = make_plan(
+        ["data.crop_size=100", "pool.overlap=true,false", f"paths.runs={tmp_path / 'even'}"], multirun=True
+    )
+    fill(plan, {0: 0.1, 1: 0.1})
+    assert "feature maps differ in size" in shown(plan)
+
+
+def test_a_sweeps_file(tmp_path):
+    plan = make_plan(["seed=0,1", f"paths.runs={tmp_path}"], multirun=True)
+    fill(plan, {0: 0.1}, failed=1)
+    path = write_sweep(plan, read_rows(plan), tmp_path / "sweeps")
+    document = json.loads(path.read_text())
+    assert path.name == f"{plan.sweep_id}.json"
+    assert [run["state"] for run in document["runs"]] == ["DONE", "FAILED"]
+    assert document["runs"][0]["result"]["test"]["ten"]["top1_error"] == 0.1
+    assert document["runs"][1]["result"] is None

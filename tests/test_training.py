@@ -1,0 +1,209 @@
+"""Training in this process: the Trainer with the real task and data, shrunk."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from alexlab.config import CONF_DIR, ConfigError, load
+from alexlab.data import build_datamodule
+from alexlab.models import build_model
+from alexlab.training import ClassificationTask
+from alexlab.training.fit import build_trainer, fit, load_weights, network_state
+from alexlab.training.task import Diverged
+
+FILES = sorted(CONF_DIR.glob("*/*.yaml"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}={path.stem}")
+def test_fast_dev_run_of_every_file(path: Path, tiny: list[str]):
+    config = load([*tiny, "trainer.fast_dev_run=true", f"{path.parent.name}={path.stem}", "logger=record"])
+    outcome = fit(config, None, "run")
+    assert outcome.epochs == 1
+    assert outcome.test["ten"].labels.shape == (37,)
+
+
+@pytest.fixture(scope="module")
+def trained(cache: Path, tmp_path_factory: pytest.TempPathFactory):
+    from conftest import TINY
+
+    config = load([*TINY, f"data.cache={cache}", "trainer.max_epochs=3"])
+    folder = tmp_path_factory.mktemp("run")
+    return config, folder, fit(config, folder, "run")
+
+
+def test_what_a_training_leaves(trained):
+    _, folder, outcome = trained
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert [row["step"] for row in rows] == ["3", "6", "9"]
+    for row in rows:
+        assert 0 <= float(row["val_top5_error"]) <= float(row["val_top1_error"]) <= 1
+    assert float(rows[0]["train_loss"]) == pytest.approx(2.3, abs=0.4)  # near ln 10 at the start
+    assert (outcome.epochs, outcome.steps) == (3, 9)
+    assert outcome.train["images"] == 60
+
+
+def test_the_same_seed_gives_the_same_bits(trained, tmp_path: Path):
+    config, folder, outcome = trained
+    again = fit(config, tmp_path, "run")
+    assert (tmp_path / "metrics.csv").read_bytes() == (folder / "metrics.csv").read_bytes()
+    for kind in ("center", "ten"):
+        assert (again.test[kind].log_probability == outcome.test[kind].log_probability).all()
+
+
+def test_checkpoints_load_with_torchs_safe_default(trained):
+    config, folder, _ = trained
+    for name in ("last.ckpt", "best.ckpt"):
+        content = torch.load(folder / "checkpoints" / name)
+        assert set(network_state(folder / "checkpoints" / name)) == set(build_model(config).state_dict())
+        assert content["val_errors"][-1] <= 1
+
+
+def test_best_is_the_lowest_validation_error(trained):
+    _, folder, _ = trained
+    with (folder / "metrics.csv").open() as file:
+        errors = [float(row["val_top1_error"]) for row in csv.DictReader(file)]
+    best = torch.load(folder / "checkpoints" / "best.ckpt")
+    assert best["epoch"] == errors.index(min(errors))
+    assert best["val_errors"][-1] == pytest.approx(min(errors))
+
+
+def test_the_logged_errors_are_exact(trained, tmp_path: Path):
+    """The last weights, applied by hand to the centre of every validation image, give the logged loss and errors."""
+    config, folder, _ = trained
+    network = build_model(config)
+    network.load_state_dict(network_state(folder / "checkpoints" / "last.ckpt"))
+    data = build_datamodule(config)
+    data.setup()
+    split = data.store.split("val")
+    centre = split.images[:, 7:103, 7:103].astype("float32") - data.store.mean[7:103, 7:103]
+    inputs = torch.from_numpy(centre * config.data.pixel_scale).permute(0, 3, 1, 2)
+    labels = torch.from_numpy(split.labels)
+    with torch.inference_mode():
+        logits = network.eval()(inputs)
+    with (folder / "metrics.csv").open() as file:
+        row = list(csv.DictReader(file))[-1]
+    assert float(row["val_loss"]) == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-4)
+    assert float(row["val_top1_error"]) == pytest.approx((logits.argmax(1) != labels).float().mean().item(), abs=1e-6)
+    hits = (logits.topk(5).indices == labels[:, None]).any(1)
+    assert float(row["val_top5_error"]) == pytest.approx(1 - hits.float().mean().item(), abs=1e-6)
+
+
+def test_the_first_steps_follow_the_rule_by_hand(tiny: list[str]):
+    """Three steps of the Trainer against three steps written out in float64, dropout and augmentation included."""
+    config = load([*tiny, "trainer.max_epochs=1", "trainer.precision=64-true", "optim.schedule=constant"])
+    data = build_datamodule(config)
+    data.setup()
+    network = build_model(config).double()
+    weights = dict(network.named_parameters())
+    velocities = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    loader = data.train_dataloader()
+    for step, batch in enumerate(loader):
+        inputs, labels = data.on_after_batch_transfer(batch, 0)
+        network.reseed_dropout(config.seed, "dropout", step)
+        loss = F.cross_entropy(network(inputs.double()), labels)
+        gradients = torch.autograd.grad(loss, list(weights.values()))
+        with torch.no_grad():
+            for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
+                lr, decay = config.optim.lr, config.optim.weight_decay
+                velocities[name] = 0.9 * velocities[name] - decay * lr * weight - lr * gradient
+                weight += velocities[name]
+    task = ClassificationTask(config)
+    build_trainer(config, None, "run").fit(task, datamodule=build_datamodule(config))
+    for name, weight in task.network.named_parameters():
+        torch.testing.assert_close(weight, weights[name], rtol=1e-6, atol=1e-9, msg=name)
+
+
+def test_twenty_images_can_be_learnt_by_heart(cache: Path):
+    config = load(
+        [
+            f"data.cache={cache}",
+            *("data.train_images=20", "data.val_images=20", "data.test_images=20", "data.batch_size=20"),
+            *("model.dropout=0", "augment.crop=false", "augment.flip=false", "augment.pca=false"),
+            *("trainer.max_epochs=150", "optim.schedule=constant", "model.width=0.125", "model.hidden=64"),
+            "trainer.limit_val_batches=0",
+        ]
+    )
+    outcome = fit(config, None, "run")
+    assert outcome.train["top1_error"] == 0
+    assert outcome.train["loss"] < 0.1
+
+
+def test_divergence_is_told(tiny: list[str]):
+    with pytest.raises(Diverged, match="training loss of epoch"):
+        fit(load([*tiny, "optim.lr=1e9"]), None, "run")
+
+
+def test_plateau_ends_the_run(tiny: list[str], tmp_path: Path):
+    schedule = ["optim.schedule=plateau", "optim.patience=1", "optim.threshold=0.9", "trainer.max_epochs=50"]
+    outcome = fit(load([*tiny, *schedule, "trainer.limit_train_batches=1"]), tmp_path, "run")
+    # The first epoch is better than nothing; then each epoch is a drop, and the fourth stall ends it.
+    assert outcome.epochs == 5
+    with (tmp_path / "metrics.csv").open() as file:
+        rates = [float(row["lr"]) for row in csv.DictReader(file)]
+    assert rates == pytest.approx([1e-2, 1e-2, 1e-3, 1e-4, 1e-5])
+
+
+def test_validation_can_be_off(tiny: list[str], tmp_path: Path):
+    fit(load([*tiny, "trainer.limit_val_batches=0"]), tmp_path, "run")
+    with (tmp_path / "metrics.csv").open() as file:
+        assert {row["val_loss"] for row in csv.DictReader(file)} == {""}
+    assert not (tmp_path / "checkpoints" / "best.ckpt").exists()
+
+
+def test_best_weights_can_be_evaluated(tiny: list[str], tmp_path: Path):
+    config = load([*tiny, "evaluate.checkpoint=best", "trainer.max_epochs=3", "optim.lr=0.3", "seed=1"])
+    outcome = fit(config, tmp_path, "run")
+    network = build_model(config)
+    network.load_state_dict(network_state(tmp_path / "checkpoints" / "best.ckpt"))
+    data = build_datamodule(config)
+    data.setup()
+    from alexlab.training.evaluate import evaluate
+
+    expected = evaluate(network, data.test_dataloader(), data, torch.device("cpu"))
+    assert (outcome.test["ten"].log_probability == expected["ten"].log_probability).all()
+
+
+class TestWeights:
+    def test_a_run_starts_from_anothers_features(self, trained, tiny: list[str]):
+        config, folder, _ = trained
+        path = folder / "checkpoints" / "last.ckpt"
+        network = build_model(config)
+        load_weights(network, str(path))
+        assert all(torch.equal(value, network_state(path)[name]) for name, value in network.state_dict().items())
+        started = load([*tiny, f"weights={path}", "optim.lr=1e-9", "trainer.max_epochs=1"])
+        assert fit(started, None, "run").train["loss"] == pytest.approx(trained[2].train["loss"], rel=1e-3)
+
+    def test_a_last_layer_of_another_size_starts_anew(self, trained, tiny: list[str]):
+        _, folder, _ = trained
+        other = build_model(load([*tiny, "data.num_classes=7"]))
+        before = other.state_dict()["fc8.weight"].clone()
+        load_weights(other, str(folder / "checkpoints" / "last.ckpt"))
+        assert torch.equal(other.state_dict()["fc8.weight"], before)
+
+    def test_another_network_is_refused(self, trained, tiny: list[str], tmp_path: Path):
+        _, folder, _ = trained
+        path = folder / "checkpoints" / "last.ckpt"
+        with pytest.raises(ConfigError, match=r"fc6.weight is \(16, 64\), this network's is \(32, 64\)"):
+            load_weights(build_model(load([*tiny, "model.hidden=32"])), str(path))
+        (tmp_path / "no.ckpt").write_text("nothing")
+        with pytest.raises(ConfigError, match="is no checkpoint of plain tensors"):
+            load_weights(build_model(load(tiny)), str(tmp_path / "no.ckpt"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_gives_the_cpus_losses(tiny: list[str], tmp_path: Path):
+    losses = []
+    for accelerator in ("cpu", "gpu"):
+        (tmp_path / accelerator).mkdir()
+        fit(load([*tiny, f"trainer.accelerator={accelerator}"]), tmp_path / accelerator, "run")
+        with (tmp_path / accelerator / "metrics.csv").open() as file:
+            losses.append([float(row["train_loss"]) for row in csv.DictReader(file)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
