@@ -65,8 +65,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _announce(plan: Plan, console: Console) -> None:
     chosen = " ".join(f"{name}={plan.choices[name]}" for name in ("recipe", "protocol", "ablation"))
-    scale = "; the demo is a rehearsal on drawn images, other scales are recipes (--help)"
-    console.print(f"alexlab: {chosen}{scale if plan.choices['recipe'] == 'demo' else ''}", soft_wrap=True)
+    console.print(f"alexlab: {chosen}")
+    if plan.choices["recipe"] == "demo":
+        console.print("The demo rehearses on drawn images; recipe= sets another scale (--help).", style="dim")
     done = sum(run.record.is_done for run in plan.runs)
     if done and not plan.is_trial:
         console.print(f"{done} of {len(plan.runs)} done before")

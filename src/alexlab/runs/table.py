@@ -60,7 +60,7 @@ def print_table(plan: Plan, rows: list[Row], console: Console) -> None:
     if many_seeds:
         console.print(_arms_table(rows))
     for line in _notes(plan, rows, many_seeds):
-        console.print(line, style="dim", highlight=False, soft_wrap=True)
+        console.print(line, style="dim", highlight=False)
 
 
 def new_table(title: str) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,10 +35,11 @@ def evaluate(
     data: StoreDataModule,
     device: torch.device,
     kinds: tuple[str, ...] = VIEW_KINDS,
+    advance: Callable[[int], None] = lambda images: None,
 ) -> dict[str, Predictions]:
     """Predictions for each view kind; `ten` averages the softmax of the paper's ten views (4.1).
 
-    Computed in the precision of the weights, without autocast.
+    Computed in the precision of the weights, without autocast. `advance(n)` is called as n more images are done.
     """
     was_training = network.training
     network.eval()
@@ -47,6 +48,7 @@ def evaluate(
         images, labels = batch.images.to(device), batch.labels.to(device)
         for kind in kinds:
             kept[kind].append((labels, *_predict(network, data.views(images, kind), labels)))
+        advance(len(labels))
     network.train(was_training)
     return {
         kind: Predictions(*(torch.cat(parts).cpu().numpy() for parts in zip(*rows, strict=True)))

@@ -17,6 +17,7 @@ from torch import nn
 
 from alexlab.config import Checkpoint, Config, ConfigError
 from alexlab.data import build_datamodule
+from alexlab.progress import Progress
 from alexlab.training.bar import TrainingBar
 from alexlab.training.checkpoint import EpochRecord
 from alexlab.training.evaluate import VIEW_KINDS, Predictions, evaluate
@@ -63,9 +64,14 @@ def fit(config: Config, folder: Path | None, title: str, logger: Logger | None =
         network.load_state_dict(network_state(folder / "checkpoints" / "best.ckpt"))
     network.to(device)
     one_batch = config.data.eval_batch_size if config.trainer.fast_dev_run else None
-    test = evaluate(network, data.evaluation_dataloader("test", one_batch), data, device)
-    limit = one_batch or config.evaluate.train_images
-    train = evaluate(network, data.evaluation_dataloader("train", limit), data, device, ("center",))["center"]
+    images = data.store.manifest["images"]
+    num_test = min(images["test"], one_batch or images["test"])
+    num_train = min(images["train"], one_batch or config.evaluate.train_images)
+    test_batches = data.evaluation_dataloader("test", num_test)
+    train_batches = data.evaluation_dataloader("train", num_train)
+    with Progress(f"{title} · evaluating", num_test + num_train, transient=True) as progress:
+        test = evaluate(network, test_batches, data, device, advance=progress.advance)
+        train = evaluate(network, train_batches, data, device, ("center",), progress.advance)["center"]
     return Outcome(
         epochs=trainer.current_epoch,
         steps=trainer.global_step,
