@@ -1,5 +1,5 @@
 # Everything works from a clean clone with python3 (3.11 or newer), its venv module and make.
-# PYTHON=python3.12 chooses another interpreter; VENV=path another place for the environment.
+# PYTHON=python3.12 chooses another interpreter, VENV=path another place for the environment, ARGS= adds to the demo.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -22,7 +22,7 @@ $(INSTALLED): pyproject.toml
 	@touch $@
 
 demo: $(INSTALLED) ## Train the ablations on the embedded data, compare them (about 5 minutes on 2 cores)
-	$(BIN)/python src/train.py -m model.lrn=true,false pool.overlap=true,false
+	$(BIN)/python src/train.py -m model.lrn=true,false pool.overlap=true,false $(ARGS)
 	@echo
 	@echo "Next:  $(BIN)/python src/train.py -m model.dropout=0.2,0 seed=0,1,2    a sweep of your own"
 	@echo "       $(BIN)/python src/train.py --help                               every key and what it means"

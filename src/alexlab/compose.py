@@ -11,7 +11,7 @@ import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,9 @@ class Composer:
                 raise ConfigError(f"--config-dir {config_dir}: no such folder")
             search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
         self._loader = ConfigLoaderImpl(search_path)
+        self._schema = OmegaConf.structured(Config)  # values are tried on it, one key at a time
 
+    @cached_property
     def groups(self) -> dict[str, list[str]]:
         """The options of each config group of the project."""
         names = [name for name in self._loader.list_groups("") if not name.startswith("hydra")]
@@ -82,6 +84,8 @@ class Composer:
 
     def expand(self, overrides: list[str], multirun: bool) -> tuple[list[list[str]], bool]:
         """The overrides of each job of a command line, and whether it is a sweep (by -m, or by a study's file)."""
+        for override in self._parse(overrides):
+            self._check(override)
         with _one_line(overrides):
             master = self._loader.load_configuration(
                 CONFIG_NAME, list(overrides), RunMode.MULTIRUN, validate_sweep_overrides=False
@@ -110,7 +114,7 @@ class Composer:
         name, line = override.key_or_group, override.input_line or ""
         if name.startswith("hydra"):
             return
-        groups = self.groups()
+        groups = self.groups
         if override.is_delete():
             raise ConfigError(f"{line}: a key cannot be deleted; set it to null or to its default")
         values = self._values(override)
@@ -134,7 +138,7 @@ class Composer:
             if isinstance(value, str) and "${" in value:
                 continue  # an interpolation has its type once it is resolved
             try:
-                OmegaConf.update(OmegaConf.structured(Config), name, value)
+                OmegaConf.update(self._schema, name, value)
             except (OmegaConfBaseException, ValueError) as error:
                 raise ConfigError(f"{name}={shown(value)}: must be {_expected(types[name], name, value)}") from error
 

@@ -7,7 +7,9 @@ from enum import Enum
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from alexlab.compose import Composer
 from alexlab.config import Config, shown, walk
@@ -15,15 +17,18 @@ from alexlab.config import Config, shown, walk
 USAGE = """\
 Train AlexNet, or a sweep of its ablations, and compare them.
 
-  python src/train.py                                    one run: the demo's baseline
-  python src/train.py model.dropout=0 seed=3             one run, changed
-  python src/train.py -m model.lrn=true,false            a sweep: every combination of the values after -m
-  python src/train.py -m 'ablation=glob(no_*)' seed=0,1  every ablation of conf/ablation, two seeds each
-  python src/train.py -m ... --dry-run                   the plan, with time and disk; nothing runs
-  python src/train.py --cfg job ...                      the whole configuration, as YAML
+  python src/train.py                               one run: the demo's baseline
+  python src/train.py model.dropout=0 seed=3        one run, changed
+  python src/train.py -m model.lrn=true,false pool.overlap=true,false
+                                                    a sweep: all combinations
+  python src/train.py -m 'ablation=glob(no_*)' seed=0,1
+                                                    every ablation, two seeds
+  python src/train.py -m ... --dry-run              the plan, its time and disk
+  python src/train.py --cfg job ...                 the configuration, as YAML
 
-Typed again, a command trains only what is not done yet. Exit status: 0 all done, 1 a run failed,
-2 a mistake in the configuration, 130 stopped from the keyboard. --hydra-help tells Hydra's own flags."""
+Typed again, a command trains only what is not done yet.
+Exit status: 0 all done, 1 a run failed, 2 a mistake in the configuration,
+130 stopped from the keyboard. --hydra-help tells Hydra's own flags."""
 
 
 def print_help(console: Console, config_dir: str | None = None) -> None:
@@ -32,18 +37,16 @@ def print_help(console: Console, config_dir: str | None = None) -> None:
     console.print("\nGroups (choose one of each: group=option)", style="bold")
     groups = Table.grid(padding=(0, 2))
     chosen = composer.job([])
-    for name, options in composer.groups().items():
+    for name, options in composer.groups.items():
         marked = [f"{option}*" if option == chosen.choices.get(name) else option for option in options]
         groups.add_row(f"  {name}", ", ".join(marked))
     console.print(groups, highlight=False)
-    console.print("\nKeys, with their values now (key=value)", style="bold")
-    keys = Table.grid(padding=(0, 2))
-    keys.add_column(no_wrap=True)
-    keys.add_column(max_width=24, overflow="fold")
-    keys.add_column()
+    console.print(
+        "\nKeys, with their values now (key=value; numbers in brackets are the paper's sections)", style="bold"
+    )
     for name, value, entry in walk(chosen.config):
-        keys.add_row(f"  {name}", shown(value), entry.metadata["meaning"])
-    console.print(keys, highlight=False, markup=False)
+        console.print(f"  {name}={_scalar(value)}", style="cyan", markup=False, soft_wrap=True)
+        console.print(Padding(Text(entry.metadata["meaning"]), (0, 0, 0, 6)))
 
 
 def commented_yaml(config: Config) -> str:

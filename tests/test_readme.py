@@ -1,0 +1,77 @@
+"""Every line of the README that can run here does, on the shrunken demo."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from alexlab.config import PROJECT_DIR
+from alexlab.runs.launch import main
+
+README = (PROJECT_DIR / "README.md").read_text()
+BASH = [
+    line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines() if line.strip()
+]
+TRAINING = [line for line in BASH if line.startswith("python src/train.py")]
+# What the tests do not run: they are running in what these make, or there is no such program in a test's machine.
+OTHERS = ("make demo", "make test", "python3 -m venv", "uv venv", "docker build", "docker run")
+
+
+def test_every_line_is_known():
+    assert [line for line in BASH if line not in TRAINING and not line.startswith(OTHERS)] == []
+    assert BASH[0].startswith("make demo")
+    assert BASH[1].startswith("make test")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", TRAINING, ids=lambda line: line.removeprefix("python src/train.py ")[:40])
+def test_line(line: str, tiny: list[str], capfd: pytest.CaptureFixture[str]):
+    words = shlex.split(line, comments=True)[2:]
+    trial = [] if "--dry-run" in words or "seed=3" in words else ["trainer.fast_dev_run=true"]
+    given = [word for word in tiny if word.split("=")[0] not in {w.split("=")[0] for w in words}]
+    assert main([*words, *given, *trial]) == 0, capfd.readouterr()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("make"), reason="no make")
+def test_make_demo(tiny: list[str]):
+    installed = Path(sys.prefix) / "installed"
+    arguments = " ".join([*tiny, "trainer.max_epochs=1"])
+    done = subprocess.run(
+        ["make", "demo", f"VENV={sys.prefix}", f"--assume-old={installed}", f"ARGS={arguments}"],
+        cwd=PROJECT_DIR,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 seed: no conclusion" in done.stdout
+    assert "Next: " in done.stdout
+
+
+def test_the_mistake_shown_is_the_one_told(capsys: pytest.CaptureFixture[str]):
+    [(command, told)] = re.findall(r"\$ (python src/train.py .*)\n(error: .*)\n", README)
+    assert main(shlex.split(command)[2:]) == 2
+    assert capsys.readouterr().err == told + "\n"
+
+
+def test_python_blocks(tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    [runs, pieces] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(pieces, names)
+    import torch
+
+    assert names["network"](torch.zeros(2, 3, 96, 96)).shape == (2, 10)
+    assert "load_runs" in runs
+
+
+def test_the_words_files_exist():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (PROJECT_DIR / target).exists(), target
