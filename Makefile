@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+PYTEST := --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-fast check format clean
@@ -28,10 +29,10 @@ demo: $(INSTALLED) ## Train the ablations on the embedded data, compare them (ab
 	@echo "       $(BIN)/python src/train.py --help                               every key and what it means"
 
 test: $(INSTALLED) ## Run all the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(PYTEST)
 
 test-fast: $(INSTALLED) ## Run the tests that take no training
-	@$(BIN)/python -m pytest -m 'not slow'
+	@$(BIN)/python -m pytest $(PYTEST) -m 'not slow'
 
 check: $(INSTALLED) ## Check format, lint and types (also the first thing that the tests do)
 	$(BIN)/ruff format --check .

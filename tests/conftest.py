@@ -24,7 +24,7 @@ TINY = [
 
 @pytest.fixture(autouse=True)
 def _few_threads():
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # two tests at a time
 
 
 @pytest.fixture(scope="session")

@@ -67,6 +67,9 @@ MISTAKES = {
         "trainer.limit_train_batches=2.5: a fraction is at most 1.0; for steps write a whole number"
     ),
     ("weights=/no/such.ckpt",): "weights=/no/such.ckpt: no such file",
+    ("trainer.precision=16-mixed", "trainer.accelerator=cpu"): (
+        "trainer.precision=16-mixed: needs a GPU; on a CPU use bf16-mixed or 32-true"
+    ),
     # grammar
     ("model.lrn=true,false",): "model.lrn=true,false: several values make a sweep; write -m before them",
     ("model.remove=[conv3",): "model.remove=[conv3: no viable alternative at input '[conv3'",
@@ -89,6 +92,7 @@ def test_a_mistake_is_one_line_with_key_value_and_mend(overrides, message):
         (["ablation=none,no_lrm"], "there is no ablation 'no_lrm'; did you mean 'no_lrn'?"),
         (["+model.lnr=true,false"], "there is no key 'model.lnr'; did you mean 'model.lrn'?"),
         (["seed=0,1", "hydra/sweeper=nosuch"], "hydra/sweeper"),
+        (["trainer.fast_dev_run=true,false"], "trainer.fast_dev_run: a sweep keeps its records or it does not"),
     ],
 )
 def test_a_mistake_in_any_job_of_a_sweep_stops_all(sweep, message):

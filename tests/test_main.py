@@ -252,6 +252,17 @@ def children(pid: int) -> int:
     return worker
 
 
+@pytest.mark.slow
+def test_another_launcher_ends_in_the_same_table(tmp_path: Path, cache: Path):
+    overrides = [*TINY, f"data.cache={cache}", f"paths.runs={tmp_path / 'runs'}"]
+    joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    done = run("-m", "seed=0,1", *joblib, *overrides)
+    assert done.returncode == 0, done.stderr
+    assert len(run_ids(done.stdout)) == 2
+    again = run("-m", "seed=0,1", *overrides)
+    assert "2 of 2 done before" in again.stdout
+
+
 class TestMistakes:
     """Exit status 2, one line, nothing run; details are in test_config.py."""
 
@@ -263,6 +274,7 @@ class TestMistakes:
             ["-m", "model.remove=[],[conv3],[conv9]"],
             ["-m", "seed=0,1", "model.lrn=flase"],
             ["recipe=imagent"],
+            ["--config-name", "other"],
         ],
     )
     def test_one_line(self, arguments: list[str], tmp_path: Path):

@@ -91,8 +91,7 @@ def _layers(model: ModelConfig, pool: PoolConfig, crop_size: int, num_classes: i
         if name in model.remove:
             if pools:
                 side = _pooled(side, window, pools[0])
-                last = convs.pop()
-                convs.append(_with_pool(last, pools[0], side))
+                convs[-1] = replace(convs[-1], pools=(*convs[-1].pools, *pools), pooled_side=side)
             continue
         kernel, stride, zeros = _CONV[name]
         padding = (zeros, zeros, zeros, zeros)
@@ -142,10 +141,6 @@ def _layers(model: ModelConfig, pool: PoolConfig, crop_size: int, num_classes: i
 def pool_window(pool: PoolConfig) -> int:
     """z of section 3.4; the stride s is 2 in either case."""
     return 3 if pool.overlap else 2
-
-
-def _with_pool(layer: Layer, pool: str, side: int) -> Layer:
-    return replace(layer, pools=(*layer.pools, pool), pooled_side=side)
 
 
 def _pooled(side: int, window: int, name: str) -> int:

@@ -384,6 +384,8 @@ def _check_combinations(config: Config) -> None:
         )
     if config.evaluate.checkpoint is Checkpoint.best and config.trainer.limit_val_batches == 0:
         raise ConfigError("trainer.limit_val_batches=0: evaluate.checkpoint=best needs validation; set it to last")
+    if config.trainer.precision == "16-mixed" and config.trainer.accelerator is Accelerator.cpu:
+        raise ConfigError("trainer.precision=16-mixed: needs a GPU; on a CPU use bf16-mixed or 32-true")
     for name in ("limit_train_batches", "limit_val_batches"):
         limit = getattr(config.trainer, name)
         if isinstance(limit, float) and limit > 1:

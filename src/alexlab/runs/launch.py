@@ -41,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_intermixed_args(argv)  # flags may stand anywhere among the overrides
     console = Console(highlight=False)
     try:
+        _refuse_flags(args)
         if args.help:
             print_help(console, args.config_dir)
             return 0
@@ -61,6 +62,14 @@ def main(argv: list[str] | None = None) -> int:
         print_forecast(plan, console)
         return 0
     return _launch_and_report(plan, args, console)
+
+
+def _refuse_flags(args: argparse.Namespace) -> None:
+    """Flags of Hydra's that the plan does not follow."""
+    for flag in ("config_path", "config_name", "experimental_rerun"):
+        if getattr(args, flag) is not None:
+            name = flag.replace("_", "-")
+            raise ConfigError(f"--{name}: not supported; --config-dir DIR adds options of your own")
 
 
 def _announce(plan: Plan, console: Console) -> None:
@@ -94,20 +103,20 @@ def _launch_and_report(plan: Plan, args: argparse.Namespace, console: Console) -
 
 def _trial(plan: Plan, args: argparse.Namespace, console: Console) -> int:
     with tempfile.TemporaryDirectory(prefix="alexlab-") as folder:
-        failures = Path(folder) / "failures"
+        passed = Path(folder) / "passed"
+        passed.mkdir()
         try:
-            _launch(plan, args, Path(folder), failures=str(failures))
+            _launch(plan, args, Path(folder), passed=str(passed))
         except KeyboardInterrupt:
             return 130
-        if failures.exists():
-            return 1
-    console.print(f"fast_dev_run: {len(plan.runs)} of {len(plan.runs)} ran one batch of each split; nothing is kept")
-    return 0
+        num_passed = len(list(passed.iterdir()))
+    console.print(f"fast_dev_run: {num_passed} of {plan.num_jobs} ran one batch of each split; nothing is kept")
+    return 0 if num_passed == plan.num_jobs else 1
 
 
 def _launch(plan: Plan, args: argparse.Namespace, sweep_dir: Path, **told: str) -> None:
     """Let Hydra launch the plan's jobs; `sweep_dir` takes what Hydra and its launchers write."""
-    os.environ[_TOLD] = json.dumps({"total": len(plan.runs), "varying": plan.varying, **told})
+    os.environ[_TOLD] = json.dumps({"total": plan.num_jobs, "varying": plan.varying, **told})
     quoted = str(sweep_dir).replace("\\", "\\\\").replace("'", "\\'")
     flags = ["--multirun"] if plan.is_sweep else []
     if args.config_dir is not None:
@@ -135,7 +144,8 @@ def _job(composed: DictConfig) -> None:
     choices = {str(name): str(option) for name, option in hydra_config.runtime.choices.items()}
     job = Job(tuple(hydra_config.overrides.task), typed(composed), choices)
     plan = json.loads(os.environ[_TOLD])
-    title = f"run {hydra_config.job.num + 1} of {plan['total']}" if plan["total"] > 1 else "run"
+    number = hydra_config.job.num if plan["total"] > 1 else 0  # a single run has none
+    title = f"run {number + 1} of {plan['total']}" if plan["total"] > 1 else "run"
     named = labels(job, config_dir)
     keys = result_keys(job.config)
     what = spelled({name: keys[name] for name in plan["varying"]}) or named["ablation"]
@@ -143,5 +153,5 @@ def _job(composed: DictConfig) -> None:
     status = execute(job.config, named, title)
     if status["state"] != DONE:
         print(f"{title}: {status['state']} ({status.get('failure')}): {status.get('message')}", flush=True)
-        if "failures" in plan:
-            Path(plan["failures"]).touch()
+    elif "passed" in plan:
+        (Path(plan["passed"]) / str(number)).touch()

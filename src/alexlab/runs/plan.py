@@ -8,7 +8,7 @@ from pathlib import Path
 
 from alexlab.architecture import layers
 from alexlab.compose import Composer, Job
-from alexlab.config import CONF_DIR, Config
+from alexlab.config import CONF_DIR, Config, ConfigError
 from alexlab.runs.identity import SEEDS, arm_id, arm_label, result_keys, run_id, spelled
 from alexlab.runs.record import Record
 
@@ -35,6 +35,7 @@ class Plan:
 
     runs: list[PlannedRun]
     varying: list[str]  # the keys, seeds aside, in which runs differ
+    num_jobs: int  # Hydra's, of which some may be the same run
     is_sweep: bool
     choices: dict[str, str]
 
@@ -57,6 +58,8 @@ def make_plan(overrides: list[str], multirun: bool = False, config_dir: str | No
     composer = Composer(config_dir)
     expanded, is_sweep = composer.expand(overrides, multirun)
     jobs = [composer.job(job) for job in expanded]
+    if len({job.config.trainer.fast_dev_run for job in jobs}) > 1:
+        raise ConfigError("trainer.fast_dev_run: a sweep keeps its records or it does not; set one value for all")
     varying = _varying([job.config for job in jobs])
     runs: dict[str, PlannedRun] = {}
     for job in jobs:
@@ -70,7 +73,7 @@ def make_plan(overrides: list[str], multirun: bool = False, config_dir: str | No
             names,
         )
         runs.setdefault(planned.run_id, planned)
-    return Plan(list(runs.values()), varying, is_sweep, jobs[0].choices)
+    return Plan(list(runs.values()), varying, len(jobs), is_sweep, jobs[0].choices)
 
 
 def labels(job: Job, config_dir: str | None = None) -> dict[str, str]:

@@ -79,10 +79,21 @@ def wandb_mode() -> str:
 
 def summarise(logger: WandbLogger, result: dict[str, Any]) -> None:
     """Put the final errors into the W&B run's summary and end it."""
-    run = logger.experiment
-    for split in ("test", "train"):
-        for kind in ("center", "ten"):
-            for name, value in result[split].get(kind, {}).items():
-                run.summary[f"{split}/{kind}/{name}"] = value
-    run.summary["seconds"] = result["seconds"]
-    run.finish()
+    try:
+        run = logger.experiment
+        for split in ("test", "train"):
+            for kind in ("center", "ten"):
+                for name, value in result[split].get(kind, {}).items():
+                    run.summary[f"{split}/{kind}/{name}"] = value
+        run.summary["seconds"] = result["seconds"]
+    except Exception as error:  # the record is written already
+        log.warning("logger=wandb: the summary was not sent (%s)", error)
+    finish(logger)
+
+
+def finish(logger: WandbLogger, exit_code: int = 0) -> None:
+    """End the W&B run, marked failed where the exit code is not 0."""
+    try:
+        logger.experiment.finish(exit_code=exit_code)
+    except Exception as error:
+        log.warning("logger=wandb: W&B did not end well (%s)", error)

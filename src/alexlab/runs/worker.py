@@ -23,7 +23,7 @@ from alexlab.compose import read_config
 from alexlab.config import Config, ConfigError, Logger
 from alexlab.runs.environment import environment
 from alexlab.runs.record import DONE, FAILED, Record, write_whole
-from alexlab.runs.tracking import summarise, wandb_logger
+from alexlab.runs.tracking import finish, summarise, wandb_logger
 from alexlab.training.fit import Outcome, fit
 from alexlab.training.task import Diverged
 
@@ -50,14 +50,14 @@ def train(folder: Path, title: str) -> None:
         result = _result(record, config, outcome, time.time() - started)
         write_whole(record.file("predictions.npz"), _archive(outcome))
         write_whole(record.file("result.json"), json.dumps(result, indent=1) + "\n")
+        record.set_status(DONE, started=started, ended=time.time())
         if logger is not None:
             summarise(logger, result)
-        record.set_status(DONE, started=started, ended=time.time())
     except BaseException as error:  # SystemExit and KeyboardInterrupt too: Lightning turns the one into the other
         log.exception("the run failed")
         record.set_status(FAILED, failure=_failure(error), message=_message(error), started=started, ended=time.time())
         if logger is not None:
-            logger.experiment.finish(exit_code=1)
+            finish(logger, exit_code=1)
     finally:
         handler.close()
 

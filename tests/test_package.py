@@ -1,0 +1,36 @@
+"""The wheel: configuration files are in it, and `load` works where nothing but it is installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from alexlab.config import CONF_DIR, PROJECT_DIR
+
+
+@pytest.mark.slow
+def test_the_wheel_works_away_from_the_checkout(tmp_path: Path):
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
+    subprocess.run([*build, str(PROJECT_DIR)], check=True, capture_output=True)
+    [wheel] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    packaged = {path.relative_to(tmp_path / "site/alexlab/conf") for path in (tmp_path / "site").rglob("*.yaml")}
+    assert packaged == {path.relative_to(CONF_DIR) for path in CONF_DIR.rglob("*.yaml")}
+    (tmp_path / "work").mkdir()
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
+        "import alexlab, alexlab.config as c\n"
+        "config = c.load(['ablation=no_lrn'])\n"
+        "print(alexlab.__file__, config.model.lrn, config.paths.runs, sep='\\n')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "work", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    where, lrn, runs = done.stdout.split()
+    assert where.startswith(str(tmp_path / "site"))
+    assert lrn == "False"
+    assert Path(runs) == tmp_path / "work" / "runs"
