@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from yaml import YAMLError
 
 from alexlab.config import Config, shown, walk
 from alexlab.data.prepare import fingerprint
@@ -81,7 +82,10 @@ def spelled(changes: dict[str, Any]) -> str:
 
 def _file_changes(path: Path, base: Config) -> dict[str, Any]:
     """What an ablation's file would change in `base`."""
-    loaded = OmegaConf.to_container(OmegaConf.load(path))
+    try:
+        loaded = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, YAMLError):
+        return {}  # a file that nothing chose may be broken
     named = flatten(loaded) if isinstance(loaded, dict) else {}
     named.pop("defaults", None)
     keys = result_keys(base)
