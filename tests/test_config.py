@@ -72,7 +72,8 @@ MISTAKES = {
     ),
     # grammar
     ("model.lrn=true,false",): "model.lrn=true,false: several values make a sweep; write -m before them",
-    ("model.remove=[conv3",): "model.remove=[conv3: no viable alternative at input '[conv3'",
+    ("model.remove=[conv3",): "model.remove=[conv3: no viable alternative at input '[conv3'; "
+    """a value with signs or spaces needs quotes inside quotes: 'key="value"'""",
     ("optim.lr=${optim.no}",): "optim.lr=${optim.no}: Interpolation key 'optim.no' not found",
 }
 

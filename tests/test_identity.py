@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from alexlab.config import load
+from alexlab.config import ConfigError, load
 from alexlab.runs.identity import arm_id, run_id
 from alexlab.runs.plan import make_plan
 
@@ -98,3 +98,18 @@ def test_a_plan_says_what_varies():
 def test_a_plan_holds_each_run_once():
     plan = make_plan(["model.dropout=0,0.0", "seed=1,1"], multirun=True)
     assert len(plan.runs) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_runs(tmp_path: Path):
+    (tmp_path / "file").touch()
+    for name in ("paths.runs", "data.cache"):
+        with pytest.raises(ConfigError, match=f"{name}=.*file/runs: .*file is a file; name a folder"):
+            make_plan([f"{name}={tmp_path / 'file' / 'runs'}"])
+    make_plan([f"paths.runs={tmp_path / 'new' / 'runs'}"])
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_path_with_spaces_and_signs(tmp_path: Path):
+    folder = tmp_path / "my runs = lr=0.1"
+    [run] = make_plan([f'paths.runs="{folder}"']).runs
+    assert run.config.paths.runs == str(folder)

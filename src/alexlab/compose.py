@@ -106,8 +106,12 @@ class Composer:
         return [list(job) for batch in batches for job in batch], True
 
     def _parse(self, overrides: list[str]) -> list[Override]:
-        with _one_line(overrides):
-            return OverridesParser.create(config_loader=self._loader).parse_overrides(list(overrides))
+        parser = OverridesParser.create(config_loader=self._loader)
+        parsed = []
+        for override in overrides:  # one at a time, so that a mistake is told with the one that it is in
+            with _one_line([override]):
+                parsed += parser.parse_overrides([override])
+        return parsed
 
     def _check(self, override: Override) -> None:
         """Refuse an unknown group, option or key, and a value of the wrong type, naming the nearest right spelling."""
@@ -250,6 +254,8 @@ class _one_line:
                     return f"{where}{name}: has no value; give it one"
                 return f"{where}{said}: must be {_expected(types[name], name, value[1] if value else None)}"
         said = " ".join(str(causes[0]).split("\nSee https")[0].split())
+        if "OverrideParse" in type(causes[0]).__name__:
+            said += """; a value with signs or spaces needs quotes inside quotes: 'key="value"'"""
         return f"{' '.join(self._overrides)}: {said}"
 
 

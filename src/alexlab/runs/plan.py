@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 from alexlab.architecture import layers
 from alexlab.compose import Composer, Job
-from alexlab.config import CONF_DIR, Config, ConfigError
+from alexlab.config import CONF_DIR, Config, ConfigError, flat
 from alexlab.runs.identity import SEEDS, arm_id, arm_label, result_keys, run_id, spelled
 from alexlab.runs.record import Record
 
@@ -60,6 +61,9 @@ def make_plan(overrides: list[str], multirun: bool = False, config_dir: str | No
     jobs = [composer.job(job) for job in expanded]
     if len({job.config.trainer.fast_dev_run for job in jobs}) > 1:
         raise ConfigError("trainer.fast_dev_run: a sweep keeps its records or it does not; set one value for all")
+    for name in ("paths.runs", "data.cache"):
+        for folder in {flat(job.config)[name] for job in jobs}:
+            _check_folder(name, Path(folder))
     varying = _varying([job.config for job in jobs])
     runs: dict[str, PlannedRun] = {}
     for job in jobs:
@@ -74,6 +78,15 @@ def make_plan(overrides: list[str], multirun: bool = False, config_dir: str | No
         )
         runs.setdefault(planned.run_id, planned)
     return Plan(list(runs.values()), varying, len(jobs), is_sweep, jobs[0].choices)
+
+
+def _check_folder(name: str, folder: Path) -> None:
+    """Refuse a folder that cannot be made or written, before anything runs."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not there.is_dir():
+        raise ConfigError(f"{name}={folder}: {there} is a file; name a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"{name}={folder}: {there} cannot be written; name another folder")
 
 
 def labels(job: Job, config_dir: str | None = None) -> dict[str, str]:
