@@ -22,7 +22,7 @@ from lightning.pytorch.loggers import WandbLogger
 from alexlab.compose import read_config
 from alexlab.config import Config, ConfigError, Logger
 from alexlab.runs.environment import environment
-from alexlab.runs.record import DONE, FAILED, Record, write_whole
+from alexlab.runs.record import DONE, FAILED, INTERRUPTED, Record, write_whole
 from alexlab.runs.tracking import finish, summarise, wandb_logger
 from alexlab.training.fit import Outcome, fit
 from alexlab.training.task import Diverged
@@ -51,15 +51,17 @@ def train(folder: Path, title: str) -> None:
         write_whole(record.file("predictions.npz"), _archive(outcome))
         write_whole(record.file("result.json"), json.dumps(result, indent=1) + "\n")
         record.set_status(DONE, started=started, ended=time.time())
-        if logger is not None:
-            summarise(logger, result)
     except BaseException as error:  # SystemExit and KeyboardInterrupt too: Lightning turns the one into the other
-        log.exception("the run failed")
-        record.set_status(FAILED, failure=_failure(error), message=_message(error), started=started, ended=time.time())
-        if logger is not None:
-            finish(logger, exit_code=1)
-    finally:
-        handler.close()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if not record.is_done:
+            log.exception("the run failed")
+            record.set_status(
+                FAILED, failure=_failure(error), message=_message(error), started=started, ended=time.time()
+            )
+    # Only now, when nothing that W&B or an interruption does can touch the record.
+    if logger is not None:
+        summarise(logger, record.result()) if record.is_done else finish(logger, exit_code=1)
+    handler.close()
 
 
 def _failure(error: BaseException) -> str:
@@ -72,7 +74,7 @@ def _failure(error: BaseException) -> str:
 
 def _message(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt | SystemExit):
-        return "stopped from the keyboard; the same command starts it again"
+        return INTERRUPTED
     text = " ".join(str(error).split()) or type(error).__name__
     return text if isinstance(error, ConfigError | Diverged) else f"{type(error).__name__}: {text}"
 
