@@ -13,7 +13,7 @@ COPY src src
 RUN pip install --no-cache-dir --no-deps --editable .
 
 USER alexlab
-ENV ALEXLAB_RUNS=/runs ALEXLAB_CACHE=/cache PYTHONUNBUFFERED=1
+ENV HOME=/tmp ALEXLAB_RUNS=/runs ALEXLAB_CACHE=/cache PYTHONUNBUFFERED=1
 VOLUME ["/runs", "/cache"]
-# exec form: signals reach the process itself
+# exec form, for `docker run --init` to pass signals on
 ENTRYPOINT ["python", "src/train.py"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -225,11 +226,11 @@ def test_two_starts_at_once_share_the_work(tmp_path: Path, cache: Path):
 
 @pytest.mark.slow
 def test_a_killed_run_is_told_and_started_again(tmp_path: Path, cache: Path):
-    overrides = [*TINY, f"data.cache={cache}", f"paths.runs={tmp_path}", "trainer.max_epochs=200"]
+    overrides = [*TINY, f"data.cache={cache}", f"paths.runs={tmp_path}", "trainer.max_epochs=2000"]
     process = subprocess.Popen(
         [sys.executable, str(TRAIN), *overrides], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 100
     while not list(tmp_path.glob("*/metrics.csv")):
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -238,17 +239,54 @@ def test_a_killed_run_is_told_and_started_again(tmp_path: Path, cache: Path):
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "FAILED (killed): its process ended by SIGKILL" in output
-    again = run(*overrides[:-1], "trainer.max_epochs=200", "trainer.limit_train_batches=1")
-    assert again.returncode == 0
+    [record] = [path.parent for path in tmp_path.glob("*/status.json")]
+    assert json.loads((record / "status.json").read_text())["attempt"] == 1
+
+    again = subprocess.Popen(
+        [sys.executable, str(TRAIN), *overrides], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while json.loads((record / "status.json").read_text())["attempt"] == 1 or not (record / "metrics.csv").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.kill(again.pid, signal.SIGINT)  # to the command alone, as a supervisor would
+    output, _ = again.communicate(timeout=30)
+    assert again.returncode == 130
+    assert "Stopped. What is done is kept" in output
+    status = json.loads((record / "status.json").read_text())
+    assert (status["state"], status["failure"], status["attempt"]) == ("FAILED", "interrupted", 2)
+
+
+@pytest.mark.slow
+def test_stopped_while_torch_loads(tmp_path: Path, cache: Path):
+    command = [sys.executable, str(TRAIN), *TINY, f"data.cache={cache}", f"paths.runs={tmp_path}"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("*/config.yaml")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(1)
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal does
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, output + errors
+    assert "Traceback" not in errors
+    [status] = [json.loads(path.read_text()) for path in tmp_path.glob("*/status.json")]
+    assert (status["state"], status["failure"]) == ("FAILED", "interrupted")
+
+
+@pytest.mark.slow
+def test_jobs_stay_in_the_commands_folder(tmp_path: Path, cache: Path):
+    done = run("-m", "seed=0", "hydra.job.chdir=true", *TINY, f"data.cache={cache}", "paths.runs=rel", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(run_ids(done.stdout)) == 1
 
 
 def children(pid: int) -> int:
-    """The process that trains: the grandchild below multiprocessing's fork server."""
-    listing = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(None, 2) for line in listing.splitlines()]
-    below = {int(child): (int(parent), args) for child, parent, args in rows}
-    [server] = [child for child, (parent, args) in below.items() if parent == pid and "forkserver" in args]
-    [worker] = [child for child, (parent, _) in below.items() if parent == server]
+    """The process that trains: the one grandchild, below multiprocessing's fork server."""
+    listing = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    parents = {int(child): int(parent) for child, parent in map(str.split, listing.splitlines())}
+    [worker] = [child for child, parent in parents.items() if parents.get(parent) == pid]
     return worker
 
 

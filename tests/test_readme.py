@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -11,16 +12,21 @@ from pathlib import Path
 
 import pytest
 
-from alexlab.config import PROJECT_DIR
+from alexlab.compose import to_yaml
+from alexlab.config import PROJECT_DIR, load
 from alexlab.runs.launch import main
+from alexlab.runs.record import DONE, Record
 
 README = (PROJECT_DIR / "README.md").read_text()
 BASH = [
-    line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines() if line.strip()
+    line
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for line in block.replace("\\\n", "").splitlines()
+    if line.strip()
 ]
 TRAINING = [line for line in BASH if line.startswith("python src/train.py")]
 # What the tests do not run: they are running in what these make, or there is no such program in a test's machine.
-OTHERS = ("make demo", "make test", "python3 -m venv", "uv venv", "docker build", "docker run")
+OTHERS = ("make demo", "make test", "python3 -m venv", "uv venv", "mkdir", "docker build", "docker run")
 
 
 def test_every_line_is_known():
@@ -61,7 +67,7 @@ def test_the_mistake_shown_is_the_one_told(capsys: pytest.CaptureFixture[str]):
     assert capsys.readouterr().err == told + "\n"
 
 
-def test_python_blocks(tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_python_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     [runs, pieces] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     names: dict = {}
@@ -69,7 +75,14 @@ def test_python_blocks(tiny: list[str], tmp_path: Path, monkeypatch: pytest.Monk
     import torch
 
     assert names["network"](torch.zeros(2, 3, 96, 96)).shape == (2, 10)
-    assert "load_runs" in runs
+    for seed, error in ((0, 0.1), (1, 0.3)):
+        record = Record(tmp_path / "runs", f"{seed:012}")
+        record.path.mkdir(parents=True)
+        record.begin(to_yaml(load([f"seed={seed}"])), {"ablation": "none"})
+        record.file("result.json").write_text(json.dumps({"test": {"ten": {"top1_error": error}}}))
+        record.set_status(DONE)
+    exec(runs, {})
+    assert re.search(r"none\s+0\.2\s+0\.141421\s+2", capsys.readouterr().out)
 
 
 def test_the_words_files_exist():

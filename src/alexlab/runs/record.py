@@ -9,7 +9,8 @@
     predictions.npz   for each test image and view kind: top-5 classes, log-probability of the true class
     result.json       errors and costs; there only once the run is DONE
 
-Every file is written whole or not at all: beside its place first, then renamed.
+The files that tell how a run ended are written whole or not at all: beside their place first, then renamed. metrics.csv
+and train.log grow while it runs.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from alexlab.config import ConfigError
+
 RUNNING, DONE, FAILED = "RUNNING", "DONE", "FAILED"
+INTERRUPTED = "stopped from the keyboard; the same command starts it again"
 
 
 class Record:
@@ -80,8 +84,10 @@ class Record:
 def _read(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
+    except ValueError as error:
+        raise ConfigError(f"{path}: is damaged ({error}); remove {path.parent} to have the run done again") from error
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
