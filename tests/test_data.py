@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -151,6 +152,17 @@ class TestPrepare:
         assert [path.name for path in (tmp_path / "stores").iterdir() if path.suffix != ".lock"] == [
             "shapes-v1-10-40+20+20-seed0-110px"
         ]
+        assert [path.name for path in (tmp_path / "files").iterdir()] == ["shapes-v1-10-40+20+20-seed0"]
+
+    def test_files_that_went_missing_are_told(self, tmp_path: Path):
+        data = load(
+            ["data.train_images=20", "data.val_images=10", "data.test_images=10", f"data.cache={tmp_path}"]
+        ).data
+        store = prepare(data)
+        next((tmp_path / "files").rglob("train/disc/*.JPEG")).unlink()
+        shutil.rmtree(store.path)
+        with pytest.raises(ValueError, match=r"holds .*'train': 19.*: remove it and"):
+            prepare(data)
 
     def test_goes_on_after_an_interruption(self, tmp_path: Path):
         data = load(
@@ -199,9 +211,9 @@ class TestDataModule:
         assert np.array_equal(images.numpy(), data.store.split("test").images)
         assert sum(len(batch.labels) for batch in data.evaluation_dataloader("train", 25)) == 25
 
-    @pytest.mark.parametrize("images", [1, 3])
+    @pytest.mark.parametrize("images", [10, 13])
     def test_fewer_images_than_a_batch(self, tmp_path: Path, images: int):
-        overrides = [f"data.train_images={images}", "data.val_images=1", "data.test_images=1"]
+        overrides = [f"data.train_images={images}", "data.batch_size=20", "data.val_images=1", "data.test_images=1"]
         config = load([*overrides, f"data.cache={tmp_path}"])
         data = build_datamodule(config)
         data.setup()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from loky import cpu_count
 from PIL import Image
 
 from alexlab.config import DataConfig
@@ -47,10 +47,20 @@ def prepare(data: DataConfig) -> Store:
     path = store_path(data)
     if not (path / "manifest.json").is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(path.with_suffix(".lock")):
+        # One lock for all sizes of a data set, since they are made from the same files.
+        with _lock(path.parent / f"{fingerprint(data)}.lock"):
             if not (path / "manifest.json").is_file():  # another process may have made it while this one waited
                 _make(data, path)
-    return open_store(path)
+    store = open_store(path)
+    found = {"images": store.manifest["images"], "classes": len(store.classes)}
+    wanted = {"images": _counts(data), "classes": data.num_classes}
+    if found != wanted:
+        raise ValueError(f"{path} holds {found}, not {wanted}: remove it and {_files(data)} to have both made again")
+    return store
+
+
+def _files(data: DataConfig) -> Path:
+    return Path(data.cache) / "files" / fingerprint(data)
 
 
 def _counts(data: DataConfig) -> dict[str, int]:
@@ -65,13 +75,14 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def _make(data: DataConfig, path: Path) -> None:
-    processes = max(1, len(os.sched_getaffinity(0)))
-    root = Path(data.root) if data.root else Path(data.cache) / "files" / fingerprint(data)
-    if not (root / "finished").is_file():
-        counts = _counts(data)
+    processes = cpu_count()
+    root, counts = _files(data), _counts(data)
+    if not root.is_dir():
+        half = root.with_suffix(".unfinished")
+        shutil.rmtree(half, ignore_errors=True)
         with Progress(f"Drawing the images of '{data.name.name}'", sum(counts.values())) as progress:
-            draw_shapes(root, list(CLASSES)[: data.num_classes], counts, data.files_seed, processes, progress.advance)
-        (root / "finished").touch()
+            draw_shapes(half, list(CLASSES)[: data.num_classes], counts, data.files_seed, processes, progress.advance)
+        half.rename(root)
     unfinished = path.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
