@@ -70,6 +70,13 @@ MISTAKES = {
     ("trainer.precision=16-mixed", "trainer.accelerator=cpu"): (
         "trainer.precision=16-mixed: needs a GPU; on a CPU use bf16-mixed or 32-true"
     ),
+    ("data.root=/photos",): "data.root=/photos: data.name=shapes is drawn into data.cache; set data.root=null",
+    ("data.train_images=5",): "data.train_images=5: must be at least data.num_classes=10",
+    ("data.train_images=96", "trainer.limit_train_batches=0.1"): (
+        "trainer.limit_train_batches=0.1: is less than one of the 3 steps of an epoch"
+    ),
+    ("model.dropout=???",): "model.dropout=???: has no value; give it one",
+    ("paths.runs=",): "paths.runs=: must not be empty",
     # grammar
     ("model.lrn=true,false",): "model.lrn=true,false: several values make a sweep; write -m before them",
     ("model.remove=[conv3",): "model.remove=[conv3: no viable alternative at input '[conv3'; "
@@ -93,6 +100,12 @@ def test_a_mistake_is_one_line_with_key_value_and_mend(overrides, message):
         (["ablation=none,no_lrm"], "there is no ablation 'no_lrm'; did you mean 'no_lrn'?"),
         (["+model.lnr=true,false"], "there is no key 'model.lnr'; did you mean 'model.lrn'?"),
         (["seed=0,1", "hydra/sweeper=nosuch"], "hydra/sweeper"),
+        (["ablation=glob(nolrn*)"], "ablation=glob(nolrn*): stands for no value at all"),
+        (["model.lrn=glob(*)"], "model.lrn=glob(*): stands for no value at all"),
+        (["seed=range(0,0)"], "seed=range(0,0): stands for no value at all"),
+        (["model.dropout=interval(0,1)"], "model.dropout=interval(0,1): an interval has no list of values"),
+        (["paths.runs=a,b"], "paths.runs: a sweep has one folder of records"),
+        (["seed=0,1", "hydra.launcher.n_jobs=abc", "hydra/launcher=joblib"], "hydra.launcher.n_jobs"),
         (["trainer.fast_dev_run=true,false"], "trainer.fast_dev_run: a sweep keeps its records or it does not"),
     ],
 )
@@ -106,12 +119,14 @@ def test_a_mistake_in_any_job_of_a_sweep_stops_all(sweep, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("model:\n  lnr: true", "conf/ablation/mine.yaml: there is no key 'model.lnr'; did you mean 'model.lrn'?"),
-        ("modle:\n  lrn: true", "conf/ablation/mine.yaml: there is no key 'modle'; did you mean 'model'?"),
-        ("model:\n  lrn: flase", "conf/ablation/mine.yaml: model.lrn=flase: must be true or false"),
+        ("model:\n  lnr: true", "ablation/mine.yaml: there is no key 'model.lnr'; did you mean 'model.lrn'?"),
+        ("modle:\n  lrn: true", "ablation/mine.yaml: there is no key 'modle'; did you mean 'model'?"),
+        ("model:\n  lrn: flase", "ablation/mine.yaml: model.lrn=flase: must be true or false"),
         ("model:\n  dropout: 2", "model.dropout=2: must be below 1"),
         ("model:\n  remove: conv3", "model.remove"),
         ("model: [1, 2", "mine.yaml"),
+        ("model:", "ablation/mine.yaml: model: is a set of keys; give it some"),
+        ("model:\n  kernels: [1, a]", "ablation/mine.yaml: model.kernels=a: must be a list of numbers"),
     ],
 )
 def test_a_mistake_in_a_file_names_the_file(tmp_path: Path, content: str, message: str):
@@ -161,8 +176,8 @@ def test_the_schemas_defaults_are_the_papers():
 
 @pytest.mark.parametrize("path", sorted(CONF_DIR.glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}={path.stem}")
 def test_every_file_of_conf_composes_and_starts_with_a_comment(path: Path):
-    config = load([f"{path.parent.name}={path.stem}"])
-    assert config == load([f"{path.parent.name}={path.stem}"])
+    job = Composer().job([f"{path.parent.name}={path.stem}"])
+    assert job.choices[path.parent.name] == path.stem
     lines = path.read_text().splitlines()
     assert any(line.startswith("# ") and "@package" not in line for line in lines), path
 
@@ -221,3 +236,29 @@ def test_cfg_job_is_yaml_with_a_meaning_behind_each_key():
     text = commented_yaml(config)
     assert yaml.safe_load(text) == yaml.safe_load(to_yaml(config))
     assert text.count("  # ") == len(list(walk(config)))
+
+
+def test_a_file_that_forgets_its_package_is_told(tmp_path: Path):
+    (tmp_path / "ablation").mkdir()
+    (tmp_path / "ablation" / "mine.yaml").write_text("model:\n  lrn: false\n")
+    with pytest.raises(ConfigError, match="begins with '# @package _global_'"):
+        Composer(str(tmp_path)).job(["ablation=mine"])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"optim:\n  lr: ${optim.weight_decay}",
+        b"model:\n  dropout: null",
+        b"seed: abc",
+        b"model:\n  kernels: 5",
+        b"# caf\xe9",
+        b"5",
+        b"model: [",
+    ],
+)
+def test_a_file_that_nothing_chose_may_hold_anything(tmp_path: Path, content: bytes):
+    (tmp_path / "ablation").mkdir()
+    (tmp_path / "ablation" / "other.yaml").write_bytes(content)
+    [run] = make_plan(["optim.lr=0.02"], config_dir=str(tmp_path)).runs
+    assert run.labels["ablation"] == "optim.lr=0.02"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from alexlab.config import load
+from alexlab.config import ConfigError, load
 from alexlab.evidence import load_runs
 from alexlab.runs.record import DONE, FAILED, Record, write_whole
 
@@ -54,6 +54,12 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(OSError, match="power cut"):
         write_whole(path, "new")
     assert path.read_text() == "old"
+
+
+def test_a_damaged_status_is_told_and_nothing_is_begun(record: Record):
+    record.file("status.json").write_text("")
+    with pytest.raises(ConfigError, match=r"status.json: is damaged .* remove .*0123456789ab"):
+        record.begin("", {})
 
 
 def test_one_at_a_time(record: Record):

@@ -51,7 +51,7 @@ def fill(plan: Plan, errors: dict[int, float], failed: int | None = None) -> Non
 
 
 def shown(plan: Plan, width: int = 80) -> str:
-    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    console = Console(file=io.StringIO(), width=width, force_terminal=False, markup=False)
     print_table(plan, read_rows(plan), console)
     return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -92,6 +92,27 @@ def test_arms_with_other_maps_are_told(tmp_path):
     )
     fill(plan, {0: 0.1, 1: 0.1})
     assert "feature maps differ in size" in shown(plan)
+
+
+def test_other_data_are_not_paired(tmp_path):
+    plan = make_plan(["data.files_seed=0,1", f"paths.runs={tmp_path}"], multirun=True)
+    fill(plan, {0: 0.1, 1: 0.2})
+    assert "other data" in shown(plan)
+    assert "+10.0" not in shown(plan)
+
+
+def test_lists_and_brackets_are_shown_as_they_are(tmp_path):
+    plan = make_plan(["model.remove=[],[conv3],[fc6,fc7]", f"paths.runs={tmp_path}"], multirun=True)
+    fill(plan, {0: 0.1, 1: 0.1, 2: 0.1})
+    text = shown(plan, width=100)
+    for value in ("model.remove=[]", "model.remove=[conv3]", "model.remove=[fc6, fc7]"):
+        assert value in text
+
+
+def test_seeds_of_the_data_are_shown(tmp_path):
+    plan = make_plan(["data.seed=0,1", f"paths.runs={tmp_path}"], multirun=True)
+    fill(plan, {0: 0.1, 1: 0.1})
+    assert " 0/1 " in shown(plan)
 
 
 def test_a_sweeps_file(tmp_path):

@@ -21,7 +21,7 @@ FILES = sorted(CONF_DIR.glob("*/*.yaml"))
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}={path.stem}")
 def test_fast_dev_run_of_every_file(path: Path, tiny: list[str]):
-    config = load([*tiny, "trainer.fast_dev_run=true", f"{path.parent.name}={path.stem}", "logger=record"])
+    config = load([*tiny, "trainer.fast_dev_run=true", f"{path.parent.name}={path.stem}"])
     outcome = fit(config, None, "run")
     assert outcome.epochs == 1
     assert outcome.test["ten"].labels.shape == (37,)
@@ -195,6 +195,28 @@ class TestWeights:
         (tmp_path / "no.ckpt").write_text("nothing")
         with pytest.raises(ConfigError, match="is no checkpoint of plain tensors"):
             load_weights(build_model(load(tiny)), str(tmp_path / "no.ckpt"))
+        torch.save(torch.ones(3), tmp_path / "tensor.ckpt")
+        with pytest.raises(ConfigError, match="holds no state dict"):
+            load_weights(build_model(load(tiny)), str(tmp_path / "tensor.ckpt"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has this precision")
+@pytest.mark.filterwarnings("ignore:.*AMP with fp16")
+def test_a_precision_that_the_device_lacks_is_refused(tiny: list[str], tmp_path: Path):
+    """Lightning would train in bfloat16 and the record would say float16."""
+    config = load([*tiny, "trainer.precision=16-mixed", "trainer.accelerator=auto"])
+    with pytest.raises(ConfigError, match="16-mixed: not on this device; it would be bf16-mixed"):
+        fit(config, None, "run")
+
+
+def test_weights_that_end_as_no_numbers_are_no_result(tiny: list[str], monkeypatch: pytest.MonkeyPatch):
+    def spoil(task: ClassificationTask) -> None:
+        with torch.no_grad():
+            task.network.get_submodule("fc8").weight.fill_(float("nan"))  # pyright: ignore[reportCallIssue]
+
+    monkeypatch.setattr(ClassificationTask, "on_train_end", spoil)
+    with pytest.raises(Diverged, match="final weights"):
+        fit(load([*tiny, "trainer.max_epochs=1"]), None, "run")
 
 
 @pytest.mark.gpu

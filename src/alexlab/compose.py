@@ -121,7 +121,10 @@ class Composer:
         groups = self.groups
         if override.is_delete():
             raise ConfigError(f"{line}: a key cannot be deleted; set it to null or to its default")
-        values = self._values(override)
+        with _one_line([line]):
+            values = self._values(override)
+        if not values:
+            raise ConfigError(f"{line}: stands for no value at all; see --help for what there is")
         if name in groups:
             for value in values:
                 if value not in groups[name]:
@@ -148,6 +151,8 @@ class Composer:
 
     def _values(self, override: Override) -> list[Any]:
         if override.is_sweep_override():
+            if not override.is_discrete_sweep():
+                raise ConfigError(f"{override.input_line}: an interval has no list of values; name them")
             return [
                 parsed.value()
                 for text in override.sweep_string_iterator()
@@ -177,6 +182,9 @@ def typed(composed: DictConfig) -> Config:
 
     Merged into a fresh schema, since a key that was added with + lives in the composed one without being in it.
     """
+    for name in sorted(OmegaConf.missing_keys(composed)):
+        if not name.startswith("hydra"):  # or the merge below would put the schema's default in its place
+            raise ConfigError(f"{name}=???: has no value; give it one")
     plain = OmegaConf.to_container(composed, resolve=True)
     assert isinstance(plain, dict)
     plain.pop("hydra", None)
@@ -227,9 +235,9 @@ class _one_line:
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, HydraException | OmegaConfBaseException | ValueError | YAMLError) and not isinstance(
-            error, ConfigError
-        ):
+        if isinstance(
+            error, HydraException | OmegaConfBaseException | ValueError | YAMLError | OSError
+        ) and not isinstance(error, ConfigError):
             raise ConfigError(self._told(error)) from error
 
     def _told(self, error: BaseException) -> str:
@@ -242,9 +250,15 @@ class _one_line:
                 continue
             if isinstance(cause, InterpolationResolutionError):
                 return f"{' '.join(self._overrides)}: {str(cause.msg).splitlines()[0]}"
-            name = cause.full_key or ""
+            name = re.sub(r"\[\d+\]$", "", cause.full_key or "")
             types = key_types()
-            where = f"conf/{place}.yaml: " if place else ""
+            where = f"{place}.yaml: " if place else ""
+            if name.startswith("hydra"):
+                return f"{name}: {str(cause.msg).splitlines()[0]}"
+            if any(known.startswith(f"{name}.") for known in types):
+                return f"{where}{name}: is a set of keys; give it some"
+            if place and name == place.split("/")[0]:
+                return f"{where}a file of this group begins with '# @package _global_'"
             if name and name not in types:
                 return f"{where}there is no key '{name}'{did_you_mean(name, _known()) or '; --help lists all'}"
             if name:

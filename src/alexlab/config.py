@@ -178,7 +178,7 @@ class DataConfig:
         identity=False,
     )
     cache: str = key(
-        lambda: os.environ.get("ALEXLAB_CACHE", str(PROJECT_DIR / "cache")),
+        lambda: os.environ.get("ALEXLAB_CACHE") or str(PROJECT_DIR / "cache"),
         "Folder that keeps made files and stores; the environment variable ALEXLAB_CACHE moves it.",
         identity=False,
     )
@@ -267,7 +267,7 @@ class LoggerConfig:
 @dataclass
 class PathsConfig:
     runs: str = key(
-        lambda: os.environ.get("ALEXLAB_RUNS", str(PROJECT_DIR / "runs")),
+        lambda: os.environ.get("ALEXLAB_RUNS") or str(PROJECT_DIR / "runs"),
         "Folder of the records; the environment variable ALEXLAB_RUNS moves it.",
         identity=False,
     )
@@ -352,6 +352,8 @@ def shown(value: Any) -> str:
 def _check_value(name: str, value: Any, item: Any, metadata: Any) -> None:
     if isinstance(item, str) and item.lower() in ("none", "null", "~"):
         raise ConfigError(f"{name}={item}: the text '{item}' is not nothing; write {name}=null")
+    if isinstance(item, str) and not item.strip():
+        raise ConfigError(f"{name}=: must not be empty")
     if isinstance(item, float) and not math.isfinite(item):
         raise ConfigError(f"{name}={shown(value)}: must be finite")
     for wording, (bound, holds) in metadata["bounds"].items():
@@ -370,6 +372,16 @@ def _check_combinations(config: Config) -> None:
         raise ConfigError(f"data.crop_size={data.crop_size}: must be at most data.size={data.size}")
     if data.name is Dataset.shapes and data.num_classes > SHAPES_CLASSES:
         raise ConfigError(f"data.num_classes={data.num_classes}: data.name=shapes has {SHAPES_CLASSES} classes at most")
+    if data.name is Dataset.shapes and data.root is not None:
+        raise ConfigError(f"data.root={data.root}: data.name=shapes is drawn into data.cache; set data.root=null")
+    if data.train_images < data.num_classes:
+        raise ConfigError(
+            f"data.train_images={data.train_images}: must be at least data.num_classes={data.num_classes}"
+        )
+    steps = max(1, data.train_images // data.batch_size)
+    limit = config.trainer.limit_train_batches
+    if isinstance(limit, float) and int(limit * steps) == 0:
+        raise ConfigError(f"trainer.limit_train_batches={limit}: is less than one of the {steps} steps of an epoch")
     if model.lrn_size % 2 == 0:
         raise ConfigError(f"model.lrn_size={model.lrn_size}: must be odd, so that the window has a middle map")
     if model.lrn_k == 0 and model.lrn:

@@ -8,7 +8,7 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from alexlab.config import PROJECT_DIR
+from alexlab.config import CONF_DIR, PROJECT_DIR
 
 _PACKAGES = ("alexlab", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy", "pillow", "wandb")
 
@@ -21,7 +21,9 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: found for name in _PACKAGES if (found := _version(name))},
         "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "git_dirty": None
+        if (changed := _git("status", "--porcelain", "--untracked-files=no")) is None
+        else bool(changed),
         "machine": platform.machine(),
         "system": platform.system(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -38,6 +40,8 @@ def _version(name: str) -> str | None:
 
 
 def _git(*arguments: str) -> str | None:
+    if CONF_DIR.parent != PROJECT_DIR:
+        return None  # an installed package: the repository around it, if any, is another one
     try:
         done = subprocess.run(["git", *arguments], cwd=PROJECT_DIR, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from alexlab.config import Config, shown, walk
@@ -84,12 +85,11 @@ def _file_changes(path: Path, base: Config) -> dict[str, Any]:
     """What an ablation's file would change in `base`."""
     try:
         loaded = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, YAMLError):
-        return {}  # a file that nothing chose may be broken
-    named = flatten(loaded) if isinstance(loaded, dict) else {}
-    named.pop("defaults", None)
-    keys = result_keys(base)
-    same_kind = {
-        name: type(keys[name])(value) if keys.get(name) is not None else value for name, value in named.items()
-    }
-    return {name: _canonical(value) for name, value in same_kind.items() if keys.get(name) != _canonical(value)}
+        named = flatten(loaded) if isinstance(loaded, dict) else {}
+        named.pop("defaults", None)
+        keys = result_keys(base)
+        # YAML reads 0 as a whole number and 1e-2 as text, where the key is a number
+        typed = {name: float(value) if isinstance(keys.get(name), float) else value for name, value in named.items()}
+        return {name: _canonical(value) for name, value in typed.items() if keys.get(name) != _canonical(value)}
+    except (OSError, ValueError, TypeError, YAMLError, OmegaConfBaseException):
+        return {}  # a file that nothing chose may hold anything

@@ -23,6 +23,7 @@ from rich.console import Console
 from alexlab.compose import CONFIG_NAME, VERSION_BASE, Composer, Job, typed
 from alexlab.config import CONF_DIR, ConfigError
 from alexlab.runs.execute import execute
+from alexlab.runs.forecast import print_forecast
 from alexlab.runs.help import commented_yaml, print_help
 from alexlab.runs.identity import result_keys, spelled
 from alexlab.runs.plan import Plan, labels, make_plan
@@ -39,26 +40,32 @@ def main(argv: list[str] | None = None) -> int:
     parser = get_args_parser()
     parser.add_argument("--dry-run", action="store_true", help="Print the plan, and run nothing")
     args = parser.parse_intermixed_args(argv)  # flags may stand anywhere among the overrides
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     try:
-        _refuse_flags(args)
-        if args.help:
-            print_help(console, args.config_dir)
-            return 0
-        if args.cfg == "job" and args.package is None:
-            print(commented_yaml(Composer(args.config_dir).job(args.overrides).config), end="")
-            return 0
-        if args.cfg or args.info is not None or args.hydra_help or args.shell_completion:
-            _hydra_main(argv)
-            return 0
-        plan = make_plan(args.overrides, args.multirun, args.config_dir)
+        return _obey(args, argv, console)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a disk that is full, a folder that is gone
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _obey(args: argparse.Namespace, argv: list[str], console: Console) -> int:
+    _refuse_flags(args)
+    if args.help:
+        print_help(console, args.config_dir)
+        return 0
+    if args.cfg == "job" and args.package is None:
+        composer = Composer(args.config_dir)
+        jobs, _ = composer.expand(args.overrides, args.multirun)
+        print("---\n".join(commented_yaml(composer.job(job).config) for job in jobs), end="")
+        return 0
+    if args.cfg or args.info is not None or args.hydra_help or args.shell_completion:
+        return _hydra_main(argv)
+    plan = make_plan(args.overrides, args.multirun, args.config_dir)
     _announce(plan, console)
     if args.dry_run:
-        from alexlab.runs.forecast import print_forecast
-
         print_forecast(plan, console)
         return 0
     return _launch_and_report(plan, args, console)
@@ -120,11 +127,12 @@ def _launch(plan: Plan, args: argparse.Namespace, sweep_dir: Path, **told: str) 
     quoted = str(sweep_dir).replace("\\", "\\\\").replace("'", "\\'")
     flags = ["--multirun"] if plan.is_sweep else []
     if args.config_dir is not None:
-        flags += ["--config-dir", args.config_dir]
-    _hydra_main([*flags, *args.overrides, f"hydra.sweep.dir='{quoted}'"])
+        flags += ["--config-dir", str(Path(args.config_dir).expanduser().absolute())]
+    # Jobs stay in this folder, so that a relative path means in them what it means here.
+    _hydra_main([*flags, *args.overrides, f"hydra.sweep.dir='{quoted}'", "hydra.job.chdir=false"])
 
 
-def _hydra_main(argv: list[str]) -> None:
+def _hydra_main(argv: list[str]) -> int:
     before = sys.argv
     sys.argv = [before[0], *argv]
     try:
@@ -132,8 +140,10 @@ def _hydra_main(argv: list[str]) -> None:
     except SystemExit as stop:  # hydra.main exits where a launcher raised; the records tell what became of the runs
         if isinstance(stop.code, str):
             print(stop.code, file=sys.stderr)
+        return stop.code if isinstance(stop.code, int) else 1
     finally:
         sys.argv = before
+    return 0
 
 
 def _job(composed: DictConfig) -> None:
@@ -150,7 +160,11 @@ def _job(composed: DictConfig) -> None:
     keys = result_keys(job.config)
     what = spelled({name: keys[name] for name in plan["varying"]}) or named["ablation"]
     print(f"{title}: {what} seed={job.config.seed}", flush=True)
-    status = execute(job.config, named, title)
+    try:
+        status = execute(job.config, named, title)
+    except (OSError, ConfigError) as error:
+        print(f"{title}: {error}", flush=True)
+        return
     if status["state"] != DONE:
         print(f"{title}: {status['state']} ({status.get('failure')}): {status.get('message')}", flush=True)
     elif "passed" in plan:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from alexlab.architecture import layers
 from alexlab.compose import Composer, Job
-from alexlab.config import CONF_DIR, Config, ConfigError, flat
+from alexlab.config import CONF_DIR, Config, ConfigError
+from alexlab.data.prepare import store_path
 from alexlab.runs.identity import SEEDS, arm_id, arm_label, result_keys, run_id, spelled
 from alexlab.runs.record import Record
 
@@ -61,9 +62,8 @@ def make_plan(overrides: list[str], multirun: bool = False, config_dir: str | No
     jobs = [composer.job(job) for job in expanded]
     if len({job.config.trainer.fast_dev_run for job in jobs}) > 1:
         raise ConfigError("trainer.fast_dev_run: a sweep keeps its records or it does not; set one value for all")
-    for name in ("paths.runs", "data.cache"):
-        for folder in {flat(job.config)[name] for job in jobs}:
-            _check_folder(name, Path(folder))
+    if len({job.config.paths.runs for job in jobs}) > 1:
+        raise ConfigError("paths.runs: a sweep has one folder of records; set one value for all")
     varying = _varying([job.config for job in jobs])
     runs: dict[str, PlannedRun] = {}
     for job in jobs:
@@ -77,15 +77,25 @@ def make_plan(overrides: list[str], multirun: bool = False, config_dir: str | No
             names,
         )
         runs.setdefault(planned.run_id, planned)
-    return Plan(list(runs.values()), varying, len(jobs), is_sweep, jobs[0].choices)
+    plan = Plan(list(runs.values()), varying, len(jobs), is_sweep, jobs[0].choices)
+    for run in plan.runs:
+        if not run.record.is_done:
+            _check_folder("paths.runs", Path(run.config.paths.runs))
+            if not (store_path(run.config.data) / "manifest.json").is_file():
+                _check_folder("data.cache", Path(run.config.data.cache))
+    return plan
 
 
 def _check_folder(name: str, folder: Path) -> None:
     """Refuse a folder that cannot be made or written, before anything runs."""
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    if not there.is_dir():
-        raise ConfigError(f"{name}={folder}: {there} is a file; name a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
+    try:
+        there = next(place for place in (folder, *folder.parents) if place.exists())
+        if not there.is_dir():
+            raise ConfigError(f"{name}={folder}: {there} is a file; name a folder")
+        writable = os.access(there, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise ConfigError(f"{name}={folder}: {error.strerror}; name another folder") from error
+    if not writable:
         raise ConfigError(f"{name}={folder}: {there} cannot be written; name another folder")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from alexlab.data.prepare import fingerprint
 from alexlab.runs.plan import Plan, PlannedRun, map_sides
 from alexlab.runs.record import DONE, write_whole
 
@@ -78,9 +80,9 @@ def _runs_table(rows: list[Row], many_seeds: bool) -> Table:
     table.add_column("\nrun id", no_wrap=True)
     base = next((row for row in rows if row.done), None) if rows and rows[0].done else None
     for row in rows:
-        cells = ["\n".join(row.run.varied.split(" "))]
+        cells = [one_a_line(row.run.varied)]
         if many_seeds:
-            cells.append(str(row.run.config.seed))
+            cells.append(seeds_of(row.run))
         if row.done:
             test = row.result["test"]
             low, high = wilson(test["ten"]["top1_error"], test["images"])
@@ -99,9 +101,22 @@ def _runs_table(rows: list[Row], many_seeds: bool) -> Table:
     return table
 
 
+def one_a_line(varied: str) -> str:
+    """Changes such as `a=1 b=[c, d]`, each on a line of its own."""
+    return re.sub(r" (?=[a-z_.0-9]+=)", "\n", varied)
+
+
+def seeds_of(run: PlannedRun) -> str:
+    """The run's seed, and behind a stroke the data's where it is another."""
+    seed, data_seed = run.config.seed, run.config.data.seed
+    return str(seed) if seed == data_seed else f"{seed}/{data_seed}"
+
+
 def _against(row: Row, base: Row | None, many_seeds: bool) -> str:
     if base is None or many_seeds or row is base:
         return ""
+    if fingerprint(row.run.config.data) != fingerprint(base.run.config.data):
+        return "other data"
     difference, half = paired_difference(_wrong(row), _wrong(base))
     return f"{100 * difference:+.1f}±{100 * half:.1f}"
 
@@ -129,7 +144,7 @@ def _arms_table(rows: list[Row]) -> Table:
     for members in arms.values():
         done = [row for row in members if row.done]
         seeds = str(len(done)) if len(done) == len(members) else f"{len(done)} of {len(members)}"
-        cells = ["\n".join(members[0].run.varied.split(" ")), seeds]
+        cells = [one_a_line(members[0].run.varied), seeds]
         for kind in ("ten", "center"):
             for name in ("top1_error", "top5_error"):
                 cells.append(_spread([row.result["test"][kind][name] for row in done]))

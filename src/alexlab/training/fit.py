@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.loggers import Logger
@@ -21,7 +22,7 @@ from alexlab.progress import Progress
 from alexlab.training.bar import TrainingBar
 from alexlab.training.checkpoint import EpochRecord
 from alexlab.training.evaluate import VIEW_KINDS, Predictions, evaluate
-from alexlab.training.task import ClassificationTask
+from alexlab.training.task import ClassificationTask, Diverged
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,10 @@ def fit(config: Config, folder: Path | None, title: str, logger: Logger | None =
     if config.weights is not None:
         load_weights(task.network, config.weights)
     trainer = build_trainer(config, folder, title, logger)
+    if trainer.precision != config.trainer.precision:  # Lightning takes another one where a device lacks it
+        raise ConfigError(
+            f"trainer.precision={config.trainer.precision}: not on this device; it would be {trainer.precision}"
+        )
     started = time.monotonic()
     trainer.fit(task, datamodule=data)
     fitted = time.monotonic()
@@ -72,6 +77,8 @@ def fit(config: Config, folder: Path | None, title: str, logger: Logger | None =
     with Progress(f"{title} · evaluating", num_test + num_train, transient=True) as progress:
         test = evaluate(network, test_batches, data, device, advance=progress.advance)
         train = evaluate(network, train_batches, data, device, ("center",), progress.advance)["center"]
+    if not np.isfinite(train.log_probability).all():  # the last step, after which no loss is looked at
+        raise Diverged("the final weights give outputs that are no numbers")
     return Outcome(
         epochs=trainer.current_epoch,
         steps=trainer.global_step,
@@ -127,7 +134,9 @@ def network_state(path: str | Path) -> dict[str, torch.Tensor]:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ConfigError(f"weights={path}: is no checkpoint of plain tensors ({error})".split("\n")[0]) from error
-    state = content.get("state_dict", content)
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ConfigError(f"weights={path}: holds no state dict of tensors")
     prefix = "network."
     if any(name.startswith(prefix) for name in state):
         state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
