@@ -27,6 +27,13 @@ def _few_threads():
     torch.set_num_threads(1)  # two tests at a time
 
 
+@pytest.fixture(autouse=True)
+def _no_users_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """No test sees what a user has done, nor adds to it."""
+    monkeypatch.setenv("ALEXLAB_RUNS", str(tmp_path / "default_runs"))
+    monkeypatch.setenv("ALEXLAB_CACHE", str(tmp_path / "default_cache"))
+
+
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder that all tests share, so that its store is made once."""

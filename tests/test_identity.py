@@ -104,7 +104,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_runs(tmp_path: 
     (tmp_path / "file").touch()
     for name in ("paths.runs", "data.cache"):
         with pytest.raises(ConfigError, match=f"{name}=.*file/runs: .*file is a file; name a folder"):
-            make_plan([f"{name}={tmp_path / 'file' / 'runs'}"])
+            make_plan([f"paths.runs={tmp_path / 'new'}", f"{name}={tmp_path / 'file' / 'runs'}"])
     make_plan([f"paths.runs={tmp_path / 'new' / 'runs'}"])
     assert not (tmp_path / "new").exists()
 

@@ -13,7 +13,8 @@ from alexlab.config import CONF_DIR, PROJECT_DIR
 
 
 @pytest.mark.slow
-def test_the_wheel_works_away_from_the_checkout(tmp_path: Path):
+def test_the_wheel_works_away_from_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("ALEXLAB_RUNS")
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
     subprocess.run([*build, str(PROJECT_DIR)], check=True, capture_output=True)
     [wheel] = tmp_path.glob("*.whl")
