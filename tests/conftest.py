@@ -16,9 +16,15 @@ TINY = [
     "data.test_images=37",
     "data.batch_size=20",
     "model.width=0.0625",
-    "model.hidden=16",
+    "model.hidden=128",
     "trainer.max_epochs=2",
     "trainer.accelerator=cpu",
+]
+
+# The paper's scale: what the demo's recipe changes, put back.
+FULL = [
+    *("data.size=256", "data.map_size=55", "data.pixel_scale=1", "model.width=1", "model.hidden_width=1"),
+    *("model.lrn_scale=1", "model.dropout=0.5", "model.init=normal", "model.init_last_std=null", "model.init_bias=1"),
 ]
 
 

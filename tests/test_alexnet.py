@@ -11,11 +11,7 @@ from torch.nn import functional as F
 
 from alexlab.config import load
 from alexlab.models import Dropout, build_model
-
-FULL = [
-    *("data.size=256", "data.crop_size=224", "model.width=1", "model.hidden=4096", "model.init=normal"),
-    *("model.init_bias=1", "model.init_last_std=null", "model.lrn_alpha=1e-4", "model.dropout=0.5"),
-]
+from conftest import FULL
 
 
 def two_towers(state: dict[str, torch.Tensor], x: torch.Tensor, window: int, dropout: float) -> torch.Tensor:
@@ -91,7 +87,7 @@ def test_building_leaves_the_global_generator_alone():
 
 
 def test_he_deviation():
-    network = build_model(load(["model.hidden=2048"]))
+    network = build_model(load(["model.hidden=16384"]))
     weight = network.get_submodule("fc7").weight
     assert isinstance(weight, torch.Tensor)
     assert weight.std().item() == pytest.approx(math.sqrt(2 / 2048), rel=0.02)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from alexlab.architecture import layers
-from alexlab.config import ConfigError, ModelConfig, Padding, PoolConfig
+from alexlab.architecture import Layer, layers
+from alexlab.config import Config, ConfigError, DataConfig, ModelConfig, Padding, PoolConfig
 from alexlab.config import load as load_config
 
 
 def net(crop: int = 224, overlap: bool = True, **model):
-    return layers(ModelConfig(**model), PoolConfig(overlap), crop, 1000)
+    return layers(Config(data=DataConfig(crop_size=crop), model=ModelConfig(**model), pool=PoolConfig(overlap)))
+
+
+def pools(layer: Layer) -> list[str]:
+    return [step for step in layer.follows if step.startswith("pool")]
 
 
 HALF = {"kernels": [48, 128, 192, 192, 256], "groups": 1}
@@ -64,7 +68,7 @@ def test_figure_2s_map_sizes():
 def test_maps_keep_their_size_when_pooling_changes(crop, conv1, pooled, overlap):
     convs = [layer for layer in net(crop, overlap) if layer.is_conv]
     assert convs[0].side == conv1
-    assert tuple(layer.pooled_side for layer in convs if layer.pools) == pooled
+    assert tuple(layer.pooled_side for layer in convs if pools(layer)) == pooled
 
 
 @pytest.mark.parametrize(
@@ -77,7 +81,7 @@ def test_every_padding_gives_55(padding, crop):
 @pytest.mark.parametrize("removed", [["conv2"], ["conv5"], ["conv2", "conv5"], ["conv4", "conv5"]])
 def test_pooling_stays_where_its_convolution_goes(removed):
     kept = net(remove=removed)
-    assert [pool for layer in kept for pool in layer.pools] == ["pool1", "pool2", "pool5"]
+    assert [pool for layer in kept for pool in pools(layer)] == ["pool1", "pool2", "pool5"]
     assert next(layer for layer in kept if layer.name == "fc6").inputs % 36 == 0
 
 
@@ -88,7 +92,7 @@ def test_removed_cross_talk_passes_on():
 
 
 def test_least_size():
-    assert [layer.pooled_side for layer in net(63) if layer.pools] == [7, 3, 1]
+    assert [layer.pooled_side for layer in net(63) if pools(layer)] == [7, 3, 1]
     with pytest.raises(ConfigError, match=r"data.crop_size=62: .* pool5; the least size for this net is 63"):
         net(62)
     with pytest.raises(ConfigError, match=r"conv1; the least size"):
@@ -102,5 +106,5 @@ def test_kernels_must_divide_into_towers():
 
 def test_the_demo_keeps_its_maps_odd():
     config = load_config()
-    convs = [layer for layer in layers(config.model, config.pool, config.data.crop_size, 10) if layer.is_conv]
+    convs = [layer for layer in layers(config) if layer.is_conv]
     assert [layer.side for layer in convs] == [23, 11, 5, 5, 5]

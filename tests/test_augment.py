@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from alexlab.data.augment import colour_shifts, read_crops, training_input, view_input
+from alexlab.config import AugmentConfig
+from alexlab.data.augment import Normalisation, colour_shifts, read_crops, training_input, view_input
 from alexlab.data.order import Window, draw, training_windows, view_windows
 from alexlab.data.store import Store, principal_components
 
@@ -23,7 +24,7 @@ def test_colour_shift_of_half_dark_half_light_images():
     """Half the images at .25, half at .75: the first variance is .1875, a channel's deviation .0108, or 2.8 levels."""
     store = store_of(np.repeat([[63.75] * 3, [191.25] * 3], 50, axis=0))
     np.testing.assert_allclose(store.variances, [0.1875, 0, 0], atol=1e-12)
-    shifts = colour_shifts(np.random.default_rng(0).standard_normal((100_000, 3)), 0.1, store)
+    shifts = colour_shifts(np.random.default_rng(0).standard_normal((100_000, 3)), AugmentConfig(), store)
     np.testing.assert_allclose(shifts.std(0), 2.76, rtol=0.02)
 
 
@@ -49,7 +50,7 @@ def test_colour_shift_follows_the_formula():
         )
         for a in normals
     ]
-    np.testing.assert_allclose(colour_shifts(normals, 0.1, store_of(pixels)), expected, rtol=1e-9)
+    np.testing.assert_allclose(colour_shifts(normals, AugmentConfig(), store_of(pixels)), expected, rtol=1e-9)
 
 
 def test_training_input_follows_numpy():
@@ -60,7 +61,8 @@ def test_training_input_follows_numpy():
     windows = [Window(0, 0, False), Window(4, 2, True), Window(1, 4, False), Window(4, 4, True)]
     shifts = rng.normal(0, 3, (4, 3)).astype(np.float32)
     crops = read_crops(images, indices, windows, 16)
-    actual = training_input(crops, windows, torch.from_numpy(shifts), torch.from_numpy(mean), 0.5)
+    norm = Normalisation(torch.from_numpy(mean), 0.5, False)
+    actual = training_input(crops, windows, torch.from_numpy(shifts), 1.0, norm)
     assert actual.is_contiguous(memory_format=torch.channels_last)
     for i, (y, x, flip) in enumerate(windows):
         centred = images[indices[i]].astype(np.float64) - mean.astype(np.float64)
@@ -73,20 +75,21 @@ def test_training_input_follows_numpy():
 def test_mean_image_is_taken_from_each_pixel(crop):
     """All training images the same lopsided one: every crop, mirrored or not, and every view is 0."""
     image = np.add.outer(np.arange(256), np.linspace(0, 90, 256))[..., None].astype(np.uint8).repeat(3, 2)
-    images, mean = image[None].repeat(8, 0), torch.from_numpy(image.astype(np.float32))
-    windows = training_windows(draw(0, 0, 0, 8), 256, crop, crop=True, flip=True)
+    images = image[None].repeat(8, 0)
+    norm = Normalisation(torch.from_numpy(image.astype(np.float32)), 1.0, False)
+    windows = training_windows(draw(0, 0, 0, 8), 256, crop, AugmentConfig())
     assert {w.flip for w in windows} == {False, True}
     crops = read_crops(images, np.arange(8), windows, crop)
-    assert training_input(crops, windows, torch.zeros(8, 3), mean, 1.0).abs().max() == 0
+    assert training_input(crops, windows, torch.zeros(8, 3), 1.0, norm).abs().max() == 0
     for window in view_windows("ten", 256, crop):
-        assert view_input(torch.from_numpy(images), window, crop, mean, 1.0).abs().max() == 0
+        assert view_input(torch.from_numpy(images), window, crop, norm).abs().max() == 0
 
 
 def test_a_training_crop_at_a_views_window_is_the_view():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (1, 110, 110, 3), dtype=np.uint8)
-    mean = torch.from_numpy(rng.uniform(0, 255, (110, 110, 3)).astype(np.float32))
+    norm = Normalisation(torch.from_numpy(rng.uniform(0, 255, (110, 110, 3)).astype(np.float32)), 1 / 60, False)
     for window in view_windows("ten", 110, 96):
         crops = read_crops(images, np.zeros(1, int), [window], 96)
-        trained = training_input(crops, [window], torch.zeros(1, 3), mean, 1 / 60)
-        torch.testing.assert_close(trained, view_input(torch.from_numpy(images), window, 96, mean, 1 / 60))
+        trained = training_input(crops, [window], torch.zeros(1, 3), 1.0, norm)
+        torch.testing.assert_close(trained, view_input(torch.from_numpy(images), window, 96, norm))

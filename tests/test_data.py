@@ -198,7 +198,7 @@ class TestDataModule:
     def test_an_epoch_is_every_image_once(self, tiny_config: Config):
         store = prepare(tiny_config.data)
         split = store.split("train")
-        batches = TrainingBatches(split, store, tiny_config.data, tiny_config.augment)
+        batches = TrainingBatches(split, store, tiny_config)
         labels = torch.cat([batches[0, step].labels for step in range(batches.num_steps)])
         assert sorted(labels.tolist()) == sorted(split.labels.tolist())
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from alexlab.config import load
 from alexlab.data.datamodule import WholeImages
-from alexlab.training.evaluate import VIEW_KINDS, evaluate
+from alexlab.training.evaluate import VIEW_KINDS, Member, evaluate
 from alexlab.training.task import accuracies
 
 
@@ -44,7 +44,7 @@ def batches(labels: list[int], size: int) -> list[WholeImages]:
 def test_a_short_last_batch_weighs_by_its_images(size):
     """Always class 0; eight images of class 0 and two of class 1: 0.8 right, for any batch size."""
     labels = [0] * 8 + [1] * 2
-    found = evaluate(Constant([1.0, 0.0, 0.0]), batches(labels, size), TaggedViews(10), torch.device("cpu"))  # pyright: ignore
+    found = evaluate([Member(Constant([1.0, 0.0, 0.0]), batches(labels, size), TaggedViews(10))], torch.device("cpu"))  # pyright: ignore
     for kind in VIEW_KINDS:
         assert found[kind].errors()["top1_error"] == pytest.approx(0.2)
         assert found[kind].labels.tolist() == labels
@@ -66,7 +66,7 @@ def test_top5_with_few_classes(classes):
     metrics.update(logits, labels)
     assert metrics.compute()["top5"].item() == pytest.approx(min(5, classes) / classes)
     network = Constant(logits[0].tolist())
-    found = evaluate(network, batches(labels.tolist(), 2), TaggedViews(1), torch.device("cpu"))  # pyright: ignore
+    found = evaluate([Member(network, batches(labels.tolist(), 2), TaggedViews(1))], torch.device("cpu"))  # pyright: ignore
     assert found["center"].errors()["top5_error"] == pytest.approx(1 - min(5, classes) / classes)
     assert found["center"].top5.shape == (classes, min(5, classes))
 
@@ -79,7 +79,7 @@ def test_ten_views_average_probabilities():
             first = torch.tensor([8.0, 0, 0])
             return torch.stack([first if view == 0 else torch.tensor([0, 0.5, 0]) for view in x[:, 0]])
 
-    found = evaluate(ByView(), batches([1], 1), TaggedViews(10), torch.device("cpu"))  # pyright: ignore
+    found = evaluate([Member(ByView(), batches([1], 1), TaggedViews(10))], torch.device("cpu"))  # pyright: ignore
     assert len(found["ten"].labels) == 1
     assert found["ten"].top5[0].tolist() == [1, 0, 2]
     assert np.exp(found["ten"].log_probability[0]) == pytest.approx(0.407, abs=1e-3)
@@ -87,13 +87,13 @@ def test_ten_views_average_probabilities():
 
 
 def test_a_probability_of_zero_keeps_a_finite_logarithm():
-    found = evaluate(Constant([500.0, 0.0]), batches([1], 1), TaggedViews(1), torch.device("cpu"))  # pyright: ignore
+    found = evaluate([Member(Constant([500.0, 0.0]), batches([1], 1), TaggedViews(1))], torch.device("cpu"))  # pyright: ignore
     assert np.isfinite(found["center"].log_probability).all()
 
 
 def test_evaluation_leaves_the_mode_as_it_was():
     network = nn.Sequential(nn.Flatten(), nn.Linear(1, 3)).train()
-    evaluate(network, batches([0], 1), TaggedViews(1), torch.device("cpu"))  # pyright: ignore
+    evaluate([Member(network, batches([0], 1), TaggedViews(1))], torch.device("cpu"))  # pyright: ignore
     assert network.training
 
 

@@ -17,7 +17,7 @@ GOLDEN = {1: [2.660079, 2.301071, 2.324824, 2.320588, 2.303210, 2.322512, 2.3105
 
 def test_losses(tiny: list[str], tmp_path: Path):
     fit(
-        load([*tiny, "model.width=0.125", "model.hidden=64", "model.init_last_std=0.5", "trainer.max_epochs=4"]),
+        load([*tiny, "model.width=0.125", "model.hidden=512", "model.init_last_std=0.5", "trainer.max_epochs=4"]),
         tmp_path,
         "run",
     )

@@ -333,7 +333,7 @@ def test_help_and_cfg(tmp_path: Path):
     shown = run("--cfg", "job", "model.lrn=false", cwd=tmp_path)
     assert shown.returncode == 0
     assert yaml.safe_load(shown.stdout)["model"]["lrn"] is False
-    assert "# Local response normalisation after conv1 and conv2 (3.3)." in shown.stdout
+    assert "# Local response normalisation after the layers of model.lrn_after (3.3)." in shown.stdout
     assert run("--cfg", "hydra", cwd=tmp_path).returncode == 0
     assert list(tmp_path.iterdir()) == []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from alexlab.config import AugmentConfig
 from alexlab.data.order import Draws, Window, draw, image_order, training_windows, view_windows
 
 
@@ -27,15 +28,15 @@ def test_training_windows_are_the_papers_2048():
     """Random 224 x 224 patches of 256 x 256 and their reflections: "a factor of 2048" (4.1)."""
     seen = set()
     for step in range(200):
-        seen.update(training_windows(draw(0, 0, step, 256), 256, 224, crop=True, flip=True))
+        seen.update(training_windows(draw(0, 0, step, 256), 256, 224, AugmentConfig()))
     assert seen == {Window(y, x, flip) for y in range(32) for x in range(32) for flip in (False, True)}
 
 
 def test_switches_change_nothing_else():
     draws = draw(0, 0, 0, 100)
-    both = training_windows(draws, 110, 96, crop=True, flip=True)
-    no_flip = training_windows(draws, 110, 96, crop=True, flip=False)
-    no_crop = training_windows(draws, 110, 96, crop=False, flip=True)
+    both = training_windows(draws, 110, 96, AugmentConfig())
+    no_flip = training_windows(draws, 110, 96, AugmentConfig(flip=False))
+    no_crop = training_windows(draws, 110, 96, AugmentConfig(crop=False))
     assert [(w.y, w.x) for w in both] == [(w.y, w.x) for w in no_flip]
     assert [w.flip for w in both] == [w.flip for w in no_crop]
     assert {w.flip for w in no_flip} == {False}
@@ -44,7 +45,7 @@ def test_switches_change_nothing_else():
 
 def test_a_crop_as_large_as_the_image():
     ones = Draws(np.full((4, 2), 0.999999), np.zeros(4), np.zeros((4, 3)))
-    assert {(w.y, w.x) for w in training_windows(ones, 96, 96, crop=True, flip=True)} == {(0, 0)}
+    assert {(w.y, w.x) for w in training_windows(ones, 96, 96, AugmentConfig())} == {(0, 0)}
 
 
 def test_ten_views():

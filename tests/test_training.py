@@ -126,7 +126,7 @@ def test_twenty_images_can_be_learnt_by_heart(cache: Path):
             f"data.cache={cache}",
             *("data.train_images=20", "data.val_images=20", "data.test_images=20", "data.batch_size=20"),
             *("model.dropout=0", "augment.crop=false", "augment.flip=false", "augment.pca=false"),
-            *("trainer.max_epochs=150", "optim.schedule=constant", "model.width=0.125", "model.hidden=64"),
+            *("trainer.max_epochs=150", "optim.schedule=constant", "model.width=0.125", "model.hidden=512"),
             "trainer.limit_val_batches=0",
         ]
     )
@@ -164,9 +164,9 @@ def test_best_weights_can_be_evaluated(tiny: list[str], tmp_path: Path):
     network.load_state_dict(network_state(tmp_path / "checkpoints" / "best.ckpt"))
     data = build_datamodule(config)
     data.setup()
-    from alexlab.training.evaluate import evaluate
+    from alexlab.training.evaluate import Member, evaluate
 
-    expected = evaluate(network, data.test_dataloader(), data, torch.device("cpu"))
+    expected = evaluate([Member(network, data.test_dataloader(), data)], torch.device("cpu"))
     assert (outcome.test["ten"].log_probability == expected["ten"].log_probability).all()
 
 
@@ -191,7 +191,7 @@ class TestWeights:
         _, folder, _ = trained
         path = folder / "checkpoints" / "last.ckpt"
         with pytest.raises(ConfigError, match=r"fc6.weight is \(16, 64\), this network's is \(32, 64\)"):
-            load_weights(build_model(load([*tiny, "model.hidden=32"])), str(path))
+            load_weights(build_model(load([*tiny, "model.hidden=256"])), str(path))
         (tmp_path / "no.ckpt").write_text("nothing")
         with pytest.raises(ConfigError, match="is no checkpoint of plain tensors"):
             load_weights(build_model(load(tiny)), str(tmp_path / "no.ckpt"))

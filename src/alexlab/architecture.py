@@ -1,7 +1,7 @@
 """The network as a list of layers with their sizes: plain arithmetic, no tensors.
 
-`layers(...)` resolves towers, removed layers and map sizes once; the model is built from the list, and a configuration
-is checked by making it.
+`layers(config)` resolves towers, removed layers and map sizes once; the model is built from the list, and a
+configuration is checked by making it.
 """
 
 from __future__ import annotations
@@ -9,13 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import count
 
-from alexlab.config import CONV_LAYERS, HIDDEN_LAYERS, ConfigError, ModelConfig, Padding, PoolConfig, shown
+from alexlab.config import CONV1_PADDING, CONV_LAYERS, HIDDEN_LAYERS, ORDER, BatchNorm, Config, ConfigError, shown
 
-# name: kernel, stride, zeros on each side (3.5; those of conv2-5 follow from the map sizes in figure 2)
-_CONV = {"conv1": (11, 4, 2), "conv2": (5, 1, 2), "conv3": (3, 1, 1), "conv4": (3, 1, 1), "conv5": (3, 1, 1)}
-_LRN_AFTER = ("conv1", "conv2")
-_POOL_AFTER = ("conv1", "conv2", "conv5")
-_BIAS_ONE = ("conv2", "conv4", "conv5", "fc6", "fc7")
 POOL_STRIDE = 2
 
 
@@ -28,77 +23,79 @@ class Layer:
     outputs: int  # kernels or units
     kernel: int = 1
     stride: int = 1
-    padding: tuple[int, int, int, int] = (0, 0, 0, 0)  # left, right, top, bottom
+    padding: tuple[int, int] = (0, 0)  # zeros before and after, in each direction
     groups: int = 1
+    shared: bool = True  # the same weights at each place
     side: int = 1  # of the layer's own output
-    activation: bool = True
-    lrn: bool = False
-    dropout: bool = False
-    bias_one: bool = False
-    pools: tuple[str, ...] = ()  # pooling layers that follow, by name
-    pooled_side: int = 1  # after them
+    pooled_side: int = 1  # after the pooling that follows
+    follows: tuple[str, ...] = ()  # what comes behind it, in order: activation, lrn, pool1, dropout, ...
 
     @property
     def is_conv(self) -> bool:
         return self.name.startswith("conv")
 
     @property
+    def fan_in(self) -> int:
+        return self.inputs // self.groups * self.kernel**2
+
+    @property
     def parameters(self) -> int:
-        return self.outputs * (self.inputs // self.groups * self.kernel**2 + 1)
+        """Weights and biases; what batch normalisation or PReLU add is not counted."""
+        return (1 if self.shared else self.side**2) * self.outputs * (self.fan_in + 1)
 
     @property
     def multiply_adds(self) -> int:
-        return self.side**2 * self.outputs * (self.inputs // self.groups) * self.kernel**2
+        """For one image, forward."""
+        return self.side**2 * self.outputs * self.fan_in
 
 
 class _Vanished(Exception):
     """A map has no pixel left at the layer named."""
 
 
-def layers(model: ModelConfig, pool: PoolConfig, crop_size: int, num_classes: int) -> list[Layer]:
+def layers(config: Config) -> list[Layer]:
     """The layers kept, in order (3.5, figure 2).
 
-    A removed convolution takes its nonlinearity and its normalisation with it; its pooling stays, so that later maps
-    keep their sizes, and its cross-talk passes to the next convolution kept.
+    A removed convolution takes what belongs to it along; its pooling stays, so that later maps keep their sizes, and
+    its cross-talk passes to the next convolution kept.
 
     Raises:
         ConfigError: where kernels do not divide into towers, or a map would vanish.
     """
+    crop_size = config.data.crop_size
+    assert crop_size is not None
     try:
-        return _layers(model, pool, crop_size, num_classes)
+        return _layers(config, crop_size)
     except _Vanished as place:
-        least = next(size for size in count(crop_size + 1) if _fits(model, pool, size, num_classes))
+        least = next(size for size in count(crop_size + 1) if _fits(config, size))
         raise ConfigError(
             f"data.crop_size={crop_size}: nothing is left of the map at {place}; the least size for this net is {least}"
         ) from None
 
 
-def _fits(model: ModelConfig, pool: PoolConfig, crop_size: int, num_classes: int) -> bool:
+def _fits(config: Config, crop_size: int) -> bool:
     try:
-        _layers(model, pool, crop_size, num_classes)
+        _layers(config, crop_size)
     except _Vanished:
         return False
     return True
 
 
-def _layers(model: ModelConfig, pool: PoolConfig, crop_size: int, num_classes: int) -> list[Layer]:
-    window = pool_window(pool)
+def _layers(config: Config, crop_size: int) -> list[Layer]:
+    model = config.model
     convs: list[Layer] = []
     inputs, side, sees_all = 3, crop_size, True  # conv1 sees the whole image
-    for name, kernels in zip(CONV_LAYERS, model.kernels, strict=True):
+    for index, kernels in enumerate(model.kernels):
+        name = CONV_LAYERS[index]
         sees_all = sees_all or name in model.cross_talk
-        pools = (f"pool{name[-1]}",) if name in _POOL_AFTER else ()
+        pool = f"pool{name[-1]}" if name in config.pool.after else None
         if name in model.remove:
-            if pools:
-                side = _pooled(side, window, pools[0])
-                convs[-1] = replace(convs[-1], pools=(*convs[-1].pools, *pools), pooled_side=side)
+            if pool:
+                side = _pooled(config, side, pool)
+                convs[-1] = replace(convs[-1], follows=(*convs[-1].follows, pool), pooled_side=side)
             continue
-        kernel, stride, zeros = _CONV[name]
-        padding = (zeros, zeros, zeros, zeros)
-        if name == "conv1":
-            padding = {Padding.both: (2, 2, 2, 2), Padding.end: (0, 3, 0, 3), Padding.none: (0, 0, 0, 0)}[
-                model.conv1_padding
-            ]
+        zeros = model.paddings[index - 1]
+        padding = CONV1_PADDING[model.conv1_padding.name] if index == 0 else (zeros, zeros)
         outputs = max(1, round(kernels * model.width))
         groups = 1 if sees_all else model.groups
         for what, number in (("kernels", outputs), ("input maps", inputs)):
@@ -107,11 +104,14 @@ def _layers(model: ModelConfig, pool: PoolConfig, crop_size: int, num_classes: i
                     f"model.groups={model.groups}: {name}'s {number} {what} do not divide into {model.groups} towers; "
                     f"change model.width={model.width:g} or model.kernels={shown(model.kernels)}"
                 )
-        padded = side + padding[0] + padding[1]
+        if name in model.unshared and groups > 1:
+            raise ConfigError(f"model.unshared={shown(model.unshared)}: {name} must see all towers; set model.groups=1")
+        kernel, stride = model.kernel_sizes[index], model.conv1_stride if index == 0 else 1
+        padded = side + sum(padding)
         if padded < kernel:
             raise _Vanished(name)
         side = (padded - kernel) // stride + 1
-        pooled = _pooled(side, window, pools[0]) if pools else side
+        pooled = _pooled(config, side, pool) if pool else side
         convs.append(
             Layer(
                 name,
@@ -121,29 +121,51 @@ def _layers(model: ModelConfig, pool: PoolConfig, crop_size: int, num_classes: i
                 stride,
                 padding,
                 groups,
+                name not in model.unshared,
                 side,
-                lrn=model.lrn and name in _LRN_AFTER,
-                bias_one=name in _BIAS_ONE,
-                pools=pools,
-                pooled_side=pooled,
+                pooled,
+                _follows(config, name, pool),
             )
         )
         inputs, side, sees_all = outputs, pooled, False
     units = inputs * side**2
     hidden: list[Layer] = []
-    for name in HIDDEN_LAYERS:
+    width = max(1, round(model.hidden * model.hidden_width))
+    for name in HIDDEN_LAYERS[: model.hidden_layers]:
         if name not in model.remove:
-            hidden.append(Layer(name, units, model.hidden, dropout=model.dropout > 0, bias_one=True))
-            units = model.hidden
-    return [*convs, *hidden, Layer("fc8", units, num_classes, activation=False)]
+            hidden.append(Layer(name, units, width, follows=_follows(config, name, None)))
+            units = width
+    last = ("activation",) if model.last_activation else ()
+    return [*convs, *hidden, Layer("fc8", units, config.data.num_classes, follows=last)]
 
 
-def pool_window(pool: PoolConfig) -> int:
+def _follows(config: Config, name: str, pool: str | None) -> tuple[str, ...]:
+    """What comes behind a layer, in order."""
+    model = config.model
+    steps: list[str] = []
+    for step in {"conv1": model.conv1_order, "conv2": model.conv2_order}.get(name, ORDER):
+        if step == "activation":
+            before = ["batch_norm"] if model.batch_norm is BatchNorm.before else []
+            after = ["batch_norm"] if model.batch_norm is BatchNorm.after else []
+            steps += [*before, "activation", *after]
+        elif step == "lrn":
+            steps += ["lrn"] if model.lrn and name in model.lrn_after else []
+            steps += ["same_map_norm"] if model.same_map_norm and name == "conv2" else []
+        elif pool:
+            steps.append(pool)
+    if model.dropout > 0 and name in model.dropout_after:
+        steps.append("dropout")
+    return tuple(steps)
+
+
+def pool_window(config: Config) -> int:
     """z of section 3.4; the stride s is 2 in either case."""
-    return 3 if pool.overlap else 2
+    return 3 if config.pool.overlap else 2
 
 
-def _pooled(side: int, window: int, name: str) -> int:
+def _pooled(config: Config, side: int, name: str) -> int:
+    window = pool_window(config)
     if side < window:
         raise _Vanished(name)
-    return (side - window) // POOL_STRIDE + 1
+    steps = -(-(side - window) // POOL_STRIDE) if config.pool.ceil else (side - window) // POOL_STRIDE
+    return steps + 1

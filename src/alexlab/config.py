@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -43,12 +43,14 @@ def key(
     at_most: float | None = None,
     below: float | None = None,
     choices: tuple[str, ...] = (),
+    by_layer: Callable[[str], Any] | None = None,
 ) -> Any:
     """Declare a key.
 
     `identity=False`: the key cannot change a run's result, so it is no part of the run id. `unordered`: the order of
     the list's items means nothing. The bounds hold for a number, or for each number of a list; `choices` likewise for
-    text.
+    text. `by_layer`: the items are texts such as conv3=0.03, whose right side this converts; bounds and choices hold
+    for what it gives.
     """
     metadata = {
         "meaning": meaning,
@@ -61,6 +63,7 @@ def key(
             "below": (below, lambda value, bound: value < bound),
         },
         "choices": choices,
+        "by_layer": by_layer,
     }
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -72,12 +75,27 @@ def key(
 class Activation(Enum):
     relu = "relu"
     tanh = "tanh"
+    sigmoid = "sigmoid"
+    elu = "elu"
+    prelu = "prelu"
 
 
 class Padding(Enum):
     both = "both"
     end = "end"
     none = "none"
+
+
+class BatchNorm(Enum):
+    none = "none"
+    before = "before"
+    after = "after"
+
+
+class PoolKind(Enum):
+    max = "max"
+    average = "average"
+    max_average = "max_average"
 
 
 class DropoutScaling(Enum):
@@ -88,11 +106,13 @@ class DropoutScaling(Enum):
 class Init(Enum):
     normal = "normal"
     he = "he"
+    torch = "torch"
 
 
 class Schedule(Enum):
     plateau = "plateau"
     fixed = "fixed"
+    linear = "linear"
     constant = "constant"
 
 
@@ -101,8 +121,30 @@ class Checkpoint(Enum):
     best = "best"
 
 
+class Average(Enum):
+    softmax = "softmax"
+    logits = "logits"
+
+
 class Dataset(Enum):
     shapes = "shapes"
+
+
+class Resize(Enum):
+    crop = "crop"
+    stretch = "stretch"
+
+
+class Mean(Enum):
+    image = "image"
+    center = "center"
+    channel = "channel"
+    torchvision = "torchvision"
+
+
+class PcaUnit(Enum):
+    variance = "variance"
+    deviation = "deviation"
 
 
 class Logger(Enum):
@@ -116,17 +158,34 @@ class Accelerator(Enum):
     gpu = "gpu"
 
 
-CONV_LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")
+CONV_LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "conv6")  # as many of them as model.kernels has numbers
 HIDDEN_LAYERS = ("fc6", "fc7")
+ORDER = ("activation", "lrn", "pool")
+CONV1_PADDING = {"both": (2, 2), "end": (0, 3), "none": (0, 0)}  # zeros before and after, in each direction
 SHAPES_CLASSES = 10  # what `alexlab.data.shapes` can draw
 REMOVABLE_LAYERS = CONV_LAYERS[1:] + HIDDEN_LAYERS
 
 
 @dataclass
 class ModelConfig:
-    kernels: list[int] = key([96, 256, 384, 384, 256], "Kernels of conv1 to conv5 (3.5).", at_least=1)
+    kernels: list[int] = key(
+        [96, 256, 384, 384, 256], "Kernels of conv1, conv2, ...: two to six convolutions (3.5).", at_least=1
+    )
+    kernel_sizes: list[int] = key([11, 5, 3, 3, 3], "Side of the kernels of each convolution (3.5).", at_least=1)
+    conv1_stride: int = key(4, "Stride of conv1; the other convolutions have 1 (3.5).", at_least=1)
+    conv1_padding: Padding = key(
+        Padding.both, "Zeros around the image: both = 2 on every side, end = 3 at bottom and right, none (3.5)."
+    )
+    paddings: list[int] = key(
+        [2, 1, 1, 1], "Zeros on each side of the input of conv2, conv3, ...: unsaid, from figure 2 (3.5).", at_least=0
+    )
+    unshared: list[str] = key(
+        [], "Convolutions whose weights differ from place to place.", unordered=True, choices=CONV_LAYERS
+    )
     width: float = key(1.0, "Multiplies the number of kernels of every convolution.", above=0)
     hidden: int = key(4096, "Units of each hidden fully connected layer, fc6 and fc7 (3.5).", at_least=1)
+    hidden_layers: int = key(2, "Hidden fully connected layers, from fc6 on (3.5).", at_least=0, at_most=2)
+    hidden_width: float = key(1.0, "Multiplies model.hidden.", above=0)
     groups: int = key(2, "Towers: kernels see only the maps of their own tower (3.2, 3.5).", at_least=1)
     cross_talk: list[str] = key(
         ["conv3"],
@@ -134,20 +193,49 @@ class ModelConfig:
         unordered=True,
         choices=CONV_LAYERS[1:],
     )
-    conv1_padding: Padding = key(
-        Padding.both, "Zeros around the image: both = 2 on every side, end = 3 at bottom and right, none."
-    )
     activation: Activation = key(Activation.relu, "Nonlinearity after every layer but the last (3.1).")
-    lrn: bool = key(True, "Local response normalisation after conv1 and conv2 (3.3).")
+    last_activation: bool = key(
+        False, "Nonlinearity after the last layer too: the text's words, taken literally, say so (3.5)."
+    )
+    conv1_order: list[str] = key(
+        list(ORDER), "What follows conv1, in order: activation, lrn, pool (3.3, 3.4, 3.5).", choices=ORDER
+    )
+    conv2_order: list[str] = key(
+        list(ORDER), "What follows conv2, in order: activation, lrn, pool (3.3, 3.4, 3.5).", choices=ORDER
+    )
+    lrn: bool = key(True, "Local response normalisation after the layers of model.lrn_after (3.3).")
+    lrn_after: list[str] = key(
+        ["conv1", "conv2"], "Layers that LRN follows (3.5).", unordered=True, choices=("conv1", "conv2")
+    )
     lrn_size: int = key(5, "n: how many adjacent maps LRN sums over, an odd number (3.3).", at_least=1)
     lrn_k: float = key(2.0, "k of LRN (3.3).", at_least=0)
-    lrn_alpha: float = key(1e-4, "alpha of LRN by the paper's formula: on the sum, not the mean (3.3).", at_least=0)
+    lrn_alpha: float = key(
+        1e-4,
+        "alpha of LRN by the paper's formula: on the sum, not the mean; 0 = just the scale k^-beta (3.3).",
+        at_least=0,
+    )
     lrn_beta: float = key(0.75, "beta of LRN (3.3).", at_least=0)
+    lrn_per_tower: bool = key(False, "true = LRN's window ends at its tower's last map (3.3: all maps of the layer).")
+    lrn_scale: float = key(
+        1.0, "Multiplies activities inside LRN's sum: 1 / data.pixel_scale keeps what alpha means.", above=0
+    )
+    same_map_norm: bool = key(
+        False, "After conv2's LRN, divide by (1 + 4e-5 * sum of squares of 5 x 5 places of the same map)^.75."
+    )
+    batch_norm: BatchNorm = key(
+        BatchNorm.none, "Batch normalisation before or after the nonlinearity of every layer but the last."
+    )
     dropout: float = key(
         0.5,
-        "Chance that a hidden unit of fc6 or fc7 is dropped in training; 0 = no dropout (4.2).",
+        "Chance that a unit of model.dropout_after is dropped in training; 0 = no dropout (4.2).",
         at_least=0,
         below=1,
+    )
+    dropout_after: list[str] = key(
+        ["fc6", "fc7"],
+        "Layers whose outputs, once pooled, see dropout (4.2).",
+        unordered=True,
+        choices=(*CONV_LAYERS, *HIDDEN_LAYERS),
     )
     dropout_scaling: DropoutScaling = key(
         DropoutScaling.test,
@@ -156,17 +244,40 @@ class ModelConfig:
     remove: list[str] = key(
         [], "Layers to leave out; what follows is rewired (1, 7).", unordered=True, choices=REMOVABLE_LAYERS
     )
-    init: Init = key(Init.normal, "Weights at the start: normal = one deviation for all (5), he = sqrt(2 / fan in).")
+    init: Init = key(
+        Init.normal,
+        "Weights at the start: normal = by model.init_std (5), he = sqrt(2 / fan in), torch = PyTorch's default.",
+    )
     init_std: float = key(0.01, "Standard deviation of the weights where init=normal (5).", above=0)
+    init_stds: list[str] = key(
+        [], "Likewise for single layers, as in [conv3=0.03]; the others have init_std.", above=0, by_layer=float
+    )
     init_last_std: Union[float, None] = key(
         None, "Standard deviation of the last layer's weights; null = as the other layers.", above=0
     )
-    init_bias: float = key(1.0, "Biases of conv2, conv4, conv5, fc6 and fc7 at the start; the others are 0 (5).")
+    init_bias: float = key(1.0, "Biases of model.init_bias_layers at the start; the others are 0 (5).")
+    init_bias_layers: list[str] = key(
+        ["conv2", "conv4", "conv5", "fc6", "fc7"],
+        "Layers whose biases start at model.init_bias (5).",
+        unordered=True,
+        choices=(*CONV_LAYERS, *HIDDEN_LAYERS),
+    )
 
 
 @dataclass
 class PoolConfig:
     overlap: bool = key(True, "true = windows of 3 at a stride of 2, false = windows of 2 at a stride of 2 (3.4).")
+    after: list[str] = key(
+        ["conv1", "conv2", "conv5"], "Layers that pooling follows (3.5).", unordered=True, choices=CONV_LAYERS
+    )
+    kind: PoolKind = key(PoolKind.max, "What a window gives: max, average, or the sum of both (3.5).")
+    kinds: list[str] = key(
+        [],
+        "Likewise after single layers, as in [conv1=max]; the others have pool.kind.",
+        choices=tuple(kind.name for kind in PoolKind),
+        by_layer=str,
+    )
+    ceil: bool = key(False, "true = a last window may stand over the map's edge.")
 
 
 @dataclass
@@ -187,8 +298,21 @@ class DataConfig:
     val_images: int = key(50000, "Images in the validation split.", at_least=1)
     test_images: int = key(50000, "Images in the test split.", at_least=1)
     files_seed: int = key(0, "Seed that the embedded data set is drawn from.", at_least=0)
-    size: int = key(256, "Side of the stored image: shorter side resized, centre cut out (2).", at_least=1)
-    crop_size: int = key(224, "Side of the crop that the net sees (3.5, 4.1).", at_least=1)
+    size: int = key(256, "Side of the stored image (2).", at_least=1)
+    resize: Resize = key(
+        Resize.crop, "crop = shorter side resized, centre cut out (2); stretch = both sides resized, shape lost."
+    )
+    map_size: int = key(
+        55, "Side of conv1's map, from which data.crop_size follows: 55 is a crop of 224 (3.5).", at_least=1
+    )
+    crop_size: Union[int, None] = key(
+        None, "Side of the crop that the net sees; null = by data.map_size (3.5, 4.1).", at_least=1
+    )
+    mean: Mean = key(
+        Mean.image,
+        "Taken from each pixel: image = the mean image there (2), center = its centre from every crop, channel = the "
+        "colour's mean, torchvision = what its published weights want.",
+    )
     pixel_scale: float = key(1.0, "Multiplies pixels (0-255, less the mean) on their way in; the paper has 1.", above=0)
     batch_size: int = key(128, "Images a step, over all devices (5).", at_least=1)
     eval_batch_size: int = key(128, "Images a step in evaluation.", identity=False, at_least=1)
@@ -202,6 +326,16 @@ class AugmentConfig:
     flip: bool = key(True, "Mirror half of the training images (4.1).")
     pca: bool = key(True, "Shift colours along the principal components of the training pixels (4.1).")
     pca_std: float = key(0.1, "Standard deviation of the random factor of each component (4.1).", at_least=0)
+    pca_unit: PcaUnit = key(
+        PcaUnit.variance,
+        "What the factor multiplies: variance = the eigenvalue, of pixels from 0 to 1 (4.1), deviation = its root.",
+    )
+    pca_divisor: float = key(1.0, "Divides a colour-shifted training input.", above=0)
+    pca_until: float = key(1.0, "Fraction of the run after which colours are shifted no more.", at_least=0, at_most=1)
+    inclusive_offsets: bool = key(
+        False, "Crop offsets 0 to size - crop (33 x 33 x 2 crops of the paper's) instead of one fewer (2048: 4.1)."
+    )
+    shared_by: int = key(1, "Images in a row that share one draw of crop and mirroring.", at_least=1)
 
 
 @dataclass
@@ -209,15 +343,27 @@ class OptimConfig:
     lr: float = key(0.01, "Learning rate at the start (5).", above=0)
     momentum: float = key(0.9, "Momentum (5).", at_least=0, below=1)
     weight_decay: float = key(5e-4, "Weight decay, inside the velocity: - weight_decay * lr * w (5).", at_least=0)
+    weight_decays: list[str] = key(
+        [], "Likewise for single layers, as in [fc8=0.01]; the others have weight_decay.", at_least=0, by_layer=float
+    )
+    decay_biases: bool = key(True, "Weight decay on biases too (5).")
+    bias_lr_factor: float = key(1.0, "Multiplies the learning rate of biases (5: equal for all layers).", at_least=0)
     schedule: Schedule = key(
         Schedule.plateau,
-        "plateau = drop when validation error stalls (5, by hand there); fixed = drop at optim.drops; constant.",
+        "plateau = drop when validation error stalls (5, by hand there), fixed = drop at optim.drops, linear = fall by "
+        "as much each epoch, constant.",
     )
     drops: list[float] = key(
         [0.25, 0.55, 0.85], "Fractions of the run after which schedule=fixed drops the rate.", above=0, below=1
     )
     num_drops: int = key(3, "Drops before schedule=plateau ends the run (5).", at_least=0)
     drop_factor: float = key(0.1, "What a drop multiplies the rate by (5).", above=0, below=1)
+    conv1_cut_at: Union[float, None] = key(
+        None, "Fraction of the run from which conv1 learns at optim.drop_factor of the rate.", at_least=0, at_most=1
+    )
+    conv1_freeze_at: Union[float, None] = key(
+        None, "Fraction of the run from which conv1 learns no more.", at_least=0, at_most=1
+    )
     patience: int = key(5, "Epochs without a better validation error after which schedule=plateau drops.", at_least=1)
     threshold: float = key(
         0.001, "By how much (fraction, absolute) an error must fall to be better.", at_least=0, below=1
@@ -250,6 +396,7 @@ class EvaluateConfig:
     checkpoint: Checkpoint = key(
         Checkpoint.last, "Weights to evaluate: the last, as the paper did, or the best in validation."
     )
+    average: Average = key(Average.softmax, "What is averaged over the ten views: softmax (4.1) or logits.")
     train_images: int = key(
         50000, "Training images, at most, on which training error is measured in the end.", at_least=1
     )
@@ -323,6 +470,9 @@ def finish(config: Config) -> Config:
     for name, value, entry in walk(config):
         if value is None:
             continue
+        if entry.metadata["by_layer"]:
+            value[:] = _checked_by_layer(name, value, entry.metadata)
+            continue
         values = value if isinstance(value, list) else [value]
         for item in values:
             _check_value(name, value, item, entry.metadata)
@@ -366,8 +516,39 @@ def _check_value(name: str, value: Any, item: Any, metadata: Any) -> None:
         )
 
 
+def by_layer(values: list[str]) -> dict[str, str]:
+    """["conv3=0.03"] as {"conv3": "0.03"}."""
+    return dict(item.split("=") for item in values)
+
+
+def _checked_by_layer(name: str, value: list[str], metadata: Any) -> list[str]:
+    """The items in one spelling and order."""
+    known = (*CONV_LAYERS, *HIDDEN_LAYERS, "fc8")
+    found: dict[str, str] = {}
+    for item in value:
+        layer, sign, text = item.partition("=")
+        if not sign:
+            raise ConfigError(f"{name}={shown(value)}: '{item}' must be a layer and its value, such as conv3=...")
+        if layer not in known:
+            raise ConfigError(
+                f"{name}={shown(value)}: '{layer}' is not one of {', '.join(known)}{did_you_mean(layer, known)}"
+            )
+        if layer in found:
+            raise ConfigError(f"{name}={shown(value)}: names {layer} twice; write each once")
+        try:
+            converted = metadata["by_layer"](text)
+        except ValueError:
+            raise ConfigError(f"{name}={shown(value)}: '{text}' must be a number") from None
+        _check_value(name, value, converted, metadata)
+        found[layer] = shown(converted)
+    return [f"{layer}={text}" for layer, text in sorted(found.items())]
+
+
 def _check_combinations(config: Config) -> None:
     data, model, optim = config.data, config.model, config.optim
+    _check_lengths(config)
+    _fill_in_crop(config)
+    assert data.crop_size is not None
     if data.crop_size > data.size:
         raise ConfigError(f"data.crop_size={data.crop_size}: must be at most data.size={data.size}")
     if data.name is Dataset.shapes and data.num_classes > SHAPES_CLASSES:
@@ -386,8 +567,6 @@ def _check_combinations(config: Config) -> None:
         raise ConfigError(f"model.lrn_size={model.lrn_size}: must be odd, so that the window has a middle map")
     if model.lrn_k == 0 and model.lrn:
         raise ConfigError("model.lrn_k=0: must be above 0, or a window of zeros is divided by 0")
-    if len(model.kernels) != len(CONV_LAYERS):
-        raise ConfigError(f"model.kernels={shown(model.kernels)}: must have {len(CONV_LAYERS)} numbers, conv1 to conv5")
     if optim.drops != sorted(optim.drops):
         raise ConfigError(f"optim.drops={shown(optim.drops)}: must rise from left to right")
     if optim.schedule is Schedule.plateau and config.trainer.limit_val_batches == 0:
@@ -407,7 +586,41 @@ def _check_combinations(config: Config) -> None:
 
     from alexlab.architecture import layers  # above this module, which it reads its types from
 
-    layers(config.model, config.pool, data.crop_size, data.num_classes)
+    layers(config)
+
+
+def _check_lengths(config: Config) -> None:
+    """Lists with a number for each layer, and names of layers, must fit the layers that there are."""
+    model, pool = config.model, config.pool
+    convs = CONV_LAYERS[: len(model.kernels)]
+    if not 2 <= len(model.kernels) <= len(CONV_LAYERS):
+        raise ConfigError(f"model.kernels={shown(model.kernels)}: must have two to {len(CONV_LAYERS)} numbers")
+    names = [*convs, *HIDDEN_LAYERS[: model.hidden_layers]]
+    for name, values, wanted in (
+        ("model.kernel_sizes", model.kernel_sizes, convs),
+        ("model.paddings", model.paddings, convs[1:]),
+    ):
+        if len(values) != len(wanted):
+            raise ConfigError(f"{name}={shown(values)}: must have one for each of {', '.join(wanted)}")
+    named = {"model.remove": model.remove, "model.unshared": model.unshared, "pool.after": pool.after}
+    for name, values in named.items():
+        for item in values:
+            if item not in names:
+                raise ConfigError(f"{name}={shown(values)}: this net has no {item}; it has {', '.join(names)}")
+    for name, order in (("model.conv1_order", model.conv1_order), ("model.conv2_order", model.conv2_order)):
+        if sorted(order) != sorted(ORDER):
+            raise ConfigError(f"{name}={shown(order)}: must name each of {', '.join(ORDER)} once")
+
+
+def _fill_in_crop(config: Config) -> None:
+    """Crop from map, or map from crop."""
+    data, model = config.data, config.model
+    stride, kernel = model.conv1_stride, model.kernel_sizes[0]
+    begin, end = CONV1_PADDING[model.conv1_padding.name]
+    if data.crop_size is None:
+        spare = model.conv1_padding is Padding.both and stride > 1  # 224 where 223 would do
+        data.crop_size = stride * (data.map_size - 1) + kernel - begin - end + spare
+    data.map_size = max(0, data.crop_size + begin + end - kernel) // stride + 1
 
 
 def did_you_mean(word: str, known: Any) -> str:

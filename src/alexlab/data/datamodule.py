@@ -11,8 +11,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from alexlab.config import AugmentConfig, Config, DataConfig
-from alexlab.data.augment import colour_shifts, read_crops, training_input, view_input
+from alexlab.config import Config
+from alexlab.data.augment import (
+    Normalisation,
+    colour_shifts,
+    normalisation,
+    read_crops,
+    training_input,
+    view_input,
+)
 from alexlab.data.order import Window, draw, image_order, training_windows, view_windows
 from alexlab.data.prepare import prepare
 from alexlab.data.store import Split, Store
@@ -25,6 +32,7 @@ class TrainingBatch(NamedTuple):
     labels: Tensor  # int64 [B]
     windows: list[Window]
     shifts: Tensor  # float32 [B, 3]
+    divisor: float
 
 
 class WholeImages(NamedTuple):
@@ -37,8 +45,10 @@ class WholeImages(NamedTuple):
 class TrainingBatches(Dataset[TrainingBatch]):
     """Batches by (epoch, step); the same batch in whatever process it is made."""
 
-    def __init__(self, split: Split, store: Store, data: DataConfig, augment: AugmentConfig) -> None:
-        self._split, self._store, self._data, self._augment = split, store, data, augment
+    def __init__(self, split: Split, store: Store, config: Config) -> None:
+        self._split, self._store = split, store
+        self._data, self._augment = data, augment = config.data, config.augment
+        self._shifts_until = augment.pca_until * config.trainer.max_epochs if augment.pca else 0.0
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, int))
         self.batch_size = min(data.batch_size, len(split.labels))
         self.num_steps = len(split.labels) // self.batch_size  # full batches only: every step weighs images alike
@@ -51,14 +61,18 @@ class TrainingBatches(Dataset[TrainingBatch]):
             self._order = epoch, image_order(seed, epoch, len(self._split.labels))
         indices = self._order[1][step * self.batch_size : (step + 1) * self.batch_size]
         draws = draw(seed, epoch, step, self.batch_size)
-        augment, data = self._augment, self._data
-        windows = training_windows(draws, data.size, data.crop_size, augment.crop, augment.flip)
-        shifts = colour_shifts(draws.colour, augment.pca_std if augment.pca else 0.0, self._store)
+        augment, crop_size = self._augment, self._data.crop_size
+        assert crop_size is not None
+        windows = training_windows(draws, self._data.size, crop_size, augment)
+        shifts, divisor = np.zeros_like(draws.colour), 1.0
+        if epoch < self._shifts_until:
+            shifts, divisor = colour_shifts(draws.colour, augment, self._store), augment.pca_divisor
         return TrainingBatch(
-            read_crops(self._split.images, indices, windows, data.crop_size),
+            read_crops(self._split.images, indices, windows, crop_size),
             torch.from_numpy(self._split.labels[indices]),
             windows,
             torch.from_numpy(shifts.astype(np.float32)),
+            divisor,
         )
 
 
@@ -104,21 +118,21 @@ class StoreDataModule(L.LightningDataModule):
     """
 
     store: Store
-    mean: Tensor
+    normalisation: Normalisation
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self._data, self._augment = config.data, config.augment
+        self._config, self._data = config, config.data
 
     def prepare_data(self) -> None:
         prepare(self._data)
 
     def setup(self, stage: str | None = None) -> None:
         self.store = prepare(self._data)
-        self.mean = torch.from_numpy(self.store.mean)
+        self.normalisation = normalisation(self._data, self.store)
 
     def train_dataloader(self) -> DataLoader:
-        batches = TrainingBatches(self.store.split("train"), self.store, self._data, self._augment)
+        batches = TrainingBatches(self.store.split("train"), self.store, self._config)
         return self._loader(batches, EpochSteps(batches.num_steps))
 
     def val_dataloader(self) -> DataLoader:
@@ -144,17 +158,18 @@ class StoreDataModule(L.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         if isinstance(batch, TrainingBatch):
-            mean = self._mean_on(batch.crops.device)
-            scale = self._data.pixel_scale
-            return training_input(batch.crops, batch.windows, batch.shifts, mean, scale), batch.labels
+            norm = self._normalisation_on(batch.crops.device)
+            return training_input(batch.crops, batch.windows, batch.shifts, batch.divisor, norm), batch.labels
         return next(self.views(batch.images, "center")), batch.labels
 
     def views(self, images: Tensor, kind: str) -> Iterator[Tensor]:
         """The inputs of a view kind (`center` or `ten`), one view at a time, from whole images [B, S, S, 3]."""
-        mean = self._mean_on(images.device)
-        for window in view_windows(kind, self._data.size, self._data.crop_size):
-            yield view_input(images, window, self._data.crop_size, mean, self._data.pixel_scale)
+        norm, crop_size = self._normalisation_on(images.device), self._data.crop_size
+        assert crop_size is not None
+        for window in view_windows(kind, self._data.size, crop_size):
+            yield view_input(images, window, crop_size, norm)
 
-    def _mean_on(self, device: torch.device) -> Tensor:
-        self.mean = self.mean.to(device)
-        return self.mean
+    def _normalisation_on(self, device: torch.device) -> Normalisation:
+        if self.normalisation.mean.device != device:
+            self.normalisation = self.normalisation.to(device)
+        return self.normalisation

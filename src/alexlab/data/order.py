@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from alexlab.config import AugmentConfig
 from alexlab.streams import stream
 
 
@@ -43,11 +44,17 @@ def draw(seed: int, epoch: int, step: int, batch_size: int) -> Draws:
     return Draws(rng.random((batch_size, 2)), rng.random(batch_size), rng.standard_normal((batch_size, 3)))
 
 
-def training_windows(draws: Draws, size: int, crop_size: int, crop: bool, flip: bool) -> list[Window]:
-    """Crops of a batch: offsets 0 .. size - crop_size - 1, which makes the paper's 32 * 32 * 2 = 2048 (4.1)."""
-    choices = max(1, size - crop_size)
-    offsets = (draws.crop * choices).astype(int) if crop else np.full((len(draws.crop), 2), (size - crop_size) // 2)
-    flips = (draws.flip < 0.5) & flip
+def training_windows(draws: Draws, size: int, crop_size: int, augment: AugmentConfig) -> list[Window]:
+    """Crops of a batch: offsets 0 .. size - crop_size - 1, which makes the paper's 32 * 32 * 2 = 2048 (4.1).
+
+    With `augment.inclusive_offsets` one more in each direction: 33 * 33 * 2 = 2178.
+    """
+    choices = size - crop_size + 1 if augment.inclusive_offsets else max(1, size - crop_size)
+    shared = np.arange(len(draws.crop)) // augment.shared_by * augment.shared_by
+    offsets = (draws.crop[shared] * choices).astype(int)
+    if not augment.crop:
+        offsets = np.full_like(offsets, (size - crop_size) // 2)
+    flips = (draws.flip[shared] < 0.5) & augment.flip
     return [Window(int(y), int(x), bool(f)) for (y, x), f in zip(offsets, flips, strict=True)]
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from loky import cpu_count
 from PIL import Image
 
-from alexlab.config import DataConfig
+from alexlab.config import DataConfig, Resize
 from alexlab.data.parallel import in_order
 from alexlab.data.shapes import CLASSES, GENERATOR_VERSION, SPLITS, draw_shapes
 from alexlab.data.store import FORMAT_VERSION, Store, open_store, principal_components
@@ -34,7 +34,8 @@ def fingerprint(data: DataConfig) -> str:
 
 
 def store_path(data: DataConfig) -> Path:
-    return Path(data.cache) / "stores" / f"{fingerprint(data)}-{data.size}px"
+    stretched = "-stretched" if data.resize is Resize.stretch else ""
+    return Path(data.cache) / "stores" / f"{fingerprint(data)}-{data.size}px{stretched}"
 
 
 def prepare(data: DataConfig) -> Store:
@@ -86,7 +87,7 @@ def _make(data: DataConfig, path: Path) -> None:
     unfinished = path.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
-    build_store(root, unfinished, data.size, data.name.name, processes)
+    build_store(root, unfinished, data.size, data.name.name, processes, data.resize)
     unfinished.rename(path)
 
 
@@ -104,7 +105,7 @@ class _Sums:
         self.count += other.count
 
 
-def build_store(root: Path, path: Path, size: int, name: str, processes: int = 1) -> None:
+def build_store(root: Path, path: Path, size: int, name: str, processes: int = 1, resize: Resize = Resize.crop) -> None:
     """Write a store from `root/<split>/<class>/<image>`.
 
     Labels are positions in the sorted list of the training split's class folders, in every split. Hidden files and
@@ -132,7 +133,7 @@ def build_store(root: Path, path: Path, size: int, name: str, processes: int = 1
         chunk = 128
         for start in range(0, len(files), chunk):
             paths = [file for file, _ in files[start : start + chunk]]
-            jobs.append((path / f"{split}.npy", start, paths, size, split == "train"))
+            jobs.append((path / f"{split}.npy", start, paths, size, resize, split == "train"))
     total = sum(len(files) for files in splits.values())
     with Progress("Preparing them", total) as progress:
         for job, result in zip(jobs, in_order(_write_images, jobs, processes), strict=True):
@@ -162,12 +163,12 @@ def _visible(path: Path) -> bool:
     return not path.name.startswith(".")
 
 
-def _write_images(array: Path, start: int, files: list[Path], size: int, collect: bool) -> _Sums:
+def _write_images(array: Path, start: int, files: list[Path], size: int, resize: Resize, collect: bool) -> _Sums:
     images = np.load(array, mmap_mode="r+")
     sums = _Sums(np.zeros((size, size, 3), np.int64), np.zeros((3, 3)), 0)
     for index, file in enumerate(files, start):
         try:
-            images[index] = read_square(file, size)
+            images[index] = read_square(file, size, resize)
         except OSError as error:
             raise ValueError(f"{file}: cannot be read as an image ({error})") from error
         if collect:
@@ -177,10 +178,15 @@ def _write_images(array: Path, start: int, files: list[Path], size: int, collect
     return sums
 
 
-def read_square(file: Path, size: int) -> np.ndarray:
-    """Read an image as RGB, its shorter side resized to `size`, the centre cut out: uint8 [size, size, 3] (2)."""
+def read_square(file: Path, size: int, resize: Resize = Resize.crop) -> np.ndarray:
+    """Read an image as RGB, its shorter side resized to `size`, the centre cut out: uint8 [size, size, 3] (2).
+
+    `stretch` resizes both sides instead, as Caffe's instructions did.
+    """
     with Image.open(file) as image:
         rgb = image.convert("RGB")
+    if resize is Resize.stretch:
+        return np.asarray(rgb.resize((size, size), Image.Resampling.BILINEAR))
     width, height = rgb.size
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2

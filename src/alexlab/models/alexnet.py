@@ -1,21 +1,31 @@
-"""AlexNet (section 3.5), built from the list of layers that `alexlab.architecture` resolves."""
+"""AlexNet (section 3.5) and its relatives, built from the list of layers that `alexlab.architecture` resolves."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from alexlab.architecture import POOL_STRIDE, Layer, layers, pool_window
-from alexlab.config import Activation, Config, DropoutScaling, Init, ModelConfig
+from alexlab.config import Activation, Config, DropoutScaling, Init, ModelConfig, PoolKind, by_layer
 from alexlab.models.dropout import Dropout
-from alexlab.models.lrn import LocalResponseNorm
+from alexlab.models.lrn import LocalResponseNorm, SameMapNorm
+from alexlab.models.unshared import Unshared2d
 from alexlab.streams import stream
+
+_ACTIVATIONS = {
+    Activation.relu: lambda units: nn.ReLU(inplace=True),
+    Activation.tanh: lambda units: nn.Tanh(),
+    Activation.sigmoid: lambda units: nn.Sigmoid(),
+    Activation.elu: lambda units: nn.ELU(inplace=True),
+    Activation.prelu: lambda units: nn.PReLU(units),
+}
 
 
 class AlexNet(nn.Sequential):
-    """Layers in the paper's order: convolution, nonlinearity, LRN, pooling (3.5).
+    """Layers in the order of the configuration; the paper's is convolution, nonlinearity, LRN, pooling (3.5).
 
     Takes [B, 3, crop, crop], pixels less the mean; gives [B, K] logits. Children are named conv1 .. fc8, relu1, lrn1,
     pool1, dropout6 and so on, so that a state dict's keys are the paper's layer names.
@@ -33,48 +43,89 @@ class AlexNet(nn.Sequential):
 
 def build_model(config: Config) -> AlexNet:
     """Build and initialise the network of a configuration; its first weights depend on `seed` and layer names only."""
-    model = config.model
     network = AlexNet()
-    window = pool_window(config.pool)
-    specs = layers(model, config.pool, config.data.crop_size, config.data.num_classes)
-    for spec in specs:
+    for spec in layers(config):
         number = spec.name[-1]
         if not spec.is_conv and "flatten" not in network._modules:
             network.add_module("flatten", nn.Flatten())
         if len(set(spec.padding)) > 1:
-            network.add_module(f"pad{number}", nn.ZeroPad2d(spec.padding))
+            network.add_module(f"pad{number}", nn.ZeroPad2d((*spec.padding, *spec.padding)))
         weights = _weights(spec)
-        _initialise(weights, spec, model, config.seed)
+        _initialise(weights, spec, config.model, config.seed)
         network.add_module(spec.name, weights)
-        if spec.activation:
-            nonlinearity = nn.ReLU(inplace=True) if model.activation is Activation.relu else nn.Tanh()
-            network.add_module(f"{model.activation.name}{number}", nonlinearity)
-        if spec.lrn:
-            norm = LocalResponseNorm(model.lrn_size, model.lrn_k, model.lrn_alpha, model.lrn_beta)
-            network.add_module(f"lrn{number}", norm)
-        for pool in spec.pools:
-            network.add_module(pool, nn.MaxPool2d(window, POOL_STRIDE))
-        if spec.dropout:
-            dropout = Dropout(model.dropout, scale_at_test=model.dropout_scaling is DropoutScaling.test)
-            network.add_module(f"dropout{number}", dropout)
+        for step in spec.follows:
+            for name, module in _following(step, spec, config):
+                network.add_module(name, module)
     return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
-def _weights(spec: Layer) -> nn.Conv2d | nn.Linear:
+def _following(step: str, spec: Layer, config: Config) -> Iterator[tuple[str, nn.Module]]:
+    """What follows a layer at one step, by the name that it has in the network."""
+    model, number = config.model, spec.name[-1]
+    if step == "activation":
+        yield f"{model.activation.name}{number}", _ACTIVATIONS[model.activation](spec.outputs)
+    elif step == "lrn":
+        groups = model.groups if model.lrn_per_tower else 1
+        alpha = model.lrn_alpha * model.lrn_scale**2
+        yield f"lrn{number}", LocalResponseNorm(model.lrn_size, model.lrn_k, alpha, model.lrn_beta, groups)
+    elif step == "same_map_norm":
+        yield f"same_map_norm{number}", SameMapNorm(scale=model.lrn_scale)
+    elif step == "batch_norm":
+        yield f"batch_norm{number}", (nn.BatchNorm2d if spec.is_conv else nn.BatchNorm1d)(spec.outputs)
+    elif step == "dropout":
+        yield f"dropout{number}", Dropout(model.dropout, scale_at_test=model.dropout_scaling is DropoutScaling.test)
+    else:
+        yield step, _pooling(step, config)
+
+
+def _pooling(name: str, config: Config) -> nn.Module:
+    pool = config.pool
+    kind = PoolKind[by_layer(pool.kinds).get(f"conv{name[-1]}", pool.kind.name)]
+    window = pool_window(config)
+    if kind is PoolKind.max:
+        return nn.MaxPool2d(window, POOL_STRIDE, ceil_mode=pool.ceil)
+    if kind is PoolKind.average:
+        return nn.AvgPool2d(window, POOL_STRIDE, ceil_mode=pool.ceil)
+    return MaxPlusAverage(window, pool.ceil)
+
+
+class MaxPlusAverage(nn.Module):
+    """The sum of max and average pooling, at a stride of 2."""
+
+    def __init__(self, window: int, ceil_mode: bool) -> None:
+        super().__init__()
+        self.maximum = nn.MaxPool2d(window, POOL_STRIDE, ceil_mode=ceil_mode)
+        self.average = nn.AvgPool2d(window, POOL_STRIDE, ceil_mode=ceil_mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.maximum(x) + self.average(x)
+
+
+def _weights(spec: Layer) -> nn.Conv2d | nn.Linear | Unshared2d:
     with torch.random.fork_rng(devices=[]):  # torch's own initial values must not move the caller's generator
         if not spec.is_conv:
             return nn.Linear(spec.inputs, spec.outputs)
         padding = spec.padding[0] if len(set(spec.padding)) == 1 else 0
+        if not spec.shared:
+            return Unshared2d(spec.inputs, spec.outputs, spec.kernel, spec.stride, padding, spec.side)
         return nn.Conv2d(spec.inputs, spec.outputs, spec.kernel, spec.stride, padding, groups=spec.groups)
 
 
 @torch.no_grad()
-def _initialise(weights: nn.Conv2d | nn.Linear, spec: Layer, model: ModelConfig, seed: int) -> None:
-    fan_in = weights.weight[0].numel()
-    std = model.init_std if model.init is Init.normal else math.sqrt(2 / fan_in)
+def _initialise(weights: nn.Conv2d | nn.Linear | Unshared2d, spec: Layer, model: ModelConfig, seed: int) -> None:
+    generator = torch.Generator().manual_seed(stream(seed, "init", spec.name))
+    bias = weights.bias
+    assert isinstance(bias, Tensor)
+    if model.init is Init.torch:  # nn.Conv2d's and nn.Linear's own rule
+        bound = 1 / math.sqrt(spec.fan_in)
+        weights.weight.copy_((2 * torch.rand(weights.weight.shape, generator=generator) - 1) * bound)
+        bias.copy_((2 * torch.rand(bias.shape, generator=generator) - 1) * bound)
+        return
+    if model.init is Init.he:
+        std = math.sqrt(2 / spec.fan_in)
+    else:
+        std = float(by_layer(model.init_stds).get(spec.name, model.init_std))
     if spec.name == "fc8" and model.init_last_std is not None:
         std = model.init_last_std
-    generator = torch.Generator().manual_seed(stream(seed, "init", spec.name))
     weights.weight.copy_(torch.randn(weights.weight.shape, generator=generator) * std)
-    assert isinstance(weights.bias, Tensor)
-    weights.bias.fill_(model.init_bias if spec.bias_one else 0.0)
+    bias.fill_(model.init_bias if spec.name in model.init_bias_layers else 0.0)

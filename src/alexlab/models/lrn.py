@@ -1,4 +1,4 @@
-"""Local response normalisation (section 3.3), with its gradient written out."""
+"""Local response normalisation (section 3.3), with its gradient written out; and the released code's norm in a map."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 
 class LocalResponseNorm(nn.Module):
@@ -14,31 +15,54 @@ class LocalResponseNorm(nn.Module):
 
     Unlike `torch.nn.LocalResponseNorm`, alpha multiplies the sum, as in the paper's formula, not the mean. Takes
     [B, C, ...] in any memory layout; computes in float32 at least, whatever autocast says: at k = 2 the numbers of
-    bfloat16 lie 0.016 apart and would swallow the sum.
+    bfloat16 lie 0.016 apart and would swallow the sum. With `groups` towers a window ends at its tower's last map.
     """
 
-    def __init__(self, size: int = 5, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75) -> None:
+    def __init__(self, size: int = 5, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75, groups: int = 1) -> None:
         super().__init__()
         if size < 1 or size % 2 == 0:
             raise ValueError(f"size={size}: must be odd, so that the window has a middle map")
-        self.size, self.k, self.alpha, self.beta = size, k, alpha, beta
+        self.size, self.k, self.alpha, self.beta, self.groups = size, k, alpha, beta, groups
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             if x.dtype in (torch.float16, torch.bfloat16):
                 x = x.float()
-            return _Normalise.apply(x, self.size, self.k, self.alpha, self.beta)
+            return _Normalise.apply(x, self.size, self.k, self.alpha, self.beta, self.groups)
 
     def extra_repr(self) -> str:
-        return f"size={self.size}, k={self.k}, alpha={self.alpha}, beta={self.beta}"
+        return f"size={self.size}, k={self.k}, alpha={self.alpha}, beta={self.beta}, groups={self.groups}"
 
 
-def _window_sum(values: Tensor, size: int) -> Tensor:
-    """Sum over the window of `size` adjacent maps, cut off at the first and the last map."""
+class SameMapNorm(nn.Module):
+    """Divide each activity by (1 + alpha * sum of the squares of the 5 x 5 places around it, in its own map) ** beta.
+
+    It stands behind the second LRN in the authors' released code (`rnorm` there, alpha = 0.001 / 25), and nowhere in
+    the paper. `scale` multiplies the activities inside the sum. Computes in float32 at least.
+    """
+
+    def __init__(self, size: int = 5, alpha: float = 4e-5, beta: float = 0.75, scale: float = 1.0) -> None:
+        super().__init__()
+        self.size, self.alpha, self.beta = size, alpha * scale**2, beta
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            if x.dtype in (torch.float16, torch.bfloat16):
+                x = x.float()
+            sums = F.avg_pool2d(x * x, self.size, stride=1, padding=self.size // 2, divisor_override=1)
+            return x * (1 + self.alpha * sums) ** -self.beta
+
+    def extra_repr(self) -> str:
+        return f"size={self.size}, alpha={self.alpha}, beta={self.beta}"
+
+
+def _window_sum(values: Tensor, size: int, groups: int) -> Tensor:
+    """Sum over the window of `size` adjacent maps, cut off at the first and the last map of each tower."""
     total = values.clone(memory_format=torch.preserve_format)
-    for distance in range(1, min(size // 2, values.shape[1] - 1) + 1):
-        total[:, distance:] += values[:, :-distance]
-        total[:, :-distance] += values[:, distance:]
+    for sums, maps in zip(total.chunk(groups, 1), values.chunk(groups, 1), strict=True):
+        for distance in range(1, min(size // 2, maps.shape[1] - 1) + 1):
+            sums[:, distance:] += maps[:, :-distance]
+            sums[:, :-distance] += maps[:, distance:]
     return total
 
 
@@ -57,10 +81,10 @@ class _Normalise(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, size: int, k: float, alpha: float, beta: float) -> Tensor:
-        s = _window_sum(x * x, size).mul_(alpha).add_(k)
+    def forward(ctx: Any, x: Tensor, size: int, k: float, alpha: float, beta: float, groups: int) -> Tensor:
+        s = _window_sum(x * x, size, groups).mul_(alpha).add_(k)
         ctx.save_for_backward(x, s)
-        ctx.constants = size, alpha, beta
+        ctx.constants = size, alpha, beta, groups
         return _power(s, beta).mul_(x)
 
     @staticmethod
@@ -68,7 +92,7 @@ class _Normalise(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (grad,) = grads
         x, s = ctx.saved_tensors
-        size, alpha, beta = ctx.constants
+        size, alpha, beta, groups = ctx.constants
         scale = _power(s, beta)
-        shared = _window_sum((grad * x).mul_(scale).div_(s), size)
-        return scale.mul_(grad).sub_(shared.mul_(x).mul_(2 * alpha * beta)), None, None, None, None
+        shared = _window_sum((grad * x).mul_(scale).div_(s), size, groups)
+        return scale.mul_(grad).sub_(shared.mul_(x).mul_(2 * alpha * beta)), None, None, None, None, None

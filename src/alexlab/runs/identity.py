@@ -38,14 +38,23 @@ def _canonical(value: Any) -> Any:
 
 
 def run_id(config: Config) -> str:
-    """The first 12 hex digits of a hash over all that a result follows from."""
-    return _hash({**result_keys(config), **_content(config)})
+    """The first 12 hex digits of a hash over all that a result follows from.
+
+    A key at its default is left out, so that a new key, whose default is what was done before, makes no finished run
+    another one. A default is never changed for that reason, or RESULTS_VERSION is raised.
+    """
+    return _hash({**_chosen(config), **_content(config)})
 
 
 def arm_id(config: Config) -> str:
     """Likewise, seeds aside: runs of one arm differ in nothing else."""
-    keys = {name: value for name, value in result_keys(config).items() if name not in SEEDS}
+    keys = {name: value for name, value in _chosen(config).items() if name not in SEEDS}
     return _hash({**keys, **_content(config)})
+
+
+def _chosen(config: Config) -> dict[str, Any]:
+    defaults = result_keys(Config())
+    return {name: value for name, value in result_keys(config).items() if value != defaults[name]}
 
 
 def _content(config: Config) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def _check_folder(name: str, folder: Path) -> None:
 def labels(job: Job, config_dir: str | None = None) -> dict[str, str]:
     """What a run is called: protocol, recipe, ablation (or the change itself), and the arm's hash."""
     names = {name: job.choices[name] for name in ("protocol", "recipe")}
-    base = _base(config_dir, *(f"{name}={job.choices[name]}" for name in ("data", "protocol", "recipe")))
+    base = _base(config_dir, *(f"{name}={job.choices[name]}" for name in ("data", "model", "protocol", "recipe")))
     folders = [Path(folder) / "ablation" for folder in (config_dir, CONF_DIR) if folder]
     return {**names, "ablation": arm_label(job.config, base, folders), "arm": arm_id(job.config)}
 
@@ -127,5 +127,4 @@ def _varying(configs: list[Config]) -> list[str]:
 
 def map_sides(config: Config) -> list[int]:
     """The side of the map after each convolution and its pooling."""
-    specs = layers(config.model, config.pool, config.data.crop_size, config.data.num_classes)
-    return [spec.pooled_side for spec in specs if spec.is_conv]
+    return [spec.pooled_side for spec in layers(config) if spec.is_conv]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from alexlab.config import Average
 from alexlab.data.datamodule import StoreDataModule, WholeImages
 
 VIEW_KINDS = ("center", "ten")
@@ -28,37 +29,55 @@ class Predictions:
         return {"top1_error": float(1 - hits[:, 0].mean()), "top5_error": float(1 - hits.any(1).mean())}
 
 
+@dataclass(frozen=True)
+class Member:
+    """A network and the images that it is to see: for all members the same ones, each prepared as it wants them."""
+
+    network: nn.Module
+    batches: Iterable[WholeImages]
+    data: StoreDataModule
+    average: Average = Average.softmax  # over views
+
+
 @torch.inference_mode()
 def evaluate(
-    network: nn.Module,
-    batches: Iterable[WholeImages],
-    data: StoreDataModule,
+    members: Sequence[Member],
     device: torch.device,
     kinds: tuple[str, ...] = VIEW_KINDS,
     advance: Callable[[int], None] = lambda images: None,
 ) -> dict[str, Predictions]:
-    """Predictions for each view kind; `ten` averages the softmax of the paper's ten views (4.1).
+    """Predictions for each view kind; the softmax of several members is averaged, as in section 6.
 
-    Computed in the precision of the weights, without autocast. `advance(n)` is called as n more images are done.
+    `ten` averages the paper's ten views (4.1) of each member first. Computed in the precision of the weights, without
+    autocast. `advance(n)` is called as n more images are done.
     """
-    was_training = network.training
-    network.eval()
+    was_training = [member.network.training for member in members]
+    for member in members:
+        member.network.eval()
     kept: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {kind: [] for kind in kinds}
-    for batch in batches:
-        images, labels = batch.images.to(device), batch.labels.to(device)
+    for batches in zip(*(member.batches for member in members), strict=True):
+        labels = batches[0].labels.to(device)
+        images = [batch.images.to(device) for batch in batches]
         for kind in kinds:
-            kept[kind].append((labels, *_predict(network, data.views(images, kind), labels)))
+            outputs = [_probabilities(one, each, kind) for one, each in zip(members, images, strict=True)]
+            kept[kind].append((labels, *_predict(torch.stack(outputs).mean(0), labels)))
         advance(len(labels))
-    network.train(was_training)
+    for member, mode in zip(members, was_training, strict=True):
+        member.network.train(mode)
     return {
         kind: Predictions(*(torch.cat(parts).cpu().numpy() for parts in zip(*rows, strict=True)))
         for kind, rows in kept.items()
     }
 
 
-def _predict(network: nn.Module, views: Iterable[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
-    outputs = [network(view).softmax(1) for view in views]
-    probabilities = torch.stack(outputs).mean(0)
+def _probabilities(member: Member, images: Tensor, kind: str) -> Tensor:
+    logits = [member.network(view) for view in member.data.views(images, kind)]
+    if member.average is Average.logits:
+        return torch.stack(logits).mean(0).softmax(1)
+    return torch.stack([one.softmax(1) for one in logits]).mean(0)
+
+
+def _predict(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     top5 = probabilities.topk(min(5, probabilities.shape[1]), dim=1).indices
     tiny = torch.finfo(probabilities.dtype).tiny  # a probability that underflowed to 0 keeps a finite logarithm
     true = probabilities.gather(1, labels[:, None])[:, 0].clamp(min=tiny).log()

@@ -21,7 +21,7 @@ from alexlab.data import build_datamodule
 from alexlab.progress import Progress
 from alexlab.training.bar import TrainingBar
 from alexlab.training.checkpoint import EpochRecord
-from alexlab.training.evaluate import VIEW_KINDS, Predictions, evaluate
+from alexlab.training.evaluate import VIEW_KINDS, Member, Predictions, evaluate
 from alexlab.training.task import ClassificationTask, Diverged
 
 log = logging.getLogger(__name__)
@@ -72,11 +72,12 @@ def fit(config: Config, folder: Path | None, title: str, logger: Logger | None =
     images = data.store.manifest["images"]
     num_test = min(images["test"], one_batch or images["test"])
     num_train = min(images["train"], one_batch or config.evaluate.train_images)
-    test_batches = data.evaluation_dataloader("test", num_test)
-    train_batches = data.evaluation_dataloader("train", num_train)
+    average = config.evaluate.average
+    test_member = Member(network, data.evaluation_dataloader("test", num_test), data, average)
+    train_member = Member(network, data.evaluation_dataloader("train", num_train), data)
     with Progress(f"{title} · evaluating", num_test + num_train, transient=True) as progress:
-        test = evaluate(network, test_batches, data, device, advance=progress.advance)
-        train = evaluate(network, train_batches, data, device, ("center",), progress.advance)["center"]
+        test = evaluate([test_member], device, advance=progress.advance)
+        train = evaluate([train_member], device, ("center",), progress.advance)["center"]
     if not np.isfinite(train.log_probability).all():  # the last step, after which no loss is looked at
         raise Diverged("the final weights give outputs that are no numbers")
     return Outcome(

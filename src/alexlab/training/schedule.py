@@ -10,12 +10,15 @@ from alexlab.config import OptimConfig, Schedule
 def learning_rate(optim: OptimConfig, epoch: int, max_epochs: int, val_errors: Sequence[float]) -> float | None:
     """The rate of `epoch` (from 0), given one validation error for each epoch before it; None = the run is over.
 
-    `fixed` drops at given fractions of the run, so that all arms of a study are equally long. `plateau` is the paper's
+    `fixed` drops at given fractions of the run, so that all arms of a study are equally long; `linear` falls by as much
+    after each epoch, to 0 behind the last. `plateau` is the paper's
     rule (5), by hand there and mechanical here: a drop after `patience` epochs in which the error did not fall below
     the best so far by `threshold`; the run is over when it stalls once more after the last drop.
     """
     if optim.schedule is Schedule.constant:
         return optim.lr
+    if optim.schedule is Schedule.linear:
+        return optim.lr * (1 - epoch / max_epochs)
     if optim.schedule is Schedule.fixed:
         drops = sum(epoch >= fraction * max_epochs for fraction in optim.drops)
         return optim.lr * optim.drop_factor**drops
@@ -28,3 +31,12 @@ def learning_rate(optim: OptimConfig, epoch: int, max_epochs: int, val_errors: S
         if stalled >= optim.patience:
             drops, stalled = drops + 1, 0
     return optim.lr * optim.drop_factor**drops if drops <= optim.num_drops else None
+
+
+def conv1_factor(optim: OptimConfig, epoch: int, max_epochs: int) -> float:
+    """What multiplies the rate of conv1 in an epoch: the released code's training cut it late, then stopped it."""
+    if optim.conv1_freeze_at is not None and epoch >= optim.conv1_freeze_at * max_epochs:
+        return 0.0
+    if optim.conv1_cut_at is not None and epoch >= optim.conv1_cut_at * max_epochs:
+        return optim.drop_factor
+    return 1.0

@@ -6,14 +6,15 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from alexlab.config import Config
+from alexlab.architecture import layers
+from alexlab.config import Config, by_layer
 from alexlab.models import build_model
-from alexlab.training.schedule import learning_rate
+from alexlab.training.schedule import conv1_factor, learning_rate
 from alexlab.training.sgd import PaperSGD
 
 
@@ -28,6 +29,27 @@ def accuracies(num_classes: int) -> MetricCollection:
         return MulticlassAccuracy(num_classes, top_k=min(k, num_classes), average="micro", validate_args=False)
 
     return MetricCollection({"top1": top(1), "top5": top(5)}, compute_groups=False)
+
+
+def parameter_groups(network: nn.Module, config: Config) -> list[dict[str, Any]]:
+    """Parameters by what the optimiser does to them: `weight_decay`, `lr_factor` (of the rate), and `is_conv1`.
+
+    What is neither weight nor bias of a layer of the net (PReLU's slopes, batch normalisation) never decays.
+    """
+    optim = config.optim
+    names, decays = {spec.name for spec in layers(config)}, by_layer(optim.weight_decays)
+    groups: dict[tuple[float, float, bool], dict[str, Any]] = {}
+    for name, parameter in network.named_parameters():
+        layer, _, kind = name.rpartition(".")
+        is_bias = layer in names and kind == "bias"
+        decays_at_all = layer in names and (optim.decay_biases or not is_bias)
+        decay = float(decays.get(layer, optim.weight_decay)) if decays_at_all else 0.0
+        factor = optim.bias_lr_factor if is_bias else 1.0
+        is_conv1 = layer == "conv1" and (optim.conv1_cut_at is not None or optim.conv1_freeze_at is not None)
+        group = groups.setdefault((decay, factor, is_conv1), {"params": []})
+        group["params"].append(parameter)
+        group.update(weight_decay=decay, lr_factor=factor, is_conv1=is_conv1)
+    return list(groups.values())
 
 
 class ClassificationTask(L.LightningModule):
@@ -53,7 +75,7 @@ class ClassificationTask(L.LightningModule):
 
     def configure_optimizers(self) -> PaperSGD:
         optim = self.config.optim
-        return PaperSGD(self.network.parameters(), optim.lr, optim.momentum, optim.weight_decay)
+        return PaperSGD(parameter_groups(self.network, self.config), optim.lr, optim.momentum, optim.weight_decay)
 
     def _learning_rate(self, epoch: int) -> float | None:
         return learning_rate(self.config.optim, epoch, self.config.trainer.max_epochs, self.val_errors)
@@ -61,8 +83,10 @@ class ClassificationTask(L.LightningModule):
     def on_train_epoch_start(self) -> None:
         rate = self._learning_rate(self.current_epoch)
         assert rate is not None, "the epoch before ended the run"
+        self._rate = rate
+        factor = conv1_factor(self.config.optim, self.current_epoch, self.config.trainer.max_epochs)
         for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["lr_factor"] * (factor if group["is_conv1"] else 1)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         inputs, labels = batch
@@ -79,7 +103,7 @@ class ClassificationTask(L.LightningModule):
             raise Diverged(f"the training loss of epoch {self.current_epoch + 1} is {loss.item()}")
         self.log("train_loss", loss)
         self.log("train_top1_error", 1 - self.train_top1.compute())
-        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        self.log("lr", self._rate)
         self.train_loss.reset()
         self.train_top1.reset()
 

@@ -21,6 +21,7 @@ def seconds_per_run(config: Config) -> float:
     use_gpu = accelerator == "gpu" or (accelerator == "auto" and torch.cuda.is_available())
     device = torch.device("cuda" if use_gpu else "cpu")
     data, trainer = config.data, config.trainer
+    assert data.crop_size is not None
     batch = min(data.batch_size, 32)
     network = build_model(config).to(device)
     optimizer = PaperSGD(network.parameters(), config.optim.lr, config.optim.momentum, config.optim.weight_decay)
@@ -59,5 +60,4 @@ def _seconds(call, device: torch.device) -> float:
 
 def record_bytes(config: Config) -> int:
     """About what a run's record takes: two checkpoints of weights and velocities, and the predictions."""
-    specs = layers(config.model, config.pool, config.data.crop_size, config.data.num_classes)
-    return 2 * 2 * 4 * sum(spec.parameters for spec in specs) + 100 * config.data.test_images
+    return 2 * 2 * 4 * sum(spec.parameters for spec in layers(config)) + 100 * config.data.test_images
