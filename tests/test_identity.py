@@ -80,7 +80,7 @@ def test_an_id_is_twelve_hex_digits():
 )
 def test_labels_derive_from_the_configuration(overrides, label):
     [run] = make_plan(overrides).runs
-    assert run.labels == {"protocol": "paper", "recipe": "demo", "ablation": label, "arm": run.arm}
+    assert run.labels == {"protocol": "paper", "recipe": "demo", "model": "alexnet", "ablation": label, "arm": run.arm}
 
 
 def test_a_plan_says_what_varies():

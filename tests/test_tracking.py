@@ -14,7 +14,7 @@ from alexlab.runs import worker
 from alexlab.runs.record import DONE, Record
 from alexlab.runs.tracking import group_name, wandb_logger, wandb_mode
 
-LABELS = {"protocol": "paper", "recipe": "demo", "ablation": "none", "arm": "0123456789ab"}
+LABELS = {"protocol": "paper", "recipe": "demo", "model": "alexnet", "ablation": "none", "arm": "0123456789ab"}
 
 
 def begun(config: Config) -> Record:
@@ -78,7 +78,7 @@ def test_without_it_no_connection_is_made(tiny: list[str], monkeypatch: pytest.M
 
 
 def test_a_groups_name_is_its_arms_alone():
-    assert group_name(LABELS) == "demo/paper/none"
+    assert group_name(LABELS) == "demo/paper/alexnet/none"
     long = group_name({**LABELS, "ablation": "model.lrn=false " * 20})
     assert len(long) == 128
     assert long.endswith("-0123456789ab")

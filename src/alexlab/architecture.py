@@ -9,7 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import count
 
-from alexlab.config import CONV1_PADDING, CONV_LAYERS, HIDDEN_LAYERS, ORDER, BatchNorm, Config, ConfigError, shown
+from alexlab.config import (
+    CONV1_PADDING,
+    CONV_LAYERS,
+    HIDDEN_LAYERS,
+    ORDER,
+    Activation,
+    BatchNorm,
+    Config,
+    ConfigError,
+    shown,
+)
 
 POOL_STRIDE = 2
 
@@ -47,6 +57,27 @@ class Layer:
     def multiply_adds(self) -> int:
         """For one image, forward."""
         return self.side**2 * self.outputs * self.fan_in
+
+    @property
+    def neurons(self) -> int:
+        """Outputs for one image, before pooling."""
+        return self.side**2 * self.outputs
+
+    def kept_bytes(self, activation: Activation) -> int:
+        """What training in float32 keeps of it for the backward pass, for one image: outputs, masks, indices."""
+        values, pooled = self.neurons, self.pooled_side**2 * self.outputs
+        steps = {
+            "activation": 4 * values if activation is Activation.prelu else 0,  # the others need their output alone
+            "batch_norm": 4 * values,
+            "lrn": 8 * values,  # the sums, and its output
+            "same_map_norm": 16 * values,
+            "dropout": 5 * pooled,  # a byte for the mask
+        }
+        # A maximum keeps its place, a 64-bit number.
+        kept = 4 * values + sum(12 * pooled if step.startswith("pool") else steps[step] for step in self.follows)
+        if len(set(self.padding)) > 1:  # the padded input is a copy
+            kept += 4 * self.inputs * ((self.side - 1) * self.stride + self.kernel) ** 2
+        return kept
 
 
 class _Vanished(Exception):

@@ -193,6 +193,17 @@ def typed(composed: DictConfig) -> Config:
     return finish(config)
 
 
+def from_file(path: Path) -> Config:
+    """The schema's defaults changed by one file of `conf/`, not filled in nor checked."""
+    with _one_line([str(path)]):
+        loaded = OmegaConf.to_container(OmegaConf.load(path))
+        changes = loaded if isinstance(loaded, dict) else {}  # a file may be its comment alone
+        changes.pop("defaults", None)
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), changes))
+    assert isinstance(config, Config)
+    return config
+
+
 def read_config(path: Path) -> Config:
     """The configuration that `write_config` wrote."""
     with _one_line([str(path)]):

@@ -303,7 +303,7 @@ class DataConfig:
         Resize.crop, "crop = shorter side resized, centre cut out (2); stretch = both sides resized, shape lost."
     )
     map_size: int = key(
-        55, "Side of conv1's map, from which data.crop_size follows: 55 is a crop of 224 (3.5).", at_least=1
+        55, "Side of conv1's map, which data.crop_size is chosen for; 55 makes it 224 (3.5).", at_least=1
     )
     crop_size: Union[int, None] = key(
         None, "Side of the crop that the net sees; null = by data.map_size (3.5, 4.1).", at_least=1
@@ -333,7 +333,7 @@ class AugmentConfig:
     pca_divisor: float = key(1.0, "Divides a colour-shifted training input.", above=0)
     pca_until: float = key(1.0, "Fraction of the run after which colours are shifted no more.", at_least=0, at_most=1)
     inclusive_offsets: bool = key(
-        False, "Crop offsets 0 to size - crop (33 x 33 x 2 crops of the paper's) instead of one fewer (2048: 4.1)."
+        False, "Crop offsets 0 to size - crop, 33 x 33 x 2 crops; false = one fewer each way, 2048 (4.1)."
     )
     shared_by: int = key(1, "Images in a row that share one draw of crop and mirroring.", at_least=1)
 

@@ -25,6 +25,7 @@ Train AlexNet, or a sweep of its ablations, and compare them.
                                                     every ablation, two seeds
   python src/train.py -m ... --dry-run              the plan, its time and disk
   python src/train.py --cfg job ...                 the configuration, as YAML
+  python src/train.py --net ...                     the net, layer by layer
 
 Typed again, a command trains only what is not done yet.
 Exit status: 0 all done, 1 a run failed, 2 a mistake in the configuration,

@@ -22,11 +22,12 @@ from rich.console import Console
 
 from alexlab.compose import CONFIG_NAME, VERSION_BASE, Composer, Job, typed
 from alexlab.config import CONF_DIR, ConfigError
+from alexlab.runs.choices import markdown
 from alexlab.runs.execute import execute
 from alexlab.runs.forecast import print_forecast
 from alexlab.runs.help import commented_yaml, print_help
-from alexlab.runs.identity import result_keys, spelled
-from alexlab.runs.plan import Plan, labels, make_plan
+from alexlab.runs.net import print_nets
+from alexlab.runs.plan import Plan, labels, make_plan, varied
 from alexlab.runs.record import DONE
 from alexlab.runs.table import print_table, read_rows, write_sweep
 
@@ -39,6 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     parser = get_args_parser()
     parser.add_argument("--dry-run", action="store_true", help="Print the plan, and run nothing")
+    parser.add_argument("--paper", action="store_true", help="Print the paper's choices as keys, and run nothing")
+    parser.add_argument("--net", action="store_true", help="Print the net, layer by layer, and run nothing")
     args = parser.parse_intermixed_args(argv)  # flags may stand anywhere among the overrides
     console = Console(highlight=False, markup=False)
     try:
@@ -61,6 +64,14 @@ def _obey(args: argparse.Namespace, argv: list[str], console: Console) -> int:
         jobs, _ = composer.expand(args.overrides, args.multirun)
         print("---\n".join(commented_yaml(composer.job(job).config) for job in jobs), end="")
         return 0
+    if args.paper:
+        print(markdown(), end="")
+        return 0
+    if args.net:
+        composer = Composer(args.config_dir)
+        jobs, _ = composer.expand(args.overrides, args.multirun)
+        print_nets([composer.job(job).config for job in jobs], console)
+        return 0
     if args.cfg or args.info is not None or args.hydra_help or args.shell_completion:
         return _hydra_main(argv)
     plan = make_plan(args.overrides, args.multirun, args.config_dir)
@@ -80,7 +91,7 @@ def _refuse_flags(args: argparse.Namespace) -> None:
 
 
 def _announce(plan: Plan, console: Console) -> None:
-    chosen = " ".join(f"{name}={plan.choices[name]}" for name in ("recipe", "protocol", "ablation"))
+    chosen = " ".join(f"{name}={plan.choices[name]}" for name in ("recipe", "protocol", "model", "ablation"))
     console.print(f"alexlab: {chosen}")
     if plan.choices["recipe"] == "demo":
         console.print("The demo rehearses on drawn images; recipe= sets another scale (--help).", style="dim")
@@ -157,8 +168,7 @@ def _job(composed: DictConfig) -> None:
     number = hydra_config.job.num if plan["total"] > 1 else 0  # a single run has none
     title = f"run {number + 1} of {plan['total']}" if plan["total"] > 1 else "run"
     named = labels(job, config_dir)
-    keys = result_keys(job.config)
-    what = spelled({name: keys[name] for name in plan["varying"]}) or named["ablation"]
+    what = varied(job, plan["varying"]) or named["ablation"]
     print(f"{title}: {what} seed={job.config.seed}", flush=True)
     try:
         status = execute(job.config, named, title)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from alexlab.architecture import layers
 from alexlab.compose import Composer, Job
-from alexlab.config import CONF_DIR, Config, ConfigError
+from alexlab.config import CONF_DIR, Config, ConfigError, flat, shown
 from alexlab.data.prepare import store_path
-from alexlab.runs.identity import SEEDS, arm_id, arm_label, result_keys, run_id, spelled
+from alexlab.runs.identity import SEEDS, arm_id, arm_label, run_id
 from alexlab.runs.record import Record
 
 
@@ -21,7 +21,7 @@ class PlannedRun:
 
     run_id: str
     arm: str  # hash of what its runs share
-    varied: str  # the keys, seeds aside, in which the plan's runs differ, with this run's values
+    varied: str  # what differs between the plan's overrides, seeds aside, with this run's values
     overrides: tuple[str, ...]
     config: Config
     labels: dict[str, str]
@@ -36,7 +36,7 @@ class Plan:
     """All runs of a command line, in order, each once."""
 
     runs: list[PlannedRun]
-    varying: list[str]  # the keys, seeds aside, in which runs differ
+    varying: list[str]  # the keys and groups, seeds aside, in which the jobs' overrides differ
     num_jobs: int  # Hydra's, of which some may be the same run
     is_sweep: bool
     choices: dict[str, str]
@@ -64,14 +64,14 @@ def make_plan(overrides: list[str], multirun: bool = False, config_dir: str | No
         raise ConfigError("trainer.fast_dev_run: a sweep keeps its records or it does not; set one value for all")
     if len({job.config.paths.runs for job in jobs}) > 1:
         raise ConfigError("paths.runs: a sweep has one folder of records; set one value for all")
-    varying = _varying([job.config for job in jobs])
+    varying = _varying([_given(job.overrides) for job in jobs])
     runs: dict[str, PlannedRun] = {}
     for job in jobs:
-        keys, names = result_keys(job.config), labels(job, config_dir)
+        names = labels(job, config_dir)
         planned = PlannedRun(
             run_id(job.config),
             arm_id(job.config),
-            spelled({name: keys[name] for name in varying}) if varying else names["ablation"],
+            varied(job, varying) or names["ablation"],
             job.overrides,
             job.config,
             names,
@@ -100,8 +100,8 @@ def _check_folder(name: str, folder: Path) -> None:
 
 
 def labels(job: Job, config_dir: str | None = None) -> dict[str, str]:
-    """What a run is called: protocol, recipe, ablation (or the change itself), and the arm's hash."""
-    names = {name: job.choices[name] for name in ("protocol", "recipe")}
+    """What a run is called: protocol, recipe, model, ablation (or the change itself), and the arm's hash."""
+    names = {name: job.choices[name] for name in ("protocol", "recipe", "model")}
     base = _base(config_dir, *(f"{name}={job.choices[name]}" for name in ("data", "model", "protocol", "recipe")))
     folders = [Path(folder) / "ablation" for folder in (config_dir, CONF_DIR) if folder]
     return {**names, "ablation": arm_label(job.config, base, folders), "arm": arm_id(job.config)}
@@ -118,11 +118,19 @@ def _base(config_dir: str | None, *choices: str) -> Config:
     return _bases[place]
 
 
-def _varying(configs: list[Config]) -> list[str]:
-    all_keys = [result_keys(config) for config in configs]
-    return [
-        name for name in all_keys[0] if name not in SEEDS and any(keys[name] != all_keys[0][name] for keys in all_keys)
-    ]
+def varied(job: Job, varying: list[str]) -> str:
+    """A job's own share of what a sweep varies: as it was asked for, so `ablation=six_convs` and not its five keys."""
+    values = {**_given(job.overrides), **{name: shown(value) for name, value in flat(job.config).items()}}
+    return " ".join(f"{name}={values[name]}" for name in varying if name in values)
+
+
+def _given(overrides: tuple[str, ...]) -> dict[str, str]:
+    return dict(override.lstrip("+").split("=", 1) for override in overrides)
+
+
+def _varying(jobs: list[dict[str, str]]) -> list[str]:
+    names = dict.fromkeys(name for given in jobs for name in given if name not in SEEDS)
+    return [name for name in names if len({given.get(name) for given in jobs}) > 1]
 
 
 def map_sides(config: Config) -> list[int]:

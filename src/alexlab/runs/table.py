@@ -190,7 +190,7 @@ def write_sweep(plan: Plan, rows: list[Row], folder: Path) -> Path:
     """Write `runs/sweeps/<id>.json`: the sweep's runs and what they came to."""
     document = {
         "sweep_id": plan.sweep_id,
-        "choices": {name: plan.choices[name] for name in ("protocol", "recipe", "data")},
+        "choices": {name: plan.choices[name] for name in ("protocol", "recipe", "model", "data")},
         "runs": [
             {
                 "run_id": row.run.run_id,

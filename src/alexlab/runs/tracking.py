@@ -44,7 +44,7 @@ def wandb_logger(config: Config, record: Record) -> WandbLogger | None:
             name=f"{labels['ablation']} seed={config.seed}"[:_LONGEST_NAME],
             group=group_name(labels),
             job_type=labels["recipe"],
-            tags=[labels["protocol"], labels["recipe"], labels["ablation"][:_LONGEST_TAG]],
+            tags=[labels["protocol"], labels["recipe"], labels["model"], labels["ablation"][:_LONGEST_TAG]],
             config=public_config(config),
             mode="offline" if mode == "offline" else "online",
             settings=wandb.Settings(silent=True, console="off", init_timeout=30),
@@ -63,8 +63,8 @@ def _without(error: Exception) -> None:
 
 
 def group_name(labels: dict[str, str]) -> str:
-    """An arm's group: its recipe, protocol and ablation, ended by its hash where that is too long for W&B."""
-    name = "/".join(labels[part] for part in ("recipe", "protocol", "ablation"))
+    """An arm's group: its recipe, protocol, model and ablation, ended by its hash where that is too long for W&B."""
+    name = "/".join(labels[part] for part in ("recipe", "protocol", "model", "ablation"))
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 13]}-{labels['arm']}"
 
 

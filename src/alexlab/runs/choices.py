@@ -1,0 +1,60 @@
+"""`--paper`: every choice of the paper as a key, with its value under each protocol, as a Markdown table."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from alexlab.compose import from_file
+from alexlab.config import CONF_DIR, Config, flat, shown, walk
+
+PROTOCOLS = ("paper", "source2012", "caffe")
+_SECTIONS = re.compile(r" ?\((\d[\d., ]*)(?:[:,] [^)]*)?\)")
+
+HEADER = """\
+# The paper's choices as keys
+
+Each choice of the paper, the section that tells of it, the key that sets it, and the key's value under each protocol:
+`paper` is the text, `source2012` the authors' released code, `caffe` the public replica. An empty cell: as in `paper`.
+Choices of the released code or the replica of which the text says nothing stand at the end.
+
+This page is made from the schema by `python src/train.py --paper > docs/paper.md`.
+
+| choice | section | key | paper | source2012 | caffe |
+|---|---|---|---|---|---|"""
+
+FILES = """
+## Nets and ablations
+
+Each is a file of `conf/` that changes some of the keys above.
+
+| option | what it is |
+|---|---|"""
+
+
+def markdown() -> str:
+    """The page, ended by a newline."""
+    values = [flat(from_file(CONF_DIR / "protocol" / f"{name}.yaml")) for name in PROTOCOLS]
+    rows: list[tuple[str, str]] = []
+    for name, _, entry in walk(Config()):
+        meaning = entry.metadata["meaning"]
+        sections = _SECTIONS.findall(meaning)
+        differ = any(value[name] != values[0][name] for value in values)
+        if sections or differ:
+            section = ", ".join(sorted({part.strip() for found in sections for part in found.split(",")}))
+            choice = _SECTIONS.sub("", meaning).rstrip(".").replace("|", "\\|")
+            text, *others = (value[name] for value in values)
+            cells = [choice, section, f"`{name}`", shown(text), *(shown(v) if v != text else "" for v in others)]
+            rows.append((section or "none", f"| {' | '.join(cells)} |"))
+    rows.sort(key=lambda row: row[0])  # a stable sort: within a section the schema's order
+    lines = [HEADER, *(line for _, line in rows), FILES]
+    for group in ("model", "ablation"):
+        for path in sorted((CONF_DIR / group).glob("*.yaml")):
+            lines.append(f"| `{group}={path.stem}` | {_comment(path)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _comment(path: Path) -> str:
+    """What a file says of itself, on one line."""
+    said = [line[2:] for line in path.read_text().splitlines() if line.startswith("# ") and "@package" not in line]
+    return " ".join(said).replace("|", "\\|")

@@ -1,0 +1,72 @@
+"""`--net`: what a net would be, layer by layer, before it runs."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from alexlab.architecture import Layer, layers
+from alexlab.config import Config, DataConfig
+from alexlab.runs.table import new_table
+
+_MEGA = 1e6
+
+
+def print_nets(configs: list[Config], console: Console) -> None:
+    """Print each different net once, with its totals beside those of the paper's."""
+    seen: list[list[Layer]] = []
+    for config in configs:
+        net = layers(config)
+        if net not in seen:
+            seen.append(net)
+            _print_net(net, config, console)
+
+
+def _print_net(net: list[Layer], config: Config, console: Console) -> None:
+    batch = config.data.batch_size
+    table = new_table(f"The net for images of {config.data.crop_size} x {config.data.crop_size} pixels")
+    table.add_column("layer")
+    table.add_column("kernel")
+    for heading in ("stride", "groups", "output", "pooled"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("parameters", justify="right", no_wrap=True)
+    table.add_column("million\nmult-adds", justify="right", no_wrap=True)
+    table.add_column(f"MB at\nbatch {batch}", justify="right", no_wrap=True)
+    for layer in net:
+        place = f"{layer.kernel}x{layer.kernel}" if layer.is_conv else ""
+        sizes = [str(layer.stride), str(layer.groups)] if layer.is_conv else ["", ""]
+        table.add_row(
+            layer.name,
+            f"{place}{'' if layer.shared else ' unshared'}",
+            *sizes,
+            f"{layer.outputs}x{layer.side}²" if layer.is_conv else str(layer.outputs),
+            f"{layer.pooled_side}²" if layer.pooled_side != layer.side else "",
+            f"{layer.parameters:,}",
+            _millions(layer.multiply_adds),
+            f"{batch * layer.kept_bytes(config.model.activation) / _MEGA:,.1f}",
+        )
+    table.add_section()
+    parameters, multiply_adds, neurons = _totals(net)
+    kept = batch * sum(layer.kept_bytes(config.model.activation) for layer in net)
+    table.add_row("total", "", "", "", "", "", f"{parameters:,}", _millions(multiply_adds), f"{kept / _MEGA:,.1f}")
+    papers = _totals(layers(Config(data=DataConfig(crop_size=224))))
+    table.add_row("the paper", "", "", "", "", "", f"{papers[0]:,}", _millions(papers[1]), "")
+    console.print()
+    console.print(table)
+    console.print(
+        f"{neurons:,} neurons; the paper's net has {papers[2]:,} (its text: 60 million parameters, 650,000 neurons).\n"
+        f"MB: what training keeps of each layer for its backward pass, in float32. Weights, gradients and velocities "
+        f"take {12 * parameters / _MEGA:,.0f} MB more."
+    )
+
+
+def _totals(net: list[Layer]) -> tuple[int, int, int]:
+    """Parameters, multiply-adds and neurons of one image."""
+    return (
+        sum(layer.parameters for layer in net),
+        sum(layer.multiply_adds for layer in net),
+        sum(layer.neurons for layer in net),
+    )
+
+
+def _millions(number: int) -> str:
+    return f"{number / _MEGA:,.2f}"

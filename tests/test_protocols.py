@@ -1,0 +1,255 @@
+"""Protocols, recipes, ablations and nets against each other: each key acts, and maps keep their sizes."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+
+from alexlab.architecture import layers
+from alexlab.compose import Composer, from_file
+from alexlab.config import CONF_DIR, PROJECT_DIR, Config, flat, load, shown
+from alexlab.data import build_datamodule
+from alexlab.data.datamodule import TrainingBatches
+from alexlab.data.prepare import store_path
+from alexlab.models import build_model
+from alexlab.runs.choices import markdown
+from alexlab.training.schedule import conv1_factor, learning_rate
+from alexlab.training.task import parameter_groups
+from conftest import FULL
+
+PROTOCOLS = [path.stem for path in sorted((CONF_DIR / "protocol").glob("*.yaml"))]
+RECIPES = [path.stem for path in sorted((CONF_DIR / "recipe").glob("*.yaml"))]
+MODELS = [path.stem for path in sorted((CONF_DIR / "model").glob("*.yaml"))]
+ABLATIONS = [path.stem for path in sorted((CONF_DIR / "ablation").glob("*.yaml"))]
+
+# Keys of a protocol that a recipe, or the net that it is for, sets otherwise, in sight in its file.
+OVERRIDDEN = {
+    ("source2012", "demo"): {"optim.drops", "trainer.max_epochs"},
+    ("caffe", "demo"): {"data.batch_size", "model.init_bias", "optim.drops"},
+    ("source2012", "cifar10"): {
+        *("model.conv1_order", "model.conv1_padding", "model.init_stds", "model.same_map_norm"),
+        *("optim.drops", "trainer.max_epochs"),
+    },
+    ("caffe", "cifar10"): {
+        *("data.batch_size", "model.conv1_padding", "model.init_bias", "model.init_stds", "optim.drops"),
+    },
+}
+# Keys that another key of the recipe or its net makes void: He initialisation, no LRN, no colours, no dropout.
+VOID = {
+    ("source2012", "demo"): {"model.init_stds"},
+    ("caffe", "demo"): {"model.init_stds"},
+    ("source2012", "cifar10"): {
+        *("model.lrn_alpha", "model.lrn_per_tower", "augment.pca_unit", "augment.pca_divisor", "augment.pca_until"),
+    },
+    ("caffe", "cifar10"): {"model.lrn_k", "model.lrn_alpha", "model.dropout_scaling"},
+}
+SMALL = ["data.train_images=60", "data.val_images=10", "data.test_images=10", "model.hidden=256"]
+
+
+def changed_by(protocol: str) -> dict[str, Any]:
+    """What a protocol's file changes, and the text's value."""
+    text, values = flat(Config()), flat(from_file(CONF_DIR / "protocol" / f"{protocol}.yaml"))
+    return {name: text[name] for name in text if values[name] != text[name]}
+
+
+def behaviour(config: Config) -> list[Any]:
+    """All that a run does, in small: its weights, inputs, outputs, rates and decays."""
+    data = build_datamodule(config)
+    data.setup()
+    epochs = config.trainer.max_epochs
+    batches = TrainingBatches(data.store.split("train"), data.store, config)
+    inputs = [data.on_after_batch_transfer(batches[epoch, 0], 0)[0] for epoch in (0, epochs - 1)]
+    images = next(iter(data.test_dataloader())).images
+    network = build_model(config)
+    network.reseed_dropout(0)
+    outputs = [network(inputs[0]).detach(), network.eval()(next(data.views(images, "center"))).detach()]
+    rates = [
+        (learning_rate(config.optim, epoch, epochs, [0.5] * epoch), conv1_factor(config.optim, epoch, epochs))
+        for epoch in range(epochs)
+    ]
+    groups = [
+        ({key: value for key, value in group.items() if key != "params"}, len(group["params"]))
+        for group in parameter_groups(network, config)
+    ]
+    tensors = [*network.state_dict().values(), *inputs, *outputs]
+    return [[tensor.numpy().tobytes() for tensor in tensors], rates, groups, store_path(config.data)]
+
+
+@pytest.mark.parametrize(("protocol", "recipe"), [*itertools.product(PROTOCOLS, RECIPES)])
+def test_every_key_of_a_protocol_acts_in_every_recipe(protocol: str, recipe: str, cache, tmp_path):
+    given = [f"protocol={protocol}", f"recipe={recipe}", f"data.cache={cache}", *SMALL]
+    config = load(given)
+    values, wanted = flat(config), flat(from_file(CONF_DIR / "protocol" / f"{protocol}.yaml"))
+    overridden, void = set(), set()
+    expected = behaviour(config)
+    for name, texts_value in changed_by(protocol).items():
+        if values[name] != wanted[name] and (recipe, name) != ("demo", "model.init_stds"):
+            overridden.add(name)
+        elif behaviour(load([*given, f"{name}={shown(texts_value)}"])) == expected:
+            void.add(name)
+    assert overridden == OVERRIDDEN.get((protocol, recipe), set())
+    assert void == VOID.get((protocol, recipe), set())
+
+
+@pytest.mark.parametrize(("protocol", "recipe", "model"), [*itertools.product(PROTOCOLS, RECIPES, MODELS)])
+def test_maps_do_not_change_with_pooling(protocol: str, recipe: str, model: str):
+    if (recipe == "cifar10") != model.startswith("cifar"):
+        pytest.skip("another recipe is for this net; a sweep's table tells of maps that differ")
+    given = [f"protocol={protocol}", f"recipe={recipe}", f"model={model}"]
+    with_overlap, without = (layers(load([*given, f"pool.overlap={value}"])) for value in ("true", "false"))
+    assert [(layer.side, layer.pooled_side) for layer in with_overlap] == [
+        (layer.side, layer.pooled_side) for layer in without
+    ]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_maps_do_not_change_with_an_ablation(protocol: str):
+    composer = Composer()
+    base = {layer.name: layer.side for layer in layers(composer.job([f"protocol={protocol}"]).config)}
+    for name in ABLATIONS:
+        net = layers(composer.job([f"protocol={protocol}", f"ablation={name}"]).config)
+        sides = {layer.name: layer.side for layer in net if layer.name in base}
+        same = all(base[layer] == side for layer, side in sides.items())
+        assert same == (name != "run147"), name  # whose file says so
+
+
+def test_the_map_decides_the_crop():
+    """Sizes of the papers' and their replicas: 224, and 227 without padding."""
+    for protocol, recipe, crop in [("paper", [], 96), ("caffe", [], 99), ("paper", FULL, 224), ("caffe", FULL, 227)]:
+        assert load([f"protocol={protocol}", *recipe]).data.crop_size == crop
+    assert load(["data.crop_size=100"]).data.map_size == 24
+
+
+PARAMETERS = {
+    "model=alexnet": 60_965_224,
+    "ablation=ungrouped": 62_378_344,
+    "ablation=half_net": 59_798_312,
+    "ablation=six_convs": 61_555_304,
+    "ablation=no_conv3_conv4": 59_563_624,
+    "model=torchvision": 61_100_840,
+}
+
+
+@pytest.mark.parametrize("option", PARAMETERS)
+def test_parameters_of_the_nets(option: str):
+    config = load([*FULL, option])
+    config.data.num_classes = 1000
+    assert sum(layer.parameters for layer in layers(config)) == PARAMETERS[option]
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters", "sides"),
+    [
+        ("cifar_13pct", 1_116_490, [24, 12, 6]),
+        ("cifar_11pct", 2_112_970, [24, 12, 6]),
+        ("cifar_fig1", 89_578, [32, 16, 8]),
+    ],
+)
+def test_the_cifar_nets(model: str, parameters: int, sides: list[int]):
+    config = load(["recipe=cifar10", f"model={model}"])
+    assert sum(weight.numel() for weight in build_model(config).parameters()) == parameters
+    assert [layer.side for layer in layers(config)][:3] == sides
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model.width=0.5"],
+        ["pool.overlap=false", "model.lrn=false"],
+        ["model.activation=tanh", "model.conv1_order=[lrn,pool,activation]"],
+        ["protocol=source2012", "ablation=no_dropout"],
+        ["model.activation=prelu", "model.batch_norm=before"],
+    ],
+    ids=str,
+)
+def test_memory_of_the_backward_pass(overrides: list[str]):
+    """`--net` tells what autograd keeps, to a tenth."""
+    config = load(overrides)
+    network, kept = build_model(config), {}
+    weights = {parameter.data_ptr() for parameter in network.parameters()}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.data_ptr() not in weights:
+            kept[tensor.data_ptr()] = tensor  # held, so that no other takes its place
+        return tensor
+
+    size, batch = config.data.crop_size, 8
+    assert size is not None
+    inputs = torch.randn(batch, 3, size, size)
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        network(inputs).sum()
+    kept.pop(inputs.data_ptr(), None)
+    measured = sum(tensor.numel() * tensor.element_size() for tensor in kept.values()) / batch
+    told = sum(layer.kept_bytes(config.model.activation) for layer in layers(config))
+    assert told == pytest.approx(measured, rel=0.1)
+
+
+# The rows of section 3 to 6 that a reader of the paper would look up, with the text's values.
+TEXT = {
+    "data.size": "256",
+    "data.mean": "image",
+    "model.activation": "relu",
+    "model.groups": "2",
+    "model.cross_talk": "[conv3]",
+    "model.lrn_k": "2",
+    "model.lrn_size": "5",
+    "model.lrn_alpha": "0.0001",
+    "model.lrn_beta": "0.75",
+    "model.lrn_after": "[conv1, conv2]",
+    "pool.overlap": "true",
+    "pool.after": "[conv1, conv2, conv5]",
+    "model.kernels": "[96, 256, 384, 384, 256]",
+    "model.kernel_sizes": "[11, 5, 3, 3, 3]",
+    "model.conv1_stride": "4",
+    "model.paddings": "[2, 1, 1, 1]",
+    "model.hidden": "4096",
+    "model.dropout": "0.5",
+    "model.dropout_after": "[fc6, fc7]",
+    "model.dropout_scaling": "test",
+    "augment.crop": "true",
+    "augment.flip": "true",
+    "augment.inclusive_offsets": "false",
+    "augment.pca": "true",
+    "augment.pca_std": "0.1",
+    "augment.pca_unit": "variance",
+    "evaluate.average": "softmax",
+    "data.batch_size": "128",
+    "optim.momentum": "0.9",
+    "optim.weight_decay": "0.0005",
+    "model.init_std": "0.01",
+    "model.init_bias": "1",
+    "model.init_bias_layers": "[conv2, conv4, conv5, fc6, fc7]",
+    "optim.lr": "0.01",
+    "optim.drop_factor": "0.1",
+    "optim.num_drops": "3",
+    "trainer.max_epochs": "90",
+}
+
+
+def test_the_papers_choices_are_all_in_the_table():
+    rows = re.findall(r"^\| .* \| ([\d., ]*) \| `(.+?)` \| (.*?) \|", markdown(), re.MULTILINE)
+    told = {name: (section, value) for section, name, value in rows}
+    assert {name: told[name][1] for name in TEXT} == TEXT
+    assert all(told[name][0] for name in TEXT)
+
+
+def test_docs_are_as_the_schema_has_it():
+    assert (PROJECT_DIR / "docs" / "paper.md").read_text() == markdown(), "python src/train.py --paper > docs/paper.md"
+
+
+@pytest.mark.slow
+def test_net_is_printed(tmp_path):
+    command = [sys.executable, str(PROJECT_DIR / "src" / "train.py"), "--net", "-m", "model.groups=2,1", "seed=0,1"]
+    shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert shown.count("The net for images of 96 x 96 pixels") == 2  # not once a seed
+    assert re.search(r"conv1 +11x11 +4 +1 +24x23² +11² +8,736", shown)
+    assert re.search(r"total +552,042", shown)
+    assert re.search(r"the paper +60,965,224 +724.41", shown)
+    assert not list(tmp_path.iterdir())
