@@ -142,3 +142,14 @@ def test_dropout_sits_behind_the_hidden_layers():
     assert dropouts() == ["dropout6", "dropout7"]
     assert dropouts("model.remove=[fc6]") == ["dropout7"]
     assert dropouts("model.dropout=0") == []
+
+
+@pytest.mark.parametrize(
+    "change", ["model.batch_norm=after", "model.activation=prelu", "model.dropout_after=[conv6,fc6]"]
+)
+def test_a_sixth_convolution_and_fc6_have_each_their_own(change: str):
+    network = build_model(load(["ablation=six_convs", change]))
+    names = [name for name, _ in network.named_children()]
+    follow = [name for name in names if name.endswith("6") and not name.startswith(("conv", "fc"))]
+    assert len(follow) == 2 * len({name.removesuffix("_conv6").rstrip("6") for name in follow})
+    assert network(torch.randn(2, 3, 96, 96)).shape == (2, 10)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from alexlab.config import AugmentConfig
-from alexlab.data.augment import Normalisation, colour_shifts, read_crops, training_input, view_input
+from alexlab.config import AugmentConfig, DataConfig, Mean, PcaUnit
+from alexlab.data.augment import Normalisation, colour_shifts, normalisation, read_crops, training_input, view_input
 from alexlab.data.order import Window, draw, training_windows, view_windows
 from alexlab.data.store import Store, principal_components
 
@@ -93,3 +94,36 @@ def test_a_training_crop_at_a_views_window_is_the_view():
         crops = read_crops(images, np.zeros(1, int), [window], 96)
         trained = training_input(crops, [window], torch.zeros(1, 3), 1.0, norm)
         torch.testing.assert_close(trained, view_input(torch.from_numpy(images), window, 96, norm))
+
+
+def test_colour_shift_by_deviations():
+    """The released code's: the roots of the eigenvalues, 12.2 levels along the first axis for its 121.8."""
+    store = store_of(np.repeat([[63.75] * 3, [191.25] * 3], 50, axis=0))
+    normals = np.random.default_rng(0).standard_normal((100_000, 3))
+    shifts = colour_shifts(normals, AugmentConfig(pca_unit=PcaUnit.deviation), store)
+    np.testing.assert_allclose(shifts.std(0), 0.1 * 63.75, rtol=0.02)  # sqrt(.1875) / sqrt(3) of 255
+
+
+def test_means_of_every_kind():
+    """Against NumPy float64, for a mirrored crop at (3, 1)."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (1, 20, 20, 3), dtype=np.uint8)
+    store = store_of(rng.uniform(0, 255, (50, 3)))
+    store = replace(store, mean=rng.uniform(80, 140, (20, 20, 3)).astype(np.float32))
+    window = Window(3, 1, True)
+    mirrored = images[0, 3:19, 1:17].astype(np.float64)[:, ::-1]
+    mean = store.mean.astype(np.float64)
+    wanted = {
+        Mean.image: mirrored - mean[3:19, 1:17][:, ::-1],
+        Mean.center: mirrored - mean[2:18, 2:18],
+        Mean.channel: mirrored - mean.mean((0, 1)),
+        Mean.torchvision: (mirrored / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225],
+    }
+    for kind, expected in wanted.items():
+        norm = normalisation(DataConfig(mean=kind), store)
+        viewed = view_input(torch.from_numpy(images), window, 16, norm)[0].permute(1, 2, 0)
+        np.testing.assert_allclose(viewed.numpy(), expected, rtol=1e-5, atol=1e-4)
+        crops = read_crops(images, np.zeros(1, int), [window], 16)
+        trained = training_input(crops, [window], torch.full((1, 3), 5.0), 1.1, norm)[0].permute(1, 2, 0)
+        shift = 5 / 255 / np.array([0.229, 0.224, 0.225]) if kind is Mean.torchvision else 5.0
+        np.testing.assert_allclose(trained.numpy(), (expected + shift) / 1.1, rtol=1e-5, atol=1e-4)

@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from alexlab.config import Config, load
+from alexlab.config import Config, Resize, load
 from alexlab.data import build_datamodule
 from alexlab.data.datamodule import TrainingBatches
-from alexlab.data.prepare import build_store, prepare, read_square
+from alexlab.data.prepare import build_store, prepare, read_square, store_path
 from alexlab.data.shapes import CLASSES, draw_shapes
 from alexlab.data.store import open_store
 
@@ -135,6 +135,17 @@ class TestStore:
         expected = np.asarray(resized.crop((left, top, left + 32, top + 32))).astype(int)
         assert np.abs(actual.astype(int) - expected).mean() < 4
 
+    def test_both_sides_resized_where_stretched(self, tmp_path: Path):
+        rows, columns = np.mgrid[0:40, 0:90]
+        smooth = np.stack([rows * 5, columns * 2, 100 + 0 * rows], -1).astype(np.uint8)
+        save(tmp_path / "x.png", smooth)
+        actual = read_square(tmp_path / "x.png", 32, Resize.stretch).astype(float)
+        centres = (np.arange(32) + 0.5) / 32
+        np.testing.assert_allclose(actual[..., 0], np.outer(centres * 40 - 0.5, np.ones(32)) * 5, atol=3)
+        np.testing.assert_allclose(actual[..., 1], np.outer(np.ones(32), centres * 90 - 0.5) * 2, atol=3)
+        data = load(["data.resize=stretch"]).data
+        assert store_path(data) != store_path(load([]).data)
+
     def test_a_folder_that_is_no_store_is_named(self, tmp_path: Path):
         with pytest.raises(ValueError, match="not a finished store"):
             open_store(tmp_path)
@@ -194,6 +205,23 @@ class TestDataModule:
         assert len(alone) == 2 * 3 * 3
         assert all(torch.equal(a, b) for a, b in zip(alone, two, strict=True))
         assert not torch.equal(alone[0], alone[9])  # another epoch, other crops
+
+    def test_colours_can_end_before_the_run_does(self, tiny: list[str]):
+        """Shifts and the division behind them, in the first six of eight epochs."""
+        config = load(
+            [
+                *tiny,
+                "augment.pca_until=0.7",
+                "augment.pca_divisor=1.1",
+                "optim.schedule=constant",
+                "trainer.max_epochs=8",
+            ]
+        )
+        store = prepare(config.data)
+        batches = TrainingBatches(store.split("train"), store, config)
+        found = [batches[epoch, 0] for epoch in range(8)]
+        assert [batch.divisor for batch in found] == [1.1] * 6 + [1.0] * 2
+        assert [bool(batch.shifts.abs().max() > 0) for batch in found] == [True] * 6 + [False] * 2
 
     def test_an_epoch_is_every_image_once(self, tiny_config: Config):
         store = prepare(tiny_config.data)

@@ -53,3 +53,19 @@ def test_ten_views():
     corners = [(0, 0), (0, 32), (32, 0), (32, 32), (16, 16)]
     assert view_windows("ten", 256, 224) == [Window(y, x, f) for f in (False, True) for y, x in corners]
     assert view_windows("center", 256, 224) == [Window(16, 16, False)]
+
+
+def test_inclusive_offsets_make_2178():
+    """The released code draws from 33 offsets in each direction."""
+    seen = set()
+    for step in range(200):
+        seen.update(training_windows(draw(0, 0, step, 256), 256, 224, AugmentConfig(inclusive_offsets=True)))
+    assert seen == {Window(y, x, flip) for y in range(33) for x in range(33) for flip in (False, True)}
+
+
+def test_images_in_a_row_can_share_a_draw():
+    draws = draw(0, 0, 0, 100)
+    alone = training_windows(draws, 256, 224, AugmentConfig())
+    shared = training_windows(draws, 256, 224, AugmentConfig(shared_by=32))
+    assert shared == [alone[i // 32 * 32] for i in range(100)]
+    assert len(set(shared)) == 4

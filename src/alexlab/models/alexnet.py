@@ -45,23 +45,28 @@ def build_model(config: Config) -> AlexNet:
     """Build and initialise the network of a configuration; its first weights depend on `seed` and layer names only."""
     network = AlexNet()
     for spec in layers(config):
-        number = spec.name[-1]
         if not spec.is_conv and "flatten" not in network._modules:
             network.add_module("flatten", nn.Flatten())
         if len(set(spec.padding)) > 1:
-            network.add_module(f"pad{number}", nn.ZeroPad2d((*spec.padding, *spec.padding)))
+            network.add_module(f"pad{_number(spec)}", nn.ZeroPad2d((*spec.padding, *spec.padding)))
         weights = _weights(spec)
         _initialise(weights, spec, config.model, config.seed)
         network.add_module(spec.name, weights)
         for step in spec.follows:
             for name, module in _following(step, spec, config):
+                assert name not in network._modules
                 network.add_module(name, module)
     return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
+def _number(spec: Layer) -> str:
+    """What ends the names of all that follows a layer; relu6 is fc6's."""
+    return "_conv6" if spec.name == "conv6" else spec.name[-1]
+
+
 def _following(step: str, spec: Layer, config: Config) -> Iterator[tuple[str, nn.Module]]:
     """What follows a layer at one step, by the name that it has in the network."""
-    model, number = config.model, spec.name[-1]
+    model, number = config.model, _number(spec)
     if step == "activation":
         yield f"{model.activation.name}{number}", _ACTIVATIONS[model.activation](spec.outputs)
     elif step == "lrn":
