@@ -67,6 +67,14 @@ def test_the_mistake_shown_is_the_one_told(capsys: pytest.CaptureFixture[str]):
     assert capsys.readouterr().err == told + "\n"
 
 
+def test_the_net_shown_is_the_one_printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    [(line, shown)] = re.findall(r"`python src/train.py (--net [^`]+)`.*?```text\n(.*?)```", README, re.DOTALL)
+    assert main(line.split()) == 0
+    printed = [row.rstrip() for row in capsys.readouterr().out.strip("\n").splitlines()]
+    assert shown.splitlines() == printed
+
+
 def test_python_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     [runs, pieces] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     monkeypatch.chdir(tmp_path)

@@ -91,7 +91,8 @@ def _refuse_flags(args: argparse.Namespace) -> None:
 
 
 def _announce(plan: Plan, console: Console) -> None:
-    chosen = " ".join(f"{name}={plan.choices[name]}" for name in ("recipe", "protocol", "model", "ablation"))
+    fixed = [name for name in ("recipe", "protocol", "model", "ablation") if name not in plan.varying]
+    chosen = " ".join(f"{name}={plan.choices[name]}" for name in fixed)
     console.print(f"alexlab: {chosen}")
     if plan.choices["recipe"] == "demo":
         console.print("The demo rehearses on drawn images; recipe= sets another scale (--help).", style="dim")
