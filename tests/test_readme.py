@@ -15,6 +15,7 @@ import pytest
 from alexlab.compose import to_yaml
 from alexlab.config import PROJECT_DIR, load
 from alexlab.runs.launch import main
+from alexlab.runs.plan import make_plan
 from alexlab.runs.record import DONE, Record
 
 README = (PROJECT_DIR / "README.md").read_text()
@@ -26,13 +27,24 @@ BASH = [
 ]
 TRAINING = [line for line in BASH if line.startswith("python src/train.py")]
 # What the tests do not run: they are running in what these make, or there is no such program in a test's machine.
-OTHERS = ("make demo", "make test", "python3 -m venv", "uv venv", "mkdir", "docker build", "docker run")
+OTHERS = (
+    *("make demo", "make test", "python3 -m venv", "uv venv", "mkdir", "docker build", "docker run"),
+    "python src/evaluate.py",  # of runs that the demo made
+)
 
 
 def test_every_line_is_known():
     assert [line for line in BASH if line not in TRAINING and not line.startswith(OTHERS)] == []
     assert BASH[0].startswith("make demo")
     assert BASH[1].startswith("make test")
+
+
+def test_the_demos_ids_are_those_that_it_will_have():
+    """In its table, and in the line that averages two of them."""
+    runs = make_plan(["model.lrn=true,false", "pool.overlap=true,false"], multirun=True).runs
+    assert re.findall(r"\b[0-9a-f]{12}\b", README)[:4] == [run.run_id for run in runs]
+    [line] = [line for line in BASH if line.startswith("python src/evaluate.py")]
+    assert set(re.findall(r"[0-9a-f]{12}", line)) <= {run.run_id for run in runs}
 
 
 @pytest.mark.slow

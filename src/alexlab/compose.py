@@ -190,7 +190,10 @@ def typed(composed: DictConfig) -> Config:
     plain.pop("hydra", None)
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain))
     assert isinstance(config, Config)
-    return finish(config)
+    finish(config)
+    if config.weights is not None and not Path(config.weights).is_file():  # a run that is done needs it no more
+        raise ConfigError(f"weights={config.weights}: no such file")
+    return config
 
 
 def from_file(path: Path) -> Config:

@@ -581,8 +581,6 @@ def _check_combinations(config: Config) -> None:
         limit = getattr(config.trainer, name)
         if isinstance(limit, float) and limit > 1:
             raise ConfigError(f"trainer.{name}={limit}: a fraction is at most 1.0; for steps write a whole number")
-    if config.weights is not None and not Path(config.weights).is_file():
-        raise ConfigError(f"weights={config.weights}: no such file")
 
     from alexlab.architecture import layers  # above this module, which it reads its types from
 

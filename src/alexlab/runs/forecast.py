@@ -7,7 +7,7 @@ from rich.table import Table
 
 from alexlab.runs.execute import forecast
 from alexlab.runs.plan import Plan
-from alexlab.runs.table import new_table, one_a_line, seeds_of
+from alexlab.runs.table import new_table, one_a_line, seeds_shown
 
 
 def print_forecast(plan: Plan, console: Console) -> None:
@@ -25,7 +25,14 @@ def print_forecast(plan: Plan, console: Console) -> None:
     for number, run in enumerate(plan.runs, 1):
         state = str(run.record.status().get("state", "to do"))
         about = "" if run.record.is_done else duration(costs[run.arm][0])
-        table.add_row(str(number), one_a_line(run.varied), seeds_of(run), state.lower(), about, run.run_id)
+        table.add_row(
+            str(number),
+            one_a_line(run.varied),
+            seeds_shown(run.config.seed, run.config.data.seed),
+            state.lower(),
+            about,
+            run.run_id,
+        )
     console.print()
     console.print(table)
     seconds = sum(costs[run.arm][0] for run in pending)

@@ -82,7 +82,7 @@ def _runs_table(rows: list[Row], many_seeds: bool) -> Table:
     for row in rows:
         cells = [one_a_line(row.run.varied)]
         if many_seeds:
-            cells.append(seeds_of(row.run))
+            cells.append(seeds_shown(row.run.config.seed, row.run.config.data.seed))
         if row.done:
             test = row.result["test"]
             low, high = wilson(test["ten"]["top1_error"], test["images"])
@@ -106,9 +106,8 @@ def one_a_line(varied: str) -> str:
     return re.sub(r" (?=[a-z_.0-9]+=)", "\n", varied)
 
 
-def seeds_of(run: PlannedRun) -> str:
-    """The run's seed, and behind a stroke the data's where it is another."""
-    seed, data_seed = run.config.seed, run.config.data.seed
+def seeds_shown(seed: int, data_seed: int | None) -> str:
+    """A run's seed, and behind a stroke the data's where it is another."""
     return str(seed) if seed == data_seed else f"{seed}/{data_seed}"
 
 

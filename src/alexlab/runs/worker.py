@@ -5,7 +5,6 @@ It raises nothing: how it ended stands in status.json.
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
@@ -16,7 +15,6 @@ from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from lightning.pytorch.loggers import WandbLogger
 
 from alexlab.compose import read_config
@@ -24,6 +22,7 @@ from alexlab.config import Config, ConfigError, Logger
 from alexlab.runs.environment import environment
 from alexlab.runs.record import DONE, FAILED, INTERRUPTED, Record, write_whole
 from alexlab.runs.tracking import finish, summarise, wandb_logger
+from alexlab.training.evaluate import archive
 from alexlab.training.fit import Outcome, fit
 from alexlab.training.task import Diverged
 
@@ -48,7 +47,7 @@ def train(folder: Path, title: str) -> None:
             logger = wandb_logger(config, record)
         outcome = fit(config, record.path, title, logger)
         result = _result(record, config, outcome, time.time() - started)
-        write_whole(record.file("predictions.npz"), _archive(outcome))
+        write_whole(record.file("predictions.npz"), archive(outcome.test))
         write_whole(record.file("result.json"), json.dumps(result, indent=1) + "\n")
         record.set_status(DONE, started=started, ended=time.time())
     except BaseException as error:  # SystemExit and KeyboardInterrupt too: Lightning turns the one into the other
@@ -111,16 +110,6 @@ def _result(record: Record, config: Config, outcome: Outcome, seconds: float) ->
         },
         "train": {"images": train.pop("images"), "center": train},
     }
-
-
-def _archive(outcome: Outcome) -> bytes:
-    arrays: dict[str, Any] = {"labels": outcome.test["center"].labels}
-    for kind, predictions in outcome.test.items():
-        arrays[f"{kind}_top5"] = predictions.top5
-        arrays[f"{kind}_log_probability"] = predictions.log_probability
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
 
 
 def _end_with_parent() -> None:

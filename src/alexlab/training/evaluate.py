@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,17 @@ class Predictions:
         """Top-1 and top-5 error as fractions of the images."""
         hits = self.top5 == self.labels[:, None]
         return {"top1_error": float(1 - hits[:, 0].mean()), "top5_error": float(1 - hits.any(1).mean())}
+
+
+def archive(test: dict[str, Predictions]) -> bytes:
+    """The content of `predictions.npz`: labels, and for each view kind top-5 classes and log-probabilities."""
+    arrays: dict[str, np.ndarray] = {"labels": test["center"].labels}
+    for kind, predictions in test.items():
+        arrays[f"{kind}_top5"] = predictions.top5
+        arrays[f"{kind}_log_probability"] = predictions.log_probability
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # pyright: ignore[reportArgumentType]
+    return buffer.getvalue()
 
 
 @dataclass(frozen=True)

@@ -129,8 +129,19 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
 
 
+# torchvision's names of our layers, in the state dict of its `alexnet`.
+_TORCHVISION = {
+    **{"features.0": "conv1", "features.3": "conv2", "features.6": "conv3", "features.8": "conv4"},
+    **{"features.10": "conv5", "classifier.1": "fc6", "classifier.4": "fc7", "classifier.6": "fc8"},
+}
+_WRAPPERS = ("_orig_mod", "module")  # what torch.compile and DistributedDataParallel put into names
+
+
 def network_state(path: str | Path) -> dict[str, torch.Tensor]:
-    """The network's weights from a checkpoint of ours, or from a bare state dict; on the CPU."""
+    """The network's weights by our names, on the CPU.
+
+    From a checkpoint of ours, a bare state dict, or the state dict of torchvision's `alexnet`.
+    """
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -138,29 +149,44 @@ def network_state(path: str | Path) -> dict[str, torch.Tensor]:
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ConfigError(f"weights={path}: holds no state dict of tensors")
+    state = {".".join(part for part in name.split(".") if part not in _WRAPPERS): state[name] for name in state}
     prefix = "network."
     if any(name.startswith(prefix) for name in state):
         state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    return state
+    return {_our_name(name): value for name, value in state.items()}
 
 
-def load_weights(network: nn.Module, path: str) -> None:
+def _our_name(name: str) -> str:
+    layer, dot, kind = name.rpartition(".")
+    return _TORCHVISION.get(layer, layer) + dot + kind
+
+
+def load_weights(network: nn.Module, path: str, fresh_last: bool = True) -> None:
     """Start from another network's weights; a last layer of another number of classes stays as initialised.
+
+    With `fresh_last=False` the weights must be this very network's, as for an evaluation.
 
     Raises:
         ConfigError: where any other layer differs.
     """
     state, own = network_state(path), network.state_dict()
+    unknown = [name for name in state if name not in own]
+    if unknown:
+        raise ConfigError(
+            f"weights={path}: has {unknown[0]}, this network has not; it was trained with another `model`"
+        )
     for name in own:
         if name not in state:
             raise ConfigError(f"weights={path}: has no {name}; it was trained with another `model`")
         if state[name].shape != own[name].shape:
-            if name.startswith("fc8."):
+            is_last = name.startswith("fc8.")
+            if is_last and fresh_last:
                 log.warning("weights: %s has another shape, so it starts anew", name)
                 state[name] = own[name]
                 continue
             theirs, ours = tuple(state[name].shape), tuple(own[name].shape)
-            raise ConfigError(f"weights={path}: {name} is {theirs}, this network's is {ours}")
+            mend = f"; set data.num_classes={theirs[0]}" if is_last and theirs[1:] == ours[1:] else ""
+            raise ConfigError(f"weights={path}: {name} is {theirs}, this network's is {ours}{mend}")
     network.load_state_dict({name: state[name] for name in own})
 
 
