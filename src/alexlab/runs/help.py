@@ -21,11 +21,12 @@ Train AlexNet, or a sweep of its ablations, and compare them.
   python src/train.py model.dropout=0 seed=3        one run, changed
   python src/train.py -m model.lrn=true,false pool.overlap=true,false
                                                     a sweep: all combinations
-  python src/train.py -m 'ablation=glob(no_*)' seed=0,1
+  python src/train.py -m 'ablation=glob(*)' seed=0,1
                                                     every ablation, two seeds
   python src/train.py -m ... --dry-run              the plan, its time and disk
   python src/train.py --cfg job ...                 the configuration, as YAML
   python src/train.py --net ...                     the net, layer by layer
+  python src/train.py --paper                       the paper's choices as keys
 
 Typed again, a command trains only what is not done yet.
 Exit status: 0 all done, 1 a run failed, 2 a mistake in the configuration,
