@@ -119,7 +119,7 @@ def forward(config: Config, weights: dict[str, np.ndarray], images: np.ndarray) 
             elif step == "lrn":
                 x = _norms(config, name, x)
             elif name in config.pool.after:
-                kind = dict(item.split("=") for item in config.pool.kinds).get(name, config.pool.kind.name)
+                kind = dict(item.split(":") for item in config.pool.kinds).get(name, config.pool.kind.name)
                 x = pool(x, 3 if config.pool.overlap else 2, config.pool.ceil, kind)
         x = _dropped(config, name, x)
     x = x.reshape(len(x), -1)

@@ -183,7 +183,9 @@ MISTAKES = {
     (f"runs=[{DIGITS}]", "weights=x.ckpt"): (
         "give only one of runs=[ID,ID,...], finished runs to average, and weights=FILE, a net's file"
     ),
-    ("runs=[]",): "runs=[]: names no run; name one or more, as in runs=[ID,ID]",
+    ("runs=[]",): "runs=[]: has a place without a run; name one or more, as in runs=[ID,ID]",
+    ("runs=[a,,b]",): "runs=[a,,b]: has a place without a run; name one or more, as in runs=[ID,ID]",
+    ("runs=[a]", "runs=[b]"): "runs=[b]: runs= is given twice; name all runs in one list",
     (f"runs=[{DIGITS}, {DIGITS}]",): f"runs=[{DIGITS}, {DIGITS}]: names {DIGITS} twice; write each once",
     ("runs=[bbbbbbbbbbba]",): "runs: there is no run 'bbbbbbbbbbba' in RUNS; did you mean 'bbbbbbbbbbbb'?",
     ("runs=[averages]",): "runs: there is no run 'averages' in RUNS; paths.runs=FOLDER looks elsewhere",

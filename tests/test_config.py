@@ -69,16 +69,37 @@ MISTAKES = {
     ("model.remove=[conv6]",): (
         "model.remove=[conv6]: this net has no conv6; it has conv1, conv2, conv3, conv4, conv5, fc6, fc7"
     ),
+    ("model.dropout_after=[conv6]",): (
+        "model.dropout_after=[conv6]: this net has no conv6; it has conv1, conv2, conv3, conv4, conv5, fc6, fc7"
+    ),
+    ("model.cross_talk=[conv6]",): (
+        "model.cross_talk=[conv6]: this net has no conv6; it has conv1, conv2, conv3, conv4, conv5"
+    ),
+    ("pool.kinds=[conv3:average]",): ("pool.kinds=[conv3:average]: there is no pooling after conv3; see pool.after"),
+    ("pool.kinds=[conv1:none]",): "pool.kinds=[conv1:none]: 'none' is not one of max, average, max_average",
+    ("data.mean=torchvision",): (
+        "data.pixel_scale=0.0166666666667: data.mean=torchvision has a scale of its own; set data.pixel_scale=1"
+    ),
+    ("data.map_size=50", "data.crop_size=96"): (
+        "data.map_size, data.crop_size: the one follows from the other; set only one"
+    ),
+    ("model.batch_norm=after", "data.batch_size=1"): (
+        "data.batch_size=1: model.batch_norm needs two images or more; raise it"
+    ),
+    ("optim.conv1_cut_at=0.9", "optim.conv1_freeze_at=0.1"): (
+        "optim.conv1_cut_at=0.9: must be at most optim.conv1_freeze_at=0.1"
+    ),
+    ("model.width=1e300",): "model.width=1e+300: must be at most 100",
     ("model.unshared=[conv4]",): "model.unshared=[conv4]: conv4 must see all towers; set model.groups=1",
-    ("model.init_stds=[0.03]",): ("model.init_stds=[0.03]: '0.03' must be a layer and its value, such as conv3=..."),
-    ("model.init_stds=['conv3=x']",): "model.init_stds=[conv3=x]: 'x' must be a number",
-    ("model.init_stds=['conv3=0']",): "model.init_stds=[conv3=0]: must be above 0",
-    ("optim.weight_decays=['fc9=1']",): (
-        "optim.weight_decays=[fc9=1]: 'fc9' is not one of conv1, conv2, conv3, conv4, conv5, conv6, fc6, fc7, fc8; "
+    ("model.init_stds=[0.03]",): ("model.init_stds=[0.03]: '0.03' must be a layer and its value, such as conv3:..."),
+    ("model.init_stds=['conv3:x']",): "model.init_stds=[conv3:x]: 'x' must be a number",
+    ("model.init_stds=['conv3:0']",): "model.init_stds=[conv3:0]: must be above 0",
+    ("optim.weight_decays=['fc9:1']",): (
+        "optim.weight_decays=[fc9:1]: 'fc9' is not one of conv1, conv2, conv3, conv4, conv5, conv6, fc6, fc7, fc8; "
         "did you mean 'fc8'?"
     ),
-    ("optim.weight_decays=['fc8=1','fc8=2']",): "optim.weight_decays=[fc8=1, fc8=2]: names fc8 twice; write each once",
-    ("pool.kinds=['conv1=mean']",): ("pool.kinds=[conv1=mean]: 'mean' is not one of max, average, max_average"),
+    ("optim.weight_decays=['fc8:1','fc8:2']",): "optim.weight_decays=[fc8:1, fc8:2]: names fc8 twice; write each once",
+    ("pool.kinds=['conv1:mean']",): ("pool.kinds=[conv1:mean]: 'mean' is not one of max, average, max_average"),
     ("model.lrn_size=4",): "model.lrn_size=4: must be odd, so that the window has a middle map",
     ("optim.schedule=plateau", "trainer.limit_val_batches=0"): (
         "trainer.limit_val_batches=0: optim.schedule=plateau needs validation; set optim.schedule=fixed"
@@ -200,7 +221,8 @@ def test_the_schemas_defaults_are_the_papers():
 
 @pytest.mark.parametrize("path", sorted(CONF_DIR.glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}={path.stem}")
 def test_every_file_of_conf_composes_and_starts_with_a_comment(path: Path):
-    job = Composer().job([f"{path.parent.name}={path.stem}"])
+    recipe = ["recipe=cifar10"] if path.stem.startswith("cifar_") else []
+    job = Composer().job([*recipe, f"{path.parent.name}={path.stem}"])
     assert job.choices[path.parent.name] == path.stem
     lines = path.read_text().splitlines()
     assert any(line.startswith("# ") and "@package" not in line for line in lines), path

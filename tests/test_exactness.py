@@ -262,16 +262,22 @@ def source2012_rule(layer: str, kind: str, epoch: int) -> tuple[float, float]:
     rate = 0.01 * 0.1 ** ((epoch >= 23) + (epoch >= 51) + (epoch >= 78))
     if layer == "conv1" and epoch >= 68:
         rate *= 0.1 if epoch < 72 else 0
-    return (2 * rate, 0.0) if kind == "bias" else (rate, 0.0005)
+    if kind == "bias":  # twice the first rate, and no drop; conv1's stops with it
+        return (0.0 if layer == "conv1" and epoch >= 72 else 0.02), 0.0
+    return rate, 0.0005
 
 
-def cifar_rule(last_decay: float, drops: tuple[int, int]) -> Callable[[str, str, int], tuple[float, float]]:
+def cifar_rule(
+    last_decay: float, drops: tuple[int, int], biases_drop: bool
+) -> Callable[[str, str, int], tuple[float, float]]:
     """The CIFAR-10 nets: epsW=0.001, epsB=0.002, and wc=0 for the shared convolutions, 0.004 for the local ones."""
 
     def rule(layer: str, kind: str, epoch: int) -> tuple[float, float]:
         rate = 0.001 * 0.1 ** sum(epoch >= drop for drop in drops)
         decay = {"conv1": 0.0, "conv2": 0.0, "conv3": 0.004, "conv4": 0.004, "fc8": last_decay}[layer]
-        return (2 * rate, 0.0) if kind == "bias" else (rate, decay)
+        if kind == "bias":
+            return (2 * rate if biases_drop else 0.002), 0.0
+        return rate, decay
 
     return rule
 
@@ -291,8 +297,8 @@ def run_of(protocol: str) -> list[str]:
     [
         (run_of("source2012"), source2012_rule, (0, 30, 60)),
         (run_of("source2012"), source2012_rule, (60, 69, 75)),
-        (["recipe=cifar10", "model=cifar_13pct"], cifar_rule(0.004, (120, 130)), (119, 125, 135)),
-        (["recipe=cifar10", "model=cifar_11pct"], cifar_rule(0.01, (500, 510)), (499, 505, 515)),
+        (["recipe=cifar10", "model=cifar_13pct"], cifar_rule(0.004, (140, 150), True), (139, 145, 155)),
+        (["recipe=cifar10", "model=cifar_11pct"], cifar_rule(0.01, (500, 510), False), (499, 505, 515)),
     ],
     ids=["source2012", "source2012 late", "cifar_13pct", "cifar_11pct"],
 )
@@ -332,11 +338,12 @@ def test_conv1_is_cut_and_stopped_late_in_the_released_codes_run():
     [
         (run_of("source2012"), 93, [23, 51, 78]),
         (run_of("caffe"), 90, [20, 40, 60, 80]),
-        (["recipe=cifar10", "model=cifar_13pct"], 140, [120, 130]),
+        (["recipe=cifar10", "model=cifar_13pct"], 160, [140, 150]),
+        (["recipe=cifar10", "model=cifar_fig1"], 140, [120, 130]),
         (["recipe=cifar10", "model=cifar_11pct"], 520, [500, 510]),
         ([], 20, [12, 16, 19]),
     ],
-    ids=["source2012", "caffe", "cifar_13pct", "cifar_11pct", "demo"],
+    ids=["source2012", "caffe", "cifar_13pct", "cifar_fig1", "cifar_11pct", "demo"],
 )
 def test_the_rate_drops_at_the_epochs_that_the_files_tell_of(overrides, length, drops):
     config = load(overrides)

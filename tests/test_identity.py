@@ -113,3 +113,25 @@ def test_a_path_with_spaces_and_signs(tmp_path: Path):
     folder = tmp_path / "my runs = lr=0.1"
     [run] = make_plan([f'paths.runs="{folder}"']).runs
     assert run.config.paths.runs == str(folder)
+
+
+def test_a_limit_of_one_step_is_not_the_whole():
+    """1 == 1.0 in Python; here the one is a step an epoch and the other all of them."""
+    assert run_id(load(["trainer.limit_train_batches=1"])) != run_id(load(["trainer.limit_train_batches=1.0"]))
+    assert run_id(load(["trainer.limit_val_batches=1"])) != run_id(load([]))
+    [run] = make_plan(["trainer.limit_train_batches=1"]).runs
+    assert run.labels["ablation"] == "trainer.limit_train_batches=1"
+
+
+@pytest.mark.parametrize("content", ["model:\n  remove: [fc6, conv3]", "model:\n  conv1_padding: none"])
+def test_a_users_own_ablation_keeps_its_name(tmp_path: Path, content: str):
+    (tmp_path / "ablation").mkdir()
+    (tmp_path / "ablation" / "mine.yaml").write_text(f"# @package _global_\n{content}\n")
+    [run] = make_plan(["ablation=mine"], config_dir=str(tmp_path)).runs
+    assert run.labels["ablation"] == "mine"
+
+
+def test_jobs_that_are_one_run_are_told():
+    plan = make_plan(["ablation=none,biases_0,no_lrn,run148", "seed=0,1"], multirun=True)
+    assert len(plan.runs) == 4
+    assert plan.merged == [("ablation=biases_0", "ablation=none"), ("ablation=run148", "ablation=no_lrn")]

@@ -63,7 +63,7 @@ class TestTheUsersLine:
     def test_four_runs_and_a_table(self, sweep):
         done, runs = sweep
         assert done.returncode == 0, done.stderr
-        assert done.stdout.startswith("alexlab: recipe=demo protocol=paper ablation=none")
+        assert done.stdout.startswith("alexlab: recipe=demo protocol=paper model=alexnet ablation=none")
         assert [f"run {i} of 4:" in done.stdout for i in range(1, 5)] == [True] * 4
         assert "run 4 of 4 · epoch 2/2 · loss" in done.stderr  # no terminal: plain lines
         assert "\r" not in done.stderr

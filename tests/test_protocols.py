@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from alexlab.architecture import layers
+from alexlab.architecture import kept_bytes, layers
 from alexlab.compose import Composer, from_file
 from alexlab.config import CONF_DIR, PROJECT_DIR, Config, flat, load, shown
 from alexlab.data import build_datamodule
@@ -35,7 +35,7 @@ OVERRIDDEN = {
     ("caffe", "demo"): {"data.batch_size", "model.init_bias", "optim.drops"},
     ("source2012", "cifar10"): {
         *("model.conv1_order", "model.conv1_padding", "model.init_stds", "model.same_map_norm"),
-        *("optim.drops", "trainer.max_epochs"),
+        *("augment.shared_by", "optim.conv1_cut_at", "optim.conv1_freeze_at", "optim.drops", "trainer.max_epochs"),
     },
     ("caffe", "cifar10"): {
         *("data.batch_size", "model.conv1_padding", "model.init_bias", "model.init_stds", "optim.drops"),
@@ -161,11 +161,13 @@ def test_the_cifar_nets(model: str, parameters: int, sides: list[int]):
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["model.width=0.5"],
-        ["pool.overlap=false", "model.lrn=false"],
         ["model.activation=tanh", "model.conv1_order=[lrn,pool,activation]"],
+        ["model.conv1_order=[activation,pool,lrn]"],
         ["protocol=source2012", "ablation=no_dropout"],
         ["model.activation=prelu", "model.batch_norm=before"],
+        *(["recipe=cifar10", f"model={name}"] for name in MODELS if name.startswith("cifar")),
+        ["model=torchvision"],
+        *([f"ablation={name}"] for name in ABLATIONS),
     ],
     ids=str,
 )
@@ -180,14 +182,14 @@ def test_memory_of_the_backward_pass(overrides: list[str]):
             kept[tensor.data_ptr()] = tensor  # held, so that no other takes its place
         return tensor
 
-    size, batch = config.data.crop_size, 8
+    size, batch = config.data.crop_size, 4
     assert size is not None
     inputs = torch.randn(batch, 3, size, size)
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         network(inputs).sum()
     kept.pop(inputs.data_ptr(), None)
     measured = sum(tensor.numel() * tensor.element_size() for tensor in kept.values()) / batch
-    told = sum(layer.kept_bytes(config.model.activation) for layer in layers(config))
+    told = sum(kept_bytes(layer, config) for layer in layers(config))
     assert told == pytest.approx(measured, rel=0.1)
 
 

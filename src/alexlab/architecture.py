@@ -18,6 +18,8 @@ from alexlab.config import (
     BatchNorm,
     Config,
     ConfigError,
+    PoolKind,
+    by_layer,
     shown,
 )
 
@@ -62,22 +64,6 @@ class Layer:
     def neurons(self) -> int:
         """Outputs for one image, before pooling."""
         return self.side**2 * self.outputs
-
-    def kept_bytes(self, activation: Activation) -> int:
-        """What training in float32 keeps of it for the backward pass, for one image: outputs, masks, indices."""
-        values, pooled = self.neurons, self.pooled_side**2 * self.outputs
-        steps = {
-            "activation": 4 * values if activation is Activation.prelu else 0,  # the others need their output alone
-            "batch_norm": 4 * values,
-            "lrn": 8 * values,  # the sums, and its output
-            "same_map_norm": 16 * values,
-            "dropout": 5 * pooled,  # a byte for the mask
-        }
-        # A maximum keeps its place, a 64-bit number.
-        kept = 4 * values + sum(12 * pooled if step.startswith("pool") else steps[step] for step in self.follows)
-        if len(set(self.padding)) > 1:  # the padded input is a copy
-            kept += 4 * self.inputs * ((self.side - 1) * self.stride + self.kernel) ** 2
-        return kept
 
 
 class _Vanished(Exception):
@@ -168,6 +154,31 @@ def _layers(config: Config, crop_size: int) -> list[Layer]:
             units = width
     last = ("activation",) if model.last_activation else ()
     return [*convs, *hidden, Layer("fc8", units, config.data.num_classes, follows=last)]
+
+
+def kept_bytes(layer: Layer, config: Config) -> int:
+    """What training in float32 keeps of a layer for the backward pass, for one image: outputs, masks, indices."""
+    values, side = layer.neurons, layer.side
+    kept = 4 * values
+    if len(set(layer.padding)) > 1:  # the padded input is a copy
+        kept += 4 * layer.inputs * ((side - 1) * layer.stride + layer.kernel) ** 2
+    if not layer.shared:  # the patches, side by side
+        kept += 4 * layer.fan_in * side**2
+    for step in layer.follows:
+        if step.startswith("pool"):
+            side = _pooled(config, side, step)
+            values = side**2 * layer.outputs
+            kept += 4 * values if pool_kind(config, step) is PoolKind.average else 12 * values  # places have 8 bytes
+        elif step == "activation":
+            kept += 4 * values if config.model.activation is Activation.prelu else 0  # others need their output alone
+        else:
+            kept += {"batch_norm": 4, "lrn": 8, "same_map_norm": 16, "dropout": 5}[step] * values
+    return kept
+
+
+def pool_kind(config: Config, name: str) -> PoolKind:
+    """What a pooling layer, such as pool1, takes from a window."""
+    return PoolKind[by_layer(config.pool.kinds).get(f"conv{name[-1]}", config.pool.kind.name)]
 
 
 def _follows(config: Config, name: str, pool: str | None) -> tuple[str, ...]:

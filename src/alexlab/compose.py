@@ -76,6 +76,9 @@ class Composer:
             if override.is_sweep_override():
                 raise ConfigError(f"{override.input_line}: several values make a sweep; write -m before them")
             self._check(override)
+        names = [override.partition("=")[0] for override in overrides]
+        if {"data.map_size", "data.crop_size"} <= set(names):
+            raise ConfigError("data.map_size, data.crop_size: the one follows from the other; set only one")
         with _one_line(overrides):
             composed = self._loader.load_configuration(CONFIG_NAME, list(overrides), RunMode.RUN)
             choices = {str(name): str(option) for name, option in composed.hydra.runtime.choices.items()}

@@ -49,7 +49,7 @@ def key(
 
     `identity=False`: the key cannot change a run's result, so it is no part of the run id. `unordered`: the order of
     the list's items means nothing. The bounds hold for a number, or for each number of a list; `choices` likewise for
-    text. `by_layer`: the items are texts such as conv3=0.03, whose right side this converts; bounds and choices hold
+    text. `by_layer`: the items are texts such as conv3:0.03, whose right side this converts; bounds and choices hold
     for what it gives.
     """
     metadata = {
@@ -182,10 +182,10 @@ class ModelConfig:
     unshared: list[str] = key(
         [], "Convolutions whose weights differ from place to place.", unordered=True, choices=CONV_LAYERS
     )
-    width: float = key(1.0, "Multiplies the number of kernels of every convolution.", above=0)
+    width: float = key(1.0, "Multiplies the number of kernels of every convolution.", above=0, at_most=100)
     hidden: int = key(4096, "Units of each hidden fully connected layer, fc6 and fc7 (3.5).", at_least=1)
     hidden_layers: int = key(2, "Hidden fully connected layers, from fc6 on (3.5).", at_least=0, at_most=2)
-    hidden_width: float = key(1.0, "Multiplies model.hidden.", above=0)
+    hidden_width: float = key(1.0, "Multiplies model.hidden.", above=0, at_most=100)
     groups: int = key(2, "Towers: kernels see only the maps of their own tower (3.2, 3.5).", at_least=1)
     cross_talk: list[str] = key(
         ["conv3"],
@@ -250,7 +250,7 @@ class ModelConfig:
     )
     init_std: float = key(0.01, "Standard deviation of the weights where init=normal (5).", above=0)
     init_stds: list[str] = key(
-        [], "Likewise for single layers, as in [conv3=0.03]; the others have init_std.", above=0, by_layer=float
+        [], "Likewise for single layers, as in [conv3:0.03]; the others have init_std.", above=0, by_layer=float
     )
     init_last_std: Union[float, None] = key(
         None, "Standard deviation of the last layer's weights; null = as the other layers.", above=0
@@ -273,7 +273,7 @@ class PoolConfig:
     kind: PoolKind = key(PoolKind.max, "What a window gives: max, average, or the sum of both (3.5).")
     kinds: list[str] = key(
         [],
-        "Likewise after single layers, as in [conv1=max]; the others have pool.kind.",
+        "Likewise after single layers, as in [conv1:max]; the others have pool.kind.",
         choices=tuple(kind.name for kind in PoolKind),
         by_layer=str,
     )
@@ -335,7 +335,7 @@ class AugmentConfig:
     inclusive_offsets: bool = key(
         False, "Crop offsets 0 to size - crop, 33 x 33 x 2 crops; false = one fewer each way, 2048 (4.1)."
     )
-    shared_by: int = key(1, "Images in a row that share one draw of crop and mirroring.", at_least=1)
+    shared_by: int = key(1, "Images in a row that share one draw of crop and mirroring.", at_least=1, at_most=1e9)
 
 
 @dataclass
@@ -344,10 +344,11 @@ class OptimConfig:
     momentum: float = key(0.9, "Momentum (5).", at_least=0, below=1)
     weight_decay: float = key(5e-4, "Weight decay, inside the velocity: - weight_decay * lr * w (5).", at_least=0)
     weight_decays: list[str] = key(
-        [], "Likewise for single layers, as in [fc8=0.01]; the others have weight_decay.", at_least=0, by_layer=float
+        [], "Likewise for single layers, as in [fc8:0.01]; the others have weight_decay.", at_least=0, by_layer=float
     )
     decay_biases: bool = key(True, "Weight decay on biases too (5).")
     bias_lr_factor: float = key(1.0, "Multiplies the learning rate of biases (5: equal for all layers).", at_least=0)
+    drop_biases: bool = key(True, "What lowers the rate lowers that of biases too (5: equal for all layers).")
     schedule: Schedule = key(
         Schedule.plateau,
         "plateau = drop when validation error stalls (5, by hand there), fixed = drop at optim.drops, linear = fall by "
@@ -500,7 +501,7 @@ def shown(value: Any) -> str:
 
 
 def _check_value(name: str, value: Any, item: Any, metadata: Any) -> None:
-    if isinstance(item, str) and item.lower() in ("none", "null", "~"):
+    if isinstance(item, str) and not metadata["choices"] and item.lower() in ("none", "null", "~"):
         raise ConfigError(f"{name}={item}: the text '{item}' is not nothing; write {name}=null")
     if isinstance(item, str) and not item.strip():
         raise ConfigError(f"{name}=: must not be empty")
@@ -517,8 +518,8 @@ def _check_value(name: str, value: Any, item: Any, metadata: Any) -> None:
 
 
 def by_layer(values: list[str]) -> dict[str, str]:
-    """["conv3=0.03"] as {"conv3": "0.03"}."""
-    return dict(item.split("=") for item in values)
+    """["conv3:0.03"] as {"conv3": "0.03"}."""
+    return dict(item.split(":") for item in values)
 
 
 def _checked_by_layer(name: str, value: list[str], metadata: Any) -> list[str]:
@@ -526,9 +527,9 @@ def _checked_by_layer(name: str, value: list[str], metadata: Any) -> list[str]:
     known = (*CONV_LAYERS, *HIDDEN_LAYERS, "fc8")
     found: dict[str, str] = {}
     for item in value:
-        layer, sign, text = item.partition("=")
+        layer, sign, text = item.partition(":")
         if not sign:
-            raise ConfigError(f"{name}={shown(value)}: '{item}' must be a layer and its value, such as conv3=...")
+            raise ConfigError(f"{name}={shown(value)}: '{item}' must be a layer and its value, such as conv3:...")
         if layer not in known:
             raise ConfigError(
                 f"{name}={shown(value)}: '{layer}' is not one of {', '.join(known)}{did_you_mean(layer, known)}"
@@ -541,7 +542,7 @@ def _checked_by_layer(name: str, value: list[str], metadata: Any) -> list[str]:
             raise ConfigError(f"{name}={shown(value)}: '{text}' must be a number") from None
         _check_value(name, value, converted, metadata)
         found[layer] = shown(converted)
-    return [f"{layer}={text}" for layer, text in sorted(found.items())]
+    return [f"{layer}:{text}" for layer, text in sorted(found.items())]
 
 
 def _check_combinations(config: Config) -> None:
@@ -551,6 +552,11 @@ def _check_combinations(config: Config) -> None:
     assert data.crop_size is not None
     if data.crop_size > data.size:
         raise ConfigError(f"data.crop_size={data.crop_size}: must be at most data.size={data.size}")
+    if data.mean is Mean.torchvision and data.pixel_scale != 1:
+        raise ConfigError(
+            f"data.pixel_scale={data.pixel_scale:.12g}: data.mean=torchvision has a scale of its own; "
+            "set data.pixel_scale=1"
+        )
     if data.name is Dataset.shapes and data.num_classes > SHAPES_CLASSES:
         raise ConfigError(f"data.num_classes={data.num_classes}: data.name=shapes has {SHAPES_CLASSES} classes at most")
     if data.name is Dataset.shapes and data.root is not None:
@@ -565,8 +571,13 @@ def _check_combinations(config: Config) -> None:
         raise ConfigError(f"trainer.limit_train_batches={limit}: is less than one of the {steps} steps of an epoch")
     if model.lrn_size % 2 == 0:
         raise ConfigError(f"model.lrn_size={model.lrn_size}: must be odd, so that the window has a middle map")
-    if model.lrn_k == 0 and model.lrn:
-        raise ConfigError("model.lrn_k=0: must be above 0, or a window of zeros is divided by 0")
+    if model.lrn_k < 1e-6 and model.lrn:
+        raise ConfigError(f"model.lrn_k={model.lrn_k:g}: must be at least 1e-6, or a window of zeros is divided by 0")
+    if model.batch_norm is not BatchNorm.none and min(data.batch_size, data.train_images) == 1:
+        raise ConfigError("data.batch_size=1: model.batch_norm needs two images or more; raise it")
+    cut, freeze = optim.conv1_cut_at, optim.conv1_freeze_at
+    if cut is not None and freeze is not None and cut > freeze:
+        raise ConfigError(f"optim.conv1_cut_at={cut:g}: must be at most optim.conv1_freeze_at={freeze:g}")
     if optim.drops != sorted(optim.drops):
         raise ConfigError(f"optim.drops={shown(optim.drops)}: must rise from left to right")
     if optim.schedule is Schedule.plateau and config.trainer.limit_val_batches == 0:
@@ -600,11 +611,19 @@ def _check_lengths(config: Config) -> None:
     ):
         if len(values) != len(wanted):
             raise ConfigError(f"{name}={shown(values)}: must have one for each of {', '.join(wanted)}")
-    named = {"model.remove": model.remove, "model.unshared": model.unshared, "pool.after": pool.after}
-    for name, values in named.items():
+    for name, values, there in (
+        ("model.remove", model.remove, names),
+        ("model.unshared", model.unshared, convs),
+        ("pool.after", pool.after, convs),
+        ("model.cross_talk", model.cross_talk if model.groups > 1 else [], convs),
+        ("model.dropout_after", model.dropout_after if model.dropout > 0 else [], names),
+    ):
         for item in values:
-            if item not in names:
-                raise ConfigError(f"{name}={shown(values)}: this net has no {item}; it has {', '.join(names)}")
+            if item not in there:
+                raise ConfigError(f"{name}={shown(values)}: this net has no {item}; it has {', '.join(there)}")
+    for layer in by_layer(pool.kinds):
+        if layer not in pool.after:
+            raise ConfigError(f"pool.kinds={shown(pool.kinds)}: there is no pooling after {layer}; see pool.after")
     for name, order in (("model.conv1_order", model.conv1_order), ("model.conv2_order", model.conv2_order)):
         if sorted(order) != sorted(ORDER):
             raise ConfigError(f"{name}={shown(order)}: must name each of {', '.join(ORDER)} once")

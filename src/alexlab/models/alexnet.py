@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from alexlab.architecture import POOL_STRIDE, Layer, layers, pool_window
+from alexlab.architecture import POOL_STRIDE, Layer, layers, pool_kind, pool_window
 from alexlab.config import Activation, Config, DropoutScaling, Init, ModelConfig, PoolKind, by_layer
 from alexlab.models.dropout import Dropout
 from alexlab.models.lrn import LocalResponseNorm, SameMapNorm
@@ -84,8 +84,7 @@ def _following(step: str, spec: Layer, config: Config) -> Iterator[tuple[str, nn
 
 
 def _pooling(name: str, config: Config) -> nn.Module:
-    pool = config.pool
-    kind = PoolKind[by_layer(pool.kinds).get(f"conv{name[-1]}", pool.kind.name)]
+    pool, kind = config.pool, pool_kind(config, name)
     window = pool_window(config)
     if kind is PoolKind.max:
         return nn.MaxPool2d(window, POOL_STRIDE, ceil_mode=pool.ceil)

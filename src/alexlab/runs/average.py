@@ -40,8 +40,8 @@ Errors on the test split, of the centre and of ten views, without any training.
   python src/evaluate.py weights=FILE model.lrn=false
                                                     a file, for the net that
                                                     train.py's keys describe
-  python src/evaluate.py weights=FILE model=torchvision data.mean=torchvision
-                                                    torchvision's names will do
+                                                    (torchvision's names, with
+                                                    model=torchvision, will do)
 
 An average is kept in <paths.runs>/averages/<id>/ and not computed twice. With
 runs= may stand evaluate.checkpoint, evaluate.average and keys that change no
@@ -91,6 +91,8 @@ def _obey(overrides: list[str], config_dir: str | None, console: Console) -> Non
         one = "only one" if runs else "one"
         raise ConfigError(f"give {one} of runs=[ID,ID,...], finished runs to average, and weights=FILE, a net's file")
     composer = Composer(config_dir)
+    if len(runs) > 1:
+        raise ConfigError(f"{runs[1]}: runs= is given twice; name all runs in one list")
     if runs:
         _average(_ids(runs[-1]), composer, others, console)
     else:
@@ -104,8 +106,8 @@ def _name(override: str) -> str:
 def _ids(override: str) -> list[str]:
     # Not by Hydra's grammar, which reads an id of digits alone as a number.
     ids = [item.strip(" '\"") for item in override.partition("=")[2].strip("[] ").split(",")]
-    if not any(ids):
-        raise ConfigError(f"{override}: names no run; name one or more, as in runs=[ID,ID]")
+    if not all(ids):
+        raise ConfigError(f"{override}: has a place without a run; name one or more, as in runs=[ID,ID]")
     for run_id in ids:
         if ids.count(run_id) > 1:
             raise ConfigError(f"{override}: names {run_id} twice; write each once")
@@ -235,6 +237,8 @@ def _compute(runs: list[DoneRun], settings: Config) -> tuple[dict[str, Any], dic
 
 
 def _evaluate_file(config: Config, console: Console) -> None:
+    if config.trainer.fast_dev_run:
+        raise ConfigError("trainer.fast_dev_run=true: nothing is trained here; leave it out")
     if config.weights is None:
         raise ConfigError("weights=null: name a file")
     _, [test] = _evaluate([(config, Path(config.weights))], [], config, "evaluating")

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from alexlab.runs.execute import forecast
 from alexlab.runs.plan import Plan
-from alexlab.runs.table import new_table, one_a_line, seeds_shown
+from alexlab.runs.table import heading, new_table, seeds_shown, what
 
 
 def print_forecast(plan: Plan, console: Console) -> None:
@@ -17,7 +17,7 @@ def print_forecast(plan: Plan, console: Console) -> None:
     costs = dict(zip(arms, forecast(list(arms.values())), strict=True)) if arms else {}
     table: Table = new_table("Plan (nothing is run)")
     table.add_column("#", justify="right")
-    table.add_column("what varied", ratio=1)
+    table.add_column(heading(plan.varying), ratio=1)
     table.add_column("seed", justify="right")
     table.add_column("state")
     table.add_column("about", justify="right", no_wrap=True)
@@ -27,7 +27,7 @@ def print_forecast(plan: Plan, console: Console) -> None:
         about = "" if run.record.is_done else duration(costs[run.arm][0])
         table.add_row(
             str(number),
-            one_a_line(run.varied),
+            what(run, plan.varying),
             seeds_shown(run.config.seed, run.config.data.seed),
             state.lower(),
             about,

@@ -20,6 +20,7 @@ from alexlab.tree import flatten
 RESULTS_VERSION = 1
 
 SEEDS = ("seed", "data.seed")
+DERIVED = ("data.crop_size", "data.map_size")  # they follow from conv1's padding, kernel and stride, too
 
 
 def result_keys(config: Config) -> dict[str, Any]:
@@ -54,7 +55,12 @@ def arm_id(config: Config) -> str:
 
 def _chosen(config: Config) -> dict[str, Any]:
     defaults = result_keys(Config())
-    return {name: value for name, value in result_keys(config).items() if value != defaults[name]}
+    return {name: value for name, value in result_keys(config).items() if not _same(value, defaults[name])}
+
+
+def _same(one: Any, other: Any) -> bool:
+    """As text, since 1 == 1.0 and a limit of 1 step is not one of 1.0, the whole."""
+    return json.dumps(one) == json.dumps(other)
 
 
 def _content(config: Config) -> dict[str, Any]:
@@ -72,7 +78,7 @@ def _hash(document: dict[str, Any]) -> str:
 def differences(config: Config, other: Config) -> dict[str, Any]:
     """{key: value in `config`} where the two differ in a key that can change a result, seeds aside."""
     keys, others = result_keys(config), result_keys(other)
-    return {name: keys[name] for name in keys if keys[name] != others[name] and name not in SEEDS}
+    return {name: keys[name] for name in keys if not _same(keys[name], others[name]) and name not in SEEDS}
 
 
 def arm_label(config: Config, base: Config, folders: list[Path]) -> str:
@@ -81,7 +87,8 @@ def arm_label(config: Config, base: Config, folders: list[Path]) -> str:
     if not changed:
         return "none"
     for path in (path for folder in folders for path in sorted(folder.glob("*.yaml"))):
-        if changed == _file_changes(path, base):
+        files = _file_changes(path, base)
+        if files and files == {name: value for name, value in changed.items() if name in files or name not in DERIVED}:
             return path.stem
     return spelled(changed)
 
@@ -97,6 +104,9 @@ def _file_changes(path: Path, base: Config) -> dict[str, Any]:
         named = flatten(loaded) if isinstance(loaded, dict) else {}
         named.pop("defaults", None)
         keys = result_keys(base)
+        for name, _, entry in walk(base):
+            if (entry.metadata["unordered"] or entry.metadata["by_layer"]) and isinstance(named.get(name), list):
+                named[name] = sorted(named[name])
         # YAML reads 0 as a whole number and 1e-2 as text, where the key is a number
         typed = {name: float(value) if isinstance(keys.get(name), float) else value for name, value in named.items()}
         return {name: _canonical(value) for name, value in typed.items() if keys.get(name) != _canonical(value)}

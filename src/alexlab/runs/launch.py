@@ -65,12 +65,14 @@ def _obey(args: argparse.Namespace, argv: list[str], console: Console) -> int:
         print("---\n".join(commented_yaml(composer.job(job).config) for job in jobs), end="")
         return 0
     if args.paper:
+        if args.overrides:
+            raise ConfigError(f"--paper: shows the protocols' values whatever is set; leave out {args.overrides[0]}")
         print(markdown(), end="")
         return 0
     if args.net:
         composer = Composer(args.config_dir)
         jobs, _ = composer.expand(args.overrides, args.multirun)
-        print_nets([composer.job(job).config for job in jobs], console)
+        print_nets([composer.job(job) for job in jobs], console)
         return 0
     if args.cfg or args.info is not None or args.hydra_help or args.shell_completion:
         return _hydra_main(argv)
@@ -96,6 +98,8 @@ def _announce(plan: Plan, console: Console) -> None:
     console.print(f"alexlab: {chosen}")
     if plan.choices["recipe"] == "demo":
         console.print("The demo rehearses on drawn images; recipe= sets another scale (--help).", style="dim")
+    for dropped, kept in plan.merged:
+        console.print(f"{dropped} is the same run as {kept} here", style="dim")
     done = sum(run.record.is_done for run in plan.runs)
     if done and not plan.is_trial:
         console.print(f"{done} of {len(plan.runs)} done before")

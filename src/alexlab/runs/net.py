@@ -4,26 +4,29 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from alexlab.architecture import Layer, layers
+from alexlab.architecture import Layer, kept_bytes, layers
+from alexlab.compose import Job
 from alexlab.config import Config, DataConfig
+from alexlab.runs.plan import varied, what_varies
 from alexlab.runs.table import new_table
 
 _MEGA = 1e6
 
 
-def print_nets(configs: list[Config], console: Console) -> None:
+def print_nets(jobs: list[Job], console: Console) -> None:
     """Print each different net once, with its totals beside those of the paper's."""
-    seen: list[list[Layer]] = []
-    for config in configs:
-        net = layers(config)
-        if net not in seen:
-            seen.append(net)
-            _print_net(net, config, console)
+    varying, seen = what_varies(jobs), []
+    for job in jobs:
+        net, config = layers(job.config), job.config
+        kept = [kept_bytes(layer, config) * config.data.batch_size for layer in net]
+        if (net, kept) not in seen:
+            seen.append((net, kept))
+            _print_net(net, kept, config, varied(job, varying), console)
 
 
-def _print_net(net: list[Layer], config: Config, console: Console) -> None:
-    batch = config.data.batch_size
-    table = new_table(f"The net for images of {config.data.crop_size} x {config.data.crop_size} pixels")
+def _print_net(net: list[Layer], kept: list[int], config: Config, what: str, console: Console) -> None:
+    batch, side = config.data.batch_size, config.data.crop_size
+    table = new_table(f"The net for images of {side} x {side} pixels{f', {what}' if what else ''}")
     table.add_column("layer")
     table.add_column("kernel")
     for heading in ("stride", "groups", "output", "pooled"):
@@ -31,7 +34,7 @@ def _print_net(net: list[Layer], config: Config, console: Console) -> None:
     table.add_column("parameters", justify="right", no_wrap=True)
     table.add_column("million\nmult-adds", justify="right", no_wrap=True)
     table.add_column(f"MB at\nbatch {batch}", justify="right", no_wrap=True)
-    for layer in net:
+    for layer, size in zip(net, kept, strict=True):
         place = f"{layer.kernel}x{layer.kernel}" if layer.is_conv else ""
         sizes = [str(layer.stride), str(layer.groups)] if layer.is_conv else ["", ""]
         table.add_row(
@@ -42,12 +45,11 @@ def _print_net(net: list[Layer], config: Config, console: Console) -> None:
             f"{layer.pooled_side}²" if layer.pooled_side != layer.side else "",
             f"{layer.parameters:,}",
             _millions(layer.multiply_adds),
-            f"{batch * layer.kept_bytes(config.model.activation) / _MEGA:,.1f}",
+            f"{size / _MEGA:,.1f}",
         )
     table.add_section()
     parameters, multiply_adds, neurons = _totals(net)
-    kept = batch * sum(layer.kept_bytes(config.model.activation) for layer in net)
-    table.add_row("total", "", "", "", "", "", f"{parameters:,}", _millions(multiply_adds), f"{kept / _MEGA:,.1f}")
+    table.add_row("total", "", "", "", "", "", f"{parameters:,}", _millions(multiply_adds), f"{sum(kept) / _MEGA:,.1f}")
     papers = _totals(layers(Config(data=DataConfig(crop_size=224))))
     table.add_row("the paper", "", "", "", "", "", f"{papers[0]:,}", _millions(papers[1]), "")
     console.print()

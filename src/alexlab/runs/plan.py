@@ -40,6 +40,7 @@ class Plan:
     num_jobs: int  # Hydra's, of which some may be the same run
     is_sweep: bool
     choices: dict[str, str]
+    merged: list[tuple[str, str]]  # jobs that are the same run as an earlier one: what varied in each
 
     @property
     def is_trial(self) -> bool:
@@ -64,8 +65,9 @@ def make_plan(overrides: list[str], multirun: bool = False, config_dir: str | No
         raise ConfigError("trainer.fast_dev_run: a sweep keeps its records or it does not; set one value for all")
     if len({job.config.paths.runs for job in jobs}) > 1:
         raise ConfigError("paths.runs: a sweep has one folder of records; set one value for all")
-    varying = _varying([_given(job.overrides) for job in jobs])
+    varying = what_varies(jobs)
     runs: dict[str, PlannedRun] = {}
+    merged: list[tuple[str, str]] = []
     for job in jobs:
         names = labels(job, config_dir)
         planned = PlannedRun(
@@ -76,8 +78,10 @@ def make_plan(overrides: list[str], multirun: bool = False, config_dir: str | No
             job.config,
             names,
         )
-        runs.setdefault(planned.run_id, planned)
-    plan = Plan(list(runs.values()), varying, len(jobs), is_sweep, jobs[0].choices)
+        first = runs.setdefault(planned.run_id, planned)
+        if first.varied != planned.varied:
+            merged.append((planned.varied, first.varied))
+    plan = Plan(list(runs.values()), varying, len(jobs), is_sweep, jobs[0].choices, list(dict.fromkeys(merged)))
     for run in plan.runs:
         if not run.record.is_done:
             _check_folder("paths.runs", Path(run.config.paths.runs))
@@ -128,9 +132,11 @@ def _given(overrides: tuple[str, ...]) -> dict[str, str]:
     return dict(override.lstrip("+").split("=", 1) for override in overrides)
 
 
-def _varying(jobs: list[dict[str, str]]) -> list[str]:
-    names = dict.fromkeys(name for given in jobs for name in given if name not in SEEDS)
-    return [name for name in names if len({given.get(name) for given in jobs}) > 1]
+def what_varies(jobs: list[Job]) -> list[str]:
+    """The keys and groups, seeds aside, in which the jobs' overrides differ."""
+    given = [_given(job.overrides) for job in jobs]
+    names = dict.fromkeys(name for one in given for name in one if name not in SEEDS)
+    return [name for name in names if len({one.get(name) for one in given}) > 1]
 
 
 def map_sides(config: Config) -> list[int]:

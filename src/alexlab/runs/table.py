@@ -58,9 +58,9 @@ def print_table(plan: Plan, rows: list[Row], console: Console) -> None:
     """Print one row a run and, where an arm has several seeds, one row an arm."""
     many_seeds = len(plan.runs) > len({run.arm for run in plan.runs})
     console.print()
-    console.print(_runs_table(rows, many_seeds))
+    console.print(_runs_table(rows, plan.varying, many_seeds))
     if many_seeds:
-        console.print(_arms_table(rows))
+        console.print(_arms_table(rows, plan.varying))
     for line in _notes(plan, rows, many_seeds):
         console.print(line, style="dim", highlight=False)
 
@@ -69,9 +69,9 @@ def new_table(title: str) -> Table:
     return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0), show_edge=False)
 
 
-def _runs_table(rows: list[Row], many_seeds: bool) -> Table:
+def _runs_table(rows: list[Row], varying: list[str], many_seeds: bool) -> Table:
     table = new_table("Error on the test split, %")
-    table.add_column("what varied", ratio=1, overflow="fold")
+    table.add_column(heading(varying), ratio=1, overflow="fold")
     if many_seeds:
         table.add_column("seed", justify="right")
     # Of the columns with errors, the ten views' are the paper's measure.
@@ -80,7 +80,7 @@ def _runs_table(rows: list[Row], many_seeds: bool) -> Table:
     table.add_column("\nrun id", no_wrap=True)
     base = next((row for row in rows if row.done), None) if rows and rows[0].done else None
     for row in rows:
-        cells = [one_a_line(row.run.varied)]
+        cells = [what(row.run, varying)]
         if many_seeds:
             cells.append(seeds_shown(row.run.config.seed, row.run.config.data.seed))
         if row.done:
@@ -99,6 +99,15 @@ def _runs_table(rows: list[Row], many_seeds: bool) -> Table:
             cells += [_state(row), *[""] * 6]
         table.add_row(*cells, row.run.run_id)
     return table
+
+
+def heading(varying: list[str]) -> str:
+    return varying[0] if len(varying) == 1 else "what varied"
+
+
+def what(run: PlannedRun, varying: list[str]) -> str:
+    """What varied of a run, under that heading: the value alone where it is of one key."""
+    return run.varied.removeprefix(f"{varying[0]}=") if len(varying) == 1 else one_a_line(run.varied)
 
 
 def one_a_line(varied: str) -> str:
@@ -130,10 +139,10 @@ def _state(row: Row) -> str:
     return f"{state}: {row.status['failure']}" if "failure" in row.status else state
 
 
-def _arms_table(rows: list[Row]) -> Table:
+def _arms_table(rows: list[Row], varying: list[str]) -> Table:
     """Mean and standard deviation over an arm's seeds; failed runs are counted, not averaged."""
     table = new_table("Arms: mean ± standard deviation over seeds, %")
-    table.add_column("what varied", ratio=1, overflow="fold")
+    table.add_column(heading(varying), ratio=1, overflow="fold")
     for name in ("\nseeds", "ten views\ntop-1", "\ntop-5", "centre\ntop-1", "\ntop-5", "ten top-1\n- first"):
         table.add_column(name, justify="right", no_wrap=True)
     arms: dict[str, list[Row]] = {}
@@ -143,7 +152,7 @@ def _arms_table(rows: list[Row]) -> Table:
     for members in arms.values():
         done = [row for row in members if row.done]
         seeds = str(len(done)) if len(done) == len(members) else f"{len(done)} of {len(members)}"
-        cells = [one_a_line(members[0].run.varied), seeds]
+        cells = [what(members[0].run, varying), seeds]
         for kind in ("ten", "center"):
             for name in ("top1_error", "top5_error"):
                 cells.append(_spread([row.result["test"][kind][name] for row in done]))

@@ -145,7 +145,8 @@ def network_state(path: str | Path) -> dict[str, torch.Tensor]:
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ConfigError(f"weights={path}: is no checkpoint of plain tensors ({error})".split("\n")[0]) from error
+        why = str(error).split("\n")[0].split(". ")[0]
+        raise ConfigError(f"weights={path}: is no checkpoint of plain tensors ({why})") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ConfigError(f"weights={path}: holds no state dict of tensors")

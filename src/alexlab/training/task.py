@@ -32,13 +32,14 @@ def accuracies(num_classes: int) -> MetricCollection:
 
 
 def parameter_groups(network: nn.Module, config: Config) -> list[dict[str, Any]]:
-    """Parameters by what the optimiser does to them: `weight_decay`, `lr_factor` (of the rate), and `is_conv1`.
+    """Parameters by what the optimiser does to them.
 
+    A group has `weight_decay`, `lr_factor` (of the rate), `keeps_rate` (no drop touches it) and `is_conv1`.
     What is neither weight nor bias of a layer of the net (PReLU's slopes, batch normalisation) never decays.
     """
     optim = config.optim
     names, decays = {spec.name for spec in layers(config)}, by_layer(optim.weight_decays)
-    groups: dict[tuple[float, float, bool], dict[str, Any]] = {}
+    groups: dict[tuple[float, float, bool, bool], dict[str, Any]] = {}
     for name, parameter in network.named_parameters():
         layer, _, kind = name.rpartition(".")
         is_bias = layer in names and kind == "bias"
@@ -46,9 +47,10 @@ def parameter_groups(network: nn.Module, config: Config) -> list[dict[str, Any]]
         decay = float(decays.get(layer, optim.weight_decay)) if decays_at_all else 0.0
         factor = optim.bias_lr_factor if is_bias else 1.0
         is_conv1 = layer == "conv1" and (optim.conv1_cut_at is not None or optim.conv1_freeze_at is not None)
-        group = groups.setdefault((decay, factor, is_conv1), {"params": []})
+        keeps_rate = is_bias and not optim.drop_biases
+        group = groups.setdefault((decay, factor, is_conv1, keeps_rate), {"params": []})
         group["params"].append(parameter)
-        group.update(weight_decay=decay, lr_factor=factor, is_conv1=is_conv1)
+        group.update(weight_decay=decay, lr_factor=factor, is_conv1=is_conv1, keeps_rate=keeps_rate)
     return list(groups.values())
 
 
@@ -86,7 +88,11 @@ class ClassificationTask(L.LightningModule):
         self._rate = rate
         factor = conv1_factor(self.config.optim, self.current_epoch, self.config.trainer.max_epochs)
         for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = rate * group["lr_factor"] * (factor if group["is_conv1"] else 1)
+            conv1 = factor if group["is_conv1"] else 1.0
+            if group["keeps_rate"]:  # a bias that no drop touches, though conv1's stops where conv1 does
+                group["lr"] = self.config.optim.lr * group["lr_factor"] * (conv1 > 0)
+            else:
+                group["lr"] = rate * group["lr_factor"] * conv1
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         inputs, labels = batch
