@@ -20,6 +20,7 @@ from alexlab.data.datamodule import TrainingBatches
 from alexlab.data.prepare import store_path
 from alexlab.models import build_model
 from alexlab.runs.choices import markdown
+from alexlab.runs.identity import differences, run_id
 from alexlab.training.schedule import conv1_factor, learning_rate
 from alexlab.training.task import parameter_groups
 from conftest import FULL
@@ -92,8 +93,11 @@ def test_every_key_of_a_protocol_acts_in_every_recipe(protocol: str, recipe: str
     for name, texts_value in changed_by(protocol).items():
         if values[name] != wanted[name] and (recipe, name) != ("demo", "model.init_stds"):
             overridden.add(name)
-        elif behaviour(load([*given, f"{name}={shown(texts_value)}"])) == expected:
-            void.add(name)
+        else:
+            changed = load([*given, f"{name}={shown(texts_value)}"])
+            is_void = behaviour(changed) == expected
+            assert (run_id(changed) == run_id(config)) == is_void, name
+            void |= {name} if is_void else set()
     assert overridden == OVERRIDDEN.get((protocol, recipe), set())
     assert void == VOID.get((protocol, recipe), set())
 
@@ -257,3 +261,35 @@ def test_net_is_printed(tmp_path):
     assert re.search(r"total +552,042", shown)
     assert re.search(r"the paper +60,965,224 +724.41", shown)
     assert not list(tmp_path.iterdir())
+
+
+VOIDS = [
+    (
+        ["model.lrn=false"],
+        ["model.lrn_k=1", "model.lrn_scale=7", "model.lrn_per_tower=true", "model.lrn_after=[conv1]"],
+    ),
+    (["model.lrn_after=[]"], ["model.lrn_size=3", "model.lrn_alpha=2", "model.lrn_beta=1"]),
+    (["model.groups=1"], ["model.cross_talk=[conv4]", "model.lrn_per_tower=true"]),
+    (["model.dropout=0"], ["model.dropout_after=[fc6]", "model.dropout_scaling=train"]),
+    (["model.init=he"], ["model.init_std=3", "model.init_stds=[conv3:2]"]),
+    (["model.init=torch"], ["model.init_bias=2", "model.init_last_std=9", "model.init_std=3"]),
+    (["model.init_bias=0"], ["model.init_bias_layers=[conv1]"]),
+    (["augment.pca=false"], ["augment.pca_std=1", "augment.pca_unit=deviation", "augment.pca_divisor=2"]),
+    (["augment.pca_until=0"], ["augment.pca_std=1", "augment.pca_divisor=2"]),
+    (["augment.crop=false"], ["augment.inclusive_offsets=true"]),
+    (["augment.crop=false", "augment.flip=false"], ["augment.shared_by=32"]),
+    (["optim.schedule=fixed"], ["optim.patience=9", "optim.num_drops=1", "optim.threshold=0.5"]),
+    (["optim.schedule=linear"], ["optim.drops=[0.5]", "optim.drop_factor=0.5", "optim.patience=9"]),
+]
+
+
+@pytest.mark.parametrize(("cause", "void"), VOIDS, ids=str)
+def test_keys_without_effect_make_no_other_run(cause: list[str], void: list[str], cache):
+    given = [*cause, f"data.cache={cache}", *SMALL]
+    config = load(given)
+    expected, base = behaviour(config), load([f"data.cache={cache}", *SMALL])
+    for change in void:
+        changed = load([*given, change])
+        assert behaviour(changed) == expected, change
+        assert run_id(changed) == run_id(config), change
+    assert differences(load([*given, *void]), base) == differences(config, base)

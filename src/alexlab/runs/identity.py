@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from alexlab.config import Config, shown, walk
+from alexlab.config import Config, Init, Schedule, shown, walk
 from alexlab.data.prepare import fingerprint
 from alexlab.tree import flatten
 
@@ -41,8 +41,9 @@ def _canonical(value: Any) -> Any:
 def run_id(config: Config) -> str:
     """The first 12 hex digits of a hash over all that a result follows from.
 
-    A key at its default is left out, so that a new key, whose default is what was done before, makes no finished run
-    another one. A default is never changed for that reason, or RESULTS_VERSION is raised.
+    A key without effect is left out, so that equal results have one id. A key at its default is left out too, so that
+    a new key, whose default is what was done before, makes no finished run another one; a default is never changed for
+    that reason, or RESULTS_VERSION is raised.
     """
     return _hash({**_chosen(config), **_content(config)})
 
@@ -54,8 +55,34 @@ def arm_id(config: Config) -> str:
 
 
 def _chosen(config: Config) -> dict[str, Any]:
-    defaults = result_keys(Config())
-    return {name: value for name, value in result_keys(config).items() if not _same(value, defaults[name])}
+    defaults, void = result_keys(Config()), void_keys(config)
+    keys = result_keys(config).items()
+    return {name: value for name, value in keys if name not in void and not _same(value, defaults[name])}
+
+
+def void_keys(config: Config) -> set[str]:
+    """Keys that another key leaves without any effect, such as LRN's constants where there is no LRN."""
+    model, augment, optim = config.model, config.augment, config.optim
+    no_lrn = not model.lrn or not model.lrn_after
+    no_colours = not augment.pca or augment.pca_until == 0
+    no_drops = optim.schedule in (Schedule.constant, Schedule.linear)
+    rules = {
+        ("model.lrn_size", "model.lrn_k", "model.lrn_alpha", "model.lrn_beta", "model.lrn_per_tower"): no_lrn,
+        ("model.lrn_scale",): no_lrn and not model.same_map_norm,
+        ("model.lrn_after",): not model.lrn,
+        ("model.cross_talk", "model.lrn_per_tower"): model.groups == 1,
+        ("model.dropout_after", "model.dropout_scaling"): model.dropout == 0,
+        ("model.init_std", "model.init_stds"): model.init is not Init.normal,
+        ("model.init_last_std", "model.init_bias"): model.init is Init.torch,
+        ("model.init_bias_layers",): model.init is Init.torch or model.init_bias == 0,
+        ("augment.pca_std", "augment.pca_unit", "augment.pca_divisor", "augment.pca_until"): no_colours,
+        ("augment.inclusive_offsets",): not augment.crop,
+        ("augment.shared_by",): not augment.crop and not augment.flip,
+        ("optim.drops",): optim.schedule is not Schedule.fixed,
+        ("optim.num_drops", "optim.patience", "optim.threshold"): optim.schedule is not Schedule.plateau,
+        ("optim.drop_factor",): no_drops and optim.conv1_cut_at is None,
+    }
+    return {name for names, is_void in rules.items() if is_void for name in names}
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -77,8 +104,8 @@ def _hash(document: dict[str, Any]) -> str:
 
 def differences(config: Config, other: Config) -> dict[str, Any]:
     """{key: value in `config`} where the two differ in a key that can change a result, seeds aside."""
-    keys, others = result_keys(config), result_keys(other)
-    return {name: keys[name] for name in keys if not _same(keys[name], others[name]) and name not in SEEDS}
+    keys, others, hidden = result_keys(config), result_keys(other), {*SEEDS, *void_keys(config)}
+    return {name: keys[name] for name in keys if not _same(keys[name], others[name]) and name not in hidden}
 
 
 def arm_label(config: Config, base: Config, folders: list[Path]) -> str:
