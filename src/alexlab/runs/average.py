@@ -25,6 +25,7 @@ from alexlab.config import Config, ConfigError, did_you_mean, walk
 from alexlab.data import build_datamodule
 from alexlab.data.prepare import fingerprint
 from alexlab.progress import Progress
+from alexlab.runs.launch import exit_status
 from alexlab.runs.record import Record, write_whole
 from alexlab.runs.table import new_table, one_a_line, seeds_shown, wilson
 
@@ -65,23 +66,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--config-dir", "-cd")
     args, unknown = parser.parse_known_intermixed_args(sys.argv[1:] if argv is None else argv)
     console = Console(highlight=False, markup=False)
-    try:
+
+    def command() -> int:
         if unknown:
             raise ConfigError(f"{unknown[0]}: there is no such flag here; --help shows what there is")
         if args.help:
             console.print(USAGE)
         else:
             _obey(args.overrides, args.config_dir, console)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:  # a disk that is full, a folder that is gone
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 0
+
+    try:
+        return exit_status(command)
     except KeyboardInterrupt:
         console.print("\nStopped; nothing is kept.")
         return 130
-    return 0
 
 
 def _obey(overrides: list[str], config_dir: str | None, console: Console) -> None:

@@ -51,9 +51,7 @@ def in_child(function: Callable[..., None], *arguments: Any) -> int:
 
     The first call waits some seconds for the server that loads torch; this process never loads it itself.
     """
-    if (
-        multiprocessing.get_start_method(allow_none=True) == "loky"
-    ):  # a worker of joblib's: children know no such method
+    if multiprocessing.get_start_method(allow_none=True) == "loky":  # joblib's worker, whose children know no loky
         multiprocessing.set_start_method("forkserver", force=True)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["alexlab.runs.worker"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -124,12 +125,19 @@ def spelled(changes: dict[str, Any]) -> str:
     return " ".join(f"{name}={shown(value)}" for name, value in changes.items())
 
 
+@cache
+def _file_keys(path: Path, changed: int) -> dict[str, Any]:
+    """A file's keys as they stand there, by dotted name; read again once it has changed."""
+    loaded = OmegaConf.to_container(OmegaConf.load(path))
+    named = flatten(loaded) if isinstance(loaded, dict) else {}
+    named.pop("defaults", None)
+    return named
+
+
 def _file_changes(path: Path, base: Config) -> dict[str, Any]:
     """What an ablation's file would change in `base`."""
     try:
-        loaded = OmegaConf.to_container(OmegaConf.load(path))
-        named = flatten(loaded) if isinstance(loaded, dict) else {}
-        named.pop("defaults", None)
+        named = dict(_file_keys(path, path.stat().st_mtime_ns))
         keys = result_keys(base)
         for name, _, entry in walk(base):
             if (entry.metadata["unordered"] or entry.metadata["by_layer"]) and isinstance(named.get(name), list):

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import hydra
@@ -44,8 +45,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--net", action="store_true", help="Print the net, layer by layer, and run nothing")
     args = parser.parse_intermixed_args(argv)  # flags may stand anywhere among the overrides
     console = Console(highlight=False, markup=False)
+    return exit_status(lambda: _obey(args, argv, console))
+
+
+def exit_status(command: Callable[[], int]) -> int:
+    """What a command returns; 2 for a mistake in it and 1 for a file or folder that failed, told in one line."""
     try:
-        return _obey(args, argv, console)
+        return command()
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
