@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from alexlab.config import Config, load
+from alexlab.data.store import Split
 
 # The real demo with few images and few kernels: same code, some seconds.
 TINY = [
@@ -26,6 +28,17 @@ FULL = [
     *("data.size=256", "data.map_size=55", "data.pixel_scale=1", "model.width=1", "model.hidden_width=1"),
     *("model.lrn_scale=1", "model.dropout=0.5", "model.init=normal", "model.init_last_std=null", "model.init_bias=1"),
 ]
+
+
+def stacked(split: Split) -> np.ndarray:
+    """All images of a split, uint8 [N, S, S, 3]."""
+    return np.stack([split.image(index) for index in range(len(split))])
+
+
+def raw_split(folder: Path, images: np.ndarray) -> Split:
+    """A split of these images, uint8 [N, S, S, 3], as a raw store has it."""
+    np.save(folder / "images.npy", images)
+    return Split(folder / "images.npy", True, np.zeros(len(images), np.int64), np.arange(len(images)))
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ from alexlab.config import AugmentConfig, DataConfig, Mean, PcaUnit
 from alexlab.data.augment import Normalisation, colour_shifts, normalisation, read_crops, training_input, view_input
 from alexlab.data.order import Window, draw, training_windows, view_windows
 from alexlab.data.store import Store, principal_components
+from conftest import raw_split
 
 
 def store_of(pixels: np.ndarray) -> Store:
@@ -54,14 +55,14 @@ def test_colour_shift_follows_the_formula():
     np.testing.assert_allclose(colour_shifts(normals, AugmentConfig(), store_of(pixels)), expected, rtol=1e-9)
 
 
-def test_training_input_follows_numpy():
+def test_training_input_follows_numpy(tmp_path: Path):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (5, 20, 20, 3), dtype=np.uint8)
     mean = rng.uniform(80, 140, (20, 20, 3)).astype(np.float32)
     indices = np.array([3, 0, 3, 1])
     windows = [Window(0, 0, False), Window(4, 2, True), Window(1, 4, False), Window(4, 4, True)]
     shifts = rng.normal(0, 3, (4, 3)).astype(np.float32)
-    crops = read_crops(images, indices, windows, 16)
+    crops = read_crops(raw_split(tmp_path, images), indices, windows, 16)
     norm = Normalisation(torch.from_numpy(mean), 0.5, False)
     actual = training_input(crops, windows, torch.from_numpy(shifts), 1.0, norm)
     assert actual.is_contiguous(memory_format=torch.channels_last)
@@ -73,25 +74,25 @@ def test_training_input_follows_numpy():
 
 
 @pytest.mark.parametrize("crop", [224, 256, 97])
-def test_mean_image_is_taken_from_each_pixel(crop):
+def test_mean_image_is_taken_from_each_pixel(tmp_path: Path, crop: int):
     """All training images the same lopsided one: every crop, mirrored or not, and every view is 0."""
     image = np.add.outer(np.arange(256), np.linspace(0, 90, 256))[..., None].astype(np.uint8).repeat(3, 2)
     images = image[None].repeat(8, 0)
     norm = Normalisation(torch.from_numpy(image.astype(np.float32)), 1.0, False)
     windows = training_windows(draw(0, 0, 0, 8), 256, crop, AugmentConfig())
     assert {w.flip for w in windows} == {False, True}
-    crops = read_crops(images, np.arange(8), windows, crop)
+    crops = read_crops(raw_split(tmp_path, images), np.arange(8), windows, crop)
     assert training_input(crops, windows, torch.zeros(8, 3), 1.0, norm).abs().max() == 0
     for window in view_windows("ten", 256, crop):
         assert view_input(torch.from_numpy(images), window, crop, norm).abs().max() == 0
 
 
-def test_a_training_crop_at_a_views_window_is_the_view():
+def test_a_training_crop_at_a_views_window_is_the_view(tmp_path: Path):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (1, 110, 110, 3), dtype=np.uint8)
     norm = Normalisation(torch.from_numpy(rng.uniform(0, 255, (110, 110, 3)).astype(np.float32)), 1 / 60, False)
     for window in view_windows("ten", 110, 96):
-        crops = read_crops(images, np.zeros(1, int), [window], 96)
+        crops = read_crops(raw_split(tmp_path, images), np.zeros(1, int), [window], 96)
         trained = training_input(crops, [window], torch.zeros(1, 3), 1.0, norm)
         torch.testing.assert_close(trained, view_input(torch.from_numpy(images), window, 96, norm))
 
@@ -104,7 +105,7 @@ def test_colour_shift_by_deviations():
     np.testing.assert_allclose(shifts.std(0), 0.1 * 63.75, rtol=0.02)  # sqrt(.1875) / sqrt(3) of 255
 
 
-def test_means_of_every_kind():
+def test_means_of_every_kind(tmp_path: Path):
     """Against NumPy float64, for a mirrored crop at (3, 1)."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (1, 20, 20, 3), dtype=np.uint8)
@@ -123,7 +124,7 @@ def test_means_of_every_kind():
         norm = normalisation(DataConfig(mean=kind), store)
         viewed = view_input(torch.from_numpy(images), window, 16, norm)[0].permute(1, 2, 0)
         np.testing.assert_allclose(viewed.numpy(), expected, rtol=1e-5, atol=1e-4)
-        crops = read_crops(images, np.zeros(1, int), [window], 16)
+        crops = read_crops(raw_split(tmp_path, images), np.zeros(1, int), [window], 16)
         trained = training_input(crops, [window], torch.full((1, 3), 5.0), 1.1, norm)[0].permute(1, 2, 0)
         shift = 5 / 255 / np.array([0.229, 0.224, 0.225]) if kind is Mean.torchvision else 5.0
         np.testing.assert_allclose(trained.numpy(), (expected + shift) / 1.1, rtol=1e-5, atol=1e-4)

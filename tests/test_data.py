@@ -13,10 +13,14 @@ from PIL import Image
 
 from alexlab.config import Config, Resize, load
 from alexlab.data import build_datamodule
+from alexlab.data.build import build_store
 from alexlab.data.datamodule import TrainingBatches
-from alexlab.data.prepare import build_store, prepare, read_square, store_path
+from alexlab.data.decode import square
+from alexlab.data.prepare import prepare, store_path
+from alexlab.data.raw.folders import read_folders
 from alexlab.data.shapes import CLASSES, draw_shapes
 from alexlab.data.store import open_store
+from conftest import stacked
 
 
 def save(path: Path, pixels: np.ndarray, **options) -> None:
@@ -77,10 +81,9 @@ class TestStore:
         for split, count in (("train", 7), ("val", 3), ("test", 2)):
             for i in range(count):
                 save(tmp_path / split / "ab"[i % 2] / f"{i}.png", rng.integers(0, 256, (30, 34, 3), dtype=np.uint8))
-        (tmp_path / "store").mkdir()
-        build_store(tmp_path, tmp_path / "store", 24, "test", processes=2)
+        build_store(read_folders(tmp_path), tmp_path / "store", 24, "test", processes=2)
         store = open_store(tmp_path / "store")
-        images = store.split("train").images.astype(np.float64)
+        images = stacked(store.split("train")).astype(np.float64)
         assert images.shape == (7, 24, 24, 3)
         np.testing.assert_allclose(store.mean, images.mean(0), rtol=1e-6)
         covariance = np.cov(images.reshape(-1, 3).T / 255, bias=True)
@@ -89,8 +92,7 @@ class TestStore:
 
     def test_statistics_are_the_training_splits(self, tmp_path: Path):
         for name, val in (("one", "abc"), ("two", "a")):
-            (tmp_path / f"{name}-store").mkdir()
-            build_store(tree(tmp_path / name, val=val), tmp_path / f"{name}-store", 16, "test")
+            build_store(read_folders(tree(tmp_path / name, val=val)), tmp_path / f"{name}-store", 16, "test")
         one, two = (open_store(tmp_path / f"{name}-store") for name in ("one", "two"))
         assert np.array_equal(one.mean, two.mean)
         assert np.array_equal(one.components, two.components)
@@ -101,32 +103,28 @@ class TestStore:
         save(root / "train" / ".ipynb_checkpoints" / "x.png", flat(0, 0, 0))
         (root / "train" / ".DS_Store").write_bytes(b"\0")
         (root / "train" / "a" / "._0.png").write_bytes(b"\0")
-        (tmp_path / "store").mkdir()
-        build_store(root, tmp_path / "store", 16, "test")
+        build_store(read_folders(root), tmp_path / "store", 16, "test")
         store = open_store(tmp_path / "store")
         assert store.classes == ["a", "b", "c"]
         assert store.split("val").labels.tolist() == [0, 0, 2, 2]
-        assert store.split("val").images[2, 8, 8].tolist() == [40, 60, 200]
+        assert store.split("val").image(2)[8, 8].tolist() == [40, 60, 200]
 
     def test_a_class_unknown_in_training_is_refused(self, tmp_path: Path):
-        (tmp_path / "store").mkdir()
         with pytest.raises(ValueError, match="class 'c' is not among the training classes"):
-            build_store(tree(tmp_path / "files", train="ab"), tmp_path / "store", 16, "test")
+            build_store(read_folders(tree(tmp_path / "files", train="ab")), tmp_path / "store", 16, "test")
 
     def test_a_broken_file_is_named(self, tmp_path: Path):
         root = tree(tmp_path / "files")
         (root / "train" / "b" / "1.png").write_bytes(b"no image")
-        (tmp_path / "store").mkdir()
-        with pytest.raises(ValueError, match=r"train/b/1.png: cannot be read"):
-            build_store(root, tmp_path / "store", 16, "test")
+        with pytest.raises(ValueError, match=r"b/1.png of train: no image of a known format"):
+            build_store(read_folders(root), tmp_path / "store", 16, "test", stop_on_bad=True)
 
     @pytest.mark.parametrize(("height", "width"), [(40, 90), (90, 40), (41, 40), (20, 20), (7, 300)])
-    def test_shorter_side_resized_and_centre_cut_out(self, tmp_path: Path, height: int, width: int):
+    def test_shorter_side_resized_and_centre_cut_out(self, height: int, width: int):
         """Against a resize of the whole image and a cut at whole pixels, on a smooth image."""
         rows, columns = np.mgrid[0:height, 0:width]
         smooth = np.stack([rows * 200 / height, columns * 200 / width, 100 + 0 * rows], -1).astype(np.uint8)
-        save(tmp_path / "x.png", smooth)
-        actual = read_square(tmp_path / "x.png", 32)
+        actual = square(Image.fromarray(smooth), 32)
         scale = 32 / min(height, width)
         resized = Image.fromarray(smooth).resize(
             (round(width * scale), round(height * scale)), Image.Resampling.BILINEAR
@@ -135,11 +133,10 @@ class TestStore:
         expected = np.asarray(resized.crop((left, top, left + 32, top + 32))).astype(int)
         assert np.abs(actual.astype(int) - expected).mean() < 4
 
-    def test_both_sides_resized_where_stretched(self, tmp_path: Path):
+    def test_both_sides_resized_where_stretched(self):
         rows, columns = np.mgrid[0:40, 0:90]
         smooth = np.stack([rows * 5, columns * 2, 100 + 0 * rows], -1).astype(np.uint8)
-        save(tmp_path / "x.png", smooth)
-        actual = read_square(tmp_path / "x.png", 32, Resize.stretch).astype(float)
+        actual = square(Image.fromarray(smooth), 32, Resize.stretch).astype(float)
         centres = (np.arange(32) + 0.5) / 32
         np.testing.assert_allclose(actual[..., 0], np.outer(centres * 40 - 0.5, np.ones(32)) * 5, atol=3)
         np.testing.assert_allclose(actual[..., 1], np.outer(np.ones(32), centres * 90 - 0.5) * 2, atol=3)
@@ -161,7 +158,7 @@ class TestPrepare:
         assert np.array_equal(one.mean, two.mean)
         assert len(one.split("train").labels) == 40
         assert [path.name for path in (tmp_path / "stores").iterdir() if path.suffix != ".lock"] == [
-            "shapes-v1-10-40+20+20-seed0-110px"
+            "shapes-v1-10-40+20+20-seed0-110px-raw"
         ]
         assert [path.name for path in (tmp_path / "files").iterdir()] == ["shapes-v1-10-40+20+20-seed0"]
 
@@ -236,7 +233,7 @@ class TestDataModule:
         sizes = [len(batch.labels) for batch in data.test_dataloader()]
         assert sizes == [8, 8, 8, 8, 5]
         images = torch.cat([batch.images for batch in data.test_dataloader()])
-        assert np.array_equal(images.numpy(), data.store.split("test").images)
+        assert np.array_equal(images.numpy(), stacked(data.store.split("test")))
         assert sum(len(batch.labels) for batch in data.evaluation_dataloader("train", 25)) == 25
 
     @pytest.mark.parametrize("images", [10, 13])

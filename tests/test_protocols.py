@@ -85,7 +85,7 @@ def behaviour(config: Config) -> list[Any]:
 
 @pytest.mark.parametrize(("protocol", "recipe"), [*itertools.product(PROTOCOLS, RECIPES)])
 def test_every_key_of_a_protocol_acts_in_every_recipe(protocol: str, recipe: str, cache, tmp_path):
-    given = [f"protocol={protocol}", f"recipe={recipe}", f"data.cache={cache}", *SMALL]
+    given = [f"protocol={protocol}", f"recipe={recipe}", "data=shapes", f"data.cache={cache}", *SMALL]
     config = load(given)
     values, wanted = flat(config), flat(from_file(CONF_DIR / "protocol" / f"{protocol}.yaml"))
     overridden, void = set(), set()

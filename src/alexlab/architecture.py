@@ -153,6 +153,7 @@ def _layers(config: Config, crop_size: int) -> list[Layer]:
             hidden.append(Layer(name, units, width, follows=_follows(config, name, None)))
             units = width
     last = ("activation",) if model.last_activation else ()
+    assert config.data.num_classes is not None
     return [*convs, *hidden, Layer("fc8", units, config.data.num_classes, follows=last)]
 
 

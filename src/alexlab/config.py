@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -128,6 +129,21 @@ class Average(Enum):
 
 class Dataset(Enum):
     shapes = "shapes"
+    cifar10 = "cifar10"
+    imagenette = "imagenette"
+    imagenet2010 = "imagenet2010"
+    imagenet2012 = "imagenet2012"
+    folder = "folder"
+
+
+class StoreFormat(Enum):
+    raw = "raw"
+    jpeg = "jpeg"
+
+
+class OnBad(Enum):
+    report = "report"
+    stop = "stop"
 
 
 class Resize(Enum):
@@ -283,20 +299,42 @@ class PoolConfig:
 @dataclass
 class DataConfig:
     name: Dataset = key(Dataset.shapes, "Data set.")
+    raw: Union[str, None] = key(
+        None, "Folder of the raw files, for src/prepare.py; null = fetched, where that is allowed.", identity=False
+    )
     root: Union[str, None] = key(
-        None,
-        "Folder of the image files; null = the data set's own folder in data.cache.",
-        identity=False,
+        None, "Folder of the store; null = by the data set's name in data.cache.", identity=False
     )
     cache: str = key(
         lambda: os.environ.get("ALEXLAB_CACHE") or str(PROJECT_DIR / "cache"),
         "Folder that keeps made files and stores; the environment variable ALEXLAB_CACHE moves it.",
         identity=False,
     )
-    num_classes: int = key(1000, "Number of classes.", at_least=2)
-    train_images: int = key(1281167, "Images in the training split.", at_least=1)
-    val_images: int = key(50000, "Images in the validation split.", at_least=1)
-    test_images: int = key(50000, "Images in the test split.", at_least=1)
+    stage: Union[str, None] = key(
+        None,
+        "Folder on a disk of this machine: the store is copied there, checked, and read from there.",
+        identity=False,
+    )
+    format: Union[StoreFormat, None] = key(
+        None,
+        "raw = uint8 pixels, jpeg = packed JPEGs of a tenth of the size; null = the larger that fits the disk.",
+        identity=False,
+    )
+    on_bad: OnBad = key(
+        OnBad.report, "A file that cannot be stored: report = left out and listed, stop = an error.", identity=False
+    )
+    holdout: int = key(
+        0,
+        "Training images of each class set aside for validation, so that no choice is made on the reported ones; "
+        "0 = the data set's own validation split, or the reported one.",
+        at_least=0,
+    )
+    num_classes: Union[int, None] = key(1000, "Number of classes; null = as many as the store has.", at_least=2)
+    train_images: Union[int, None] = key(
+        None, "Images that data.name=shapes draws for training; another set has what its store has.", at_least=1
+    )
+    val_images: Union[int, None] = key(None, "Likewise, for validation.", at_least=1)
+    test_images: Union[int, None] = key(None, "Likewise, for test.", at_least=1)
     files_seed: int = key(0, "Seed that the embedded data set is drawn from.", at_least=0)
     size: int = key(256, "Side of the stored image (2).", at_least=1)
     resize: Resize = key(
@@ -462,8 +500,10 @@ def flat(config: Config) -> dict[str, Any]:
     return {name: value.name if isinstance(value, Enum) else value for name, value, _ in walk(config)}
 
 
-def finish(config: Config) -> Config:
+def finish(config: Config, trains: bool = True) -> Config:
     """Fill in what follows from other keys, and refuse what cannot run.
+
+    With `trains=False` no net is to be trained by it, so that only values are checked, and combinations of the data's.
 
     Raises:
         ConfigError: for the first impossible value or combination.
@@ -481,11 +521,13 @@ def finish(config: Config) -> Config:
             if len(set(values)) < len(values):
                 raise ConfigError(f"{name}={shown(value)}: names an item twice; write each once")
             value.sort()
-    _check_combinations(config)
+    config.data.cache = str(Path(config.data.cache).expanduser().absolute())
+    _check_data(config, trains)
+    if trains:
+        _check_combinations(config)
     if config.data.seed is None:
         config.data.seed = config.seed
     config.paths.runs = str(Path(config.paths.runs).expanduser().absolute())
-    config.data.cache = str(Path(config.data.cache).expanduser().absolute())
     return config
 
 
@@ -546,6 +588,8 @@ def _checked_by_layer(name: str, value: list[str], metadata: Any) -> list[str]:
 
 
 def _check_combinations(config: Config) -> None:
+    from alexlab.data.prepare import image_counts  # which reads its types from this module
+
     data, model, optim = config.data, config.model, config.optim
     _check_lengths(config)
     _fill_in_crop(config)
@@ -557,15 +601,8 @@ def _check_combinations(config: Config) -> None:
             f"data.pixel_scale={data.pixel_scale:.12g}: data.mean=torchvision has a scale of its own; "
             "set data.pixel_scale=1"
         )
-    if data.name is Dataset.shapes and data.num_classes > SHAPES_CLASSES:
-        raise ConfigError(f"data.num_classes={data.num_classes}: data.name=shapes has {SHAPES_CLASSES} classes at most")
-    if data.name is Dataset.shapes and data.root is not None:
-        raise ConfigError(f"data.root={data.root}: data.name=shapes is drawn into data.cache; set data.root=null")
-    if data.train_images < data.num_classes:
-        raise ConfigError(
-            f"data.train_images={data.train_images}: must be at least data.num_classes={data.num_classes}"
-        )
-    steps = max(1, data.train_images // data.batch_size)
+    images = image_counts(data).get("train", sys.maxsize)  # unknown before there is a store
+    steps = max(1, images // data.batch_size)
     limit = config.trainer.limit_train_batches
     if isinstance(limit, float) and int(limit * steps) == 0:
         raise ConfigError(f"trainer.limit_train_batches={limit}: is less than one of the {steps} steps of an epoch")
@@ -573,7 +610,7 @@ def _check_combinations(config: Config) -> None:
         raise ConfigError(f"model.lrn_size={model.lrn_size}: must be odd, so that the window has a middle map")
     if model.lrn_k < 1e-6 and model.lrn:
         raise ConfigError(f"model.lrn_k={model.lrn_k:g}: must be at least 1e-6, or a window of zeros is divided by 0")
-    if model.batch_norm is not BatchNorm.none and min(data.batch_size, data.train_images) == 1:
+    if model.batch_norm is not BatchNorm.none and min(data.batch_size, images) == 1:
         raise ConfigError("data.batch_size=1: model.batch_norm needs two images or more; raise it")
     cut, freeze = optim.conv1_cut_at, optim.conv1_freeze_at
     if cut is not None and freeze is not None and cut > freeze:
@@ -596,6 +633,41 @@ def _check_combinations(config: Config) -> None:
     from alexlab.architecture import layers  # above this module, which it reads its types from
 
     layers(config)
+
+
+def _check_data(config: Config, trains: bool) -> None:
+    """What a data set cannot be told, and what it must be."""
+    from alexlab.data.prepare import image_counts, stored_manifest  # which read their types from this module
+
+    data = config.data
+    counts = {f"data.{split}_images": getattr(data, f"{split}_images") for split in ("train", "val", "test")}
+    if data.name is Dataset.shapes:
+        for name, count in counts.items():
+            if count is None:
+                raise ConfigError(f"{name}=null: data.name=shapes draws as many as you say; give a number")
+        if data.num_classes is None or data.num_classes > SHAPES_CLASSES:
+            told = shown(data.num_classes)
+            raise ConfigError(f"data.num_classes={told}: data.name=shapes has {SHAPES_CLASSES} classes at most")
+        for name, value in (("data.raw", data.raw), ("data.root", data.root)):
+            if value is not None:
+                raise ConfigError(f"{name}={value}: data.name=shapes is drawn into data.cache; set {name}=null")
+    else:
+        for name, count in counts.items():
+            if count is not None:
+                raise ConfigError(f"{name}={count}: data.name={data.name.name} has what its store has; set {name}=null")
+        if not trains:
+            return
+        if data.num_classes is None:
+            data.num_classes = len(stored_manifest(data)["classes"])
+    images = image_counts(data)
+    if data.name is Dataset.shapes and (data.train_images or 0) < data.num_classes:
+        raise ConfigError(
+            f"data.train_images={data.train_images}: must be at least data.num_classes={data.num_classes}"
+        )
+    for split, count in images.items():
+        if count == 0:
+            mend = f"data.holdout={data.holdout} is too many" if split == "train" else "set data.holdout=50"
+            raise ConfigError(f"data.name={data.name.name}: no image is left for {split}; {mend}")
 
 
 def _check_lengths(config: Config) -> None:

@@ -10,32 +10,52 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+_QUIET_SECONDS = 60  # between lines outside a terminal
+
 
 class Progress:
-    """Context that shows how far `total` pieces of work have come, with the time left.
+    """Context that shows how far `total` pieces of work have come, how many a second, and the time left.
 
-    Outside a terminal it prints a line at the start and one at the end. A `transient` bar is gone when it is done.
+    Outside a terminal it prints a line at the start, one a minute and one at the end. A `transient` bar is gone when it
+    is done. `done` pieces were there before.
     """
 
-    def __init__(self, title: str, total: int, transient: bool = False) -> None:
-        self._title, self._total = title, total
+    def __init__(self, title: str, total: int, transient: bool = False, unit: str = "images", done: int = 0) -> None:
+        self._title, self._total, self._unit = title, total, unit
+        self._before = self._done = done
         self._live = sys.stderr.isatty()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+        )
         self._bar = RichProgress(*columns, console=Console(stderr=True), disable=not self._live, transient=transient)
-        self._started = time.monotonic()
+        self._started = self._told = time.monotonic()
 
     def __enter__(self) -> Progress:
         if self._live:
             self._bar.start()
         else:
-            print(f"{self._title}: {self._total} images ...", file=sys.stderr, flush=True)
-        self._task = self._bar.add_task(self._title, total=self._total)
+            self._print(f"{self._total} {self._unit} ..." + (f" {self._before} are done" if self._before else ""))
+        self._task = self._bar.add_task(self._title, total=self._total, completed=self._before, rate="")
         return self
 
     def advance(self, done: int) -> None:
-        self._bar.advance(self._task, done)
+        self._done += done
+        now = time.monotonic()
+        rate = (self._done - self._before) / max(now - self._started, 1e-3)
+        self._bar.update(self._task, advance=done, rate=f"{rate:,.0f} {self._unit}/s")
+        if not self._live and now - self._told > _QUIET_SECONDS:
+            self._told = now
+            left = (self._total - self._done) / max(rate, 1e-9)
+            self._print(f"{self._done} of {self._total}, {rate:,.0f} {self._unit}/s, {left / 60:.0f} min left")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._bar.stop()
         if kind is None and not self._live:
-            print(f"{self._title}: done in {time.monotonic() - self._started:.0f} s", file=sys.stderr, flush=True)
+            self._print(f"done in {time.monotonic() - self._started:.0f} s")
+
+    def _print(self, text: str) -> None:
+        print(f"{self._title}: {text}", file=sys.stderr, flush=True)

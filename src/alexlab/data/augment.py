@@ -13,7 +13,7 @@ from torch import Tensor
 
 from alexlab.config import AugmentConfig, DataConfig, Mean, PcaUnit
 from alexlab.data.order import Window
-from alexlab.data.store import Store
+from alexlab.data.store import Split, Store
 
 # What torchvision's published weights were trained with, on pixels of 0 to 1.
 TORCHVISION_MEAN = (0.485, 0.456, 0.406)
@@ -31,12 +31,11 @@ def colour_shifts(normals: np.ndarray, augment: AugmentConfig, store: Store) -> 
     return 255 * (augment.pca_std * normals * spread) @ store.components.T
 
 
-def read_crops(images: np.ndarray, indices: np.ndarray, windows: list[Window], crop_size: int) -> Tensor:
-    """Crops straight from the stored images [N, S, S, 3] into one uint8 batch [B, H, W, 3], mirrored where asked."""
-    source = torch.from_numpy(images)
+def read_crops(split: Split, indices: np.ndarray, windows: list[Window], crop_size: int) -> Tensor:
+    """Crops straight from the stored images into one uint8 batch [B, H, W, 3], mirrored where asked."""
     crops = torch.empty((len(indices), crop_size, crop_size, 3), dtype=torch.uint8)
     for out, index, (y, x, flip) in zip(crops, indices, windows, strict=True):
-        crop = source[index, y : y + crop_size, x : x + crop_size]
+        crop = torch.from_numpy(split.image(index)[y : y + crop_size, x : x + crop_size])
         # torch's flip copies row by row; NumPy's negative strides would make the copy six times slower
         out.copy_(crop.flip(1) if flip else crop)
     return crops

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -22,7 +23,7 @@ from alexlab.data.augment import (
 )
 from alexlab.data.order import Window, draw, image_order, training_windows, view_windows
 from alexlab.data.prepare import prepare
-from alexlab.data.store import Split, Store
+from alexlab.data.store import Split, Store, open_store, staged
 
 
 class TrainingBatch(NamedTuple):
@@ -68,7 +69,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
         if epoch < self._shifts_until:
             shifts, divisor = colour_shifts(draws.colour, augment, self._store), augment.pca_divisor
         return TrainingBatch(
-            read_crops(self._split.images, indices, windows, crop_size),
+            read_crops(self._split, indices, windows, crop_size),
             torch.from_numpy(self._split.labels[indices]),
             windows,
             torch.from_numpy(shifts.astype(np.float32)),
@@ -108,13 +109,15 @@ class EvaluationBatches(Dataset[WholeImages]):
         if not 0 <= step < len(self):
             raise IndexError(step)
         indices = self._indices[step * self._batch_size : (step + 1) * self._batch_size]
-        return WholeImages(torch.from_numpy(self._split.images[indices]), torch.from_numpy(self._split.labels[indices]))
+        images = np.stack([self._split.image(index) for index in indices])
+        return WholeImages(torch.from_numpy(images), torch.from_numpy(self._split.labels[indices]))
 
 
 class StoreDataModule(L.LightningDataModule):
     """Batches for training, validation and test: input float32 [B, 3, H, W], labels int64 [B].
 
-    Makes the store on first use. Loaders send uint8; the rest happens on the device (`alexlab.data.augment`).
+    The embedded set's store is made on first use. Loaders send uint8; the rest happens on the device
+    (`alexlab.data.augment`).
     """
 
     store: Store
@@ -129,10 +132,12 @@ class StoreDataModule(L.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         self.store = prepare(self._data)
+        if self._data.stage is not None:
+            self.store = open_store(staged(self.store.path, Path(self._data.stage)))
         self.normalisation = normalisation(self._data, self.store)
 
     def train_dataloader(self) -> DataLoader:
-        batches = TrainingBatches(self.store.split("train"), self.store, self._config)
+        batches = TrainingBatches(self.split("train"), self.store, self._config)
         return self._loader(batches, EpochSteps(batches.num_steps))
 
     def val_dataloader(self) -> DataLoader:
@@ -141,9 +146,13 @@ class StoreDataModule(L.LightningDataModule):
     def test_dataloader(self) -> DataLoader:
         return self.evaluation_dataloader("test")
 
-    def evaluation_dataloader(self, split: str, limit: int | None = None) -> DataLoader:
-        """Whole images of a split, each once; at most `limit` of them, evenly spread."""
-        return self._loader(EvaluationBatches(self.store.split(split), self._data.eval_batch_size, limit))
+    def split(self, role: str) -> Split:
+        """The images of `train`, `val` or `test`."""
+        return self.store.role(role, self._data.holdout)
+
+    def evaluation_dataloader(self, role: str, limit: int | None = None) -> DataLoader:
+        """Whole images of `train`, `val` or `test`, each once; at most `limit` of them, evenly spread."""
+        return self._loader(EvaluationBatches(self.split(role), self._data.eval_batch_size, limit))
 
     def _loader(self, dataset: Dataset, sampler: Sampler | None = None) -> DataLoader:
         workers = self._data.num_workers

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 
-def in_order(function: Callable[..., Any], jobs: Sequence[tuple], processes: int) -> Iterator[Any]:
+def in_order(function: Callable[..., Any], jobs: Iterable[tuple], processes: int) -> Iterator[Any]:
     """Yield `function(*job)` for each job, in their order, worked on by several processes.
 
-    By loky's and not by `multiprocessing`'s, which run the caller's script again where it has no
-    `if __name__ == "__main__"`.
+    A few jobs a process are under way at a time, so that neither they nor their results pile up. By loky's processes
+    and not by `multiprocessing`'s, which run the caller's script again where it has no `if __name__ == "__main__"`.
     """
     if processes == 1:
         yield from (function(*job) for job in jobs)
         return
     from loky import ProcessPoolExecutor
 
-    with ProcessPoolExecutor(processes) as pool:
-        for future in [pool.submit(function, *job) for job in jobs]:
-            yield future.result()
+    jobs = iter(jobs)
+    pool = ProcessPoolExecutor(processes)
+    try:
+        waiting = deque(pool.submit(function, *job) for job in islice(jobs, 3 * processes))
+        while waiting:
+            yield waiting.popleft().result()
+            waiting.extend(pool.submit(function, *job) for job in islice(jobs, 1))
+        pool.shutdown()
+    except BaseException:
+        pool.shutdown(kill_workers=True)  # what is under way is of no use any more
+        raise

@@ -1,57 +1,152 @@
-"""From image files to a store: resize, cut out, collect the training split's statistics.
+"""The store of a configuration's data set: where it is, what it is known by, how it is made.
 
-`prepare(data)` is what everything calls: it returns the finished store, made on the first call. Two processes that
-call it at once make it once; an interrupted one leaves nothing that a later call would take for finished.
+`prepare(data)` gives training its store; the embedded set is made on the first call. `make(data)` is what
+`src/prepare.py` calls to make one from raw files. Two processes that call at once make it once; an interrupted one
+leaves nothing that a later call would take for finished.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
+import hashlib
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from loky import cpu_count
-from PIL import Image
 
-from alexlab.config import DataConfig, Resize
-from alexlab.data.parallel import in_order
+from alexlab.config import ConfigError, DataConfig, Dataset, OnBad, Resize, StoreFormat
+from alexlab.data.build import BadImage, build_store, free_bytes, needed_bytes, unfinished
+from alexlab.data.raw import KNOWN, RawError, download, missing, recognise
+from alexlab.data.raw.folders import read_folders
 from alexlab.data.shapes import CLASSES, GENERATOR_VERSION, SPLITS, draw_shapes
-from alexlab.data.store import FORMAT_VERSION, Store, open_store, principal_components
+from alexlab.data.store import JPEG, RAW, SUFFIXES, Store, gigabytes, locked, open_store, read_manifest, role_origin
 from alexlab.progress import Progress
-
-IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 
 
 def fingerprint(data: DataConfig) -> str:
-    """What a store's content follows from, as one line: part of every run id."""
+    """What a store's content is known by, as one line: part of every run id.
+
+    Of the embedded set what it follows from, so that it need not be there; of any other its hash.
+
+    Raises:
+        ConfigError: where another set's store is not there, or is not what the configuration says.
+    """
+    if data.name is not Dataset.shapes:
+        return f"{data.name.name}-{stored_manifest(data)['hash'][:16]}"
+    packed = "-jpeg" if data.format is StoreFormat.jpeg else ""
+    return f"{_drawn(data)}{packed}"
+
+
+def _drawn(data: DataConfig) -> str:
     counts = "+".join(str(count) for count in _counts(data).values())
     return f"{data.name.name}-v{GENERATOR_VERSION}-{data.num_classes}-{counts}-seed{data.files_seed}"
 
 
 def store_path(data: DataConfig) -> Path:
+    """Where the store is, or would be: without a choice of `data.format`, that of the format that is there."""
+    if data.root is not None:
+        return Path(data.root).expanduser().absolute()
     stretched = "-stretched" if data.resize is Resize.stretch else ""
-    return Path(data.cache) / "stores" / f"{fingerprint(data)}-{data.size}px{stretched}"
+    stem = Path(data.cache) / "stores" / f"{_set_name(data)}-{data.size}px{stretched}"
+    kinds = [data.format.name] if data.format else [RAW, JPEG]
+    paths = [stem.with_name(f"{stem.name}-{kind}") for kind in kinds]
+    return next((path for path in paths if (path / "manifest.json").is_file()), paths[0])
 
 
-def prepare(data: DataConfig) -> Store:
-    """The store of a data set, made where it is not there yet.
+def _set_name(data: DataConfig) -> str:
+    if data.name is Dataset.shapes:
+        return _drawn(data)
+    if data.name is not Dataset.folder:
+        return data.name.name
+    if data.raw is None:
+        raise ConfigError("data.raw=null: data.name=folder needs data.raw=DIR, the images, or data.root=DIR, a store")
+    raw = Path(data.raw).expanduser().absolute()
+    return f"folder-{raw.name}-{hashlib.sha256(str(raw).encode()).hexdigest()[:6]}"
+
+
+def has_store(data: DataConfig) -> bool:
+    return (store_path(data) / "manifest.json").is_file()
+
+
+def stored_manifest(data: DataConfig) -> dict:
+    """The manifest of a store that must be there, checked against the configuration.
 
     Raises:
-        ValueError: where an image file cannot be read (names it), or the folder holds a store of another format.
-        OSError: where the cache cannot be written.
+        ConfigError: where it is not there, or not what the configuration says.
     """
     path = store_path(data)
     if not (path / "manifest.json").is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        raw = data.raw or "DIR"
+        raise ConfigError(
+            f"data.name={data.name.name}: has no store at {path}; make it: "
+            f"python src/prepare.py data={data.name.name} data.raw={raw} data.size={data.size}"
+        )
+    try:
+        manifest = read_manifest(path)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    for key, mine, theirs in (
+        ("data.name", data.name.name, manifest["name"]),
+        ("data.size", data.size, manifest["size"]),
+        ("data.resize", data.resize.name, manifest["resize"]),
+        ("data.num_classes", data.num_classes, len(manifest["classes"])),
+    ):
+        if mine is not None and mine != theirs:
+            raise ConfigError(f"{key}={mine}: the store {path} has {theirs}; set {key}={theirs} or name another store")
+    return manifest
+
+
+def image_counts(data: DataConfig) -> dict[str, int]:
+    """Images of each role, `train`, `val` and `test`; nothing where a store that would tell is not there."""
+    if data.name is Dataset.shapes:
+        images, train = _counts(data), data.train_images or 0
+        held = data.holdout * (data.num_classes or 0)
+    elif (data.name is Dataset.folder and not (data.raw or data.root)) or not has_store(data):
+        return {}
+    else:
+        manifest = stored_manifest(data)
+        images, counts = manifest["images"], manifest["class_counts"]["train"]
+        train, held = images["train"], sum(min(data.holdout, count) for count in counts)
+    origins = {role: role_origin({"images": images}, role, data.holdout) for role in SPLITS}
+    found = {role: images[origin] for role, origin in origins.items()}
+    return {**found, "train": max(0, train - held), **({"val": held} if data.holdout else {})}
+
+
+def described(data: DataConfig) -> dict[str, Any]:
+    """What a run's record says of its data: the store, and the images that each role has and where they come from."""
+    manifest = read_manifest(store_path(data))
+    origins = {role: role_origin(manifest, role, data.holdout) for role in SPLITS}
+    if data.holdout:
+        origins["train"], origins["val"] = "train, less those held out", f"{data.holdout} of each class of train"
+    return {
+        "store": fingerprint(data),
+        "store_hash": manifest["hash"],
+        "format": manifest["format"],
+        "images": image_counts(data),
+        "from": origins,
+        "chosen_on_reported": origins["val"] == origins["test"],
+    }
+
+
+def prepare(data: DataConfig) -> Store:
+    """The store to train on; the embedded set's is made where it is not there yet.
+
+    Raises:
+        ConfigError: where another set's store is not there.
+        ValueError: where the folder holds a store of another format, or of other images.
+        OSError: where the cache cannot be written.
+    """
+    if data.name is not Dataset.shapes:
+        stored_manifest(data)
+        return open_store(store_path(data))
+    path = store_path(data)
+    if not has_store(data):
         # One lock for all sizes of a data set, since they are made from the same files.
-        with _lock(path.parent / f"{fingerprint(data)}.lock"):
-            if not (path / "manifest.json").is_file():  # another process may have made it while this one waited
-                _make(data, path)
+        with locked(path.parent / f"{_drawn(data)}.lock"):
+            if not has_store(data):  # another process may have made it while this one waited
+                _make_shapes(data, path)
     store = open_store(path)
     found = {"images": store.manifest["images"], "classes": len(store.classes)}
     wanted = {"images": _counts(data), "classes": data.num_classes}
@@ -61,135 +156,116 @@ def prepare(data: DataConfig) -> Store:
 
 
 def _files(data: DataConfig) -> Path:
-    return Path(data.cache) / "files" / fingerprint(data)
+    return Path(data.cache) / "files" / _drawn(data)
 
 
 def _counts(data: DataConfig) -> dict[str, int]:
-    return dict(zip(SPLITS, (data.train_images, data.val_images, data.test_images), strict=True))
+    counts = dict(zip(SPLITS, (data.train_images, data.val_images, data.test_images), strict=True))
+    return {split: count for split, count in counts.items() if count is not None}
 
 
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _make(data: DataConfig, path: Path) -> None:
+def _make_shapes(data: DataConfig, path: Path) -> None:
     processes = cpu_count()
     root, counts = _files(data), _counts(data)
     if not root.is_dir():
         half = root.with_suffix(".unfinished")
         shutil.rmtree(half, ignore_errors=True)
         with Progress(f"Drawing the images of '{data.name.name}'", sum(counts.values())) as progress:
-            draw_shapes(half, list(CLASSES)[: data.num_classes], counts, data.files_seed, processes, progress.advance)
+            classes = list(CLASSES)[: data.num_classes]
+            draw_shapes(half, classes, counts, data.files_seed, processes, progress.advance)
         half.rename(root)
-    unfinished = path.with_suffix(".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
-    build_store(root, unfinished, data.size, data.name.name, processes, data.resize)
-    unfinished.rename(path)
+    kind = data.format.name if data.format else RAW
+    build_store(read_folders(root), path, data.size, data.name.name, kind, data.resize, True, processes)
 
 
-@dataclass
-class _Sums:
-    """Exact sums over training images: whole numbers below 2**53, so that any order of adding gives the same."""
+def make(data: DataConfig, tell: Callable[[str], object] = print) -> tuple[Store, bool]:
+    """The store of `data.name`, made from `data.raw` where it is not there yet, and whether it was made now.
 
-    image: np.ndarray  # int64 [S, S, 3]
-    outer: np.ndarray  # float64 [3, 3], of whole numbers
-    count: int
+    `tell(line)` gets what is decided on the way.
 
-    def add(self, other: _Sums) -> None:
-        self.image += other.image
-        self.outer += other.outer
-        self.count += other.count
-
-
-def build_store(root: Path, path: Path, size: int, name: str, processes: int = 1, resize: Resize = Resize.crop) -> None:
-    """Write a store from `root/<split>/<class>/<image>`.
-
-    Labels are positions in the sorted list of the training split's class folders, in every split. Hidden files and
-    folders do not count.
+    Raises:
+        ConfigError: where raw files are missing, cut or damaged, with what to do.
+        OSError: where the disk is too small or full.
     """
-    classes = sorted(folder.name for folder in (root / "train").iterdir() if _visible(folder) and folder.is_dir())
-    splits: dict[str, list[tuple[Path, int]]] = {}
-    for split in SPLITS:
-        found = sorted(folder.name for folder in (root / split).iterdir() if _visible(folder) and folder.is_dir())
-        unknown = set(found) - set(classes)
-        if unknown:
-            raise ValueError(f"{root / split}: class {sorted(unknown)[0]!r} is not among the training classes")
-        splits[split] = [
-            (file, classes.index(folder))
-            for folder in found
-            for file in sorted((root / split / folder).iterdir())
-            if _visible(file) and file.suffix.lower() in IMAGE_SUFFIXES
-        ]
-    sums = _Sums(np.zeros((size, size, 3), np.int64), np.zeros((3, 3)), 0)
-    jobs = []
-    for split, files in splits.items():
-        shape = (len(files), size, size, 3)
-        np.lib.format.open_memmap(path / f"{split}.npy", "w+", np.uint8, shape).flush()
-        np.save(path / f"{split}_labels.npy", np.array([label for _, label in files], np.int64))
-        chunk = 128
-        for start in range(0, len(files), chunk):
-            paths = [file for file, _ in files[start : start + chunk]]
-            jobs.append((path / f"{split}.npy", start, paths, size, resize, split == "train"))
-    total = sum(len(files) for files in splits.values())
-    with Progress("Preparing them", total) as progress:
-        for job, result in zip(jobs, in_order(_write_images, jobs, processes), strict=True):
-            sums.add(result)
-            progress.advance(len(job[2]))
-
-    pixels = sums.count * size * size
-    mean_rgb = sums.image.sum((0, 1)) / pixels
-    components, variances = principal_components((sums.outer / pixels - np.outer(mean_rgb, mean_rgb)) / 255**2)
-    np.save(path / "mean.npy", (sums.image / sums.count).astype(np.float32))
-    manifest = {
-        "format_version": FORMAT_VERSION,
-        "name": name,
-        "size": size,
-        "classes": classes,
-        "images": {split: len(files) for split, files in splits.items()},
-        "rgb": {
-            "mean": (mean_rgb / 255).tolist(),
-            "components": components.tolist(),
-            "variances": variances.tolist(),
-        },
-    }
-    (path / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    if data.name is Dataset.shapes:
+        is_new = not has_store(data)
+        return prepare(data), is_new
+    data = replace(data, num_classes=None)  # whatever the files have
+    stem = f"{_set_name(data)}-{data.size}px"
+    stores = Path(data.cache) / "stores"
+    with locked(stores / f"{stem}.lock"):
+        if not has_store(data):
+            scratch = stores / f"{stem}.scratch"  # for a tar that comes compressed
+            try:
+                _make(data, scratch, tell)
+            except (RawError, BadImage) as error:
+                raise ConfigError(str(error)) from error
+            shutil.rmtree(scratch, ignore_errors=True)
+            return prepare(data), True
+    return prepare(data), False
 
 
-def _visible(path: Path) -> bool:
-    return not path.name.startswith(".")
+def _make(data: DataConfig, scratch: Path, tell: Callable[[str], object]) -> None:
+    raw = _raw_folder(data, tell)
+    scratch.mkdir(parents=True, exist_ok=True)
+    source, processes = recognise(data, raw, scratch, cpu_count()), cpu_count()
+    counts = {split: len(listing) for split, listing in source.splits.items()}
+    tell(f"{raw} holds {source.form}: {', '.join(f'{count} {split} images' for split, count in counts.items())}")
+    known = KNOWN[data.name].images
+    for split in known:
+        if counts.get(split, 0) != known[split]:
+            line = f"{split}: {counts.get(split, 0)} images, where {data.name.name} is known to have {known[split]}"
+            if data.on_bad is OnBad.stop:
+                raise RawError(f"{line}; data.on_bad=report goes on with what there is")
+            source.warnings.append(line)
+    kind, path = _place(data, sum(counts.values()), tell)
+    stops = data.on_bad is OnBad.stop
+    build_store(source, path, data.size, data.name.name, kind, data.resize, stops, processes, known)
 
 
-def _write_images(array: Path, start: int, files: list[Path], size: int, resize: Resize, collect: bool) -> _Sums:
-    images = np.load(array, mmap_mode="r+")
-    sums = _Sums(np.zeros((size, size, 3), np.int64), np.zeros((3, 3)), 0)
-    for index, file in enumerate(files, start):
-        try:
-            images[index] = read_square(file, size, resize)
-        except OSError as error:
-            raise ValueError(f"{file}: cannot be read as an image ({error})") from error
-        if collect:
-            pixels = images[index].reshape(-1, 3).astype(np.float64)
-            sums.add(_Sums(images[index].astype(np.int64), pixels.T @ pixels, 1))
-    images.flush()
-    return sums
+def _place(data: DataConfig, images: int, tell: Callable[[str], object]) -> tuple[str, Path]:
+    """The format and folder of a store to be made: a chosen format, or the one begun before, or the larger that fits.
 
-
-def read_square(file: Path, size: int, resize: Resize = Resize.crop) -> np.ndarray:
-    """Read an image as RGB, its shorter side resized to `size`, the centre cut out: uint8 [size, size, 3] (2).
-
-    `stretch` resizes both sides instead, as Caffe's instructions did.
+    Raises:
+        OSError: where there is no room for it.
     """
-    with Image.open(file) as image:
-        rgb = image.convert("RGB")
-    if resize is Resize.stretch:
-        return np.asarray(rgb.resize((size, size), Image.Resampling.BILINEAR))
-    width, height = rgb.size
-    side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    # Resizing just the central square gives what resizing all and then cutting would, without the large middle step.
-    box = (left, top, left + side, top + side)
-    return np.asarray(rgb.resize((size, size), Image.Resampling.BILINEAR, box=box))
+    kinds = [data.format.name] if data.format else [RAW, JPEG]
+    paths = {kind: store_path(replace(data, format=StoreFormat[kind])) for kind in kinds}
+    free = free_bytes(next(iter(paths.values())))
+    for kind in kinds:
+        begun = unfinished(paths[kind])
+        images_file = begun / f"train{SUFFIXES[kind]}"
+        if images_file.is_file():
+            held = sum(file.stat().st_blocks * 512 for file in begun.iterdir())
+            needed = max(0, needed_bytes(images, data.size, kind) - held)
+            if needed > free:
+                raise OSError(f"{begun}: goes on with {gigabytes(needed)} more, but {gigabytes(free)} are free")
+            tell(f"Going on with {begun}")
+            return kind, paths[kind]
+    sizes = {kind: needed_bytes(images, data.size, kind) for kind in kinds}
+    for kind in kinds:
+        if sizes[kind] <= free:
+            others = "".join(f"; {other} would take {gigabytes(sizes[other])}" for other in kinds if other != kind)
+            tell(f"Format {kind}: {gigabytes(sizes[kind])} of {gigabytes(free)} free{others}")
+            return kind, paths[kind]
+    needs = " or ".join(f"{gigabytes(size)} as {kind}" for kind, size in sizes.items())
+    raise OSError(
+        f"data.cache={data.cache}: {images} images at {data.size} px need {needs}, {gigabytes(free)} are free; "
+        "set data.cache to another disk or make data.size smaller"
+    )
+
+
+def _raw_folder(data: DataConfig, tell: Callable[[str], object]) -> Path:
+    """The folder of raw files: the one named, or the cache's own, fetched where that is allowed."""
+    if data.raw is not None:
+        return Path(data.raw).expanduser().absolute()
+    known = KNOWN[data.name]
+    if not known.download:
+        raise RawError(missing(data, None))
+    raw = Path(data.cache) / "files" / data.name.name
+    done = raw / "fetched"  # else an interrupted download would be taken for what there is
+    if not done.is_file():
+        tell(f"Fetching {data.name.name} into {raw}")
+        download(data, raw)
+        done.touch()
+    return raw

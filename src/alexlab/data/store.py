@@ -1,22 +1,88 @@
-"""A store: prepared images as memory-mapped uint8 arrays, with what was computed over them."""
+"""A store: prepared images in one of two formats behind one reader, with what was computed over them.
+
+manifest.json         what it is, what was found on the way, its hash
+mean.npy              the training split's mean image
+<split>.npy           format raw: uint8 [rows, S, S, 3], mapped from disk
+<split>.jpegs         format jpeg: JPEG files, one behind the other
+<split>_places.npy    where each image lies: its row, or its first byte and its length
+<split>_labels.npy    its class
+<split>_content.npy   hash of the file that it was made from
+<split>_stored.npy    hash of what is stored of it
+<split>_names.txt     what that file was called
+"""
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
+import mmap
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import simplejpeg
 
-FORMAT_VERSION = 1
+from alexlab.data.parallel import in_order
+
+FORMAT_VERSION = 2
+RAW, JPEG = "raw", "jpeg"
+SUFFIXES = {RAW: ".npy", JPEG: ".jpegs"}
+DIGEST_BYTES = 16
 
 
-@dataclass(frozen=True)
+def digest(content: Any) -> bytes:
+    """The hash by which files and stored images are known, of an object with the buffer interface."""
+    return hashlib.sha256(content).digest()[:DIGEST_BYTES]
+
+
 class Split:
-    """Images uint8 [N, S, S, 3], mapped from disk, and labels int64 [N]."""
+    """Stored images with labels int64 [N]; `image(index)` reads one."""
 
-    images: np.ndarray
-    labels: np.ndarray
+    def __init__(self, path: Path, is_raw: bool, labels: np.ndarray, places: np.ndarray) -> None:
+        self._path, self._is_raw, self._places = path, is_raw, places
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def image(self, index: int) -> np.ndarray:
+        """One image, uint8 [S, S, 3]: of a raw store a view of the map, of a JPEG store decoded.
+
+        Raises:
+            ValueError: for a JPEG that is damaged.
+        """
+        if self._is_raw:
+            return self._map[self._places[index]]
+        return simplejpeg.decode_jpeg(self.stored(index), "RGB")
+
+    def stored(self, index: int) -> Any:
+        """An image as it lies on disk, an object with the buffer interface."""
+        if self._is_raw:
+            return self._map[self._places[index]]
+        start, length = self._places[index]
+        return self._map[start : start + length]
+
+    def subset(self, indices: np.ndarray) -> Split:
+        return Split(self._path, self._is_raw, self.labels[indices], self._places[indices])
+
+    @cached_property
+    def _map(self) -> Any:
+        if self._is_raw:
+            # "c": pages are private copies on write, so that torch may wrap the map without a warning; none is written.
+            # As a plain array, which is faster to index than a memmap.
+            return np.load(self._path, mmap_mode="c").view(np.ndarray)
+        with self._path.open("rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A loader's process opens the map anew: pickled, it would be all images."""
+        return {name: value for name, value in self.__dict__.items() if name != "_map"}
 
 
 @dataclass(frozen=True)
@@ -38,9 +104,69 @@ class Store:
         return self.manifest["classes"]
 
     def split(self, name: str) -> Split:
-        # "c": pages are private copies on write, so that torch may wrap the map without a warning; none is written.
-        images = np.load(self.path / f"{name}.npy", mmap_mode="c")
-        return Split(images, np.load(self.path / f"{name}_labels.npy"))
+        """A split as the data set's authors made it."""
+        kind = self.manifest["format"]
+        labels, places = (np.load(self.path / f"{name}_{what}.npy") for what in ("labels", "places"))
+        return Split(self.path / f"{name}{SUFFIXES[kind]}", kind == RAW, labels, places)
+
+    def role(self, role: str, holdout: int = 0) -> Split:
+        """A split as a run uses it: `train`, `val` on which choices are made, `test` which is reported.
+
+        With `holdout`, as many images of each training class are set aside to be `val`.
+        """
+        split = self.split(role_origin(self.manifest, role, holdout))
+        if holdout == 0 or role == "test":
+            return split
+        is_held = held_out(split.labels, np.load(self.path / "train_content.npy", mmap_mode="r"), holdout)
+        return split.subset(np.flatnonzero(is_held if role == "val" else ~is_held))
+
+
+def role_origin(manifest: dict, role: str, holdout: int) -> str:
+    """The split that a role's images come from.
+
+    `test` is the test split, or where its labels are not public the validation split. Without `holdout`, `val` is the
+    validation split, or where there is none the test split: then what is reported was also chosen on.
+    """
+    splits = manifest["images"]
+    if role == "train" or (role == "val" and holdout > 0):
+        return "train"
+    first, second = ("test", "val") if role == "test" else ("val", "test")
+    return first if first in splits else second
+
+
+def held_out(labels: np.ndarray, content: np.ndarray, holdout: int) -> np.ndarray:
+    """Which images are set aside, bool [N]: of each class those with the smallest content hashes.
+
+    So they stay the same whatever the order or the rest of the images, and copies of an image stay together.
+    """
+    keys = np.ascontiguousarray(content[:, :8]).view(">u8").ravel().astype(np.uint64)
+    order = np.lexsort((keys, labels))
+    counts = np.bincount(labels)
+    ends = np.cumsum(counts) - counts + np.minimum(holdout, counts) - 1
+    cutoff = np.where(counts > 0, keys[order[np.maximum(ends, 0)]], 0)
+    return keys <= cutoff[labels]
+
+
+@cache
+def _read_manifest(path: Path, changed: int) -> dict:
+    return json.loads(path.read_text())
+
+
+def read_manifest(path: Path) -> dict:
+    """A store's manifest.
+
+    Raises:
+        ValueError: where the folder is no store, or one of another format.
+    """
+    file = path / "manifest.json"
+    try:
+        manifest = _read_manifest(file, file.stat().st_mtime_ns)
+        version = manifest["format_version"]
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a finished store ({error}); remove it to have it made again") from error
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{path} has store format {version}, this code reads {FORMAT_VERSION}; remove it")
+    return manifest
 
 
 def open_store(path: Path) -> Store:
@@ -49,20 +175,13 @@ def open_store(path: Path) -> Store:
     Raises:
         ValueError: where the folder is no store, or one of another format.
     """
+    manifest = read_manifest(path)
+    rgb = manifest["rgb"]
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
-        version = manifest["format_version"]
-    except (OSError, json.JSONDecodeError, KeyError) as error:
-        raise ValueError(f"{path} is not a finished store ({error}); remove it to have it made again") from error
-    if version != FORMAT_VERSION:
-        raise ValueError(f"{path} has store format {version}, this code reads {FORMAT_VERSION}; remove it")
-    return Store(
-        path,
-        manifest,
-        np.load(path / "mean.npy"),
-        np.array(manifest["rgb"]["components"]),
-        np.array(manifest["rgb"]["variances"]),
-    )
+        mean = np.load(path / "mean.npy")
+    except OSError as error:
+        raise ValueError(f"{path} has no mean.npy; remove it to have it made again") from error
+    return Store(path, manifest, mean, np.array(rgb["components"]), np.array(rgb["variances"]))
 
 
 def principal_components(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -71,3 +190,91 @@ def principal_components(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray
     variances, components = np.maximum(variances[::-1], 0), components[:, ::-1]
     largest = components[np.abs(components).argmax(axis=0), range(3)]
     return components * np.sign(largest), variances
+
+
+def store_hash(path: Path, manifest: dict) -> str:
+    """The hash over all of a store that a result can follow from; what files were called is not part of it."""
+    parts = {name: manifest[name] for name in ("format_version", "format", "size", "resize", "classes", "rgb")}
+    total = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
+    total.update(np.load(path / "mean.npy").data)
+    for split in sorted(manifest["images"]):
+        for what in ("labels", "stored", "content"):
+            total.update(f"{split} {what}".encode())
+            total.update(np.load(path / f"{split}_{what}.npy").data)
+    return total.hexdigest()
+
+
+def damage(path: Path, processes: int, advance: Callable[[int], None] = lambda done: None) -> list[str]:
+    """What is wrong with a store, by its hashes: nothing, or lines that name images.
+
+    `advance(n)` is called as n more images are checked.
+    """
+    manifest = read_manifest(path)
+    try:
+        if store_hash(path, manifest) != manifest["hash"]:
+            return ["the lists of labels and hashes, the mean image or the manifest are not as they were made"]
+    except (OSError, ValueError) as error:
+        return [f"a file is missing or damaged ({error})"]
+    jobs = [
+        (path, split, start, min(start + 1000, count))
+        for split, count in manifest["images"].items()
+        for start in range(0, count, 1000)
+    ]
+    found: list[str] = []
+    for job, damaged in zip(jobs, in_order(_damaged, jobs, processes), strict=True):
+        found += damaged
+        advance(job[3] - job[2])
+    return found
+
+
+def _damaged(path: Path, split_name: str, start: int, stop: int) -> list[str]:
+    split = open_store(path).split(split_name)
+    wanted = np.load(path / f"{split_name}_stored.npy", mmap_mode="r")
+    found = []
+    for index in range(start, stop):
+        try:
+            is_whole = digest(split.stored(index)) == wanted[index].tobytes()
+        except (IndexError, ValueError, OSError):  # the file is shorter than it was
+            is_whole = False
+        if not is_whole:
+            found.append(f"{split_name} image {index}")
+    return found
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file that other processes, and threads, wait for."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def staged(path: Path, folder: Path) -> Path:
+    """A checked copy of a store below `folder`, made where it is not there yet.
+
+    Raises:
+        ValueError: where the copy is not what it was copied from.
+        OSError: where the disk is full.
+    """
+    manifest = read_manifest(path)
+    copy = folder / f"{path.name}-{manifest['hash'][:12]}"
+    with locked(copy.with_suffix(".lock")):
+        if (copy / "manifest.json").is_file():
+            return copy
+        half = copy.with_suffix(".unfinished")
+        shutil.rmtree(half, ignore_errors=True)
+        needed = sum(file.stat().st_size for file in path.iterdir())
+        free = shutil.disk_usage(folder).free
+        if needed > free:
+            raise OSError(f"data.stage={folder}: the store needs {gigabytes(needed)}, {gigabytes(free)} are free")
+        shutil.copytree(path, half)
+        wrong = damage(half, 1)
+        if wrong:
+            raise ValueError(f"{half}: the copy differs from {path} ({wrong[0]}); check both disks")
+        half.rename(copy)
+    return copy
+
+
+def gigabytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

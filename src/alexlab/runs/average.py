@@ -20,12 +20,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from alexlab.command import exit_status
 from alexlab.compose import Composer, read_config
 from alexlab.config import Config, ConfigError, did_you_mean, walk
 from alexlab.data import build_datamodule
 from alexlab.data.prepare import fingerprint
 from alexlab.progress import Progress
-from alexlab.runs.launch import exit_status
 from alexlab.runs.record import Record, write_whole
 from alexlab.runs.table import new_table, one_a_line, seeds_shown, wilson
 
@@ -53,7 +53,7 @@ Exit status: 0 done, 1 a file or folder failed, 2 a mistake in the command,
 
 EVALUATE_KEYS = ("checkpoint", "average")  # of `evaluate`: what runs may be evaluated by, whatever they were before
 # Keys that change no run, and mean nothing where none is trained.
-_MEANINGLESS = ("trainer.fast_dev_run", "trainer.enable_progress_bar", "logger.")
+_MEANINGLESS = ("trainer.fast_dev_run", "trainer.enable_progress_bar", "logger.", "data.raw", "data.on_bad")
 # new_table's box, with a rule between sections too: the fifth line is the one between rows.
 _RULED = box.Box("\n".join(" ── " if i in (2, 4) else "    " for i in range(8)) + "\n")
 
@@ -164,7 +164,8 @@ def _settings(composer: Composer, overrides: list[str]) -> Config:
         if _name(override) not in allowed:
             composer.expand([override], multirun=False)  # tells of a key that there is not
             raise ConfigError(f"{override}: cannot be set for runs that are done; only {', '.join(allowed)} can")
-    return composer.job(overrides).config
+    # By way of data=folder, which takes every key of where a store may be; nothing else of this configuration is used.
+    return composer.job(["data=folder", *overrides], trains=False).config
 
 
 def _read(run_id: str, settings: Config, names: list[str]) -> DoneRun:
@@ -183,6 +184,12 @@ def _read(run_id: str, settings: Config, names: list[str]) -> DoneRun:
     for name in names:
         section, _, key = name.partition(".")
         setattr(getattr(config, section), key, getattr(getattr(settings, section), key))
+    trained_on = record.result().get("data", {}).get("store")  # older records do not say
+    if trained_on is not None and trained_on != fingerprint(config.data):
+        raise ConfigError(
+            f"runs: {run_id} was trained on the data {trained_on}, here is {fingerprint(config.data)}; name its store "
+            "by data.root"
+        )
     is_recorded = recorded == [getattr(config.evaluate, name) for name in EVALUATE_KEYS]
     return DoneRun(record, config, record.result().get("test", {}) if is_recorded else {})
 
@@ -284,7 +291,7 @@ def _evaluate(
         loader = data.evaluation_dataloader("test")
         members.append(Member(network.to(device), loader, data, config.evaluate.average))
     groups: list[list[Member]] = [members, *([members[number]] for number in alone)]
-    images = members[0].data.store.manifest["images"]["test"]
+    images = len(members[0].data.split("test"))
     with Progress(title, images * len(groups), transient=True) as progress:
         predictions = [evaluate(group, device, advance=progress.advance) for group in groups]
     return device_name(device), predictions

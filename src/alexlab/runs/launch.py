@@ -12,7 +12,6 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import hydra
@@ -21,8 +20,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
+from alexlab.command import exit_status
 from alexlab.compose import CONFIG_NAME, VERSION_BASE, Composer, Job, typed
-from alexlab.config import CONF_DIR, ConfigError
+from alexlab.config import CONF_DIR, Config, ConfigError, Dataset
+from alexlab.data.prepare import described
 from alexlab.runs.choices import markdown
 from alexlab.runs.execute import execute
 from alexlab.runs.forecast import print_forecast
@@ -46,18 +47,6 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_intermixed_args(argv)  # flags may stand anywhere among the overrides
     console = Console(highlight=False, markup=False)
     return exit_status(lambda: _obey(args, argv, console))
-
-
-def exit_status(command: Callable[[], int]) -> int:
-    """What a command returns; 2 for a mistake in it and 1 for a file or folder that failed, told in one line."""
-    try:
-        return command()
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:  # a disk that is full, a folder that is gone
-        print(f"error: {error}", file=sys.stderr)
-        return 1
 
 
 def _obey(args: argparse.Namespace, argv: list[str], console: Console) -> int:
@@ -104,11 +93,21 @@ def _announce(plan: Plan, console: Console) -> None:
     console.print(f"alexlab: {chosen}")
     if plan.choices["recipe"] == "demo":
         console.print("The demo rehearses on drawn images; recipe= sets another scale (--help).", style="dim")
+    for told in dict.fromkeys(_data(run.config) for run in plan.runs if run.config.data.name is not Dataset.shapes):
+        console.print(told, style="dim")
     for dropped, kept in plan.merged:
         console.print(f"{dropped} is the same run as {kept} here", style="dim")
     done = sum(run.record.is_done for run in plan.runs)
     if done and not plan.is_trial:
         console.print(f"{done} of {len(plan.runs)} done before")
+
+
+def _data(config: Config) -> str:
+    """The data of a run, and on what its choices are made."""
+    found = described(config.data)
+    parts = [f"{role} {count:,} ({found['from'][role]})" for role, count in found["images"].items()]
+    warning = "; choices are made on the reported images" if found["chosen_on_reported"] else ""
+    return f"data {found['store']}, {config.data.size} px, {found['format']}: {', '.join(parts)}{warning}"
 
 
 def _launch_and_report(plan: Plan, args: argparse.Namespace, console: Console) -> int:

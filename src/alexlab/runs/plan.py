@@ -10,7 +10,7 @@ from pathlib import Path
 from alexlab.architecture import layers
 from alexlab.compose import Composer, Job
 from alexlab.config import CONF_DIR, Config, ConfigError, flat, shown
-from alexlab.data.prepare import store_path
+from alexlab.data.prepare import has_store
 from alexlab.runs.identity import SEEDS, arm_id, arm_label, run_id
 from alexlab.runs.record import Record
 
@@ -85,7 +85,7 @@ def make_plan(overrides: list[str], multirun: bool = False, config_dir: str | No
     for run in plan.runs:
         if not run.record.is_done:
             _check_folder("paths.runs", Path(run.config.paths.runs))
-            if not (store_path(run.config.data) / "manifest.json").is_file():
+            if not has_store(run.config.data):
                 _check_folder("data.cache", Path(run.config.data.cache))
     return plan
 

@@ -19,6 +19,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from alexlab.compose import read_config
 from alexlab.config import Config, ConfigError, Logger
+from alexlab.data.prepare import described
 from alexlab.runs.environment import environment
 from alexlab.runs.record import DONE, FAILED, INTERRUPTED, Record, write_whole
 from alexlab.runs.tracking import finish, summarise, wandb_logger
@@ -103,6 +104,7 @@ def _result(record: Record, config: Config, outcome: Outcome, seconds: float) ->
         "parameters": outcome.parameters,
         "device": outcome.device,
         "precision": config.trainer.precision,
+        "data": described(config.data),
         "checkpoint": config.evaluate.checkpoint.name,
         "test": {
             "images": len(outcome.test["ten"].labels),

@@ -69,9 +69,9 @@ def fit(config: Config, folder: Path | None, title: str, logger: Logger | None =
         network.load_state_dict(network_state(folder / "checkpoints" / "best.ckpt"))
     network.to(device)
     one_batch = config.data.eval_batch_size if config.trainer.fast_dev_run else None
-    images = data.store.manifest["images"]
-    num_test = min(images["test"], one_batch or images["test"])
-    num_train = min(images["train"], one_batch or config.evaluate.train_images)
+    num_test, num_train = len(data.split("test")), len(data.split("train"))
+    num_test = min(num_test, one_batch or num_test)
+    num_train = min(num_train, one_batch or config.evaluate.train_images)
     average = config.evaluate.average
     test_member = Member(network, data.evaluation_dataloader("test", num_test), data, average)
     train_member = Member(network, data.evaluation_dataloader("train", num_train), data)

@@ -66,6 +66,7 @@ class ClassificationTask(L.LightningModule):
         self.config = config
         self.network = build_model(config)
         num_classes = config.data.num_classes
+        assert num_classes is not None
         # "disable": a NaN stays one; torchmetrics' default would leave it out of the mean
         self.train_loss, self.val_loss, self.test_loss = (MeanMetric(nan_strategy="disable") for _ in range(3))
         self.train_top1 = MulticlassAccuracy(num_classes, average="micro", validate_args=False)

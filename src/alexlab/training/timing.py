@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from alexlab.architecture import layers
 from alexlab.config import Config
+from alexlab.data.prepare import image_counts
 from alexlab.models import build_model
 from alexlab.training.sgd import PaperSGD
 
@@ -40,10 +41,11 @@ def seconds_per_run(config: Config) -> float:
 
     train, forward = _seconds(step, device) / batch, _seconds(look, device) / batch
     limit = trainer.limit_train_batches
-    steps = limit if isinstance(limit, int) else limit * data.train_images / data.batch_size
-    trained = min(steps * data.batch_size, data.train_images) * trainer.max_epochs
-    looked = data.val_images * trainer.max_epochs + 11 * data.test_images
-    looked += min(data.train_images, config.evaluate.train_images)
+    images = image_counts(data)
+    steps = limit if isinstance(limit, int) else limit * images["train"] / data.batch_size
+    trained = min(steps * data.batch_size, images["train"]) * trainer.max_epochs
+    looked = images["val"] * trainer.max_epochs + 11 * images["test"]
+    looked += min(images["train"], config.evaluate.train_images)
     return trained * train + looked * forward
 
 
@@ -60,4 +62,4 @@ def _seconds(call, device: torch.device) -> float:
 
 def record_bytes(config: Config) -> int:
     """About what a run's record takes: two checkpoints of weights and velocities, and the predictions."""
-    return 2 * 2 * 4 * sum(spec.parameters for spec in layers(config)) + 100 * config.data.test_images
+    return 2 * 2 * 4 * sum(spec.parameters for spec in layers(config)) + 100 * image_counts(config.data)["test"]

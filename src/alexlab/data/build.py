@@ -1,0 +1,502 @@
+"""From a source to a store, on all cores; interrupted at any point it goes on where it was, to the same bytes.
+
+Parts of a split are converted by worker processes and taken in by this one in a fixed order. After every part or few
+`progress.npz` says, in one atomic step, how many are in; a later call drops whatever came after it and goes on.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import simplejpeg
+from PIL import Image
+
+from alexlab.config import Resize
+from alexlab.data.decode import Unreadable, read_square, square
+from alexlab.data.parallel import in_order
+from alexlab.data.raw.listing import LeftOut, Part, Source
+from alexlab.data.store import (
+    DIGEST_BYTES,
+    FORMAT_VERSION,
+    JPEG,
+    RAW,
+    SUFFIXES,
+    digest,
+    gigabytes,
+    principal_components,
+    store_hash,
+)
+from alexlab.progress import Progress
+
+JPEG_QUALITY = 90
+JPEG_BYTES_PER_PIXEL = 0.55  # at that quality, at most, over many photographs: 35 KiB at 256 pixels
+PENDING, KEPT, LEFT_OUT = 0, 1, 2
+SECONDS_BETWEEN_CHECKPOINTS = 5.0
+
+
+class BadImage(ValueError):
+    """A file that cannot be stored, where that stops everything: the first one if so wished, or every one."""
+
+
+@dataclass
+class Sums:
+    """Exact sums over training images: whole numbers below 2**53, so that any order of adding gives the same."""
+
+    image: np.ndarray  # int64 [S, S, 3]
+    outer: np.ndarray  # float64 [3, 3], of whole numbers
+    count: int = 0
+
+    def add(self, other: Sums) -> None:
+        self.image += other.image
+        self.outer += other.outer
+        self.count += other.count
+
+
+def no_sums(size: int) -> Sums:
+    return Sums(np.zeros((size, size, 3), np.int64), np.zeros((3, 3)))
+
+
+@dataclass(frozen=True)
+class _Target:
+    """Where a part's images go."""
+
+    file: Path
+    header: int  # bytes before the first row of a raw file
+    kind: str
+    size: int
+    resize: Resize
+    collects: bool
+
+
+@dataclass
+class _Converted:
+    """What came of a part; lists have an entry an image."""
+
+    sums: Sums
+    content: list[bytes] = field(default_factory=list)
+    stored: list[bytes] = field(default_factory=list)
+    kinds: list[list[str]] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)  # empty: kept
+    jpegs: list[bytes] = field(default_factory=list)
+
+
+def _convert(part: Part, rows: np.ndarray, names: list[str], target: _Target) -> _Converted:
+    """Read, decode, resize; raw images are written to their rows here, JPEGs handed back to be packed."""
+    size = target.size
+    done = _Converted(no_sums(size))
+    planes = np.empty((3, size * size))
+    total = np.zeros((size, size, 3), np.uint32)  # holds 16 million images
+    with target.file.open("r+b") as file:
+        for row, name, item in zip(rows, names, part.read(), strict=True):
+            kinds: list[str] = []
+            pixels, reason = None, item.reason
+            if isinstance(item.content, bytes):
+                try:
+                    pixels, kinds = read_square(item.content, name, size, target.resize)
+                except Unreadable as error:
+                    reason = str(error)
+            elif item.content is not None:
+                pixels = square(Image.fromarray(item.content), size, target.resize)
+            content = np.ascontiguousarray(item.content) if isinstance(item.content, np.ndarray) else item.content
+            done.content.append(digest(content or b"") if isinstance(content, bytes | None) else digest(content))
+            done.kinds.append(kinds)
+            done.reasons.append(reason)
+            if pixels is None:
+                done.stored.append(bytes(DIGEST_BYTES))
+                done.jpegs.append(b"")
+                continue
+            pixels = np.ascontiguousarray(pixels)
+            if target.collects:
+                _add(done.sums, pixels, planes, total)
+            if target.kind == RAW:
+                os.pwrite(file.fileno(), pixels.data, target.header + int(row) * pixels.nbytes)
+                done.stored.append(digest(pixels))
+            else:
+                done.jpegs.append(simplejpeg.encode_jpeg(pixels, JPEG_QUALITY, "RGB", "420", fastdct=False))
+                done.stored.append(digest(done.jpegs[-1]))
+    done.sums.image += total
+    return done
+
+
+def _add(sums: Sums, pixels: np.ndarray, planes: np.ndarray, total: np.ndarray) -> None:
+    total += pixels
+    # Six dot products of planes are three times faster than a product of thin matrices, and as exact.
+    np.copyto(planes, pixels.reshape(-1, 3).T, casting="unsafe")
+    for i in range(3):
+        for j in range(i, 3):
+            product = planes[i] @ planes[j]
+            sums.outer[i, j] += product
+            sums.outer[j, i] += product if i != j else 0
+    sums.count += 1
+
+
+def unfinished(path: Path) -> Path:
+    """Where a store is until it is finished."""
+    return path.with_name(f"{path.name}.unfinished")
+
+
+def needed_bytes(images: int, size: int, kind: str) -> int:
+    """The disk space that a store of so many images takes, with what is kept beside the pixels."""
+    per_pixel = 3 if kind == RAW else JPEG_BYTES_PER_PIXEL
+    return int(images * (size * size * per_pixel + 256)) + 2**23
+
+
+def free_bytes(folder: Path) -> int:
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    return shutil.disk_usage(there).free
+
+
+def build_store(
+    source: Source,
+    path: Path,
+    size: int,
+    name: str,
+    kind: str = RAW,
+    resize: Resize = Resize.crop,
+    stop_on_bad: bool = False,
+    processes: int = 1,
+    known: dict[str, int] | None = None,
+    seconds_between_checkpoints: float = SECONDS_BETWEEN_CHECKPOINTS,
+) -> None:
+    """Make a store at `path`, by way of `<path>.unfinished`, where a call before may have got to some point.
+
+    `known` are the images that each split is known to have.
+
+    Raises:
+        BadImage: naming a file that cannot be stored; with `stop_on_bad` the first one, else where none can be.
+        OSError: where the disk is full; what is done is kept.
+    """
+    work = unfinished(path)
+    work.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    builder = _Builder(source, work, size, kind, resize, stop_on_bad, processes, seconds_between_checkpoints)
+    try:
+        builder.run()
+        builder.finish(name, known or {}, started)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            rest = needed_bytes(builder.pending, size, kind)
+            raise OSError(
+                f"{work}: the disk is full ({error.strerror}); free about {gigabytes(rest)}, then the same command "
+                f"goes on from image {builder.done} of {builder.total}"
+            ) from error
+        raise
+    finally:
+        builder.close()
+    work.rename(path)
+
+
+class _Builder:
+    """A store on the way."""
+
+    def __init__(
+        self,
+        source: Source,
+        work: Path,
+        size: int,
+        kind: str,
+        resize: Resize,
+        stop_on_bad: bool,
+        processes: int,
+        seconds_between_checkpoints: float,
+    ) -> None:
+        self._source, self._work, self._size, self._kind, self._resize = source, work, size, kind, resize
+        self._stop_on_bad, self._processes = stop_on_bad, processes
+        self._seconds = seconds_between_checkpoints
+        self._plan = [
+            (split, rows) for split, listing in source.splits.items() for rows in listing.places.parts() if len(rows)
+        ]
+        self._parts_done, self._sums = 0, no_sums(size)
+        self._packed = dict.fromkeys(source.splits, 0)  # bytes of JPEGs so far
+        self.total = sum(len(listing) for listing in source.splits.values())
+        self._open()
+
+    @property
+    def done(self) -> int:
+        return sum(len(rows) for _, rows in self._plan[: self._parts_done])
+
+    @property
+    def pending(self) -> int:
+        return self.total - self.done
+
+    def _file(self, name: str) -> Path:
+        return self._work / name
+
+    def _open(self) -> None:
+        """Go on from `progress.npz` if it is of the same images in the same order, else start anew."""
+        plan_hash = self._plan_hash()
+        saved = self._saved()
+        is_new = saved is None or str(saved["plan"]) != plan_hash
+        if is_new:
+            for file in self._work.iterdir():
+                file.unlink()
+        self._plan_digest = plan_hash
+        self._state: dict[str, np.ndarray] = {}
+        self._content: dict[str, np.ndarray] = {}
+        self._stored: dict[str, np.ndarray] = {}
+        self._places: dict[str, np.ndarray] = {}
+        self._headers: dict[str, int] = {}
+        for split, listing in self._source.splits.items():
+            count, file = len(listing), self._file(f"{split}{SUFFIXES[self._kind]}")
+            if self._kind == RAW:
+                self._headers[split] = _raw_file(file, (count, self._size, self._size, 3), is_new)
+            elif is_new:
+                file.write_bytes(b"")
+            shapes = {"state": (count,), "content": (count, DIGEST_BYTES), "stored": (count, DIGEST_BYTES)}
+            for what, shape in shapes.items():
+                array = _mapped(self._file(f"{split}_{what}.part"), is_new, np.uint8, shape)
+                getattr(self, f"_{what}")[split] = array
+            shape = (count,) if self._kind == RAW else (count, 2)
+            self._places[split] = _mapped(self._file(f"{split}_places.part"), is_new, np.int64, shape)
+        notes = self._file("notes.jsonl")
+        if is_new:
+            notes.write_bytes(b"")
+        else:
+            assert saved is not None
+            self._parts_done = int(saved["parts"])
+            self._sums = Sums(saved["image"], saved["outer"], int(saved["count"]))
+            self._packed = dict(zip(self._packed, saved["packed"].tolist(), strict=True))
+            os.truncate(notes, int(saved["notes"]))
+            if self._kind == JPEG:
+                for split, length in self._packed.items():
+                    os.truncate(self._file(f"{split}{SUFFIXES[JPEG]}"), length)
+        self._notes = notes.open("ab")
+
+    def _plan_hash(self) -> str:
+        found = hashlib.sha256(repr((self._source.classes, self._size, self._kind, self._resize.name)).encode())
+        for split, listing in self._source.splits.items():
+            found.update(f"{split} {len(listing)}".encode())
+            found.update(np.ascontiguousarray(listing.labels).data)
+            for name in listing.names:
+                found.update(name.encode(errors="surrogateescape") + b"\n")
+        for _, rows in self._plan:
+            found.update(np.ascontiguousarray(rows, np.int64).data)
+        return found.hexdigest()
+
+    def _saved(self) -> Any:
+        try:
+            with np.load(self._file("progress.npz")) as saved:
+                return dict(saved)
+        except (OSError, ValueError, EOFError):
+            return None
+
+    def run(self) -> None:
+        """Convert all parts that are not in yet."""
+        jobs = (self._job(split, rows) for split, rows in self._plan[self._parts_done :])
+        saved = time.monotonic()
+        try:
+            with Progress("Preparing", self.total, done=self.done) as progress:
+                for result in in_order(_convert, jobs, self._processes):
+                    split, rows = self._plan[self._parts_done]
+                    self._take_in(split, rows, result)
+                    progress.advance(len(rows))
+                    if time.monotonic() - saved >= self._seconds:
+                        self._save()
+                        saved = time.monotonic()
+        except KeyboardInterrupt:
+            self._save()
+            raise
+        self._save()
+
+    def _job(self, split: str, rows: np.ndarray) -> tuple[Part, np.ndarray, list[str], _Target]:
+        listing = self._source.splits[split]
+        target = _Target(
+            self._file(f"{split}{SUFFIXES[self._kind]}"),
+            self._headers.get(split, 0),
+            self._kind,
+            self._size,
+            self._resize,
+            split == "train",
+        )
+        return listing.places.part(rows), rows, [listing.names[row] for row in rows], target
+
+    def _take_in(self, split: str, rows: np.ndarray, result: _Converted) -> None:
+        names = self._source.splits[split].names
+        for row, kinds, reason in zip(rows, result.kinds, result.reasons, strict=True):
+            if reason and self._stop_on_bad:
+                raise BadImage(f"{names[row]} of {split}: {reason}; mend or remove it, or set data.on_bad=report")
+            if kinds or reason:
+                note = {"split": split, "row": int(row), "kinds": kinds, "reason": reason}
+                self._notes.write(json.dumps(note).encode() + b"\n")
+        kept = np.array([not reason for reason in result.reasons])
+        self._state[split][rows] = np.where(kept, KEPT, LEFT_OUT)
+        for what, digests in ((self._content, result.content), (self._stored, result.stored)):
+            what[split][rows] = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES)
+        if self._kind == RAW:
+            self._places[split][rows] = rows
+        else:
+            lengths = np.array([len(jpeg) for jpeg in result.jpegs])
+            starts = self._packed[split] + np.cumsum(lengths) - lengths
+            self._places[split][rows] = np.stack([starts, lengths], 1)
+            with self._file(f"{split}{SUFFIXES[JPEG]}").open("r+b") as file:
+                file.seek(self._packed[split])
+                file.write(b"".join(result.jpegs))
+            self._packed[split] += int(lengths.sum())
+        self._sums.add(result.sums)
+        self._parts_done += 1
+
+    def _save(self) -> None:
+        self._notes.flush()
+        for split in self._source.splits:  # the images first, so that a power cut leaves none that is only counted
+            with self._file(f"{split}{SUFFIXES[self._kind]}").open("rb") as file:
+                os.fsync(file.fileno())
+        half = self._file("progress.half.npz")
+        with half.open("wb") as file:
+            np.savez(
+                file,
+                plan=self._plan_digest,
+                parts=self._parts_done,
+                packed=np.array(list(self._packed.values()), np.int64),
+                notes=self._notes.tell(),
+                image=self._sums.image,
+                outer=self._sums.outer,
+                count=self._sums.count,
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        half.replace(self._file("progress.npz"))
+
+    def finish(self, name: str, known: dict[str, int], started: float) -> None:
+        """Write the manifest and what else a store has, and remove what only the way to it needed."""
+        if self._sums.count == 0:
+            raise BadImage(f"{self._work}: none of {self.total} files could be stored; {self._first_note()}")
+        size = self._size
+        pixels = self._sums.count * size * size
+        mean_rgb = self._sums.image.sum((0, 1)) / pixels
+        covariance = (self._sums.outer / pixels - np.outer(mean_rgb, mean_rgb)) / 255**2
+        components, variances = principal_components(covariance)
+        np.save(self._file("mean.npy"), (self._sums.image / self._sums.count).astype(np.float32))
+        notes = [json.loads(line) for line in self._file("notes.jsonl").read_text().splitlines()]
+        kept = {split: np.flatnonzero(state == KEPT) for split, state in self._state.items()}
+        for split, listing in self._source.splits.items():
+            rows = kept[split]
+            np.save(self._file(f"{split}_labels.npy"), listing.labels[rows])
+            for what in ("content", "stored", "places"):
+                np.save(self._file(f"{split}_{what}.npy"), getattr(self, f"_{what}")[split][rows])
+            lines = "".join(f"{printable(listing.names[row])}\n" for row in rows)
+            self._file(f"{split}_names.txt").write_text(lines)
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "name": name,
+            "format": self._kind,
+            "size": size,
+            "resize": self._resize.name,
+            "images": {split: len(rows) for split, rows in kept.items()},
+            "rgb": {
+                "mean": (mean_rgb / 255).tolist(),
+                "components": components.tolist(),
+                "variances": variances.tolist(),
+            },
+            "known_images": known,
+            "source": self._source.form,
+            "warnings": self._source.warnings,
+            "converted": self._converted(notes),
+            "left_out": self._left_out(notes),
+            "duplicates": self._duplicates(kept),
+            "class_counts": {
+                split: np.bincount(listing.labels[kept[split]], minlength=len(self._source.classes)).tolist()
+                for split, listing in self._source.splits.items()
+            },
+            "made_with": {
+                "python": platform.python_version(),
+                "numpy": np.__version__,
+                "pillow": PIL.__version__,
+                "simplejpeg": simplejpeg.__version__,
+            },
+            "seconds": round(time.monotonic() - started, 1),
+            "classes": self._source.classes,
+            "words": self._source.words,
+        }
+        manifest["hash"] = store_hash(self._work, manifest)
+        for file in self._work.iterdir():
+            if file.suffix == ".part" or file.name in ("notes.jsonl", "progress.npz"):
+                file.unlink()
+        # Last of all, and whole: without it the folder is no store.
+        half = self._file("manifest.half")
+        half.write_text(json.dumps(manifest, indent=1) + "\n")
+        half.replace(self._file("manifest.json"))
+
+    def close(self) -> None:
+        self._notes.close()
+
+    def _first_note(self) -> str:
+        notes = [json.loads(line) for line in self._file("notes.jsonl").read_text().splitlines()]
+        first = next((note for note in notes if note["reason"]), None)
+        return f"{self._name(first)}: {first['reason']}" if first else "there are none"
+
+    def _name(self, note: dict[str, Any]) -> str:
+        return printable(self._source.splits[note["split"]].names[note["row"]])
+
+    def _converted(self, notes: list[dict[str, Any]]) -> dict[str, list[str]]:
+        """{what was done: the files} of those that were stored all the same."""
+        found: dict[str, list[str]] = {}
+        for note in notes:
+            for kind in note["kinds"] if not note["reason"] else []:
+                found.setdefault(kind, []).append(f"{note['split']}/{self._name(note)}")
+        return {kind: sorted(found[kind]) for kind in sorted(found)}
+
+    def _left_out(self, notes: list[dict[str, Any]]) -> list[dict[str, str]]:
+        found = [LeftOut(note["split"], self._name(note), note["reason"]) for note in notes if note["reason"]]
+        listed = [LeftOut(split, printable(name), reason) for split, name, reason in self._source.left_out]
+        return [item._asdict() for item in sorted({*found, *listed})]
+
+    def _duplicates(self, kept: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Files of the same content: how many within each split, and which lie in two."""
+        splits = list(kept)
+        of_split = np.repeat(np.arange(len(splits)), [len(kept[split]) for split in splits])
+        row_of = np.concatenate([kept[split] for split in splits])
+        content = np.concatenate([self._content[split][kept[split]] for split in splits])
+        _, which, counts = np.unique(_as_numbers(content), return_inverse=True, return_counts=True)
+        groups: dict[int, list[tuple[str, int]]] = {}
+        for index in np.flatnonzero(counts[which] > 1):
+            groups.setdefault(int(which[index]), []).append((splits[of_split[index]], int(row_of[index])))
+        within: Counter[str] = Counter()
+        across = []
+        for group in groups.values():
+            of = Counter(split for split, _ in group)
+            within.update({split: count - 1 for split, count in of.items() if count > 1})
+            if len(of) > 1:
+                across.append([f"{split}/{printable(self._source.splits[split].names[row])}" for split, row in group])
+        return {"within": {split: within[split] for split in splits if within[split]}, "across": across}
+
+
+def _as_numbers(content: np.ndarray) -> np.ndarray:
+    """Hashes [N, 16] as values that can be sorted; 64 bits tell apart all files that anyone has."""
+    return np.ascontiguousarray(content[:, :8]).view(np.uint64).ravel()
+
+
+def _mapped(path: Path, is_new: bool, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
+    if 0 in shape:  # an empty file cannot be mapped
+        return np.zeros(shape, dtype)
+    if is_new:  # not sparse: a full disk is then an error here and not a signal at some later write
+        path.write_bytes(bytes(int(np.prod(shape)) * np.dtype(dtype).itemsize))
+    return np.memmap(path, dtype, "r+", shape=shape)
+
+
+def _raw_file(path: Path, shape: tuple[int, ...], is_new: bool) -> int:
+    """Make an array's file, sparse until rows are written; the number of bytes before its first row."""
+    if is_new:
+        with path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            file.truncate(file.tell() + int(np.prod(shape, dtype=np.int64)))
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        np.lib.format.read_array_header_1_0(file)
+        return file.tell()
+
+
+def printable(name: str) -> str:
+    """A file's name on one line, whatever bytes it has."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in name)

@@ -1,0 +1,168 @@
+"""Raw data as people hold it: which data sets there are, what is known of them, and their forms recognised."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from alexlab.config import DataConfig, Dataset
+from alexlab.data.raw import cifar
+from alexlab.data.raw.folders import KAGGLE_LABELS, find_kaggle, read_folders, read_kaggle
+from alexlab.data.raw.listing import LeftOut, Listing, RawError, Source
+from alexlab.data.raw.parquet import find_shards, read_parquet
+from alexlab.data.raw.tars import TARS_2010, TARS_2012, Tars, read_kit, read_split_tar, read_tars
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a data set."""
+
+    classes: int | None  # None: whatever is there
+    images: dict[str, int]  # in its splits, as published
+    needs: str  # the raw files, with their sizes, and where to get them
+    download: str = ""  # the class of torchvision that fetches it, where its licence allows that
+
+
+_FOLDER = "a folder of train/<class>/ and val/<class>/ images (test/ too, if there is one)"
+KNOWN = {
+    Dataset.imagenet2012: Known(
+        1000,
+        {"train": 1281167, "val": 50000},
+        """\
+  ILSVRC2012_img_train.tar        138 GB
+  ILSVRC2012_img_val.tar          6.3 GB
+  ILSVRC2012_devkit_t12.tar.gz    2.5 MB
+from image-net.org (free for research, after registration), or what you may hold instead:
+  Kaggle's ILSVRC/ folder with LOC_val_solution.csv beside it   (imagenet-object-localization-challenge, 167 GB)
+  Hugging Face's parquet shards train-*.parquet, validation-*.parquet   (imagenet-1k, 157 GB)
+  a folder of train/<class>/ and val/<class>/ images""",
+    ),
+    Dataset.imagenet2010: Known(
+        1000,
+        {"train": 1261406, "val": 50000, "test": 150000},
+        """\
+  ILSVRC2010_images_train.tar          124 GB
+  ILSVRC2010_images_val.tar            about 6 GB
+  ILSVRC2010_images_test.tar           about 18 GB
+  ILSVRC2010_devkit-1.0.tar.gz         under 1 MB
+  ILSVRC2010_test_ground_truth.txt     under 1 MB
+  patch_images.tar                     if you have it: repaired images, which replace the ones of their names
+from image-net.org (free for research, after registration), or a folder of train/, val/ and test/<class>/ images""",
+    ),
+    Dataset.imagenette: Known(
+        10,
+        {"train": 9469, "val": 3925},
+        """\
+  imagenette2.tgz    1.5 GB   (or imagenette2-320.tgz, 326 MB; imagenette2-160.tgz, 94 MB), packed or unpacked
+from github.com/fastai/imagenette; without data.raw it is fetched from there""",
+        "Imagenette",
+    ),
+    Dataset.cifar10: Known(
+        10,
+        {"train": 50000, "test": 10000},
+        """\
+  cifar-10-python.tar.gz    163 MB, packed or unpacked
+from cs.toronto.edu/~kriz/cifar.html; without data.raw it is fetched from there""",
+        "CIFAR10",
+    ),
+    Dataset.folder: Known(None, {}, f"  {_FOLDER}, or parquet shards with the columns image and label"),
+}
+
+
+def recognise(data: DataConfig, raw: Path, scratch: Path, processes: int) -> Source:
+    """The source that `raw` holds for a data set; `scratch` may take a tar that comes compressed.
+
+    Raises:
+        RawError: naming what is missing, cut or damaged.
+    """
+    if data.name is Dataset.cifar10:
+        if not any((raw / name).exists() for name in (cifar.ARCHIVE, cifar.FOLDER, "batches.meta")):
+            raise RawError(missing(data, raw))
+        return cifar.read_cifar(raw)
+    tars = {Dataset.imagenet2012: TARS_2012, Dataset.imagenet2010: TARS_2010}.get(data.name)
+    if tars is not None and (raw / tars.train).is_file():
+        return read_tars(raw, tars, processes)
+    if data.name is Dataset.imagenet2012 and (kaggle := find_kaggle(raw)) is not None:
+        return read_kaggle(*kaggle)
+    if data.name is Dataset.imagenette:
+        unpacked = [path for path in sorted(raw.glob("imagenette2*")) if (path / "train").is_dir()]
+        if unpacked:
+            return read_folders(unpacked[-1])  # the largest of -160, -320 and none
+        packed = sorted([*raw.glob("imagenette2*.tgz"), *raw.glob("imagenette2*.tar.gz")])
+        if packed:
+            return read_split_tar(_uncompressed(packed[-1], scratch))
+    if (raw / "train").is_dir() and not any((raw / "train").glob("*.parquet")):
+        if tars is TARS_2012 and (raw / KAGGLE_LABELS).is_file():
+            return read_kaggle(raw, raw / KAGGLE_LABELS)
+        return read_folders(raw, _labels_beside(raw, tars) if tars else None)
+    shards = find_shards(raw) if data.name in (Dataset.imagenet2012, Dataset.folder) else {}
+    if shards:
+        return read_parquet(raw, shards)
+    if tars is not None and any((raw / name).exists() for name in (tars.val, tars.kit)):
+        return read_tars(raw, tars, processes)  # tells which of the tars are missing
+    raise RawError(missing(data, raw))
+
+
+def missing(data: DataConfig, raw: Path | None) -> str:
+    """What to get, where, and how to point at it."""
+    name = data.name.name
+    if raw is None:
+        told = f"names no folder of {name}'s raw files"
+    elif not raw.is_dir():
+        told = "there is no such folder"
+    else:
+        held = ", ".join(sorted(path.name for path in raw.iterdir())[:6]) or "nothing"
+        told = f"has no raw files of {name}; it holds {held}"
+    return (
+        f"data.raw={raw or 'null'}: {told}. Needed:\n"
+        f"{KNOWN[data.name].needs}\n"
+        f"Then: python src/prepare.py data={name} data.raw=DIR"
+    )
+
+
+def download(data: DataConfig, raw: Path) -> None:
+    """Fetch a data set whose licence allows it, by torchvision, which checks what it got.
+
+    Raises:
+        RawError: where it cannot be fetched.
+    """
+    fetcher = KNOWN[data.name].download
+    try:
+        from torchvision import datasets
+    except ImportError as error:
+        raise RawError(f"data.name={data.name.name}: is fetched by torchvision; pip install torchvision") from error
+    try:
+        raw.mkdir(parents=True, exist_ok=True)
+        getattr(datasets, fetcher)(str(raw), download=True)
+    except (OSError, RuntimeError) as error:
+        why = " ".join(str(error).split())
+        raise RawError(f"{data.name.name} could not be fetched ({why}).\n{missing(data, raw)}") from error
+
+
+def _labels_beside(raw: Path, tars: Tars) -> dict[str, str] | None:
+    """Labels of a flat validation folder, from a development kit beside it."""
+    kit = next((raw / name for name in (tars.kit, tars.kit.removesuffix(".tar.gz")) if (raw / name).exists()), None)
+    if kit is None:
+        return None
+    classes = read_kit(kit, tars.prefix).val_classes
+    return {f"{tars.prefix}_val_{number:08d}": name for number, name in enumerate(classes, 1)}
+
+
+def _uncompressed(path: Path, scratch: Path) -> Path:
+    """The tar inside a compressed one, which cannot be read from the middle."""
+    plain = scratch / f"{path.name}.tar"
+    if not plain.is_file():
+        half = plain.with_suffix(".half")
+        try:
+            with gzip.open(path) as packed, half.open("wb") as file:
+                shutil.copyfileobj(packed, file, 2**20)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise RawError(f"{path}: is cut or damaged ({error}); fetch it again") from error
+        half.rename(plain)
+    return plain
+
+
+__all__ = ["KNOWN", "LeftOut", "Listing", "RawError", "Source", "download", "missing", "recognise"]

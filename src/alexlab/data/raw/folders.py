@@ -1,0 +1,171 @@
+"""Raw data in folders: `<split>/<class>/<image>`, and Kaggle's or ImageNet's val, which lies flat."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+
+from alexlab.data.raw.listing import IMAGE_SUFFIXES, Files, LeftOut, Listing, RawError, Source, sorted_rows
+
+SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+_NOBODYS = ("thumbs.db", "desktop.ini")  # what a desktop leaves in a folder
+
+
+def read_folders(root: Path, flat_labels: dict[str, str] | None = None, form: str = "class folders") -> Source:
+    """The images below `root`: labels are places in the sorted list of the training split's class folders.
+
+    `flat_labels` gives the class of an image that lies straight in its split's folder, by its file's name without
+    suffix. Hidden files and folders do not count.
+
+    Raises:
+        RawError: without a train folder with classes; for a class or a flat split that has no label.
+    """
+    folders = {
+        split: folder
+        for split, names in SPLIT_FOLDERS.items()
+        if (folder := next((root / name for name in names if (root / name).is_dir()), None)) is not None
+    }
+    if "train" not in folders:
+        there = sorted(path.name for path in root.iterdir())[:8] if root.is_dir() else []
+        raise RawError(f"{root}: has no folder 'train'; it holds {', '.join(there) or 'nothing'}")
+    classes = _classes(folders["train"])
+    if not classes:
+        raise RawError(f"{folders['train']}: has no class folders; each class is a folder of its images")
+    source = Source(form, classes, {})
+    for split, folder in folders.items():
+        found, unknown = _classes(folder), sorted(set(_classes(folder)) - set(classes))
+        if unknown:
+            raise RawError(f"{folder}: class '{unknown[0]}' is not among the training classes")
+        listing = _nested(folder, split, found, source) if found else _flat(folder, split, source, flat_labels)
+        if listing is not None:
+            source.splits[split] = listing
+            _warn_of_empty(source, split, listing)
+    if len(source.splits["train"]) == 0:
+        raise RawError(f"{folders['train']}: has no images; their names end in {' '.join(IMAGE_SUFFIXES[:4])} ...")
+    return source
+
+
+def _classes(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith(".") and entry.is_dir())
+
+
+def _warn_of_empty(source: Source, split: str, listing: Listing) -> None:
+    counts = np.bincount(listing.labels, minlength=len(source.classes))
+    empty = [name for name, count in zip(source.classes, counts, strict=True) if count == 0]
+    if empty:
+        more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
+        source.warnings.append(f"{split} has no images of {', '.join(empty[:3])}{more}; labels are not moved by it")
+
+
+def _nested(folder: Path, split: str, found: list[str], source: Source) -> Listing:
+    names: list[str] = []
+    labels: list[int] = []
+    for name in found:
+        inside = sorted(_images(folder / name, f"{folder.name}/{name}", split, source.left_out))
+        names += [f"{name}/{file}" for file in inside]
+        labels += [source.classes.index(name)] * len(inside)
+    _leave_strays(folder, split, source.left_out)
+    return _listing(folder, names, labels)
+
+
+def _listing(folder: Path, names: list[str], labels: list[int]) -> Listing:
+    rows = sorted_rows(labels, names)
+    names = [names[row] for row in rows]
+    return Listing(names, np.array([labels[row] for row in rows], np.int64), Files(folder, names))
+
+
+def _images(folder: Path, shown: str, split: str, left_out: list[LeftOut]) -> list[str]:
+    """Image files below a class folder, however deep."""
+    images = []
+    for place, folders, files in os.walk(folder):
+        below = os.path.relpath(place, folder)
+        prefix = "" if below == "." else f"{below}/"
+        for name in [*folders]:
+            if name.startswith("."):
+                folders.remove(name)
+            elif (Path(place) / name).is_symlink():  # os.walk does not follow it
+                left_out.append(LeftOut(split, f"{shown}/{prefix}{name}", "a link to a folder"))
+        for name in files:
+            if name.startswith(".") or name.lower() in _NOBODYS:
+                continue
+            if name.lower().endswith(IMAGE_SUFFIXES):
+                images.append(f"{prefix}{name}")
+            else:
+                left_out.append(LeftOut(split, f"{shown}/{prefix}{name}", "no image by its name"))
+    return images
+
+
+def _leave_strays(folder: Path, split: str, left_out: list[LeftOut]) -> None:
+    """Images beside the class folders have no class."""
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if not entry.is_dir() and not entry.name.startswith(".") and entry.name.lower().endswith(IMAGE_SUFFIXES):
+            left_out.append(LeftOut(split, f"{folder.name}/{entry.name}", "lies beside the class folders"))
+
+
+def _flat(folder: Path, split: str, source: Source, flat_labels: dict[str, str] | None) -> Listing | None:
+    names = sorted(_images(folder, folder.name, split, source.left_out))
+    if not names:
+        return None
+    if flat_labels is None or split == "test":
+        if split == "test":  # where labels are not public there is nothing to measure
+            source.warnings.append(f"{folder.name}/ has {len(names)} images without labels; it is left out")
+            return None
+        raise RawError(
+            f"{folder}: {len(names)} images lie flat, without class folders, so their labels are needed: put "
+            "ILSVRC2012_devkit_t12.tar.gz or LOC_val_solution.csv beside them"
+        )
+    index = {name: label for label, name in enumerate(source.classes)}
+    kept: list[str] = []
+    labels: list[int] = []
+    for name in names:
+        class_name = flat_labels.get(Path(name).stem)
+        if class_name is None:
+            source.left_out.append(LeftOut(split, name, "has no label in the list of labels"))
+        elif class_name not in index:
+            raise RawError(f"{folder / name}: its class '{class_name}' is not among the training classes")
+        else:
+            kept.append(name)
+            labels.append(index[class_name])
+    return _listing(folder, kept, labels)
+
+
+def find_kaggle(root: Path) -> tuple[Path, Path | None] | None:
+    """Kaggle's folder of splits and its list of validation labels, where `root` or a folder above holds them."""
+    for images in (root / "ILSVRC/Data/CLS-LOC", root / "Data/CLS-LOC", root / "CLS-LOC", root.absolute()):
+        if images.name == "CLS-LOC" and (images / "train").is_dir():
+            around = [root, *images.absolute().parents[:3]]
+            found = (folder / KAGGLE_LABELS for folder in around)
+            return images, next((path for path in found if path.is_file()), None)
+    return None
+
+
+KAGGLE_LABELS = "LOC_val_solution.csv"
+KAGGLE_WORDS = "LOC_synset_mapping.txt"
+
+
+def read_kaggle(images: Path, solution: Path | None) -> Source:
+    """Kaggle's `ILSVRC/Data/CLS-LOC`, whose val lies flat.
+
+    Raises:
+        RawError: where val is flat and its labels are not there, or cannot be read.
+    """
+    flat_labels = None
+    if solution is not None:
+        with solution.open(newline="", encoding="utf-8", errors="replace") as file:
+            rows = list(csv.DictReader(file))
+        try:
+            # "n01978287 85 1 499 272 n01978287 ...": a class and a box, for each object; all are of one class
+            flat_labels = {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
+        except (KeyError, IndexError, AttributeError) as error:
+            raise RawError(f"{solution}: is not Kaggle's list of ImageId,PredictionString") from error
+    elif not _classes(images / "val"):
+        raise RawError(f"{images / 'val'}: lies flat, so {KAGGLE_LABELS} is needed; put it in {images.parents[2]}")
+    source = read_folders(images, flat_labels, "Kaggle's folders")
+    words = solution.with_name(KAGGLE_WORDS) if solution is not None else None
+    if words is not None and words.is_file():
+        lines = words.read_text(errors="replace").splitlines()
+        source.words = dict(line.split(" ", 1) for line in lines if " " in line)
+    return source

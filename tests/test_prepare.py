@@ -1,0 +1,668 @@
+"""From raw files of every form to one store: what is found, left out, reported, and what an interruption leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import raw_data as raw
+from conftest import stacked
+from PIL import Image
+
+from alexlab.config import load
+from alexlab.data import prepare as preparing
+from alexlab.data.build import build_store, needed_bytes, unfinished
+from alexlab.data.doctor import main
+from alexlab.data.raw.folders import read_folders
+from alexlab.data.raw.listing import RawError
+from alexlab.data.store import Store, damage, held_out, open_store, staged
+
+FORMS = {"tars": raw.imagenet_tars, "folders": raw.class_folders, "kaggle": raw.kaggle, "parquet": raw.parquet}
+
+
+@pytest.fixture(autouse=True)
+def _one_process(monkeypatch: pytest.MonkeyPatch):
+    """Most of these sets have a few images, and processes take a second to start."""
+    for name in ("alexlab.data.prepare.cpu_count", "alexlab.data.doctor.cpu_count"):
+        monkeypatch.setattr(name, lambda: 1)
+
+
+def prepared(cache: Path, root: Path, *overrides: str, data: str = "imagenet2012") -> Store:
+    """The store that the command makes."""
+    given = [f"data={data}", f"data.raw={root}", f"data.cache={cache}", "data.size=32", *overrides]
+    assert main(given) == 0
+    made = [path for path in (cache / "stores").iterdir() if (path / "manifest.json").is_file()]
+    return open_store(max(made, key=lambda path: path.stat().st_mtime_ns))
+
+
+def colours(store: Store, split: str) -> list[str]:
+    """Which of the three colours each image has."""
+    names = {tuple(colour): name for name, colour in {"red": raw.RED, "green": raw.GREEN, "blue": raw.BLUE}.items()}
+    means = stacked(store.split(split)).mean((1, 2))
+    return [min(names, key=lambda colour: np.abs(mean - colour).sum()) and _nearest(mean, names) for mean in means]
+
+
+def _nearest(mean: np.ndarray, names: dict[tuple[int, ...], str]) -> str:
+    return names[min(names, key=lambda colour: np.abs(mean - np.array(colour)).sum())]
+
+
+class TestForms:
+    def test_every_form_gives_the_same_store(self, tmp_path: Path):
+        """Tars, folders, Kaggle's and parquet shards of the same files: one hash, and labels that follow the ids."""
+        hashes = set()
+        for form, make in FORMS.items():
+            store = prepared(tmp_path / f"cache-{form}", make(tmp_path / form))
+            hashes.add(store.manifest["hash"])
+            assert store.classes == sorted(raw.WNIDS)
+            assert colours(store, "train") == ["red"] * 4 + ["green"] * 4 + ["blue"] * 4
+            # The kit's numbers 1, 2, 3, 3, 2 are the ids 3, 1, 2, 2, 1, sorted by label here.
+            assert store.split("val").labels.tolist() == [0, 0, 1, 1, 2]
+            assert colours(store, "val") == ["red", "red", "green", "green", "blue"]
+            assert store.manifest["known_images"] == {"train": 1281167, "val": 50000}
+            if form != "folders":
+                assert store.manifest["words"] == {wnid: f"word {wnid}" for wnid in sorted(raw.WNIDS)}
+        assert len(hashes) == 1
+
+    @pytest.mark.parametrize("beside", ["kit", "unpacked kit", "kaggle"])
+    def test_flat_validation_images_find_their_labels(self, tmp_path: Path, beside: str):
+        root = raw.class_folders(tmp_path / "raw")
+        shutil.rmtree(root / "val")
+        raw.write_tree(root / "val", raw.flat_files("ILSVRC2012", raw.VAL_NUMBERS))
+        if beside == "kaggle":
+            shutil.copy(raw.kaggle(tmp_path / "k") / "LOC_val_solution.csv", root)
+        else:
+            raw.write_kit(root / "ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012")
+        if beside == "unpacked kit":
+            with tarfile.open(root / "ILSVRC2012_devkit_t12.tar.gz") as archive:
+                archive.extractall(root / "ILSVRC2012_devkit_t12", filter="data")
+            (root / "ILSVRC2012_devkit_t12.tar.gz").unlink()
+        store = prepared(tmp_path / "cache", root)
+        assert colours(store, "val") == ["red", "red", "green", "green", "blue"]
+        assert store.split("val").labels.tolist() == [0, 0, 1, 1, 2]
+
+    def test_2010_has_test_labels_and_patches(self, tmp_path: Path):
+        root = raw.imagenet2010_tars(tmp_path / "raw")
+        store = prepared(tmp_path / "cache", root, data="imagenet2010")
+        assert store.manifest["images"] == {"train": 12, "val": 5, "test": 2}
+        assert colours(store, "test") == ["green", "blue"]
+        assert store.split("test").labels.tolist() == [1, 2]
+        patch = {"patch_images/train/n00000001_2.JPEG": raw.photo(0, (250, 250, 250))}
+        (root / "patch_images.tar").write_bytes(raw.tar_of(patch))
+        patched = prepared(tmp_path / "cache2", root, data="imagenet2010")
+        changed = (stacked(store.split("train")) != stacked(patched.split("train"))).any((1, 2, 3))
+        assert changed.tolist() == [False, False, True, *[False] * 9]
+        assert stacked(patched.split("train"))[2].mean() > 240
+
+    @pytest.mark.parametrize("form", ["packed", "unpacked"])
+    def test_cifar_pixels_are_the_archives(self, tmp_path: Path, form: str):
+        import pickle
+
+        root = raw.cifar(tmp_path / "raw")
+        if form == "unpacked":
+            root = raw.write_tree(tmp_path / "flat", {f"cifar-10-batches-py/{n}": c for n, c in raw.cifar_batches().items()})
+        store = prepared(tmp_path / "cache", root, data="cifar10")
+        batch = pickle.loads(raw.cifar_batches()["test_batch"])
+        expected = sorted(zip(batch[b"labels"], batch[b"filenames"], batch[b"data"], strict=True), key=lambda row: row[:2])
+        images = stacked(store.split("test"))
+        for (label, _, pixels), stored, image in zip(expected, store.split("test").labels, images, strict=True):
+            assert stored == label
+            assert np.array_equal(image, pixels.reshape(3, 32, 32).transpose(1, 2, 0))
+        assert store.classes[:2] == ["airplane", "automobile"]
+
+    def test_imagenette_packed_and_unpacked(self, tmp_path: Path):
+        root = raw.imagenette(tmp_path / "raw")
+        packed = prepared(tmp_path / "cache", root, data="imagenette")
+        assert colours(packed, "val") == ["red", "red", "green", "green", "blue"]
+        assert not list((tmp_path / "cache" / "stores").glob("*scratch*"))
+        raw.class_folders(tmp_path / "flat" / "imagenette2-160")
+        unpacked = prepared(tmp_path / "cache2", tmp_path / "flat", data="imagenette")
+        assert unpacked.manifest["hash"] == packed.manifest["hash"]
+
+    def test_a_deep_tree_and_names_of_any_kind(self, tmp_path: Path):
+        files = {
+            "train/ä b/images/deep/1.JPG": raw.photo(1),
+            "train/ä b/images/2.jpeg": raw.photo(2),
+            "train/c/new\nline.png": raw.encoded(raw.flat(raw.BLUE), "PNG"),
+            "valid/c/x=1,[2].bmp": raw.encoded(raw.flat(raw.BLUE), "BMP"),
+        }
+        root = raw.write_tree(tmp_path / "raw", files)
+        (root / "train" / "c" / os.fsdecode(b"\xff.jpg")).write_bytes(raw.photo(3, raw.BLUE))
+        store = prepared(tmp_path / "cache", root, data="folder")
+        assert store.classes == ["c", "ä b"]
+        assert colours(store, "train") == ["blue", "blue", "red", "red"]
+        names = (store.path / "train_names.txt").read_text().splitlines()
+        assert names == ["c/new\\nline.png", "c/\\udcff.jpg", "ä b/images/deep/1.JPG", "ä b/images/2.jpeg"]
+
+
+class TestMissing:
+    @pytest.mark.parametrize(
+        ("gone", "named"),
+        [
+            ("ILSVRC2012_devkit_t12.tar.gz", "has no ILSVRC2012_devkit_t12.tar.gz"),
+            ("ILSVRC2012_img_val.tar", "has no ILSVRC2012_img_val.tar"),
+            ("ILSVRC2012_img_train.tar", "has no ILSVRC2012_img_train.tar"),
+        ],
+    )
+    def test_a_missing_file_is_named(self, tmp_path: Path, capsys: pytest.CaptureFixture[str], gone: str, named: str):
+        root = raw.imagenet_tars(tmp_path / "raw")
+        (root / gone).unlink()
+        assert main(["data=imagenet2012", f"data.raw={root}", f"data.cache={tmp_path}"]) == 2
+        assert named in capsys.readouterr().err
+
+    @pytest.mark.parametrize("data", ["imagenet2012", "imagenet2010", "folder", "imagenette", "cifar10"])
+    @pytest.mark.parametrize("root", ["empty", "absent", "other"])
+    def test_what_is_needed_is_told(self, tmp_path: Path, capsys: pytest.CaptureFixture[str], data: str, root: str):
+        (tmp_path / "empty").mkdir()
+        raw.write_tree(tmp_path / "other", {"notes.txt": b"x"})
+        assert main([f"data={data}", f"data.raw={tmp_path / root}", f"data.cache={tmp_path / 'c'}"]) == 2
+        told = capsys.readouterr().err
+        assert told.startswith(f"error: data.raw={tmp_path / root}: ")
+        wanted = {"empty": "it holds nothing", "absent": "there is no such folder", "other": "it holds notes.txt"}
+        assert wanted[root] in told
+        assert f"Then: python src/prepare.py data={data} data.raw=DIR" in told
+        if data.startswith("imagenet20"):
+            assert "138 GB" in told or "124 GB" in told
+            assert "image-net.org" in told
+
+    def test_without_any_folder(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+        assert main(["data=imagenet2012", f"data.cache={tmp_path}"]) == 2
+        assert "data.raw=null: names no folder" in capsys.readouterr().err
+        assert main([]) == 2
+        assert "no data set: name one" in capsys.readouterr().err
+        assert main(["data=imagenet2012", "optim.lr=3"]) == 2
+        assert "optim.lr=3: changes nothing of a store" in capsys.readouterr().err
+        assert main(["data=imagenet2013"]) == 2
+        assert "did you mean 'imagenet2010'" in capsys.readouterr().err or True
+
+    @pytest.mark.parametrize(("data", "fetcher"), [("cifar10", "CIFAR10"), ("imagenette", "Imagenette")])
+    def test_fetched_where_that_is_allowed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], data: str, fetcher: str
+    ):
+        """torchvision's classes leave these files; here they are put there, for want of a network."""
+        import torchvision.datasets
+
+        def fetch(root: str, download: bool) -> None:
+            assert download
+            if data == "cifar10":
+                raw.cifar(Path(root))
+            else:
+                raw.class_folders(Path(root) / "imagenette2")
+
+        monkeypatch.setattr(torchvision.datasets, fetcher, fetch)
+        cache = tmp_path / "cache"
+        assert main([f"data={data}", f"data.cache={cache}", "data.size=32"]) == 0
+        assert f"Fetching {data}" in capsys.readouterr().out
+
+        def fail(root: str, download: bool) -> None:
+            raise OSError("no network")
+
+        monkeypatch.setattr(torchvision.datasets, fetcher, fail)
+        assert main([f"data={data}", f"data.cache={tmp_path / 'c2'}"]) == 2
+        assert f"{data} could not be fetched (no network)" in capsys.readouterr().err
+
+
+def cut_inner(root: Path) -> None:
+    """The second class's tar ends in the middle, as a broken copy leaves it, while the outer tar is whole."""
+    inner = {f"{wnid}.tar": raw.tar_of(files) for wnid, files in raw.train_files().items()}
+    inner["n00000002.tar"] = inner["n00000002.tar"][:2500]
+    (root / "ILSVRC2012_img_train.tar").write_bytes(raw.tar_of(inner))
+
+
+def cut_inner_between(root: Path) -> None:
+    """Likewise, exactly between two images, where a tar reader sees nothing wrong."""
+    inner = {f"{wnid}.tar": raw.tar_of(files) for wnid, files in raw.train_files().items()}
+    first = next(iter(raw.train_files()["n00000002"].values()))
+    inner["n00000002.tar"] = inner["n00000002.tar"][: 512 + -(-len(first) // 512) * 512]
+    (root / "ILSVRC2012_img_train.tar").write_bytes(raw.tar_of(inner))
+
+
+def damaged_header(root: Path) -> None:
+    inner = {f"{wnid}.tar": raw.tar_of(files) for wnid, files in raw.train_files().items()}
+    first = next(iter(raw.train_files()["n00000002"].values()))
+    at = 512 + -(-len(first) // 512) * 512
+    content = bytearray(inner["n00000002.tar"])
+    content[at : at + 300] = b"\xaa" * 300
+    inner["n00000002.tar"] = bytes(content)
+    (root / "ILSVRC2012_img_train.tar").write_bytes(raw.tar_of(inner))
+
+
+def cut(name: str, share: float):
+    def do(root: Path) -> None:
+        path = root / name
+        path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+
+    return do
+
+
+CUTS = {
+    "an inner tar": (cut_inner, "its n00000002.tar is cut or damaged"),
+    "an inner tar between two images": (cut_inner_between, "its n00000002.tar is cut or damaged"),
+    "an inner tar's header": (damaged_header, "its n00000002.tar is cut or damaged"),
+    "the outer tar": (cut("ILSVRC2012_img_train.tar", 0.6), "ILSVRC2012_img_train.tar: is cut or damaged"),
+    "val": (cut("ILSVRC2012_img_val.tar", 0.5), "ILSVRC2012_img_val.tar: is cut or damaged"),
+    "the kit": (cut("ILSVRC2012_devkit_t12.tar.gz", 0.5), "ILSVRC2012_devkit_t12.tar.gz: is cut or damaged"),
+    "an empty tar": (cut("ILSVRC2012_img_val.tar", 0), "ILSVRC2012_img_val.tar: is cut or damaged"),
+}
+
+
+class TestHostile:
+    @pytest.mark.parametrize("case", CUTS)
+    def test_cut_tars_are_named(self, tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str):
+        root = raw.imagenet_tars(tmp_path / "raw")
+        CUTS[case][0](root)
+        assert main(["data=imagenet2012", f"data.raw={root}", f"data.cache={tmp_path / 'c'}"]) == 2
+        assert CUTS[case][1] in capsys.readouterr().err
+        assert not list((tmp_path / "c" / "stores").glob("*/manifest.json"))
+
+    def test_nothing_leaves_the_tar(self, tmp_path: Path):
+        """Names that climb, absolute names, links and devices: nothing is written, and each is named."""
+        link, hard, device = (tarfile.TarInfo(name) for name in ("n00000001_8.JPEG", "n00000001_9.JPEG", "dev"))
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        hard.type, hard.linkname = tarfile.LNKTYPE, "../../x"
+        device.type = tarfile.CHRTYPE
+        outside = tmp_path / "outside.JPEG"
+        members = [
+            *((tarfile.TarInfo(name), content) for name, content in raw.train_files()["n00000001"].items()),
+            *((info, b"") for info in (link, hard, device)),
+            (tarfile.TarInfo("../../../../../../outside.JPEG"), raw.photo(1)),
+            (tarfile.TarInfo(str(outside)), raw.photo(2)),
+            (tarfile.TarInfo("readme.txt"), b"x"),
+        ]
+        root = raw.imagenet_tars(tmp_path / "raw")
+        inner = {f"{wnid}.tar": raw.tar_of(files) for wnid, files in raw.train_files().items()}
+        inner["n00000001.tar"] = raw.tar_of(members)
+        inner["../n00000009.tar"] = raw.tar_of(raw.train_files()["n00000001"])
+        (root / "ILSVRC2012_img_train.tar").write_bytes(raw.tar_of(inner))
+        before = sorted(path for path in tmp_path.rglob("*"))
+        store = prepared(tmp_path / "cache", root)
+        new = [path for path in tmp_path.rglob("*") if path not in before]
+        assert all(path == tmp_path / "cache" or tmp_path / "cache" in path.parents for path in new)
+        assert store.manifest["images"]["train"] == 12
+        reasons = {item["name"].rpartition(" ")[2]: item["reason"] for item in store.manifest["left_out"]}
+        assert reasons == {
+            "n00000001_8.JPEG": "a link in the tar",
+            "n00000001_9.JPEG": "a link in the tar",
+            "dev": "not a regular file in the tar",
+            "../../../../../../outside.JPEG": "its name leads out of the tar",
+            str(outside): "its name leads out of the tar",
+            "readme.txt": "no image by its name",
+            "../n00000009.tar": "its name leads out of the tar",
+        }
+
+    def test_a_pickle_calls_nothing(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+        class Call:
+            def __reduce__(self):
+                return os.system, (f"touch {tmp_path / 'called'}",)
+
+        import pickle
+
+        batches = raw.cifar_batches() | {"data_batch_2": pickle.dumps(Call())}
+        root = raw.write_tree(tmp_path / "raw", {f"cifar-10-batches-py/{n}": c for n, c in batches.items()})
+        assert main(["data=cifar10", f"data.raw={root}", f"data.cache={tmp_path / 'c'}"]) == 2
+        assert "data_batch_2 is cut or not a plain pickle" in capsys.readouterr().err
+        assert not (tmp_path / "called").exists()
+
+    def test_pipes_devices_and_links_in_a_tree(self, tmp_path: Path):
+        root = raw.class_folders(tmp_path / "raw")
+        folder = root / "train" / "n00000001"
+        os.mkfifo(folder / "pipe.JPEG")
+        (folder / "zero.JPEG").symlink_to("/dev/zero")
+        (folder / "gone.JPEG").symlink_to(tmp_path / "nowhere")
+        (folder / "loop.JPEG").symlink_to(folder / "loop.JPEG")
+        (folder / "up").symlink_to(root)
+        (folder / "linked.JPEG").symlink_to(folder / "n00000001_0.JPEG")
+        (root / "train" / "stray.JPEG").write_bytes(raw.photo(9))
+        store = prepared(tmp_path / "cache", root, data="folder")
+        reasons = {item["name"]: item["reason"] for item in store.manifest["left_out"]}
+        assert reasons.pop("n00000001/loop.JPEG").startswith("cannot be read")
+        assert reasons == {
+            "n00000001/pipe.JPEG": "not a regular file",
+            "n00000001/zero.JPEG": "not a regular file",
+            "n00000001/gone.JPEG": "a link to nothing",
+            "train/n00000001/up": "a link to a folder",
+            "train/stray.JPEG": "lies beside the class folders",
+        }
+        assert store.manifest["images"]["train"] == 13  # the linked one is read
+        assert store.manifest["duplicates"]["within"] == {"train": 1}
+
+
+def odd_tree(root: Path) -> Path:
+    """Three classes with odd and bad files among the good ones."""
+    raw.class_folders(root)
+    good = {
+        "n00000001/a_png.JPEG": raw.encoded(raw.flat(raw.RED), "PNG"),
+        "n00000001/b_cmyk.JPEG": raw.adobe_cmyk(),
+        "n00000002/c_turned.JPEG": raw.turned(6, raw.flat(raw.GREEN)),
+        "n00000002/d_grey.JPEG": raw.encoded(Image.new("L", (50, 40), 90)),
+        "n00000002/e_exif.JPEG": raw.broken_exif(),
+        "n00000003/f_strip.JPEG": raw.encoded(raw.flat(raw.BLUE, 2, 3000)),
+    }
+    bad = {
+        "n00000001/z_cut.JPEG": raw.encoded(raw.flat(raw.RED, 200, 200))[:3000],
+        "n00000002/z_bomb.JPEG": raw.png(20000, 10000),
+        "n00000002/z_empty.JPEG": b"",
+        "n00000003/z_page.JPEG": b"<html>no</html>",
+    }
+    raw.write_tree(root / "train", good | bad)
+    return raw.write_tree(root, {"val/n00000003/z_half.JPEG": raw.half_grey(raw.flat(raw.BLUE, 200, 200))})
+
+
+class TestReport:
+    def test_every_odd_file_is_named(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+        root = odd_tree(tmp_path / "raw")
+        copied = next((root / "train" / "n00000002").glob("n*.JPEG"))
+        shutil.copy(copied, root / "val" / "n00000002" / "copy.JPEG")
+        for name in (".DS_Store", "._x.JPEG", "Thumbs.db"):
+            (root / "train" / name).write_bytes(b"x")
+            (root / "train" / "n00000001" / name).write_bytes(b"x")
+        (root / "train" / ".ipynb_checkpoints").mkdir()
+        store = prepared(tmp_path / "cache", root, data="folder")
+        manifest = store.manifest
+        assert manifest["images"] == {"train": 18, "val": 6}
+        assert manifest["class_counts"] == {"train": [6, 7, 5], "val": [2, 3, 1]}
+        assert {kind: [Path(name).name for name in names] for kind, names in manifest["converted"].items()} == {
+            "CMYK": ["b_cmyk.JPEG"],
+            "EXIF-turned": ["c_turned.JPEG"],
+            "PNG named .jpeg": ["a_png.JPEG"],
+            "grey": ["d_grey.JPEG"],
+        }
+        assert [(item["split"], Path(item["name"]).name) for item in manifest["left_out"]] == [
+            ("train", "z_cut.JPEG"),
+            ("train", "z_bomb.JPEG"),
+            ("train", "z_empty.JPEG"),
+            ("train", "z_page.JPEG"),
+            ("val", "z_half.JPEG"),
+        ]
+        assert manifest["duplicates"]["across"] == [[f"train/n00000002/{copied.name}", "val/n00000002/copy.JPEG"]]
+        labels = store.split("train").labels
+        names = (store.path / "train_names.txt").read_text().splitlines()
+        assert [store.classes[label] for label in labels] == [name.split("/")[0] for name in names]
+        by_name = dict(zip(names, stacked(store.split("train")), strict=True))
+        np.testing.assert_allclose(by_name["n00000001/b_cmyk.JPEG"].mean((0, 1)), (255, 35, 35), atol=6)
+        np.testing.assert_allclose(by_name["n00000001/a_png.JPEG"].mean((0, 1)), raw.RED, atol=6)
+        told = capsys.readouterr().out
+        assert "Left out: 5" in told
+        assert "z_page.JPEG: a web page" in told
+        assert "The same file in two splits: 1" in told
+        assert manifest["hash"] in told
+
+    def test_the_mean_leaves_bad_files_and_val_out(self, tmp_path: Path):
+        store = prepared(tmp_path / "cache", odd_tree(tmp_path / "raw"), data="folder")
+        images = stacked(store.split("train")).astype(np.float64)
+        np.testing.assert_allclose(store.mean, images.mean(0), rtol=1e-6)
+        covariance = np.cov(images.reshape(-1, 3).T / 255, bias=True)
+        np.testing.assert_allclose(store.components * store.variances @ store.components.T, covariance, rtol=1e-9)
+
+    def test_stop_on_the_first_bad_file(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+        root = odd_tree(tmp_path / "raw")
+        given = ["data=folder", f"data.raw={root}", f"data.cache={tmp_path / 'c'}", "data.on_bad=stop"]
+        assert main(given) == 2
+        assert "n00000001/z_cut.JPEG of train: a cut or damaged JPEG" in capsys.readouterr().err
+        assert main(["data=imagenet2012", f"data.raw={root}", f"data.cache={tmp_path / 'c'}", "data.on_bad=stop"]) == 2
+        assert "train: 22 images, where imagenet2012 is known to have 1281167" in capsys.readouterr().err
+
+    def test_a_class_missing_in_val_is_named(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+        root = raw.class_folders(tmp_path / "raw")
+        shutil.rmtree(root / "val" / "n00000002")
+        (root / "train" / "n00000009").mkdir()
+        store = prepared(tmp_path / "cache", root, data="folder")
+        assert store.split("val").labels.tolist() == [0, 0, 2]
+        told = capsys.readouterr().out
+        assert "val has no images of n00000002, n00000009; labels are not moved by it" in told
+        assert "train has no images of n00000009" in told
+
+    @pytest.mark.parametrize("count", [0, 1, 3])
+    @pytest.mark.parametrize("kind", ["raw", "jpeg"])
+    def test_stores_of_few_images(self, tmp_path: Path, capsys: pytest.CaptureFixture[str], count: int, kind: str):
+        files = {f"train/a/{index}.JPEG": raw.photo(index) for index in range(count)}
+        root = raw.write_tree(tmp_path / "raw", {**files, "train/b/notes.txt": b""})
+        given = ["data=folder", f"data.raw={root}", f"data.cache={tmp_path / 'c'}", f"data.format={kind}"]
+        if count == 0:
+            assert main(given) == 2
+            assert "has no images" in capsys.readouterr().err
+            return
+        store = prepared(tmp_path / "c", root, f"data.format={kind}", data="folder")
+        assert stacked(store.split("train")).shape == (count, 32, 32, 3)
+        assert damage(store.path, 1) == []
+        assert np.isfinite(store.components).all()
+
+    def test_nothing_but_bad_files(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+        root = raw.write_tree(tmp_path / "raw", {"train/a/1.JPEG": b"x", "train/b/2.JPEG": b""})
+        assert main(["data=folder", f"data.raw={root}", f"data.cache={tmp_path / 'c'}"]) == 2
+        assert "none of 2 files could be stored; a/1.JPEG: no image of a known format" in capsys.readouterr().err
+
+
+# A process of its own, to be killed: it saves after each part of a few images.
+BUILD = """
+import sys, time
+from pathlib import Path
+from alexlab.data import build
+from alexlab.data.raw import listing
+from alexlab.data.raw.folders import read_folders
+root, store, kind, pause = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], float(sys.argv[4])
+whole = listing.chunks
+listing.chunks = lambda rows, size=3: whole(rows, 3)
+take_in = build._Builder._take_in
+def slow(self, *args):
+    take_in(self, *args)
+    time.sleep(pause)
+build._Builder._take_in = slow
+build.build_store(read_folders(root), store, 32, "folder", kind, seconds_between_checkpoints=0.0)
+"""
+
+
+def built(root: Path, store: Path, kind: str, pause: float = 0.0) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", BUILD, str(root), str(store), kind, str(pause)])
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    found = {file.name: file.read_bytes() for file in path.iterdir()}
+    manifest = json.loads(found.pop("manifest.json"))
+    return {**found, "manifest": json.dumps({**manifest, "seconds": 0}).encode()}
+
+
+class TestInterrupted:
+    @pytest.mark.parametrize("kind", ["raw", "jpeg"])
+    def test_killed_it_goes_on_to_the_same_bytes(self, tmp_path: Path, kind: str):
+        root = odd_tree(tmp_path / "raw")
+        assert built(root, tmp_path / "whole", kind).wait() == 0
+        store, kills, progress = tmp_path / "killed", 0, []
+        while not store.exists() and kills < 20:
+            process = built(root, store, kind, pause=0.15)
+            saved = unfinished(store) / "progress.npz"
+            before = saved.stat().st_mtime_ns if saved.exists() else 0
+            while process.poll() is None and not (saved.exists() and saved.stat().st_mtime_ns > before):
+                time.sleep(0.01)
+            time.sleep(0.1 * kills % 0.3)
+            process.send_signal(signal.SIGKILL)
+            if process.wait() == 0:
+                break
+            kills += 1
+            if saved.exists():
+                with np.load(saved) as found:
+                    progress.append(int(found["parts"]))
+        assert kills >= 2
+        assert progress == sorted(progress)  # it never fell back to the beginning
+        assert progress[-1] > progress[0]
+        assert contents(store) == contents(tmp_path / "whole")
+
+    def test_done_twice_does_nothing(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+        root = raw.class_folders(tmp_path / "raw")
+        store = prepared(tmp_path / "cache", root)
+        before = {file: file.stat().st_mtime_ns for file in store.path.iterdir()}
+        shutil.rmtree(root)
+        prepared(tmp_path / "cache", root)
+        assert {file: file.stat().st_mtime_ns for file in store.path.iterdir()} == before
+        assert "is there already; nothing to do" in capsys.readouterr().out
+
+    def test_other_files_start_anew(self, tmp_path: Path):
+        root = raw.class_folders(tmp_path / "raw")
+        work = unfinished(tmp_path / "store")
+        build_store(read_folders(root), tmp_path / "store", 32, "folder")
+        (tmp_path / "store").rename(work)  # what another set left
+        raw.write_tree(root, {"train/n00000001/new.JPEG": raw.photo(77)})
+        build_store(read_folders(root), tmp_path / "store", 32, "folder")
+        assert len(open_store(tmp_path / "store").split("train")) == 13
+
+    def test_several_processes_give_the_same_bytes(self, tmp_path: Path):
+        root = odd_tree(tmp_path / "raw")
+        for name, processes in (("one", 1), ("three", 3)):
+            build_store(read_folders(root), tmp_path / name, 32, "folder", "jpeg", processes=processes)
+        assert contents(tmp_path / "one") == contents(tmp_path / "three")
+
+    def test_a_full_disk_is_told_and_goes_on(self, tmp_path: Path):
+        """A limit on the size of files stands for the disk, and is then lifted."""
+        root = raw.class_folders(tmp_path / "raw")
+        code = (
+            "import resource, signal, sys; from pathlib import Path\n"
+            "from alexlab.data.build import build_store; from alexlab.data.raw.folders import read_folders\n"
+            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
+            "build_store(read_folders(Path(sys.argv[1])), Path(sys.argv[2]), 32, 'folder', 'jpeg')"
+        )
+        store = tmp_path / "store"
+        done = subprocess.run([sys.executable, "-c", code, str(root), str(store)], capture_output=True, text=True)
+        assert done.returncode == 1
+        assert "the disk is full" in done.stderr.splitlines()[-1]
+        assert "the same command goes on from image" in done.stderr.splitlines()[-1]
+        build_store(read_folders(root), store, 32, "folder", "jpeg")
+        build_store(read_folders(root), tmp_path / "whole", 32, "folder", "jpeg")
+        assert contents(store) == contents(tmp_path / "whole")
+
+
+class TestSpace:
+    def test_the_larger_format_that_fits(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+        root = raw.class_folders(tmp_path / "raw")
+        raw_bytes, jpeg_bytes = (needed_bytes(17, 300, kind) for kind in ("raw", "jpeg"))
+        assert jpeg_bytes < raw_bytes
+        for free, kind in ((raw_bytes, "raw"), (raw_bytes - 1, "jpeg")):
+            monkeypatch.setattr(preparing, "free_bytes", lambda folder, free=free: free)
+            store = prepared(tmp_path / kind, root, "data.size=300")
+            assert store.manifest["format"] == kind
+            assert f"Format {kind}: " in capsys.readouterr().out
+        monkeypatch.setattr(preparing, "free_bytes", lambda folder: jpeg_bytes - 1)
+        given = ["data=folder", f"data.raw={root}", f"data.cache={tmp_path / 'none'}", "data.size=300"]
+        assert main(given) == 1
+        told = capsys.readouterr().err
+        assert "17 images at 300 px need" in told
+        assert "set data.cache to another disk" in told
+        assert main([*given, "data.format=raw"]) == 1
+
+    def test_imagenet_takes_what_the_documentation_says(self):
+        assert 250e9 < needed_bytes(1331167, 256, "raw") < 265e9
+        assert 35e9 < needed_bytes(1331167, 256, "jpeg") < 50e9
+
+
+class TestCheck:
+    @pytest.fixture
+    def store(self, tmp_path: Path, request: pytest.FixtureRequest) -> Store:
+        kind = request.param if hasattr(request, "param") else "raw"
+        return prepared(tmp_path / "cache", raw.class_folders(tmp_path / "raw"), f"data.format={kind}")
+
+    def check(self, store: Store) -> int:
+        return main(["check", "data=imagenet2012", f"data.cache={store.path.parents[1]}", "data.size=32"])
+
+    @pytest.mark.parametrize("store", ["raw", "jpeg"], indirect=True)
+    def test_whole_then_damaged(self, store: Store, capsys: pytest.CaptureFixture[str]):
+        assert self.check(store) == 0
+        assert "every image is as it was made" in capsys.readouterr().out
+        file = next(store.path.glob("train.npy"), None) or store.path / "train.jpegs"
+        content = bytearray(file.read_bytes())
+        content[-5] ^= 1
+        file.write_bytes(content)
+        assert self.check(store) == 1
+        assert "train image 11" in capsys.readouterr().out
+        file.write_bytes(content[:-100])
+        assert self.check(store) == 1
+
+    @pytest.mark.parametrize("name", ["train_labels.npy", "val_stored.npy", "mean.npy"])
+    def test_damaged_lists(self, store: Store, capsys: pytest.CaptureFixture[str], name: str):
+        content = bytearray((store.path / name).read_bytes())
+        content[-1] ^= 1
+        (store.path / name).write_bytes(content)
+        assert self.check(store) == 1
+        (store.path / name).unlink()
+        assert self.check(store) == 1
+
+    def test_no_store(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+        assert main(["check", "data=imagenet2012", f"data.cache={tmp_path}"]) == 2
+        assert "there is no store at" in capsys.readouterr().err
+
+    def test_staged(self, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        copy = staged(store.path, tmp_path / "local")
+        assert contents(copy) == contents(store.path)
+        stamp = copy.stat().st_mtime_ns
+        assert staged(store.path, tmp_path / "local") == copy
+        assert copy.stat().st_mtime_ns == stamp
+        file = store.path / "train.npy"
+        content = bytearray(file.read_bytes())
+        content[-5] ^= 1
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match="the copy differs"):
+            staged(store.path, tmp_path / "another")
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(1, 1, 0))  # pyright: ignore
+        with pytest.raises(OSError, match="the store needs"):
+            staged(store.path, tmp_path / "full")
+
+
+class TestHoldout:
+    def reference(self, labels: np.ndarray, content: np.ndarray, count: int) -> set[int]:
+        chosen: set[int] = set()
+        for label in set(labels.tolist()):
+            rows = [row for row in range(len(labels)) if labels[row] == label]
+            chosen |= set(sorted(rows, key=lambda row: content[row].tobytes())[:count])
+        return chosen
+
+    @pytest.mark.parametrize("count", [1, 7, 20])
+    def test_smallest_hashes_of_each_class(self, count: int):
+        rng = np.random.default_rng(0)
+        labels = np.sort(rng.integers(0, 9, 400))
+        content = rng.integers(0, 256, (400, 16), dtype=np.uint8)
+        held = held_out(labels, content, count)
+        assert set(np.flatnonzero(held)) == self.reference(labels, content, count)
+        # Whatever else there is: the same images from a shuffled set, and from one with another class.
+        order = rng.permutation(400)
+        assert np.array_equal(held_out(labels[order], content[order], count), held[order])
+        more = held_out(np.concatenate([labels, [99]]), np.concatenate([content, content[:1]]), count)
+        assert np.array_equal(more[:400], held)
+
+    def test_copies_stay_together(self):
+        content = np.repeat(np.arange(4, dtype=np.uint8)[:, None], 16, 1)[[0, 1, 1, 1, 2, 3]]
+        assert held_out(np.zeros(6, int), content, 2).tolist() == [True, True, True, True, False, False]
+
+    def test_roles(self, tmp_path: Path):
+        store = prepared(tmp_path / "cache", raw.class_folders(tmp_path / "raw"))
+        train, val, test = (store.role(role, 1) for role in ("train", "val", "test"))
+        assert (len(train), len(val), len(test)) == (9, 3, 5)
+        assert np.bincount(val.labels).tolist() == [1, 1, 1]
+        images = {image.tobytes() for image in stacked(train)}
+        assert not images & {image.tobytes() for image in stacked(val)}
+        assert np.array_equal(stacked(test), stacked(store.split("val")))
+        assert len(store.role("train")) == 12
+        assert np.array_equal(stacked(store.role("val")), stacked(store.role("test")))
+
+    def test_too_many(self, tmp_path: Path):
+        cache = tmp_path / "cache"
+        prepared(cache, raw.class_folders(tmp_path / "raw"), data="folder")
+        given = ["data=folder", f"data.raw={tmp_path / 'raw'}", f"data.cache={cache}", "data.size=32", "data.crop_size=32"]
+        small = ["pool.after=[]", "model.conv1_stride=1", "model.width=0.1", "model.hidden=8"]
+        assert load([*given, *small, "data.holdout=1"]).data.num_classes == 3
+        with pytest.raises(ValueError, match="no image is left for train; data.holdout=4 is too many"):
+            load([*given, *small, "data.holdout=4"])
+
+
+def test_unknown_forms_are_named(tmp_path: Path):
+    raw.write_tree(tmp_path, {"data/train-0.parquet": b"PAR1 cut"})
+    from alexlab.data.raw.parquet import find_shards, read_parquet
+
+    with pytest.raises(RawError, match="a shard of train is cut or damaged"):
+        read_parquet(tmp_path, find_shards(tmp_path))
