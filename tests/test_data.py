@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -252,3 +253,84 @@ class TestDataModule:
         assert torch.equal(a.crops, b.crops)
         assert a.shifts.abs().max() > 0.1
         assert b.shifts.abs().max() == 0
+
+
+class TestFormats:
+    """Whatever the store's format, loader processes and devices: the same batches."""
+
+    @pytest.fixture(params=["raw", "jpeg"])
+    def config(self, request: pytest.FixtureRequest, tiny: list[str]) -> Config:
+        return load([*tiny, f"data.format={request.param}"])
+
+    def batches(self, config: Config, epochs: int = 2, context: str | None = None) -> list[torch.Tensor]:
+        data = build_datamodule(config)
+        data.setup()
+        loader = data.train_dataloader()
+        if context is not None:
+            loader.multiprocessing_context = context
+        found = []
+        for epoch in range(epochs):
+            loader.sampler.set_epoch(epoch)  # pyright: ignore[reportAttributeAccessIssue]
+            found += [part for batch in loader for part in (batch.crops, batch.labels, batch.shifts)]
+        return found
+
+    @pytest.mark.parametrize(("workers", "context"), [(1, "fork"), (2, "fork"), (2, "spawn"), (2, "forkserver")])
+    def test_workers_change_nothing(self, config: Config, workers: int, context: str):
+        alone = self.batches(config)
+        config.data.num_workers = workers
+        assert all(torch.equal(a, b) for a, b in zip(alone, self.batches(config, context=context), strict=True))
+
+    def test_devices_change_nothing(self, config: Config):
+        store = prepare(config.data)
+        split = store.split("train")
+        whole = TrainingBatches(split, store, config)
+        for world_size in (2, 3):
+            ranks = [TrainingBatches(split, store, config, rank, world_size) for rank in range(world_size)]
+            for epoch, step in [(0, 0), (0, 2), (1, 1)]:
+                parts = [batches[epoch, step] for batches in ranks]
+                expected = whole[epoch, step]
+                assert torch.equal(torch.cat([part.crops for part in parts]), expected.crops)
+                assert torch.equal(torch.cat([part.labels for part in parts]), expected.labels)
+                assert torch.equal(torch.cat([part.shifts for part in parts]), expected.shifts)
+                assert [window for part in parts for window in part.windows] == expected.windows
+
+    def test_a_split_in_another_process_is_small(self, config: Config):
+        """Pickled it is its labels and places, not its images."""
+        split = prepare(config.data).split("train")
+        image = split.image(3).copy()
+        content = pickle.dumps(split)
+        assert len(content) < 5000
+        assert np.array_equal(pickle.loads(content).image(3), image)
+
+    def test_jpegs_are_near_the_pixels(self, tiny: list[str]):
+        raw, jpeg = (prepare(load([*tiny, f"data.format={kind}"]).data) for kind in ("raw", "jpeg"))
+        assert np.array_equal(raw.mean, jpeg.mean)  # of the pixels before they are packed
+        assert np.array_equal(raw.variances, jpeg.variances)
+        one, two = (stacked(store.split("train")).astype(float) for store in (raw, jpeg))
+        assert 0 < np.abs(one - two).mean() < 4
+        assert np.array_equal(raw.split("train").labels, jpeg.split("train").labels)
+
+
+def test_crops_differ_by_epoch_and_place_and_are_whole(tmp_path: Path):
+    """Case A04: one image eight times; each crop is a contiguous window of it, and the numbers are never the same."""
+    ramp = np.stack(np.meshgrid(np.arange(256), np.arange(256), indexing="xy"), -1).astype(np.uint8)
+    ramp = np.concatenate([ramp, np.zeros((256, 256, 1), np.uint8)], -1)
+    for index in range(8):
+        save(tmp_path / "raw" / "train" / "ab"[index % 2] / f"{index}.png", ramp)
+        save(tmp_path / "raw" / "val" / "ab"[index % 2] / f"{index}.png", ramp)
+    build_store(read_folders(tmp_path / "raw"), tmp_path / "store", 256, "folder")
+    given = ["recipe=imagenet2012", "data=folder", f"data.root={tmp_path / 'store'}", "data.batch_size=4"]
+    config = load([*given, "data.num_workers=2", "augment.flip=false", "model.width=0.1", "model.hidden=8"])
+    data = build_datamodule(config)
+    data.setup()
+    loader, seen = data.train_dataloader(), []
+    for epoch in (0, 1):
+        loader.sampler.set_epoch(epoch)  # pyright: ignore[reportAttributeAccessIssue]
+        for batch in loader:
+            for crop in batch.crops.numpy().astype(int):
+                x, y = crop[0, 0, :2]
+                assert np.array_equal(crop[..., 0], np.broadcast_to(np.arange(x, x + 224), (224, 224)))
+                assert np.array_equal(crop[..., 1], np.broadcast_to(np.arange(y, y + 224)[:, None], (224, 224)))
+                seen.append((x, y))
+    assert len(seen) == 16
+    assert len(set(seen)) > 12

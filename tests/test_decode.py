@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import raw_data as raw
 from PIL import Image
 
+import raw_data as raw
 from alexlab.data.decode import Unreadable, read_image, read_square
 from alexlab.data.shapes import draw_image
 

@@ -77,7 +77,7 @@ def whole_net(overrides: list[str], rng: np.random.Generator) -> tuple[Config, d
 
 NETS = [
     *([f"protocol={protocol}"] for protocol in PROTOCOLS),
-    *(["recipe=cifar10", f"model={model}"] for model in ("cifar_13pct", "cifar_11pct", "cifar_fig1")),
+    *(["recipe=cifar10", "data=shapes", f"model={model}"] for model in ("cifar_13pct", "cifar_11pct", "cifar_fig1")),
     ["model=torchvision"],
     *([f"ablation={name}"] for name in ("pool_before_lrn", "six_convs", "average_pooling", "max_average_pooling")),
     *([f"ablation={name}"] for name in ("tanh", "elu", "cross_talk_conv4", "lrn_per_tower", "lrn_scale_only")),
@@ -297,8 +297,8 @@ def run_of(protocol: str) -> list[str]:
     [
         (run_of("source2012"), source2012_rule, (0, 30, 60)),
         (run_of("source2012"), source2012_rule, (60, 69, 75)),
-        (["recipe=cifar10", "model=cifar_13pct"], cifar_rule(0.004, (140, 150), True), (139, 145, 155)),
-        (["recipe=cifar10", "model=cifar_11pct"], cifar_rule(0.01, (500, 510), False), (499, 505, 515)),
+        (["recipe=cifar10", "data=shapes", "model=cifar_13pct"], cifar_rule(0.004, (140, 150), True), (139, 145, 155)),
+        (["recipe=cifar10", "data=shapes", "model=cifar_11pct"], cifar_rule(0.01, (500, 510), False), (499, 505, 515)),
     ],
     ids=["source2012", "source2012 late", "cifar_13pct", "cifar_11pct"],
 )
@@ -338,9 +338,9 @@ def test_conv1_is_cut_and_stopped_late_in_the_released_codes_run():
     [
         (run_of("source2012"), 93, [23, 51, 78]),
         (run_of("caffe"), 90, [20, 40, 60, 80]),
-        (["recipe=cifar10", "model=cifar_13pct"], 160, [140, 150]),
-        (["recipe=cifar10", "model=cifar_fig1"], 140, [120, 130]),
-        (["recipe=cifar10", "model=cifar_11pct"], 520, [500, 510]),
+        (["recipe=cifar10", "data=shapes", "model=cifar_13pct"], 160, [140, 150]),
+        (["recipe=cifar10", "data=shapes", "model=cifar_fig1"], 140, [120, 130]),
+        (["recipe=cifar10", "data=shapes", "model=cifar_11pct"], 520, [500, 510]),
         ([], 20, [12, 16, 19]),
     ],
     ids=["source2012", "caffe", "cifar_13pct", "cifar_fig1", "cifar_11pct", "demo"],

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import raw_data as raw
-from conftest import stacked
 from PIL import Image
 
+import raw_data as raw
 from alexlab.config import load
 from alexlab.data import prepare as preparing
 from alexlab.data.build import build_store, needed_bytes, unfinished
@@ -25,6 +24,7 @@ from alexlab.data.doctor import main
 from alexlab.data.raw.folders import read_folders
 from alexlab.data.raw.listing import RawError
 from alexlab.data.store import Store, damage, held_out, open_store, staged
+from conftest import stacked
 
 FORMS = {"tars": raw.imagenet_tars, "folders": raw.class_folders, "kaggle": raw.kaggle, "parquet": raw.parquet}
 
@@ -48,11 +48,7 @@ def colours(store: Store, split: str) -> list[str]:
     """Which of the three colours each image has."""
     names = {tuple(colour): name for name, colour in {"red": raw.RED, "green": raw.GREEN, "blue": raw.BLUE}.items()}
     means = stacked(store.split(split)).mean((1, 2))
-    return [min(names, key=lambda colour: np.abs(mean - colour).sum()) and _nearest(mean, names) for mean in means]
-
-
-def _nearest(mean: np.ndarray, names: dict[tuple[int, ...], str]) -> str:
-    return names[min(names, key=lambda colour: np.abs(mean - np.array(colour)).sum())]
+    return [names[min(names, key=lambda colour: np.abs(mean - np.array(colour)).sum())] for mean in means]
 
 
 class TestForms:
@@ -108,10 +104,14 @@ class TestForms:
 
         root = raw.cifar(tmp_path / "raw")
         if form == "unpacked":
-            root = raw.write_tree(tmp_path / "flat", {f"cifar-10-batches-py/{n}": c for n, c in raw.cifar_batches().items()})
+            root = raw.write_tree(
+                tmp_path / "flat", {f"cifar-10-batches-py/{n}": c for n, c in raw.cifar_batches().items()}
+            )
         store = prepared(tmp_path / "cache", root, data="cifar10")
         batch = pickle.loads(raw.cifar_batches()["test_batch"])
-        expected = sorted(zip(batch[b"labels"], batch[b"filenames"], batch[b"data"], strict=True), key=lambda row: row[:2])
+        expected = sorted(
+            zip(batch[b"labels"], batch[b"filenames"], batch[b"data"], strict=True), key=lambda row: row[:2]
+        )
         images = stacked(store.split("test"))
         for (label, _, pixels), stored, image in zip(expected, store.split("test").labels, images, strict=True):
             assert stored == label
@@ -180,12 +180,17 @@ class TestMissing:
         assert "no data set: name one" in capsys.readouterr().err
         assert main(["data=imagenet2012", "optim.lr=3"]) == 2
         assert "optim.lr=3: changes nothing of a store" in capsys.readouterr().err
-        assert main(["data=imagenet2013"]) == 2
-        assert "did you mean 'imagenet2010'" in capsys.readouterr().err or True
+        assert main(["data=imagenet"]) == 2
+        assert "there is no data 'imagenet'; did you mean" in capsys.readouterr().err
 
     @pytest.mark.parametrize(("data", "fetcher"), [("cifar10", "CIFAR10"), ("imagenette", "Imagenette")])
     def test_fetched_where_that_is_allowed(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], data: str, fetcher: str
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        data: str,
+        fetcher: str,
     ):
         """torchvision's classes leave these files; here they are put there, for want of a network."""
         import torchvision.datasets
@@ -653,10 +658,16 @@ class TestHoldout:
     def test_too_many(self, tmp_path: Path):
         cache = tmp_path / "cache"
         prepared(cache, raw.class_folders(tmp_path / "raw"), data="folder")
-        given = ["data=folder", f"data.raw={tmp_path / 'raw'}", f"data.cache={cache}", "data.size=32", "data.crop_size=32"]
+        given = [
+            "data=folder",
+            f"data.raw={tmp_path / 'raw'}",
+            f"data.cache={cache}",
+            "data.size=32",
+            "data.crop_size=32",
+        ]
         small = ["pool.after=[]", "model.conv1_stride=1", "model.width=0.1", "model.hidden=8"]
         assert load([*given, *small, "data.holdout=1"]).data.num_classes == 3
-        with pytest.raises(ValueError, match="no image is left for train; data.holdout=4 is too many"):
+        with pytest.raises(ValueError, match=r"no image is left for train; data.holdout=4 is too many"):
             load([*given, *small, "data.holdout=4"])
 
 

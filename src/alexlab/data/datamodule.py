@@ -44,9 +44,13 @@ class WholeImages(NamedTuple):
 
 
 class TrainingBatches(Dataset[TrainingBatch]):
-    """Batches by (epoch, step); the same batch in whatever process it is made."""
+    """Batches by (epoch, step); the same batch in whatever process it is made.
 
-    def __init__(self, split: Split, store: Store, config: Config) -> None:
+    Of several devices each gets its own stretch of every global batch, so that their number changes nothing.
+    """
+
+    def __init__(self, split: Split, store: Store, config: Config, rank: int = 0, world_size: int = 1) -> None:
+        self._rank, self._world_size = rank, world_size
         self._split, self._store = split, store
         self._data, self._augment = data, augment = config.data, config.augment
         self._shifts_until = augment.pca_until * config.trainer.max_epochs if augment.pca else 0.0
@@ -68,11 +72,13 @@ class TrainingBatches(Dataset[TrainingBatch]):
         shifts, divisor = np.zeros_like(draws.colour), 1.0
         if epoch < self._shifts_until:
             shifts, divisor = colour_shifts(draws.colour, augment, self._store), augment.pca_divisor
+        begin, end = (self.batch_size * rank // self._world_size for rank in (self._rank, self._rank + 1))
+        own = slice(begin, end)
         return TrainingBatch(
-            read_crops(self._split, indices, windows, crop_size),
-            torch.from_numpy(self._split.labels[indices]),
-            windows,
-            torch.from_numpy(shifts.astype(np.float32)),
+            read_crops(self._split, indices[own], windows[own], crop_size),
+            torch.from_numpy(self._split.labels[indices[own]]),
+            windows[own],
+            torch.from_numpy(shifts[own].astype(np.float32)),
             divisor,
         )
 
@@ -137,7 +143,9 @@ class StoreDataModule(L.LightningDataModule):
         self.normalisation = normalisation(self._data, self.store)
 
     def train_dataloader(self) -> DataLoader:
-        batches = TrainingBatches(self.split("train"), self.store, self._config)
+        trainer = self.trainer
+        ranks = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+        batches = TrainingBatches(self.split("train"), self.store, self._config, *ranks)
         return self._loader(batches, EpochSteps(batches.num_steps))
 
     def val_dataloader(self) -> DataLoader:

@@ -1,0 +1,500 @@
+"""Time how fast training batches of 128 random 224 px crops are made: ours against other libraries.
+
+All see the same synthetic photographs, in the page cache, made once in the --work folder. Libraries that store images
+at 256 px get our stores' pixels, or our stores' JPEG files byte for byte (ffcv encodes them itself), written in a
+shuffled order. Every contender has a process of its own; they take turns, in the other direction every second round,
+and only one is at work at a time. The first batch of an epoch is not counted: it waits for the workers to start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import itertools
+import multiprocessing
+import os
+import random
+import shlex
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from alexlab.config import load
+from alexlab.data import build_datamodule
+from alexlab.data.build import build_store
+from alexlab.data.raw.folders import read_folders
+from alexlab.data.store import JPEG, RAW, open_store
+from step import machine
+
+BATCH, SIZE, CROP, CLASSES = 128, 256, 224, 10
+Epoch = Callable[[int], Iterable[tuple[Tensor, Tensor]]]  # of its number: batches of images and labels
+SPAWN = multiprocessing.get_context("spawn")  # a fork would take the parent's threads' locks along
+DISTRIBUTIONS = ["torch", "torchvision", "numpy", "pillow", "simplejpeg", "ffcv", "numba"]
+DISTRIBUTIONS += ["mosaicml-streaming", "litdata", "webdataset", "datasets"]
+OURS, BEST_KNOWN = "ours, raw", "ffcv, raw"
+
+
+# The photographs
+
+
+def photograph(index: int) -> np.ndarray:
+    """A 1/f field with shapes and grain on it, uint8 [H, W, 3]; as a JPEG of quality 93 about 97 KiB."""
+    rng = np.random.default_rng([0, index])
+    width, height = (375, 500) if index % 4 == 0 else (500, 375)
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)).astype(np.float32)
+    frequency[0, 0] = 1
+    real, imaginary = rng.standard_normal((2, 3, *frequency.shape), np.float32)
+    fields = np.fft.irfft2((real + 1j * imaginary) / frequency**1.4, (height, width)).astype(np.float32)
+    light, warm, green = (fields - fields.mean((1, 2), keepdims=True)) / fields.std((1, 2), keepdims=True)
+    colours = np.stack([warm, green, -warm - green], -1)  # sum to 0: photographs vary more in light than in colour
+    pixels = rng.uniform(60, 190, 3).astype(np.float32) + 50 * light[..., None] + 10 * colours
+
+    shapes, mask = Image.new("RGB", (width, height)), Image.new("L", (width, height))
+    for _ in range(rng.integers(3, 9)):
+        x, y, w, h = rng.uniform(0, [width, height, 160, 160])
+        kind, colour = rng.choice(["ellipse", "rectangle"]), tuple(rng.integers(0, 256, 3).tolist())
+        for image, fill in ((shapes, colour), (mask, 140)):
+            getattr(ImageDraw.Draw(image), kind)((x - w / 2, y - h / 2, x + w / 2, y + h / 2), fill)
+    share = np.asarray(mask, np.float32)[..., None] / 255
+    pixels += share * (np.asarray(shapes, np.float32) - pixels)
+    pixels += 9 * rng.standard_normal((height, width, 1), np.float32)
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+def write_photograph(folder: Path, split: str, index: int) -> None:
+    path = folder / split / f"class{index % CLASSES}" / f"{index:06}.jpg"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(photograph(index)).save(path, quality=93)
+
+
+def make_images(work: Path, count: int) -> None:
+    """The photographs, `count` to train on and one of each class for val, and our two stores of them."""
+
+    def write(folder: Path) -> None:
+        with ProcessPoolExecutor(mp_context=SPAWN) as pool:
+            splits = ["train"] * count + ["val"] * CLASSES
+            list(pool.map(partial(write_photograph, folder), splits, range(len(splits)), chunksize=32))
+
+    photographs = packed(work / "photographs", write)
+    for kind in (RAW, JPEG):
+        if not (work / kind).is_dir():
+            source = read_folders(photographs)
+            build_store(source, work / kind, SIZE, "folder", kind=kind, processes=os.cpu_count() or 1)
+
+
+def packed(path: Path, write: Callable[[Path], object]) -> Path:
+    """The folder `path`, written by `write` if it is not there yet."""
+    if not path.is_dir():
+        half = path.with_name(f"{path.name}.unfinished")
+        shutil.rmtree(half, ignore_errors=True)
+        half.mkdir(parents=True)
+        write(half)
+        half.rename(path)
+    return path
+
+
+class Stored(Sequence[tuple[Any, int]]):
+    """What a store has of each training image, an array or a JPEG file, and its label; in a shuffled order.
+
+    Shuffled once for all, as libraries that read in sequence are to be given their images.
+    """
+
+    def __init__(self, work: Path, kind: str) -> None:
+        self._split, self._is_raw = open_store(work / kind).split("train"), kind == RAW
+        self._order = np.random.default_rng(0).permutation(len(self._split))
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, place: int) -> tuple[Any, int]:  # type: ignore[override]
+        index = self._order[place]
+        stored = self._split.stored(index)
+        return np.array(stored) if self._is_raw else bytes(stored), int(self._split.labels[index])
+
+
+# The contenders: each is given the work folder and a number of workers, and gives its epochs
+
+
+def open_ours(kind: str, work: Path, workers: int, to_float: bool = False) -> Epoch:
+    overrides = ["recipe=imagenet2012", "data=folder", f"data.root={work / kind}", "data.holdout=0"]
+    data = build_datamodule(load([*overrides, f"data.batch_size={BATCH}", f"data.num_workers={workers}"]))
+    data.setup()
+    loader = data.train_dataloader()
+
+    def epoch(number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        loader.sampler.set_epoch(number)  # type: ignore[attr-defined]
+        for batch in loader:
+            yield data.on_after_batch_transfer(batch, 0) if to_float else (batch.crops, batch.labels)
+
+    return epoch
+
+
+def torch_epochs(make_loader: Callable[..., Iterable], dataset: Any, workers: int, **options: Any) -> Epoch:
+    loader = make_loader(dataset, num_workers=workers, persistent_workers=workers > 0, **options)
+    return lambda number: loader
+
+
+def open_image_folder(work: Path, workers: int, to_float: bool = False) -> Epoch:
+    from torchvision import transforms
+    from torchvision.datasets import ImageFolder
+
+    steps = [transforms.Resize(SIZE), transforms.RandomCrop(CROP), transforms.RandomHorizontalFlip()]
+    if to_float:
+        steps += [transforms.ToTensor(), transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
+    else:
+        steps += [transforms.PILToTensor(), channels_last]
+    dataset = ImageFolder(str(work / "photographs" / "train"), transforms.Compose(steps))
+    return torch_epochs(DataLoader, dataset, workers, batch_size=BATCH, shuffle=True, drop_last=True)
+
+
+def channels_last(image: Tensor) -> Tensor:
+    return image.permute(1, 2, 0)
+
+
+def random_crop(image: np.ndarray) -> Tensor:
+    """A crop as a view, so that making the batch is its only copy; mirrored by torch, whose copy is faster."""
+    y, x = random.randrange(SIZE - CROP + 1), random.randrange(SIZE - CROP + 1)
+    crop = torch.from_numpy(image)[y : y + CROP, x : x + CROP]
+    return crop.flip(1) if random.random() < 0.5 else crop
+
+
+def decoded_crop(jpeg: bytes) -> Tensor:
+    """By the decoder that ours uses: where a library leaves the choice, loaders are compared, not decoders."""
+    import simplejpeg
+
+    return random_crop(simplejpeg.decode_jpeg(jpeg, "RGB"))
+
+
+CROPPED: dict[str, Callable[[Any], Tensor]] = {RAW: random_crop, JPEG: decoded_crop}
+
+
+def open_ffcv(kind: str, work: Path, workers: int) -> Epoch:
+    from ffcv.fields import IntField, RGBImageField
+    from ffcv.fields.decoders import IntDecoder, RandomResizedCropRGBImageDecoder
+    from ffcv.loader import Loader, OrderOption
+    from ffcv.transforms import RandomHorizontalFlip, Squeeze, ToTensor
+    from ffcv.writer import DatasetWriter
+
+    def write(folder: Path) -> None:
+        image = RGBImageField(write_mode="raw" if kind == RAW else "jpg", jpeg_quality=90)
+        writer = DatasetWriter(str(folder / "train.beton"), {"image": image, "label": IntField()}, num_workers=1)
+        writer.from_indexed_dataset(Stored(work, RAW))
+
+    path = packed(work / f"ffcv_{kind}", write) / "train.beton"
+    share = (CROP / SIZE) ** 2  # of the area, always the same: so it only cuts, at a random place
+    decoder = RandomResizedCropRGBImageDecoder((CROP, CROP), scale=(share, share), ratio=(1.0, 1.0))
+    loader = Loader(
+        str(path),
+        batch_size=BATCH,
+        num_workers=workers,
+        os_cache=True,
+        order=OrderOption.RANDOM,
+        drop_last=True,
+        pipelines={
+            "image": [decoder, RandomHorizontalFlip(), ToTensor()],
+            "label": [IntDecoder(), ToTensor(), Squeeze(1)],
+        },
+    )
+    return lambda number: loader
+
+
+def open_streaming(kind: str, work: Path, workers: int) -> Epoch:
+    from streaming import MDSWriter, StreamingDataset
+
+    def write(folder: Path) -> None:
+        encoding = f"ndarray:uint8:{SIZE},{SIZE},3" if kind == RAW else "bytes"
+        with MDSWriter(out=str(folder), columns={"image": encoding, "label": "int"}) as writer:
+            for image, label in Stored(work, kind):
+                writer.write({"image": image, "label": label})
+
+    class Crops(StreamingDataset):
+        def __getitem__(self, at: Any) -> Any:
+            sample = super().__getitem__(at)
+            return CROPPED[kind](sample["image"]), sample["label"]
+
+    path = packed(work / f"streaming_{kind}", write)
+    dataset = Crops(local=str(path), shuffle=True, batch_size=BATCH)
+    return torch_epochs(DataLoader, dataset, workers, batch_size=BATCH, drop_last=True)
+
+
+def open_litdata(kind: str, work: Path, workers: int) -> Epoch:
+    os.environ["LITDATA_DISABLE_VERSION_CHECK"] = "1"  # it would ask the network
+    from litdata import StreamingDataLoader, StreamingDataset, optimize
+
+    def write(folder: Path) -> None:
+        stored = Stored(work, kind)
+        optimize(stored.__getitem__, list(range(len(stored))), str(folder), chunk_bytes="64MB", num_workers=1)
+
+    class Crops(StreamingDataset):
+        def __getitem__(self, index: Any) -> Any:
+            image, label = super().__getitem__(index)
+            return CROPPED[kind](image), label
+
+    dataset = Crops(str(packed(work / f"litdata_{kind}", write)), shuffle=True, drop_last=True)
+    return torch_epochs(StreamingDataLoader, dataset, workers, batch_size=BATCH, drop_last=True)
+
+
+def open_webdataset(work: Path, workers: int) -> Epoch:
+    import webdataset
+
+    shards = 8  # a multiple of the workers, which each read whole shards
+
+    def write(folder: Path) -> None:
+        stored = Stored(work, JPEG)
+        with webdataset.ShardWriter(str(folder / "%06d.tar"), maxcount=-(-len(stored) // shards)) as writer:
+            for place, (image, label) in enumerate(stored):
+                writer.write({"__key__": f"{place:06}", "jpg": image, "cls": label})
+
+    def crop(sample: tuple[bytes, bytes]) -> tuple[Tensor, int]:
+        return decoded_crop(sample[0]), int(sample[1])
+
+    path = packed(work / "webdataset", write)
+    dataset = webdataset.WebDataset([str(shard) for shard in sorted(path.iterdir())], shardshuffle=shards)
+    dataset = dataset.shuffle(1000).to_tuple("jpg", "cls").map(crop).batched(BATCH, partial=False)
+    return torch_epochs(webdataset.WebLoader, dataset, workers, batch_size=None)
+
+
+def open_datasets(work: Path, workers: int) -> Epoch:
+    from datasets import Dataset, Features, Value, load_from_disk
+
+    def write(folder: Path) -> None:
+        images, labels = zip(*Stored(work, JPEG), strict=True)
+        features = Features({"image": Value("binary"), "label": Value("int64")})
+        Dataset.from_dict({"image": images, "label": labels}, features).save_to_disk(str(folder))
+
+    def crops(rows: dict[str, list]) -> dict[str, list]:
+        return {"image": [decoded_crop(image) for image in rows["image"]], "label": rows["label"]}
+
+    dataset = load_from_disk(str(packed(work / "datasets", write))).with_transform(crops)
+    epoch = torch_epochs(DataLoader, dataset, workers, batch_size=BATCH, shuffle=True, drop_last=True)
+    return lambda number: ((batch["image"], batch["label"]) for batch in epoch(number))
+
+
+ONE_CORE: dict[str, Callable[[Path, int], Epoch]] = {
+    OURS: partial(open_ours, RAW),
+    "ours, jpeg": partial(open_ours, JPEG),
+    "ImageFolder": open_image_folder,
+}
+TO_FLOAT: dict[str, Callable[[Path, int], Epoch]] = {
+    OURS: partial(open_ours, RAW, to_float=True),
+    "ours, jpeg": partial(open_ours, JPEG, to_float=True),
+    "ImageFolder": partial(open_image_folder, to_float=True),
+}
+ALL_CORES: dict[str, Callable[[Path, int], Epoch]] = {
+    OURS: partial(open_ours, RAW),
+    "ours, jpeg": partial(open_ours, JPEG),
+    BEST_KNOWN: partial(open_ffcv, RAW),
+    "ffcv, jpg": partial(open_ffcv, JPEG),
+    "MosaicML streaming, raw": partial(open_streaming, RAW),
+    "MosaicML streaming, jpg": partial(open_streaming, JPEG),
+    "litdata, raw": partial(open_litdata, RAW),
+    "litdata, jpg": partial(open_litdata, JPEG),
+    "webdataset, jpg": open_webdataset,
+    "Hugging Face datasets, jpg": open_datasets,
+    "ImageFolder": open_image_folder,
+}
+
+
+# Turns
+
+
+@dataclass(frozen=True)
+class Job:
+    """A contender's work in one of the tables."""
+
+    name: str
+    open: Callable[[Path, int], Epoch]
+    workers: int = 0
+    to_float: bool = False
+    core: int | None = None  # the only one that it may use
+    limit: int | None = None  # batches after the first after which an epoch is broken off
+
+
+@dataclass
+class Contender:
+    """A job's process, and the images a second of each of its turns."""
+
+    job: Job
+    process: Any
+    connection: Connection
+    speeds: list[float] = field(default_factory=list)
+
+    def turn(self, seconds: float) -> None:
+        self.connection.send(seconds)
+        self.speeds.append(self.connection.recv())
+
+    def end(self) -> None:
+        self.connection.send(None)
+        self.process.join()
+
+
+def started(job: Job, work: Path) -> Contender | None:
+    """A contender that is ready for its first turn; none, and a line why, if its library is not installed."""
+    here, there = SPAWN.Pipe()
+    process = SPAWN.Process(target=serve, args=(there, job, work))
+    cores = os.sched_getaffinity(0)
+    # Set here and inherited: set in the process itself it would not hold for threads that imports have started.
+    os.sched_setaffinity(0, cores if job.core is None else {job.core})
+    process.start()
+    os.sched_setaffinity(0, cores)
+    there.close()
+    missing = here.recv()
+    if missing:
+        print(f"{job.name}: left out, {missing} is not installed")
+        return None
+    return Contender(job, process, here)
+
+
+def serve(connection: Connection, job: Job, work: Path) -> None:
+    """In a contender's process: a turn of as many seconds as the connection says, until it says none."""
+    warnings.filterwarnings("ignore", "The given (NumPy array|buffer) is not writable")  # only read here
+    if job.core is not None:
+        torch.set_num_threads(1)
+    try:
+        epoch = job.open(work, job.workers)
+    except ModuleNotFoundError as error:
+        connection.send(error.name)
+        return
+    check(job, epoch(0), work)  # also warms up: workers start, the page cache fills, ffcv compiles
+    connection.send(None)
+    numbers = itertools.count(1)
+    while (seconds := connection.recv()) is not None:
+        images, spent = 0, 0.0
+        while spent < seconds:
+            batches = iter(epoch(next(numbers)))
+            next(batches)
+            start = time.perf_counter()
+            images += sum(len(batch) for batch, _ in itertools.islice(batches, job.limit))
+            spent += time.perf_counter() - start
+        connection.send(images / spent)
+
+
+def check(job: Job, batches: Iterable[tuple[Tensor, Tensor]], work: Path) -> None:
+    """That an epoch's batches are what they should be."""
+    split, mean = open_store(work / RAW).split("train"), float(open_store(work / RAW).mean.mean())
+    shape, dtype = ((BATCH, 3, CROP, CROP), torch.float32) if job.to_float else ((BATCH, CROP, CROP, 3), torch.uint8)
+    counts, means = np.zeros(CLASSES, int), []
+    for images, labels in itertools.islice(batches, job.limit):
+        assert images.shape == shape and images.dtype == dtype, f"{job.name}: {images.shape}, {images.dtype}"
+        middles = {bytes(image[CROP // 2].numpy().tobytes()) for image in images}
+        assert len(middles) == BATCH, f"{job.name}: images twice in a batch"
+        counts += np.bincount(torch.as_tensor(labels).numpy(), minlength=CLASSES)
+        means.append(float(images.float().mean()))
+    left_out = len(split) - counts.sum()
+    assert job.limit or left_out < BATCH * max(1, job.workers), f"{job.name}: {left_out} images are not in an epoch"
+    assert (counts <= np.bincount(split.labels)).all() and counts.all(), f"{job.name}: classes {counts}"
+    assert job.to_float or abs(statistics.mean(means) - mean) < 5, f"{job.name}: mean {means}, should be {mean}"
+
+
+def race(jobs: list[Job], work: Path, rounds: int, seconds: float) -> list[Contender]:
+    """All jobs that can be done, having taken their turns."""
+    found = [contender for job in jobs if (contender := started(job, work)) is not None]
+    for number in range(rounds):
+        for contender in found if number % 2 == 0 else reversed(found):
+            contender.turn(seconds)
+    for contender in found:
+        contender.end()
+    return found
+
+
+# Tables
+
+
+def compared(ratios: list[float]) -> str:
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return f"{middle:.2f} | {low:.2f} to {high:.2f}"
+
+
+def print_one_core(contenders: list[Contender]) -> None:
+    """Of both kinds of batch, µs per image and times ours, raw, in the same round."""
+    print("| one core | batch | µs per image | times ours, raw | half of rounds |\n|---|---|--:|--:|--:|")
+    for contender in contenders:
+        job = contender.job
+        like = next(other for other in contenders if other.job.name == OURS and other.job.to_float == job.to_float)
+        ratios = [theirs / own for own, theirs in zip(contender.speeds, like.speeds, strict=True)]
+        batch, micros = "float32" if job.to_float else "uint8", 1e6 / statistics.median(contender.speeds)
+        print(f"| {job.name} | {batch} | {micros:.0f} | {compared(ratios)} |")
+
+
+def print_all_cores(contenders: list[Contender], cores: int) -> None:
+    """Of each contender the best number of workers, and its speed by that of the best known in the same round."""
+    best: dict[str, Contender] = {}
+    for contender in sorted(contenders, key=lambda found: statistics.median(found.speeds)):
+        best[contender.job.name] = contender
+    like = best.get(BEST_KNOWN, best[OURS])
+    print(f"| {cores} cores | workers | images/s | times {like.job.name} | half of rounds |\n|---|--:|--:|--:|--:|")
+    for name in ALL_CORES:
+        if name in best:
+            speeds = best[name].speeds
+            ratios = [own / theirs for own, theirs in zip(speeds, like.speeds, strict=True)]
+            print(f"| {name} | {best[name].job.workers} | {statistics.median(speeds):,.0f} | {compared(ratios)} |")
+
+
+def versions() -> str:
+    found = []
+    for name in DISTRIBUTIONS:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ", ".join([f"Python {sys.version.split()[0]}", *found])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, help="where images are made, and kept (default: a temporary folder)")
+    parser.add_argument("--images", type=int, default=4096, help="how many, 512 or more (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each, 2 or more (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=1, help="of a turn, at least (default: %(default)s)")
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=[0, 2], help="numbers to choose the best from (default: 0 2)"
+    )
+    arguments = parser.parse_args()
+    if arguments.images < 4 * BATCH or arguments.rounds < 2:
+        parser.error("--images must be at least 512, --rounds at least 2")
+    with tempfile.TemporaryDirectory() as temporary:
+        work = (arguments.work or Path(temporary)).absolute() / f"{arguments.images}-images"
+        make_images(work, arguments.images)
+        measure(work, arguments.rounds, arguments.seconds, arguments.workers)
+
+
+def measure(work: Path, rounds: int, seconds: float, workers: list[int]) -> None:
+    cores = os.sched_getaffinity(0)
+    one_core = [
+        Job(name, table[name], to_float=table is TO_FLOAT, core=max(cores), limit=4)
+        for table in (ONE_CORE, TO_FLOAT)
+        for name in table
+    ]
+    print_one_core(race(one_core, work, rounds, seconds))
+
+    all_cores = []
+    for name, make in ALL_CORES.items():
+        counts = set(workers)
+        if name == "ImageFolder":
+            counts = {max(workers)}  # its turns take longest, and its best is known
+        elif "ffcv" in name:
+            counts = {max(1, count) for count in workers}  # threads
+        all_cores += [Job(name, make, count) for count in sorted(counts)]
+    print_all_cores(race(all_cores, work, rounds, seconds), len(cores))
+
+    print(f"\n{machine()}\n{versions()}\n{rounds} rounds: python {shlex.join(sys.argv)}")
+
+
+if __name__ == "__main__":
+    main()
