@@ -4,6 +4,9 @@ All see the same synthetic photographs, in the page cache, made once in the --wo
 at 256 px get our stores' pixels, or our stores' JPEG files byte for byte (ffcv encodes them itself), written in a
 shuffled order. Every contender has a process of its own; they take turns, in the other direction every second round,
 and only one is at work at a time. The first batch of an epoch is not counted: it waits for the workers to start.
+
+Run it on a machine with nothing else to do: where torch makes a batch in the main process, on several threads, these
+wait for each other, and one other busy process makes that tens of times slower.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
+from step import machine
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -40,7 +44,6 @@ from alexlab.data import build_datamodule
 from alexlab.data.build import build_store
 from alexlab.data.raw.folders import read_folders
 from alexlab.data.store import JPEG, RAW, open_store
-from step import machine
 
 BATCH, SIZE, CROP, CLASSES = 128, 256, 224, 10
 Epoch = Callable[[int], Iterable[tuple[Tensor, Tensor]]]  # of its number: batches of images and labels
@@ -239,7 +242,9 @@ def open_litdata(kind: str, work: Path, workers: int) -> Epoch:
 
     def write(folder: Path) -> None:
         stored = Stored(work, kind)
-        optimize(stored.__getitem__, list(range(len(stored))), str(folder), chunk_bytes="64MB", num_workers=1)
+        inputs, chunk = list(range(len(stored))), "64MB"
+        # Not its default, "spawn", which it would set for this process: the loader could not start its workers then.
+        optimize(stored.__getitem__, inputs, str(folder), chunk_bytes=chunk, num_workers=1, start_method="fork")
 
     class Crops(StreamingDataset):
         def __getitem__(self, index: Any) -> Any:
@@ -364,6 +369,7 @@ def started(job: Job, work: Path) -> Contender | None:
 def serve(connection: Connection, job: Job, work: Path) -> None:
     """In a contender's process: a turn of as many seconds as the connection says, until it says none."""
     warnings.filterwarnings("ignore", "The given (NumPy array|buffer) is not writable")  # only read here
+    multiprocessing.set_start_method("fork", force=True)  # a spawned process would spawn its loader's workers too
     if job.core is not None:
         torch.set_num_threads(1)
     try:
@@ -391,25 +397,31 @@ def check(job: Job, batches: Iterable[tuple[Tensor, Tensor]], work: Path) -> Non
     shape, dtype = ((BATCH, 3, CROP, CROP), torch.float32) if job.to_float else ((BATCH, CROP, CROP, 3), torch.uint8)
     counts, means = np.zeros(CLASSES, int), []
     for images, labels in itertools.islice(batches, job.limit):
-        assert images.shape == shape and images.dtype == dtype, f"{job.name}: {images.shape}, {images.dtype}"
-        middles = {bytes(image[CROP // 2].numpy().tobytes()) for image in images}
+        assert (images.shape, images.dtype) == (shape, dtype), f"{job.name}: {images.shape}, {images.dtype}"
+        middles = {line.numpy().tobytes() for line in images[..., CROP // 2, :]}
         assert len(middles) == BATCH, f"{job.name}: images twice in a batch"
         counts += np.bincount(torch.as_tensor(labels).numpy(), minlength=CLASSES)
         means.append(float(images.float().mean()))
     left_out = len(split) - counts.sum()
     assert job.limit or left_out < BATCH * max(1, job.workers), f"{job.name}: {left_out} images are not in an epoch"
-    assert (counts <= np.bincount(split.labels)).all() and counts.all(), f"{job.name}: classes {counts}"
+    assert (counts <= np.bincount(split.labels)).all(), f"{job.name}: images twice in an epoch, {counts}"
+    assert counts.all(), f"{job.name}: classes missing, {counts}"
     assert job.to_float or abs(statistics.mean(means) - mean) < 5, f"{job.name}: mean {means}, should be {mean}"
 
 
 def race(jobs: list[Job], work: Path, rounds: int, seconds: float) -> list[Contender]:
     """All jobs that can be done, having taken their turns."""
-    found = [contender for job in jobs if (contender := started(job, work)) is not None]
-    for number in range(rounds):
-        for contender in found if number % 2 == 0 else reversed(found):
-            contender.turn(seconds)
-    for contender in found:
-        contender.end()
+    found: list[Contender] = []
+    try:
+        for job in jobs:
+            if (contender := started(job, work)) is not None:
+                found.append(contender)
+        for number in range(rounds):
+            for contender in found if number % 2 == 0 else reversed(found):
+                contender.turn(seconds)
+    finally:
+        for contender in found:
+            contender.end()
     return found
 
 
@@ -475,7 +487,7 @@ def main() -> None:
 
 
 def measure(work: Path, rounds: int, seconds: float, workers: list[int]) -> None:
-    cores = os.sched_getaffinity(0)
+    cores, busy = os.sched_getaffinity(0), os.getloadavg()[0]
     one_core = [
         Job(name, table[name], to_float=table is TO_FLOAT, core=max(cores), limit=4)
         for table in (ONE_CORE, TO_FLOAT)
@@ -493,7 +505,8 @@ def measure(work: Path, rounds: int, seconds: float, workers: list[int]) -> None
         all_cores += [Job(name, make, count) for count in sorted(counts)]
     print_all_cores(race(all_cores, work, rounds, seconds), len(cores))
 
-    print(f"\n{machine()}\n{versions()}\n{rounds} rounds: python {shlex.join(sys.argv)}")
+    print(f"\n{machine()}, load average before {busy:.1f}\n{versions()}")
+    print(f"{rounds} rounds: python {shlex.join(sys.argv)}")
 
 
 if __name__ == "__main__":

@@ -319,10 +319,9 @@ class TestWeights:
     def test_torchvisions_net(self, tmp_path: Path):
         """Its own code with random weights, against ours with the same ones."""
         torchvision = pytest.importorskip("torchvision")
-        theirs = torchvision.models.alexnet(num_classes=10).eval()
+        theirs = torchvision.models.alexnet().eval()
         torch.save(theirs.state_dict(), tmp_path / "alexnet.pth")
-        full = ["data.size=256", "data.map_size=55", "model.width=1", "model.hidden_width=1", "model.dropout=0.5"]
-        config = load(["model=torchvision", *full])
+        config = load(["recipe=imagenet2012", "model=torchvision"])
         assert config.data.crop_size == 224
         ours = build_model(config).eval()
         load_weights(ours, str(tmp_path / "alexnet.pth"), fresh_last=False)

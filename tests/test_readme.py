@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+import raw_data
 from alexlab.compose import to_yaml
 from alexlab.config import PROJECT_DIR, load
+from alexlab.data.doctor import main as prepare_main
 from alexlab.runs.launch import main
 from alexlab.runs.plan import make_plan
 from alexlab.runs.record import DONE, Record
@@ -26,6 +28,15 @@ BASH = [
     if line.strip()
 ]
 TRAINING = [line for line in BASH if line.startswith("python src/train.py")]
+PREPARING = [line for line in BASH if line.startswith("python src/prepare.py")]
+RAW = {  # what DIR stands for, by the set's name in the line
+    "imagenet128": raw_data.imagenet_tars,
+    "imagenet2012": raw_data.imagenet_tars,
+    "imagenet2010": raw_data.imagenet2010_tars,
+    "imagenette": raw_data.imagenette,
+    "cifar10": raw_data.cifar,
+    "folder": raw_data.class_folders,
+}
 # What the tests do not run: they are running in what these make, or there is no such program in a test's machine.
 OTHERS = (
     *("make demo", "make test", "python3 -m venv", "uv venv", "mkdir", "docker build", "docker run"),
@@ -34,7 +45,7 @@ OTHERS = (
 
 
 def test_every_line_is_known():
-    assert [line for line in BASH if line not in TRAINING and not line.startswith(OTHERS)] == []
+    assert [line for line in BASH if line not in TRAINING + PREPARING and not line.startswith(OTHERS)] == []
     assert BASH[0].startswith("make demo")
     assert BASH[1].startswith("make test")
 
@@ -52,8 +63,25 @@ def test_the_demos_ids_are_those_that_it_will_have():
 def test_line(line: str, tiny: list[str], capfd: pytest.CaptureFixture[str]):
     words = shlex.split(line, comments=True)[2:]
     trial = [] if "--dry-run" in words or "seed=3" in words else ["trainer.fast_dev_run=true"]
+    if any(word.startswith("recipe=") for word in words):  # on the embedded images
+        trial += ["data=shapes", "data.holdout=0"]
+        words = [word for word in words if not word.startswith("data.")]
     given = [word for word in tiny if word.split("=")[0] not in {w.split("=")[0] for w in words}]
     assert main([*words, *given, *trial]) == 0, capfd.readouterr()
+
+
+@pytest.mark.parametrize("line", PREPARING, ids=lambda line: line.removeprefix("python src/prepare.py ")[:30])
+def test_preparing_line(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    monkeypatch.setattr("alexlab.data.prepare.cpu_count", lambda: 1)
+    monkeypatch.setattr("alexlab.data.doctor.cpu_count", lambda: 1)
+    words = shlex.split(line, comments=True)[2:]
+    name = next(word.partition("=")[2] for word in words if word.startswith(("data=", "recipe=")))
+    root = RAW[name](tmp_path / "raw")
+    given = [word for word in words if word != "data.raw=DIR"]
+    made = [f"data.raw={root}", f"data.cache={tmp_path}"]
+    if "check" in words:
+        assert prepare_main([*given[1:], *made]) == 0
+    assert prepare_main([*given, *made]) == 0, capfd.readouterr()
 
 
 @pytest.mark.slow

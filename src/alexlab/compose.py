@@ -70,8 +70,8 @@ class Composer:
         names = [name for name in self._loader.list_groups("") if not name.startswith("hydra")]
         return {name: self._loader.get_group_options(name, ObjectType.CONFIG) for name in sorted(names)}
 
-    def job(self, overrides: list[str], trains: bool = True) -> Job:
-        """Compose and check one configuration; `trains` as for `finish`."""
+    def job(self, overrides: list[str], trains: bool = True, stored: bool = True) -> Job:
+        """Compose and check one configuration; `trains` and `stored` as for `finish`."""
         for override in self._parse(overrides):
             if override.is_sweep_override():
                 raise ConfigError(f"{override.input_line}: several values make a sweep; write -m before them")
@@ -82,7 +82,7 @@ class Composer:
         with _one_line(overrides):
             composed = self._loader.load_configuration(CONFIG_NAME, list(overrides), RunMode.RUN)
             choices = {str(name): str(option) for name, option in composed.hydra.runtime.choices.items()}
-            config = typed(composed, trains)
+            config = typed(composed, trains, stored)
         return Job(tuple(overrides), config, choices)
 
     def expand(self, overrides: list[str], multirun: bool) -> tuple[list[list[str]], bool]:
@@ -180,7 +180,7 @@ def key_types() -> dict[str, Any]:
     return types
 
 
-def typed(composed: DictConfig, trains: bool = True) -> Config:
+def typed(composed: DictConfig, trains: bool = True, stored: bool = True) -> Config:
     """The plain typed object of a composed configuration, filled in and checked.
 
     Merged into a fresh schema, since a key that was added with + lives in the composed one without being in it.
@@ -193,7 +193,7 @@ def typed(composed: DictConfig, trains: bool = True) -> Config:
     plain.pop("hydra", None)
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain))
     assert isinstance(config, Config)
-    finish(config, trains)
+    finish(config, trains, stored)
     if config.weights is not None and not Path(config.weights).is_file():  # a run that is done needs it no more
         raise ConfigError(f"weights={config.weights}: no such file")
     return config

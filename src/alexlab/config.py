@@ -500,10 +500,11 @@ def flat(config: Config) -> dict[str, Any]:
     return {name: value.name if isinstance(value, Enum) else value for name, value, _ in walk(config)}
 
 
-def finish(config: Config, trains: bool = True) -> Config:
+def finish(config: Config, trains: bool = True, stored: bool = True) -> Config:
     """Fill in what follows from other keys, and refuse what cannot run.
 
     With `trains=False` no net is to be trained by it, so that only values are checked, and combinations of the data's.
+    With `stored=False` no store of real data is looked at.
 
     Raises:
         ConfigError: for the first impossible value or combination.
@@ -522,9 +523,9 @@ def finish(config: Config, trains: bool = True) -> Config:
                 raise ConfigError(f"{name}={shown(value)}: names an item twice; write each once")
             value.sort()
     config.data.cache = str(Path(config.data.cache).expanduser().absolute())
-    _check_data(config, trains)
+    images = _check_data(config, stored and trains)
     if trains:
-        _check_combinations(config)
+        _check_combinations(config, images.get("train", sys.maxsize))
     if config.data.seed is None:
         config.data.seed = config.seed
     config.paths.runs = str(Path(config.paths.runs).expanduser().absolute())
@@ -587,9 +588,8 @@ def _checked_by_layer(name: str, value: list[str], metadata: Any) -> list[str]:
     return [f"{layer}:{text}" for layer, text in sorted(found.items())]
 
 
-def _check_combinations(config: Config) -> None:
-    from alexlab.data.prepare import image_counts  # which reads its types from this module
-
+def _check_combinations(config: Config, images: int) -> None:
+    """`images`: how many there are to train on."""
     data, model, optim = config.data, config.model, config.optim
     _check_lengths(config)
     _fill_in_crop(config)
@@ -601,7 +601,6 @@ def _check_combinations(config: Config) -> None:
             f"data.pixel_scale={data.pixel_scale:.12g}: data.mean=torchvision has a scale of its own; "
             "set data.pixel_scale=1"
         )
-    images = image_counts(data).get("train", sys.maxsize)  # unknown before there is a store
     steps = max(1, images // data.batch_size)
     limit = config.trainer.limit_train_batches
     if isinstance(limit, float) and int(limit * steps) == 0:
@@ -635,8 +634,8 @@ def _check_combinations(config: Config) -> None:
     layers(config)
 
 
-def _check_data(config: Config, trains: bool) -> None:
-    """What a data set cannot be told, and what it must be."""
+def _check_data(config: Config, stored: bool) -> dict[str, int]:
+    """What a data set cannot be told, and what it must be; the images of each role, where that is known."""
     from alexlab.data.prepare import image_counts, stored_manifest  # which read their types from this module
 
     data = config.data
@@ -655,8 +654,8 @@ def _check_data(config: Config, trains: bool) -> None:
         for name, count in counts.items():
             if count is not None:
                 raise ConfigError(f"{name}={count}: data.name={data.name.name} has what its store has; set {name}=null")
-        if not trains:
-            return
+        if not stored:
+            return {}
         if data.num_classes is None:
             data.num_classes = len(stored_manifest(data)["classes"])
     images = image_counts(data)
@@ -668,6 +667,7 @@ def _check_data(config: Config, trains: bool) -> None:
         if count == 0:
             mend = f"data.holdout={data.holdout} is too many" if split == "train" else "set data.holdout=50"
             raise ConfigError(f"data.name={data.name.name}: no image is left for {split}; {mend}")
+    return images
 
 
 def _check_lengths(config: Config) -> None:

@@ -5,6 +5,7 @@ Legend: B batch, S side of the stored image, H = W crop.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,10 +35,12 @@ def colour_shifts(normals: np.ndarray, augment: AugmentConfig, store: Store) -> 
 def read_crops(split: Split, indices: np.ndarray, windows: list[Window], crop_size: int) -> Tensor:
     """Crops straight from the stored images into one uint8 batch [B, H, W, 3], mirrored where asked."""
     crops = torch.empty((len(indices), crop_size, crop_size, 3), dtype=torch.uint8)
-    for out, index, (y, x, flip) in zip(crops, indices, windows, strict=True):
-        crop = torch.from_numpy(split.image(index)[y : y + crop_size, x : x + crop_size])
-        # torch's flip copies row by row; NumPy's negative strides would make the copy six times slower
-        out.copy_(crop.flip(1) if flip else crop)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nothing is written to it
+        for out, index, (y, x, flip) in zip(crops, indices, windows, strict=True):
+            crop = torch.from_numpy(split.image(index)[y : y + crop_size, x : x + crop_size])
+            # torch's flip copies row by row; NumPy's negative strides would make the copy six times slower
+            out.copy_(crop.flip(1) if flip else crop)
     return crops
 
 

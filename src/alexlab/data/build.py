@@ -43,7 +43,7 @@ from alexlab.progress import Progress
 JPEG_QUALITY = 90
 JPEG_BYTES_PER_PIXEL = 0.55  # at that quality, at most, over many photographs: 35 KiB at 256 pixels
 PENDING, KEPT, LEFT_OUT = 0, 1, 2
-SECONDS_BETWEEN_CHECKPOINTS = 5.0
+SECONDS_BETWEEN_CHECKPOINTS = 20.0
 
 
 class BadImage(ValueError):

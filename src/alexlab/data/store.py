@@ -27,8 +27,10 @@ from typing import Any
 
 import numpy as np
 import simplejpeg
+from loky import cpu_count
 
 from alexlab.data.parallel import in_order
+from alexlab.progress import Progress
 
 FORMAT_VERSION = 2
 RAW, JPEG = "raw", "jpeg"
@@ -74,9 +76,9 @@ class Split:
     @cached_property
     def _map(self) -> Any:
         if self._is_raw:
-            # "c": pages are private copies on write, so that torch may wrap the map without a warning; none is written.
-            # As a plain array, which is faster to index than a memmap.
-            return np.load(self._path, mmap_mode="c").view(np.ndarray)
+            # Only to be read: a map that could be written is refused where it is larger than the memory. As a plain
+            # array, which is faster to index than a memmap.
+            return np.load(self._path, mmap_mode="r").view(np.ndarray)
         with self._path.open("rb") as file:
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
@@ -268,8 +270,9 @@ def staged(path: Path, folder: Path) -> Path:
         free = shutil.disk_usage(folder).free
         if needed > free:
             raise OSError(f"data.stage={folder}: the store needs {gigabytes(needed)}, {gigabytes(free)} are free")
-        shutil.copytree(path, half)
-        wrong = damage(half, 1)
+        with Progress(f"Copying {path.name} to {folder}", sum(manifest["images"].values())) as progress:
+            shutil.copytree(path, half)
+            wrong = damage(half, cpu_count(), progress.advance)
         if wrong:
             raise ValueError(f"{half}: the copy differs from {path} ({wrong[0]}); check both disks")
         half.rename(copy)

@@ -91,7 +91,7 @@ def _announce(plan: Plan, console: Console) -> None:
     fixed = [name for name in ("recipe", "protocol", "model", "ablation") if name not in plan.varying]
     chosen = " ".join(f"{name}={plan.choices[name]}" for name in fixed)
     console.print(f"alexlab: {chosen}")
-    if plan.choices["recipe"] == "demo":
+    if plan.choices["recipe"] == "demo" and "data" not in plan.varying and plan.choices["data"] == "shapes":
         console.print("The demo rehearses on drawn images; recipe= sets another scale (--help).", style="dim")
     for told in dict.fromkeys(_data(run.config) for run in plan.runs if run.config.data.name is not Dataset.shapes):
         console.print(told, style="dim")

@@ -106,7 +106,10 @@ def _check_folder(name: str, folder: Path) -> None:
 def labels(job: Job, config_dir: str | None = None) -> dict[str, str]:
     """What a run is called: protocol, recipe, model, ablation (or the change itself), and the arm's hash."""
     names = {name: job.choices[name] for name in ("protocol", "recipe", "model")}
-    base = _base(config_dir, *(f"{name}={job.choices[name]}" for name in ("data", "model", "protocol", "recipe")))
+    chosen = [f"{name}={job.choices[name]}" for name in ("data", "model", "protocol", "recipe")]
+    if job.choices["data"] == "folder":
+        chosen.append(f"data.num_classes={job.config.data.num_classes}")  # which only the store tells
+    base = _base(config_dir, *chosen)
     folders = [Path(folder) / "ablation" for folder in (config_dir, CONF_DIR) if folder]
     return {**names, "ablation": arm_label(job.config, base, folders), "arm": arm_id(job.config)}
 
@@ -118,7 +121,7 @@ def _base(config_dir: str | None, *choices: str) -> Config:
     """The configuration without any ablation or override."""
     place = config_dir, choices
     if place not in _bases:
-        _bases[place] = Composer(config_dir).job([*choices, "ablation=none"]).config
+        _bases[place] = Composer(config_dir).job([*choices, "ablation=none"], stored=False).config
     return _bases[place]
 
 

@@ -1,0 +1,139 @@
+"""Preparing, training and evaluating on real data sets, by the commands of the README, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import raw_data as raw
+from alexlab.config import PROJECT_DIR, ConfigError, load
+from alexlab.evidence import load_runs
+from alexlab.runs.plan import make_plan
+
+pytestmark = pytest.mark.slow
+SMALL = ["model.width=0.1", "model.hidden=16", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
+
+
+def run(command: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "ALEXLAB"))}
+    return subprocess.run(
+        [sys.executable, str(PROJECT_DIR / "src" / command), *arguments],
+        cwd=cwd,
+        env={**kept, "COLUMNS": "80", "ALEXLAB_RUNS": str(cwd / "runs"), "ALEXLAB_CACHE": str(cwd / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Raw files of two data sets, prepared."""
+    place = tmp_path_factory.mktemp("real")
+    raw.imagenet_tars(place / "tars", raw.train_files(8))
+    raw.cifar(place / "cifar")
+    for given in (["recipe=imagenet2012", "data.raw=tars", "data.format=jpeg"], ["data=cifar10", "data.raw=cifar"]):
+        done = run("prepare.py", *given, cwd=place)
+        assert done.returncode == 0, done.stderr
+    return place
+
+
+IMAGENET = ["recipe=imagenet2012", "data.num_classes=3", "data.holdout=2", *SMALL]
+
+
+def test_a_run_says_what_it_was_trained_and_chosen_on(place: Path):
+    done = run("train.py", *IMAGENET, cwd=place)
+    assert done.returncode == 0, done.stdout + done.stderr
+    manifest = json.loads((place / "cache/stores/imagenet2012-256px-jpeg/manifest.json").read_text())
+    assert f"data imagenet2012-{manifest['hash'][:16]}, 256 px, jpeg: train 18" in " ".join(done.stdout.split())
+    assert "choices are made on the reported" not in done.stdout
+    [folder] = [path.parent for path in (place / "runs").glob("*/result.json")]
+    result = json.loads((folder / "result.json").read_text())
+    assert result["data"] == {
+        "store": f"imagenet2012-{manifest['hash'][:16]}",
+        "store_hash": manifest["hash"],
+        "format": "jpeg",
+        "images": {"train": 18, "val": 6, "test": 5},
+        "from": {"train": "train, less those held out", "val": "2 of each class of train", "test": "val"},
+        "chosen_on_reported": False,
+    }
+    assert result["test"]["images"] == 5
+    assert result["train"]["images"] == 18
+    again = run("train.py", *IMAGENET, "data.num_workers=2", f"data.stage={place / 'local'}", cwd=place)
+    assert "1 of 1 done before" in again.stdout
+
+    # Its average finds the store again where it was moved to, and refuses another one.
+    moved = place / "elsewhere"
+    shutil.copytree(place / "cache" / "stores" / "imagenet2012-256px-jpeg", moved)
+    done = run("evaluate.py", f"runs=[{folder.name}]", f"data.root={moved}", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert len(load_runs(place / "runs")) == 1
+    made = run("prepare.py", "recipe=imagenet2012", "data.raw=tars", "data.format=raw", cwd=place)
+    assert made.returncode == 0
+    done = run("evaluate.py", f"runs=[{folder.name}]", cwd=place)
+    assert done.returncode == 2
+    assert "was trained on the data imagenet2012-" in done.stderr
+    assert run("evaluate.py", f"runs=[{folder.name}]", "data.format=jpeg", cwd=place).returncode == 0
+    shutil.rmtree(place / "cache" / "stores" / "imagenet2012-256px-raw")
+
+
+def test_a_staged_store_trains_to_the_same_numbers(place: Path):
+    outcomes = []
+    for index, extra in enumerate([["data.num_workers=0"], ["data.num_workers=2", "data.stage=local"]]):
+        done = run("train.py", *IMAGENET, "seed=7", *extra, f"paths.runs={place / str(index)}", cwd=place)
+        assert done.returncode == 0, done.stdout + done.stderr
+        [result] = [json.loads(path.read_text()) for path in (place / str(index)).glob("*/result.json")]
+        outcomes.append((result["run_id"], result["test"], result["train"]))
+    assert outcomes[0] == outcomes[1]
+    assert [path.suffix for path in (place / "local").iterdir() if path.is_dir()] == [""]
+
+
+def test_cifar(place: Path):
+    given = ["recipe=cifar10", "data.holdout=0", "trainer.max_epochs=1", "optim.schedule=constant"]
+    done = run("train.py", *given, cwd=place)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "choices are made on the reported images" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["recipe=imagenet128"], "data.name=imagenet2012: has no store at"),
+        (["recipe=imagenet2012"], "data.num_classes=1000: the store .* has 3; set data.num_classes=3"),
+        (["recipe=imagenet2012", "data.num_classes=3"], "no image is left for train; data.holdout=50 is too many"),
+        (["recipe=imagenet2012", "data.root=nowhere"], "has no store at .*nowhere; make it: python src/prepare.py"),
+        (["recipe=cifar10", "data.root=STORE"], "data.name=cifar10: the store .* has imagenet2012"),
+        (["recipe=imagenet128", "data.root=STORE"], "data.size=146: the store .* has 256"),
+        (["recipe=imagenet2012", "data.root=STORE", "data.resize=stretch"], "data.resize=stretch: the store"),
+        (["recipe=imagenet2012", "data.train_images=5"], "data.train_images=5: data.name=imagenet2012 has what its"),
+        (["data.raw=x"], "data.raw=x: data.name=shapes is drawn into data.cache"),
+        (["data=folder"], "data.name=folder needs data.raw=DIR"),
+        (["data.train_images=null"], "data.train_images=null: data.name=shapes draws as many as you say"),
+    ],
+)
+def test_data_that_is_not_there_or_does_not_fit(place: Path, overrides: list[str], message: str):
+    store = str(place / "cache/stores/imagenet2012-256px-jpeg")
+    given = [override.replace("STORE", store) for override in overrides]
+    with pytest.raises(ConfigError, match=message):
+        make_plan([*given, f"data.cache={place / 'cache'}"])
+
+
+def test_the_format_is_no_part_of_the_configuration_but_the_store_is(place: Path):
+    given = [*IMAGENET, f"data.cache={place / 'cache'}"]
+    one, other = (make_plan([*given, *extra]).runs[0].run_id for extra in ([], ["data.format=jpeg"]))
+    assert one == other
+    assert make_plan([*given, "data.holdout=3"]).runs[0].run_id != one
+
+
+def test_shapes_keep_their_ids_in_raw(tmp_path: Path):
+    one, other = (load([f"data.format={kind}"]) for kind in ("raw", "null"))
+    packed = load(["data.format=jpeg"])
+    from alexlab.runs.identity import run_id
+
+    assert run_id(one) == run_id(other) != run_id(packed)
