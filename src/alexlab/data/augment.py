@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -38,7 +40,7 @@ def colour_shifts(normals: np.ndarray, augment: AugmentConfig, store: Store) -> 
 def read_crops(split: Split, indices: np.ndarray, windows: list[Window], crop_size: int) -> Tensor:
     """Crops straight from the stored images into one uint8 batch [B, H, W, 3], mirrored where asked."""
     crops = _empty((len(indices), crop_size, crop_size, 3))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _one_thread():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nothing is written to it
         for out, index, (y, x, flip) in zip(crops, indices, windows, strict=True):
             crop = torch.from_numpy(split.image(index)[y : y + crop_size, x : x + crop_size])
@@ -47,12 +49,23 @@ def read_crops(split: Split, indices: np.ndarray, windows: list[Window], crop_si
     return crops
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Crops are too small to be shared by threads, which wait for each other where the cores have other work too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _empty(shape: tuple[int, ...]) -> Tensor:
     """A uint8 tensor to be filled; in a loader's process in the memory that it is sent through, which saves a copy."""
-    crops = torch.empty(0, dtype=torch.uint8)
     if get_worker_info() is None:
-        return crops.resize_(shape)
-    return crops.set_(torch.UntypedStorage._new_shared(math.prod(shape), device="cpu"), 0, shape)
+        return torch.empty(shape, dtype=torch.uint8)
+    shared = torch.UntypedStorage._new_shared(math.prod(shape), device="cpu")
+    return torch.empty(0, dtype=torch.uint8).set_(shared).view(shape)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 @dataclass(frozen=True)
