@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,16 +12,20 @@ import sys
 import tarfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import raw_data as raw
-from alexlab.config import load
+from alexlab.compose import Composer
+from alexlab.config import ConfigError, DataConfig, load
 from alexlab.data import prepare as preparing
-from alexlab.data.build import build_store, needed_bytes, unfinished
+from alexlab.data.build import BadImage, _Builder, build_store, needed_bytes, unfinished
 from alexlab.data.doctor import main
+from alexlab.data.prepare import image_counts, store_path
+from alexlab.data.raw import listing
 from alexlab.data.raw.folders import read_folders
 from alexlab.data.raw.listing import RawError
 from alexlab.data.store import Store, damage, held_out, open_store, staged
@@ -337,7 +342,9 @@ class TestHostile:
             "train/stray.JPEG": "lies beside the class folders",
         }
         assert store.manifest["images"]["train"] == 13  # the linked one is read
-        assert store.manifest["duplicates"]["within"] == {"train": 1}
+        assert store.manifest["duplicates"]["within"] == [
+            ["train/n00000001/linked.JPEG", "train/n00000001/n00000001_0.JPEG"]
+        ]
 
 
 def odd_tree(root: Path) -> Path:
@@ -418,12 +425,12 @@ class TestReport:
     def test_a_class_missing_in_val_is_named(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         root = raw.class_folders(tmp_path / "raw")
         shutil.rmtree(root / "val" / "n00000002")
-        (root / "train" / "n00000009").mkdir()
+        (root / "train" / "n00000000").mkdir()
         store = prepared(tmp_path / "cache", root, data="folder")
         assert store.split("val").labels.tolist() == [0, 0, 2]
         told = capsys.readouterr().out
-        assert "val has no images of n00000002, n00000009; labels are not moved by it" in told
-        assert "train has no images of n00000009" in told
+        assert "val has no images of n00000002; labels are not moved by it" in told
+        assert "train/n00000000: a folder without images" in told
 
     @pytest.mark.parametrize("count", [0, 1, 3])
     @pytest.mark.parametrize("kind", ["raw", "jpeg"])
@@ -451,6 +458,8 @@ BUILD = """
 import sys, time
 from pathlib import Path
 from alexlab.data import build
+from alexlab.data.raw import listing
+from alexlab.data.prepare import image_counts, store_path
 from alexlab.data.raw import listing
 from alexlab.data.raw.folders import read_folders
 root, store, kind, pause = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], float(sys.argv[4])
@@ -507,16 +516,7 @@ class TestInterrupted:
         shutil.rmtree(root)
         prepared(tmp_path / "cache", root)
         assert {file: file.stat().st_mtime_ns for file in store.path.iterdir()} == before
-        assert "is there already; nothing to do" in capsys.readouterr().out
-
-    def test_other_files_start_anew(self, tmp_path: Path):
-        root = raw.class_folders(tmp_path / "raw")
-        work = unfinished(tmp_path / "store")
-        build_store(read_folders(root), tmp_path / "store", 32, "folder")
-        (tmp_path / "store").rename(work)  # what another set left
-        raw.write_tree(root, {"train/n00000001/new.JPEG": raw.photo(77)})
-        build_store(read_folders(root), tmp_path / "store", 32, "folder")
-        assert len(open_store(tmp_path / "store").split("train")) == 13
+        assert f"is there already, made from {root}; nothing to do" in capsys.readouterr().out
 
     def test_several_processes_give_the_same_bytes(self, tmp_path: Path):
         root = odd_tree(tmp_path / "raw")
@@ -675,5 +675,318 @@ def test_unknown_forms_are_named(tmp_path: Path):
     raw.write_tree(tmp_path, {"data/train-0.parquet": b"PAR1 cut"})
     from alexlab.data.raw.parquet import find_shards, read_parquet
 
-    with pytest.raises(RawError, match="a shard of train is cut or damaged"):
+    with pytest.raises(RawError, match=r"train-0.parquet: is cut or damaged"):
         read_parquet(tmp_path, find_shards(tmp_path))
+
+
+class TestGoingOn:
+    """What an interruption left is only used for the very files and wishes that it was made with."""
+
+    @pytest.fixture(autouse=True)
+    def _small_parts(self, monkeypatch: pytest.MonkeyPatch):
+        whole = listing.chunks
+        monkeypatch.setattr(listing, "chunks", lambda rows, size=3: whole(rows, 3))
+
+    def interrupted(self, root: Path, store: Path, monkeypatch: pytest.MonkeyPatch, parts: int = 3) -> None:
+        take_in, taken = _Builder._take_in, []
+
+        def stop(self: _Builder, *args: Any) -> None:
+            if len(taken) == parts:
+                raise KeyboardInterrupt
+            taken.append(1)
+            take_in(self, *args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(_Builder, "_take_in", stop)
+            with pytest.raises(KeyboardInterrupt):
+                build_store(read_folders(root), store, 32, "folder")
+
+    def build(self, root: Path, store: Path, **options: Any) -> Store:
+        build_store(read_folders(root), store, 32, "folder", **options)
+        return open_store(store)
+
+    def test_replaced_files_are_not_mixed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        root = raw.class_folders(tmp_path / "raw")
+        self.interrupted(root, tmp_path / "store", monkeypatch)
+        for path in (root / "train").rglob("*.JPEG"):
+            path.write_bytes(raw.photo(1, (250, 250, 250)))
+        assert stacked(self.build(root, tmp_path / "store").split("train")).mean() > 240
+
+    def test_mended_files_are_taken(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        root = odd_tree(tmp_path / "raw")
+        self.interrupted(root, tmp_path / "store", monkeypatch)
+        (root / "train" / "n00000001" / "z_cut.JPEG").write_bytes(raw.photo(4))
+        names = [item["name"] for item in self.build(root, tmp_path / "store").manifest["left_out"]]
+        assert "n00000002/z_empty.JPEG" in names
+        assert "n00000001/z_cut.JPEG" not in names
+
+    def test_stop_minds_what_was_left_out_before(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        root = odd_tree(tmp_path / "raw")
+        self.interrupted(root, tmp_path / "store", monkeypatch)
+        with pytest.raises(BadImage, match=r"z_cut.JPEG of train"):
+            self.build(root, tmp_path / "store", stop_on_bad=True)
+
+    def test_nothing_but_pointers_and_then_the_files(self, tmp_path: Path):
+        root = raw.class_folders(tmp_path / "raw")
+        files = {path: path.read_bytes() for path in root.rglob("*.JPEG")}
+        for path in files:
+            path.write_bytes(b"version https://git-lfs.github.com/spec/v1")
+        with pytest.raises(BadImage, match="a pointer of Git LFS"):
+            self.build(root, tmp_path / "store")
+        for path, content in files.items():
+            path.write_bytes(content)
+        assert len(self.build(root, tmp_path / "store").split("train")) == 12
+
+    @pytest.mark.parametrize("damage", ["garbage", "zip", "short", "gone"])
+    def test_damaged_progress_begins_anew(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str):
+        root = odd_tree(tmp_path / "raw")
+        self.interrupted(root, tmp_path / "store", monkeypatch, parts=6)
+        work = unfinished(tmp_path / "store")
+        if damage == "short":
+            (work / "notes.jsonl").write_bytes(b"")
+        elif damage == "gone":
+            (work / "train_state.part").unlink()
+        else:
+            (work / "progress.npz").write_bytes(b"x" if damage == "garbage" else b"PK\3\4garbage")
+        found = contents_of(self.build(root, tmp_path / "store"))
+        assert found == contents_of(self.build(root, tmp_path / "whole"))
+
+    def test_lists_that_a_power_cut_lost(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        root = raw.class_folders(tmp_path / "raw")
+        self.interrupted(root, tmp_path / "store", monkeypatch)
+        state = unfinished(tmp_path / "store") / "train_state.part"
+        state.write_bytes(bytes(state.stat().st_size))
+        with pytest.raises(BadImage, match="its lists are damaged; remove it"):
+            self.build(root, tmp_path / "store")
+
+    def test_killed_before_its_last_name(self, tmp_path: Path):
+        root = raw.class_folders(tmp_path / "raw")
+        whole = self.build(root, tmp_path / "whole")
+        work = unfinished(tmp_path / "store")
+        shutil.copytree(whole.path, work)
+        (work / "val_places.part").write_bytes(b"x")
+        (work / "notes.jsonl").write_bytes(b"")
+        assert contents_of(self.build(root, tmp_path / "store")) == contents_of(whole)
+
+    def test_workers_end_with_their_parent(self, tmp_path: Path):
+        code = (
+            "import sys, time; from alexlab.data.parallel import in_order\n"
+            "def work(seconds): time.sleep(seconds); return os.getpid()\n"
+            "import os\n"
+            "for pid in in_order(work, [(0.1,), (0.1,), (60,), (60,)], 2): print(pid, flush=True)"
+        )
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        worker = int(process.stdout.readline())
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        deadline = time.monotonic() + 30
+        while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert not Path(f"/proc/{worker}").exists()
+
+
+def contents_of(store: Store) -> dict[str, bytes]:
+    return contents(store.path)
+
+
+class TestOddLayouts:
+    def test_what_file_servers_leave_is_no_class(self, tmp_path: Path):
+        root = raw.class_folders(tmp_path / "raw")
+        junk = {f"train/{name}/x.JPEG": raw.photo(1) for name in ("__MACOSX", "@eaDir", "lost+found")}
+        raw.write_tree(root, {**junk, "train/n00000001/@eaDir/thumb.jpg": raw.photo(2), "train/aaa/notes.txt": b""})
+        store = prepared(tmp_path / "cache", root)
+        assert store.classes == sorted(raw.WNIDS)
+        assert store.manifest["images"] == {"train": 12, "val": 5}
+
+    @pytest.mark.parametrize("name", ["ILSVRC2012_img_val.tar", "inner"])
+    def test_a_hole_of_zeros_is_not_a_tars_end(self, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str):
+        root = raw.imagenet_tars(tmp_path / "raw")
+        path = root / ("ILSVRC2012_img_train.tar" if name == "inner" else name)
+        content = bytearray(path.read_bytes())
+        at = content.index(b"n00000002_2.JPEG" if name == "inner" else b"ILSVRC2012_val_00000003.JPEG")
+        content[at : at + 512] = bytes(512)
+        path.write_bytes(content)
+        assert main(["data=imagenet2012", f"data.raw={root}", f"data.cache={tmp_path / 'c'}"]) == 2
+        assert "is cut or damaged" in capsys.readouterr().err
+
+    def test_many_images_sort_alike_in_every_form(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        """More than ten a class, where _10 stands before _2 and the shards' longer names would not."""
+        files = raw.train_files(13)
+        monkeypatch.setattr(raw, "train_files", lambda per_class=13: files)
+        hashes = {
+            form: prepared(tmp_path / f"c-{form}", make(tmp_path / form)).manifest["hash"]
+            for form, make in FORMS.items()
+        }
+        assert len(set(hashes.values())) == 1, hashes
+
+    def test_flat_tars_with_a_macs_files_and_a_name_twice(self, tmp_path: Path):
+        root = raw.imagenet_tars(tmp_path / "raw")
+        files = raw.flat_files("ILSVRC2012", raw.VAL_NUMBERS)
+        members = [(tarfile.TarInfo(name), content) for name, content in files.items()]
+        first = next(iter(files))
+        members += [(tarfile.TarInfo(f"._{first}"), b"x"), (tarfile.TarInfo(first), files[first])]
+        (root / "ILSVRC2012_img_val.tar").write_bytes(raw.tar_of(members))
+        with tarfile.open(root / "ILSVRC2012_devkit_t12.tar.gz") as archive:
+            archive.extractall(root / "ILSVRC2012_devkit_t12", filter="data")
+        (root / "ILSVRC2012_devkit_t12.tar.gz").unlink()
+        assert prepared(tmp_path / "cache", root).manifest["images"] == {"train": 12, "val": 5}
+
+    def test_kaggles_list_from_a_spreadsheet(self, tmp_path: Path):
+        root = raw.kaggle(tmp_path / "raw")
+        path = root / "LOC_val_solution.csv"
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+        assert prepared(tmp_path / "cache", root).split("val").labels.tolist() == [0, 0, 1, 1, 2]
+
+    def test_the_largest_imagenette(self, tmp_path: Path):
+        for name, size in (("imagenette2", 90), ("imagenette2-160", 16), ("imagenette2-320", 32)):
+            files = {f"{name}/{split}/a/1.JPEG": raw.photo(size, raw.RED, size, size) for split in ("train", "val")}
+            raw.write_tree(tmp_path / "raw", files)
+        store = prepared(tmp_path / "cache", tmp_path / "raw", "data.size=90", data="imagenette")
+        expected = np.asarray(Image.open(tmp_path / "raw/imagenette2/train/a/1.JPEG"))
+        assert np.array_equal(store.split("train").image(0), expected)
+
+    def test_a_new_archive_in_the_place_of_a_cut_one(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+        import gzip
+
+        root = raw.imagenette(tmp_path / "raw")
+        path = root / "imagenette2.tgz"
+        whole = path.read_bytes()
+        path.write_bytes(gzip.compress(gzip.decompress(whole)[:-12000]))
+        assert main(["data=imagenette", f"data.raw={root}", f"data.cache={tmp_path / 'c'}"]) == 2
+        assert f"{path}: is cut or damaged" in capsys.readouterr().err
+        path.write_bytes(whole)
+        prepared(tmp_path / "c", root, data="imagenette")
+
+    @pytest.mark.parametrize(
+        ("label", "image", "named"),
+        [
+            (["a", "b"], [b"x", b"y"], "holds no whole numbers"),
+            ([0, 1], None, "has no column image"),
+            ([0, 1], ["a.jpg", "b.jpg"], "none of 2 files could be stored; .*no bytes in the table"),
+        ],
+    )
+    def test_odd_tables(self, tmp_path: Path, capsys: pytest.CaptureFixture[str], label: list, image: list, named: str):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = {"label": label, **({"image": image} if image else {})}
+        pq.write_table(pa.table(table), tmp_path / "train_0.parquet")
+        assert main(["data=folder", f"data.raw={tmp_path}", f"data.cache={tmp_path / 'c'}"]) == 2
+        assert re.search(named, capsys.readouterr().err)
+
+    def test_plain_tables(self, tmp_path: Path):
+        """Columns of bytes without names: nothing of them counts as converted."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = {"img": [raw.photo(1), raw.photo(2, raw.BLUE)], "label": [1, 0]}
+        for split in ("train", "test"):
+            pq.write_table(pa.table(table), tmp_path / f"{split}_0.parquet")
+        store = prepared(tmp_path / "c", tmp_path, data="folder")
+        assert (store.manifest["converted"], colours(store, "test")) == ({}, ["blue", "red"])
+
+    def test_shards_that_are_missing_or_of_two_kinds(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+        root = raw.parquet(tmp_path / "raw")
+        given = ["data=imagenet2012", f"data.raw={root}", f"data.cache={tmp_path / 'c'}"]
+        moved = root / "data" / "train-00001-of-00002.parquet"
+        kept = moved.rename(tmp_path / "kept")
+        assert main(given) == 2
+        assert "has 1 of 2 shards of train" in capsys.readouterr().err
+        (root / "other").mkdir()
+        shutil.copy(kept, root / "other" / moved.name)
+        assert main(given) == 2
+        assert "has shards of train in" in capsys.readouterr().err
+
+    def test_stop_minds_what_is_no_image_by_its_name(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+        root = raw.write_tree(raw.class_folders(tmp_path / "raw"), {"train/n00000001/x.heic": b"x"})
+        given = ["data=folder", f"data.raw={root}", f"data.cache={tmp_path / 'c'}"]
+        assert main([*given, "data.on_bad=stop"]) == 2
+        assert "x.heic of train: no image by its name" in capsys.readouterr().err
+        assert main(given) == 0
+        assert main([*given, "data.on_bad=stop"]) == 2
+        assert "was made with 1 files left out" in capsys.readouterr().err
+
+
+class TestPlaces:
+    def test_nothing_of_others_is_touched(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+        root = raw.class_folders(tmp_path / "raw")
+        mine = raw.write_tree(tmp_path, {"store/thesis.txt": b"x", "other.unfinished/thesis.txt": b"x", "file": b"x"})
+        for name, told in (
+            ("store", "is there and is no store"),
+            ("file", "is there and is no store"),
+            ("other", "holds thesis.txt, which is not of a store"),
+        ):
+            assert main(["data=folder", f"data.raw={root}", f"data.root={mine / name}"]) == 2
+            assert told in capsys.readouterr().err
+        assert (mine / "store" / "thesis.txt").exists()
+        assert (mine / "other.unfinished" / "thesis.txt").exists()
+
+    def test_a_named_store(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+        root, store = raw.class_folders(tmp_path / "raw"), tmp_path / "my stores" / "one"
+        given = ["data=folder", f'data.root="{store}"', "data.size=32"]
+        assert main([*given, f"data.raw={root}"]) == 0
+        assert main(given) == 0
+        assert main([*given, "check"]) == 0
+        assert main(["check", *given[:2], "data.size=64"]) == 2
+        assert "data.size=64: the store" in capsys.readouterr().err
+        assert main([*given, "data.format=jpeg"]) == 2
+        assert "data.format=jpeg: the store" in capsys.readouterr().err
+
+    def test_one_name_for_one_folder(self, tmp_path: Path):
+        root = raw.class_folders(tmp_path / "raw")
+        names = {store_path(load_data([f"data.raw={path}"])) for path in (root, f"{root}/../raw", f"{root}/")}
+        assert len(names) == 1
+
+    def test_a_file_as_raw(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+        root = raw.imagenet_tars(tmp_path / "raw")
+        path = root / "ILSVRC2012_img_train.tar"
+        assert main(["data=imagenet2012", f"data.raw={path}", f"data.cache={tmp_path}"]) == 2
+        assert f"is a file; name the folder that it lies in, {root}" in capsys.readouterr().err
+
+    def test_only_train(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+        root = raw.class_folders(tmp_path / "raw")
+        shutil.rmtree(root / "val")
+        given = ["data=folder", f"data.raw={root}", f"data.cache={tmp_path / 'c'}"]
+        assert main(given) == 0
+        assert "neither val nor test" in capsys.readouterr().out
+        with pytest.raises(ConfigError, match="has neither val nor test: there is nothing to report on"):
+            load([*given, "data.holdout=1"])
+
+    def test_counts_with_copies(self, tmp_path: Path):
+        """Four copies of one image are its class: told and drawn alike, and a class that is emptied is refused."""
+        root = raw.class_folders(tmp_path / "raw")
+        for path in (root / "train" / "n00000002").iterdir():
+            path.write_bytes(raw.photo(7, raw.GREEN))
+        given = ["data=folder", f"data.raw={root}", f"data.cache={tmp_path / 'c'}"]
+        assert main(given) == 0
+        with pytest.raises(ConfigError, match="leaves no training image of class n00000002"):
+            load([*given, "data.holdout=1"])
+        raw.write_tree(root / "train" / "n00000002", {"one.JPEG": raw.photo(8, raw.GREEN)})
+        shutil.rmtree(tmp_path / "c")
+        assert main(given) == 0
+        data = load_data([*given, "data.holdout=1"])
+        store = open_store(store_path(data))
+        roles = {role: len(store.role(role, 1)) for role in ("train", "val", "test")}
+        assert image_counts(data) == roles
+        assert sum((roles["train"], roles["val"])) == 13
+
+
+def load_data(overrides: list[str]) -> DataConfig:
+    return Composer().job(["data=folder", *overrides], trains=False, stored=False).config.data
+
+
+def test_shapes_are_raw_whatever_is_there(tiny: list[str], tmp_path: Path):
+    given = [*tiny, f"data.cache={tmp_path}"]
+    preparing.prepare(load([*given, "data.format=jpeg"]).data)
+    assert preparing.prepare(load(given).data).manifest["format"] == "raw"
+
+
+def test_cifar_without_names_of_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    import pickle
+
+    batches = raw.cifar_batches() | {"batches.meta": pickle.dumps({b"x": 1})}
+    root = raw.write_tree(tmp_path, {f"cifar-10-batches-py/{name}": content for name, content in batches.items()})
+    assert main(["data=cifar10", f"data.raw={root}", f"data.cache={tmp_path / 'c'}"]) == 2
+    assert "batches.meta has no names of classes" in capsys.readouterr().err

@@ -522,7 +522,10 @@ def finish(config: Config, trains: bool = True, stored: bool = True) -> Config:
             if len(set(values)) < len(values):
                 raise ConfigError(f"{name}={shown(value)}: names an item twice; write each once")
             value.sort()
-    config.data.cache = str(Path(config.data.cache).expanduser().absolute())
+    for name in ("cache", "raw", "root", "stage"):
+        folder = getattr(config.data, name)
+        if folder is not None:  # one name for one folder
+            setattr(config.data, name, str(Path(folder).expanduser().resolve()))
     images = _check_data(config, stored and trains)
     if trains:
         _check_combinations(config, images.get("train", sys.maxsize))

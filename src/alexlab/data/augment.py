@@ -128,7 +128,9 @@ def training_input(crops: Tensor, windows: list[Window], shifts: Tensor, divisor
         part = slice(start, start + step)
         for out, crop, window in zip(rows[part], taken[part], windows[part], strict=True):
             torch.sub(crop, norm.mean_crop(window, height), out=out)
-        rows[part].add_(added[part]).mul_(scale)
+        rows[part].add_(added[part])
+        if isinstance(scale, Tensor) or scale != 1:
+            rows[part].mul_(scale)
     return inputs.permute(0, 3, 1, 2)
 
 

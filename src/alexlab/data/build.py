@@ -11,9 +11,10 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import time
-from collections import Counter
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,9 @@ from alexlab.progress import Progress
 JPEG_QUALITY = 90
 JPEG_BYTES_PER_PIXEL = 0.55  # at that quality, at most, over many photographs: 35 KiB at 256 pixels
 PENDING, KEPT, LEFT_OUT = 0, 1, 2
+_PARTS = ("state", "content", "stored", "places")
+_ON_THE_WAY = re.compile(r"\w+\.part|notes\.jsonl|progress(\.half)?\.npz|manifest\.half")
+_OURS = re.compile(rf"{_ON_THE_WAY.pattern}|manifest\.json|mean\.npy|(train|val|test)(\.npy|\.jpegs|_\w+\.(npy|txt))")
 SECONDS_BETWEEN_CHECKPOINTS = 20.0
 
 
@@ -102,15 +106,15 @@ def _convert(part: Part, rows: np.ndarray, names: list[str], target: _Target) ->
         for row, name, item in zip(rows, names, part.read(), strict=True):
             kinds: list[str] = []
             pixels, reason = None, item.reason
+            pixels_of = np.ascontiguousarray(item.content) if isinstance(item.content, np.ndarray) else None
             if isinstance(item.content, bytes):
                 try:
                     pixels, kinds = read_square(item.content, name, size, target.resize)
                 except Unreadable as error:
                     reason = str(error)
-            elif item.content is not None:
-                pixels = square(Image.fromarray(item.content), size, target.resize)
-            content = np.ascontiguousarray(item.content) if isinstance(item.content, np.ndarray) else item.content
-            done.content.append(digest(content or b"") if isinstance(content, bytes | None) else digest(content))
+            elif pixels_of is not None:
+                pixels = square(Image.fromarray(pixels_of), size, target.resize)
+            done.content.append(digest(item.content or b"") if pixels_of is None else digest(pixels_of))
             done.kinds.append(kinds)
             done.reasons.append(reason)
             if pixels is None:
@@ -168,33 +172,42 @@ def build_store(
     stop_on_bad: bool = False,
     processes: int = 1,
     known: dict[str, int] | None = None,
+    raw: str | None = None,
     seconds_between_checkpoints: float = SECONDS_BETWEEN_CHECKPOINTS,
 ) -> None:
     """Make a store at `path`, by way of `<path>.unfinished`, where a call before may have got to some point.
 
-    `known` are the images that each split is known to have.
+    `known` are the images that each split is known to have, `raw` is where the raw files lie: both are only noted.
 
     Raises:
         BadImage: naming a file that cannot be stored; with `stop_on_bad` the first one, else where none can be.
         OSError: where the disk is full; what is done is kept.
     """
     work = unfinished(path)
-    work.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
-    builder = _Builder(source, work, size, kind, resize, stop_on_bad, processes, seconds_between_checkpoints)
-    try:
-        builder.run()
-        builder.finish(name, known or {}, started)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            rest = needed_bytes(builder.pending, size, kind)
+    if not (work / "manifest.json").is_file():  # else all is done but its name
+        work.mkdir(parents=True, exist_ok=True)
+        started = time.monotonic()
+        builder = None
+        try:
+            builder = _Builder(source, work, size, kind, resize, stop_on_bad, processes, seconds_between_checkpoints)
+            builder.run()
+            builder.finish({"name": name, "raw": raw, "known_images": known or {}}, started)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            total = sum(len(listing) for listing in source.splits.values())
+            saved = builder.saved if builder else 0
+            rest = gigabytes(needed_bytes(total - saved, size, kind))
             raise OSError(
-                f"{work}: the disk is full ({error.strerror}); free about {gigabytes(rest)}, then the same command "
-                f"goes on from image {builder.done} of {builder.total}"
+                f"{work}: the disk is full ({error.strerror}); free about {rest}, then the same command goes on from "
+                f"image {saved} of {total}"
             ) from error
-        raise
-    finally:
-        builder.close()
+        finally:
+            if builder is not None:
+                builder.close()
+    for file in work.iterdir():
+        if _ON_THE_WAY.fullmatch(file.name):
+            file.unlink()
     work.rename(path)
 
 
@@ -220,16 +233,13 @@ class _Builder:
         ]
         self._parts_done, self._sums = 0, no_sums(size)
         self._packed = dict.fromkeys(source.splits, 0)  # bytes of JPEGs so far
+        self.saved = 0  # images from which a later call would go on
         self.total = sum(len(listing) for listing in source.splits.values())
         self._open()
 
     @property
     def done(self) -> int:
         return sum(len(rows) for _, rows in self._plan[: self._parts_done])
-
-    @property
-    def pending(self) -> int:
-        return self.total - self.done
 
     def _file(self, name: str) -> Path:
         return self._work / name
@@ -239,6 +249,9 @@ class _Builder:
         plan_hash = self._plan_hash()
         saved = self._saved()
         is_new = saved is None or str(saved["plan"]) != plan_hash
+        strange = [file.name for file in self._work.iterdir() if not _OURS.fullmatch(file.name)]
+        if strange:
+            raise BadImage(f"{self._work}: holds {strange[0]}, which is not of a store; move it or name another folder")
         if is_new:
             for file in self._work.iterdir():
                 file.unlink()
@@ -266,13 +279,23 @@ class _Builder:
         else:
             assert saved is not None
             self._parts_done = int(saved["parts"])
+            self.saved = self.done
             self._sums = Sums(saved["image"], saved["outer"], int(saved["count"]))
             self._packed = dict(zip(self._packed, saved["packed"].tolist(), strict=True))
             os.truncate(notes, int(saved["notes"]))
             if self._kind == JPEG:
                 for split, length in self._packed.items():
                     os.truncate(self._file(f"{split}{SUFFIXES[JPEG]}"), length)
+            if self._stop_on_bad:
+                self._stop_on_notes()
         self._notes = notes.open("ab")
+
+    def _stop_on_notes(self) -> None:
+        """A file that was left out before, when that was to be only reported."""
+        for line in self._file("notes.jsonl").read_text().splitlines():
+            note = json.loads(line)
+            if note["reason"]:
+                raise BadImage(_bad(self._name(note), note["split"], note["reason"]))
 
     def _plan_hash(self) -> str:
         found = hashlib.sha256(repr((self._source.classes, self._size, self._kind, self._resize.name)).encode())
@@ -281,15 +304,27 @@ class _Builder:
             found.update(np.ascontiguousarray(listing.labels).data)
             for name in listing.names:
                 found.update(name.encode(errors="surrogateescape") + b"\n")
+            for state in listing.places.state():
+                found.update(state)
         for _, rows in self._plan:
             found.update(np.ascontiguousarray(rows, np.int64).data)
         return found.hexdigest()
 
     def _saved(self) -> Any:
+        """What `_save` wrote; None where it is not there, or more than the files that it tells of."""
         try:
-            with np.load(self._file("progress.npz")) as saved:
-                return dict(saved)
-        except (OSError, ValueError, EOFError):
+            with self._file("progress.npz").open("rb") as file, np.load(file) as found:
+                saved = dict(found)
+            wanted = {"notes.jsonl": int(saved["notes"])}
+            if self._kind == JPEG:
+                files = [f"{split}{SUFFIXES[JPEG]}" for split in self._packed]
+                wanted |= dict(zip(files, saved["packed"].tolist(), strict=True))
+            is_whole = all(self._file(name).stat().st_size >= size for name, size in wanted.items())
+            parts = [
+                f"{split}_{what}.part" for split in self._packed for what in _PARTS if len(self._source.splits[split])
+            ]
+            return saved if is_whole and all(self._file(name).is_file() for name in parts) else None
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
             return None
 
     def run(self) -> None:
@@ -326,7 +361,7 @@ class _Builder:
         names = self._source.splits[split].names
         for row, kinds, reason in zip(rows, result.kinds, result.reasons, strict=True):
             if reason and self._stop_on_bad:
-                raise BadImage(f"{names[row]} of {split}: {reason}; mend or remove it, or set data.on_bad=report")
+                raise BadImage(_bad(printable(names[row]), split, reason))
             if kinds or reason:
                 note = {"split": split, "row": int(row), "kinds": kinds, "reason": reason}
                 self._notes.write(json.dumps(note).encode() + b"\n")
@@ -348,10 +383,15 @@ class _Builder:
         self._parts_done += 1
 
     def _save(self) -> None:
+        # What is counted must be on the disk before the count, or a power cut loses it without a word.
         self._notes.flush()
-        for split in self._source.splits:  # the images first, so that a power cut leaves none that is only counted
+        os.fsync(self._notes.fileno())
+        for split in self._source.splits:
             with self._file(f"{split}{SUFFIXES[self._kind]}").open("rb") as file:
                 os.fsync(file.fileno())
+            for array in (self._state[split], self._content[split], self._stored[split], self._places[split]):
+                if isinstance(array, np.memmap):
+                    array.flush()
         half = self._file("progress.half.npz")
         with half.open("wb") as file:
             np.savez(
@@ -367,8 +407,9 @@ class _Builder:
             file.flush()
             os.fsync(file.fileno())
         half.replace(self._file("progress.npz"))
+        self.saved = self.done
 
-    def finish(self, name: str, known: dict[str, int], started: float) -> None:
+    def finish(self, told: dict[str, Any], started: float) -> None:
         """Write the manifest and what else a store has, and remove what only the way to it needed."""
         if self._sums.count == 0:
             raise BadImage(f"{self._work}: none of {self.total} files could be stored; {self._first_note()}")
@@ -379,6 +420,8 @@ class _Builder:
         components, variances = principal_components(covariance)
         np.save(self._file("mean.npy"), (self._sums.image / self._sums.count).astype(np.float32))
         notes = [json.loads(line) for line in self._file("notes.jsonl").read_text().splitlines()]
+        if any((state == PENDING).any() for state in self._state.values()):
+            raise BadImage(f"{self._work}: its lists are damaged; remove it, and the same command begins anew")
         kept = {split: np.flatnonzero(state == KEPT) for split, state in self._state.items()}
         for split, listing in self._source.splits.items():
             rows = kept[split]
@@ -389,7 +432,7 @@ class _Builder:
             self._file(f"{split}_names.txt").write_text(lines)
         manifest = {
             "format_version": FORMAT_VERSION,
-            "name": name,
+            **told,
             "format": self._kind,
             "size": size,
             "resize": self._resize.name,
@@ -399,7 +442,6 @@ class _Builder:
                 "components": components.tolist(),
                 "variances": variances.tolist(),
             },
-            "known_images": known,
             "source": self._source.form,
             "warnings": self._source.warnings,
             "converted": self._converted(notes),
@@ -420,10 +462,7 @@ class _Builder:
             "words": self._source.words,
         }
         manifest["hash"] = store_hash(self._work, manifest)
-        for file in self._work.iterdir():
-            if file.suffix == ".part" or file.name in ("notes.jsonl", "progress.npz"):
-                file.unlink()
-        # Last of all, and whole: without it the folder is no store.
+        # Last of all, and whole: with it the folder is a store, whatever else is still to be removed.
         half = self._file("manifest.half")
         half.write_text(json.dumps(manifest, indent=1) + "\n")
         half.replace(self._file("manifest.json"))
@@ -452,8 +491,8 @@ class _Builder:
         listed = [LeftOut(split, printable(name), reason) for split, name, reason in self._source.left_out]
         return [item._asdict() for item in sorted({*found, *listed})]
 
-    def _duplicates(self, kept: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Files of the same content: how many within each split, and which lie in two."""
+    def _duplicates(self, kept: dict[str, np.ndarray]) -> dict[str, list[list[str]]]:
+        """Files of the same content, those that lie in one split and those that lie in several."""
         splits = list(kept)
         of_split = np.repeat(np.arange(len(splits)), [len(kept[split]) for split in splits])
         row_of = np.concatenate([kept[split] for split in splits])
@@ -462,14 +501,15 @@ class _Builder:
         groups: dict[int, list[tuple[str, int]]] = {}
         for index in np.flatnonzero(counts[which] > 1):
             groups.setdefault(int(which[index]), []).append((splits[of_split[index]], int(row_of[index])))
-        within: Counter[str] = Counter()
-        across = []
+        found: dict[str, list[list[str]]] = {"within": [], "across": []}
         for group in groups.values():
-            of = Counter(split for split, _ in group)
-            within.update({split: count - 1 for split, count in of.items() if count > 1})
-            if len(of) > 1:
-                across.append([f"{split}/{printable(self._source.splits[split].names[row])}" for split, row in group])
-        return {"within": {split: within[split] for split in splits if within[split]}, "across": across}
+            names = [f"{split}/{printable(self._source.splits[split].names[row])}" for split, row in group]
+            found["across" if len({split for split, _ in group}) > 1 else "within"].append(names)
+        return found
+
+
+def _bad(name: str, split: str, reason: str) -> str:
+    return f"{name} of {split}: {reason}; mend or remove it, or set data.on_bad=report"
 
 
 def _as_numbers(content: np.ndarray) -> np.ndarray:

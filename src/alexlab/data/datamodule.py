@@ -119,6 +119,11 @@ class EvaluationBatches(Dataset[WholeImages]):
         return WholeImages(torch.from_numpy(images), torch.from_numpy(self._split.labels[indices]))
 
 
+def _as_it_is(batch: Any) -> Any:
+    """A batch is tensors already; the loader's own function would look through every window for arrays."""
+    return batch
+
+
 class StoreDataModule(L.LightningDataModule):
     """Batches for training, validation and test: input float32 [B, 3, H, W], labels int64 [B].
 
@@ -167,6 +172,7 @@ class StoreDataModule(L.LightningDataModule):
         return DataLoader(
             dataset,
             batch_size=None,  # a dataset's item is a whole batch
+            collate_fn=_as_it_is,
             sampler=sampler,
             num_workers=workers,
             persistent_workers=workers > 0,

@@ -8,7 +8,9 @@ are missing is not stored.
 from __future__ import annotations
 
 import io
+import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import simplejpeg
@@ -16,8 +18,8 @@ from PIL import Image
 
 from alexlab.config import Resize
 
-# Larger ones are taken for bombs: so many take 350 MB while they are read.
-MAX_PIXELS = 50_000_000
+# Larger ones are taken for bombs: so many take up to 450 MB while they are read.
+MAX_PIXELS = 36_000_000
 ORIENTATION = 0x0112  # EXIF's tag
 # By Pillow's names. Not all that Pillow reads: some formats call other programs.
 _MAGIC = {
@@ -50,7 +52,9 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 # Warnings of the JPEG decoder after which the picture is whole all the same.
-_HARMLESS = ("extraneous bytes", "Unsupported JFIF", "Unknown Adobe", "Inconsistent progression")
+_HARMLESS = ("Unsupported JFIF", "Unknown Adobe", "Inconsistent progression")
+_EXTRANEOUS = re.compile(r"(\d+) extraneous bytes")
+_MAX_EXTRANEOUS = 16
 
 
 class Unreadable(ValueError):
@@ -90,8 +94,8 @@ def read_image(content: bytes, name: str) -> tuple[Image.Image, list[str]]:
     if found is None:
         raise Unreadable(_what_it_is(content))
     kinds = []
-    suffix = name[name.rfind(".") :].lower()
-    if suffix not in _SUFFIXES[found]:
+    suffix = Path(name).suffix.lower()
+    if suffix and suffix not in _SUFFIXES[found]:
         kinds.append(f"{found} named {suffix}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow's, about EXIF and palettes, by the thousand
@@ -146,7 +150,7 @@ def _jpeg(content: bytes, kinds: list[str]) -> tuple[Image.Image, int]:
         # Strict, since the decoder fills what is missing with grey and only warns of it, and Pillow hides the warning.
         pixels = simplejpeg.decode_jpeg(content, wanted)
     except ValueError as error:
-        if not any(warning in str(error) for warning in _HARMLESS):
+        if not _is_harmless(str(error), content):
             raise Unreadable(f"a cut or damaged JPEG ({_told(error)})") from error
         pixels = simplejpeg.decode_jpeg(content, wanted, strict=False)
         kinds.append("JPEG with a harmless fault")
@@ -158,7 +162,19 @@ def _jpeg(content: bytes, kinds: list[str]) -> tuple[Image.Image, int]:
         image = Image.frombuffer("RGB", (width, height), pixels, "raw", "RGB", 0, 1)
         if colours == "Gray":
             kinds.append("grey")
-    return image, _jpeg_orientation(content, kinds) if b"Exif\0" in content[:65536] else 1
+    return image, _jpeg_orientation(content, kinds) if content.find(b"Exif\0", 0, 2**18) >= 0 else 1
+
+
+def _is_harmless(warning: str, content: bytes) -> bool:
+    """Whether a JPEG is whole in spite of a warning.
+
+    A few bytes too many are some writers' habit; after a hole of zeros, as a half-fetched file has, they are what is
+    left of a picture that no longer fits, and compressed data never have that many zeros in a row.
+    """
+    extraneous = _EXTRANEOUS.search(warning)
+    if extraneous:
+        return int(extraneous[1]) <= _MAX_EXTRANEOUS and content.find(bytes(16), content.rfind(b"\xff\xda")) < 0
+    return any(text in warning for text in _HARMLESS)
 
 
 def _jpeg_orientation(content: bytes, kinds: list[str]) -> int:
@@ -177,7 +193,7 @@ def _other(content: bytes, found: str, kinds: list[str]) -> tuple[Image.Image, i
             orientation = image.getexif().get(ORIENTATION, 1)
             image.load()
             if getattr(image, "is_animated", False):
-                kinds.append("animation")
+                kinds.append("first of several")
                 image.seek(0)
             if found == "TIFF" and orientation in _UPRIGHT:  # which Pillow turns by itself
                 kinds.append("EXIF-turned")
@@ -203,7 +219,7 @@ def _rgb(image: Image.Image, content: bytes, kinds: list[str]) -> Image.Image:
         return image.convert("RGBA").convert("RGB")
     if mode in ("L", "LA", "La", "1"):
         kinds.append("grey")
-    if mode.startswith("I;16") or (mode == "I" and image.format == "PNG"):
+    if mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM")):
         kinds += ["16-bit", "grey"]
         return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
     if image.format == "PNG" and content[24] == 16:

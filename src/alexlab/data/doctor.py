@@ -16,7 +16,9 @@ from rich.table import Table
 from alexlab.command import exit_status
 from alexlab.compose import Composer
 from alexlab.config import ConfigError, DataConfig
-from alexlab.data.prepare import KNOWN, has_store, make, prepare, store_path
+from alexlab.data.build import printable
+from alexlab.data.prepare import has_store, make, prepare, store_path
+from alexlab.data.raw import KNOWN
 from alexlab.data.store import damage, gigabytes
 from alexlab.progress import Progress
 
@@ -63,9 +65,9 @@ def main(argv: list[str] | None = None) -> int:
         if args.help:
             console.print(USAGE)
             return 0
-        is_check = args.overrides[:1] == ["check"]
-        data = _data(args.overrides[is_check:], args.config_dir)
-        return _check(data, console) if is_check else _prepare(data, console)
+        overrides = [override for override in args.overrides if override != "check"]
+        data = _data(overrides, args.config_dir)
+        return _prepare(data, console) if overrides == args.overrides else _check(data, console)
 
     try:
         return exit_status(command)
@@ -94,7 +96,9 @@ def _data(overrides: list[str], config_dir: str | None) -> DataConfig:
 def _prepare(data: DataConfig, console: Console) -> int:
     store, is_new = make(data, lambda line: console.print(line, soft_wrap=True))
     if not is_new:
-        console.print(f"{store.path} is there already; nothing to do.", soft_wrap=True)
+        made_from = f", made from {store.manifest['raw']}" if store.manifest["raw"] else ""
+        told = f"{store.path} is there already{made_from}; nothing to do. Remove it to have it made again."
+        console.print(told, soft_wrap=True)
     report(store.manifest, console)
     size = sum(file.stat().st_size for file in store.path.iterdir())
     console.print(f"\nStore: {store.path} ({gigabytes(size)}); all of this is in its manifest.json", soft_wrap=True)
@@ -107,6 +111,8 @@ def _check(data: DataConfig, console: Console) -> int:
     data.num_classes = None
     try:
         store = prepare(data)
+    except ConfigError:
+        raise
     except ValueError as error:
         console.print(f"DAMAGED: {error}", soft_wrap=True)
         return 1
@@ -145,18 +151,18 @@ def report(manifest: dict[str, Any], console: Console) -> None:
     console.print(f"\n{title}\n")
     console.print(table)
     for warning in manifest["warnings"]:
-        console.print(f"Note: {warning}", style="yellow", soft_wrap=True)
+        console.print(f"Note: {printable(warning)}", style="yellow", soft_wrap=True)
     for kind, names in manifest["converted"].items():
         console.print(f"Converted, {kind}: {len(names)}  ({_few(names)})", soft_wrap=True)
     if manifest["left_out"]:
         console.print(f"Left out: {len(manifest['left_out'])}", style="yellow")
         _list([f"{item['split'] or 'raw'}: {item['name']}: {item['reason']}" for item in manifest["left_out"]], console)
-    across, within = manifest["duplicates"]["across"], manifest["duplicates"]["within"]
-    if across:
-        console.print(f"The same file in two splits: {len(across)}", style="yellow")
-        _list([" = ".join(group) for group in across], console)
-    for split, count in within.items():
-        console.print(f"Copies within {split}: {count}")
+    for kind, style in (("across", "yellow"), ("within", "")):
+        groups = manifest["duplicates"][kind]
+        if groups:
+            where = "two splits" if kind == "across" else "one split twice"
+            console.print(f"The same file in {where}: {len(groups)}", style=style)
+            _list([" = ".join(group) for group in groups], console)
     console.print(f"Hash: {manifest['hash']}", soft_wrap=True)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -20,7 +23,7 @@ def in_order(function: Callable[..., Any], jobs: Iterable[tuple], processes: int
     from loky import ProcessPoolExecutor
 
     jobs = iter(jobs)
-    pool = ProcessPoolExecutor(processes)
+    pool = ProcessPoolExecutor(processes, initializer=_end_with, initargs=(os.getpid(),))
     try:
         waiting = deque(pool.submit(function, *job) for job in islice(jobs, 3 * processes))
         while waiting:
@@ -30,3 +33,14 @@ def in_order(function: Callable[..., Any], jobs: Iterable[tuple], processes: int
     except BaseException:
         pool.shutdown(kill_workers=True)  # what is under way is of no use any more
         raise
+
+
+def _end_with(parent: int) -> None:
+    """Let a worker end when the process that it works for is gone, or it would go on for ever."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

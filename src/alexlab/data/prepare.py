@@ -17,11 +17,22 @@ from typing import Any
 from loky import cpu_count
 
 from alexlab.config import ConfigError, DataConfig, Dataset, OnBad, Resize, StoreFormat
-from alexlab.data.build import BadImage, build_store, free_bytes, needed_bytes, unfinished
+from alexlab.data.build import BadImage, build_store, free_bytes, needed_bytes, printable, unfinished
 from alexlab.data.raw import KNOWN, RawError, download, missing, recognise
 from alexlab.data.raw.folders import read_folders
 from alexlab.data.shapes import CLASSES, GENERATOR_VERSION, SPLITS, draw_shapes
-from alexlab.data.store import JPEG, RAW, SUFFIXES, Store, gigabytes, locked, open_store, read_manifest, role_origin
+from alexlab.data.store import (
+    JPEG,
+    RAW,
+    SUFFIXES,
+    Store,
+    counts_held_out,
+    gigabytes,
+    locked,
+    open_store,
+    read_manifest,
+    role_origin,
+)
 from alexlab.progress import Progress
 
 
@@ -47,10 +58,11 @@ def _drawn(data: DataConfig) -> str:
 def store_path(data: DataConfig) -> Path:
     """Where the store is, or would be: without a choice of `data.format`, that of the format that is there."""
     if data.root is not None:
-        return Path(data.root).expanduser().absolute()
+        return Path(data.root)
     stretched = "-stretched" if data.resize is Resize.stretch else ""
     stem = Path(data.cache) / "stores" / f"{_set_name(data)}-{data.size}px{stretched}"
-    kinds = [data.format.name] if data.format else [RAW, JPEG]
+    # The embedded set is made where it is not there, so it has one format unless told.
+    kinds = [data.format.name] if data.format else [RAW] if data.name is Dataset.shapes else [RAW, JPEG]
     paths = [stem.with_name(f"{stem.name}-{kind}") for kind in kinds]
     return next((path for path in paths if (path / "manifest.json").is_file()), paths[0])
 
@@ -62,7 +74,7 @@ def _set_name(data: DataConfig) -> str:
         return data.name.name
     if data.raw is None:
         raise ConfigError("data.raw=null: data.name=folder needs data.raw=DIR, the images, or data.root=DIR, a store")
-    raw = Path(data.raw).expanduser().absolute()
+    raw = Path(data.raw)
     return f"folder-{raw.name}-{hashlib.sha256(str(raw).encode()).hexdigest()[:6]}"
 
 
@@ -78,10 +90,12 @@ def stored_manifest(data: DataConfig) -> dict:
     """
     path = store_path(data)
     if not (path / "manifest.json").is_file():
-        raw = data.raw or "DIR"
+        wanted = {"raw": data.raw or "DIR", "size": data.size, "root": data.root}
+        wanted["resize"] = "stretch" if data.resize is Resize.stretch else None
+        keys = " ".join(f"data.{key}={value}" for key, value in wanted.items() if value is not None)
         raise ConfigError(
             f"data.name={data.name.name}: has no store at {path}; make it: "
-            f"python src/prepare.py data={data.name.name} data.raw={raw} data.size={data.size}"
+            f"python src/prepare.py data={data.name.name} {keys}"
         )
     try:
         manifest = read_manifest(path)
@@ -91,6 +105,7 @@ def stored_manifest(data: DataConfig) -> dict:
         ("data.name", data.name.name, manifest["name"]),
         ("data.size", data.size, manifest["size"]),
         ("data.resize", data.resize.name, manifest["resize"]),
+        ("data.format", data.format.name if data.format else None, manifest["format"]),
         ("data.num_classes", data.num_classes, len(manifest["classes"])),
     ):
         if mine is not None and mine != theirs:
@@ -101,17 +116,22 @@ def stored_manifest(data: DataConfig) -> dict:
 def image_counts(data: DataConfig) -> dict[str, int]:
     """Images of each role, `train`, `val` and `test`; nothing where a store that would tell is not there."""
     if data.name is Dataset.shapes:
-        images, train = _counts(data), data.train_images or 0
-        held = data.holdout * (data.num_classes or 0)
-    elif (data.name is Dataset.folder and not (data.raw or data.root)) or not has_store(data):
+        found, held = _counts(data), data.holdout * (data.num_classes or 0)
+        return {**found, "train": max(0, found["train"] - held), **({"val": held} if data.holdout else {})}
+    if (data.name is Dataset.folder and not (data.raw or data.root)) or not has_store(data):
         return {}
-    else:
-        manifest = stored_manifest(data)
-        images, counts = manifest["images"], manifest["class_counts"]["train"]
-        train, held = images["train"], sum(min(data.holdout, count) for count in counts)
-    origins = {role: role_origin({"images": images}, role, data.holdout) for role in SPLITS}
-    found = {role: images[origin] for role, origin in origins.items()}
-    return {**found, "train": max(0, train - held), **({"val": held} if data.holdout else {})}
+    manifest = stored_manifest(data)
+    try:
+        found = {role: manifest["images"][role_origin(manifest, role, data.holdout)] for role in SPLITS}
+    except ValueError as error:
+        raise ConfigError(f"data.name={data.name.name}: {error}") from error
+    if data.holdout == 0:
+        return found
+    kept, held = counts_held_out(store_path(data), manifest["hash"], data.holdout)
+    for name, count in zip(manifest["classes"], kept, strict=False):
+        if count == 0 and kept.any():
+            raise ConfigError(f"data.holdout={data.holdout}: leaves no training image of class {name}; make it smaller")
+    return {**found, "train": int(kept.sum()), "val": int(held.sum())}
 
 
 def described(data: DataConfig) -> dict[str, Any]:
@@ -191,36 +211,51 @@ def make(data: DataConfig, tell: Callable[[str], object] = print) -> tuple[Store
         is_new = not has_store(data)
         return prepare(data), is_new
     data = replace(data, num_classes=None)  # whatever the files have
-    stem = f"{_set_name(data)}-{data.size}px"
-    stores = Path(data.cache) / "stores"
-    with locked(stores / f"{stem}.lock"):
-        if not has_store(data):
-            scratch = stores / f"{stem}.scratch"  # for a tar that comes compressed
-            try:
-                _make(data, scratch, tell)
-            except (RawError, BadImage) as error:
-                raise ConfigError(str(error)) from error
-            shutil.rmtree(scratch, ignore_errors=True)
-            return prepare(data), True
-    return prepare(data), False
+    path = store_path(data)
+    if not has_store(data):
+        _refuse(path, data)
+        with locked(path.with_name(f"{path.name.removesuffix(f'-{RAW}')}.lock")):
+            if not has_store(data):  # another process may have made it while this one waited
+                try:
+                    _make(data, path.with_name(f"{path.name}.scratch"), tell)
+                except (RawError, BadImage) as error:
+                    raise ConfigError("\n".join(printable(line) for line in str(error).split("\n"))) from error
+                return prepare(data), True
+    store = prepare(data)
+    if data.on_bad is OnBad.stop and store.manifest["left_out"]:
+        raise ConfigError(
+            f"data.on_bad=stop: {store.path} was made with {len(store.manifest['left_out'])} files left out; "
+            "remove it, or set data.on_bad=report"
+        )
+    return store, False
+
+
+def _refuse(path: Path, data: DataConfig) -> None:
+    """A place for a store where something else is."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        key = f"data.root={data.root}" if data.root else f"data.cache={data.cache}"
+        raise ConfigError(f"{key}: {path} is there and is no store; move it or name a folder that is not there yet")
 
 
 def _make(data: DataConfig, scratch: Path, tell: Callable[[str], object]) -> None:
     raw = _raw_folder(data, tell)
-    scratch.mkdir(parents=True, exist_ok=True)
     source, processes = recognise(data, raw, scratch, cpu_count()), cpu_count()
     counts = {split: len(listing) for split, listing in source.splits.items()}
+    stops = data.on_bad is OnBad.stop
     tell(f"{raw} holds {source.form}: {', '.join(f'{count} {split} images' for split, count in counts.items())}")
     known = KNOWN[data.name].images
     for split in known:
         if counts.get(split, 0) != known[split]:
             line = f"{split}: {counts.get(split, 0)} images, where {data.name.name} is known to have {known[split]}"
-            if data.on_bad is OnBad.stop:
+            if stops:
                 raise RawError(f"{line}; data.on_bad=report goes on with what there is")
             source.warnings.append(line)
+    if stops and source.left_out:
+        split, name, reason = source.left_out[0]
+        raise RawError(f"{name} of {split or 'the raw files'}: {reason}; remove it, or set data.on_bad=report")
     kind, path = _place(data, sum(counts.values()), tell)
-    stops = data.on_bad is OnBad.stop
-    build_store(source, path, data.size, data.name.name, kind, data.resize, stops, processes, known)
+    build_store(source, path, data.size, data.name.name, kind, data.resize, stops, processes, known, str(raw))
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _place(data: DataConfig, images: int, tell: Callable[[str], object]) -> tuple[str, Path]:
@@ -239,7 +274,7 @@ def _place(data: DataConfig, images: int, tell: Callable[[str], object]) -> tupl
             held = sum(file.stat().st_blocks * 512 for file in begun.iterdir())
             needed = max(0, needed_bytes(images, data.size, kind) - held)
             if needed > free:
-                raise OSError(f"{begun}: goes on with {gigabytes(needed)} more, but {gigabytes(free)} are free")
+                raise OSError(f"{begun}: goes on with {gigabytes(needed)} more, {gigabytes(free)} are free; free some")
             tell(f"Going on with {begun}")
             return kind, paths[kind]
     sizes = {kind: needed_bytes(images, data.size, kind) for kind in kinds}
@@ -258,7 +293,7 @@ def _place(data: DataConfig, images: int, tell: Callable[[str], object]) -> tupl
 def _raw_folder(data: DataConfig, tell: Callable[[str], object]) -> Path:
     """The folder of raw files: the one named, or the cache's own, fetched where that is allowed."""
     if data.raw is not None:
-        return Path(data.raw).expanduser().absolute()
+        return Path(data.raw)
     known = KNOWN[data.name]
     if not known.download:
         raise RawError(missing(data, None))
@@ -266,6 +301,8 @@ def _raw_folder(data: DataConfig, tell: Callable[[str], object]) -> Path:
     done = raw / "fetched"  # else an interrupted download would be taken for what there is
     if not done.is_file():
         tell(f"Fetching {data.name.name} into {raw}")
+        for folder in raw.glob("*/"):  # half unpacked, which torchvision would take for whole
+            shutil.rmtree(folder)
         download(data, raw)
         done.touch()
     return raw

@@ -18,6 +18,7 @@ import hashlib
 import json
 import mmap
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -128,18 +129,24 @@ def role_origin(manifest: dict, role: str, holdout: int) -> str:
 
     `test` is the test split, or where its labels are not public the validation split. Without `holdout`, `val` is the
     validation split, or where there is none the test split: then what is reported was also chosen on.
+
+    Raises:
+        ValueError: where the store has neither.
     """
     splits = manifest["images"]
     if role == "train" or (role == "val" and holdout > 0):
         return "train"
     first, second = ("test", "val") if role == "test" else ("val", "test")
-    return first if first in splits else second
+    found = first if first in splits else second
+    if found not in splits:
+        raise ValueError(f"the store of {manifest['name']} has neither val nor test: there is nothing to report on")
+    return found
 
 
 def held_out(labels: np.ndarray, content: np.ndarray, holdout: int) -> np.ndarray:
     """Which images are set aside, bool [N]: of each class those with the smallest content hashes.
 
-    So they stay the same whatever the order or the rest of the images, and copies of an image stay together.
+    So they stay the same whatever the order or the rest of the images, and copies within a class stay together.
     """
     keys = np.ascontiguousarray(content[:, :8]).view(">u8").ravel().astype(np.uint64)
     order = np.lexsort((keys, labels))
@@ -147,6 +154,15 @@ def held_out(labels: np.ndarray, content: np.ndarray, holdout: int) -> np.ndarra
     ends = np.cumsum(counts) - counts + np.minimum(holdout, counts) - 1
     cutoff = np.where(counts > 0, keys[order[np.maximum(ends, 0)]], 0)
     return keys <= cutoff[labels]
+
+
+@cache
+def counts_held_out(path: Path, store_hash: str, holdout: int) -> tuple[np.ndarray, np.ndarray]:
+    """Training images of each class that are kept and that are set aside, int64 [K] each."""
+    labels = np.load(path / "train_labels.npy")
+    is_held = held_out(labels, np.load(path / "train_content.npy", mmap_mode="r"), holdout)
+    num_classes = int(labels.max()) + 1
+    return np.bincount(labels[~is_held], minlength=num_classes), np.bincount(labels[is_held], minlength=num_classes)
 
 
 @cache
@@ -178,12 +194,11 @@ def open_store(path: Path) -> Store:
         ValueError: where the folder is no store, or one of another format.
     """
     manifest = read_manifest(path)
-    rgb = manifest["rgb"]
     try:
-        mean = np.load(path / "mean.npy")
-    except OSError as error:
-        raise ValueError(f"{path} has no mean.npy; remove it to have it made again") from error
-    return Store(path, manifest, mean, np.array(rgb["components"]), np.array(rgb["variances"]))
+        mean, rgb = np.load(path / "mean.npy"), manifest["rgb"]
+        return Store(path, manifest, mean, np.array(rgb["components"]), np.array(rgb["variances"]))
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise ValueError(f"{path} is damaged ({error}); remove it to have it made again") from error
 
 
 def principal_components(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -215,7 +230,7 @@ def damage(path: Path, processes: int, advance: Callable[[int], None] = lambda d
     try:
         if store_hash(path, manifest) != manifest["hash"]:
             return ["the lists of labels and hashes, the mean image or the manifest are not as they were made"]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, KeyError) as error:
         return [f"a file is missing or damaged ({error})"]
     jobs = [
         (path, split, start, min(start + 1000, count))
@@ -230,13 +245,16 @@ def damage(path: Path, processes: int, advance: Callable[[int], None] = lambda d
 
 
 def _damaged(path: Path, split_name: str, start: int, stop: int) -> list[str]:
-    split = open_store(path).split(split_name)
-    wanted = np.load(path / f"{split_name}_stored.npy", mmap_mode="r")
+    try:
+        split = open_store(path).split(split_name)
+        wanted = np.load(path / f"{split_name}_stored.npy", mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        return [f"{split_name}: a file is missing or damaged ({error})"]
     found = []
     for index in range(start, stop):
         try:
             is_whole = digest(split.stored(index)) == wanted[index].tobytes()
-        except (IndexError, ValueError, OSError):  # the file is shorter than it was
+        except (IndexError, ValueError, OSError, EOFError):  # the file is shorter than it was
             is_whole = False
         if not is_whole:
             found.append(f"{split_name} image {index}")
@@ -245,10 +263,14 @@ def _damaged(path: Path, split_name: str, start: int, stop: int) -> list[str]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file that other processes, and threads, wait for."""
+    """Hold a lock file that other processes, and threads, wait for; one that waits says so."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"Waiting for another process that has {path} ...", file=sys.stderr, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
@@ -271,7 +293,9 @@ def staged(path: Path, folder: Path) -> Path:
         if needed > free:
             raise OSError(f"data.stage={folder}: the store needs {gigabytes(needed)}, {gigabytes(free)} are free")
         with Progress(f"Copying {path.name} to {folder}", sum(manifest["images"].values())) as progress:
-            shutil.copytree(path, half)
+            half.mkdir()
+            for file in path.iterdir():
+                shutil.copyfile(file, half / file.name)  # the bytes alone, since the store may be read-only
             wrong = damage(half, cpu_count(), progress.advance)
         if wrong:
             raise ValueError(f"{half}: the copy differs from {path} ({wrong[0]}); check both disks")

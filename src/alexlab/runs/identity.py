@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from alexlab.config import Config, Init, Schedule, shown, walk
+from alexlab.config import Config, Dataset, Init, Schedule, shown, walk
 from alexlab.data.prepare import fingerprint
 from alexlab.tree import flatten
 
@@ -68,6 +68,7 @@ def void_keys(config: Config) -> set[str]:
     no_colours = not augment.pca or augment.pca_until == 0
     no_drops = optim.schedule in (Schedule.constant, Schedule.linear)
     rules = {
+        ("data.files_seed",): config.data.name is not Dataset.shapes,
         ("model.lrn_size", "model.lrn_k", "model.lrn_alpha", "model.lrn_beta", "model.lrn_per_tower"): no_lrn,
         ("model.lrn_scale",): no_lrn and not model.same_map_norm,
         ("model.lrn_after",): not model.lrn,

@@ -85,6 +85,8 @@ def make_plan(overrides: list[str], multirun: bool = False, config_dir: str | No
     for run in plan.runs:
         if not run.record.is_done:
             _check_folder("paths.runs", Path(run.config.paths.runs))
+            if run.config.data.stage is not None:
+                _check_folder("data.stage", Path(run.config.data.stage))
             if not has_store(run.config.data):
                 _check_folder("data.cache", Path(run.config.data.cache))
     return plan

@@ -70,9 +70,8 @@ def group_name(labels: dict[str, str]) -> str:
 
 def public_config(config: Config) -> dict[str, Any]:
     """The configuration, flat, with numbers as numbers and lists as lists; folders of this machine stay here."""
-    return {
-        name: value for name, value in flat(config).items() if name not in ("paths.runs", "data.cache", "data.root")
-    }
+    places = ("paths.runs", "data.cache", "data.raw", "data.root", "data.stage")
+    return {name: value for name, value in flat(config).items() if name not in places}
 
 
 def wandb_mode() -> str:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import gzip
 import shutil
 import zlib
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
 from alexlab.config import DataConfig, Dataset
 from alexlab.data.raw import cifar
 from alexlab.data.raw.folders import KAGGLE_LABELS, find_kaggle, read_folders, read_kaggle
-from alexlab.data.raw.listing import LeftOut, Listing, RawError, Source
+from alexlab.data.raw.listing import LeftOut, Listing, RawError, Source, warn_of_empty
 from alexlab.data.raw.parquet import find_shards, read_parquet
-from alexlab.data.raw.tars import TARS_2010, TARS_2012, Tars, read_kit, read_split_tar, read_tars
+from alexlab.data.raw.tars import TARS_2010, TARS_2012, Tars, find_kit, members, read_kit, read_split_tar, read_tars
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,17 @@ def recognise(data: DataConfig, raw: Path, scratch: Path, processes: int) -> Sou
     Raises:
         RawError: naming what is missing, cut or damaged.
     """
+    source = _recognised(data, raw, scratch, processes)
+    warn_of_empty(source)
+    known = KNOWN[data.name].classes
+    if known is not None and len(source.classes) != known:
+        source.warnings.append(f"{len(source.classes)} classes, where {data.name.name} is known to have {known}")
+    if not {"val", "test"} & set(source.splits):
+        source.warnings.append("neither val nor test: there is nothing to report on, so nothing can be trained on it")
+    return source
+
+
+def _recognised(data: DataConfig, raw: Path, scratch: Path, processes: int) -> Source:
     if data.name is Dataset.cifar10:
         if not any((raw / name).exists() for name in (cifar.ARCHIVE, cifar.FOLDER, "batches.meta")):
             raise RawError(missing(data, raw))
@@ -88,12 +100,11 @@ def recognise(data: DataConfig, raw: Path, scratch: Path, processes: int) -> Sou
     if data.name is Dataset.imagenet2012 and (kaggle := find_kaggle(raw)) is not None:
         return read_kaggle(*kaggle)
     if data.name is Dataset.imagenette:
-        unpacked = [path for path in sorted(raw.glob("imagenette2*")) if (path / "train").is_dir()]
-        if unpacked:
-            return read_folders(unpacked[-1])  # the largest of -160, -320 and none
-        packed = sorted([*raw.glob("imagenette2*.tgz"), *raw.glob("imagenette2*.tar.gz")])
-        if packed:
-            return read_split_tar(_uncompressed(packed[-1], scratch))
+        for name in ("imagenette2", "imagenette2-320", "imagenette2-160"):  # the largest that is there
+            if (raw / name / "train").is_dir():
+                return read_folders(raw / name)
+            if (raw / f"{name}.tgz").is_file():
+                return read_split_tar(_uncompressed(raw / f"{name}.tgz", scratch), raw / f"{name}.tgz")
     if (raw / "train").is_dir() and not any((raw / "train").glob("*.parquet")):
         if tars is TARS_2012 and (raw / KAGGLE_LABELS).is_file():
             return read_kaggle(raw, raw / KAGGLE_LABELS)
@@ -101,7 +112,7 @@ def recognise(data: DataConfig, raw: Path, scratch: Path, processes: int) -> Sou
     shards = find_shards(raw) if data.name in (Dataset.imagenet2012, Dataset.folder) else {}
     if shards:
         return read_parquet(raw, shards)
-    if tars is not None and any((raw / name).exists() for name in (tars.val, tars.kit)):
+    if tars is not None and ((raw / tars.val).exists() or find_kit(raw, tars)):
         return read_tars(raw, tars, processes)  # tells which of the tars are missing
     raise RawError(missing(data, raw))
 
@@ -111,6 +122,8 @@ def missing(data: DataConfig, raw: Path | None) -> str:
     name = data.name.name
     if raw is None:
         told = f"names no folder of {name}'s raw files"
+    elif raw.is_file():
+        told = f"is a file; name the folder that it lies in, {raw.parent}"
     elif not raw.is_dir():
         told = "there is no such folder"
     else:
@@ -144,7 +157,7 @@ def download(data: DataConfig, raw: Path) -> None:
 
 def _labels_beside(raw: Path, tars: Tars) -> dict[str, str] | None:
     """Labels of a flat validation folder, from a development kit beside it."""
-    kit = next((raw / name for name in (tars.kit, tars.kit.removesuffix(".tar.gz")) if (raw / name).exists()), None)
+    kit = find_kit(raw, tars)
     if kit is None:
         return None
     classes = read_kit(kit, tars.prefix).val_classes
@@ -153,13 +166,18 @@ def _labels_beside(raw: Path, tars: Tars) -> dict[str, str] | None:
 
 def _uncompressed(path: Path, scratch: Path) -> Path:
     """The tar inside a compressed one, which cannot be read from the middle."""
-    plain = scratch / f"{path.name}.tar"
+    found = path.stat()
+    plain = scratch / f"{path.stem}-{found.st_size}-{found.st_mtime_ns}.tar"
     if not plain.is_file():
+        shutil.rmtree(scratch, ignore_errors=True)  # another one's, or a part
+        scratch.mkdir(parents=True)
         half = plain.with_suffix(".half")
         try:
             with gzip.open(path) as packed, half.open("wb") as file:
                 shutil.copyfileobj(packed, file, 2**20)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            deque(members(half), maxlen=0)
+        except (EOFError, gzip.BadGzipFile, zlib.error, RawError) as error:
+            shutil.rmtree(scratch, ignore_errors=True)
             raise RawError(f"{path}: is cut or damaged ({error}); fetch it again") from error
         half.rename(plain)
     return plain

@@ -44,7 +44,10 @@ def read_cifar(root: Path) -> Source:
     for name in [*_BATCHES["train"], *_BATCHES["test"], _META]:
         if name not in contents:
             raise RawError(f"{root}: CIFAR-10's {name} is missing; fetch {ARCHIVE} again")
-    classes = [text.decode() for text in _unpickled(root, _META, contents[_META])[b"label_names"]]
+    try:
+        classes = [text.decode() for text in _unpickled(root, _META, contents[_META])[b"label_names"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RawError(f"{root}: CIFAR-10's {_META} has no names of classes") from error
     source = Source("CIFAR-10's python archive", classes, {})
     for split, names in _BATCHES.items():
         batches = {name: _unpickled(root, name, contents[name]) for name in names}
@@ -57,7 +60,7 @@ def read_cifar(root: Path) -> Source:
             listing = Listing([files[row] for row in rows], np.array(labels, np.int64)[rows], Pixels(images[rows]))
         except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
             raise RawError(f"{root}: CIFAR-10's {names[0]} is not as it should be ({error})") from error
-        if not len(images) == len(labels) == len(files) or not 0 <= min(labels) <= max(labels) < len(classes):
+        if not len(images) == len(labels) == len(files) or not set(labels) <= set(range(len(classes))):
             raise RawError(f"{root}: CIFAR-10's {names[0]} has labels that do not fit its images")
         source.splits[split] = listing
     return source

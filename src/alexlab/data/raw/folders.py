@@ -11,14 +11,16 @@ import numpy as np
 from alexlab.data.raw.listing import IMAGE_SUFFIXES, Files, LeftOut, Listing, RawError, Source, sorted_rows
 
 SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-_NOBODYS = ("thumbs.db", "desktop.ini")  # what a desktop leaves in a folder
+# What desktops and file servers leave behind.
+_NOBODYS = ("thumbs.db", "desktop.ini")
+_NOBODYS_FOLDERS = ("__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information")
 
 
 def read_folders(root: Path, flat_labels: dict[str, str] | None = None, form: str = "class folders") -> Source:
     """The images below `root`: labels are places in the sorted list of the training split's class folders.
 
-    `flat_labels` gives the class of an image that lies straight in its split's folder, by its file's name without
-    suffix. Hidden files and folders do not count.
+    A class is a folder that has training images; hidden files and folders do not count. `flat_labels` gives the class
+    of an image that lies straight in its split's folder, by its file's name without suffix.
 
     Raises:
         RawError: without a train folder with classes; for a class or a flat split that has no label.
@@ -31,42 +33,45 @@ def read_folders(root: Path, flat_labels: dict[str, str] | None = None, form: st
     if "train" not in folders:
         there = sorted(path.name for path in root.iterdir())[:8] if root.is_dir() else []
         raise RawError(f"{root}: has no folder 'train'; it holds {', '.join(there) or 'nothing'}")
-    classes = _classes(folders["train"])
-    if not classes:
+    found = _classes(folders["train"])
+    if not found:
         raise RawError(f"{folders['train']}: has no class folders; each class is a folder of its images")
-    source = Source(form, classes, {})
+    source = Source(form, [], {})
+    images = {name: _images(folders["train"] / name, f"train/{name}", "train", source.left_out) for name in found}
+    source.classes = classes = [name for name in found if images[name]]
+    source.left_out += [
+        LeftOut("train", f"train/{name}", "a folder without images") for name in found if not images[name]
+    ]
+    if not classes:
+        raise RawError(f"{folders['train']}: has no images; their names end in {' '.join(IMAGE_SUFFIXES[:4])} ...")
     for split, folder in folders.items():
-        found, unknown = _classes(folder), sorted(set(_classes(folder)) - set(classes))
-        if unknown:
-            raise RawError(f"{folder}: class '{unknown[0]}' is not among the training classes")
-        listing = _nested(folder, split, found, source) if found else _flat(folder, split, source, flat_labels)
+        if split != "train":
+            found = _classes(folder)
+            images = {name: _images(folder / name, f"{folder.name}/{name}", split, source.left_out) for name in found}
+            unknown = sorted(name for name in found if images[name] and name not in classes)
+            if unknown:
+                raise RawError(f"{folder}: class '{unknown[0]}' is not among the training classes")
+        listing = _nested(folder, split, images, source) if found else _flat(folder, split, source, flat_labels)
         if listing is not None:
             source.splits[split] = listing
-            _warn_of_empty(source, split, listing)
-    if len(source.splits["train"]) == 0:
-        raise RawError(f"{folders['train']}: has no images; their names end in {' '.join(IMAGE_SUFFIXES[:4])} ...")
     return source
 
 
 def _classes(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith(".") and entry.is_dir())
+    return sorted(
+        entry.name
+        for entry in os.scandir(folder)
+        if entry.is_dir() and not entry.name.startswith(".") and entry.name not in _NOBODYS_FOLDERS
+    )
 
 
-def _warn_of_empty(source: Source, split: str, listing: Listing) -> None:
-    counts = np.bincount(listing.labels, minlength=len(source.classes))
-    empty = [name for name, count in zip(source.classes, counts, strict=True) if count == 0]
-    if empty:
-        more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
-        source.warnings.append(f"{split} has no images of {', '.join(empty[:3])}{more}; labels are not moved by it")
-
-
-def _nested(folder: Path, split: str, found: list[str], source: Source) -> Listing:
+def _nested(folder: Path, split: str, images: dict[str, list[str]], source: Source) -> Listing:
     names: list[str] = []
     labels: list[int] = []
-    for name in found:
-        inside = sorted(_images(folder / name, f"{folder.name}/{name}", split, source.left_out))
+    index = {name: label for label, name in enumerate(source.classes)}
+    for name, inside in images.items():
         names += [f"{name}/{file}" for file in inside]
-        labels += [source.classes.index(name)] * len(inside)
+        labels += [index[name]] * len(inside) if inside else []
     _leave_strays(folder, split, source.left_out)
     return _listing(folder, names, labels)
 
@@ -80,11 +85,15 @@ def _listing(folder: Path, names: list[str], labels: list[int]) -> Listing:
 def _images(folder: Path, shown: str, split: str, left_out: list[LeftOut]) -> list[str]:
     """Image files below a class folder, however deep."""
     images = []
-    for place, folders, files in os.walk(folder):
+
+    def refuse(error: OSError) -> None:
+        raise RawError(f"{error.filename}: cannot be read ({error.strerror})")
+
+    for place, folders, files in os.walk(folder, onerror=refuse):
         below = os.path.relpath(place, folder)
         prefix = "" if below == "." else f"{below}/"
         for name in [*folders]:
-            if name.startswith("."):
+            if name.startswith(".") or name in _NOBODYS_FOLDERS:
                 folders.remove(name)
             elif (Path(place) / name).is_symlink():  # os.walk does not follow it
                 left_out.append(LeftOut(split, f"{shown}/{prefix}{name}", "a link to a folder"))
@@ -154,7 +163,7 @@ def read_kaggle(images: Path, solution: Path | None) -> Source:
     """
     flat_labels = None
     if solution is not None:
-        with solution.open(newline="", encoding="utf-8", errors="replace") as file:
+        with solution.open(newline="", encoding="utf-8-sig", errors="replace") as file:
             rows = list(csv.DictReader(file))
         try:
             # "n01978287 85 1 499 272 n01978287 ...": a class and a box, for each object; all are of one class

@@ -55,6 +55,10 @@ class Places(Protocol):
 
     def part(self, rows: np.ndarray) -> Part: ...
 
+    def state(self) -> Iterator[bytes]:
+        """What tells these very files from others of the same names: sizes, times, offsets."""
+        ...
+
 
 @dataclass
 class Listing:
@@ -78,6 +82,16 @@ class Source:
     words: dict[str, str] = field(default_factory=dict)  # what a class is called, where its name is a number
     left_out: list[LeftOut] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+
+def warn_of_empty(source: Source) -> None:
+    """Name the classes that a split has no image of."""
+    for split, listing in source.splits.items():
+        counts = np.bincount(listing.labels, minlength=len(source.classes))
+        empty = [name for name, count in zip(source.classes, counts, strict=True) if count == 0]
+        if empty:
+            more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
+            source.warnings.append(f"{split} has no images of {', '.join(empty[:3])}{more}; labels are not moved by it")
 
 
 def chunks(rows: np.ndarray, size: int = PART) -> list[np.ndarray]:
@@ -110,6 +124,18 @@ class Files:
 
     def part(self, rows: np.ndarray) -> FilePart:
         return FilePart([self.root / self.paths[row] for row in rows])
+
+    def state(self) -> Iterator[bytes]:
+        return (file_state(self.root / path) for path in self.paths)
+
+
+def file_state(path: str | Path) -> bytes:
+    """Size and time of a file."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return b"none"
+    return f"{found.st_size} {found.st_mtime_ns}\n".encode()
 
 
 def _whole_file(path: Path) -> Item:
@@ -166,6 +192,10 @@ class Stretches:
     def part(self, rows: np.ndarray) -> StretchPart:
         return StretchPart([(self.files[self.file[row]], int(self.offset[row]), int(self.size[row])) for row in rows])
 
+    def state(self) -> Iterator[bytes]:
+        yield from (file_state(path) for path in self.files)
+        yield from (array.tobytes() for array in (self.file, self.offset, self.size))
+
 
 @dataclass(frozen=True)
 class PixelPart:
@@ -187,3 +217,6 @@ class Pixels:
 
     def part(self, rows: np.ndarray) -> PixelPart:
         return PixelPart(self.pixels[rows])
+
+    def state(self) -> Iterator[bytes]:
+        yield self.pixels.tobytes()

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from alexlab.data.raw.listing import Item, LeftOut, Listing, RawError, Source, sorted_rows
+from alexlab.data.raw.listing import Item, LeftOut, Listing, RawError, Source, file_state, sorted_rows
 
-_SPLIT = re.compile(r"^(train|validation|valid|val|test)\b", re.IGNORECASE)
+_SPLIT = re.compile(r"^(train|validation|valid|val|test)(?![a-z])", re.IGNORECASE)
+_OF = re.compile(r"-of-(\d+)\b")
+_WORDNET_SUFFIX = re.compile(r"_n\d{8}(?=\.\w+$)")  # Hugging Face adds the class to ImageNet's own names
 _IMAGE_COLUMNS, _LABEL_COLUMNS = ("image", "img", "jpg"), ("label", "labels", "cls", "fine_label")
 
 
@@ -27,21 +29,25 @@ class RowPart:
     rows: list[int]
 
     def read(self) -> Iterator[Item]:
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        with pq.ParquetFile(self.path) as shard:
-            # A part of a group at a time, since a group may be large.
-            batches = shard.iter_batches(64, row_groups=[self.group], columns=[self.column], use_threads=False)
-            wanted, start = iter(self.rows), 0
-            row = next(wanted, None)
-            for batch in batches:
-                column = batch.column(0)
-                while row is not None and row < start + len(column):
-                    value = column[row - start].as_py()
-                    content = value.get("bytes") if isinstance(value, dict) else value
-                    yield Item(content) if content is not None else Item(None, "the table has no bytes of it")
-                    row = next(wanted, None)
-                start += len(column)
+        try:
+            with pq.ParquetFile(self.path) as shard:
+                # A part of a group at a time, since a group may be large.
+                batches = shard.iter_batches(64, row_groups=[self.group], columns=[self.column], use_threads=False)
+                wanted, start = iter(self.rows), 0
+                row = next(wanted, None)
+                for batch in batches:
+                    column = batch.column(0)
+                    while row is not None and row < start + len(column):
+                        value = column[row - start].as_py()
+                        content = value.get("bytes") if isinstance(value, dict) else value
+                        yield Item(content) if isinstance(content, bytes) else Item(None, "no bytes in the table")
+                        row = next(wanted, None)
+                    start += len(column)
+        except (pa.ArrowException, OSError) as error:
+            raise RawError(f"{self.path}: is damaged ({_first_line(error)}); fetch it again") from error
 
 
 @dataclass
@@ -63,15 +69,29 @@ class Rows:
         shard, group = self.shards[self.shard[rows[0]]], int(self.group[rows[0]])
         return RowPart(shard, self.column, group, self.row[rows].tolist())
 
+    def state(self) -> Iterator[bytes]:
+        return (file_state(path) for path in self.shards)
+
 
 def find_shards(root: Path) -> dict[str, list[Path]]:
-    """The shards of each split below `root`, by their names or their folders'."""
+    """The shards of each split below `root`, by their names or their folders'.
+
+    Raises:
+        RawError: where a split's shards lie in several folders, or some are missing by their own count.
+    """
     found: dict[str, list[Path]] = {}
     for path in sorted([*root.glob("*.parquet"), *root.glob("*/*.parquet"), *root.glob("*/*/*.parquet")]):
         match = _SPLIT.match(path.name) or _SPLIT.match(path.parent.name)
         if match and not path.name.startswith("."):
             split = "val" if match[1].lower().startswith("val") else match[1].lower()
             found.setdefault(split, []).append(path)
+    for split, paths in found.items():
+        folders = sorted({str(path.parent) for path in paths})
+        if len(folders) > 1:
+            raise RawError(f"{root}: has shards of {split} in {' and '.join(folders[:2])}; name one as data.raw")
+        counted = _OF.search(paths[0].name)
+        if counted and int(counted[1]) != len(paths):
+            raise RawError(f"{folders[0]}: has {len(paths)} of {int(counted[1])} shards of {split}; fetch the others")
     return found
 
 
@@ -85,7 +105,7 @@ def read_parquet(root: Path, shards: dict[str, list[Path]]) -> Source:
         RawError: where pyarrow or a column is missing, a shard is cut, or there is no training split.
     """
     try:
-        import pyarrow as pa
+        import pyarrow.parquet  # noqa: F401
     except ImportError as error:
         raise RawError(f"{root}: parquet shards need pyarrow; pip install 'alexlab[parquet]'") from error
     if "train" not in shards:
@@ -94,10 +114,7 @@ def read_parquet(root: Path, shards: dict[str, list[Path]]) -> Source:
     names_of_labels: list[str] = []
     tables: dict[str, tuple[list[str], list[int], Rows]] = {}
     for split, paths in shards.items():
-        try:
-            names, labels, places, known = _read_split(paths)
-        except (pa.ArrowException, OSError) as error:
-            raise RawError(f"{root}: a shard of {split} is cut or damaged ({_first_line(error)})") from error
+        names, labels, places, known = _read_split(paths)
         names_of_labels = names_of_labels or known
         unlabelled = [label < 0 for label in labels]
         if labels and all(unlabelled):
@@ -112,6 +129,9 @@ def read_parquet(root: Path, shards: dict[str, list[Path]]) -> Source:
     count = max(max(labels, default=0) for _, labels, _ in tables.values()) + 1
     named = names_of_labels[:] if len(names_of_labels) >= count else [f"{label:04d}" for label in range(count)]
     source.classes = _wordnet_ids(*tables["train"][:2], len(named)) or [_plain(name) for name in named]
+    if source.classes[0] != _plain(named[0]):  # ImageNet: the names that its tars have
+        for split, (names, labels, places) in tables.items():
+            tables[split] = [_WORDNET_SUFFIX.sub("", name) for name in names], labels, places
     if source.classes != named and len(names_of_labels) >= count:
         source.words = dict(zip(source.classes, named, strict=True))
     for split, (names, labels, places) in tables.items():
@@ -122,6 +142,7 @@ def read_parquet(root: Path, shards: dict[str, list[Path]]) -> Source:
 
 
 def _read_split(paths: list[Path]) -> tuple[list[str], list[int], Rows, list[str]]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     names: list[str] = []
@@ -129,22 +150,30 @@ def _read_split(paths: list[Path]) -> tuple[list[str], list[int], Rows, list[str
     places: list[tuple[int, int, int]] = []
     image_column, known = "", []
     for number, path in enumerate(paths):
-        with pq.ParquetFile(path) as shard:
-            columns = shard.schema_arrow.names
-            image_column, label_column = _column(path, columns, _IMAGE_COLUMNS), _column(path, columns, _LABEL_COLUMNS)
-            known = known or _known_names((shard.schema_arrow.metadata or {}).get(b"huggingface"), label_column)
-            has_paths = f"{image_column}.path" in {
-                shard.schema.column(index).path for index in range(len(shard.schema))
-            }
+        try:
+            shard = pq.ParquetFile(path)
+        except (pa.ArrowException, OSError) as error:
+            raise RawError(f"{path}: is cut or damaged ({_first_line(error)}); fetch it again") from error
+        with shard:
+            schema = shard.schema_arrow
+            image_column, label_column = (_column(path, schema.names, w) for w in (_IMAGE_COLUMNS, _LABEL_COLUMNS))
+            if not pa.types.is_integer(schema.field(label_column).type):
+                raise RawError(f"{path}: its column {label_column} holds no whole numbers, which labels are")
+            known = known or _known_names((schema.metadata or {}).get(b"huggingface"), label_column)
+            has_paths = f"{image_column}.path" in [
+                column.path for column in map(shard.schema.column, range(len(shard.schema)))
+            ]
             wanted = [label_column, *([f"{image_column}.path"] if has_paths else [])]
             for group in range(shard.num_row_groups):
-                table = shard.read_row_group(group, columns=wanted)
+                try:
+                    table = shard.read_row_group(group, columns=wanted)
+                except (pa.ArrowException, OSError) as error:
+                    raise RawError(f"{path}: is cut or damaged ({_first_line(error)}); fetch it again") from error
                 found = table.column(label_column).to_pylist()
-                paths_in = table.column(image_column).to_pylist() if has_paths else [None] * len(found)
-                for row, (label, inside) in enumerate(zip(found, paths_in, strict=True)):
+                inside = table.column(image_column).to_pylist() if has_paths else [None] * len(found)
+                for row, (label, image) in enumerate(zip(found, inside, strict=True)):
                     labels.append(-1 if label is None else int(label))
-                    name = (inside or {}).get("path")
-                    names.append(name or f"{path.stem}/{group:05d}-{row:06d}")
+                    names.append((image or {}).get("path") or f"{path.stem}/{group:05d}-{row:06d}")
                     places.append((number, group, row))
     table = np.array(places, np.int64).reshape(-1, 3)
     where = table[:, 0].astype(np.int32), table[:, 1].astype(np.int32), table[:, 2]

@@ -28,6 +28,7 @@ from alexlab.data.raw.listing import (
 from alexlab.progress import Progress
 
 _MAX_READ = 16 * 2**20  # a tar's own headers and a kit's files are far smaller
+_MAX_PADDING = 2**20  # tars are filled up to whole records, of 10 KiB mostly
 _CLASS_TAR = re.compile(r"^(?:\./)?(?:[^/]+/)?(n\d{8})\.tar$")
 
 
@@ -98,8 +99,10 @@ def members(path: Path, start: int = 0, size: int | None = None) -> Iterator[Mem
                     yield Member(member.name, start + member.offset_data, member.size)
                 archive.members = []  # pyright: ignore[reportAttributeAccessIssue]  # or a million of them pile up
                 member = archive.next()
+            # A tar ends in empty blocks and has nothing behind them; a hole of zeros in its middle looks like its end.
             stretch.seek(archive.offset)
-            if stretch.read(512) != bytes(512):  # a tar ends in empty blocks
+            rest = size - archive.offset
+            if rest < 512 or rest > _MAX_PADDING or stretch.read().strip(b"\0"):
                 raise tarfile.ReadError(f"no end at byte {archive.offset} of {size}")
         except (tarfile.TarError, OSError, ValueError, EOFError) as error:
             raise RawError(f"{path}: is cut or damaged ({error}); fetch it again") from error
@@ -174,11 +177,12 @@ def read_tars(root: Path, tars: Tars, processes: int) -> Source:
     Raises:
         RawError: naming a file that is missing, cut or damaged, an inner tar's name among them.
     """
-    wanted = [tars.train, tars.val, tars.kit, *filter(None, (tars.test, tars.test_labels))]
-    missing = [name for name in wanted if not (root / name).is_file()]
-    if missing:
-        raise RawError(f"{root}: has no {', '.join(missing)}; needed are {', '.join(wanted)}")
-    kit = read_kit(root / tars.kit, tars.prefix)
+    wanted = [tars.train, tars.val, *filter(None, (tars.test, tars.test_labels))]
+    kit_path = find_kit(root, tars)
+    missing = [name for name in wanted if not (root / name).is_file()] + ([] if kit_path else [tars.kit])
+    if missing or kit_path is None:
+        raise RawError(f"{root}: has no {', '.join(missing)}; needed are {', '.join([*wanted, tars.kit])}")
+    kit = read_kit(kit_path, tars.prefix)
     source = Source("ImageNet's tars", [], {})
     patches = _patches(root / tars.patch, source) if tars.patch and (root / tars.patch).is_file() else {}
     paths = [root / name for name in (tars.train, tars.val, tars.test, tars.patch) if name]
@@ -187,6 +191,7 @@ def read_tars(root: Path, tars: Tars, processes: int) -> Source:
     source.classes = sorted(set(train.classes))
     if not source.classes:
         raise RawError(f"{paths[0]}: holds no class tars such as n01440764.tar")
+    used: set[str] = set()
     splits = {"train": train, "val": _read_flat(paths[1], 1, "val", kit.val_classes, source)}
     if tars.test and tars.test_labels:
         labels = _labels(root / tars.test_labels, (root / tars.test_labels).read_text(errors="replace"), kit.classes)
@@ -199,10 +204,13 @@ def read_tars(root: Path, tars: Tars, processes: int) -> Source:
         for row, name in enumerate(found.names):
             if name.rpartition("/")[2] in patches:
                 member = patches[name.rpartition("/")[2]]
+                used.add(name.rpartition("/")[2])
                 found.offsets[row], found.sizes[row], found.files[row] = member.offset, member.size, len(paths) - 1
         source.splits[split] = found.listing(source.classes, paths)
     if patches:
-        source.warnings.append(f"{len(patches)} images are taken from {tars.patch}")
+        source.warnings.append(
+            f"{len(used)} of the {len(patches)} images of {tars.patch} replace the ones of their names"
+        )
     return source
 
 
@@ -213,7 +221,7 @@ def _read_train(path: Path, source: Source, processes: int) -> _Found:
             source.left_out.append(member._replace(split="train"))
         elif match := _CLASS_TAR.match(member.name):
             inner.append((match[1], member))
-        elif re.search(r"(?:^|/)n\d{8}/[^/]+$", member.name) and member.name.lower().endswith(IMAGE_SUFFIXES):
+        elif re.search(r"(?:^|/)n\d{8}/[^/.][^/]*$", member.name) and member.name.lower().endswith(IMAGE_SUFFIXES):
             found.add("/".join(member.name.split("/")[-2:]), member.name.split("/")[-2], member, 0)
         else:
             source.left_out.append(LeftOut("train", member.name, "neither a class's tar nor a class's image"))
@@ -228,38 +236,50 @@ def _read_train(path: Path, source: Source, processes: int) -> _Found:
 
 
 def _inner(path: Path, class_name: str, tar: Member) -> tuple[list[Member], list[LeftOut]]:
-    images, left_out = [], []
+    images: dict[str, Member] = {}  # a tar may hold a name twice; the later one is meant
+    left_out = []
     try:
         for member in members(path, tar.offset, tar.size):
             if isinstance(member, LeftOut):
                 left_out.append(LeftOut("train", f"{class_name}.tar: {member.name}", member.reason))
             elif member.name.lower().endswith(IMAGE_SUFFIXES) and not member.name.rpartition("/")[2].startswith("."):
-                images.append(member)
+                images[member.name] = member
             else:
                 left_out.append(LeftOut("train", f"{class_name}.tar: {member.name}", "no image by its name"))
     except RawError as error:
         raise RawError(f"{path}: its {tar.name} is cut or damaged ({error.__cause__}); fetch it again") from error
-    return images, left_out
+    return list(images.values()), left_out
 
 
 def _read_flat(path: Path, file: int, split: str, labels: list[str], source: Source) -> _Found:
     """A tar whose images are numbered; the number says which line of the labels is theirs."""
-    found = _found()
+    numbered: dict[str, Member] = {}
     for member in members(path):
         if isinstance(member, LeftOut):
             source.left_out.append(member._replace(split=split))
             continue
         name = member.name.rpartition("/")[2]
-        number = re.search(r"_(\d{8})\.", name)
-        if not name.lower().endswith(IMAGE_SUFFIXES) or number is None:
+        if name.startswith("."):
+            continue
+        number = _number(name)
+        if not name.lower().endswith(IMAGE_SUFFIXES) or number == 0:
             source.left_out.append(LeftOut(split, member.name, "no numbered image"))
-        elif not 1 <= int(number[1]) <= len(labels):
+        elif number > len(labels):
             raise RawError(f"{path}: {name} has no label, there are {len(labels)}; the kit is another year's or cut")
         else:
-            found.add(name, labels[int(number[1]) - 1], member, file)
+            numbered[name] = member
+    found = _found()
+    for name, member in numbered.items():
+        found.add(name, labels[_number(name) - 1], member, file)
     if len(found.names) != len(labels):
         source.warnings.append(f"{path.name} has {len(found.names)} images, its list of labels {len(labels)}")
     return found
+
+
+def _number(name: str) -> int:
+    """The number in a name such as ILSVRC2012_val_00000001.JPEG, from 1; 0 where there is none."""
+    match = re.search(r"_(\d{8})\.", name)
+    return int(match[1]) if match else 0
 
 
 def _patches(path: Path, source: Source) -> dict[str, Member]:
@@ -279,6 +299,11 @@ class Kit:
     classes: dict[int, str]  # the challenge's number of a class, from 1, in an order of its own: its WordNet id
     words: dict[str, str]
     val_classes: list[str]  # of each validation image
+
+
+def find_kit(root: Path, tars: Tars) -> Path | None:
+    """The development kit, packed or unpacked."""
+    return next((path for name in (tars.kit, tars.kit.removesuffix(".tar.gz")) if (path := root / name).exists()), None)
 
 
 def read_kit(path: Path, prefix: str) -> Kit:
@@ -326,14 +351,14 @@ def _labels(path: Path, text: str, classes: dict[int, str]) -> list[str]:
         raise RawError(f"{path}: its list of labels has {error.args[0]!r}, which is no class's number") from error
 
 
-def read_split_tar(path: Path) -> Source:
-    """A tar of `<...>/<split>/<class>/<image>`, as Imagenette's.
+def read_split_tar(path: Path, packed: Path) -> Source:
+    """A tar of `<...>/<split>/<class>/<image>`, as Imagenette's, uncompressed from `packed`.
 
     Raises:
         RawError: where it is cut or damaged or holds no such images.
     """
     found = {"train": _found(), "val": _found()}
-    source = Source(f"the tar {path.name}", [], {})
+    source = Source(packed.name, [], {})
     for member in members(path):
         if isinstance(member, LeftOut):
             source.left_out.append(member)
@@ -347,6 +372,6 @@ def read_split_tar(path: Path) -> Source:
     source.classes = sorted(set(found["train"].classes))
     unknown = sorted(set(found["val"].classes) - set(source.classes))
     if not source.classes or unknown:
-        raise RawError(f"{path}: holds no train/<class>/ images of {unknown[0] if unknown else 'any class'}")
+        raise RawError(f"{packed}: holds no train/<class>/ images of {unknown[0] if unknown else 'any class'}")
     source.splits = {split: images.listing(source.classes, [path]) for split, images in found.items()}
     return source
