@@ -105,16 +105,16 @@ def _convert(part: Part, rows: np.ndarray, names: list[str], target: _Target) ->
     with target.file.open("r+b") as file:
         for row, name, item in zip(rows, names, part.read(), strict=True):
             kinds: list[str] = []
-            pixels, reason = None, item.reason
-            pixels_of = np.ascontiguousarray(item.content) if isinstance(item.content, np.ndarray) else None
-            if isinstance(item.content, bytes):
+            content, pixels, reason = item.content, None, item.reason
+            if isinstance(content, bytes):
                 try:
-                    pixels, kinds = read_square(item.content, name, size, target.resize)
+                    pixels, kinds = read_square(content, name, size, target.resize)
                 except Unreadable as error:
                     reason = str(error)
-            elif pixels_of is not None:
-                pixels = square(Image.fromarray(pixels_of), size, target.resize)
-            done.content.append(digest(item.content or b"") if pixels_of is None else digest(pixels_of))
+            elif content is not None:
+                content = np.ascontiguousarray(content)
+                pixels = square(Image.fromarray(content), size, target.resize)
+            done.content.append(digest(b"" if content is None else content))
             done.kinds.append(kinds)
             done.reasons.append(reason)
             if pixels is None:
@@ -319,11 +319,9 @@ class _Builder:
             if self._kind == JPEG:
                 files = [f"{split}{SUFFIXES[JPEG]}" for split in self._packed]
                 wanted |= dict(zip(files, saved["packed"].tolist(), strict=True))
-            is_whole = all(self._file(name).stat().st_size >= size for name, size in wanted.items())
-            parts = [
-                f"{split}_{what}.part" for split in self._packed for what in _PARTS if len(self._source.splits[split])
-            ]
-            return saved if is_whole and all(self._file(name).is_file() for name in parts) else None
+            splits = [split for split, listing in self._source.splits.items() if len(listing)]
+            wanted |= dict.fromkeys((f"{split}_{what}.part" for split in splits for what in _PARTS), 1)
+            return saved if all(self._file(name).stat().st_size >= size for name, size in wanted.items()) else None
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
             return None
 

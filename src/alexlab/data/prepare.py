@@ -214,7 +214,8 @@ def make(data: DataConfig, tell: Callable[[str], object] = print) -> tuple[Store
     path = store_path(data)
     if not has_store(data):
         _refuse(path, data)
-        with locked(path.with_name(f"{path.name.removesuffix(f'-{RAW}')}.lock")):
+        # One lock for both formats, since without a choice it is not yet known which one it will be.
+        with locked(path.with_name(f"{path.name.removesuffix(f'-{RAW}').removesuffix(f'-{JPEG}')}.lock")):
             if not has_store(data):  # another process may have made it while this one waited
                 try:
                     _make(data, path.with_name(f"{path.name}.scratch"), tell)
