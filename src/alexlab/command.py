@@ -1,11 +1,43 @@
-"""What all commands share: their exit status."""
+"""What commands share: their exit status, and the line of those that Hydra does not launch."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
 
+from rich.console import Console
+
 from alexlab.config import ConfigError
+
+
+def run_command(
+    argv: list[str] | None, usage: str, stopped: str, obey: Callable[[list[str], str | None, Console], int]
+) -> int:
+    """Run a line of overrides with --help and --config-dir; return its exit status.
+
+    `obey(overrides, config_dir, console)` does what it says; `stopped` is told where the keyboard stops it.
+    """
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--help", "-h", action="store_true")
+    parser.add_argument("--config-dir", "-cd")
+    args, unknown = parser.parse_known_intermixed_args(sys.argv[1:] if argv is None else argv)
+    console = Console(highlight=False, markup=False)
+
+    def command() -> int:
+        if unknown:
+            raise ConfigError(f"{unknown[0]}: there is no such flag here; --help shows what there is")
+        if args.help:
+            console.print(usage)
+            return 0
+        return obey(args.overrides, args.config_dir, console)
+
+    try:
+        return exit_status(command)
+    except KeyboardInterrupt:
+        console.print(f"\nStopped{stopped}")
+        return 130
 
 
 def exit_status(command: Callable[[], int]) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections import Counter
 from typing import Any
 
@@ -13,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from alexlab.command import exit_status
+from alexlab.command import run_command
 from alexlab.compose import Composer
 from alexlab.config import ConfigError, DataConfig
 from alexlab.data.build import printable
@@ -52,28 +50,13 @@ _GROUPS = ("data", "recipe")
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; return its exit status."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("overrides", nargs="*")
-    parser.add_argument("--help", "-h", action="store_true")
-    parser.add_argument("--config-dir", "-cd")
-    args, unknown = parser.parse_known_intermixed_args(sys.argv[1:] if argv is None else argv)
-    console = Console(highlight=False, markup=False)
+    return run_command(argv, USAGE, ". What is done is kept; the same command goes on with the rest.", _obey)
 
-    def command() -> int:
-        if unknown:
-            raise ConfigError(f"{unknown[0]}: there is no such flag here; --help shows what there is")
-        if args.help:
-            console.print(USAGE)
-            return 0
-        overrides = [override for override in args.overrides if override != "check"]
-        data = _data(overrides, args.config_dir)
-        return _prepare(data, console) if overrides == args.overrides else _check(data, console)
 
-    try:
-        return exit_status(command)
-    except KeyboardInterrupt:
-        console.print("\nStopped. What is done is kept; the same command goes on with the rest.")
-        return 130
+def _obey(overrides: list[str], config_dir: str | None, console: Console) -> int:
+    others = [override for override in overrides if override != "check"]
+    data = _data(others, config_dir)
+    return _prepare(data, console) if others == overrides else _check(data, console)
 
 
 def _data(overrides: list[str], config_dir: str | None) -> DataConfig:

@@ -6,9 +6,7 @@ what is averaged over views; asked for again, it is shown as it is.
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 import time
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -20,7 +18,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from alexlab.command import exit_status
+from alexlab.command import run_command
 from alexlab.compose import Composer, read_config
 from alexlab.config import Config, ConfigError, did_you_mean, walk
 from alexlab.data import build_datamodule
@@ -60,30 +58,10 @@ _RULED = box.Box("\n".join(" ── " if i in (2, 4) else "    " for i in range(
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; return its exit status."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("overrides", nargs="*")
-    parser.add_argument("--help", "-h", action="store_true")
-    parser.add_argument("--config-dir", "-cd")
-    args, unknown = parser.parse_known_intermixed_args(sys.argv[1:] if argv is None else argv)
-    console = Console(highlight=False, markup=False)
-
-    def command() -> int:
-        if unknown:
-            raise ConfigError(f"{unknown[0]}: there is no such flag here; --help shows what there is")
-        if args.help:
-            console.print(USAGE)
-        else:
-            _obey(args.overrides, args.config_dir, console)
-        return 0
-
-    try:
-        return exit_status(command)
-    except KeyboardInterrupt:
-        console.print("\nStopped; nothing is kept.")
-        return 130
+    return run_command(argv, USAGE, "; nothing is kept.", _obey)
 
 
-def _obey(overrides: list[str], config_dir: str | None, console: Console) -> None:
+def _obey(overrides: list[str], config_dir: str | None, console: Console) -> int:
     runs = [override for override in overrides if _name(override) == "runs"]
     others = [override for override in overrides if override not in runs]
     if bool(runs) == any(_name(override) == "weights" for override in others):
@@ -96,6 +74,7 @@ def _obey(overrides: list[str], config_dir: str | None, console: Console) -> Non
         _average(_ids(runs[-1]), composer, others, console)
     else:
         _evaluate_file(composer.job(others).config, console)
+    return 0
 
 
 def _name(override: str) -> str:
