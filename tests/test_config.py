@@ -231,6 +231,14 @@ def test_every_file_of_conf_composes_and_starts_with_a_comment(path: Path):
     assert any(line.startswith("# ") and "@package" not in line for line in lines), path
 
 
+def test_folders_follow_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    for name in ("one", "two"):
+        monkeypatch.setenv("ALEXLAB_CACHE", str(tmp_path / name))
+        monkeypatch.setenv("ALEXLAB_RUNS", str(tmp_path / name / "runs"))
+        config = load()
+        assert (config.data.cache, config.paths.runs) == (str(tmp_path / name), str(tmp_path / name / "runs"))
+
+
 def test_ablations_of_the_demo_differ_from_it():
     base = flat(load())
     for path in (CONF_DIR / "ablation").glob("*.yaml"):

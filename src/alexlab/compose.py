@@ -55,6 +55,8 @@ class Composer:
 
     def __init__(self, config_dir: str | None = None) -> None:
         hydra_version.setbase(VERSION_BASE)
+        # Anew, since the folders' defaults are what the environment says now, and not when this module was loaded.
+        ConfigStore.instance().store(name="schema", node=Config)
         search_path = create_config_search_path(f"file://{CONF_DIR}")
         if config_dir is not None:
             folder = Path(config_dir).expanduser().absolute()
