@@ -239,8 +239,8 @@ def _refuse(path: Path, data: DataConfig) -> None:
 
 
 def _make(data: DataConfig, scratch: Path, tell: Callable[[str], object]) -> None:
-    raw = _raw_folder(data, tell)
-    source, processes = recognise(data, raw, scratch, cpu_count()), cpu_count()
+    raw, processes = _raw_folder(data, tell), cpu_count()
+    source = recognise(data, raw, scratch, processes)
     counts = {split: len(listing) for split, listing in source.splits.items()}
     stops = data.on_bad is OnBad.stop
     tell(f"{raw} holds {source.form}: {', '.join(f'{count} {split} images' for split, count in counts.items())}")

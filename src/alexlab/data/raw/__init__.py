@@ -12,7 +12,7 @@ from pathlib import Path
 from alexlab.config import DataConfig, Dataset
 from alexlab.data.raw import cifar
 from alexlab.data.raw.folders import KAGGLE_LABELS, find_kaggle, read_folders, read_kaggle
-from alexlab.data.raw.listing import LeftOut, Listing, RawError, Source, warn_of_empty
+from alexlab.data.raw.listing import RawError, Source, warn_of_empty
 from alexlab.data.raw.parquet import find_shards, read_parquet
 from alexlab.data.raw.tars import TARS_2010, TARS_2012, Tars, find_kit, members, read_kit, read_split_tar, read_tars
 
@@ -27,7 +27,6 @@ class Known:
     download: str = ""  # the class of torchvision that fetches it, where its licence allows that
 
 
-_FOLDER = "a folder of train/<class>/ and val/<class>/ images (test/ too, if there is one)"
 KNOWN = {
     Dataset.imagenet2012: Known(
         1000,
@@ -69,7 +68,12 @@ from github.com/fastai/imagenette; without data.raw it is fetched from there""",
 from cs.toronto.edu/~kriz/cifar.html; without data.raw it is fetched from there""",
         "CIFAR10",
     ),
-    Dataset.folder: Known(None, {}, f"  {_FOLDER}, or parquet shards with the columns image and label"),
+    Dataset.folder: Known(
+        None,
+        {},
+        "  a folder of train/<class>/ and val/<class>/ images (test/ too, if there is one), "
+        "or parquet shards with the columns image and label",
+    ),
 }
 
 
@@ -183,4 +187,4 @@ def _uncompressed(path: Path, scratch: Path) -> Path:
     return plain
 
 
-__all__ = ["KNOWN", "LeftOut", "Listing", "RawError", "Source", "download", "missing", "recognise"]
+__all__ = ["KNOWN", "RawError", "download", "missing", "recognise"]
