@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from alexlab.config import Config, load
 from alexlab.data.store import Split
+from alexlab.training import interrupt
 
 # The real demo with few images and few kernels: same code, some seconds.
 TINY = [
@@ -44,6 +46,15 @@ def raw_split(folder: Path, images: np.ndarray) -> Split:
 @pytest.fixture(autouse=True)
 def _few_threads():
     torch.set_num_threads(1)  # two tests at a time
+
+
+@pytest.fixture(autouse=True)
+def _signals():
+    """A run that a test trains in this process takes the signals over; here they are given back."""
+    before = {number: signal.getsignal(number) for number in interrupt.SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

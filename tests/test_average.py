@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from alexlab.data.prepare import store_path
 from alexlab.evidence import load_runs
 from alexlab.models import build_model
 from alexlab.runs.average import main
-from alexlab.runs.execute import execute
+from alexlab.runs.execute import Launch, execute
 from alexlab.runs.plan import make_plan
 from alexlab.runs.record import DONE, FAILED, Record
 from alexlab.training.evaluate import Member, evaluate
@@ -32,7 +33,8 @@ from conftest import TINY
 def train(overrides: list[str]) -> Record:
     """The record of a run, trained in a process of its own as the command does."""
     [run] = make_plan(overrides).runs
-    assert execute(run.config, run.labels, "run")["state"] == DONE
+    with tempfile.TemporaryDirectory() as folder:
+        assert execute(run.config, run.labels, "run", Launch(Path(folder)))["state"] == DONE
     return run.record
 
 
@@ -61,8 +63,7 @@ class Trained(NamedTuple):
         config = load(self.overrides[run_id])
         network = build_model(config).double().eval()
         saved = torch.load(self.runs / run_id / "checkpoints" / "last.ckpt")["state_dict"]
-        named = {name.removeprefix("network."): value for name, value in saved.items() if name.startswith("network.")}
-        network.load_state_dict(named)
+        network.load_state_dict(saved)
         store, size, crop = store_path(config.data), config.data.size, config.data.crop_size
         assert crop is not None
         images = np.load(store / "test.npy").astype(np.float64) - np.load(store / "mean.npy")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from alexlab.config import ConfigError, load
-from alexlab.runs.identity import arm_id, run_id
+from alexlab.config import Config, ConfigError, load
+from alexlab.runs.identity import arm_id, result_keys, run_id, silent_values
 from alexlab.runs.plan import make_plan
 
 
@@ -23,6 +23,7 @@ from alexlab.runs.plan import make_plan
         ([], ["paths.runs=elsewhere", "data.num_workers=2", "logger=wandb", "trainer.enable_progress_bar=false"]),
         ([], ["data.cache=elsewhere", "trainer.accelerator=cpu", "data.eval_batch_size=7"]),
         ([], ["recipe=demo", "protocol=paper", "ablation=none"]),
+        ([], ["retry=all", "checkpoint.every_steps=7", "checkpoint.keep=all", "trainer.chance_epochs=null"]),
     ],
 )
 def test_the_same_run(one, two):
@@ -45,6 +46,16 @@ def test_the_same_run(one, two):
 )
 def test_another_run(overrides):
     assert run_id(load(overrides)) != run_id(load())
+
+
+def test_a_changed_default_makes_another_run():
+    """A key is silent at one value for ever, whatever the schema's default becomes."""
+    keys = result_keys(Config())
+    assert silent_values().keys() == keys.keys()  # a new key needs its entry, or every id changes
+    assert run_id(load()) == "75385f94844e"  # what the README shows, and users have
+    config = load()
+    config.optim.momentum = 0.95  # as it would be, were that the default
+    assert run_id(config) != run_id(load())
 
 
 def test_an_arm_is_all_but_the_seeds():

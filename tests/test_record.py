@@ -1,17 +1,16 @@
-"""Records: written whole, never begun twice, held by one process at a time."""
+"""Records: written whole, never begun twice, never misread."""
 
 from __future__ import annotations
 
 import json
-import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from alexlab.config import ConfigError, load
 from alexlab.evidence import load_runs
-from alexlab.runs.record import DONE, FAILED, Record, write_whole
+from alexlab.files import write_whole
+from alexlab.runs.record import DONE, FAILED, RECORD_VERSION, Record
 
 
 @pytest.fixture
@@ -21,20 +20,40 @@ def record(tmp_path: Path) -> Record:
     return record
 
 
-def test_an_attempt_begins_from_nothing_and_keeps_its_number(record: Record):
-    record.begin("seed: 0\n", {"recipe": "demo"})
+def test_an_attempt_goes_on_from_what_is_there(record: Record):
+    record.begin("seed: 0\n", {"recipe": "demo"}, started=5.0)
     record.file("metrics.csv").write_text("half")
     (record.path / "checkpoints").mkdir()
     record.set_status(FAILED, failure="killed", message="x")
-    assert record.status()["attempt"] == 1
-    record.begin("seed: 0\n", {"recipe": "demo"})
+    record.begin("seed: 0\n", {"recipe": "demo"}, started=7.0)
     assert record.status() == {
         "run_id": "0123456789ab",
+        "version": RECORD_VERSION,
         "state": "RUNNING",
         "attempt": 2,
         "labels": {"recipe": "demo"},
+        "started": 7.0,
     }
-    assert sorted(path.name for path in record.path.iterdir()) == ["config.yaml", "status.json"]
+    kept = ["checkpoints", "config.yaml", "metrics.csv", "status.json"]
+    assert sorted(path.name for path in record.path.iterdir()) == kept
+    record.forget()
+    assert [path.name for path in record.path.iterdir()] == ["status.json"]
+
+
+@pytest.mark.parametrize("version", [None, 1, RECORD_VERSION + 1])
+def test_a_record_of_another_version_is_refused(record: Record, version: int | None):
+    record.begin("seed: 0\n", {})
+    record.set_status(DONE)
+    status = {**record.status(), "version": version}
+    if version is None:
+        del status["version"]
+    record.file("status.json").write_text(json.dumps(status))
+    message = rf"0123456789ab: is a record of version {version or 1}, this code reads version {RECORD_VERSION}; set"
+    for read in (record.status, lambda: record.is_done, lambda: record.begin("", {})):
+        with pytest.raises(ConfigError, match=message):
+            read()
+    with pytest.raises(ConfigError, match=message):
+        load_runs(record.path.parent)
 
 
 def test_a_finished_run_is_never_begun_again(record: Record):
@@ -54,29 +73,13 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(OSError, match="power cut"):
         write_whole(path, "new")
     assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]  # the half is gone
 
 
 def test_a_damaged_status_is_told_and_nothing_is_begun(record: Record):
     record.file("status.json").write_text("")
     with pytest.raises(ConfigError, match=r"status.json: is damaged .* remove .*0123456789ab"):
         record.begin("", {})
-
-
-def test_one_at_a_time(record: Record):
-    order = []
-
-    def hold(name: str) -> None:
-        with Record(record.path.parent, record.run_id).claim():
-            order.append(f"{name} in")
-            time.sleep(0.2)
-            order.append(f"{name} out")
-
-    threads = [threading.Thread(target=hold, args=(name,)) for name in "ab"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [word.split()[1] for word in order] == ["in", "out", "in", "out"]
 
 
 def test_load_runs(tmp_path: Path):

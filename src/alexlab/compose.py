@@ -212,16 +212,20 @@ def from_file(path: Path) -> Config:
     return config
 
 
-def read_config(path: Path) -> Config:
-    """The configuration that `write_config` wrote."""
+def read_config(path: Path, stored: bool = True) -> Config:
+    """The configuration that a record keeps; with `stored=False` its data need not be here."""
     with _one_line([str(path)]):
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path)))
     assert isinstance(config, Config)
-    return finish(config)
+    return finish(config, trains=stored, stored=stored)
 
 
 def to_yaml(config: Config) -> str:
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    """The configuration as a record keeps it: without `logger`, which says nothing of the run and may be private."""
+    plain = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
+    assert isinstance(plain, dict)
+    plain.pop("logger")
+    return OmegaConf.to_yaml(plain)
 
 
 def _expected(kind: Any, name: str, value: Any) -> str:

@@ -122,6 +122,17 @@ class Checkpoint(Enum):
     best = "best"
 
 
+class Keep(Enum):
+    weights = "weights"
+    all = "all"
+
+
+class Retry(Enum):
+    faults = "faults"
+    all = "all"
+    none = "none"
+
+
 class Average(Enum):
     softmax = "softmax"
     logits = "logits"
@@ -418,6 +429,13 @@ class TrainerConfig:
     limit_val_batches: Union[int, float] = key(
         1.0, "Validation steps an epoch, likewise; 0 = no validation.", at_least=0
     )
+    chance_epochs: Union[int, None] = key(
+        2,
+        "Epochs, of 1,000 steps together at least, after which a run ends whose training loss is still that of "
+        "guessing; null = it never does.",
+        identity=False,
+        at_least=1,
+    )
     accelerator: Accelerator = key(Accelerator.auto, "auto, cpu or gpu.", identity=False)
     devices: int = key(1, "Number of devices.", identity=False, at_least=1, at_most=1)
     precision: str = key(
@@ -427,6 +445,22 @@ class TrainerConfig:
     fast_dev_run: bool = key(False, "One batch of training, validation and test, and no record.", identity=False)
     enable_progress_bar: bool = key(
         True, "Show progress: a live bar in a terminal, else a line an epoch.", identity=False
+    )
+
+
+@dataclass
+class CheckpointConfig:
+    every_minutes: Union[float, None] = key(
+        5.0,
+        "Minutes after which the state of a run is saved, to go on from; null = by steps alone.",
+        identity=False,
+        above=0,
+    )
+    every_steps: Union[int, None] = key(None, "Likewise, training steps; null = by time.", identity=False, at_least=1)
+    keep: Keep = key(
+        Keep.weights,
+        "What a finished run keeps: weights = the last and the best ones; all = the optimiser's state too.",
+        identity=False,
     )
 
 
@@ -463,12 +497,18 @@ class PathsConfig:
 class Config:
     seed: int = key(0, "Seed of initial weights and dropout; the data's too unless data.seed is set.", at_least=0)
     weights: Union[str, None] = key(None, "Checkpoint whose network the run starts from; null = from scratch.")
+    retry: Retry = key(
+        Retry.faults,
+        "Failed runs to try again: faults = all but those that diverged or do not learn, which are results; all; none.",
+        identity=False,
+    )
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     pool: PoolConfig = field(default_factory=PoolConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)

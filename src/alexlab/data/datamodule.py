@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,11 +61,9 @@ class TrainingBatches(Dataset[TrainingBatch]):
 
     def __getitem__(self, place: tuple[int, int]) -> TrainingBatch:
         epoch, step = place
+        indices = self.images(epoch, step)
         seed = self._data.seed
         assert seed is not None
-        if self._order[0] != epoch:
-            self._order = epoch, image_order(seed, epoch, len(self._split.labels))
-        indices = self._order[1][step * self.batch_size : (step + 1) * self.batch_size]
         draws = draw(seed, epoch, step, self.batch_size)
         augment, crop_size = self._augment, self._data.crop_size
         assert crop_size is not None
@@ -82,18 +81,31 @@ class TrainingBatches(Dataset[TrainingBatch]):
             divisor,
         )
 
+    def images(self, epoch: int, step: int) -> np.ndarray:
+        """The images of a global batch, as places in the split, int64 [B]."""
+        seed = self._data.seed
+        assert seed is not None
+        if self._order[0] != epoch:
+            self._order = epoch, image_order(seed, epoch, len(self._split.labels))
+        return self._order[1][step * self.batch_size : (step + 1) * self.batch_size]
+
 
 class EpochSteps(Sampler[tuple[int, int]]):
-    """(epoch, step) of one epoch; Lightning calls `set_epoch` before each."""
+    """(epoch, step) of one epoch, of the epoch `start` from a step on; Lightning calls `set_epoch` before each.
 
-    def __init__(self, num_steps: int) -> None:
-        self._num_steps, self._epoch = num_steps, 0
+    Its length is a whole epoch's, as Lightning counts the steps that are done already too.
+    """
+
+    def __init__(self, num_steps: int, start: tuple[int, int] = (0, 0)) -> None:
+        self._num_steps, self._start = num_steps, start
+        self._epoch = start[0]
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch = epoch
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((self._epoch, step) for step in range(self._num_steps))
+        first = self._start[1] if self._epoch == self._start[0] else 0
+        return ((self._epoch, step) for step in range(first, self._num_steps))
 
     def __len__(self) -> int:
         return self._num_steps
@@ -124,6 +136,12 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
+def _deaf(worker: int) -> None:
+    """Leave the signals that a whole job gets to the process that trains; a loader's process ends with that one."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
 class StoreDataModule(L.LightningDataModule):
     """Batches for training, validation and test: input float32 [B, 3, H, W], labels int64 [B].
 
@@ -137,6 +155,7 @@ class StoreDataModule(L.LightningDataModule):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self._config, self._data = config, config.data
+        self._start = (0, 0)
 
     def prepare_data(self) -> None:
         prepare(self._data)
@@ -151,7 +170,16 @@ class StoreDataModule(L.LightningDataModule):
         trainer = self.trainer
         ranks = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
         batches = TrainingBatches(self.split("train"), self.store, self._config, *ranks)
-        return self._loader(batches, EpochSteps(batches.num_steps))
+        return self._loader(batches, EpochSteps(batches.num_steps, self._start))
+
+    def start_at(self, epoch: int, step: int) -> None:
+        """Let the next training loader begin there: it reads ahead before Lightning tells it the epoch."""
+        self._start = (epoch, step)
+
+    def batch_images(self, epoch: int, step: int) -> list[int]:
+        """Which images a global training batch has, as places in the store's file of the training split."""
+        split = self.split("train")
+        return [split.row(index) for index in TrainingBatches(split, self.store, self._config).images(epoch, step)]
 
     def val_dataloader(self) -> DataLoader:
         return self.evaluation_dataloader("val")
@@ -176,6 +204,7 @@ class StoreDataModule(L.LightningDataModule):
             sampler=sampler,
             num_workers=workers,
             persistent_workers=workers > 0,
+            worker_init_fn=_deaf if workers > 0 else None,
             pin_memory=torch.cuda.is_available(),
         )
 

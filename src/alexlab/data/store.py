@@ -44,11 +44,20 @@ def digest(content: Any) -> bytes:
     return hashlib.sha256(content).digest()[:DIGEST_BYTES]
 
 
-class Split:
-    """Stored images with labels int64 [N]; `image(index)` reads one."""
+class BadData(ValueError):
+    """A store, or an image in it, is not as it was made; the message names the file, and the image in it."""
 
-    def __init__(self, path: Path, is_raw: bool, labels: np.ndarray, places: np.ndarray) -> None:
-        self._path, self._is_raw, self._places = path, is_raw, places
+
+class Split:
+    """Stored images with labels int64 [N]; `image(index)` reads one.
+
+    `rows`: which images of the file these are, where not all.
+    """
+
+    def __init__(
+        self, path: Path, is_raw: bool, labels: np.ndarray, places: np.ndarray, rows: np.ndarray | None = None
+    ) -> None:
+        self._path, self._is_raw, self._places, self._rows = path, is_raw, places, rows
         self.labels = labels
 
     def __len__(self) -> int:
@@ -58,11 +67,18 @@ class Split:
         """One image, uint8 [S, S, 3]: of a raw store a view of the map, of a JPEG store decoded.
 
         Raises:
-            ValueError: for a JPEG that is damaged.
+            BadData: where it is damaged, as far as that shows, or the file ends before it.
         """
-        if self._is_raw:
-            return self._map[self._places[index]]
-        return simplejpeg.decode_jpeg(self.stored(index), "RGB")
+        try:
+            if self._is_raw:
+                return self._map[self._places[index]]
+            return simplejpeg.decode_jpeg(self.stored(index), "RGB")
+        except (ValueError, IndexError, OSError) as error:
+            raise BadData(f"{self._path}: image {self.row(index)} cannot be read ({error})") from error
+
+    def row(self, index: int) -> int:
+        """Which image of the file one is, as the check of a store tells them."""
+        return int(index if self._rows is None else self._rows[index])
 
     def stored(self, index: int) -> Any:
         """An image as it lies on disk, an object with the buffer interface."""
@@ -72,7 +88,7 @@ class Split:
         return self._map[start : start + length]
 
     def subset(self, indices: np.ndarray) -> Split:
-        return Split(self._path, self._is_raw, self.labels[indices], self._places[indices])
+        return Split(self._path, self._is_raw, self.labels[indices], self._places[indices], indices)
 
     @cached_property
     def _map(self) -> Any:
@@ -109,7 +125,10 @@ class Store:
     def split(self, name: str) -> Split:
         """A split as the data set's authors made it."""
         kind = self.manifest["format"]
-        labels, places = (np.load(self.path / f"{name}_{what}.npy") for what in ("labels", "places"))
+        try:
+            labels, places = (np.load(self.path / f"{name}_{what}.npy") for what in ("labels", "places"))
+        except (OSError, ValueError, EOFError) as error:
+            raise BadData(f"{self.path}: the lists of {name} cannot be read ({error})") from error
         return Split(self.path / f"{name}{SUFFIXES[kind]}", kind == RAW, labels, places)
 
     def role(self, role: str, holdout: int = 0) -> Split:
@@ -174,16 +193,16 @@ def read_manifest(path: Path) -> dict:
     """A store's manifest.
 
     Raises:
-        ValueError: where the folder is no store, or one of another format.
+        BadData: where the folder is no store, or one of another format.
     """
     file = path / "manifest.json"
     try:
         manifest = _read_manifest(file, file.stat().st_mtime_ns)
         version = manifest["format_version"]
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a finished store ({error}); remove it to have it made again") from error
+        raise BadData(f"{path} is not a finished store ({error}); remove it to have it made again") from error
     if version != FORMAT_VERSION:
-        raise ValueError(f"{path} has store format {version}, this code reads {FORMAT_VERSION}; remove it")
+        raise BadData(f"{path} has store format {version}, this code reads {FORMAT_VERSION}; remove it")
     return manifest
 
 
@@ -191,14 +210,14 @@ def open_store(path: Path) -> Store:
     """Open a finished store.
 
     Raises:
-        ValueError: where the folder is no store, or one of another format.
+        BadData: where the folder is no store, or one of another format.
     """
     manifest = read_manifest(path)
     try:
         mean, rgb = np.load(path / "mean.npy"), manifest["rgb"]
         return Store(path, manifest, mean, np.array(rgb["components"]), np.array(rgb["variances"]))
     except (OSError, ValueError, EOFError, KeyError) as error:
-        raise ValueError(f"{path} is damaged ({error}); remove it to have it made again") from error
+        raise BadData(f"{path} is damaged ({error}); remove it to have it made again") from error
 
 
 def principal_components(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -278,7 +297,7 @@ def staged(path: Path, folder: Path) -> Path:
     """A checked copy of a store below `folder`, made where it is not there yet.
 
     Raises:
-        ValueError: where the copy is not what it was copied from.
+        BadData: where the copy is not what it was copied from.
         OSError: where the disk is full.
     """
     manifest = read_manifest(path)
@@ -298,7 +317,7 @@ def staged(path: Path, folder: Path) -> Path:
                 shutil.copyfile(file, half / file.name)  # the bytes alone, since the store may be read-only
             wrong = damage(half, cpu_count(), progress.advance)
         if wrong:
-            raise ValueError(f"{half}: the copy differs from {path} ({wrong[0]}); check both disks")
+            raise BadData(f"{half}: the copy differs from {path} ({wrong[0]}); check both disks")
         half.rename(copy)
     return copy
 

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 
+from alexlab.runs.record import Record
 from alexlab.tree import flatten
 
 
 def load_runs(path: str | Path) -> pd.DataFrame:
     """All runs below a folder of records, one row each.
 
-    Columns: run_id, state, protocol, recipe, ablation, arm, seed; the errors as `test.ten.top1_error` and so on
-    (fractions); epochs, seconds; and every key of the configuration as `config.<key>`. Runs that are not done have no
+    Columns: run_id, state, failure, protocol, recipe, ablation, arm, seed; errors as `test.ten.top1_error` and so on
+    (fractions); epochs, seconds; every key of the configuration as `config.<key>`. Runs that are not done have no
     errors (NaN). An empty folder gives an empty table.
 
     Raises:
         FileNotFoundError: where there is no such folder.
+        ConfigError: where a record is of another version of the code, or damaged.
     """
     path = Path(path)
     if not path.is_dir():
@@ -30,16 +31,18 @@ def load_runs(path: str | Path) -> pd.DataFrame:
 
 
 def _row(status_file: Path) -> dict[str, Any]:
-    status = json.loads(status_file.read_text())
     folder = status_file.parent
-    row: dict[str, Any] = {"run_id": status["run_id"], "state": status["state"], **status.get("labels", {})}
+    record = Record(folder.parent, folder.name)
+    status = record.status()
+    row: dict[str, Any] = {"run_id": status["run_id"], "state": status["state"], "failure": status.get("failure")}
+    row.update(status.get("labels", {}))
     config = folder / "config.yaml"
     if config.is_file():
         keys = flatten(yaml.safe_load(config.read_text()))
         row["seed"] = keys["seed"]
         row.update({f"config.{name}": value for name, value in keys.items()})
     if status["state"] == "DONE":
-        result = flatten(json.loads((folder / "result.json").read_text()))
+        result = flatten(record.result())
         row.update(
             {
                 name: value

@@ -6,7 +6,6 @@ what is averaged over views; asked for again, it is shown as it is.
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -24,7 +23,7 @@ from alexlab.config import Config, ConfigError, did_you_mean, walk
 from alexlab.data import build_datamodule
 from alexlab.data.prepare import fingerprint
 from alexlab.progress import Progress
-from alexlab.runs.record import Record, write_whole
+from alexlab.runs.record import Record
 from alexlab.runs.table import new_table, one_a_line, seeds_shown, wilson
 
 if TYPE_CHECKING:  # torch takes seconds to load, and mistakes are told without it
@@ -51,7 +50,10 @@ Exit status: 0 done, 1 a file or folder failed, 2 a mistake in the command,
 
 EVALUATE_KEYS = ("checkpoint", "average")  # of `evaluate`: what runs may be evaluated by, whatever they were before
 # Keys that change no run, and mean nothing where none is trained.
-_MEANINGLESS = ("trainer.fast_dev_run", "trainer.enable_progress_bar", "logger.", "data.raw", "data.on_bad")
+_MEANINGLESS = (
+    *("trainer.fast_dev_run", "trainer.enable_progress_bar", "trainer.chance_epochs", "checkpoint.", "retry"),
+    *("logger.", "data.raw", "data.on_bad"),
+)
 # new_table's box, with a rule between sections too: the fifth line is the one between rows.
 _RULED = box.Box("\n".join(" ── " if i in (2, 4) else "    " for i in range(8)) + "\n")
 
@@ -128,8 +130,8 @@ def _average(ids: list[str], composer: Composer, overrides: list[str], console: 
         result = {"average_id": average_id, **chosen, **found}
         from alexlab.training.evaluate import archive
 
-        write_whole(record.file("predictions.npz"), archive(test))
-        write_whole(record.file("result.json"), json.dumps(result, indent=1) + "\n")
+        record.write("predictions.npz", archive(test))
+        record.write("result.json", result)
     _print_average(result, ids, console)
     console.print(f"Record: {record.path}/", soft_wrap=True)
 
@@ -252,7 +254,7 @@ def _evaluate(
     quiet()
     trainer = replace(settings.trainer, precision="32-true")  # evaluation has the precision of the weights
     try:
-        device = build_trainer(replace(settings, trainer=trainer), None, title).strategy.root_device
+        device = build_trainer(replace(settings, trainer=trainer), title).strategy.root_device
     except MisconfigurationException as error:
         told = " ".join(str(error).split())
         raise ConfigError(f"trainer.accelerator={trainer.accelerator.name}: {told} Set it to auto or cpu") from error

@@ -7,46 +7,116 @@ import multiprocessing
 import os
 import signal
 import tempfile
-import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import forkserver
+from dataclasses import dataclass, field
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
 
 from alexlab.compose import to_yaml
-from alexlab.config import Config, ConfigError
+from alexlab.config import Config, ConfigError, Retry
+from alexlab.runs.claim import Claim, holder, take
+from alexlab.runs.failure import DISK, DIVERGED, KILLED, MEMORY, MENDS, ended_by, is_retried, oom_kills
 from alexlab.runs.identity import run_id
-from alexlab.runs.record import FAILED, INTERRUPTED, RUNNING, Record
+from alexlab.runs.record import DONE, FAILED, PREEMPTED, RUNNING, Record
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # what asks a command, or a run, to stop
+HELD = "HELD"  # not a record's state: another process works on the run
+STOPPED = "the same command goes on from where it was"
 
 
-def execute(config: Config, labels: dict[str, str], title: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Launch:
+    """One command, for the processes that do its runs.
+
+    `folder` is shared by those on one machine: `stop` in it says that the command was told to stop, `<process id>` that
+    this process trains. `attempts`: how often each run had been tried before the command began.
+    """
+
+    folder: Path
+    attempts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def stop(self) -> Path:
+        return self.folder / "stop"
+
+    @property
+    def is_stopped(self) -> bool:
+        return self.stop.exists()
+
+
+def needs_work(status: dict[str, Any], retry: Retry, attempts: int | None = None) -> bool:
+    """Whether a run is to be done, nobody working on it; one that has failed since `attempts` has had its turn."""
+    if status.get("state") == FAILED:
+        return is_retried(status.get("failure"), retry) and status["attempt"] <= (attempts or status["attempt"])
+    return status.get("state") != DONE
+
+
+def execute(config: Config, labels: dict[str, str], title: str, launch: Launch) -> dict[str, Any]:
     """Make sure that a run is done, and return its status; a finished one is not touched.
 
     With `trainer.fast_dev_run` the record is a temporary one, and gone afterwards.
     """
     if config.trainer.fast_dev_run:
         with tempfile.TemporaryDirectory(prefix="alexlab-") as folder:
-            return _attempt(Record(folder, "fast_dev_run"), config, labels, title)
-    return _attempt(Record(config.paths.runs, run_id(config)), config, labels, title)
+            return _attempt(Path(folder), "fast_dev_run", config, labels, title, launch)
+    return _attempt(Path(config.paths.runs), run_id(config), config, labels, title, launch)
 
 
-def _attempt(record: Record, config: Config, labels: dict[str, str], title: str) -> dict[str, Any]:
-    with record.claim():
-        if not record.is_done:
-            record.begin(to_yaml(config), labels)
-            try:
-                code = in_child(_train, record.path, title)
-            except KeyboardInterrupt:
-                if record.status().get("state") == RUNNING:  # it had not come as far as to say so itself
-                    record.set_status(FAILED, failure="interrupted", message=INTERRUPTED)
-                raise
-            if record.status().get("state") == RUNNING:  # it died without a word
-                record.set_status(FAILED, failure="killed", message=f"its process ended by {_told(code)}")
-        return record.status()
+def _attempt(
+    runs: Path, name: str, config: Config, labels: dict[str, str], title: str, launch: Launch
+) -> dict[str, Any]:
+    before = Record(runs, name).status()
+    if not needs_work(before, config.retry, launch.attempts.get(name)):
+        return before
+    claim = take(runs / name, before.get("attempt", 0))
+    if claim is None:
+        return {"state": HELD, "message": f"{holder(runs / name) or 'another process'} works on it"}
+    record = Record(runs, name, claim)
+    try:
+        status = record.status()  # somebody may have done it in the meantime
+        if not needs_work(status, config.retry, launch.attempts.get(name)):
+            return status
+        if status.get("failure") == DIVERGED:
+            record.forget()  # its last state leads to the same end
+        record.begin(to_yaml(config), labels, started=time.time())
+        with claim.kept():
+            kills = oom_kills()
+            code = in_child(_train, record.path, title, config, claim, launch.stop, launch=launch)
+            status = record.status()
+            if status.get("state") == RUNNING:  # it died without a word, or had no room for one
+                status = _ended(record, code, launch.is_stopped, oom_kills() > kills)
+        return status
+    finally:
+        claim.release()
 
 
-def in_child(function: Callable[..., None], *arguments: Any) -> int:
+def _ended(record: Record, code: int, is_stopped: bool, is_memory: bool) -> dict[str, Any]:
+    """The status of a run whose process could not say how it ended."""
+    if is_stopped and code == -signal.SIGKILL:
+        state, told = PREEMPTED, {"message": f"stopped at once; {STOPPED}"}
+    else:
+        was_killed = code in (-signal.SIGKILL, _SERVER_IS_GONE)
+        failure = EXITS.get(code, MEMORY if is_memory and was_killed else KILLED)
+        message = f"its process ended by {ended_by(code)}"
+        if failure == MEMORY and was_killed:
+            message = "the kernel killed its process, since the memory was used up"
+        elif failure == DISK:
+            message = "no room was left, even for saying so"
+        state, told = FAILED, {"failure": failure, "message": message, "mend": MENDS[failure]}
+    with suppress(OSError):
+        record.set_status(state, **told, ended=time.time())
+    return {**record.status(), "state": state, **told}
+
+
+_SERVER_IS_GONE = 255  # what multiprocessing says where its server, not its process, was killed
+# The exit codes of a worker that could not write its status.
+EXITS = dict(enumerate(MENDS, 100))
+
+
+def in_child(function: Callable[..., None], *arguments: Any, launch: Launch | None = None) -> int:
     """Call a function of this module in a fresh process, which has torch loaded already; return its exit code.
 
     The first call waits some seconds for the server that loads torch; this process never loads it itself.
@@ -56,44 +126,43 @@ def in_child(function: Callable[..., None], *arguments: Any) -> int:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["alexlab.runs.worker"])
     process = context.Process(target=function, args=arguments)
-    with _deaf_to_interrupts():  # the server inherits this, so that Ctrl-C does not break it while it loads torch
+    with _blocked():  # in the server for ever, so that no signal to all of a job's processes ends it
         forkserver.ensure_running()
-    process.start()
+    try:
+        process.start()
+    except (EOFError, ConnectionError):  # the server was killed, as the kernel does where memory is short
+        return -signal.SIGKILL
+    mark = launch.folder / str(process.pid) if launch is not None else None
+    if mark is not None:
+        mark.touch()  # whoever is told to stop tells this process; had it been told before, the process sees that
     try:
         process.join()
-    except KeyboardInterrupt:
-        # The child is in a session of its own, so it hears of this from here alone, once, whoever was signalled.
-        assert process.pid is not None
-        with suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGINT)
-        process.join()
+    except BaseException:
+        process.kill()
         raise
+    finally:
+        if mark is not None:
+            mark.unlink(missing_ok=True)
     assert process.exitcode is not None
     return process.exitcode
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may change handlers, and hears of interrupts
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _blocked() -> Iterator[None]:
+    """Let signals wait; a process that is started meanwhile begins with them waiting, too."""
+    resource_tracker.ensure_running()  # which lets all signals through at its own start
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _told(code: int) -> str:
-    return signal.Signals(-code).name if code < 0 else f"exit status {code}"
-
-
-def _train(folder: Path, title: str) -> None:
+def _train(folder: Path, title: str, config: Config, claim: Claim, stop: Path) -> None:
     os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     from alexlab.runs.worker import train  # with torch, in the child alone
 
-    train(folder, title)
+    train(folder, title, config, claim, stop)
 
 
 def forecast(configs: list[Config]) -> list[tuple[float, int]]:
@@ -102,7 +171,7 @@ def forecast(configs: list[Config]) -> list[tuple[float, int]]:
         answer = Path(folder) / "forecast.json"
         code = in_child(_forecast, configs, answer)
         if code != 0:
-            raise ConfigError(f"--dry-run: timing some steps failed ({_told(code)})")
+            raise ConfigError(f"--dry-run: timing some steps failed ({ended_by(code)})")
         told = json.loads(answer.read_text())
         if isinstance(told, str):
             raise ConfigError(f"--dry-run: some steps cannot be timed: {told}")

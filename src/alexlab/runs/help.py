@@ -28,9 +28,11 @@ Train AlexNet, or a sweep of its ablations, and compare them.
   python src/train.py --net ...                     the net, layer by layer
   python src/train.py --paper                       the paper's choices as keys
 
-Typed again, a command trains only what is not done yet.
+Typed again, a command trains only what is not done yet, each run from where it
+was. Ctrl-C, SIGTERM and SIGUSR1 save and stop; twice, at once.
 Exit status: 0 all done, 1 a run failed, 2 a mistake in the configuration,
-130 stopped from the keyboard. --hydra-help tells Hydra's own flags."""
+75 stopped, to be typed again. --hydra-help tells Hydra's own flags.
+python src/runs.py lists, compares and removes records."""
 
 
 def print_help(console: Console, config_dir: str | None = None) -> None:

@@ -39,12 +39,20 @@ def _canonical(value: Any) -> Any:
     return value
 
 
+@cache
+def silent_values() -> dict[str, Any]:
+    """{key: the value at which it is left out of a run id}, from silent.json.
+
+    A new key comes with the value of what was done before it, so that it makes no finished run another one. An entry
+    is never changed, so that a key whose default is changed speaks up, and gives a new id.
+    """
+    return json.loads(Path(__file__).with_name("silent.json").read_text())
+
+
 def run_id(config: Config) -> str:
     """The first 12 hex digits of a hash over all that a result follows from.
 
-    A key without effect is left out, so that equal results have one id. A key at its default is left out too, so that
-    a new key, whose default is what was done before, makes no finished run another one; a default is never changed for
-    that reason, or RESULTS_VERSION is raised.
+    A key without effect is left out, so that equal results have one id, and so is a key at its silent value.
     """
     return _hash({**_chosen(config), **_content(config)})
 
@@ -56,9 +64,11 @@ def arm_id(config: Config) -> str:
 
 
 def _chosen(config: Config) -> dict[str, Any]:
-    defaults, void = result_keys(Config()), void_keys(config)
+    silent, void = silent_values(), void_keys(config)
     keys = result_keys(config).items()
-    return {name: value for name, value in keys if name not in void and not _same(value, defaults[name])}
+    return {
+        name: value for name, value in keys if name not in void and not (name in silent and _same(value, silent[name]))
+    }
 
 
 def void_keys(config: Config) -> set[str]:

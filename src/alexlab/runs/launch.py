@@ -2,7 +2,8 @@
 
 Everything is planned and checked first, since Hydra has no resume and finds a sweep's mistakes late. Hydra's launchers
 then run the jobs; whether a job has anything to do is its own decision, so every launcher can go on where another
-stopped. A job records its failure and never raises, so every launcher reaches its end.
+stopped. A job records its failure and never raises, so every launcher reaches its end. A run that another command works
+on is left to it, and looked at again at the end.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import json
 import os
 import sys
 import tempfile
+import time
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import hydra
@@ -25,12 +28,14 @@ from alexlab.compose import CONFIG_NAME, VERSION_BASE, Composer, Job, typed
 from alexlab.config import CONF_DIR, Config, ConfigError, Dataset
 from alexlab.data.prepare import described
 from alexlab.runs.choices import markdown
-from alexlab.runs.execute import execute
+from alexlab.runs.claim import holder
+from alexlab.runs.execute import HELD, Launch, execute, needs_work
 from alexlab.runs.forecast import print_forecast
 from alexlab.runs.help import commented_yaml, print_help
 from alexlab.runs.net import print_nets
-from alexlab.runs.plan import Plan, labels, make_plan, varied
-from alexlab.runs.record import DONE
+from alexlab.runs.plan import Plan, PlannedRun, labels, make_plan, varied
+from alexlab.runs.record import DONE, FAILED, PREEMPTED
+from alexlab.runs.stop import STOPPED_STATUS, Stop, Stopped
 from alexlab.runs.table import print_table, read_rows, write_sweep
 
 # What the plan tells its jobs, as JSON in the environment, since with some launchers they run in other processes.
@@ -46,7 +51,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--net", action="store_true", help="Print the net, layer by layer, and run nothing")
     args = parser.parse_intermixed_args(argv)  # flags may stand anywhere among the overrides
     console = Console(highlight=False, markup=False)
-    return exit_status(lambda: _obey(args, argv, console))
+    try:
+        with Stop():
+            return exit_status(lambda: _obey(args, argv, console))
+    except Stopped:
+        console.print("\nStopped before anything was run.")
+        return STOPPED_STATUS
 
 
 def _obey(args: argparse.Namespace, argv: list[str], console: Console) -> int:
@@ -97,9 +107,19 @@ def _announce(plan: Plan, console: Console) -> None:
         console.print(told, style="dim")
     for dropped, kept in plan.merged:
         console.print(f"{dropped} is the same run as {kept} here", style="dim")
+    if plan.is_trial:
+        return
     done = sum(run.record.is_done for run in plan.runs)
-    if done and not plan.is_trial:
+    if done:
         console.print(f"{done} of {len(plan.runs)} done before")
+    kept = [run for run in plan.runs if run.record.status().get("state") == FAILED and not _is_to_do(run)]
+    for failure in dict.fromkeys(run.record.status()["failure"] for run in kept):
+        number = sum(run.record.status()["failure"] == failure for run in kept)
+        console.print(f"{number} of {len(plan.runs)} failed before ({failure}); retry=all tries again")
+
+
+def _is_to_do(run: PlannedRun) -> bool:
+    return needs_work(run.record.status(), run.config.retry)
 
 
 def _data(config: Config) -> str:
@@ -111,40 +131,67 @@ def _data(config: Config) -> str:
 
 
 def _launch_and_report(plan: Plan, args: argparse.Namespace, console: Console) -> int:
-    if plan.is_trial:
-        return _trial(plan, args, console)
+    attempts = {} if plan.is_trial else {run.run_id: run.record.status().get("attempt", 0) for run in plan.runs}
+    with tempfile.TemporaryDirectory(prefix="alexlab-") as folder:
+        launch = Launch(Path(folder), attempts)
+        with Stop(launch, console) as stop:
+            if plan.is_trial:
+                return _trial(plan, args, console, launch)
+            with suppress(Stopped):
+                _do_all(plan, args, console, launch)
+        is_stopped = stop.is_requested
     runs = Path(plan.runs[0].config.paths.runs)
-    try:
-        if not all(run.record.is_done for run in plan.runs):
-            _launch(plan, args, runs / "sweeps" / plan.sweep_id)
-    except KeyboardInterrupt:
-        console.print("\nStopped. What is done is kept; the same command goes on with the rest.")
-        return 130
     rows = read_rows(plan)
     print_table(plan, rows, console)
     where = f"Records: {runs}/<run id>/"
     if plan.is_sweep:
         where += f"   This sweep: {write_sweep(plan, rows, runs / 'sweeps')}"
     console.print(where, soft_wrap=True)
-    return 0 if all(row.done for row in rows) else 1
+    if all(row.done for row in rows):
+        return 0
+    if is_stopped or any(row.status.get("state") == PREEMPTED for row in rows):
+        console.print("Stopped. What is done is kept; the same command goes on with the rest.")
+        return STOPPED_STATUS
+    return 1
 
 
-def _trial(plan: Plan, args: argparse.Namespace, console: Console) -> int:
-    with tempfile.TemporaryDirectory(prefix="alexlab-") as folder:
-        passed = Path(folder) / "passed"
-        passed.mkdir()
-        try:
-            _launch(plan, args, Path(folder), passed=str(passed))
-        except KeyboardInterrupt:
-            return 130
-        num_passed = len(list(passed.iterdir()))
+def _do_all(plan: Plan, args: argparse.Namespace, console: Console, launch: Launch) -> None:
+    """Launch what is to do, until nobody else works on any of it."""
+    runs = Path(plan.runs[0].config.paths.runs)
+    while any(_is_left(run, launch) for run in plan.runs):
+        _launch(plan, args, launch, runs / "sweeps" / plan.sweep_id)
+        held = [run for run in plan.runs if _is_left(run, launch) and holder(run.record.path)]
+        if not held:
+            return  # what is left could not be begun, and has said why
+        console.print(f"Waiting for {len(held)} of {len(plan.runs)} runs that other processes work on ...")
+        while all(holder(run.record.path) for run in held):
+            if launch.is_stopped:
+                raise Stopped
+            time.sleep(0.5)
+
+
+def _is_left(run: PlannedRun, launch: Launch) -> bool:
+    return needs_work(run.record.status(), run.config.retry, launch.attempts[run.run_id])
+
+
+def _trial(plan: Plan, args: argparse.Namespace, console: Console, launch: Launch) -> int:
+    passed = launch.folder / "passed"
+    passed.mkdir()
+    with suppress(Stopped):
+        _launch(plan, args, launch, launch.folder / "hydra", passed=str(passed))
+    num_passed = len(list(passed.iterdir()))
     console.print(f"fast_dev_run: {num_passed} of {plan.num_jobs} ran one batch of each split; nothing is kept")
-    return 0 if num_passed == plan.num_jobs else 1
+    if num_passed == plan.num_jobs:
+        return 0
+    return STOPPED_STATUS if launch.is_stopped else 1
 
 
-def _launch(plan: Plan, args: argparse.Namespace, sweep_dir: Path, **told: str) -> None:
+def _launch(plan: Plan, args: argparse.Namespace, launch: Launch, sweep_dir: Path, **told: str) -> None:
     """Let Hydra launch the plan's jobs; `sweep_dir` takes what Hydra and its launchers write."""
-    os.environ[_TOLD] = json.dumps({"total": plan.num_jobs, "varying": plan.varying, **told})
+    told = {**told, "folder": str(launch.folder)}
+    os.environ[_TOLD] = json.dumps(
+        {"total": plan.num_jobs, "varying": plan.varying, "attempts": launch.attempts, "process": os.getpid(), **told}
+    )
     quoted = str(sweep_dir).replace("\\", "\\\\").replace("'", "\\'")
     flags = ["--multirun"] if plan.is_sweep else []
     if args.config_dir is not None:
@@ -169,23 +216,33 @@ def _hydra_main(argv: list[str]) -> int:
 
 def _job(composed: DictConfig) -> None:
     """One job of Hydra's: in this process or, with another launcher, in one on another machine."""
+    plan = json.loads(os.environ[_TOLD])
+    launch = Launch(Path(plan["folder"]), plan["attempts"])
+    is_ours = os.getpid() == plan["process"]
+    if launch.is_stopped:
+        if is_ours:
+            raise Stopped  # at once, since Hydra composes every job that is left
+        return
     hydra_config = HydraConfig.get()
     sources = hydra_config.runtime.config_sources
     config_dir = next((source.path for source in sources if source.provider == "command-line"), None)
     choices = {str(name): str(option) for name, option in hydra_config.runtime.choices.items()}
     job = Job(tuple(hydra_config.overrides.task), typed(composed), choices)
-    plan = json.loads(os.environ[_TOLD])
     number = hydra_config.job.num if plan["total"] > 1 else 0  # a single run has none
     title = f"run {number + 1} of {plan['total']}" if plan["total"] > 1 else "run"
     named = labels(job, config_dir)
     what = varied(job, plan["varying"]) or named["ablation"]
     print(f"{title}: {what} seed={job.config.seed}", flush=True)
-    try:
-        status = execute(job.config, named, title)
-    except (OSError, ConfigError) as error:
-        print(f"{title}: {error}", flush=True)
-        return
-    if status["state"] != DONE:
-        print(f"{title}: {status['state']} ({status.get('failure')}): {status.get('message')}", flush=True)
+    with nullcontext() if is_ours else Stop(launch):
+        try:
+            status = execute(job.config, named, title, launch)
+        except (OSError, ConfigError) as error:
+            print(f"{title}: {error}", flush=True)
+            return
+    state, failure = status["state"], status.get("failure")
+    if state in (HELD, PREEMPTED):
+        print(f"{title}: {state}: {status['message']}", flush=True)
+    elif state != DONE:
+        print(f"{title}: {state} ({failure}): {status.get('message')}\n  {status.get('mend')}", flush=True)
     elif "passed" in plan:
         (Path(plan["passed"]) / str(number)).touch()

@@ -1,84 +1,111 @@
 """What a run leaves behind: the folder `runs/<run id>/`.
 
     config.yaml       the resolved configuration
-    status.json       state, attempt, labels, and for a failure its class and message
-    environment.json  versions, commit, device
+    status.json       state, attempt, labels, and for a failure its class, what happened and what to do
+    environment.json  versions, commit, device; of earlier attempts too
     metrics.csv       one row an epoch
     train.log         the run's log, with the traceback of a failure
-    checkpoints/      last.ckpt, best.ckpt
+    checkpoints/      while it runs: the last two states; once it is done: last.ckpt, best.ckpt
+    diverged.json     of a run that diverged: where, and the images of the batch
     predictions.npz   for each test image and view kind: top-5 classes, log-probability of the true class
     result.json       errors and costs; there only once the run is DONE
+    wandb.json        what W&B has of it, where it was copied there
+    claim.<n>         who works on it
 
-The files that tell how a run ended are written whole or not at all: beside their place first, then renamed. metrics.csv
-and train.log grow while it runs.
+Files are written whole or not at all, but for train.log, which grows while it runs.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from alexlab.config import ConfigError
+from alexlab.files import write_whole
+from alexlab.runs.claim import Claim, holder
+from alexlab.runs.failure import KILLED, MENDS
 
-RUNNING, DONE, FAILED = "RUNNING", "DONE", "FAILED"
-INTERRUPTED = "stopped from the keyboard; the same command starts it again"
+RUNNING, DONE, PREEMPTED, FAILED = "RUNNING", "DONE", "PREEMPTED", "FAILED"
+GONE = "its process is gone without a word"
+RECORD_VERSION = 2  # of the files above; raised where an older one would be misread
 
 
 class Record:
-    """The record of one run."""
+    """The record of one run; with a claim, what is written is first checked to be ours to write."""
 
-    def __init__(self, runs: str | Path, run_id: str) -> None:
+    def __init__(self, runs: str | Path, run_id: str, claim: Claim | None = None) -> None:
         self.run_id = run_id
         self.path = Path(runs) / run_id
+        self._claim = claim
 
     def file(self, name: str) -> Path:
         return self.path / name
 
     def status(self) -> dict[str, Any]:
-        """The content of status.json; empty where there is none yet."""
-        return _read(self.file("status.json"))
+        """The content of status.json; empty where there is none yet.
+
+        Raises:
+            ConfigError: where it is damaged, or of another version of these files.
+        """
+        status = _read(self.file("status.json"))
+        version = status.get("version", 1 if status else RECORD_VERSION)
+        if version != RECORD_VERSION:
+            raise ConfigError(
+                f"{self.path}: is a record of version {version}, this code reads version {RECORD_VERSION}; set "
+                "paths.runs to another folder, or move it away"
+            )
+        return status
+
+    def seen(self) -> dict[str, Any]:
+        """The status as it is to be taken: a run whose process is gone without a word was killed."""
+        status = self.status()
+        if status.get("state") == RUNNING and holder(self.path) is None:
+            status = {**status, "state": FAILED, "failure": KILLED, "message": GONE, "mend": MENDS[KILLED]}
+        return status
+
+    def read(self, name: str) -> dict[str, Any]:
+        """The content of a JSON file of the record; empty where there is none yet."""
+        return _read(self.file(name))
 
     def result(self) -> dict[str, Any]:
         """The content of result.json; empty where there is none yet."""
-        return _read(self.file("result.json"))
+        return self.read("result.json")
 
     @property
     def is_done(self) -> bool:
         return self.status().get("state") == DONE
 
-    def set_status(self, state: str, **more: Any) -> None:
-        """Write status.json; the attempt's number and the labels stay as they are."""
-        kept = {name: value for name, value in self.status().items() if name in ("attempt", "labels")}
-        status = {"run_id": self.run_id, "state": state, **kept, **more}
-        write_whole(self.file("status.json"), json.dumps(status, indent=1) + "\n")
+    def may_write(self) -> None:
+        """Raise LostClaim where another process has taken the run over."""
+        if self._claim is not None:
+            self._claim.check()
 
-    def begin(self, config_yaml: str, labels: dict[str, str]) -> None:
-        """Start an attempt from nothing; a finished run is never begun again."""
+    def write(self, name: str, content: str | bytes | dict[str, Any]) -> None:
+        """Write a file of the record, a dict as JSON."""
+        self.may_write()
+        write_whole(self.file(name), json.dumps(content, indent=1) + "\n" if isinstance(content, dict) else content)
+
+    def set_status(self, state: str, **more: Any) -> None:
+        """Write status.json; the attempt's number, when it began, and the labels stay as they are."""
+        kept = {name: value for name, value in self.status().items() if name in ("attempt", "labels", "started")}
+        self.write("status.json", {"run_id": self.run_id, "version": RECORD_VERSION, "state": state, **kept, **more})
+
+    def begin(self, config_yaml: str, labels: dict[str, str], **more: Any) -> None:
+        """Start an attempt, which goes on from the run's last state, if it has one; a finished run is never begun."""
         status = self.status()
         assert status.get("state") != DONE
-        for path in self.path.iterdir():
-            if path.name not in ("lock", "status.json", "wandb"):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        write_whole(self.file("config.yaml"), config_yaml)
-        self.set_status(RUNNING, attempt=status.get("attempt", 0) + 1, labels=labels)
+        self.write("config.yaml", config_yaml)
+        number = self._claim.number if self._claim is not None else 0  # of claims whose owners began nothing, too
+        self.set_status(RUNNING, attempt=max(number, status.get("attempt", 0) + 1), labels=labels, **more)
 
-    @contextmanager
-    def claim(self) -> Iterator[None]:
-        """Hold the run, so that one process at a time works on it; waits for another that holds it."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with self.file("lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"run {self.run_id} is being trained by another process; waiting for it", flush=True)
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+    def forget(self) -> None:
+        """Remove what an unfinished run has, so that it begins from nothing; the number of attempts stays."""
+        assert not self.is_done
+        for path in self.path.iterdir():
+            if path.name not in ("status.json", "wandb", "wandb.json") and not path.name.startswith("claim."):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -88,13 +115,3 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     except ValueError as error:
         raise ConfigError(f"{path}: is damaged ({error}); remove {path.parent} to have the run done again") from error
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all, and let it survive a crash of the machine."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)

@@ -17,8 +17,10 @@ from rich.console import Console
 from rich.table import Table
 
 from alexlab.data.prepare import fingerprint
+from alexlab.files import write_whole
+from alexlab.runs.failure import MENDS
 from alexlab.runs.plan import Plan, PlannedRun, map_sides
-from alexlab.runs.record import DONE, write_whole
+from alexlab.runs.record import DONE, FAILED
 
 Z_95 = 1.959964  # of the standard normal distribution
 
@@ -37,7 +39,7 @@ class Row:
 
 
 def read_rows(plan: Plan) -> list[Row]:
-    return [Row(run, run.record.status(), run.record.result()) for run in plan.runs]
+    return [Row(run, run.record.seen(), run.record.result()) for run in plan.runs]
 
 
 def wilson(errors: float, images: int) -> tuple[float, float]:
@@ -188,10 +190,11 @@ def _notes(plan: Plan, rows: list[Row], many_seeds: bool) -> list[str]:
         shown = " and ".join(str(list(side)) for side in sorted(sides))
         notes.append(f"The arms' feature maps differ in size ({shown}), so more than the named keys differ.")
     for row in rows:
-        if "message" in row.status:
+        if row.status.get("state") == FAILED:
             log = row.run.record.file("train.log")
-            notes.append(f"{row.run.run_id} {_state(row)}: {row.status['message']} (see {log})")
-    return notes
+            notes.append(f"{row.run.run_id} {_state(row)}: {row.status['message']} ({log})")
+    failures = dict.fromkeys(row.status["failure"] for row in rows if row.status.get("state") == FAILED)
+    return [*notes, *(f"{failure}: {MENDS[failure]}" for failure in failures)]
 
 
 def write_sweep(plan: Plan, rows: list[Row], folder: Path) -> Path:

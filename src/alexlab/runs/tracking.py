@@ -1,65 +1,176 @@
-"""Weights & Biases as a copy of the record: one W&B run for each attempt of a run, grouped by arm."""
+"""Weights & Biases as a copy of the record: one W&B run for each run, grouped by arm.
+
+The copy is made of the rows of metrics.csv, each at its own training step, and of the final errors, while the run goes
+on or at any later time. W&B takes a step once, so whatever is sent again is not there twice. Nothing that W&B does, or
+does not do, ends a run.
+"""
 
 from __future__ import annotations
 
+import csv
 import logging
 import os
+import shutil
+import threading
+from collections.abc import Callable
 from typing import Any
 
-from lightning.pytorch.loggers import WandbLogger
-
-from alexlab.config import Config, flat
-from alexlab.runs.record import Record
+from alexlab.config import Config, Logger, flat
+from alexlab.runs.record import DONE, PREEMPTED, Record
 
 log = logging.getLogger(__name__)
 _LONGEST_NAME, _LONGEST_TAG = 128, 64  # W&B refuses longer ones
+_LAST_SECONDS = 60.0  # that W&B gets for what it has not sent when a run ends
+_IDS = 9  # that are tried: W&B never takes a deleted one again
 
 
-def wandb_logger(config: Config, record: Record) -> WandbLogger | None:
-    """The run's W&B logger: online with a key, offline without; None, with one warning, where W&B does not start.
+class Copy:
+    """W&B's copy of one run: online with a key, offline without.
 
-    The id is run id and attempt, since W&B never takes a deleted id again.
+    The first thing that goes wrong is told in one line, and ends the copy; `python src/runs.py wandb` sends it later.
     """
-    import wandb
 
-    status = record.status()
-    labels = status["labels"]
-    try:
-        mode = wandb_mode()
-    except Exception as error:  # a key that W&B cannot read, say
-        return _without(error)
-    if mode == "offline" and "WANDB_MODE" not in os.environ:
-        print(
-            f"logger=wandb: no W&B key, so this run is kept offline; later: wandb sync {record.file('wandb')}/offline-*"
+    def __init__(self, config: Config, record: Record) -> None:
+        self._config, self._record = config, record
+        self._run: Any = None
+        self._mode = ""
+
+    def start(self) -> None:
+        """Begin where the configuration asks for it, or go on with what W&B has of this run."""
+        if self._config.logger.name is Logger.wandb and not self._config.trainer.fast_dev_run:
+            self._guarded(self._start, "did not start")
+
+    def row(self, row: dict[str, Any]) -> None:
+        """Copy a row of metrics.csv, unless W&B has it already."""
+        self._guarded(lambda: self._row(row), "takes no more")
+
+    def finish(self) -> None:
+        """Copy how the run ended, and end the copy."""
+        self._guarded(self._finish, "did not take all")
+
+    def abandon(self) -> None:
+        """Leave the copy to the process that goes on with the run."""
+        self._run = None
+
+    def _start(self) -> None:
+        import wandb
+
+        self._mode = mode = wandb_mode()
+        if mode == "disabled":
+            return
+        folder = self._record.file("wandb")
+        if mode == "offline":
+            if "WANDB_MODE" not in os.environ:
+                print(f"logger=wandb: no W&B key, so this run is kept offline; later: wandb sync {folder}/offline-*")
+            for piece in folder.glob("offline-run-*"):  # pieces do not join; the new one will hold all
+                shutil.rmtree(piece)
+        labels = self._record.status()["labels"]
+        name = self._record.read("wandb.json").get("id", self._record.run_id)
+        for number in range(2, _IDS + 2):
+            try:
+                self._run = wandb.init(
+                    project=self._config.logger.project,
+                    entity=self._config.logger.entity,
+                    dir=self._record.path,
+                    id=name,
+                    resume="allow",
+                    name=f"{labels['ablation']} seed={self._config.seed}"[:_LONGEST_NAME],
+                    group=group_name(labels),
+                    job_type=labels["recipe"],
+                    tags=[labels["protocol"], labels["recipe"], labels["model"], labels["ablation"][:_LONGEST_TAG]],
+                    config=public_config(self._config),
+                    mode="offline" if mode == "offline" else "online",
+                    # No command line, no environment, no address of a repository: any of them may hold a key.
+                    settings=wandb.Settings(
+                        silent=True,
+                        console="off",
+                        init_timeout=30,
+                        x_disable_meta=True,
+                        disable_git=True,
+                        disable_code=True,
+                    ),
+                )
+                break
+            except wandb.errors.CommError as error:  # pyright: ignore[reportAttributeAccessIssue]
+                if "deleted" not in str(error) or number > _IDS:
+                    raise
+                name = f"{self._record.run_id}-{number}"
+        self._record.write("wandb.json", {"id": name, "mode": mode, "complete": False})
+
+    def _row(self, row: dict[str, Any]) -> None:
+        if self._run is not None and row["step"] >= self._run.starting_step:
+            self._run.log({name: value for name, value in row.items() if value != ""}, step=row["step"])
+
+    def _finish(self) -> None:
+        if self._run is None:
+            return
+        state, result = self._record.status()["state"], self._record.result()
+        if state == DONE:
+            for split in ("test", "train"):
+                for kind in ("center", "ten"):
+                    for name, value in result[split].get(kind, {}).items():
+                        self._run.summary[f"{split}/{kind}/{name}"] = value
+            self._run.summary["seconds"] = result["seconds"]
+        elif state == PREEMPTED:
+            self._run.mark_preempting()
+        _within(_LAST_SECONDS, lambda: self._run.finish(exit_code=0 if state == DONE else 1))
+        self._record.write(
+            "wandb.json", {**self._record.read("wandb.json"), "mode": self._mode, "complete": state == DONE}
         )
-    elif mode == "disabled":
-        return None
-    try:
-        run = wandb.init(
-            project=config.logger.project,
-            entity=config.logger.entity,
-            dir=record.path,
-            id=f"{record.run_id}-{status['attempt']}",
-            resume="allow",
-            name=f"{labels['ablation']} seed={config.seed}"[:_LONGEST_NAME],
-            group=group_name(labels),
-            job_type=labels["recipe"],
-            tags=[labels["protocol"], labels["recipe"], labels["model"], labels["ablation"][:_LONGEST_TAG]],
-            config=public_config(config),
-            mode="offline" if mode == "offline" else "online",
-            settings=wandb.Settings(silent=True, console="off", init_timeout=30),
-        )
-        run.define_metric("trainer/global_step")
-        run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-    except Exception as error:  # whatever W&B raises, the record is what counts
-        return _without(error)
-    return WandbLogger(experiment=run)
+
+    def _guarded(self, action: Callable[[], None], what: str) -> None:
+        try:
+            action()
+        except Exception as error:  # whatever W&B raises, the record is what counts
+            self._run = None
+            told = " ".join(str(error).split()) or type(error).__name__
+            said = f"logger=wandb: W&B {what} ({told}); the record is whole, `python src/runs.py wandb` sends it later"
+            log.warning(said)
+            print(said, flush=True)
 
 
-def _without(error: Exception) -> None:
-    said = f"logger=wandb: W&B did not start ({' '.join(str(error).split())}); the run goes on with its local record"
-    log.warning(said)
-    print(said, flush=True)
+def _within(seconds: float, action: Callable[[], None]) -> None:
+    """Do something that may wait for a network that is gone; raise TimeoutError where it takes longer."""
+    errors: list[Exception] = []
+
+    def act() -> None:
+        try:
+            action()
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=act, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer in {seconds:.0f} s")
+    if errors:
+        raise errors[0]
+
+
+def publish(config: Config, record: Record) -> bool:
+    """Send a record to W&B, whatever it has of it already; whether that went well."""
+    copy = Copy(config, record)
+    copy.start()
+    if copy._run is None:
+        return False
+    with record.file("metrics.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            copy.row({name: _number(value) for name, value in row.items()})
+    copy.finish()
+    return copy._run is not None
+
+
+def is_copied(record: Record, mode: str) -> bool:
+    """Whether W&B has all of a record already, or, with `mode` offline, its folder has."""
+    copy = record.read("wandb.json")
+    return copy.get("complete", False) and mode in ("offline", copy["mode"])
+
+
+def _number(text: str) -> int | float | str:
+    if text == "":
+        return text
+    return int(text) if text.isdecimal() else float(text)
 
 
 def group_name(labels: dict[str, str]) -> str:
@@ -70,8 +181,8 @@ def group_name(labels: dict[str, str]) -> str:
 
 def public_config(config: Config) -> dict[str, Any]:
     """The configuration, flat, with numbers as numbers and lists as lists; folders of this machine stay here."""
-    places = ("paths.runs", "data.cache", "data.raw", "data.root", "data.stage")
-    return {name: value for name, value in flat(config).items() if name not in places}
+    places = ("paths.", "data.cache", "data.raw", "data.root", "data.stage", "logger.", "weights")
+    return {name: value for name, value in flat(config).items() if not name.startswith(places)}
 
 
 def wandb_mode() -> str:
@@ -81,25 +192,3 @@ def wandb_mode() -> str:
     if mode := os.environ.get("WANDB_MODE"):
         return "offline" if mode == "dryrun" else mode
     return "online" if wandb.login(prompt=False, verify=False) else "offline"
-
-
-def summarise(logger: WandbLogger, result: dict[str, Any]) -> None:
-    """Put the final errors into the W&B run's summary and end it."""
-    try:
-        run = logger.experiment
-        for split in ("test", "train"):
-            for kind in ("center", "ten"):
-                for name, value in result[split].get(kind, {}).items():
-                    run.summary[f"{split}/{kind}/{name}"] = value
-        run.summary["seconds"] = result["seconds"]
-    except Exception as error:  # the record is written already
-        log.warning("logger=wandb: the summary was not sent (%s)", error)
-    finish(logger)
-
-
-def finish(logger: WandbLogger, exit_code: int = 0) -> None:
-    """End the W&B run, marked failed where the exit code is not 0."""
-    try:
-        logger.experiment.finish(exit_code=exit_code)
-    except Exception as error:
-        log.warning("logger=wandb: W&B did not end well (%s)", error)

@@ -1,86 +1,108 @@
-"""One attempt of one run, in a process of its own: reads its record's config.yaml, trains, writes the record.
+"""One attempt of one run, in a process of its own: trains, and writes the record.
 
-It raises nothing: how it ended stands in status.json.
+It raises nothing: how it ended stands in status.json, or where that cannot be written, in the exit code.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
+import sys
 import threading
 import time
+from contextlib import nullcontext, suppress
 from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import WandbLogger
-
-from alexlab.compose import read_config
-from alexlab.config import Config, ConfigError, Logger
+from alexlab.config import Config, Keep
 from alexlab.data.prepare import described
+from alexlab.runs import tracking
+from alexlab.runs.claim import Claim, LostClaim
 from alexlab.runs.environment import environment
-from alexlab.runs.record import DONE, FAILED, INTERRUPTED, Record, write_whole
-from alexlab.runs.tracking import finish, summarise, wandb_logger
+from alexlab.runs.execute import EXITS, SIGNALS, STOPPED
+from alexlab.runs.failure import DIVERGED, MENDS, failure_of, message_of, oom_kills
+from alexlab.runs.record import DONE, FAILED, PREEMPTED, RECORD_VERSION, Record
+from alexlab.training import interrupt
+from alexlab.training.checkpoint import States
 from alexlab.training.evaluate import archive
 from alexlab.training.fit import Outcome, fit
+from alexlab.training.interrupt import Preempted
 from alexlab.training.task import Diverged
 
 log = logging.getLogger(__name__)
 
 
-def train(folder: Path, title: str) -> None:
-    """Run the training whose record is at `folder`."""
+def train(folder: Path, title: str, config: Config, claim: Claim | None = None, stop: Path | None = None) -> None:
+    """Run the training whose record is at `folder`, or go on with it.
+
+    `stop`: a file whose presence says that the command was told to stop.
+    """
     _end_with_parent()
-    record = Record(folder.parent, folder.name)
+    record = Record(folder.parent, folder.name, claim)
     handler = _log_to(record.file("train.log"))
-    logger: WandbLogger | None = None
-    started = time.time()
+    copy = tracking.Copy(config, record)
+    kills, code = oom_kills(), 0
     try:
-        config = read_config(record.file("config.yaml"))
-        write_whole(record.file("environment.json"), json.dumps(environment(), indent=1) + "\n")
-        if config.trainer.fast_dev_run:
-            fit(config, None, title)
-            record.set_status(DONE)
-            return
-        if config.logger.name is Logger.wandb:
-            logger = wandb_logger(config, record)
-        outcome = fit(config, record.path, title, logger)
-        result = _result(record, config, outcome, time.time() - started)
-        write_whole(record.file("predictions.npz"), archive(outcome.test))
-        write_whole(record.file("result.json"), json.dumps(result, indent=1) + "\n")
-        record.set_status(DONE, started=started, ended=time.time())
-    except BaseException as error:  # SystemExit and KeyboardInterrupt too: Lightning turns the one into the other
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if not record.is_done:
-            log.exception("the run failed")
-            record.set_status(
-                FAILED, failure=_failure(error), message=_message(error), started=started, ended=time.time()
-            )
-    # Only now, when nothing that W&B or an interruption does can touch the record.
-    if logger is not None:
-        summarise(logger, record.result()) if record.is_done else finish(logger, exit_code=1)
+        with claim.kept() if claim is not None else nullcontext():
+            try:
+                interrupt.install()
+                if stop is not None and stop.exists():
+                    interrupt.request()
+                _train(record, config, title, copy)
+            except LostClaim:
+                raise
+            except BaseException as error:
+                for number in SIGNALS:
+                    signal.signal(number, signal.SIG_IGN)
+                if not record.is_done:
+                    code = _say(record, error, oom_kills() - kills)
+    except LostClaim as error:
+        log.warning("%s; this process ends and writes nothing", error)
+        copy.abandon()
+    else:
+        copy.finish()
+    logging.getLogger().removeHandler(handler)
     handler.close()
+    if code:
+        sys.exit(code)
 
 
-def _failure(error: BaseException) -> str:
-    if isinstance(error, Diverged):
-        return "diverged"
-    if isinstance(error, KeyboardInterrupt | SystemExit):
-        return "interrupted"
-    return "error"
+def _train(record: Record, config: Config, title: str, copy: tracking.Copy) -> None:
+    if config.trainer.fast_dev_run:
+        fit(config, None, title)
+        record.set_status(DONE)
+        return
+    record.write("environment.json", _environment(record))
+    copy.start()
+    outcome = fit(config, record.path, title, copy.row, record.may_write)
+    with interrupt.held():  # all is done but for writing it down
+        record.write("predictions.npz", archive(outcome.test))
+        record.write("result.json", _result(record, config, outcome))
+        record.set_status(DONE, ended=time.time())
+        States(record.file("checkpoints")).clear(but_newest=config.checkpoint.keep is Keep.all)
 
 
-def _message(error: BaseException) -> str:
-    if isinstance(error, KeyboardInterrupt | SystemExit):
-        return INTERRUPTED
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if isinstance(error, ConfigError | Diverged) else f"{type(error).__name__}: {text}"
+def _say(record: Record, error: BaseException, kills: int) -> int:
+    """Write how a run ended that is not done; an exit code where even that fails."""
+    if isinstance(error, Preempted):
+        with suppress(OSError):  # else it is taken for killed, and goes on all the same
+            record.set_status(PREEMPTED, message=STOPPED, ended=time.time())
+        return 0
+    log.exception("the run failed")
+    failure, message = failure_of(error, kills), message_of(error)
+    try:
+        if failure == DIVERGED and isinstance(error, Diverged) and error.details:
+            record.write("diverged.json", error.details)
+        record.set_status(FAILED, failure=failure, message=message, mend=MENDS[failure], ended=time.time())
+    except OSError:
+        return next(code for code, name in EXITS.items() if name == failure)
+    return 0
 
 
 def _log_to(path: Path) -> logging.Handler:
-    handler = logging.FileHandler(path)
+    handler = _ToFile(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
     logging.getLogger().setLevel(logging.INFO)
@@ -88,17 +110,35 @@ def _log_to(path: Path) -> logging.Handler:
     return handler
 
 
-def _result(record: Record, config: Config, outcome: Outcome, seconds: float) -> dict[str, Any]:
+class _ToFile(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Nothing: a log that the disk has no room for ends no run."""
+
+
+def _environment(record: Record) -> dict[str, Any]:
+    """What this attempt runs on, and what the ones before it did."""
+    now, before = environment(), record.read("environment.json")
+    earlier = before.pop("earlier", [])
+    if before and before != now:
+        earlier.append(before)
+        changed = [name for name in now if before.get(name) != now[name]]
+        log.warning("the run goes on with another %s than it began with: bits may differ", ", ".join(changed))
+    return {**now, "earlier": earlier} if earlier else now
+
+
+def _result(record: Record, config: Config, outcome: Outcome) -> dict[str, Any]:
     status = record.status()
     train = dict(outcome.train)
     return {
         "run_id": record.run_id,
+        "version": RECORD_VERSION,
         "status": DONE,
+        "attempt": status["attempt"],
         "labels": status["labels"],
         "seed": config.seed,
         "epochs": outcome.epochs,
         "steps": outcome.steps,
-        "seconds": round(seconds, 1),
+        "seconds": round(sum(outcome.seconds.values()), 1),
         "seconds_fit": round(outcome.seconds["fit"], 1),
         "seconds_evaluate": round(outcome.seconds["evaluate"], 1),
         "parameters": outcome.parameters,

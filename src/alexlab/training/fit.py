@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,14 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from alexlab.config import Checkpoint, Config, ConfigError
 from alexlab.data import build_datamodule
 from alexlab.progress import Progress
+from alexlab.training import interrupt
 from alexlab.training.bar import TrainingBar
-from alexlab.training.checkpoint import EpochRecord
+from alexlab.training.checkpoint import Recorder, States, nothing, save_weights
 from alexlab.training.evaluate import VIEW_KINDS, Member, Predictions, evaluate
 from alexlab.training.task import ClassificationTask, Diverged
 
@@ -40,33 +41,50 @@ class Outcome:
     train: dict[str, float]  # top-1 and top-5 error and loss of the centre view in evaluation mode, images
 
 
-def fit(config: Config, folder: Path | None, title: str, logger: Logger | None = None) -> Outcome:
-    """Train and evaluate.
+def fit(
+    config: Config,
+    folder: Path | None,
+    title: str,
+    on_row: Callable[[dict[str, Any]], None] = lambda row: None,
+    may_write: Callable[[], None] = nothing,
+) -> Outcome:
+    """Train and evaluate; where the folder has a state of this run, go on from it.
 
     `folder` takes metrics.csv and the checkpoints; None, as in a trial (`trainer.fast_dev_run`), keeps nothing.
+    `on_row` gets each finished row of metrics.csv; `may_write` is called before each write, and raises where this
+    process must not write any more.
 
     Raises:
-        Diverged: when the training loss is no longer finite.
+        Diverged: when loss or gradient are no longer finite.
+        DoesNotLearn: when the training loss stays that of guessing.
         ConfigError: when `weights` does not fit the network.
+        Preempted: when the run was asked to stop; its state is saved.
     """
     quiet()
     data = build_datamodule(config)
     data.prepare_data()
     task = ClassificationTask(config)
-    if config.weights is not None:
+    states = States(folder / "checkpoints", may_write) if folder is not None else None
+    state = states.newest() if states is not None else None
+    if config.weights is not None and state is None:
         load_weights(task.network, config.weights)
-    trainer = build_trainer(config, folder, title, logger)
+    recorder = Recorder(folder, states, config, on_row, may_write) if folder and states else None
+    trainer = build_trainer(config, title, recorder)
     if trainer.precision != config.trainer.precision:  # Lightning takes another one where a device lacks it
         raise ConfigError(
             f"trainer.precision={config.trainer.precision}: not on this device; it would be {trainer.precision}"
         )
     started = time.monotonic()
-    trainer.fit(task, datamodule=data)
+    with interrupt.held():  # the recorder looks for it where the run's state can be saved
+        trainer.fit(task, datamodule=data, ckpt_path=state)
     fitted = time.monotonic()
+    seconds = recorder.seconds if recorder is not None else fitted - started
 
     network, device = task.network, trainer.strategy.root_device
-    if config.evaluate.checkpoint is Checkpoint.best and folder is not None:
-        network.load_state_dict(network_state(folder / "checkpoints" / "best.ckpt"))
+    last = {name: value.detach().to("cpu", copy=True) for name, value in network.state_dict().items()}
+    if config.evaluate.checkpoint is Checkpoint.best and recorder is not None:
+        assert recorder.best is not None  # the configuration was refused without validation
+        network.load_state_dict(recorder.best["state_dict"])
     network.to(device)
     one_batch = config.data.eval_batch_size if config.trainer.fast_dev_run else None
     num_test, num_train = len(data.split("test")), len(data.split("train"))
@@ -80,10 +98,15 @@ def fit(config: Config, folder: Path | None, title: str, logger: Logger | None =
         train = evaluate([train_member], device, ("center",), progress.advance)["center"]
     if not np.isfinite(train.log_probability).all():  # the last step, after which no loss is looked at
         raise Diverged("the final weights give outputs that are no numbers")
+    if folder is not None and recorder is not None:
+        may_write()
+        save_weights(folder / "checkpoints" / "last.ckpt", {"state_dict": last, "epoch": trainer.current_epoch})
+        if recorder.best is not None:
+            save_weights(folder / "checkpoints" / "best.ckpt", recorder.best)
     return Outcome(
         epochs=trainer.current_epoch,
         steps=trainer.global_step,
-        seconds={"fit": fitted - started, "evaluate": time.monotonic() - fitted},
+        seconds={"fit": seconds, "evaluate": time.monotonic() - fitted},
         parameters=sum(p.numel() for p in network.parameters()),
         device=device_name(device),
         test={kind: test[kind] for kind in VIEW_KINDS},
@@ -91,12 +114,10 @@ def fit(config: Config, folder: Path | None, title: str, logger: Logger | None =
     )
 
 
-def build_trainer(config: Config, folder: Path | None, title: str, logger: Logger | None = None) -> L.Trainer:
-    """Lightning's Trainer for a configuration; with a folder it writes the records of `EpochRecord` there."""
+def build_trainer(config: Config, title: str, recorder: Recorder | None = None) -> L.Trainer:
+    """Lightning's Trainer for a configuration."""
     trainer = config.trainer
-    callbacks: list[L.Callback] = []
-    if folder is not None:
-        callbacks.append(EpochRecord(folder))
+    callbacks: list[L.Callback] = [] if recorder is None else [recorder]
     if trainer.enable_progress_bar:
         callbacks.append(TrainingBar(title))
     return L.Trainer(
@@ -108,15 +129,15 @@ def build_trainer(config: Config, folder: Path | None, title: str, logger: Logge
         precision=trainer.precision,  # pyright: ignore[reportArgumentType]
         deterministic=trainer.deterministic,
         fast_dev_run=trainer.fast_dev_run,
-        logger=logger or False,
+        logger=False,  # what is logged stands in the recorder's rows
         callbacks=callbacks,
-        enable_checkpointing=folder is not None,
+        enable_checkpointing=recorder is not None,
         enable_progress_bar=False,  # ours shows the whole run
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the order is ours: a function of seed and epoch
-        plugins=[LightningEnvironment()],  # under SLURM too: one process is one run
-        default_root_dir=folder,
+        # Under SLURM too, one process is one run.
+        plugins=[LightningEnvironment(), *([] if recorder is None else [recorder.states])],
     )
 
 
@@ -126,7 +147,8 @@ def quiet() -> None:
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
-    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")  # ours begins where it is told
+    warnings.filterwarnings("ignore", message=".*`training_step` returned `None`.*")  # a step that is passed over
 
 
 # torchvision's names of our layers, in the state dict of its `alexnet`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import lightning as L
@@ -19,7 +20,18 @@ from alexlab.training.sgd import PaperSGD
 
 
 class Diverged(RuntimeError):
-    """The training loss is no longer a finite number."""
+    """Loss or gradient are no longer finite numbers.
+
+    `details` says where: epoch and step (from 1), the loss, the layers whose gradients are not finite, and the images
+    of the batch, as the store counts its training images.
+    """
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.details = details
+
+
+_EPOCH_METRICS = ("train_loss", "train_top1")
 
 
 def accuracies(num_classes: int) -> MetricCollection:
@@ -72,6 +84,8 @@ class ClassificationTask(L.LightningModule):
         self.train_top1 = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.val_accuracy, self.test_accuracy = accuracies(num_classes), accuracies(num_classes)
         self.val_errors: list[float] = []  # top-1, one an epoch: what the plateau schedule goes by
+        self.passes_over = False  # the next step: it was taken before the run was taken up again
+        self._loss: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x)
@@ -81,12 +95,15 @@ class ClassificationTask(L.LightningModule):
         return PaperSGD(parameter_groups(self.network, self.config), optim.lr, optim.momentum, optim.weight_decay)
 
     def _learning_rate(self, epoch: int) -> float | None:
-        return learning_rate(self.config.optim, epoch, self.config.trainer.max_epochs, self.val_errors)
+        return learning_rate(self.config.optim, epoch, self.config.trainer.max_epochs, self.val_errors[:epoch])
+
+    def ends_before(self, epoch: int) -> bool:
+        """Whether the schedule ends the run before an epoch."""
+        return self._learning_rate(epoch) is None
 
     def on_train_epoch_start(self) -> None:
         rate = self._learning_rate(self.current_epoch)
         assert rate is not None, "the epoch before ended the run"
-        self._rate = rate
         factor = conv1_factor(self.config.optim, self.current_epoch, self.config.trainer.max_epochs)
         for group in self.trainer.optimizers[0].param_groups:
             conv1 = factor if group["is_conv1"] else 1.0
@@ -95,22 +112,44 @@ class ClassificationTask(L.LightningModule):
             else:
                 group["lr"] = rate * group["lr_factor"] * conv1
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor | None:
+        if self.passes_over:
+            self.passes_over = False
+            return None  # Lightning counts it, and changes nothing
         inputs, labels = batch
         self.network.reseed_dropout(self.config.seed, "dropout", self.global_step)
         logits = self(inputs)
         loss = F.cross_entropy(logits, labels)
         self.train_loss.update(loss.detach(), len(labels))
         self.train_top1.update(logits.detach(), labels)
+        self._loss = loss.detach()
         return loss
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Stop before a step that would put numbers that are none into the weights."""
+        if self._loss is None:
+            return
+        gradients = {name: p.grad for name, p in self.network.named_parameters() if p.grad is not None}
+        if self.config.trainer.precision == "16-mixed":
+            gradients = {}  # there an overflow is expected, and the step left out by the gradients' scaler
+        # The largest magnitudes, since a sum of squares overflows sooner than what it sums.
+        largest = torch._foreach_norm(list(gradients.values()), ord=math.inf) if gradients else []  # pyright: ignore[reportPrivateImportUsage]
+        is_finite = torch.stack([self._loss, *largest]).isfinite().tolist()
+        if not all(is_finite):
+            layers = [name for name, fine in zip(gradients, is_finite[1:], strict=True) if not fine]
+            self._diverged(self._loss.item(), layers)
+
+    def _diverged(self, loss: float, layers: list[str]) -> None:
+        epoch, step = self.current_epoch, self.trainer.fit_loop.batch_idx
+        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient of {layers[0]} is not finite"
+        images = self.trainer.datamodule.batch_images(epoch, step)  # pyright: ignore[reportAttributeAccessIssue]
+        details = {"epoch": epoch + 1, "step": step + 1, "loss": str(loss), "layers": layers, "images": images}
+        raise Diverged(f"{what} at step {step + 1} of epoch {epoch + 1}, before that step was taken", **details)
+
     def on_train_epoch_end(self) -> None:
-        loss = self.train_loss.compute()
-        if not torch.isfinite(loss):
-            raise Diverged(f"the training loss of epoch {self.current_epoch + 1} is {loss.item()}")
-        self.log("train_loss", loss)
+        self.log("train_loss", self.train_loss.compute())
         self.log("train_top1_error", 1 - self.train_top1.compute())
-        self.log("lr", self._rate)
+        self.log("lr", self._learning_rate(self.current_epoch))  # pyright: ignore[reportArgumentType]
         self.train_loss.reset()
         self.train_top1.reset()
 
@@ -134,18 +173,33 @@ class ClassificationTask(L.LightningModule):
 
     def _log_evaluation(self, split: str, loss: MeanMetric, accuracy: MetricCollection) -> None:
         errors = {name: 1 - value for name, value in accuracy.compute().items()}
-        self.log(f"{split}_loss", loss.compute())
+        mean = loss.compute()
+        if split == "val" and not torch.isfinite(mean):
+            raise Diverged(f"the validation loss of epoch {self.current_epoch + 1} is {mean.item()}")
+        self.log(f"{split}_loss", mean)
         self.log(f"{split}_top1_error", errors["top1"])
         self.log(f"{split}_top5_error", errors["top5"])
         if split == "val" and not self.trainer.sanity_checking:
             self.val_errors.append(errors["top1"].item())
-            if self._learning_rate(self.current_epoch + 1) is None:
+            if self.ends_before(self.current_epoch + 1):
                 self.trainer.should_stop = True
         loss.reset()
         accuracy.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["val_errors"] = list(self.val_errors)
+        checkpoint["train_metrics"] = {}
+        for name in _EPOCH_METRICS:  # what an epoch has summed up by now
+            metric = getattr(self, name)
+            metric.persistent(True)
+            checkpoint["train_metrics"][name] = {key: value.clone() for key, value in metric.state_dict().items()}
+            metric.persistent(False)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.val_errors = list(checkpoint["val_errors"])
+        for name, state in checkpoint["train_metrics"].items():
+            metric = getattr(self, name)
+            metric.persistent(True)
+            metric.load_state_dict(state)
+            metric.persistent(False)
+            metric._update_count = 1  # or it takes itself for empty

@@ -1,0 +1,176 @@
+"""Who works on a run: one process at a time, on whatever machine, also where the file system has no working locks.
+
+The owner has the file `claim.<n>` of the highest n in the record and touches it every so often. Who finds no such file,
+or one whose owner is dead or silent, makes the next one; that succeeds for one process alone. An owner that was taken
+for dead, having been paused, finds a higher number and stops before it writes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+BEAT = 10.0  # seconds between touches
+EXPIRY = 180.0  # seconds without one after which an owner is taken for dead; NFS shows a touch up to 60 s late
+
+
+class LostClaim(BaseException):
+    """Another process has taken the run over; this one must not write to its record any more."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A run that this process works on, or one that it started; it can be sent to other processes."""
+
+    folder: Path
+    number: int
+    token: str
+
+    @property
+    def path(self) -> Path:
+        return self.folder / f"claim.{self.number}"
+
+    def check(self) -> None:
+        """Raise LostClaim unless the run is still ours."""
+        if _numbers(self.folder)[-1:] != [self.number] or _read(self.path).get("token") != self.token:
+            raise LostClaim(f"{self.folder.name} was taken over by another process")
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Show now and then that this process lives, as long as it is the owner."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            with suppress(LostClaim):
+                while not ended.wait(BEAT):
+                    with suppress(OSError):  # a disk that does not answer now may answer the next time
+                        self.check()
+                        os.utime(self.path)
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def release(self) -> None:
+        with suppress(LostClaim, OSError):
+            self.check()
+            self.path.unlink()
+
+
+def take(folder: Path, attempts: int = 0) -> Claim | None:
+    """Become the owner of a record, whose folder is made; None where another process is, or was faster.
+
+    `attempts`: the highest number that is known to have been used, so that no number comes back.
+
+    Raises:
+        OSError: where the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    before = _numbers(folder)
+    if before and _owner(folder, before[-1]) is not None:
+        return None
+    claim = Claim(folder, max([attempts, *before]) + 1, uuid.uuid4().hex)
+    try:
+        descriptor = os.open(claim.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    except FileExistsError:
+        return None
+    me = {"host": socket.gethostname(), "machine": _machine(), "pid": os.getpid(), "began": _began(os.getpid())}
+    with os.fdopen(descriptor, "w") as file:
+        json.dump({"token": claim.token, **me}, file)
+    for number in before:
+        (folder / f"claim.{number}").unlink(missing_ok=True)
+    try:
+        claim.check()
+    except LostClaim:
+        claim.path.unlink(missing_ok=True)
+        return None
+    return claim
+
+
+def holder(folder: Path) -> str | None:
+    """Who works on a run, as `host, process 123`; None where nobody does."""
+    numbers = _numbers(folder)
+    return _owner(folder, numbers[-1]) if numbers else None
+
+
+def _owner(folder: Path, number: int) -> str | None:
+    path = folder / f"claim.{number}"
+    owner = _read(path)
+    try:
+        silent = _now(folder) - _touched(path)
+    except FileNotFoundError:
+        return None  # it was just given up
+    if silent > EXPIRY or (owner.get("machine") == _machine() and not _lives(owner)):
+        return None
+    return f"{owner.get('host', 'another machine')}, process {owner.get('pid', 'unknown')}"
+
+
+def _numbers(folder: Path) -> list[int]:
+    found = (path.name.partition(".")[2] for path in folder.glob("claim.*"))
+    return sorted(int(number) for number in found if number.isdecimal())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}  # it is gone, or being written
+
+
+def _touched(path: Path) -> float:
+    with path.open("rb") as file:  # which makes NFS look at the server's time, and not at one that it remembers
+        return os.fstat(file.fileno()).st_mtime
+
+
+def _now(folder: Path) -> float:
+    """The time by the clock of the file system, which is not this machine's where that is a server's."""
+    probe = folder / f".clock.{uuid.uuid4().hex}"
+    try:
+        probe.touch()
+        return probe.stat().st_mtime
+    except OSError:
+        return time.time()  # who may not write here only looks
+    finally:
+        with suppress(OSError):
+            probe.unlink()
+
+
+def _machine() -> str:
+    """What tells process ids apart: the machine since it was started, and the container."""
+    parts = [socket.gethostname()]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+    with suppress(OSError):
+        parts.append(os.readlink("/proc/self/ns/pid"))  # noqa: PTH115 (no path, but pid:[4026531836])
+    return " ".join(parts)
+
+
+def _began(pid: int) -> str | None:
+    """When a process was started, in the system's ticks; tells it from a later one of the same id."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return None  # no such process, or a system without /proc
+
+
+def _lives(owner: dict[str, Any]) -> bool:
+    try:
+        os.kill(int(owner["pid"]), 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, KeyError):
+        return True
+    return owner.get("began") == _began(int(owner["pid"]))

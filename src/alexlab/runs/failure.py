@@ -1,0 +1,98 @@
+"""Why a run failed: its class, one line that says what happened, and one that says what to do."""
+
+from __future__ import annotations
+
+import errno
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from alexlab.config import ConfigError, Retry
+
+DIVERGED, NOT_LEARNING, MEMORY, DISK, DATA, KILLED, ERROR = (
+    *("diverged", "does not learn", "out of memory", "disk full", "bad data", "killed", "error"),
+)
+# What to do, for the table and status.json.
+MENDS = {
+    DIVERGED: "a result, and kept: lower optim.lr for another arm, or retry=all to do it again; see diverged.json",
+    NOT_LEARNING: "a result, and kept: see model.init and optim.lr; retry=all trainer.chance_epochs=null trains it on",
+    MEMORY: "free memory, or lower data.eval_batch_size or data.num_workers; the same line goes on",
+    DISK: "make room, `python src/runs.py prune` may help; the same line goes on",
+    DATA: "`python src/prepare.py check` with the same data= tells what is damaged; then the same line goes on",
+    KILLED: "the same line goes on from its last saved state",
+    ERROR: "train.log has the traceback; the same line tries again",
+}
+RESULTS = (DIVERGED, NOT_LEARNING)  # to try these again until they pass would be to select survivors
+
+_NO_MEMORY = re.compile(
+    r"can't allocate memory|not enough memory|Cannot allocate memory|bad_alloc|out of memory|ALLOC_FAILED|Bus error"
+)
+_NO_ROOM = re.compile(r"No space left|Disk quota exceeded|inline_container.* unexpected pos|file write failed")
+_KILLED = re.compile(r"DataLoader worker .*(killed by signal|exited unexpectedly)")
+
+
+def is_retried(failure: str | None, retry: Retry) -> bool:
+    """Whether a run that failed so is tried again when its command is typed again."""
+    return retry is Retry.all or (retry is Retry.faults and failure not in RESULTS)
+
+
+def failure_of(error: BaseException, oom_kills: int = 0) -> str:
+    """The class of what ended a training; `oom_kills`: processes that the kernel killed for memory meanwhile."""
+    for cause in _chain(error):
+        kind, text = type(cause).__name__, str(cause)
+        if kind == "Diverged":
+            return DIVERGED
+        if kind == "DoesNotLearn":
+            return NOT_LEARNING
+        if kind == "BadData":
+            return DATA
+        number = cause.errno if isinstance(cause, OSError) else None
+        if number in (errno.ENOSPC, errno.EDQUOT) or _NO_ROOM.search(text):
+            return DISK
+        is_memory = isinstance(cause, MemoryError) or kind == "OutOfMemoryError" or number == errno.ENOMEM
+        if is_memory or (isinstance(cause, RuntimeError | OSError) and _NO_MEMORY.search(text)):
+            return MEMORY
+        if _KILLED.search(text):
+            return MEMORY if oom_kills else KILLED
+    return ERROR
+
+
+def message_of(error: BaseException) -> str:
+    """What happened, in one line."""
+    text = str(error)
+    if text.startswith("Caught ") and "Original Traceback" in text:  # in a loader's process: its last line tells
+        text = text.rstrip().rsplit("\n", 1)[-1].split(": ", 1)[-1]
+    text = " ".join(text.split()) or type(error).__name__
+    told_by_us = isinstance(error, ConfigError) or type(error).__name__ in ("Diverged", "DoesNotLearn", "BadData")
+    return text if told_by_us else f"{type(error).__name__}: {text}"
+
+
+def ended_by(code: int) -> str:
+    """How a process ended that said nothing itself."""
+    return signal.Signals(-code).name if code < 0 else f"exit status {code}"
+
+
+def oom_kills() -> int:
+    """Processes of this container or job that the kernel has killed for memory so far; 0 where it does not say."""
+    with suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers and "memory" not in controllers.split(","):
+                continue
+            root = Path("/sys/fs/cgroup") if not controllers else Path("/sys/fs/cgroup/memory")
+            for folder in (root / path.lstrip("/"), root):  # a container sees its own group as the root
+                for name in ("memory.events", "memory.oom_control"):
+                    with suppress(OSError):
+                        counts = dict(row.split()[:2] for row in (folder / name).read_text().splitlines())
+                        if "oom_kill" in counts:
+                            return int(counts["oom_kill"])
+    return 0
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__

@@ -1,0 +1,148 @@
+"""A run that is broken off anywhere and taken up again comes to the bits of one that was not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from alexlab.config import Config, load
+from alexlab.training import interrupt
+from alexlab.training.checkpoint import Recorder, States
+from alexlab.training.fit import Outcome, fit
+from alexlab.training.interrupt import Preempted
+from alexlab.training.sgd import PaperSGD
+from alexlab.training.task import ClassificationTask
+from conftest import TINY
+
+
+class Break(BaseException):
+    """The process ends here: nothing of it is saved."""
+
+
+def break_at(monkeypatch: pytest.MonkeyPatch, cls: type, name: str, number: int) -> None:
+    """Let the call of a method with that number break off."""
+    method, calls = getattr(cls, name), [0]
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == number:
+            raise Break
+        return method(*arguments, **named)
+
+    monkeypatch.setattr(cls, name, counted)
+
+
+def left(folder: Path, outcome: Outcome) -> dict[str, Any]:
+    """All that a run leaves, in a form that compares by bits."""
+    weights = {name: torch.load(folder / "checkpoints" / f"{name}.ckpt")["state_dict"] for name in ("last", "best")}
+    return {
+        "metrics": (folder / "metrics.csv").read_bytes(),
+        "weights": {
+            f"{kind} {name}": w.numpy().tobytes() for kind, state in weights.items() for name, w in state.items()
+        },
+        "predictions": {kind: found.log_probability.tobytes() for kind, found in outcome.test.items()},
+        "train": outcome.train,
+        "length": (outcome.epochs, outcome.steps),
+    }
+
+
+# 3 steps an epoch, 3 epochs; plateau, so that the rate follows from what validation gave before the break too.
+OVERRIDES = [*TINY, "trainer.max_epochs=3", "optim.schedule=plateau", "optim.patience=1", "optim.threshold=0.2"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], dict[str, Any]]:
+    overrides = [*OVERRIDES, f"data.cache={cache}"]
+    folder = tmp_path_factory.mktemp("undisturbed")
+    torch.set_num_threads(1)  # as for the tests: sums in another order have other last bits
+    return overrides, left(folder, fit(load(overrides), folder, "run"))
+
+
+def same_in_the_end(config: Config, folder: Path, expected: dict[str, Any]) -> None:
+    found = left(folder, fit(config, folder, "run"))
+    for part, value in expected.items():
+        assert found[part] == value, part
+
+
+@pytest.mark.parametrize("every_steps", [1, 2])
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 6, 7, 9])
+def test_broken_off_in_a_step(undisturbed, tmp_path, monkeypatch, step, every_steps):
+    overrides, expected = undisturbed
+    config = load([*overrides, f"checkpoint.every_steps={every_steps}"])
+    with monkeypatch.context() as context:
+        break_at(context, PaperSGD, "step", step)
+        with pytest.raises(Break):
+            fit(config, tmp_path, "run")
+    same_in_the_end(config, tmp_path, expected)
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "number"),
+    [
+        (ClassificationTask, "validation_step", 1),
+        (ClassificationTask, "validation_step", 2),
+        (ClassificationTask, "on_validation_epoch_end", 2),
+        (ClassificationTask, "on_train_epoch_end", 1),
+        (ClassificationTask, "on_train_epoch_end", 3),
+        (Recorder, "on_train_epoch_end", 2),
+        (Recorder, "on_train_end", 1),
+        (States, "save_checkpoint", 4),
+    ],
+)
+def test_broken_off_elsewhere(undisturbed, tmp_path, monkeypatch, cls, name, number):
+    overrides, expected = undisturbed
+    config = load([*overrides, "checkpoint.every_steps=1"])
+    with monkeypatch.context() as context:
+        break_at(context, cls, name, number)
+        with pytest.raises(Break):
+            fit(config, tmp_path, "run")
+    same_in_the_end(config, tmp_path, expected)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_broken_off_again_and_again(undisturbed, tmp_path, monkeypatch, workers):
+    """Every process comes two steps further."""
+    overrides, expected = undisturbed
+    config = load([*overrides, "checkpoint.every_steps=1", f"data.num_workers={workers}"])
+    for _ in range(4):
+        with monkeypatch.context() as context:
+            break_at(context, PaperSGD, "step", 3)
+            with pytest.raises(Break):
+                fit(config, tmp_path, "run")
+    same_in_the_end(config, tmp_path, expected)
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "number", "steps"),
+    [
+        (ClassificationTask, "training_step", 1, 1),
+        (ClassificationTask, "training_step", 6, 6),
+        (ClassificationTask, "validation_step", 1, 3),
+        (ClassificationTask, "validation_step", 2, 6),
+        (Recorder, "on_train_epoch_end", 2, 6),
+        (Recorder, "on_train_end", 1, 9),
+    ],
+)
+def test_asked_to_stop(undisturbed, tmp_path, monkeypatch, cls, name, number, steps):
+    """The step is finished and saved; nothing of it is done again."""
+    overrides, expected = undisturbed
+    config = load(overrides)
+    method, calls = getattr(cls, name), [0]
+
+    def asks(*arguments: Any, **named: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == number:
+            interrupt.request()
+        return method(*arguments, **named)
+
+    with monkeypatch.context() as context:
+        context.setattr(interrupt, "_requested", False)
+        context.setattr(cls, name, asks)
+        with pytest.raises(Preempted):
+            fit(config, tmp_path, "run")
+    [state] = (tmp_path / "checkpoints").iterdir()
+    assert torch.load(state)["global_step"] == steps
+    same_in_the_end(config, tmp_path, expected)
