@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+KILLS ?= 200
 PYTEST := --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast check format clean
+.PHONY: help install demo test test-fast chaos check format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +34,9 @@ test: $(INSTALLED) ## Run all the tests
 
 test-fast: $(INSTALLED) ## Run the tests that take no training
 	@$(BIN)/python -m pytest $(PYTEST) -m 'not slow'
+
+chaos: $(INSTALLED) ## Kill runs and sweeps at KILLS random moments and compare their bits (10 s a kill)
+	@$(BIN)/python tests/chaos.py --kills $(KILLS) $(ARGS)
 
 check: $(INSTALLED) ## Check format, lint and types (also the first thing that the tests do)
 	$(BIN)/ruff format --check .

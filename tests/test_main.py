@@ -205,7 +205,7 @@ def read_wandb(path: Path) -> dict:
     """What an offline W&B run holds."""
     from wandb.proto import wandb_internal_pb2
 
-    found: dict = {"config": {}, "summary": {}, "history": set()}
+    found: dict = {"config": {}, "summary": {}, "history": set(), "steps": []}
     for data in wandb_records(path):
         record = wandb_internal_pb2.Record()  # pyright: ignore[reportAttributeAccessIssue]
         record.ParseFromString(data)
@@ -221,18 +221,90 @@ def read_wandb(path: Path) -> dict:
                 found["summary"][item.key or ".".join(item.nested_key)] = json.loads(item.value_json)
         elif kind == "history":
             found["history"] |= {item.key or ".".join(item.nested_key) for item in record.history.item}
+            found["steps"].append(record.history.step.num)
     return found
 
 
 @pytest.mark.slow
-def test_two_starts_at_once_share_the_work(tmp_path: Path, cache: Path):
-    command = [sys.executable, str(TRAIN), *TINY, f"data.cache={cache}", f"paths.runs={tmp_path}"]
+def test_wandb_survives_its_service_and_a_break(tmp_path: Path, cache: Path):
+    """Its service is killed in the first attempt and the run in the second; one folder holds each step once."""
+    secret = "c4n4ry-in-the-environment"
+    overrides = [*TINY, f"data.cache={cache}", f"paths.runs={tmp_path}", "trainer.max_epochs=60", "logger=wandb"]
+    command = [sys.executable, str(TRAIN), *overrides, "checkpoint.every_steps=1"]
+    environment = {**os.environ, "WANDB_MODE": "offline", "SOME_TOKEN": secret}
+
+    def epochs(at_least: int) -> None:
+        deadline = time.monotonic() + 100
+        while not any(len(path.read_text().splitlines()) > at_least for path in tmp_path.glob("*/metrics.csv")):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=tmp_path
+        )
+
+    process = start()
+    epochs(1)
+    worker = children(process.pid)
+    listing = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    [service] = [int(line.split()[0]) for line in listing.splitlines() if "wandb-core" in line and str(worker) in line]
+    os.kill(service, signal.SIGKILL)
+    epochs(5)
+    os.kill(process.pid, signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, output
+    assert output.count("logger=wandb: W&B takes no more") == 1
+
+    process = start()
+    time.sleep(0.1)
+    epochs(6)
+    os.kill(children(process.pid), signal.SIGKILL)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, output
+    process = start()
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 0, output
+    [record] = [path.parent for path in tmp_path.glob("*/result.json")]
+    [folder] = (record / "wandb").glob("offline-run-*")
+    found = read_wandb(next(folder.glob("*.wandb")))
+    assert found["steps"] == [3 * epoch for epoch in range(1, 61)]
+    assert found["summary"]["test/ten/top1_error"] == pytest.approx(
+        json.loads((record / "result.json").read_text())["test"]["ten"]["top1_error"]
+    )
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert secret.encode() not in content, path
+            assert b"src/train.py" not in content or path.suffix == ".log", path  # no command line
+
+    published = [sys.executable, str(PROJECT_DIR / "src" / "runs.py"), "wandb", f"paths.runs={tmp_path}"]
+    (record / "wandb.json").unlink()
+    done = subprocess.run(published, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=60)
+    assert "1 of 1 runs sent to W&B (offline)" in done.stdout, done
+    [folder] = (record / "wandb").glob("offline-run-*")
+    again = read_wandb(next(folder.glob("*.wandb")))
+    assert again["steps"] == found["steps"]
+    own = [name for name in found["summary"] if not name.startswith("_")]  # W&B adds its running times
+    assert [again["summary"][name] for name in own] == [found["summary"][name] for name in own]
+
+
+@pytest.mark.slow
+def test_two_commands_at_once_share_the_work(tmp_path: Path, cache: Path):
+    """Each run is done once, each command does some of them, and both end in the same table."""
+    line = ["-m", "seed=0,1,2,3,4", *TINY, "trainer.max_epochs=30", f"data.cache={cache}", f"paths.runs={tmp_path}"]
+    command = [sys.executable, str(TRAIN), *line]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs = [process.communicate(timeout=120) for process in started]
+    outputs = [process.communicate(timeout=200) for process in started]
     assert [process.returncode for process in started] == [0, 0], outputs
-    assert sum("epoch 2/2" in err for _, err in outputs) == 1  # one trained, the other waited and reused
-    [folder] = [path for path in tmp_path.iterdir() if path.name != "sweeps"]
-    assert json.loads((folder / "status.json").read_text())["attempt"] == 1
+    trained = [re.findall(r"run (\d) of 5 · epoch 30/30", err) for _, err in outputs]
+    assert sorted(trained[0] + trained[1]) == ["1", "2", "3", "4", "5"]
+    assert all(trained)
+    tables = [out[out.index("Error on the test") : out.index("Records")] for out, _ in outputs]
+    assert tables[0] == tables[1]
+    for path in tmp_path.glob("*/status.json"):
+        status = json.loads(path.read_text())
+        assert (status["state"], status["attempt"]) == ("DONE", 1)
 
 
 @pytest.mark.slow
