@@ -21,6 +21,7 @@ from alexlab.runs.record import DONE, PREEMPTED, Record
 log = logging.getLogger(__name__)
 _LONGEST_NAME, _LONGEST_TAG = 128, 64  # W&B refuses longer ones
 _LAST_SECONDS = 60.0  # that W&B gets for what it has not sent when a run ends
+_GRACE_SECONDS = 5.0  # likewise, when a run was told to stop
 _IDS = 9  # that are tried: W&B never takes a deleted one again
 
 
@@ -113,7 +114,8 @@ class Copy:
             self._run.summary["seconds"] = result["seconds"]
         elif state == PREEMPTED:
             self._run.mark_preempting()
-        _within(_LAST_SECONDS, lambda: self._run.finish(exit_code=0 if state == DONE else 1))
+        seconds = _GRACE_SECONDS if state == PREEMPTED else _LAST_SECONDS
+        _within(seconds, lambda: self._run.finish(exit_code=0 if state == DONE else 1))
         self._record.write(
             "wandb.json", {**self._record.read("wandb.json"), "mode": self._mode, "complete": state == DONE}
         )

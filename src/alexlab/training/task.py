@@ -132,12 +132,12 @@ class ClassificationTask(L.LightningModule):
         gradients = {name: p.grad for name, p in self.network.named_parameters() if p.grad is not None}
         if self.config.trainer.precision == "16-mixed":
             gradients = {}  # there an overflow is expected, and the step left out by the gradients' scaler
-        # The largest magnitudes, since a sum of squares overflows sooner than what it sums.
-        largest = torch._foreach_norm(list(gradients.values()), ord=math.inf) if gradients else []  # pyright: ignore[reportPrivateImportUsage]
-        is_finite = torch.stack([self._loss, *largest]).isfinite().tolist()
-        if not all(is_finite):
-            layers = [name for name, fine in zip(gradients, is_finite[1:], strict=True) if not fine]
-            self._diverged(self._loss.item(), layers)
+        # The norms are quick, and finite only where all that they sum is; where one is not, each number is looked at.
+        norms = torch._foreach_norm(list(gradients.values())) if gradients else []  # pyright: ignore[reportPrivateImportUsage]
+        if not torch.stack([self._loss, *norms]).isfinite().all():
+            layers = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
+            if layers or not self._loss.isfinite():
+                self._diverged(self._loss.item(), layers)
 
     def _diverged(self, loss: float, layers: list[str]) -> None:
         epoch, step = self.current_epoch, self.trainer.fit_loop.batch_idx
