@@ -247,13 +247,17 @@ class TestDamagedStates:
         assert capsys.readouterr().out.count("is damaged") == 2
 
     def test_a_half_written_one_is_none(self, stopped, config, undisturbed, capsys):
-        (states(stopped)[-1].parent / "..half.77").write_bytes(b"half")
+        halves = [states(stopped)[-1].parent / ".00000009.77", stopped.file(".status.json.77")]
+        for half in halves:
+            half.write_bytes(b"half")
         same(attempt(config), undisturbed)
         assert "damaged" not in capsys.readouterr().out
+        assert not any(half.exists() for half in halves)
 
     def test_it_opens_with_torchs_safe_default(self, stopped):
         content = torch.load(states(stopped)[-1])
         assert content["place"] == {"epoch": 1, "step": 2, "steps": 3}
+        load([f"weights={states(stopped)[-1]}"])  # its name needs no quotes
         names = {name.removeprefix("network.") for name in content["state_dict"]}
         assert set(network_state(states(stopped)[-1])) == names
 
@@ -264,15 +268,18 @@ _writes = [0]
 @contextmanager
 def failing(path: Path, number: int, error: Exception) -> Iterator[Any]:
     """A file of which one write fails, as numbered over all files."""
-    with written_whole(path) as file:
+    with written_whole(path) as half:
+        write = half.file.write
 
-        def write(data: bytes) -> int:
+        def counted(data: bytes) -> int:
             _writes[0] += 1
             if _writes[0] == number:
                 raise error
-            return file.write(data)
+            return write(data)
 
-        yield SimpleNamespace(write=write)
+        whole, half.file = half.file, SimpleNamespace(write=counted)  # pyright: ignore[reportAttributeAccessIssue]
+        yield half
+        half.file = whole
 
 
 @pytest.mark.parametrize(

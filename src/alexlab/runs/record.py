@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from alexlab.config import ConfigError
-from alexlab.files import write_whole
+from alexlab.files import remove_halves, write_whole
 from alexlab.runs.claim import Claim, holder
 from alexlab.runs.failure import KILLED, MENDS
 
@@ -96,6 +96,8 @@ class Record:
         """Start an attempt, which goes on from the run's last state, if it has one; a finished run is never begun."""
         status = self.status()
         assert status.get("state") != DONE
+        for folder in (self.path, self.file("checkpoints")):
+            remove_halves(folder)
         self.write("config.yaml", config_yaml)
         number = self._claim.number if self._claim is not None else 0  # of claims whose owners began nothing, too
         self.set_status(RUNNING, attempt=max(number, status.get("attempt", 0) + 1), labels=labels, **more)

@@ -49,12 +49,11 @@ class States(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Add a state, called `path` and its digest, and remove what is older than the last two."""
         self._folder.mkdir(exist_ok=True)
-        half = self._folder / ".half"
-        with written_whole(half) as file:
-            hashing = _Hashing(file)
+        with written_whole(self._folder / Path(path).name) as half:
+            hashing = _Hashing(half.file)
             _save(checkpoint, hashing)
-        self._may_write()
-        half.replace(self._folder / f"{Path(path).name}-{hashing.digest()}.ckpt")
+            half.path = self._folder / f"{Path(path).name}-{hashing.digest()}.ckpt"
+            self._may_write()
         for old in self._all()[:-_KEPT]:
             old.unlink(missing_ok=True)
 
@@ -118,8 +117,8 @@ def _save(content: dict[str, Any], file: _Hashing) -> None:
 
 def save_weights(path: Path, content: dict[str, Any]) -> None:
     """Write plain tensors whole or not at all."""
-    with written_whole(path) as file:
-        _save(content, _Hashing(file))
+    with written_whole(path) as half:
+        _save(content, _Hashing(half.file))
 
 
 class DoesNotLearn(RuntimeError):
@@ -243,6 +242,7 @@ class Recorder(Checkpoint):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         epoch, step = self._place
         checkpoint["seconds"] = self.seconds
+        checkpoint["threads"] = torch.get_num_threads()
         checkpoint["place"] = {"epoch": epoch, "step": step, "steps": int(trainer.num_training_batches)}
 
     @property
@@ -268,6 +268,9 @@ class Recorder(Checkpoint):
         epoch, step, steps = (checkpoint["place"][name] for name in ("epoch", "step", "steps"))
         self._place = self._saved_place = (epoch, step)
         self._seconds_before = checkpoint["seconds"]
+        if checkpoint["threads"] != torch.get_num_threads():  # sums in another order would have other last bits
+            log.info("the run goes on with %d threads, as it began", checkpoint["threads"])
+            torch.set_num_threads(checkpoint["threads"])
         pl_module.passes_over = step == steps
         done = step - pl_module.passes_over
         trainer.datamodule.start_at(epoch, done)  # pyright: ignore[reportAttributeAccessIssue]
