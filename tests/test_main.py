@@ -396,14 +396,40 @@ def children(pid: int) -> int:
 
 
 @pytest.mark.slow
-def test_another_launcher_ends_in_the_same_table(tmp_path: Path, cache: Path):
-    overrides = [*TINY, f"data.cache={cache}", f"paths.runs={tmp_path / 'runs'}"]
-    joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    done = run("-m", "seed=0,1", *joblib, *overrides)
+def test_another_launcher_is_stopped_goes_on_and_ends_in_the_same_table(tmp_path: Path, cache: Path):
+    overrides = [*TINY, "trainer.max_epochs=60", f"data.cache={cache}", f"paths.runs={tmp_path / 'runs'}"]
+    joblib = ["-m", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    process = subprocess.Popen(
+        [sys.executable, str(TRAIN), *joblib, *overrides], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    deadline = time.monotonic() + 100
+    while len(list(tmp_path.glob("runs/*/metrics.csv"))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, output
+    states = [json.loads(path.read_text())["state"] for path in tmp_path.glob("runs/*/status.json")]
+    assert states == ["PREEMPTED", "PREEMPTED"]
+    done = run(*joblib, *overrides)
     assert done.returncode == 0, done.stderr
     assert len(run_ids(done.stdout)) == 2
     again = run("-m", "seed=0,1", *overrides)
     assert "2 of 2 done before" in again.stdout
+
+
+@pytest.mark.slow
+def test_a_record_that_cannot_be_written_stops_no_other(tmp_path: Path, cache: Path):
+    line = ["-m", "seed=0,1", *TINY, "trainer.max_epochs=1", f"data.cache={cache}", f"paths.runs={tmp_path / 'runs'}"]
+    planned = run(*line, "--dry-run")
+    first, second = run_ids(planned.stdout)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / first).write_text("in the way")
+    done = run(*line)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert re.search(rf"^run 1 of 2: .*File exists.*{first}", done.stdout, re.MULTILINE)
+    assert (tmp_path / "runs" / second / "result.json").exists()
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 class TestMistakes:

@@ -37,6 +37,7 @@ class TrainingBar(L.Callback):
         self._epochs = trainer.max_epochs
         self._steps = int(trainer.num_training_batches)
         self._shown = self._started = time.monotonic()
+        self._first_step = trainer.global_step  # of this process, where the run goes on
         self._task = self._bar.add_task(
             self._described(0), total=self._epochs * self._steps, completed=trainer.global_step, loss="-", speed=0
         )
@@ -64,7 +65,7 @@ class TrainingBar(L.Callback):
         epoch = trainer.current_epoch + 1
         if self._live or (epoch % -(-self._epochs // 10) and epoch != self._epochs):
             return
-        spent = time.monotonic() - self._started
+        spent, done = time.monotonic() - self._started, max(1, trainer.global_step - self._first_step)
         assert isinstance(pl_module, ClassificationTask)
         loss = float(pl_module.train_loss.compute())
         error = trainer.callback_metrics.get("val_top1_error")
@@ -73,7 +74,7 @@ class TrainingBar(L.Callback):
             f"loss {loss:.3f}",
             *([f"val error {100 * float(error):.1f} %"] if error is not None else []),
             f"{self._images / spent:.0f} images/s",
-            f"{spent / epoch * (self._epochs - epoch):.0f} s left",
+            f"{spent / done * (self._epochs * self._steps - trainer.global_step):.0f} s left",
         ]
         print(" · ".join(parts), file=sys.stderr, flush=True)
 

@@ -66,7 +66,9 @@ def fit(
     task = ClassificationTask(config)
     states = States(folder / "checkpoints", may_write) if folder is not None else None
     state = states.newest() if states is not None else None
-    if config.weights is not None and state is None:
+    if state is not None:
+        print(f"{title}: goes on from step {int(state.name.partition('-')[0]):,}", flush=True)
+    elif config.weights is not None:
         load_weights(task.network, config.weights)
     recorder = Recorder(folder, states, config, on_row, may_write) if folder and states else None
     trainer = build_trainer(config, title, recorder)
