@@ -31,8 +31,9 @@ from conftest import TINY
 
 TRAIN = [sys.executable, str(PROJECT_DIR / "src" / "train.py")]
 SCALE = [*TINY, "data.train_images=120", "trainer.max_epochs=4", "checkpoint.every_steps=1"]
-# What ends the command: its training process alone, all of it as when a machine stops, or a request to stop.
-MEANS = ("worker", "all", "SIGTERM", "SIGINT", "SIGUSR1")
+# What ends the command: its training process is killed, or all of it, as when a machine stops; or it is asked to stop,
+# by a signal to the command or, as clusters do it, to all of its processes.
+MEANS = ("worker", "all", "SIGTERM", "SIGINT", "SIGUSR1", "SIGTERM to all")
 _TIMEOUT = 120
 
 
@@ -96,9 +97,9 @@ def descendants(pid: int) -> list[int]:
 
 def break_off(process: subprocess.Popen[str], means: str) -> None:
     below = descendants(process.pid)
-    if means == "all":
+    if means in ("all", "SIGTERM to all"):
         for pid in (process.pid, *below):
-            _kill(pid, signal.SIGKILL)
+            _kill(pid, signal.SIGKILL if means == "all" else signal.SIGTERM)
     elif means == "worker":
         # below the command: multiprocessing's servers; below these, what trains, and its loaders
         for pid in {child for server in below for child in descendants(server)}:

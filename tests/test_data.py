@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import pickle
 import shutil
+import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +19,7 @@ from PIL import Image
 from alexlab.config import Config, Resize, load
 from alexlab.data import build_datamodule
 from alexlab.data.build import build_store
-from alexlab.data.datamodule import TrainingBatches
+from alexlab.data.datamodule import TrainingBatches, _deaf
 from alexlab.data.decode import square
 from alexlab.data.prepare import prepare, store_path
 from alexlab.data.raw.folders import read_folders
@@ -334,3 +338,26 @@ def test_crops_differ_by_epoch_and_place_and_are_whole(tmp_path: Path):
                 seen.append((x, y))
     assert len(seen) == 16
     assert len(set(seen)) > 12
+
+
+def test_a_loader_hears_sigterm_from_its_parent_alone():
+    """A cluster sends it to every process of a job; from its parent it ends the loader, which is waited for."""
+    processes = multiprocessing.get_context("fork")
+    is_ready = processes.Event()
+    loader = processes.Process(target=_load_for_long, args=(is_ready,), daemon=True)
+    loader.start()
+    assert is_ready.wait(60)
+    subprocess.run(
+        ["sh", "-c", f"kill -TERM {loader.pid}; kill -INT {loader.pid}; kill -USR1 {loader.pid}"], check=True
+    )
+    loader.join(0.5)
+    assert loader.is_alive()
+    loader.terminate()
+    loader.join(20)
+    assert loader.exitcode == 0
+
+
+def _load_for_long(is_ready: Any) -> None:
+    _deaf(0)
+    is_ready.set()
+    time.sleep(60)

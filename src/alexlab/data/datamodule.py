@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Iterator
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -137,9 +140,20 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _deaf(worker: int) -> None:
-    """Leave the signals that a whole job gets to the process that trains; a loader's process ends with that one."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    """Leave the signals that a whole job gets to the process that trains; from that one alone SIGTERM ends a loader."""
+    for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    told = hasattr(signal, "sigwaitinfo")  # who sent a signal: not on a Mac
+    signal.pthread_sigmask(signal.SIG_BLOCK if told else signal.SIG_UNBLOCK, {signal.SIGTERM})
+    if told:
+        threading.Thread(target=_end_when_told, daemon=True).start()
+
+
+def _end_when_told() -> None:
+    parent = parent_process()  # which need not be the system's parent, that is multiprocessing's server
+    while parent is not None and signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
+        pass
+    os._exit(0)
 
 
 class StoreDataModule(L.LightningDataModule):

@@ -8,8 +8,8 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
@@ -123,11 +123,8 @@ def in_child(function: Callable[..., None], *arguments: Any, launch: Launch | No
     """
     if multiprocessing.get_start_method(allow_none=True) == "loky":  # joblib's worker, whose children know no loky
         multiprocessing.set_start_method("forkserver", force=True)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["alexlab.runs.worker"])
-    process = context.Process(target=function, args=arguments)
-    with _blocked():  # in the server for ever, so that no signal to all of a job's processes ends it
-        forkserver.ensure_running()
+    start_server("alexlab.runs.worker")
+    process = multiprocessing.get_context("forkserver").Process(target=function, args=arguments)
     try:
         process.start()
     except (EOFError, ConnectionError):  # the server was killed, as the kernel does where memory is short
@@ -147,13 +144,17 @@ def in_child(function: Callable[..., None], *arguments: Any, launch: Launch | No
     return process.exitcode
 
 
-@contextmanager
-def _blocked() -> Iterator[None]:
-    """Let signals wait; a process that is started meanwhile begins with them waiting, too."""
+def start_server(module: str) -> None:
+    """Start the server from which this process has others forked, that have a module loaded already.
+
+    No signal reaches it, nor, until it asks for them, a process that it makes: so what is sent to all of a job's
+    processes ends only those that know what to do.
+    """
+    multiprocessing.set_forkserver_preload([module])
     resource_tracker.ensure_running()  # which lets all signals through at its own start
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        yield
+        forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

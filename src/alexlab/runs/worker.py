@@ -6,6 +6,7 @@ It raises nothing: how it ended stands in status.json, or where that cannot be w
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import sys
@@ -21,7 +22,7 @@ from alexlab.data.prepare import described
 from alexlab.runs import tracking
 from alexlab.runs.claim import Claim, LostClaim
 from alexlab.runs.environment import environment
-from alexlab.runs.execute import EXITS, SIGNALS, STOPPED
+from alexlab.runs.execute import EXITS, SIGNALS, STOPPED, start_server
 from alexlab.runs.failure import DIVERGED, MENDS, failure_of, message_of, oom_kills
 from alexlab.runs.record import DONE, FAILED, PREEMPTED, RECORD_VERSION, Record
 from alexlab.training import interrupt
@@ -50,6 +51,8 @@ def train(folder: Path, title: str, config: Config, claim: Claim | None = None, 
                 interrupt.install()
                 if stop is not None and stop.exists():
                     interrupt.request()
+                if config.data.num_workers > 0:
+                    start_server("alexlab.data.datamodule")  # for the loaders
                 _train(record, config, title, copy)
             except LostClaim:
                 raise
@@ -63,6 +66,8 @@ def train(folder: Path, title: str, config: Config, claim: Claim | None = None, 
         copy.abandon()
     else:
         copy.finish()
+    for loader in multiprocessing.active_children():
+        loader.kill()  # an interrupted epoch's, which this process would wait for
     logging.getLogger().removeHandler(handler)
     handler.close()
     if code:
