@@ -236,9 +236,20 @@ class TestDamagedStates:
         changed = {"a byte": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :], "empty": b""}
         newest.write_bytes(changed.get(how, whole[:middle]))
         same(attempt(config), undisturbed)
+        assert sorted(path.name for path in stopped.file("checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
         told = capsys.readouterr().out
         assert told.count("is damaged; the run goes on from the state before it") == 1
         assert str(newest) in told
+
+    def test_it_does_not_count_among_the_two_that_are_kept(self, stopped, config, monkeypatch):
+        newest = states(stopped)[-1]
+        newest.write_bytes(b"nothing")
+        newest.rename(newest.with_name("00000099-0123456789abcdef.ckpt"))  # of long behind what is to come
+        with monkeypatch.context() as context:
+            raises_at(context, ClassificationTask, "training_step", 4, MemoryError())
+            attempt(config)
+        assert [int(path.name.split("-")[0]) for path in states(stopped)] == [6, 7]
+        assert len(list(stopped.file("checkpoints").glob("*.damaged"))) == 1
 
     def test_none_that_is_whole(self, stopped, config, undisturbed, capsys):
         for path in states(stopped):

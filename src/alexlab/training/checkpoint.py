@@ -9,6 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,6 +31,7 @@ _KEPT = 2
 CHANCE_STEPS = 1000  # the demo's arms need up to 200 steps before their loss moves
 CHANCE_SHARE = 0.99  # of ln K: a loss above it is that of guessing
 _DIGEST_LENGTH = 16
+_DAMAGED = ".damaged"
 
 
 def nothing() -> None:
@@ -64,7 +66,7 @@ class States(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
     def newest(self) -> Path | None:
-        """The last state that is whole; each damaged one is named, and the one before it taken."""
+        """The last state that is whole; each damaged one is named and put aside, and the one before it taken."""
         for path in reversed(self._all()):
             try:
                 with path.open("rb") as file:
@@ -76,6 +78,8 @@ class States(CheckpointIO):
             said = f"{path} is damaged; the run goes on from the state before it"
             log.warning("%s (%s)", said, digest)
             print(said, flush=True)
+            with suppress(OSError):
+                path.replace(path.with_suffix(_DAMAGED))
         return None
 
     def _all(self) -> list[Path]:
@@ -83,7 +87,7 @@ class States(CheckpointIO):
 
     def clear(self, but_newest: bool = False) -> None:
         """Remove all states of a run that is done, or all but the last."""
-        for path in self._all()[: -1 if but_newest else None]:
+        for path in [*self._all()[: -1 if but_newest else None], *self._folder.glob(f"*{_DAMAGED}")]:
             path.unlink(missing_ok=True)
 
 
