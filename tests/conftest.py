@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import torch
 from alexlab.config import Config, load
 from alexlab.data.store import Split
 from alexlab.training import interrupt
+
+os.environ["OMP_NUM_THREADS"] = "1"  # in processes that tests start, too: two tests at a time
 
 # The real demo with few images and few kernels: same code, some seconds.
 TINY = [

@@ -308,6 +308,37 @@ def test_two_commands_at_once_share_the_work(tmp_path: Path, cache: Path):
 
 
 @pytest.mark.slow
+def test_a_command_that_slept_finds_its_run_taken_over_and_writes_no_more(tmp_path: Path, cache: Path):
+    """As a laptop whose lid was closed, while the same line was typed on another machine."""
+    line = [*TINY, f"data.cache={cache}", f"paths.runs={tmp_path}", "trainer.max_epochs=60"]
+    command = [sys.executable, str(TRAIN), *line, "checkpoint.every_steps=1"]
+    sleeper = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 100
+    while not list(tmp_path.glob("*/metrics.csv")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    asleep = [sleeper.pid, children(sleeper.pid)]
+    for pid in asleep:
+        os.kill(pid, signal.SIGSTOP)
+    [claim] = tmp_path.glob("*/claim.*")
+    long_ago = claim.stat().st_mtime - 1000
+    os.utime(claim, (long_ago, long_ago))
+    other = run(*line)
+    assert other.returncode == 0, other.stdout + other.stderr
+    record = claim.parent
+    left = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in record.rglob("*") if path.is_file()}
+    for pid in asleep:
+        os.kill(pid, signal.SIGCONT)
+    output, _ = sleeper.communicate(timeout=100)
+    assert sleeper.returncode == 0, output
+    assert "Error on the test split" in output  # the other's
+    del left[record / "train.log"]
+    assert f"{record.name} was taken over by another process" in (record / "train.log").read_text()
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in left} == left
+    assert not (record / claim.name).exists()
+
+
+@pytest.mark.slow
 def test_a_killed_run_is_told_and_started_again(tmp_path: Path, cache: Path):
     overrides = [*TINY, f"data.cache={cache}", f"paths.runs={tmp_path}", "trainer.max_epochs=2000"]
     process = subprocess.Popen(

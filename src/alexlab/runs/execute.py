@@ -17,7 +17,7 @@ from typing import Any
 
 from alexlab.compose import to_yaml
 from alexlab.config import Config, ConfigError, Retry
-from alexlab.runs.claim import Claim, holder, take
+from alexlab.runs.claim import Claim, LostClaim, holder, take
 from alexlab.runs.failure import DISK, DIVERGED, KILLED, MEMORY, MENDS, ended_by, is_retried, oom_kills
 from alexlab.runs.identity import run_id
 from alexlab.runs.record import DONE, FAILED, PREEMPTED, RUNNING, Record
@@ -89,6 +89,8 @@ def _attempt(
             if status.get("state") == RUNNING:  # it died without a word, or had no room for one
                 status = _ended(record, code, launch.is_stopped, oom_kills() > kills)
         return status
+    except LostClaim as error:
+        return {"state": HELD, "message": str(error)}
     finally:
         claim.release()
 
