@@ -32,7 +32,7 @@ class Launch:
     """One command, for the processes that do its runs.
 
     `folder` is shared by those on one machine: `stop` in it says that the command was told to stop, `<process id>` that
-    this process trains. `attempts`: how often each run had been tried before the command began.
+    this process trains. `attempts`: how often runs had been tried before the command began, where they had.
     """
 
     folder: Path
@@ -50,7 +50,7 @@ class Launch:
 def needs_work(status: dict[str, Any], retry: Retry, attempts: int | None = None) -> bool:
     """Whether a run is to be done, nobody working on it; one that has failed since `attempts` has had its turn."""
     if status.get("state") == FAILED:
-        return is_retried(status.get("failure"), retry) and status["attempt"] <= (attempts or status["attempt"])
+        return is_retried(status.get("failure"), retry) and (attempts is None or status["attempt"] <= attempts)
     return status.get("state") != DONE
 
 
@@ -69,7 +69,7 @@ def _attempt(
     runs: Path, name: str, config: Config, labels: dict[str, str], title: str, launch: Launch
 ) -> dict[str, Any]:
     before = Record(runs, name).status()
-    if not needs_work(before, config.retry, launch.attempts.get(name)):
+    if not needs_work(before, config.retry, launch.attempts.get(name, 0)):
         return before
     claim = take(runs / name, before.get("attempt", 0))
     if claim is None:
@@ -77,7 +77,7 @@ def _attempt(
     record = Record(runs, name, claim)
     try:
         status = record.status()  # somebody may have done it in the meantime
-        if not needs_work(status, config.retry, launch.attempts.get(name)):
+        if not needs_work(status, config.retry, launch.attempts.get(name, 0)):
             return status
         if status.get("failure") == DIVERGED:
             record.forget()  # its last state leads to the same end
@@ -131,8 +131,8 @@ def in_child(function: Callable[..., None], *arguments: Any, launch: Launch | No
         process.start()
     except (EOFError, ConnectionError):  # the server was killed, as the kernel does where memory is short
         return -signal.SIGKILL
-    mark = launch.folder / str(process.pid) if launch is not None else None
-    if mark is not None:
+    mark = launch.folder / str(process.pid) if launch is not None and launch.folder.is_dir() else None
+    if mark is not None:  # on another machine, what starts processes there is told to stop, and not the command
         mark.touch()  # whoever is told to stop tells this process; had it been told before, the process sees that
     try:
         process.join()

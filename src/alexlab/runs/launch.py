@@ -131,7 +131,8 @@ def _data(config: Config) -> str:
 
 
 def _launch_and_report(plan: Plan, args: argparse.Namespace, console: Console) -> int:
-    attempts = {} if plan.is_trial else {run.run_id: run.record.status().get("attempt", 0) for run in plan.runs}
+    statuses = {} if plan.is_trial else {run.run_id: run.record.status() for run in plan.runs}
+    attempts = {name: status["attempt"] for name, status in statuses.items() if "attempt" in status}
     with tempfile.TemporaryDirectory(prefix="alexlab-") as folder:
         launch = Launch(Path(folder), attempts)
         with Stop(launch, console) as stop:
@@ -171,7 +172,7 @@ def _do_all(plan: Plan, args: argparse.Namespace, console: Console, launch: Laun
 
 
 def _is_left(run: PlannedRun, launch: Launch) -> bool:
-    return needs_work(run.record.status(), run.config.retry, launch.attempts[run.run_id])
+    return needs_work(run.record.status(), run.config.retry, launch.attempts.get(run.run_id, 0))
 
 
 def _trial(plan: Plan, args: argparse.Namespace, console: Console, launch: Launch) -> int:
