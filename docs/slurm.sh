@@ -23,7 +23,7 @@ while kill -0 "$step" 2>/dev/null; do # a signal ends the wait, not the command
     wait "$step"
     status=$?
 done
-if [ "$status" -eq 75 ]; then
-    scontrol requeue "$SLURM_JOB_ID"
-fi
+case "$status" in
+75 | 138 | 143) scontrol requeue "$SLURM_JOB_ID" ;; # 138 and 143: it was hit before Python could listen
+esac
 exit "$status"

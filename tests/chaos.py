@@ -30,7 +30,7 @@ from alexlab.config import PROJECT_DIR
 from conftest import TINY
 
 TRAIN = [sys.executable, str(PROJECT_DIR / "src" / "train.py")]
-SCALE = [*TINY, "data.train_images=120", "trainer.max_epochs=4", "checkpoint.every_steps=1"]
+SCALE = [*TINY, "data.train_images=120", "trainer.max_epochs=10", "checkpoint.every_steps=1"]
 # What ends the command: its training process is killed, or all of it, as when a machine stops; or it is asked to stop,
 # by a signal to the command or, as clusters do it, to all of its processes.
 MEANS = ("worker", "all", "SIGTERM", "SIGINT", "SIGUSR1", "SIGTERM to all")
@@ -81,8 +81,9 @@ class Command:
 
 @dataclass
 class Report:
-    kills: Counter[str] = field(default_factory=Counter)
-    states: Counter[str] = field(default_factory=Counter)  # of the run at the moment after a kill
+    kills: Counter[str] = field(default_factory=Counter)  # of commands that were not done
+    too_late: int = 0
+    states: Counter[str] = field(default_factory=Counter)  # of the runs after a kill
     differences: list[str] = field(default_factory=list)
 
 
@@ -113,10 +114,8 @@ def _kill(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def disturb(
-    command: Command, kills: int, seconds: float, rng: random.Random, report: Report, means: tuple[str, ...] = MEANS
-) -> None:
-    """Break a command off `kills` times, or until it is done, and then let it finish.
+def disturb(command: Command, kills: int, runs: int, seconds: float, rng: random.Random, report: Report) -> None:
+    """Break a command of some runs off `kills` times, or until it is done, and then let it finish.
 
     `seconds`: how long its runs train and evaluate, undisturbed.
     """
@@ -131,10 +130,13 @@ def disturb(
         if process.poll() is not None:
             process.communicate()
             break  # it is done
-        time.sleep(rng.uniform(0, seconds))
-        chosen = rng.choice(means)
+        time.sleep(seconds * rng.random() ** 1.5)  # more often early, as there is less to do from break to break
+        chosen = rng.choice(MEANS)
         break_off(process, chosen)
         output, _ = process.communicate(timeout=_TIMEOUT)
+        if len(contents(command.runs)) == runs:
+            report.too_late += 1
+            break
         report.kills[chosen] += 1
         # Where Python has not loaded the command yet, or is leaving it, it has its own way with signals.
         if "alexlab:" in output and "Records:" not in output:
@@ -176,7 +178,7 @@ def chaos(
     while report.kills.total() < kills:
         number += 1
         command = Command(overrides, folder / f"disturbed_{number}")
-        disturb(command, min(per_command, kills - report.kills.total()), seconds, rng, report)
+        disturb(command, min(per_command, kills - report.kills.total()), len(expected), seconds, rng, report)
         compare(expected, contents(command.runs), report)
         tell(f"{report.kills.total()} kills {dict(report.kills)}, {len(report.differences)} differences")
     return report

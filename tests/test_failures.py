@@ -423,6 +423,6 @@ def test_a_killed_child_is_out_of_memory_where_the_kernel_says_so(config, monkey
     assert status["message"] == "the kernel killed its process, since the memory was used up"
     assert executing._ended(record, 255, False, True)["failure"] == "out of memory"  # multiprocessing's server was
     assert executing._ended(record, -signal.SIGKILL, False, False)["failure"] == "killed"
-    assert executing._ended(record, -signal.SIGSEGV, False, True)["failure"] == "killed"
+    assert executing._ended(record, -signal.SIGSEGV, False, True)["failure"] == "error"
     assert executing._ended(record, -signal.SIGKILL, True, False)["state"] == PREEMPTED
     assert failure.oom_kills() >= 0

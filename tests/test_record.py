@@ -82,6 +82,23 @@ def test_a_damaged_status_is_told_and_nothing_is_begun(record: Record):
         record.begin("", {})
 
 
+@pytest.mark.parametrize("content", ["[]", "null", '"x"', '{"version": 2}', '{"version": 2, "state": "GONE"}', "{"])
+def test_a_status_that_says_nothing_is_one_line(record: Record, content: str):
+    record.file("status.json").write_text(content)
+    with pytest.raises(
+        ConfigError, match=r"status.json: is damaged \(.*\); remove .*0123456789ab to have the run done"
+    ):
+        record.status()
+
+
+@pytest.mark.parametrize("content", ["", "a: [", "3"])
+def test_a_damaged_configuration_is_one_line(record: Record, content: str):
+    record.begin("seed: 0\n", {})
+    record.file("config.yaml").write_text(content)
+    with pytest.raises(ConfigError, match=r"config.yaml: is damaged \(.*\); remove"):
+        load_runs(record.path.parent)
+
+
 def test_load_runs(tmp_path: Path):
     assert load_runs(tmp_path).empty
     with pytest.raises(FileNotFoundError, match="no such folder of records"):

@@ -37,7 +37,8 @@ def break_at(monkeypatch: pytest.MonkeyPatch, cls: type, name: str, number: int)
 
 def left(folder: Path, outcome: Outcome) -> dict[str, Any]:
     """All that a run leaves, in a form that compares by bits."""
-    weights = {name: torch.load(folder / "checkpoints" / f"{name}.ckpt")["state_dict"] for name in ("last", "best")}
+    files = [folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "best")]
+    weights = {file.stem: torch.load(file)["state_dict"] for file in files if file.exists()}  # best by validation
     return {
         "metrics": (folder / "metrics.csv").read_bytes(),
         "weights": {
@@ -113,6 +114,31 @@ def test_broken_off_again_and_again(undisturbed, tmp_path, monkeypatch, workers)
             with pytest.raises(Break):
                 fit(config, tmp_path, "run")
     same_in_the_end(config, tmp_path, expected)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["trainer.precision=64-true"],
+        ["trainer.precision=bf16-mixed"],
+        ["ablation=batch_norm_before"],
+        ["trainer.limit_train_batches=1"],
+        ["trainer.limit_val_batches=0"],
+        ["optim.schedule=linear", "evaluate.checkpoint=best"],
+    ],
+    ids=" ".join,
+)
+def test_of_every_kind(tiny, tmp_path, monkeypatch, overrides):
+    config = load([*tiny, "trainer.max_epochs=3", *overrides, "checkpoint.every_steps=1"])
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+    expected = left(whole, fit(config, whole, "run"))
+    with monkeypatch.context() as context:
+        break_at(context, PaperSGD, "step", 3)
+        with pytest.raises(Break):
+            fit(config, broken, "run")
+    same_in_the_end(config, broken, expected)
 
 
 @pytest.mark.parametrize(

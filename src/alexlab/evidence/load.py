@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from alexlab.runs.record import Record
 from alexlab.tree import flatten
@@ -34,11 +33,9 @@ def _row(status_file: Path) -> dict[str, Any]:
     folder = status_file.parent
     record = Record(folder.parent, folder.name)
     status = record.status()
-    row: dict[str, Any] = {"run_id": status["run_id"], "state": status["state"], "failure": status.get("failure")}
+    row: dict[str, Any] = {"run_id": record.run_id, "state": status["state"], "failure": status.get("failure")}
     row.update(status.get("labels", {}))
-    config = folder / "config.yaml"
-    if config.is_file():
-        keys = flatten(yaml.safe_load(config.read_text()))
+    if keys := record.keys():
         row["seed"] = keys["seed"]
         row.update({f"config.{name}": value for name, value in keys.items()})
     if status["state"] == "DONE":

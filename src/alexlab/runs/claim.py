@@ -40,8 +40,12 @@ class Claim:
         return self.folder / f"claim.{self.number}"
 
     def check(self) -> None:
-        """Raise LostClaim unless the run is still ours."""
-        if _numbers(self.folder)[-1:] != [self.number] or _read(self.path).get("token") != self.token:
+        """Raise LostClaim unless the run is still ours, and OSError where that cannot be seen."""
+        try:
+            is_mine = json.loads(self.path.read_text())["token"] == self.token
+        except FileNotFoundError:
+            is_mine = False
+        if not is_mine or _numbers(self.folder)[-1:] != [self.number]:
             raise LostClaim(f"{self.folder.name} was taken over by another process")
 
     @contextmanager
@@ -65,7 +69,7 @@ class Claim:
             thread.join()
 
     def release(self) -> None:
-        with suppress(LostClaim, OSError):
+        with suppress(LostClaim, OSError, ValueError):
             self.check()
             self.path.unlink()
 
@@ -83,13 +87,9 @@ def take(folder: Path, attempts: int = 0) -> Claim | None:
     if before and _owner(folder, before[-1]) is not None:
         return None
     claim = Claim(folder, max([attempts, *before]) + 1, uuid.uuid4().hex)
-    try:
-        descriptor = os.open(claim.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-    except FileExistsError:
-        return None
     me = {"host": socket.gethostname(), "machine": _machine(), "pid": os.getpid(), "began": _began(os.getpid())}
-    with os.fdopen(descriptor, "w") as file:
-        json.dump({"token": claim.token, **me}, file)
+    if not _make(claim.path, json.dumps({"token": claim.token, **me})):
+        return None
     for number in before:
         (folder / f"claim.{number}").unlink(missing_ok=True)
     try:
@@ -98,6 +98,27 @@ def take(folder: Path, attempts: int = 0) -> Claim | None:
         claim.path.unlink(missing_ok=True)
         return None
     return claim
+
+
+def _make(path: Path, content: str) -> bool:
+    """Make a file with its content at once; False where there is one."""
+    whole = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        whole.write_text(content)
+        try:
+            os.link(whole, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links: the file is empty for a moment, and taken for alive
+            try:
+                descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            except FileExistsError:
+                return False
+            with os.fdopen(descriptor, "w") as file:
+                file.write(content)
+        return True
+    finally:
+        whole.unlink(missing_ok=True)
 
 
 def holder(folder: Path) -> str | None:

@@ -7,9 +7,10 @@ import multiprocessing
 import os
 import signal
 import tempfile
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 from alexlab.compose import to_yaml
 from alexlab.config import Config, ConfigError, Retry
 from alexlab.runs.claim import Claim, LostClaim, holder, take
-from alexlab.runs.failure import DISK, DIVERGED, KILLED, MEMORY, MENDS, ended_by, is_retried, oom_kills
+from alexlab.runs.failure import DISK, DIVERGED, ERROR, KILLED, MEMORY, MENDS, ended_by, is_retried, oom_kills
 from alexlab.runs.identity import run_id
 from alexlab.runs.record import DONE, FAILED, PREEMPTED, RUNNING, Record
 
@@ -50,7 +51,7 @@ class Launch:
 def needs_work(status: dict[str, Any], retry: Retry, attempts: int | None = None) -> bool:
     """Whether a run is to be done, nobody working on it; one that has failed since `attempts` has had its turn."""
     if status.get("state") == FAILED:
-        return is_retried(status.get("failure"), retry) and (attempts is None or status["attempt"] <= attempts)
+        return is_retried(status.get("failure"), retry) and (attempts is None or status.get("attempt", 0) <= attempts)
     return status.get("state") != DONE
 
 
@@ -100,8 +101,8 @@ def _ended(record: Record, code: int, is_stopped: bool, is_memory: bool) -> dict
     if is_stopped and code == -signal.SIGKILL:
         state, told = PREEMPTED, {"message": f"stopped at once; {STOPPED}"}
     else:
-        was_killed = code in (-signal.SIGKILL, _SERVER_IS_GONE)
-        failure = EXITS.get(code, MEMORY if is_memory and was_killed else KILLED)
+        was_killed = code in (-signal.SIGKILL, -signal.SIGTERM, _SERVER_IS_GONE)
+        failure = EXITS.get(code, ERROR if not was_killed else MEMORY if is_memory else KILLED)
         message = f"its process ended by {ended_by(code)}"
         if failure == MEMORY and was_killed:
             message = "the kernel killed its process, since the memory was used up"
@@ -133,7 +134,10 @@ def in_child(function: Callable[..., None], *arguments: Any, launch: Launch | No
         return -signal.SIGKILL
     mark = launch.folder / str(process.pid) if launch is not None and launch.folder.is_dir() else None
     if mark is not None:  # on another machine, what starts processes there is told to stop, and not the command
-        mark.touch()  # whoever is told to stop tells this process; had it been told before, the process sees that
+        mark.touch()  # whoever is told to stop tells this process
+        if launch is not None and launch.is_stopped and process.pid is not None:  # and was told just before
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGTERM)
     try:
         process.join()
     except BaseException:
@@ -153,12 +157,26 @@ def start_server(module: str) -> None:
     processes ends only those that know what to do.
     """
     multiprocessing.set_forkserver_preload([module])
-    resource_tracker.ensure_running()  # which lets all signals through at its own start
+    with _ignored(signal.SIGUSR1):  # the tracker, which lets all signals through, would be ended by this one
+        resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _ignored(number: signal.Signals) -> Iterator[None]:
+    """A process that is started meanwhile ignores a signal, too; only the main thread can have it so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 def _train(folder: Path, title: str, config: Config, claim: Claim, stop: Path) -> None:

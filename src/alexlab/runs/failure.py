@@ -26,6 +26,7 @@ MENDS = {
 }
 RESULTS = (DIVERGED, NOT_LEARNING)  # to try these again until they pass would be to select survivors
 
+_OURS = {"Diverged": DIVERGED, "DoesNotLearn": NOT_LEARNING, "BadData": DATA}  # by name, since torch is not loaded here
 _NO_MEMORY = re.compile(
     r"can't allocate memory|not enough memory|Cannot allocate memory|bad_alloc|out of memory|ALLOC_FAILED|Bus error"
 )
@@ -40,33 +41,34 @@ def is_retried(failure: str | None, retry: Retry) -> bool:
 
 def failure_of(error: BaseException, oom_kills: int = 0) -> str:
     """The class of what ended a training; `oom_kills`: processes that the kernel killed for memory meanwhile."""
-    for cause in _chain(error):
-        kind, text = type(cause).__name__, str(cause)
-        if kind == "Diverged":
-            return DIVERGED
-        if kind == "DoesNotLearn":
-            return NOT_LEARNING
-        if kind == "BadData":
-            return DATA
-        number = cause.errno if isinstance(cause, OSError) else None
-        if number in (errno.ENOSPC, errno.EDQUOT) or _NO_ROOM.search(text):
-            return DISK
-        is_memory = isinstance(cause, MemoryError) or kind == "OutOfMemoryError" or number == errno.ENOMEM
-        if is_memory or (isinstance(cause, RuntimeError | OSError) and _NO_MEMORY.search(text)):
-            return MEMORY
-        if _KILLED.search(text):
-            return MEMORY if oom_kills else KILLED
-    return ERROR
+    return _decided(error, oom_kills)[0]
 
 
 def message_of(error: BaseException) -> str:
-    """What happened, in one line."""
+    """What happened, in one line: of the errors that led to one another, by the one that decides the class."""
+    error = _decided(error)[1]
     text = str(error)
     if text.startswith("Caught ") and "Original Traceback" in text:  # in a loader's process: its last line tells
         text = text.rstrip().rsplit("\n", 1)[-1].split(": ", 1)[-1]
     text = " ".join(text.split()) or type(error).__name__
-    told_by_us = isinstance(error, ConfigError) or type(error).__name__ in ("Diverged", "DoesNotLearn", "BadData")
+    told_by_us = isinstance(error, ConfigError) or type(error).__name__ in _OURS
     return text if told_by_us else f"{type(error).__name__}: {text}"
+
+
+def _decided(error: BaseException, oom_kills: int = 0) -> tuple[str, BaseException]:
+    for cause in _chain(error):
+        kind, text = type(cause).__name__, str(cause)
+        if kind in _OURS:
+            return _OURS[kind], cause
+        number = cause.errno if isinstance(cause, OSError) else None
+        if number in (errno.ENOSPC, errno.EDQUOT) or _NO_ROOM.search(text):
+            return DISK, cause
+        is_memory = isinstance(cause, MemoryError) or kind == "OutOfMemoryError" or number == errno.ENOMEM
+        if is_memory or (isinstance(cause, RuntimeError | OSError) and _NO_MEMORY.search(text)):
+            return MEMORY, cause
+        if _KILLED.search(text):
+            return (MEMORY if oom_kills else KILLED), cause
+    return ERROR, error
 
 
 def ended_by(code: int) -> str:

@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import tempfile
+import threading
 import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -30,6 +31,7 @@ from alexlab.data.prepare import described
 from alexlab.runs.choices import markdown
 from alexlab.runs.claim import holder
 from alexlab.runs.execute import HELD, Launch, execute, needs_work
+from alexlab.runs.failure import MENDS, failure_of
 from alexlab.runs.forecast import print_forecast
 from alexlab.runs.help import commented_yaml, print_help
 from alexlab.runs.net import print_nets
@@ -55,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         with Stop():
             return exit_status(lambda: _obey(args, argv, console))
     except Stopped:
-        console.print("\nStopped before anything was run.")
+        console.print("\nStopped; the same command goes on.")
         return STOPPED_STATUS
 
 
@@ -135,12 +137,15 @@ def _launch_and_report(plan: Plan, args: argparse.Namespace, console: Console) -
     attempts = {name: status["attempt"] for name, status in statuses.items() if "attempt" in status}
     with tempfile.TemporaryDirectory(prefix="alexlab-") as folder:
         launch = Launch(Path(folder), attempts)
-        with Stop(launch, console) as stop:
+        with Stop(launch, console):
             if plan.is_trial:
                 return _trial(plan, args, console, launch)
             with suppress(Stopped):
                 _do_all(plan, args, console, launch)
-        is_stopped = stop.is_requested
+            return _report(plan, console, launch.is_stopped)
+
+
+def _report(plan: Plan, console: Console, is_stopped: bool) -> int:
     runs = Path(plan.runs[0].config.paths.runs)
     rows = read_rows(plan)
     print_table(plan, rows, console)
@@ -215,6 +220,19 @@ def _hydra_main(argv: list[str]) -> int:
     return 0
 
 
+def _end_with(command: int) -> None:
+    """Let this process, a launcher's own, end when the command that it works for is gone."""
+
+    def watch() -> None:
+        with suppress(ProcessLookupError):
+            while True:
+                os.kill(command, 0)
+                time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _job(composed: DictConfig) -> None:
     """One job of Hydra's: in this process or, with another launcher, in one on another machine."""
     plan = json.loads(os.environ[_TOLD])
@@ -234,10 +252,16 @@ def _job(composed: DictConfig) -> None:
     named = labels(job, config_dir)
     what = varied(job, plan["varying"]) or named["ablation"]
     print(f"{title}: {what} seed={job.config.seed}", flush=True)
+    if not is_ours and launch.folder.is_dir():  # else it is on another machine
+        _end_with(plan["process"])
     with nullcontext() if is_ours else Stop(launch):
         try:
             status = execute(job.config, named, title, launch)
-        except (OSError, ConfigError) as error:
+        except OSError as error:  # before there was a process to say so in the record
+            failure = failure_of(error)
+            print(f"{title}: FAILED ({failure}): {error}\n  {MENDS[failure]}", flush=True)
+            return
+        except ConfigError as error:
             print(f"{title}: {error}", flush=True)
             return
     state, failure = status["state"], status.get("failure")

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -49,6 +48,7 @@ removes no finished run, and none that was stopped, unless state= names them,
 and never one that is under way.
 Exit status: 0 done, 1 a file or folder failed, 2 a mistake in the command."""
 
+_REMOVED = ".removed-"
 FILTERS = ("state", "failure", "recipe", "protocol", "model", "ablation", "seed")
 
 
@@ -136,9 +136,7 @@ class Found:
 
 
 def _read(record: Record) -> Found:
-    config = record.file("config.yaml")
-    keys = flatten(yaml.safe_load(config.read_text())) if config.is_file() else {}
-    return Found(record, record.seen(), record.result(), keys)
+    return Found(record, record.seen(), record.result(), record.keys())
 
 
 def _records(request: Request) -> list[Found]:
@@ -270,6 +268,8 @@ def _wrong(found: Found, kind: str, count: int) -> np.ndarray:
 
 
 def _prune(request: Request, console: Console) -> None:
+    for half in request.runs.glob(f"{_REMOVED}*"):
+        shutil.rmtree(half)  # of a prune that was stopped
     found = [one for one in _records(request) if one.status["state"] != RUNNING]
     if "state" not in request.filters:
         found = [one for one in found if one.status["state"] == FAILED and one.status.get("failure") not in RESULTS]
@@ -289,12 +289,14 @@ def _prune(request: Request, console: Console) -> None:
     removed = 0
     for one in found:
         claim = take(one.record.path, one.status.get("attempt", 0))  # nobody begins it meanwhile
-        if claim is None or one.record.status()["attempt"] != one.status["attempt"]:
+        if claim is None or one.record.status().get("attempt") != one.status.get("attempt"):
             console.print(f"{one.record.run_id}: is being worked on, and stays")
             if claim is not None:
                 claim.release()
             continue
-        shutil.rmtree(one.record.path)
+        gone = one.record.path.with_name(f"{_REMOVED}{one.record.run_id}")
+        one.record.path.replace(gone)  # at once, or somebody could begin the run amid what is being removed
+        shutil.rmtree(gone)
         removed += 1
     console.print(f"Removed {removed} records, {size}.")
 

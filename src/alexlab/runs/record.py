@@ -22,12 +22,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from alexlab.config import ConfigError
 from alexlab.files import remove_halves, write_whole
 from alexlab.runs.claim import Claim, holder
 from alexlab.runs.failure import KILLED, MENDS
+from alexlab.tree import flatten
 
-RUNNING, DONE, PREEMPTED, FAILED = "RUNNING", "DONE", "PREEMPTED", "FAILED"
+STATES = RUNNING, DONE, PREEMPTED, FAILED = "RUNNING", "DONE", "PREEMPTED", "FAILED"
 GONE = "its process is gone without a word"
 RECORD_VERSION = 2  # of the files above; raised where an older one would be misread
 
@@ -49,13 +52,15 @@ class Record:
         Raises:
             ConfigError: where it is damaged, or of another version of these files.
         """
-        status = _read(self.file("status.json"))
+        status = self.read("status.json")
         version = status.get("version", 1 if status else RECORD_VERSION)
         if version != RECORD_VERSION:
             raise ConfigError(
                 f"{self.path}: is a record of version {version}, this code reads version {RECORD_VERSION}; set "
                 "paths.runs to another folder, or move it away"
             )
+        if status and status.get("state") not in STATES:
+            raise _damaged(self.file("status.json"), "it does not say what became of the run")
         return status
 
     def seen(self) -> dict[str, Any]:
@@ -72,6 +77,16 @@ class Record:
     def result(self) -> dict[str, Any]:
         """The content of result.json; empty where there is none yet."""
         return self.read("result.json")
+
+    def keys(self) -> dict[str, Any]:
+        """The configuration by dotted keys, as config.yaml has it; empty where there is none."""
+        path = self.file("config.yaml")
+        try:
+            return flatten(yaml.safe_load(path.read_text()))
+        except FileNotFoundError:
+            return {}
+        except (yaml.YAMLError, AttributeError, ValueError) as error:
+            raise _damaged(path, " ".join(str(error).split())) from error
 
     @property
     def is_done(self) -> bool:
@@ -112,8 +127,15 @@ class Record:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except ValueError as error:
-        raise ConfigError(f"{path}: is damaged ({error}); remove {path.parent} to have the run done again") from error
+        raise _damaged(path, str(error)) from error
+    if not isinstance(content, dict):
+        raise _damaged(path, "it holds no keys")
+    return content
+
+
+def _damaged(path: Path, why: str) -> ConfigError:
+    return ConfigError(f"{path}: is damaged ({why}); remove {path.parent} to have the run done again")

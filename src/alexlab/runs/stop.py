@@ -32,10 +32,6 @@ class Stop:
         self._before: dict[int, Any] = {}
         self._count = 0
 
-    @property
-    def is_requested(self) -> bool:
-        return self._count > 0
-
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():  # no other may
             self._before = {number: signal.signal(number, self._note) for number in SIGNALS}

@@ -16,6 +16,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from alexlab.config import ConfigError
 from alexlab.data.prepare import fingerprint
 from alexlab.files import write_whole
 from alexlab.runs.failure import MENDS
@@ -39,7 +40,12 @@ class Row:
 
 
 def read_rows(plan: Plan) -> list[Row]:
-    return [Row(run, run.record.seen(), run.record.result()) for run in plan.runs]
+    rows = [Row(run, run.record.seen(), run.record.result()) for run in plan.runs]
+    for row in rows:
+        if row.done and not row.result:
+            folder = row.run.record.path
+            raise ConfigError(f"{folder}: is DONE and has no result.json; remove it to have the run done again")
+    return rows
 
 
 def wilson(errors: float, images: int) -> tuple[float, float]:

@@ -23,7 +23,7 @@ from alexlab.runs import tracking
 from alexlab.runs.claim import Claim, LostClaim
 from alexlab.runs.environment import environment
 from alexlab.runs.execute import EXITS, SIGNALS, STOPPED, start_server
-from alexlab.runs.failure import DIVERGED, MENDS, failure_of, message_of, oom_kills
+from alexlab.runs.failure import MENDS, failure_of, message_of, oom_kills
 from alexlab.runs.record import DONE, FAILED, PREEMPTED, RECORD_VERSION, Record
 from alexlab.training import interrupt
 from alexlab.training.checkpoint import States
@@ -69,7 +69,8 @@ def train(folder: Path, title: str, config: Config, claim: Claim | None = None, 
     for loader in multiprocessing.active_children():
         loader.kill()  # an interrupted epoch's, which this process would wait for
     logging.getLogger().removeHandler(handler)
-    handler.close()
+    with suppress(OSError):  # of what the disk had no room for
+        handler.close()
     if code:
         sys.exit(code)
 
@@ -98,8 +99,8 @@ def _say(record: Record, error: BaseException, kills: int) -> int:
     log.exception("the run failed")
     failure, message = failure_of(error, kills), message_of(error)
     try:
-        if failure == DIVERGED and isinstance(error, Diverged) and error.details:
-            record.write("diverged.json", error.details)
+        if isinstance(error, Diverged):
+            record.write("diverged.json", {"message": message, **error.details})
         record.set_status(FAILED, failure=failure, message=message, mend=MENDS[failure], ended=time.time())
     except OSError:
         return next(code for code, name in EXITS.items() if name == failure)
@@ -107,7 +108,11 @@ def _say(record: Record, error: BaseException, kills: int) -> int:
 
 
 def _log_to(path: Path) -> logging.Handler:
-    handler = _ToFile(path)
+    try:
+        handler: logging.Handler = _ToFile(path)
+    except OSError as error:  # a run can do without
+        print(f"{path}: {error}; the run goes on without its log", flush=True)
+        handler = logging.NullHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
     logging.getLogger().setLevel(logging.INFO)

@@ -83,7 +83,8 @@ class States(CheckpointIO):
         return None
 
     def _all(self) -> list[Path]:
-        return sorted(self._folder.glob("[0-9]*-*.ckpt"), key=lambda path: int(path.name.split("-")[0]))
+        found = self._folder.glob("[0-9]*-*.ckpt")
+        return sorted(found, key=lambda path: (int(path.name.split("-")[0]), path.stat().st_mtime_ns))
 
     def clear(self, but_newest: bool = False) -> None:
         """Remove all states of a run that is done, or all but the last."""
@@ -123,6 +124,19 @@ def save_weights(path: Path, content: dict[str, Any]) -> None:
     """Write plain tensors whole or not at all."""
     with written_whole(path) as half:
         _save(content, _Hashing(half.file))
+
+
+class Stopper(L.Callback):
+    """Ends a training of which nothing is kept, after the step in which it is asked to stop."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        interrupt.reinstall()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if interrupt.requested():
+            raise Preempted
 
 
 class DoesNotLearn(RuntimeError):

@@ -21,7 +21,7 @@ from alexlab.data import build_datamodule
 from alexlab.progress import Progress
 from alexlab.training import interrupt
 from alexlab.training.bar import TrainingBar
-from alexlab.training.checkpoint import Recorder, States, nothing, save_weights
+from alexlab.training.checkpoint import Recorder, States, Stopper, nothing, save_weights
 from alexlab.training.evaluate import VIEW_KINDS, Member, Predictions, evaluate
 from alexlab.training.task import ClassificationTask, Diverged
 
@@ -63,7 +63,10 @@ def fit(
     quiet()
     data = build_datamodule(config)
     data.prepare_data()
+    data.setup()  # now, where a request to stop need not wait for a copy on another disk
     task = ClassificationTask(config)
+    if config.trainer.precision == "64-true":
+        task.double()  # Lightning would do it only after it has put a state's weights into float32 ones
     states = States(folder / "checkpoints", may_write) if folder is not None else None
     state = states.newest() if states is not None else None
     if state is not None:
@@ -99,7 +102,7 @@ def fit(
         test = evaluate([test_member], device, advance=progress.advance)
         train = evaluate([train_member], device, ("center",), progress.advance)["center"]
     if not np.isfinite(train.log_probability).all():  # the last step, after which no loss is looked at
-        raise Diverged("the final weights give outputs that are no numbers")
+        raise Diverged("the final weights give outputs that are no numbers", epoch=trainer.current_epoch)
     if folder is not None and recorder is not None:
         may_write()
         save_weights(folder / "checkpoints" / "last.ckpt", {"state_dict": last, "epoch": trainer.current_epoch})
@@ -119,7 +122,7 @@ def fit(
 def build_trainer(config: Config, title: str, recorder: Recorder | None = None) -> L.Trainer:
     """Lightning's Trainer for a configuration."""
     trainer = config.trainer
-    callbacks: list[L.Callback] = [] if recorder is None else [recorder]
+    callbacks: list[L.Callback] = [recorder or Stopper()]
     if trainer.enable_progress_bar:
         callbacks.append(TrainingBar(title))
     return L.Trainer(

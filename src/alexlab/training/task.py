@@ -175,7 +175,8 @@ class ClassificationTask(L.LightningModule):
         errors = {name: 1 - value for name, value in accuracy.compute().items()}
         mean = loss.compute()
         if split == "val" and not torch.isfinite(mean):
-            raise Diverged(f"the validation loss of epoch {self.current_epoch + 1} is {mean.item()}")
+            epoch = self.current_epoch + 1
+            raise Diverged(f"the validation loss of epoch {epoch} is {mean.item()}", epoch=epoch)
         self.log(f"{split}_loss", mean)
         self.log(f"{split}_top1_error", errors["top1"])
         self.log(f"{split}_top5_error", errors["top5"])
