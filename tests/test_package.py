@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from alexlab.config import CONF_DIR, PROJECT_DIR
+from alexlab.config import CONF_DIR, PROJECT_DIR, load
+from alexlab.runs.identity import run_id
 
 
 @pytest.mark.slow
@@ -27,11 +28,13 @@ def test_the_wheel_works_away_from_the_checkout(tmp_path: Path, monkeypatch: pyt
         f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
         "import alexlab, alexlab.config as c\n"
         "config = c.load(['ablation=no_lrn'])\n"
-        "print(alexlab.__file__, config.model.lrn, config.paths.runs, sep='\\n')"
+        "from alexlab.runs.identity import run_id\n"
+        "print(alexlab.__file__, config.model.lrn, config.paths.runs, run_id(config), sep='\\n')"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "work", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    where, lrn, runs = done.stdout.split()
+    where, lrn, runs, name = done.stdout.split()
     assert where.startswith(str(tmp_path / "site"))
     assert lrn == "False"
     assert Path(runs) == tmp_path / "work" / "runs"
+    assert name == run_id(load(["ablation=no_lrn"]))

@@ -172,3 +172,13 @@ def test_asked_to_stop(undisturbed, tmp_path, monkeypatch, cls, name, number, st
     [state] = (tmp_path / "checkpoints").iterdir()
     assert torch.load(state)["global_step"] == steps
     same_in_the_end(config, tmp_path, expected)
+
+
+def test_a_trial_ends_when_it_is_asked_to(tiny, monkeypatch):
+    def asks(*_: Any, **__: Any) -> None:
+        interrupt.request()
+
+    monkeypatch.setattr(interrupt, "_requested", False)
+    monkeypatch.setattr(ClassificationTask, "on_before_optimizer_step", asks)
+    with pytest.raises(Preempted):
+        fit(load([*tiny, "trainer.fast_dev_run=true"]), None, "run")
