@@ -41,6 +41,7 @@ RAW = {  # what DIR stands for, by the set's name in the line
 OTHERS = (
     *("make demo", "make test", "python3 -m venv", "uv venv", "mkdir", "docker build", "docker run"),
     "python src/evaluate.py",  # of runs that the demo made
+    "python src/runs.py",  # likewise: tests/test_manage.py
 )
 
 

@@ -90,13 +90,14 @@ def take(folder: Path, attempts: int = 0) -> Claim | None:
     me = {"host": socket.gethostname(), "machine": _machine(), "pid": os.getpid(), "began": _began(os.getpid())}
     if not _make(claim.path, json.dumps({"token": claim.token, **me})):
         return None
-    for number in before:
-        (folder / f"claim.{number}").unlink(missing_ok=True)
     try:
         claim.check()
     except LostClaim:
         claim.path.unlink(missing_ok=True)
         return None
+    for number in _numbers(folder):
+        if number < claim.number:  # also one that was made meanwhile, whose owner finds it gone before it writes
+            (folder / f"claim.{number}").unlink(missing_ok=True)
     return claim
 
 
