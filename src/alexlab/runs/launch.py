@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
@@ -111,17 +112,17 @@ def _announce(plan: Plan, console: Console) -> None:
         console.print(f"{dropped} is the same run as {kept} here", style="dim")
     if plan.is_trial:
         return
-    done = sum(run.record.is_done for run in plan.runs)
+    states = [(run, run.record.status()) for run in plan.runs]
+    done = sum(status.get("state") == DONE for _, status in states)
     if done:
         console.print(f"{done} of {len(plan.runs)} done before")
-    kept = [run for run in plan.runs if run.record.status().get("state") == FAILED and not _is_to_do(run)]
-    for failure in dict.fromkeys(run.record.status()["failure"] for run in kept):
-        number = sum(run.record.status()["failure"] == failure for run in kept)
+    kept = Counter(
+        status["failure"]
+        for run, status in states
+        if status.get("state") == FAILED and not needs_work(status, run.config.retry)
+    )
+    for failure, number in kept.items():
         console.print(f"{number} of {len(plan.runs)} failed before ({failure}); retry=all tries again")
-
-
-def _is_to_do(run: PlannedRun) -> bool:
-    return needs_work(run.record.status(), run.config.retry)
 
 
 def _data(config: Config) -> str:

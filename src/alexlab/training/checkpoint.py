@@ -17,6 +17,7 @@ import lightning as L
 import torch
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
+from torch import nn
 
 from alexlab.config import Config
 from alexlab.files import write_whole, written_whole
@@ -199,7 +200,9 @@ class Recorder(Checkpoint):
         self.rows.append(row)
         error = metrics.get("val_top1_error", math.inf)
         if error < (math.inf if self.best is None else self.best["val_top1_error"]):
-            self.best = {**_weights(pl_module), "epoch": row["epoch"], "val_top1_error": error}
+            assert isinstance(pl_module, ClassificationTask)
+            weights = weights_of(pl_module.network)
+            self.best = {"state_dict": weights, "epoch": row["epoch"], "val_top1_error": error}
         self._place = (trainer.current_epoch + 1, 0)
         self._write_rows()
         self._on_row(row)
@@ -312,8 +315,6 @@ def _loops(state: dict[str, Any], epoch: int, step: int, total: int, is_within: 
     return state
 
 
-def _weights(task: L.LightningModule) -> dict[str, Any]:
-    """A copy of the network's weights, on the CPU."""
-    assert isinstance(task, ClassificationTask)
-    weights = {name: value.detach().to("cpu", copy=True) for name, value in task.network.state_dict().items()}
-    return {"state_dict": weights}
+def weights_of(network: nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of a network's weights, on the CPU."""
+    return {name: value.detach().to("cpu", copy=True) for name, value in network.state_dict().items()}

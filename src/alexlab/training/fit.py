@@ -21,7 +21,7 @@ from alexlab.data import build_datamodule
 from alexlab.progress import Progress
 from alexlab.training import interrupt
 from alexlab.training.bar import TrainingBar
-from alexlab.training.checkpoint import Recorder, States, Stopper, nothing, save_weights
+from alexlab.training.checkpoint import Recorder, States, Stopper, nothing, save_weights, weights_of
 from alexlab.training.evaluate import VIEW_KINDS, Member, Predictions, evaluate
 from alexlab.training.task import ClassificationTask, Diverged
 
@@ -86,7 +86,7 @@ def fit(
     seconds = recorder.seconds if recorder is not None else fitted - started
 
     network, device = task.network, trainer.strategy.root_device
-    last = {name: value.detach().to("cpu", copy=True) for name, value in network.state_dict().items()}
+    last = weights_of(network)
     if config.evaluate.checkpoint is Checkpoint.best and recorder is not None:
         assert recorder.best is not None  # the configuration was refused without validation
         network.load_state_dict(recorder.best["state_dict"])
