@@ -15,6 +15,7 @@ from alexlab.data.store import Split
 from alexlab.training import interrupt
 
 os.environ["OMP_NUM_THREADS"] = "1"  # in processes that tests start, too: two tests at a time
+os.environ.pop("COLUMNS", None)  # the width of whatever terminal, or of CI's log, changes no test
 
 # The real demo with few images and few kernels: same code, some seconds.
 TINY = [

@@ -247,7 +247,7 @@ def test_wandb_survives_its_service_and_a_break(tmp_path: Path, cache: Path):
     process = start()
     epochs(1)
     worker = children(process.pid)
-    listing = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    listing = subprocess.run(["ps", "-wweo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
     [service] = [int(line.split()[0]) for line in listing.splitlines() if "wandb-core" in line and str(worker) in line]
     os.kill(service, signal.SIGKILL)
     epochs(5)
