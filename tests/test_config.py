@@ -50,7 +50,6 @@ MISTAKES = {
     ("model.dropout=-0.1",): "model.dropout=-0.1: must be at least 0",
     ("optim.lr=nan",): "optim.lr=nan: must be finite",
     ("optim.lr=0",): "optim.lr=0: must be above 0",
-    ("trainer.devices=2",): "trainer.devices=2: must be at most 1",
     ("model.remove=[conv9]",): (
         "model.remove=[conv9]: 'conv9' is not one of conv2, conv3, conv4, conv5, conv6, fc6, fc7; did you mean 'conv6'?"
     ),

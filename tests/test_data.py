@@ -25,6 +25,7 @@ from alexlab.data.prepare import prepare, store_path
 from alexlab.data.raw.folders import read_folders
 from alexlab.data.shapes import CLASSES, draw_shapes
 from alexlab.data.store import open_store
+from alexlab.ranks import Share
 from conftest import stacked
 
 
@@ -289,7 +290,7 @@ class TestFormats:
         split = store.split("train")
         whole = TrainingBatches(split, store, config)
         for world_size in (2, 3):
-            ranks = [TrainingBatches(split, store, config, rank, world_size) for rank in range(world_size)]
+            ranks = [TrainingBatches(split, store, config, Share(rank, world_size)) for rank in range(world_size)]
             for epoch, step in [(0, 0), (0, 2), (1, 1)]:
                 parts = [batches[epoch, step] for batches in ranks]
                 expected = whole[epoch, step]

@@ -9,6 +9,7 @@ from torch import nn
 
 from alexlab.config import load
 from alexlab.data.datamodule import WholeImages
+from alexlab.ranks import ALONE
 from alexlab.training.evaluate import VIEW_KINDS, Member, evaluate
 from alexlab.training.task import accuracies
 
@@ -26,6 +27,8 @@ class Constant(nn.Module):
 
 class TaggedViews:
     """Stands in for the data module: each view is a scalar that says which view it is."""
+
+    share = ALONE
 
     def __init__(self, num_views: int) -> None:
         self.num_views = num_views

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,18 @@ def test_checkpoints_load_with_torchs_safe_default(trained):
     [state] = (folder / "checkpoints").glob("*-*.ckpt")
     assert torch.load(state)["val_errors"][-1] <= 1
     assert network_state(state).keys() == network_state(folder / "checkpoints" / "last.ckpt").keys()
+
+
+@pytest.mark.parametrize("batch_size", [7, 30])
+def test_a_short_last_batch_weighs_by_its_images(trained, tmp_path: Path, batch_size: int):
+    """30 images in batches of 7: the validation loss is the mean over images, not over batches."""
+    config, folder, _ = trained
+    again = deepcopy(config)
+    again.data.eval_batch_size = batch_size
+    fit(again, tmp_path, "run")
+    rows = [list(csv.DictReader((place / "metrics.csv").read_text().splitlines())) for place in (folder, tmp_path)]
+    for row, other in zip(*rows, strict=True):
+        assert float(row["val_loss"]) == pytest.approx(float(other["val_loss"]), rel=1e-6)
 
 
 def test_best_is_the_lowest_validation_error(trained):

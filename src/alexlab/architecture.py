@@ -177,6 +177,30 @@ def kept_bytes(layer: Layer, config: Config) -> int:
     return kept
 
 
+def bytes_sent(config: Config, devices: int) -> dict[str, int]:
+    """What the first of several devices sends to others in a training step in float32, by `trainer.strategy`.
+
+    ddp: gradients, once around a ring and back. towers: maps and units that are read on other devices, and their
+    gradients.
+    """
+    net, others = layers(config), devices - 1
+    values = 0
+    for number, layer in enumerate(net):
+        own, widest = layer.outputs // devices, -(-layer.outputs // devices)
+        side = layer.side
+        for step in layer.follows:
+            if step.startswith("pool"):
+                side = _pooled(config, side, step)
+            elif step == "lrn" and (config.model.groups == 1 or not config.model.lrn_per_tower):
+                values += 2 * (config.model.lrn_size // 2) * side**2  # next to the seam, there and back
+        if number + 1 == len(net):
+            values += others * widest  # logits; their gradient is known to all
+        elif net[number + 1].groups == 1:
+            values += (others * widest + layer.outputs - own) * side**2
+    parameters = sum(layer.parameters for layer in net)
+    return {"ddp": 2 * others * 4 * parameters // devices, "towers": 4 * config.data.batch_size * values}
+
+
 def pool_kind(config: Config, name: str) -> PoolKind:
     """What a pooling layer, such as pool1, takes from a window."""
     return PoolKind[by_layer(config.pool.kinds).get(f"conv{name[-1]}", config.pool.kind.name)]

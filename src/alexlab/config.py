@@ -179,6 +179,11 @@ class Logger(Enum):
     wandb = "wandb"
 
 
+class Strategy(Enum):
+    ddp = "ddp"
+    towers = "towers"
+
+
 class Accelerator(Enum):
     auto = "auto"
     cpu = "cpu"
@@ -437,7 +442,13 @@ class TrainerConfig:
         at_least=1,
     )
     accelerator: Accelerator = key(Accelerator.auto, "auto, cpu or gpu.", identity=False)
-    devices: int = key(1, "Number of devices.", identity=False, at_least=1, at_most=1)
+    devices: int = key(1, "Number of devices of one run.", identity=False, at_least=1)
+    strategy: Strategy = key(
+        Strategy.ddp,
+        "How several devices share a run: ddp = each has the net, and a part of each batch; towers = each has a part "
+        "of every layer, as in the paper (3.2).",
+        identity=False,
+    )
     precision: str = key(
         "32-true", "Precision of the arithmetic.", choices=("32-true", "16-mixed", "bf16-mixed", "64-true")
     )
@@ -665,6 +676,11 @@ def _check_combinations(config: Config, images: int) -> None:
         )
     if config.evaluate.checkpoint is Checkpoint.best and config.trainer.limit_val_batches == 0:
         raise ConfigError("trainer.limit_val_batches=0: evaluate.checkpoint=best needs validation; set it to last")
+    if min(data.batch_size, images) < config.trainer.devices:
+        raise ConfigError(
+            f"trainer.devices={config.trainer.devices}: a batch of {min(data.batch_size, images)} images has not one "
+            "for each; raise data.batch_size"
+        )
     if config.trainer.precision == "16-mixed" and config.trainer.accelerator is Accelerator.cpu:
         raise ConfigError("trainer.precision=16-mixed: needs a GPU; on a CPU use bf16-mixed or 32-true")
     for name in ("limit_train_batches", "limit_val_batches"):

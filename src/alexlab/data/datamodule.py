@@ -28,6 +28,7 @@ from alexlab.data.augment import (
 from alexlab.data.order import Window, draw, image_order, training_windows, view_windows
 from alexlab.data.prepare import prepare
 from alexlab.data.store import Split, Store, open_store, staged
+from alexlab.ranks import ALONE, Share
 
 
 class TrainingBatch(NamedTuple):
@@ -53,9 +54,8 @@ class TrainingBatches(Dataset[TrainingBatch]):
     Of several devices each gets its own stretch of every global batch, so that their number changes nothing.
     """
 
-    def __init__(self, split: Split, store: Store, config: Config, rank: int = 0, world_size: int = 1) -> None:
-        self._rank, self._world_size = rank, world_size
-        self._split, self._store = split, store
+    def __init__(self, split: Split, store: Store, config: Config, share: Share = ALONE) -> None:
+        self._split, self._store, self._share = split, store, share
         self._data, self._augment = data, augment = config.data, config.augment
         self._shifts_until = augment.pca_until * config.trainer.max_epochs if augment.pca else 0.0
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, int))
@@ -74,8 +74,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
         shifts, divisor = np.zeros_like(draws.colour), 1.0
         if epoch < self._shifts_until:
             shifts, divisor = colour_shifts(draws.colour, augment, self._store), augment.pca_divisor
-        begin, end = (self.batch_size * rank // self._world_size for rank in (self._rank, self._rank + 1))
-        own = slice(begin, end)
+        own = slice(*self._share.bounds(self.batch_size))
         return TrainingBatch(
             read_crops(self._split, indices[own], windows[own], crop_size),
             torch.from_numpy(self._split.labels[indices[own]]),
@@ -115,10 +114,13 @@ class EpochSteps(Sampler[tuple[int, int]]):
 
 
 class EvaluationBatches(Dataset[WholeImages]):
-    """A split in its stored order, every image once; the last batch may be smaller."""
+    """A split in its stored order, every image once; the last batch may be smaller.
 
-    def __init__(self, split: Split, batch_size: int, limit: int | None = None) -> None:
-        self._split, self._batch_size = split, batch_size
+    Of several devices each gets its own stretch of every batch, which may be empty, so that all have as many batches.
+    """
+
+    def __init__(self, split: Split, batch_size: int, limit: int | None = None, share: Share = ALONE) -> None:
+        self._split, self._batch_size, self._share = split, batch_size, share
         total = len(split.labels)
         # A fixed, evenly spread subset where fewer images are asked for than there are.
         self._indices = np.arange(total) if limit is None or limit >= total else np.arange(limit) * total // limit
@@ -130,7 +132,11 @@ class EvaluationBatches(Dataset[WholeImages]):
         if not 0 <= step < len(self):
             raise IndexError(step)
         indices = self._indices[step * self._batch_size : (step + 1) * self._batch_size]
-        images = np.stack([self._split.image(index) for index in indices])
+        indices = indices[slice(*self._share.bounds(len(indices)))]
+        if len(indices) == 0:
+            images = np.empty((0, *self._split.image(0).shape), np.uint8)
+        else:
+            images = np.stack([self._split.image(index) for index in indices])
         return WholeImages(torch.from_numpy(images), torch.from_numpy(self._split.labels[indices]))
 
 
@@ -180,10 +186,13 @@ class StoreDataModule(L.LightningDataModule):
             self.store = open_store(staged(self.store.path, Path(self._data.stage)))
         self.normalisation = normalisation(self._data, self.store)
 
+    @property
+    def share(self) -> Share:
+        """This process's part of each batch: all of it, unless batches are shared out over devices."""
+        return Share(self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else ALONE
+
     def train_dataloader(self) -> DataLoader:
-        trainer = self.trainer
-        ranks = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
-        batches = TrainingBatches(self.split("train"), self.store, self._config, *ranks)
+        batches = TrainingBatches(self.split("train"), self.store, self._config, self.share)
         return self._loader(batches, EpochSteps(batches.num_steps, self._start))
 
     def start_at(self, epoch: int, step: int) -> None:
@@ -194,6 +203,11 @@ class StoreDataModule(L.LightningDataModule):
         """Which images a global training batch has, as places in the store's file of the training split."""
         split = self.split("train")
         return [split.row(index) for index in TrainingBatches(split, self.store, self._config).images(epoch, step)]
+
+    @property
+    def train_batch_size(self) -> int:
+        """Images of a training batch, over all devices."""
+        return min(self._data.batch_size, len(self.split("train")))
 
     def val_dataloader(self) -> DataLoader:
         return self.evaluation_dataloader("val")
@@ -207,7 +221,7 @@ class StoreDataModule(L.LightningDataModule):
 
     def evaluation_dataloader(self, role: str, limit: int | None = None) -> DataLoader:
         """Whole images of `train`, `val` or `test`, each once; at most `limit` of them, evenly spread."""
-        return self._loader(EvaluationBatches(self.split(role), self._data.eval_batch_size, limit))
+        return self._loader(EvaluationBatches(self.split(role), self._data.eval_batch_size, limit, self.share))
 
     def _loader(self, dataset: Dataset, sampler: Sampler | None = None) -> DataLoader:
         workers = self._data.num_workers

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from alexlab.architecture import POOL_STRIDE, Layer, layers, pool_kind, pool_window
 from alexlab.config import Activation, Config, DropoutScaling, Init, ModelConfig, PoolKind, by_layer
+from alexlab.models.batch_norm import BatchNorm
 from alexlab.models.dropout import Dropout
 from alexlab.models.lrn import LocalResponseNorm, SameMapNorm
 from alexlab.models.unshared import Unshared2d
@@ -76,7 +77,7 @@ def _following(step: str, spec: Layer, config: Config) -> Iterator[tuple[str, nn
     elif step == "same_map_norm":
         yield f"same_map_norm{number}", SameMapNorm(scale=model.lrn_scale)
     elif step == "batch_norm":
-        yield f"batch_norm{number}", (nn.BatchNorm2d if spec.is_conv else nn.BatchNorm1d)(spec.outputs)
+        yield f"batch_norm{number}", BatchNorm(spec.outputs)
     elif step == "dropout":
         yield f"dropout{number}", Dropout(model.dropout, scale_at_test=model.dropout_scaling is DropoutScaling.test)
     else:

@@ -14,11 +14,15 @@ class Dropout(nn.Module):
 
     After `reseed(seed)` the next mask is a function of that seed alone, so that a run that goes on after a break draws
     what it would have drawn; before it, masks come from torch's global generator.
+
+    `part`: (dimension, begin, end, total) where the input is that stretch of a tensor whose other parts are on other
+    devices: the mask is drawn for the whole, so that their number changes nothing.
     """
 
     def __init__(self, rate: float, scale_at_test: bool = True) -> None:
         super().__init__()
         self.rate, self.scale_at_test = rate, scale_at_test
+        self.part: tuple[int, int, int, int] | None = None
         self._seed: int | None = None
 
     def reseed(self, seed: int) -> None:
@@ -30,9 +34,15 @@ class Dropout(nn.Module):
         generator = None
         if self._seed is not None:
             generator = torch.Generator(x.device).manual_seed(self._seed)
-        kept = torch.rand(x.shape, generator=generator, device=x.device, dtype=torch.float32) >= self.rate
-        x = x * kept
+        x = x * (self._drawn(x, generator) >= self.rate)
         return x if self.scale_at_test else x / (1 - self.rate)
+
+    def _drawn(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        shape = list(x.shape)
+        dim, begin, end, total = self.part or (0, 0, shape[0], shape[0])
+        shape[dim] = total
+        drawn = torch.rand(shape, generator=generator, device=x.device, dtype=torch.float32)
+        return drawn.narrow(dim, begin, end - begin)
 
     def extra_repr(self) -> str:
         return f"rate={self.rate}, scale_at_test={self.scale_at_test}"

@@ -52,7 +52,7 @@ EVALUATE_KEYS = ("checkpoint", "average")  # of `evaluate`: what runs may be eva
 # Keys that change no run, and mean nothing where none is trained.
 _MEANINGLESS = (
     *("trainer.fast_dev_run", "trainer.enable_progress_bar", "trainer.chance_epochs", "checkpoint.", "retry"),
-    *("logger.", "data.raw", "data.on_bad"),
+    *("logger.", "data.raw", "data.on_bad", "trainer.devices", "trainer.strategy"),
 )
 # new_table's box, with a rule between sections too: the fifth line is the one between rows.
 _RULED = box.Box("\n".join(" ── " if i in (2, 4) else "    " for i in range(8)) + "\n")

@@ -8,13 +8,13 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from alexlab.config import CONF_DIR, PROJECT_DIR
+from alexlab.config import CONF_DIR, PROJECT_DIR, TrainerConfig
 
 _PACKAGES = ("alexlab", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy", "pillow", "wandb")
 
 
-def environment() -> dict[str, Any]:
-    """Versions, commit, machine and threads."""
+def environment(trainer: TrainerConfig) -> dict[str, Any]:
+    """Versions, commit, machine, threads, and the devices that a run is split over."""
     import torch
 
     return {
@@ -28,6 +28,8 @@ def environment() -> dict[str, Any]:
         "system": platform.system(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "devices": trainer.devices,
+        "strategy": trainer.strategy.name if trainer.devices > 1 else None,
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
     }
 

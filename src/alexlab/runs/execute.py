@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import connection, forkserver, resource_tracker
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,20 @@ class Launch:
     @property
     def is_stopped(self) -> bool:
         return self.stop.exists()
+
+
+@dataclass(frozen=True)
+class Member:
+    """One of the processes of a run over several devices; `folder` is where they find each other."""
+
+    rank: int
+    count: int
+    folder: Path
+
+    @property
+    def failure(self) -> Path:
+        """Where it says how it failed, and whether that is but an echo of another one's failure."""
+        return self.folder / f"failure.{self.rank}.json"
 
 
 def needs_work(status: dict[str, Any], retry: Retry, attempts: int | None = None) -> bool:
@@ -85,7 +101,11 @@ def _attempt(
         record.begin(to_yaml(config), labels, started=time.time())
         with claim.kept():
             kills = oom_kills()
-            code = in_child(_train, record.path, title, config, claim, launch.stop, launch=launch)
+            arguments = (record.path, title, config, claim, launch.stop)
+            if config.trainer.devices == 1:
+                [code] = in_children(_train, [arguments], launch)
+            else:
+                code = _train_together(record, config.trainer.devices, arguments, launch)
             status = record.status()
             if status.get("state") == RUNNING:  # it died without a word, or had no room for one
                 status = _ended(record, code, launch.is_stopped, oom_kills() > kills)
@@ -94,6 +114,27 @@ def _attempt(
         return {"state": HELD, "message": str(error)}
     finally:
         claim.release()
+
+
+def _train_together(record: Record, count: int, arguments: tuple[Any, ...], launch: Launch) -> int:
+    """Train in `count` processes; return the exit code of the one that ended first of itself.
+
+    What the first process has written stands, unless another one's failure was the cause of its own.
+    """
+    with tempfile.TemporaryDirectory(prefix="alexlab-") as folder:
+        members = [Member(rank, count, Path(folder)) for rank in range(count)]
+        codes = in_children(_train, [(*arguments, member) for member in members], launch)
+        told = {m.rank: json.loads(m.failure.read_text()) for m in members if m.failure.exists()}
+    died = [rank for rank in range(count) if codes[rank] not in (0, ENDED_BY_US) and rank not in told]
+    causes = [rank for rank in sorted(told) if not told[rank]["is_echo"]]
+    status = record.status()
+    if status.get("state") == FAILED or (status.get("state") == RUNNING and causes):
+        if causes and causes[0] > 0:
+            cause = told[causes[0]]["status"]
+            record.set_status(**{**cause, "message": f"rank {causes[0]}: {cause['message']}"}, ended=time.time())
+        elif not causes and died:
+            record.set_status(RUNNING)  # as far as anybody has said
+    return codes[died[0]] if died else 0
 
 
 def _ended(record: Record, code: int, is_stopped: bool, is_memory: bool) -> dict[str, Any]:
@@ -114,40 +155,68 @@ def _ended(record: Record, code: int, is_stopped: bool, is_memory: bool) -> dict
     return {**record.status(), "state": state, **told}
 
 
+_FAREWELL = 20.0  # seconds that the processes of a run have once one of them is gone
+ENDED_BY_US = 256  # no exit code
 _SERVER_IS_GONE = 255  # what multiprocessing says where its server, not its process, was killed
 # The exit codes of a worker that could not write its status.
 EXITS = dict(enumerate(MENDS, 100))
 
 
-def in_child(function: Callable[..., None], *arguments: Any, launch: Launch | None = None) -> int:
-    """Call a function of this module in a fresh process, which has torch loaded already; return its exit code.
+def in_children(function: Callable[..., None], calls: list[tuple[Any, ...]], launch: Launch | None = None) -> list[int]:
+    """Make calls of a function of this module at once, each in a fresh process, and return their exit codes.
 
-    The first call waits some seconds for the server that loads torch; this process never loads it itself.
+    Where one of several fails, or the first one is done, the others have some seconds to see that, and are ended.
+    The processes have torch loaded already: the first call waits some seconds for the server that loads it; this
+    process never does so itself.
     """
     if multiprocessing.get_start_method(allow_none=True) == "loky":  # joblib's worker, whose children know no loky
         multiprocessing.set_start_method("forkserver", force=True)
     start_server("alexlab.runs.worker")
-    process = multiprocessing.get_context("forkserver").Process(target=function, args=arguments)
+    context = multiprocessing.get_context("forkserver")
+    processes = [context.Process(target=function, args=arguments) for arguments in calls]
+    marks: list[Path] = []
     try:
-        process.start()
+        for process in processes:
+            process.start()
+            # On another machine, what starts processes there is told to stop, and not the command.
+            if launch is not None and launch.folder.is_dir():
+                marks.append(launch.folder / str(process.pid))
+                marks[-1].touch()  # whoever is told to stop tells this process
+                if launch.is_stopped and process.pid is not None:  # and was told just before
+                    with suppress(ProcessLookupError):
+                        os.kill(process.pid, signal.SIGTERM)
+        return _ends(processes)
     except (EOFError, ConnectionError):  # the server was killed, as the kernel does where memory is short
-        return -signal.SIGKILL
-    mark = launch.folder / str(process.pid) if launch is not None and launch.folder.is_dir() else None
-    if mark is not None:  # on another machine, what starts processes there is told to stop, and not the command
-        mark.touch()  # whoever is told to stop tells this process
-        if launch is not None and launch.is_stopped and process.pid is not None:  # and was told just before
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGTERM)
-    try:
-        process.join()
-    except BaseException:
-        process.kill()
-        raise
+        return [-signal.SIGKILL] * len(calls)
     finally:
-        if mark is not None:
+        for process in processes:
+            if process.pid is not None and process.is_alive():
+                process.kill()
+        for mark in marks:
             mark.unlink(missing_ok=True)
-    assert process.exitcode is not None
-    return process.exitcode
+
+
+def _ends(processes: Sequence[BaseProcess]) -> list[int]:
+    """The exit codes of processes that are one run's."""
+    codes: dict[int, int] = {}
+    deadline = math.inf
+    while len(codes) < len(processes):
+        running = {process.sentinel: rank for rank, process in enumerate(processes) if rank not in codes}
+        patience = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
+        for sentinel in connection.wait(list(running), patience):
+            assert isinstance(sentinel, int)
+            rank = running[sentinel]
+            processes[rank].join()
+            codes[rank] = processes[rank].exitcode or 0
+            if codes[rank] or rank == 0:
+                deadline = min(deadline, time.monotonic() + _FAREWELL)
+        if time.monotonic() >= deadline:
+            for rank in running.values():
+                if rank not in codes:
+                    processes[rank].kill()
+                    processes[rank].join()
+                    codes[rank] = ENDED_BY_US
+    return [codes[rank] for rank in range(len(processes))]
 
 
 def start_server(module: str) -> None:
@@ -179,18 +248,18 @@ def _ignored(number: signal.Signals) -> Iterator[None]:
         signal.signal(number, before)
 
 
-def _train(folder: Path, title: str, config: Config, claim: Claim, stop: Path) -> None:
+def _train(folder: Path, title: str, config: Config, claim: Claim, stop: Path, member: Member | None = None) -> None:
     os.setsid()
     from alexlab.runs.worker import train  # with torch, in the child alone
 
-    train(folder, title, config, claim, stop)
+    train(folder, title, config, claim, stop, member)
 
 
 def forecast(configs: list[Config]) -> list[tuple[float, int]]:
     """About how many seconds each run would take on this machine, and how many bytes its record."""
     with tempfile.TemporaryDirectory(prefix="alexlab-") as folder:
         answer = Path(folder) / "forecast.json"
-        code = in_child(_forecast, configs, answer)
+        [code] = in_children(_forecast, [(configs, answer)])
         if code != 0:
             raise ConfigError(f"--dry-run: timing some steps failed ({ended_by(code)})")
         told = json.loads(answer.read_text())

@@ -71,6 +71,14 @@ def _decided(error: BaseException, oom_kills: int = 0) -> tuple[str, BaseExcepti
     return ERROR, error
 
 
+_LOST_CONTACT = re.compile(r"gloo|NCCL|ProcessGroup|Connection (closed|reset) by peer|Broken pipe")
+
+
+def is_echo(error: BaseException) -> bool:
+    """Whether an error says no more than that another process of the run is gone."""
+    return any(type(cause).__name__.startswith("Dist") or _LOST_CONTACT.search(str(cause)) for cause in _chain(error))
+
+
 def ended_by(code: int) -> str:
     """How a process ended that said nothing itself."""
     return signal.Signals(-code).name if code < 0 else f"exit status {code}"

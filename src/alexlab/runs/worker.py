@@ -5,6 +5,7 @@ It raises nothing: how it ended stands in status.json, or where that cannot be w
 
 from __future__ import annotations
 
+import json
 import logging
 import multiprocessing
 import os
@@ -17,13 +18,14 @@ from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
+from alexlab import ranks
 from alexlab.config import Config, Keep
 from alexlab.data.prepare import described
 from alexlab.runs import tracking
 from alexlab.runs.claim import Claim, LostClaim
 from alexlab.runs.environment import environment
-from alexlab.runs.execute import EXITS, SIGNALS, STOPPED, start_server
-from alexlab.runs.failure import MENDS, failure_of, message_of, oom_kills
+from alexlab.runs.execute import EXITS, SIGNALS, STOPPED, Member, start_server
+from alexlab.runs.failure import MENDS, failure_of, is_echo, message_of, oom_kills
 from alexlab.runs.record import DONE, FAILED, PREEMPTED, RECORD_VERSION, Record
 from alexlab.training import interrupt
 from alexlab.training.checkpoint import States
@@ -35,14 +37,26 @@ from alexlab.training.task import Diverged
 log = logging.getLogger(__name__)
 
 
-def train(folder: Path, title: str, config: Config, claim: Claim | None = None, stop: Path | None = None) -> None:
+def train(
+    folder: Path,
+    title: str,
+    config: Config,
+    claim: Claim | None = None,
+    stop: Path | None = None,
+    member: Member | None = None,
+) -> None:
     """Run the training whose record is at `folder`, or go on with it.
 
-    `stop`: a file whose presence says that the command was told to stop.
+    `stop`: a file whose presence says that the command was told to stop. `member`: which of the run's processes this
+    is, where it has several; the first one writes the record, and shows how it goes.
     """
     _end_with_parent()
+    is_first = member is None or member.rank == 0
+    if not is_first:
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
+        claim = None
     record = Record(folder.parent, folder.name, claim)
-    handler = _log_to(record.file("train.log"))
+    handler = _log_to(record.file("train.log"), "" if member is None else f"[rank {member.rank}] ")
     copy = tracking.Copy(config, record)
     kills, code = oom_kills(), 0
     try:
@@ -51,16 +65,26 @@ def train(folder: Path, title: str, config: Config, claim: Claim | None = None, 
                 interrupt.install()
                 if stop is not None and stop.exists():
                     interrupt.request()
+                if member is not None:
+                    _join(member)
                 if config.data.num_workers > 0:
                     start_server("alexlab.data.datamodule")  # for the loaders
-                _train(record, config, title, copy)
+                if is_first:
+                    _train(record, config, title, copy)
+                else:
+                    fit(config, None if config.trainer.fast_dev_run else record.path, title)
             except LostClaim:
                 raise
             except BaseException as error:
                 for number in SIGNALS:
                     signal.signal(number, signal.SIG_IGN)
-                if not record.is_done:
-                    code = _say(record, error, oom_kills() - kills)
+                if interrupt.requested() and is_echo(error):
+                    error = Preempted()  # the others have stopped
+                killed = oom_kills() - kills
+                if member is not None:
+                    code = _tell(member, error, killed)
+                if is_first and not record.is_done:
+                    code = _say(record, error, killed)
     except LostClaim as error:
         log.warning("%s; this process ends and writes nothing", error)
         copy.abandon()
@@ -80,7 +104,7 @@ def _train(record: Record, config: Config, title: str, copy: tracking.Copy) -> N
         fit(config, None, title)
         record.set_status(DONE)
         return
-    record.write("environment.json", _environment(record))
+    record.write("environment.json", _environment(record, config))
     copy.start()
     outcome = fit(config, record.path, title, copy.row, record.may_write)
     with interrupt.held():  # all is done but for writing it down
@@ -107,13 +131,36 @@ def _say(record: Record, error: BaseException, kills: int) -> int:
     return 0
 
 
-def _log_to(path: Path) -> logging.Handler:
+def _join(member: Member) -> None:
+    """Find the other processes of the run; on a CPU they share out its cores, too."""
+    import torch
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, torch.get_num_threads() // member.count))
+    ranks.connect(member.rank, member.count, member.folder)
+
+
+def _tell(member: Member, error: BaseException, kills: int) -> int:
+    """Leave word of how this process ended for the one that started it, which has seen how all did."""
+    if isinstance(error, Preempted):
+        told = {"state": PREEMPTED, "message": STOPPED}
+    else:
+        if member.rank > 0:
+            log.exception("this process of the run failed")
+        failure, message = failure_of(error, kills), message_of(error)
+        told = {"state": FAILED, "failure": failure, "message": message, "mend": MENDS[failure]}
+    with suppress(OSError):
+        member.failure.write_text(json.dumps({"is_echo": is_echo(error), "status": told}))
+    return 1
+
+
+def _log_to(path: Path, prefix: str = "") -> logging.Handler:
     try:
         handler: logging.Handler = _ToFile(path)
     except OSError as error:  # a run can do without
         print(f"{path}: {error}; the run goes on without its log", flush=True)
         handler = logging.NullHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(logging.Formatter(f"%(asctime)s {prefix}%(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
     logging.getLogger().setLevel(logging.INFO)
     logging.captureWarnings(True)
@@ -125,9 +172,9 @@ class _ToFile(logging.FileHandler):
         """Nothing: a log that the disk has no room for ends no run."""
 
 
-def _environment(record: Record) -> dict[str, Any]:
+def _environment(record: Record, config: Config) -> dict[str, Any]:
     """What this attempt runs on, and what the ones before it did."""
-    now, before = environment(), record.read("environment.json")
+    now, before = environment(config.trainer), record.read("environment.json")
     earlier = before.pop("earlier", [])
     if before and before != now:
         earlier.append(before)
@@ -153,6 +200,9 @@ def _result(record: Record, config: Config, outcome: Outcome) -> dict[str, Any]:
         "seconds_evaluate": round(outcome.seconds["evaluate"], 1),
         "parameters": outcome.parameters,
         "device": outcome.device,
+        "devices": config.trainer.devices,
+        "strategy": config.trainer.strategy.name if config.trainer.devices > 1 else None,
+        "bytes_sent_per_step": outcome.sent_per_step,
         "precision": config.trainer.precision,
         "data": described(config.data),
         "checkpoint": config.evaluate.checkpoint.name,

@@ -17,9 +17,9 @@ from alexlab.training.task import ClassificationTask
 class TrainingBar(L.Callback):
     """Shows epoch, loss, images per second and time left, after a title such as "run 2 of 4"."""
 
-    def __init__(self, title: str) -> None:
-        self._title = title
-        self._live = sys.stderr.isatty()
+    def __init__(self, title: str, is_shown: bool = True) -> None:
+        self._title, self._is_shown = title, is_shown
+        self._live = is_shown and sys.stderr.isatty()
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -47,7 +47,7 @@ class TrainingBar(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._images += len(batch[1])
+        self._images += len(batch[1]) * trainer.world_size
         now = time.monotonic()
         if self._live and now - self._shown > 0.3:  # reading the loss waits for the device, so not at every step
             assert self._task is not None
@@ -63,11 +63,11 @@ class TrainingBar(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         epoch = trainer.current_epoch + 1
-        if self._live or (epoch % -(-self._epochs // 10) and epoch != self._epochs):
+        assert isinstance(pl_module, ClassificationTask)
+        loss = float(pl_module.train_loss.compute())  # of all devices, which must all ask for it
+        if self._live or not self._is_shown or (epoch % -(-self._epochs // 10) and epoch != self._epochs):
             return
         spent, done = time.monotonic() - self._started, max(1, trainer.global_step - self._first_step)
-        assert isinstance(pl_module, ClassificationTask)
-        loss = float(pl_module.train_loss.compute())
         error = trainer.callback_metrics.get("val_top1_error")
         parts = [
             self._described(trainer.current_epoch),

@@ -19,10 +19,12 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 from torch import nn
 
+from alexlab import ranks
 from alexlab.config import Config
 from alexlab.files import write_whole, written_whole
 from alexlab.training import interrupt
 from alexlab.training.interrupt import Preempted
+from alexlab.training.strategies import whole_state
 from alexlab.training.task import ClassificationTask
 
 log = logging.getLogger(__name__)
@@ -136,7 +138,8 @@ class Stopper(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if interrupt.requested():
+        (is_asked,) = ranks.any_of(interrupt.requested())
+        if is_asked:
             raise Preempted
 
 
@@ -150,8 +153,9 @@ class Recorder(Checkpoint):
     A state holds all that the rest of the run follows from, so that it comes to the same bits: weights, velocities, the
     place in the epoch, what the epoch's averages have summed up, the rows so far, and the best weights (lowest top-1
     validation error, the earlier of two that are equal). What is drawn is no part of it, being a function of seeds and
-    counters. `on_row` gets each row as it is finished, and first those that a
-    state brings.
+    counters. `on_row` gets each row as it is finished, and first those that a state brings.
+
+    Of several processes that share a run all have a recorder, which decide alike; the first one's writes.
     """
 
     def __init__(
@@ -166,6 +170,8 @@ class Recorder(Checkpoint):
         self._on_row, self._may_write = on_row, may_write
         self.rows: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
+        split = config.trainer.strategy.name if ranks.count() > 1 else ""
+        self._devices = [ranks.count(), split]
         self._place = (0, 0)  # epoch, and steps done of it
         self._saved_place = (0, 0)
         self._started = self._saved_at = time.monotonic()
@@ -204,8 +210,7 @@ class Recorder(Checkpoint):
             weights = weights_of(pl_module.network)
             self.best = {"state_dict": weights, "epoch": row["epoch"], "val_top1_error": error}
         self._place = (trainer.current_epoch + 1, 0)
-        self._write_rows()
-        self._on_row(row)
+        self._show_rows([row])
         self._end_if_chance(trainer, row)
         self._stop_or_save(trainer, is_due=False)
 
@@ -223,6 +228,12 @@ class Recorder(Checkpoint):
                 f"after {row['epoch']} epochs the training loss is {row['train_loss']:.3f}, that of guessing among "
                 f"{num_classes} classes ({chance:.3f})"
             )
+
+    def _show_rows(self, new: list[dict[str, Any]]) -> None:
+        if ranks.is_first():
+            self._write_rows()
+            for row in new:
+                self._on_row(row)
 
     def _write_rows(self) -> None:
         self._may_write()
@@ -246,11 +257,11 @@ class Recorder(Checkpoint):
         )
 
     def _stop_or_save(self, trainer: L.Trainer, is_due: bool) -> None:
-        if interrupt.requested():
+        is_asked, is_due = ranks.any_of(interrupt.requested(), is_due and ranks.is_first())  # by one clock
+        if is_asked or is_due:
             self._save(trainer)
+        if is_asked:
             raise Preempted
-        if is_due:
-            self._save(trainer)
 
     def _save(self, trainer: L.Trainer) -> None:
         if self._place != self._saved_place:
@@ -263,7 +274,7 @@ class Recorder(Checkpoint):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         epoch, step = self._place
         checkpoint["seconds"] = self.seconds
-        checkpoint["threads"] = torch.get_num_threads()
+        checkpoint["threads"], checkpoint["devices"] = torch.get_num_threads(), self._devices
         checkpoint["place"] = {"epoch": epoch, "step": step, "steps": int(trainer.num_training_batches)}
 
     @property
@@ -275,9 +286,7 @@ class Recorder(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows, self.best = state_dict["rows"], state_dict["best"]
-        self._write_rows()  # of epochs behind the state there may be some already
-        for row in self.rows:
-            self._on_row(row)
+        self._show_rows(self.rows)  # written, too: of epochs behind the state there may be some already
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put data, task and Lightning's loops to the place; called before Lightning restores its loops.
@@ -289,7 +298,14 @@ class Recorder(Checkpoint):
         epoch, step, steps = (checkpoint["place"][name] for name in ("epoch", "step", "steps"))
         self._place = self._saved_place = (epoch, step)
         self._seconds_before = checkpoint["seconds"]
-        if checkpoint["threads"] != torch.get_num_threads():  # sums in another order would have other last bits
+        if checkpoint["devices"] != self._devices:
+            before, now = (
+                f"{number} x {split}" if split else "one device"
+                for number, split in (checkpoint["devices"], self._devices)
+            )
+            said = f"the run goes on with {now} where it had {before}: the same but for rounding, not to the bit"
+            log.warning(said)
+        elif checkpoint["threads"] != torch.get_num_threads():  # sums in another order would have other last bits
             log.info("the run goes on with %d threads, as it began", checkpoint["threads"])
             torch.set_num_threads(checkpoint["threads"])
         pl_module.passes_over = step == steps
@@ -316,5 +332,5 @@ def _loops(state: dict[str, Any], epoch: int, step: int, total: int, is_within: 
 
 
 def weights_of(network: nn.Module) -> dict[str, torch.Tensor]:
-    """A copy of a network's weights, on the CPU."""
-    return {name: value.detach().to("cpu", copy=True) for name, value in network.state_dict().items()}
+    """A copy of a whole network's weights, on the CPU."""
+    return {name: value.detach().to("cpu", copy=True) for name, value in whole_state(network).items()}

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from alexlab import ranks
 from alexlab.config import Average
 from alexlab.data.datamodule import StoreDataModule, WholeImages
 
@@ -61,25 +62,35 @@ def evaluate(
     """Predictions for each view kind; the softmax of several members is averaged, as in section 6.
 
     `ten` averages the paper's ten views (4.1) of each member first. Computed in the precision of the weights, without
-    autocast. `advance(n)` is called as n more images are done.
+    autocast. `advance(n)` is called as n more images are done. Where several devices share the images out, all of them
+    return the predictions for all images.
     """
     was_training = [member.network.training for member in members]
     for member in members:
         member.network.eval()
-    kept: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {kind: [] for kind in kinds}
+    share = members[0].data.share
+    kept: dict[str, list[tuple[Tensor, ...]]] = {kind: [] for kind in kinds}  # labels, top 5, probabilities of a batch
     for batches in zip(*(member.batches for member in members), strict=True):
         labels = batches[0].labels.to(device)
         images = [batch.images.to(device) for batch in batches]
         for kind in kinds:
+            if len(labels) == 0:
+                kept[kind].append(())
+                continue
             outputs = [_probabilities(one, each, kind) for one, each in zip(members, images, strict=True)]
             kept[kind].append((labels, *_predict(torch.stack(outputs).mean(0), labels)))
-        advance(len(labels))
+        advance(len(labels) * share.of)
     for member, mode in zip(members, was_training, strict=True):
         member.network.train(mode)
-    return {
-        kind: Predictions(*(torch.cat(parts).cpu().numpy() for parts in zip(*rows, strict=True)))
-        for kind, rows in kept.items()
-    }
+    own = {kind: [tuple(part.cpu().numpy() for part in row) for row in rows] for kind, rows in kept.items()}
+    everyones = ranks.gathered(own) if share.of > 1 else [own]
+    return {kind: _joined([rows[kind] for rows in everyones]) for kind in kinds}
+
+
+def _joined(everyones: list[list[tuple[np.ndarray, ...]]]) -> Predictions:
+    """Predictions in the images' order, from each process's stretches of the batches."""
+    rows = [row for batch in zip(*everyones, strict=True) for row in batch if row]
+    return Predictions(*(np.concatenate(parts) for parts in zip(*rows, strict=True)))
 
 
 def _probabilities(member: Member, images: Tensor, kind: str) -> Tensor:

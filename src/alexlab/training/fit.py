@@ -13,9 +13,9 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch import nn
 
+from alexlab import ranks
 from alexlab.config import Checkpoint, Config, ConfigError
 from alexlab.data import build_datamodule
 from alexlab.progress import Progress
@@ -23,6 +23,7 @@ from alexlab.training import interrupt
 from alexlab.training.bar import TrainingBar
 from alexlab.training.checkpoint import Recorder, States, Stopper, nothing, save_weights, weights_of
 from alexlab.training.evaluate import VIEW_KINDS, Member, Predictions, evaluate
+from alexlab.training.strategies import Started, load_whole_state, placed, shared
 from alexlab.training.task import ClassificationTask, Diverged
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Outcome:
     parameters: int
     device: str
     test: dict[str, Predictions]  # by view kind
+    sent_per_step: int  # bytes that each device sends to others in a training step
     train: dict[str, float]  # top-1 and top-5 error and loss of the centre view in evaluation mode, images
 
 
@@ -62,17 +64,20 @@ def fit(
     """
     quiet()
     data = build_datamodule(config)
-    data.prepare_data()
-    data.setup()  # now, where a request to stop need not wait for a copy on another disk
+    with ranks.first_alone():
+        data.prepare_data()
+        data.setup()  # now, where a request to stop need not wait for a copy on another disk
     task = ClassificationTask(config)
     if config.trainer.precision == "64-true":
         task.double()  # Lightning would do it only after it has put a state's weights into float32 ones
     states = States(folder / "checkpoints", may_write) if folder is not None else None
-    state = states.newest() if states is not None else None
+    state = ranks.gathered(states.newest() if states is not None and ranks.is_first() else None)[0]
     if state is not None:
         print(f"{title}: goes on from step {int(state.name.partition('-')[0]):,}", flush=True)
     elif config.weights is not None:
         load_weights(task.network, config.weights)
+    num_parameters = sum(p.numel() for p in task.network.parameters())
+    task.network = shared(task.network, config.trainer, data.train_batch_size)
     recorder = Recorder(folder, states, config, on_row, may_write) if folder and states else None
     trainer = build_trainer(config, title, recorder)
     if trainer.precision != config.trainer.precision:  # Lightning takes another one where a device lacks it
@@ -89,7 +94,7 @@ def fit(
     last = weights_of(network)
     if config.evaluate.checkpoint is Checkpoint.best and recorder is not None:
         assert recorder.best is not None  # the configuration was refused without validation
-        network.load_state_dict(recorder.best["state_dict"])
+        load_whole_state(network, recorder.best["state_dict"])
     network.to(device)
     one_batch = config.data.eval_batch_size if config.trainer.fast_dev_run else None
     num_test, num_train = len(data.split("test")), len(data.split("train"))
@@ -103,7 +108,7 @@ def fit(
         train = evaluate([train_member], device, ("center",), progress.advance)["center"]
     if not np.isfinite(train.log_probability).all():  # the last step, after which no loss is looked at
         raise Diverged("the final weights give outputs that are no numbers", epoch=trainer.current_epoch)
-    if folder is not None and recorder is not None:
+    if folder is not None and recorder is not None and ranks.is_first():
         may_write()
         save_weights(folder / "checkpoints" / "last.ckpt", {"state_dict": last, "epoch": trainer.current_epoch})
         if recorder.best is not None:
@@ -112,9 +117,10 @@ def fit(
         epochs=trainer.current_epoch,
         steps=trainer.global_step,
         seconds={"fit": seconds, "evaluate": time.monotonic() - fitted},
-        parameters=sum(p.numel() for p in network.parameters()),
+        parameters=num_parameters,
         device=device_name(device),
         test={kind: test[kind] for kind in VIEW_KINDS},
+        sent_per_step=task.sent_per_step,
         train={**train.errors(), "loss": -float(train.log_probability.mean()), "images": len(train.labels)},
     )
 
@@ -124,13 +130,12 @@ def build_trainer(config: Config, title: str, recorder: Recorder | None = None) 
     trainer = config.trainer
     callbacks: list[L.Callback] = [recorder or Stopper()]
     if trainer.enable_progress_bar:
-        callbacks.append(TrainingBar(title))
+        callbacks.append(TrainingBar(title, ranks.is_first()))
     return L.Trainer(
         max_epochs=trainer.max_epochs,
         limit_train_batches=trainer.limit_train_batches,
         limit_val_batches=trainer.limit_val_batches,
-        accelerator=trainer.accelerator.name,
-        devices=trainer.devices,
+        **placed(trainer),
         precision=trainer.precision,  # pyright: ignore[reportArgumentType]
         deterministic=trainer.deterministic,
         fast_dev_run=trainer.fast_dev_run,
@@ -141,8 +146,7 @@ def build_trainer(config: Config, title: str, recorder: Recorder | None = None) 
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the order is ours: a function of seed and epoch
-        # Under SLURM too, one process is one run.
-        plugins=[LightningEnvironment(), *([] if recorder is None else [recorder.states])],
+        plugins=[Started(), *([] if recorder is None else [recorder.states])],
     )
 
 
@@ -152,6 +156,8 @@ def quiet() -> None:
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # one process is one run
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # what is logged is of all devices already
     warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")  # ours begins where it is told
     warnings.filterwarnings("ignore", message=".*`training_step` returned `None`.*")  # a step that is passed over
 

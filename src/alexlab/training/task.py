@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from alexlab import ranks
 from alexlab.architecture import layers
 from alexlab.config import Config, by_layer
 from alexlab.models import build_model
@@ -32,6 +33,17 @@ class Diverged(RuntimeError):
 
 
 _EPOCH_METRICS = ("train_loss", "train_top1")
+
+
+class MeanLoss(MeanMetric):
+    """The mean of batches' losses by their weights, in which a NaN stays one.
+
+    torchmetrics would leave it out of the mean or, told not to look for it, leave out the weights.
+    """
+
+    def update(self, value: Tensor, weight: float = 1.0) -> None:
+        self.mean_value += value * weight
+        self.weight += weight
 
 
 def accuracies(num_classes: int) -> MetricCollection:
@@ -79,11 +91,12 @@ class ClassificationTask(L.LightningModule):
         self.network = build_model(config)
         num_classes = config.data.num_classes
         assert num_classes is not None
-        # "disable": a NaN stays one; torchmetrics' default would leave it out of the mean
-        self.train_loss, self.val_loss, self.test_loss = (MeanMetric(nan_strategy="disable") for _ in range(3))
+        self.train_loss, self.val_loss, self.test_loss = (MeanLoss() for _ in range(3))
         self.train_top1 = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.val_accuracy, self.test_accuracy = accuracies(num_classes), accuracies(num_classes)
         self.val_errors: list[float] = []  # top-1, one an epoch: what the plateau schedule goes by
+        self.sent_per_step = 0  # bytes to other devices
+        self._sent_before = 0
         self.passes_over = False  # the next step: it was taken before the run was taken up again
         self._loss: Tensor | None = None
 
@@ -112,18 +125,28 @@ class ClassificationTask(L.LightningModule):
             else:
                 group["lr"] = rate * group["lr_factor"] * conv1
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self._sent_before = ranks.sent()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.sent_per_step = ranks.sent() - self._sent_before
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor | None:
         if self.passes_over:
             self.passes_over = False
+            if self.trainer.world_size > 1:  # where Lightning wants a loss, of which its strategy makes no step
+                return torch.stack([value.sum() for value in self.network.parameters()]).sum() * 0
             return None  # Lightning counts it, and changes nothing
         inputs, labels = batch
         self.network.reseed_dropout(self.config.seed, "dropout", self.global_step)
         logits = self(inputs)
         loss = F.cross_entropy(logits, labels)
-        self.train_loss.update(loss.detach(), len(labels))
+        devices = self.trainer.world_size  # that share the batch out, and whose gradients are averaged
+        part = 1.0 if devices == 1 else devices * len(labels) / self.trainer.datamodule.train_batch_size  # pyright: ignore[reportAttributeAccessIssue]
+        self.train_loss.update(loss.detach(), part)
         self.train_top1.update(logits.detach(), labels)
         self._loss = loss.detach()
-        return loss
+        return loss * part if devices > 1 else loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Stop before a step that would put numbers that are none into the weights."""
@@ -134,10 +157,14 @@ class ClassificationTask(L.LightningModule):
             gradients = {}  # there an overflow is expected, and the step left out by the gradients' scaler
         # The norms are quick, and finite only where all that they sum is; where one is not, each number is looked at.
         norms = torch._foreach_norm(list(gradients.values())) if gradients else []  # pyright: ignore[reportPrivateImportUsage]
-        if not torch.stack([self._loss, *norms]).isfinite().all():
+        (is_odd,) = ranks.any_of(not bool(torch.stack([self._loss, *norms]).isfinite().all()))
+        if is_odd:
             layers = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
-            if layers or not self._loss.isfinite():
-                self._diverged(self._loss.item(), layers)
+            seen = ranks.gathered((self._loss.item(), layers))  # a device's own part, where it has one
+            loss = next((loss for loss, _ in seen if not math.isfinite(loss)), seen[0][0])
+            layers = list(dict.fromkeys(name for _, names in seen for name in names))
+            if layers or not math.isfinite(loss):
+                self._diverged(loss, layers)
 
     def _diverged(self, loss: float, layers: list[str]) -> None:
         epoch, step = self.current_epoch, self.trainer.fit_loop.batch_idx
@@ -167,8 +194,10 @@ class ClassificationTask(L.LightningModule):
 
     def _evaluation_step(self, batch: tuple[Tensor, Tensor], loss: MeanMetric, accuracy: MetricCollection) -> None:
         inputs, labels = batch
+        if len(labels) == 0:  # of a small batch a device may have nothing
+            return
         logits = self(inputs)
-        loss.update(F.cross_entropy(logits, labels), len(labels))
+        loss.update(F.cross_entropy(logits, labels), len(labels) / self.config.data.eval_batch_size)
         accuracy.update(logits, labels)
 
     def _log_evaluation(self, split: str, loss: MeanMetric, accuracy: MetricCollection) -> None:
@@ -189,16 +218,24 @@ class ClassificationTask(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["val_errors"] = list(self.val_errors)
-        checkpoint["train_metrics"] = {}
+        own: dict[str, dict[str, Tensor]] = {}
         for name in _EPOCH_METRICS:  # what an epoch has summed up by now
             metric = getattr(self, name)
             metric.persistent(True)
-            checkpoint["train_metrics"][name] = {key: value.clone() for key, value in metric.state_dict().items()}
+            own[name] = {key: value.to("cpu", copy=True) for key, value in metric.state_dict().items()}
             metric.persistent(False)
+        # One for each device that has its own images: sums of sums in another order would have other last bits.
+        checkpoint["train_metrics"] = ranks.gathered(own) if self.trainer.world_size > 1 else [own]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.val_errors = list(checkpoint["val_errors"])
-        for name, state in checkpoint["train_metrics"].items():
+        saved, share = checkpoint["train_metrics"], (self.trainer.global_rank, self.trainer.world_size)
+        for name in _EPOCH_METRICS:
+            sums = [part[name] for part in saved]
+            if len(saved) == share[1]:
+                state = sums[share[0]]
+            else:  # another number of devices: the first goes on with all that was summed up
+                state = {key: sum(one[key] for one in sums) * (share[0] == 0) for key in sums[0]}
             metric = getattr(self, name)
             metric.persistent(True)
             metric.load_state_dict(state)
