@@ -22,6 +22,7 @@ from alexlab.runs.plan import make_plan
         (["model.dropout=0"], ["model.dropout=0.0"]),
         ([], ["paths.runs=elsewhere", "data.num_workers=2", "logger=wandb", "trainer.enable_progress_bar=false"]),
         ([], ["data.cache=elsewhere", "trainer.accelerator=cpu", "data.eval_batch_size=7"]),
+        ([], ["trainer=towers2", "trainer.devices=4", "model.groups=2", "trainer.strategy=ddp"]),
         ([], ["recipe=demo", "protocol=paper", "ablation=none"]),
         ([], ["retry=all", "checkpoint.every_steps=7", "checkpoint.keep=all", "trainer.chance_epochs=null"]),
     ],

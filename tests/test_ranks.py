@@ -19,7 +19,9 @@ import pytest
 import torch
 
 from alexlab.architecture import bytes_sent
-from alexlab.config import PROJECT_DIR, load
+from alexlab.config import PROJECT_DIR, ConfigError, load
+from alexlab.data import build_datamodule
+from alexlab.data.datamodule import TrainingBatches
 from alexlab.training.fit import fit
 from alexlab.training.sgd import PaperSGD
 from chaos import descendants
@@ -280,3 +282,39 @@ def test_the_command_is_stopped(line: list[str], tmp_path: Path):
     assert process.returncode == 0, output
     log = (record_of(runs) / "train.log").read_text()
     assert "the run goes on with one device where it had 2 x towers: the same but for rounding, not to the bit" in log
+
+
+@pytest.mark.slow
+def test_what_a_rank_dies_of_is_told(line: list[str], tmp_path: Path):
+    """A damaged image in the second device's half of a batch: the file is named, not the connection that broke."""
+    more = [f"data.cache={tmp_path / 'own'}", "data.format=jpeg", "trainer=ddp2"]
+    data = build_datamodule(load([*TINY, *more]))
+    data.prepare_data()
+    data.setup()
+    split, path = data.split("train"), data.store.path
+    place = int(TrainingBatches(split, data.store, load([*TINY, *more])).images(0, 0)[-1])
+    start_, length = np.load(path / "train_places.npy")[place]
+    content = bytearray((path / "train.jpegs").read_bytes())
+    content[start_ : start_ + length] = bytes(int(length))
+    (path / "train.jpegs").write_bytes(content)
+    process = start(line, *more)
+    output = ended(process)
+    assert process.returncode == 1, output
+    status = status_of(tmp_path / "runs")
+    assert (status["state"], status["failure"]) == ("FAILED", "bad data"), status
+    assert status["message"].startswith(f"rank 1: {path}/train.jpegs: image {place} cannot be read")
+    assert "[rank 1] ERROR" in (record_of(tmp_path / "runs") / "train.log").read_text()
+
+
+@pytest.mark.slow
+def test_trials_of_both(line: list[str], tmp_path: Path):
+    process = start(line, "-m", "trainer=ddp2,towers2", "trainer.fast_dev_run=true")
+    output = ended(process)
+    assert process.returncode == 0, output
+    assert "2 of 2 ran one batch" in output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_one_process_is_not_taken_for_two(tmp_path: Path, cache: Path):
+    with pytest.raises(ConfigError, match=r"trainer.devices=2: this process trains with 1; src/train.py starts one"):
+        fit(load([*TINY, f"data.cache={cache}", "trainer=ddp2"]), tmp_path, "run")

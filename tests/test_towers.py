@@ -141,12 +141,12 @@ def test_bytes_of_the_papers_net():
         (
             ["model.groups=1", "model.lrn_size=9"],
             4,
-            "trainer.devices=4: lrn1's window of 9 maps reaches beyond the next device's; set model.lrn_per_tower=true "
-            "or raise model.width",
+            "trainer.devices=4: LRN's window of 9 maps after conv1 reaches beyond the next device's; set "
+            "model.lrn_per_tower=true or raise model.width",
         ),
     ],
 )
 def test_what_does_not_divide_is_refused(overrides: list[str], devices: int, message: str):
     with pytest.raises(ConfigError) as error:
-        Tower(build_model(load([*SMALL, *overrides])), Share(0, devices))
+        load([*SMALL, *overrides, "trainer.strategy=towers", f"trainer.devices={devices}"])
     assert str(error.value) == message

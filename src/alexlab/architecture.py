@@ -177,6 +177,29 @@ def kept_bytes(layer: Layer, config: Config) -> int:
     return kept
 
 
+def check_towers(net: list[Layer], config: Config) -> None:
+    """Refuse a net that does not divide over `trainer.devices` with `trainer.strategy=towers`.
+
+    Raises:
+        ConfigError: for the first layer that does not.
+    """
+    devices, model = config.trainer.devices, config.model
+    for layer in net:
+        if layer.groups > 1 and layer.groups % devices:
+            raise ConfigError(
+                f"trainer.devices={devices}: {layer.name}'s {layer.groups} towers do not divide over them; set "
+                "model.groups or trainer.devices"
+            )
+        if layer.outputs < devices:
+            raise ConfigError(f"trainer.devices={devices}: {layer.name} has {layer.outputs} outputs, not one for each")
+        reaches_over = "lrn" in layer.follows and (model.groups == 1 or not model.lrn_per_tower)
+        if reaches_over and model.lrn_size // 2 > layer.outputs // devices:
+            raise ConfigError(
+                f"trainer.devices={devices}: LRN's window of {model.lrn_size} maps after {layer.name} reaches beyond "
+                "the next device's; set model.lrn_per_tower=true or raise model.width"
+            )
+
+
 def bytes_sent(config: Config, devices: int) -> dict[str, int]:
     """What the first of several devices sends to others in a training step in float32, by `trainer.strategy`.
 

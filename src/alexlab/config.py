@@ -688,9 +688,11 @@ def _check_combinations(config: Config, images: int) -> None:
         if isinstance(limit, float) and limit > 1:
             raise ConfigError(f"trainer.{name}={limit}: a fraction is at most 1.0; for steps write a whole number")
 
-    from alexlab.architecture import layers  # above this module, which it reads its types from
+    from alexlab.architecture import check_towers, layers  # above this module, which it reads its types from
 
-    layers(config)
+    net = layers(config)
+    if config.trainer.strategy is Strategy.towers:
+        check_towers(net, config)
 
 
 def _check_data(config: Config, stored: bool) -> dict[str, int]:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from alexlab import ranks
-from alexlab.config import ConfigError
 from alexlab.models.alexnet import AlexNet
 from alexlab.models.dropout import Dropout
 from alexlab.models.lrn import LocalResponseNorm
@@ -28,10 +27,8 @@ class Tower(AlexNet):
     """One device's part of a network, which it takes apart: the same input on each, the whole network's logits on each.
 
     Its state dict has the network's names and this device's values; `full_state` and `load_full_state` are the whole
-    network's. All devices must call forward, backward and `full_state` alike.
-
-    Raises:
-        ConfigError: where towers do not divide over the devices.
+    network's. All devices must call forward, backward and `full_state` alike. That the network divides over them was
+    checked with the configuration.
     """
 
     def __init__(self, network: AlexNet, share: Share) -> None:
@@ -46,9 +43,9 @@ class Tower(AlexNet):
                 is_own = False
             if isinstance(module, Weighty):
                 is_own, total = True, _outputs(module)
-                _take_part(module, name, share)
+                _take_part(module, share)
             elif isinstance(module, LocalResponseNorm):
-                module = _norm(module, name, share, total)
+                module = _norm(module, share)
             elif isinstance(module, Dropout):
                 module.part = (1, *share.bounds(total), total)
             elif list(module.parameters()):  # batch normalisation, PReLU
@@ -89,15 +86,8 @@ def _groups(module: Weighty) -> int:
     return module.groups if isinstance(module, nn.Conv2d) else 1
 
 
-def _take_part(module: Weighty, name: str, share: Share) -> None:
+def _take_part(module: Weighty, share: Share) -> None:
     groups = _groups(module)
-    if groups > 1 and groups % share.of:
-        raise ConfigError(
-            f"trainer.devices={share.of}: {name}'s {groups} towers do not divide over them; set model.groups or "
-            "trainer.devices"
-        )
-    if _outputs(module) < share.of:
-        raise ConfigError(f"trainer.devices={share.of}: {name} has {_outputs(module)} outputs, not one for each")
     begin, end = share.bounds(_outputs(module))
     _cut(module, 1 if isinstance(module, Unshared2d) else 0, (begin, end))
     if isinstance(module, nn.Conv2d):
@@ -123,15 +113,10 @@ def _cut(module: nn.Module, dim: int, bounds: tuple[int, int]) -> None:
         module.num_parameters = end - begin
 
 
-def _norm(norm: LocalResponseNorm, name: str, share: Share, total: int) -> nn.Module:
+def _norm(norm: LocalResponseNorm, share: Share) -> nn.Module:
     if norm.groups > 1:
         norm.groups //= share.of  # its windows end where towers do
         return norm
-    if norm.size // 2 > min(share.sizes(total)):
-        raise ConfigError(
-            f"trainer.devices={share.of}: {name}'s window of {norm.size} maps reaches beyond the next device's; "
-            "set model.lrn_per_tower=true or raise model.width"
-        )
     return NormOverSeams(norm) if norm.size > 1 else norm
 
 

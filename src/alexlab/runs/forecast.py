@@ -37,9 +37,11 @@ def print_forecast(plan: Plan, console: Console) -> None:
     console.print(table)
     seconds = sum(costs[run.arm][0] for run in pending)
     size = sum(costs[run.arm][1] for run in pending)
+    alone = ", on one device" if any(run.config.trainer.devices > 1 for run in pending) else ""
     console.print(
         f"{len(plan.runs)} runs: {len(plan.runs) - len(pending)} done, {len(pending)} to do. About {duration(seconds)} "
-        f"on this machine, one after another, from some timed steps (loading not counted), and {size / 1e6:,.0f} MB.",
+        f"on this machine{alone}, one after another, from some timed steps (loading not counted), "
+        f"and {size / 1e6:,.0f} MB.",
         soft_wrap=True,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from alexlab.architecture import Layer, kept_bytes, layers
+from alexlab.architecture import Layer, bytes_sent, kept_bytes, layers
 from alexlab.compose import Job
 from alexlab.config import Config, DataConfig
 from alexlab.runs.plan import varied, what_varies
@@ -57,7 +57,17 @@ def _print_net(net: list[Layer], kept: list[int], config: Config, what: str, con
     console.print(
         f"{neurons:,} neurons; the paper's net has {papers[2]:,} (its text: 60 million parameters, 650,000 neurons).\n"
         f"MB: what training keeps of each layer for its backward pass, in float32. Weights, gradients and velocities "
-        f"take {12 * parameters / _MEGA:,.0f} MB more."
+        f"take {12 * parameters / _MEGA:,.0f} MB more.\n{_sending(config)}"
+    )
+
+
+def _sending(config: Config) -> str:
+    """What two devices, or as many as are asked for, send each other."""
+    devices = max(2, config.trainer.devices)
+    sent = bytes_sent(config, devices)
+    return (
+        f"Over {devices} devices each sends {sent['ddp'] / _MEGA:,.1f} MB a step with trainer.strategy=ddp, "
+        f"{sent['towers'] / _MEGA:,.1f} MB with towers."
     )
 
 

@@ -185,6 +185,9 @@ def _notes(plan: Plan, rows: list[Row], many_seeds: bool) -> list[str]:
     images = next((row.result["test"]["images"] for row in rows if row.done), None)
     if images is not None:
         notes.append(f"±: 95 % interval from the {images:,} test images alone, for these very weights.")
+    starts = [seconds for row in rows if (seconds := row.result.get("seconds_start")) is not None]
+    if starts:
+        notes.append(f"From a run's process to its first step: {mean(starts):.1f} s.")
     if not many_seeds and len(plan.runs) > 1:
         notes.append("1 seed: no conclusion about the ablation. Seeds differ too: add seed=0,1,2,3,4 to see how much.")
     sides = {

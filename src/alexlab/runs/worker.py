@@ -196,6 +196,9 @@ def _result(record: Record, config: Config, outcome: Outcome) -> dict[str, Any]:
         "epochs": outcome.epochs,
         "steps": outcome.steps,
         "seconds": round(sum(outcome.seconds.values()), 1),
+        "seconds_start": None
+        if outcome.first_step_at is None
+        else round(outcome.first_step_at - status["started"], 2),  # of this attempt
         "seconds_fit": round(outcome.seconds["fit"], 1),
         "seconds_evaluate": round(outcome.seconds["evaluate"], 1),
         "parameters": outcome.parameters,

@@ -176,11 +176,17 @@ class Recorder(Checkpoint):
         self._saved_place = (0, 0)
         self._started = self._saved_at = time.monotonic()
         self._seconds_before = 0.0
+        self.first_step_at: float | None = None  # by the clock on the wall
 
     # Where a run is
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         interrupt.reinstall()
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self.first_step_at = self.first_step_at or time.time()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -36,6 +36,7 @@ class Outcome:
     epochs: int
     steps: int
     seconds: dict[str, float]  # {"fit": ..., "evaluate": ...}
+    first_step_at: float | None  # of this process, in seconds since 1970; None where it took none
     parameters: int
     device: str
     test: dict[str, Predictions]  # by view kind
@@ -116,6 +117,7 @@ def fit(
     return Outcome(
         epochs=trainer.current_epoch,
         steps=trainer.global_step,
+        first_step_at=recorder.first_step_at if recorder is not None else None,
         seconds={"fit": seconds, "evaluate": time.monotonic() - fitted},
         parameters=num_parameters,
         device=device_name(device),

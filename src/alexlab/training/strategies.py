@@ -146,8 +146,13 @@ def placed(trainer: TrainerConfig) -> dict[str, Any]:
     """What Lightning's Trainer is told of devices and of how a run is split over them.
 
     Raises:
-        ConfigError: where this machine has too few of them.
+        ConfigError: where this machine has too few of them, or nobody has started a process for each.
     """
+    if trainer.devices != ranks.count():
+        raise ConfigError(
+            f"trainer.devices={trainer.devices}: this process trains with {ranks.count()}; src/train.py starts one "
+            "process for each device"
+        )
     told: dict[str, Any] = {"accelerator": trainer.accelerator.name, "devices": 1}
     if ranks.count() == 1:
         return told

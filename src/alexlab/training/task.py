@@ -41,7 +41,7 @@ class MeanLoss(MeanMetric):
     torchmetrics would leave it out of the mean or, told not to look for it, leave out the weights.
     """
 
-    def update(self, value: Tensor, weight: float = 1.0) -> None:
+    def update(self, value: Tensor, weight: float = 1.0) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         self.mean_value += value * weight
         self.weight += weight
 
