@@ -30,7 +30,7 @@ from alexlab.ranks import Share
 from alexlab.training.sgd import PaperSGD
 from alexlab.training.strategies import counted, shared
 
-SCALES: dict[str, tuple[Callable[[], Config], int]] = {"demo": (lambda: load([]), 100), "paper": (full_scale, 32)}
+SCALES: dict[str, tuple[Callable[[], Config], int]] = {"demo": (lambda: load([]), 32), "paper": (full_scale, 32)}
 ALONE = "one process"
 NAMES = (ALONE, "ddp", "towers")
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +48,30 @@ def raw_split(folder: Path, images: np.ndarray) -> Split:
     """A split of these images, uint8 [N, S, S, 3], as a raw store has it."""
     np.save(folder / "images.npy", images)
     return Split(folder / "images.npy", True, np.zeros(len(images), np.int64), np.arange(len(images)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_left_behind():
+    """Every process that a test starts has ended when the tests have, but for multiprocessing's own, which go with us."""
+    mark = f"ALEXLAB_TESTS={uuid.uuid4()}"
+    os.environ.update([mark.split("=")])  # all of them inherit it, whoever their parent is in the end
+    yield
+    deadline = time.monotonic() + 10
+    while (left := _marked(mark)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not left, left
+
+
+def _marked(mark: str) -> list[str]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            is_ours = parent == os.getpid() and ("multiprocessing.forkserver" in command or "_tracker" in command)
+            if mark.encode() in (folder / "environ").read_bytes().split(b"\0") and not is_ours:
+                found.append(f"{folder.name}: {command}")
+    return [told for told in found if not told.startswith(f"{os.getpid()}:")]
 
 
 @pytest.fixture(autouse=True)

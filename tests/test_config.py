@@ -114,6 +114,11 @@ MISTAKES = {
         "trainer.limit_train_batches=2.5: a fraction is at most 1.0; for steps write a whole number"
     ),
     ("weights=/no/such.ckpt",): "weights=/no/such.ckpt: no such file",
+    ("trainer=towers2", "trainer.precision=16-mixed"): (
+        "trainer.precision=16-mixed: with trainer.strategy=towers each device would scale its gradients by itself; "
+        "use bf16-mixed or 32-true"
+    ),
+    ("trainer.devices=101",): "trainer.devices=101: a batch of 32 images has not one for each; raise data.batch_size",
     ("trainer.precision=16-mixed", "trainer.accelerator=cpu"): (
         "trainer.precision=16-mixed: needs a GPU; on a CPU use bf16-mixed or 32-true"
     ),

@@ -683,6 +683,11 @@ def _check_combinations(config: Config, images: int) -> None:
         )
     if config.trainer.precision == "16-mixed" and config.trainer.accelerator is Accelerator.cpu:
         raise ConfigError("trainer.precision=16-mixed: needs a GPU; on a CPU use bf16-mixed or 32-true")
+    if config.trainer.precision == "16-mixed" and config.trainer.strategy is Strategy.towers:
+        raise ConfigError(
+            "trainer.precision=16-mixed: with trainer.strategy=towers each device would scale its gradients by itself; "
+            "use bf16-mixed or 32-true"
+        )
     for name in ("limit_train_batches", "limit_val_batches"):
         limit = getattr(config.trainer, name)
         if isinstance(limit, float) and limit > 1:

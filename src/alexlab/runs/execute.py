@@ -131,7 +131,9 @@ def _train_together(record: Record, count: int, arguments: tuple[Any, ...], laun
     if status.get("state") == FAILED or (status.get("state") == RUNNING and causes):
         if causes and causes[0] > 0:
             cause = told[causes[0]]["status"]
-            record.set_status(**{**cause, "message": f"rank {causes[0]}: {cause['message']}"}, ended=time.time())
+            if cause["state"] == FAILED:
+                cause["message"] = f"rank {causes[0]}: {cause['message']}"
+            record.set_status(**cause, ended=time.time())
         elif not causes and died:
             record.set_status(RUNNING)  # as far as anybody has said
     return codes[died[0]] if died else 0
