@@ -52,9 +52,9 @@ def raw_split(folder: Path, images: np.ndarray) -> Split:
 
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_left_behind():
-    """Every process that a test starts has ended when the tests have, but for multiprocessing's own, which go with us."""
+    """Every process that a test starts has ended when the tests have, but for multiprocessing's own."""
     mark = f"ALEXLAB_TESTS={uuid.uuid4()}"
-    os.environ.update([mark.split("=")])  # all of them inherit it, whoever their parent is in the end
+    os.environ["ALEXLAB_TESTS"] = mark.partition("=")[2]  # all of them inherit it, whoever their parent is in the end
     yield
     deadline = time.monotonic() + 10
     while (left := _marked(mark)) and time.monotonic() < deadline:
