@@ -5,7 +5,7 @@ import signal
 import sys
 
 if __name__ == "__main__":
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # until the command itself listens
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):  # until the command itself listens
         signal.signal(number, lambda *_: os._exit(75))
 
 from alexlab.runs.launch import main

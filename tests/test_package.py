@@ -23,6 +23,7 @@ def test_the_wheel_works_away_from_the_checkout(tmp_path: Path, monkeypatch: pyt
         archive.extractall(tmp_path / "site")
     packaged = {path.relative_to(tmp_path / "site/alexlab/conf") for path in (tmp_path / "site").rglob("*.yaml")}
     assert packaged == {path.relative_to(CONF_DIR) for path in CONF_DIR.rglob("*.yaml")}
+    assert (tmp_path / "site" / "hydra_plugins" / "alexlab.py").is_file()
     (tmp_path / "work").mkdir()
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"

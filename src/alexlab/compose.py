@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache, cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,16 @@ from alexlab.config import CONF_DIR, Config, ConfigError, did_you_mean, finish, 
 
 CONFIG_NAME = "train"
 VERSION_BASE = "1.3"
+# The extra that brings a launcher, and its package.
+_EXTRAS = {
+    **{"joblib": "joblib", "ray": "ray"},
+    **dict.fromkeys(("slurm", "submitit_local", "submitit_slurm"), "slurm"),
+}
+_EXTRA_MODULES = {
+    "joblib": "hydra_plugins.hydra_joblib_launcher",
+    "ray": "hydra_plugins.hydra_ray_launcher",
+    "slurm": "hydra_plugins.hydra_submitit_launcher",
+}
 
 ConfigStore.instance().store(name="schema", node=Config)
 
@@ -96,6 +107,9 @@ class Composer:
                 CONFIG_NAME, list(overrides), RunMode.MULTIRUN, validate_sweep_overrides=False
             )
         sweep = multirun or master.hydra.mode == RunMode.MULTIRUN
+        launcher = master.hydra.runtime.choices["hydra/launcher"]
+        if not sweep and launcher != "basic":
+            raise ConfigError(f"hydra/launcher={launcher}: launches sweeps, also of one run; write -m before the rest")
         if not sweep:
             return [overrides], False
         if not str(master.hydra.sweeper._target_).endswith("BasicSweeper"):
@@ -121,6 +135,8 @@ class Composer:
     def _check(self, override: Override) -> None:
         """Refuse an unknown group, option or key, and a value of the wrong type, naming the nearest right spelling."""
         name, line = override.key_or_group, override.input_line or ""
+        if name == "hydra/launcher":
+            self._check_launcher(str(override.value()), line)
         if name.startswith("hydra"):
             return
         groups = self.groups
@@ -153,6 +169,17 @@ class Composer:
                 OmegaConf.update(self._schema, name, value)
             except (OmegaConfBaseException, ValueError) as error:
                 raise ConfigError(f"{name}={shown(value)}: must be {_expected(types[name], name, value)}") from error
+
+    def _check_launcher(self, name: str, line: str) -> None:
+        """Refuse a launcher that is not there, naming what brings it."""
+        extra = _EXTRAS.get(name)
+        if extra is not None and find_spec(_EXTRA_MODULES[extra]) is None:
+            raise ConfigError(f"{line}: is not installed; pip install -e '.[{extra}]' brings it")
+        options = self._loader.get_group_options("hydra/launcher", ObjectType.CONFIG)
+        if name not in options:
+            raise ConfigError(
+                f"{line}: there is no such launcher{did_you_mean(name, options)} (there are: {', '.join(options)})"
+            )
 
     def _values(self, override: Override) -> list[Any]:
         if override.is_sweep_override():

@@ -87,7 +87,7 @@ def take(folder: Path, attempts: int = 0) -> Claim | None:
     if before and _owner(folder, before[-1]) is not None:
         return None
     claim = Claim(folder, max([attempts, *before]) + 1, uuid.uuid4().hex)
-    me = {"host": socket.gethostname(), "machine": _machine(), "pid": os.getpid(), "began": _began(os.getpid())}
+    me = {"host": socket.gethostname(), "machine": machine(), "pid": os.getpid(), "began": _began(os.getpid())}
     if not _make(claim.path, json.dumps({"token": claim.token, **me})):
         return None
     try:
@@ -135,7 +135,7 @@ def _owner(folder: Path, number: int) -> str | None:
         silent = _now(folder) - _touched(path)
     except FileNotFoundError:
         return None  # it was just given up
-    if silent > EXPIRY or (owner.get("machine") == _machine() and not _lives(owner)):
+    if silent > EXPIRY or (owner.get("machine") == machine() and not _lives(owner)):
         return None
     return f"{owner.get('host', 'another machine')}, process {owner.get('pid', 'unknown')}"
 
@@ -170,7 +170,7 @@ def _now(folder: Path) -> float:
             probe.unlink()
 
 
-def _machine() -> str:
+def machine() -> str:
     """What tells process ids apart: the machine since it was started, and the container."""
     parts = [socket.gethostname()]
     with suppress(OSError):

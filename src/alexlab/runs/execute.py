@@ -25,17 +25,19 @@ from alexlab.runs.failure import DISK, DIVERGED, ERROR, KILLED, MEMORY, MENDS, e
 from alexlab.runs.identity import run_id
 from alexlab.runs.record import DONE, FAILED, PREEMPTED, RUNNING, Record
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # what asks a command, or a run, to stop
+# What asks a command, or a run, to stop; the last is submitit's.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 HELD = "HELD"  # not a record's state: another process works on the run
 STOPPED = "the same command goes on from where it was"
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One command, for the processes that do its runs.
+    """One command, or a job of its launcher's, for the processes that do its runs.
 
-    `folder` is shared by those on one machine: `stop` in it says that the command was told to stop, `<process id>` that
-    this process trains. `attempts`: how often runs had been tried before the command began, where they had.
+    In `folder`, which is gone once the command is, `stop` has a byte for each time that it was told to stop, and
+    `<process id>` says that this process trains. `attempts`: how often runs had been tried before the command began,
+    where they had.
     """
 
     folder: Path
@@ -46,8 +48,17 @@ class Launch:
         return self.folder / "stop"
 
     @property
+    def requests(self) -> int:
+        """How often it was told to stop."""
+        try:
+            next(self.folder.iterdir(), None)  # which makes NFS look at the folder anew
+            return self.stop.stat().st_size
+        except FileNotFoundError:
+            return 0 if self.folder.is_dir() else 1
+
+    @property
     def is_stopped(self) -> bool:
-        return self.stop.exists()
+        return self.requests > 0
 
 
 @dataclass(frozen=True)
@@ -180,8 +191,7 @@ def in_children(function: Callable[..., None], calls: list[tuple[Any, ...]], lau
     try:
         for process in processes:
             process.start()
-            # On another machine, what starts processes there is told to stop, and not the command.
-            if launch is not None and launch.folder.is_dir():
+            if launch is not None:
                 marks.append(launch.folder / str(process.pid))
                 marks[-1].touch()  # whoever is told to stop tells this process
                 if launch.is_stopped and process.pid is not None:  # and was told just before
@@ -228,7 +238,8 @@ def start_server(module: str) -> None:
     processes ends only those that know what to do.
     """
     multiprocessing.set_forkserver_preload([module])
-    with _ignored(signal.SIGUSR1):  # the tracker, which lets all signals through, would be ended by this one
+    # The tracker, which lets all signals through, would be ended by these two.
+    with _ignored(signal.SIGUSR1), _ignored(signal.SIGUSR2):
         resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:

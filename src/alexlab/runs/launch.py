@@ -13,11 +13,12 @@ import json
 import os
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
-from contextlib import nullcontext, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -30,7 +31,7 @@ from alexlab.compose import CONFIG_NAME, VERSION_BASE, Composer, Job, typed
 from alexlab.config import CONF_DIR, Config, ConfigError, Dataset
 from alexlab.data.prepare import described
 from alexlab.runs.choices import markdown
-from alexlab.runs.claim import holder
+from alexlab.runs.claim import EXPIRY, holder, machine
 from alexlab.runs.execute import HELD, Launch, execute, needs_work
 from alexlab.runs.failure import MENDS, failure_of
 from alexlab.runs.forecast import print_forecast
@@ -38,11 +39,12 @@ from alexlab.runs.help import commented_yaml, print_help
 from alexlab.runs.net import print_nets
 from alexlab.runs.plan import Plan, PlannedRun, labels, make_plan, varied
 from alexlab.runs.record import DONE, FAILED, PREEMPTED
-from alexlab.runs.stop import STOPPED_STATUS, Stop, Stopped
+from alexlab.runs.stop import STOPPED_STATUS, Stop, Stopped, following, hand_on
 from alexlab.runs.table import print_table, read_rows, write_sweep
 
 # What the plan tells its jobs, as JSON in the environment, since with some launchers they run in other processes.
 _TOLD = "ALEXLAB_PLAN"
+_NEAR = ("basic", "joblib", "submitit_local")  # the launchers whose jobs run on this machine
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -136,7 +138,11 @@ def _data(config: Config) -> str:
 def _launch_and_report(plan: Plan, args: argparse.Namespace, console: Console) -> int:
     statuses = {} if plan.is_trial else {run.run_id: run.record.status() for run in plan.runs}
     attempts = {name: status["attempt"] for name, status in statuses.items() if "attempt" in status}
-    with tempfile.TemporaryDirectory(prefix="alexlab-") as folder:
+    is_near = plan.choices["hydra/launcher"] in _NEAR
+    shared = Path(plan.runs[0].config.paths.runs).absolute() / "sweeps"
+    if not is_near:
+        shared.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="alexlab-", dir=None if is_near else shared) as folder:
         launch = Launch(Path(folder), attempts)
         with Stop(launch, console):
             if plan.is_trial:
@@ -166,7 +172,8 @@ def _do_all(plan: Plan, args: argparse.Namespace, console: Console, launch: Laun
     """Launch what is to do, until nobody else works on any of it."""
     runs = Path(plan.runs[0].config.paths.runs)
     while any(_is_left(run, launch) for run in plan.runs):
-        _launch(plan, args, launch, runs / "sweeps" / plan.sweep_id)
+        left = [run.run_id for run in plan.runs if _is_left(run, launch) and not holder(run.record.path)]
+        _launch(plan, args, launch, runs / "sweeps" / plan.sweep_id, map(plan.jobs.index, left))
         held = [run for run in plan.runs if _is_left(run, launch) and holder(run.record.path)]
         if not held:
             return  # what is left could not be begun, and has said why
@@ -185,7 +192,7 @@ def _trial(plan: Plan, args: argparse.Namespace, console: Console, launch: Launc
     passed = launch.folder / "passed"
     passed.mkdir()
     with suppress(Stopped):
-        _launch(plan, args, launch, launch.folder / "hydra", passed=str(passed))
+        _launch(plan, args, launch, launch.folder / "hydra", range(plan.num_jobs), passed=str(passed))
     num_passed = len(list(passed.iterdir()))
     console.print(f"fast_dev_run: {num_passed} of {plan.num_jobs} ran one batch of each split; nothing is kept")
     if num_passed == plan.num_jobs:
@@ -193,11 +200,19 @@ def _trial(plan: Plan, args: argparse.Namespace, console: Console, launch: Launc
     return STOPPED_STATUS if launch.is_stopped else 1
 
 
-def _launch(plan: Plan, args: argparse.Namespace, launch: Launch, sweep_dir: Path, **told: str) -> None:
-    """Let Hydra launch the plan's jobs; `sweep_dir` takes what Hydra and its launchers write."""
-    told = {**told, "folder": str(launch.folder)}
+def _launch(
+    plan: Plan, args: argparse.Namespace, launch: Launch, sweep_dir: Path, left: Iterable[int], **told: str
+) -> None:
+    """Let Hydra launch the plan's jobs; `sweep_dir` takes what Hydra and its launchers write.
+
+    `left`: the numbers of those jobs that are to do, for launchers that can leave out the others.
+    """
     os.environ[_TOLD] = json.dumps(
-        {"total": plan.num_jobs, "varying": plan.varying, "attempts": launch.attempts, "process": os.getpid(), **told}
+        {
+            **{"total": plan.num_jobs, "varying": plan.varying, "attempts": launch.attempts, "left": list(left)},
+            **{"machine": machine(), "process": os.getpid(), "cwd": str(Path.cwd()), "folder": str(launch.folder)},
+            **told,
+        }
     )
     quoted = str(sweep_dir).replace("\\", "\\\\").replace("'", "\\'")
     flags = ["--multirun"] if plan.is_sweep else []
@@ -221,28 +236,17 @@ def _hydra_main(argv: list[str]) -> int:
     return 0
 
 
-def _end_with(command: int) -> None:
-    """Let this process, a launcher's own, end when the command that it works for is gone."""
-
-    def watch() -> None:
-        with suppress(ProcessLookupError):
-            while True:
-                os.kill(command, 0)
-                time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _job(composed: DictConfig) -> None:
-    """One job of Hydra's: in this process or, with another launcher, in one on another machine."""
+def _job(composed: DictConfig) -> str | None:
+    """One job of Hydra's: in this process or, with other launchers, in one of theirs. Returns what it told at last."""
     plan = json.loads(os.environ[_TOLD])
     launch = Launch(Path(plan["folder"]), plan["attempts"])
-    is_ours = os.getpid() == plan["process"]
+    is_near = plan["machine"] == machine()
+    is_ours = is_near and os.getpid() == plan["process"]
     if launch.is_stopped:
         if is_ours:
             raise Stopped  # at once, since Hydra composes every job that is left
-        return
+        return None
+    os.chdir(plan["cwd"])
     hydra_config = HydraConfig.get()
     sources = hydra_config.runtime.config_sources
     config_dir = next((source.path for source in sources if source.provider == "command-line"), None)
@@ -253,22 +257,59 @@ def _job(composed: DictConfig) -> None:
     named = labels(job, config_dir)
     what = varied(job, plan["varying"]) or named["ablation"]
     print(f"{title}: {what} seed={job.config.seed}", flush=True)
-    if not is_ours and launch.folder.is_dir():  # else it is on another machine
-        _end_with(plan["process"])
-    with nullcontext() if is_ours else Stop(launch):
-        try:
+    try:
+        if is_ours:
             status = execute(job.config, named, title, launch)
-        except OSError as error:  # before there was a process to say so in the record
-            failure = failure_of(error)
-            print(f"{title}: FAILED ({failure}): {error}\n  {MENDS[failure]}", flush=True)
-            return
-        except ConfigError as error:
-            print(f"{title}: {error}", flush=True)
-            return
-    state, failure = status["state"], status.get("failure")
+        else:
+            status = _execute_elsewhere(job.config, named, title, launch, plan["process"] if is_near else None)
+    except OSError as error:  # before there was a process to say so in the record
+        failure = failure_of(error)
+        told = f"{title}: FAILED ({failure}): {error}\n  {MENDS[failure]}"
+    except ConfigError as error:
+        told = f"{title}: {error}"
+    else:
+        told = _told(title, status)
+        if status["state"] == DONE and "passed" in plan:
+            (Path(plan["passed"]) / str(number)).touch()
+    if told is not None:
+        print(told, flush=True)
+    return told
+
+
+def _told(title: str, status: dict[str, Any]) -> str | None:
+    """How a run ended, unless it is done."""
+    state = status["state"]
     if state in (HELD, PREEMPTED):
-        print(f"{title}: {state}: {status['message']}", flush=True)
-    elif state != DONE:
-        print(f"{title}: {state} ({failure}): {status.get('message')}\n  {status.get('mend')}", flush=True)
-    elif "passed" in plan:
-        (Path(plan["passed"]) / str(number)).touch()
+        return f"{title}: {state}: {status['message']}"
+    if state != DONE:
+        return f"{title}: {state} ({status.get('failure')}): {status.get('message')}\n  {status.get('mend')}"
+    return None
+
+
+def _execute_elsewhere(
+    config: Config, named: dict[str, str], title: str, launch: Launch, command: int | None
+) -> dict[str, Any]:
+    """Do a run in a process of a launcher's, which is told to stop as the command is, or by its own signals.
+
+    `command`: the command's process where it is on this machine, with which this one ends, unless it is SLURM's.
+    """
+    executor = os.environ.get("SUBMITIT_EXECUTOR")
+    with (
+        tempfile.TemporaryDirectory(prefix="alexlab-") as folder,
+        Stop(own := Launch(Path(folder), launch.attempts)) as stop,
+        following(launch, None if executor == "slurm" else command),
+    ):
+        status = execute(config, named, title, own)
+        patience = time.monotonic() + 1.5 * EXPIRY if os.environ.get("SLURM_RESTART_COUNT") else 0
+        while status["state"] == HELD and time.monotonic() < patience and not own.is_stopped:
+            time.sleep(5)  # by this very job, whose machine died before SLURM queued it again
+            status = execute(config, named, title, own)
+    if (
+        stop.number is not None
+        and executor is not None
+        and status["state"] in (HELD, PREEMPTED)
+        and not launch.is_stopped
+    ):
+        print(_told(title, status), flush=True)
+        hand_on(stop.number)
+    return status

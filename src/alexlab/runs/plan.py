@@ -37,7 +37,7 @@ class Plan:
 
     runs: list[PlannedRun]
     varying: list[str]  # the keys and groups, seeds aside, in which the jobs' overrides differ
-    num_jobs: int  # Hydra's, of which some may be the same run
+    jobs: list[str]  # Hydra's, by their runs' ids; some may be the same run
     is_sweep: bool
     choices: dict[str, str]
     merged: list[tuple[str, str]]  # jobs that are the same run as an earlier one: what varied in each
@@ -45,6 +45,10 @@ class Plan:
     @property
     def is_trial(self) -> bool:
         return any(run.config.trainer.fast_dev_run for run in self.runs)
+
+    @property
+    def num_jobs(self) -> int:
+        return len(self.jobs)
 
     @property
     def sweep_id(self) -> str:
@@ -67,6 +71,7 @@ def make_plan(overrides: list[str], multirun: bool = False, config_dir: str | No
         raise ConfigError("paths.runs: a sweep has one folder of records; set one value for all")
     varying = what_varies(jobs)
     runs: dict[str, PlannedRun] = {}
+    ids: list[str] = []
     merged: list[tuple[str, str]] = []
     for job in jobs:
         names = labels(job, config_dir)
@@ -78,10 +83,11 @@ def make_plan(overrides: list[str], multirun: bool = False, config_dir: str | No
             job.config,
             names,
         )
+        ids.append(planned.run_id)
         first = runs.setdefault(planned.run_id, planned)
         if first.varied != planned.varied:
             merged.append((planned.varied, first.varied))
-    plan = Plan(list(runs.values()), varying, len(jobs), is_sweep, jobs[0].choices, list(dict.fromkeys(merged)))
+    plan = Plan(list(runs.values()), varying, ids, is_sweep, jobs[0].choices, list(dict.fromkeys(merged)))
     for run in plan.runs:
         if not run.record.is_done:
             _check_folder("paths.runs", Path(run.config.paths.runs))

@@ -1,4 +1,4 @@
-"""Signals as requests to stop: SIGTERM, SIGUSR1 and Ctrl-C end a run where nothing is lost.
+"""Signals as requests to stop: SIGTERM, SIGUSR1, SIGUSR2 and Ctrl-C end a run where nothing is lost.
 
 While something is `held`, a request waits until whoever holds it looks at `requested()`; else it ends the work at once.
 """
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Preempted(BaseException):
