@@ -8,7 +8,7 @@ KILLS ?= 200
 PYTEST := --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast chaos check format clean
+.PHONY: help install demo test test-fast test-all chaos check format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,11 +29,14 @@ demo: $(INSTALLED) ## Train the ablations on the embedded data, compare them (ab
 	@echo "Next:  $(BIN)/python src/train.py -m model.dropout=0.2,0 seed=0,1,2    a sweep of your own"
 	@echo "       $(BIN)/python src/train.py --help                               every key and what it means"
 
-test: $(INSTALLED) ## Run all the tests
-	@$(BIN)/python -m pytest $(PYTEST)
+test: $(INSTALLED) ## Run the tests
+	@$(BIN)/python -m pytest $(PYTEST) -m 'not cluster'
 
 test-fast: $(INSTALLED) ## Run the tests that take no training
-	@$(BIN)/python -m pytest $(PYTEST) -m 'not slow'
+	@$(BIN)/python -m pytest $(PYTEST) -m 'not slow and not cluster'
+
+test-all: test ## Run the tests, also those that start a SLURM of their own (CONTRIBUTING.md says what they need)
+	@$(BIN)/python -m pytest -m cluster
 
 chaos: $(INSTALLED) ## Kill runs and sweeps at KILLS random moments and compare their bits (10 s a kill)
 	@$(BIN)/python tests/chaos.py --kills $(KILLS) $(ARGS)

@@ -13,15 +13,21 @@ from pathlib import Path
 import pytest
 
 from alexlab.config import PROJECT_DIR
-from chaos import SCALE, content
+from chaos import SCALE, content, descendants
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
-def test_a_job_that_runs_out_of_time_is_queued_again_and_goes_on(tmp_path: Path, cache: Path, number: signal.Signals):
+@pytest.mark.parametrize(
+    ("number", "state"), [(signal.SIGUSR1, "RUNNING"), (signal.SIGTERM, "RUNNING"), (signal.SIGTERM, "COMPLETING")]
+)
+def test_a_job_out_of_time_or_preempted_is_queued_again_and_goes_on_and_a_cancelled_one_not(
+    tmp_path: Path, cache: Path, number: signal.Signals, state: str
+):
     cluster, runs = tmp_path / "bin", tmp_path / "runs"
     cluster.mkdir()
     (cluster / "srun").write_text('#!/bin/sh\nshift\nexec "$@"\n')
+    (cluster / "squeue").write_text(f"#!/bin/sh\ncat {tmp_path}/state\n")
+    (tmp_path / "state").write_text(state)
     (cluster / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/requeued\n')
     for script in cluster.iterdir():
         script.chmod(0o755)
@@ -47,10 +53,13 @@ def test_a_job_that_runs_out_of_time_is_queued_again_and_goes_on(tmp_path: Path,
     while not list(runs.glob("*/metrics.csv")):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    os.kill(job.pid, number)  # the batch script's shell alone, as --signal=B: does
+    # A signal of --signal=B: is for the batch script's shell alone; SLURM's own are for the command, too.
+    for pid in [job.pid, *(descendants(job.pid)[:1] if number == signal.SIGTERM else [])]:
+        os.kill(pid, number)
     output, _ = job.communicate(timeout=60)
     assert job.returncode == 75, output
-    assert (tmp_path / "requeued").read_text() == "requeue 77\n"
+    queued = [path.read_text() for path in tmp_path.glob("requeued")]
+    assert queued == (["requeue 77\n"] if state == "RUNNING" else [])
     [record] = [path.parent for path in runs.glob("*/status.json")]
     assert json.loads((record / "status.json").read_text())["state"] == "PREEMPTED"
     rows = (record / "metrics.csv").read_bytes()
@@ -60,4 +69,4 @@ def test_a_job_that_runs_out_of_time_is_queued_again_and_goes_on(tmp_path: Path,
     assert [path.parent for path in runs.glob("*/status.json")] == [record]
     assert content(record)["metrics.csv"].startswith(rows)
     assert json.loads((record / "status.json").read_text())["attempt"] == 2
-    assert (tmp_path / "requeued").read_text() == "requeue 77\n"  # once
+    assert [path.read_text() for path in tmp_path.glob("requeued")] == queued
