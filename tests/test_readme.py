@@ -27,7 +27,8 @@ BASH = [
     for line in block.replace("\\\n", "").splitlines()
     if line.strip()
 ]
-TRAINING = [line for line in BASH if line.startswith("python src/train.py")]
+LAUNCHED = [line for line in BASH if "hydra/launcher=" in line]
+TRAINING = [line for line in BASH if line.startswith("python src/train.py") and line not in LAUNCHED]
 PREPARING = [line for line in BASH if line.startswith("python src/prepare.py")]
 RAW = {  # what DIR stands for, by the set's name in the line
     "imagenet128": raw_data.imagenet_tars,
@@ -39,14 +40,14 @@ RAW = {  # what DIR stands for, by the set's name in the line
 }
 # What the tests do not run: they are running in what these make, or there is no such program in a test's machine.
 OTHERS = (
-    *("make demo", "make test", "python3 -m venv", "uv venv", "mkdir", "docker build", "docker run"),
+    *("make demo", "make test", "python3 -m venv", "uv venv", "mkdir", "docker build", "docker run", "sbatch"),
     "python src/evaluate.py",  # of runs that the demo made
     "python src/runs.py",  # likewise: tests/test_manage.py
 )
 
 
 def test_every_line_is_known():
-    assert [line for line in BASH if line not in TRAINING + PREPARING and not line.startswith(OTHERS)] == []
+    assert [line for line in BASH if line not in TRAINING + PREPARING + LAUNCHED and not line.startswith(OTHERS)] == []
     assert BASH[0].startswith("make demo")
     assert BASH[1].startswith("make test")
 
@@ -69,6 +70,13 @@ def test_line(line: str, tiny: list[str], capfd: pytest.CaptureFixture[str]):
         words = [word for word in words if not word.startswith("data.")]
     given = [word for word in tiny if word.split("=")[0] not in {w.split("=")[0] for w in words}]
     assert main([*words, *given, *trial]) == 0, capfd.readouterr()
+
+
+@pytest.mark.parametrize("line", LAUNCHED, ids=lambda line: line.partition("hydra/launcher=")[2][:40])
+def test_launched_line(line: str):
+    """Its plan; that launchers do what they are told: tests/test_launchers.py, tests/test_cluster.py."""
+    words = [*shlex.split(line, comments=True)[3:], "data=shapes", "data.holdout=0"]
+    assert len(make_plan(words, multirun=True).runs) in (4, 6)
 
 
 @pytest.mark.parametrize("line", PREPARING, ids=lambda line: line.removeprefix("python src/prepare.py ")[:30])
