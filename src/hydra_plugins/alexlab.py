@@ -29,6 +29,11 @@ TOLD = "ALEXLAB_PLAN"  # what the plan tells its jobs, as JSON in the environmen
 SQUEUE_SECONDS = 10.0  # between two questions to SLURM; a job that ends well is known by the file that it leaves
 
 
+def cpus(config: DictConfig) -> int:
+    """Cores that a run has use for: its processes, one for each device, and their loaders."""
+    return config.trainer.devices * (config.data.num_workers + 1)
+
+
 def _with_plan(job: Callable[[DictConfig], Any], plan: str, config: DictConfig) -> Any:
     """Hydra's job, told the plan wherever it runs."""
     os.environ[TOLD] = plan
@@ -81,7 +86,7 @@ with suppress(ImportError):  # the extra `slurm`
             assert self.config is not None
             keys, trainer = dict(self.params), self.config.trainer
             if keys["cpus_per_task"] is None and keys["cpus_per_gpu"] is None:
-                keys["cpus_per_task"] = self.config.data.num_workers + 1
+                keys["cpus_per_task"] = cpus(self.config)
             if keys["gpus_per_node"] is None and keys["gres"] is None and keys["gpus_per_task"] is None:
                 keys["gpus_per_node"] = 0 if trainer.accelerator.name == "cpu" else trainer.devices
             keys["gpus_per_node"] = keys["gpus_per_node"] or None
@@ -185,7 +190,7 @@ with suppress(ImportError):  # the extra `ray`
             assert self.config is not None
             share, trainer = self.ray_cfg.remote.copy(), self.config.trainer
             if share.num_cpus is None:
-                share.num_cpus = self.config.data.num_workers + 1
+                share.num_cpus = cpus(self.config)
             if share.num_gpus is None:
                 share.num_gpus = trainer.devices if has_gpus and trainer.accelerator.name != "cpu" else 0
             return share

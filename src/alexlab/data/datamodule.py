@@ -147,7 +147,7 @@ def _as_it_is(batch: Any) -> Any:
 
 def _deaf(worker: int) -> None:
     """Leave the signals that a whole job gets to the process that trains; from that one alone SIGTERM ends a loader."""
-    for number in (signal.SIGINT, signal.SIGUSR1):
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     told = hasattr(signal, "sigwaitinfo")  # who sent a signal: not on a Mac
     signal.pthread_sigmask(signal.SIG_BLOCK if told else signal.SIG_UNBLOCK, {signal.SIGTERM})
