@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from alexlab.config import load
+from alexlab.data import build_datamodule
 from alexlab.data.datamodule import WholeImages
+from alexlab.models import build_model
 from alexlab.ranks import ALONE
 from alexlab.training.evaluate import VIEW_KINDS, Member, evaluate
 from alexlab.training.task import accuracies
@@ -114,3 +118,17 @@ def test_views_of_the_data_module(tiny: list[str]):
         crop = centred[:, y : y + 96, x : x + 96].transpose(0, 3, 1, 2)
         np.testing.assert_allclose(views[number].numpy(), crop, atol=1e-5)
         np.testing.assert_allclose(views[number + 5].numpy(), crop[..., ::-1], atol=1e-5)
+
+
+def test_what_is_kept_of_a_loaders_batches_keeps_no_file_open(tiny):
+    """Else a thousand batches met the usual limit of open files, at the end of a training."""
+    config = load([*tiny, "data.num_workers=1", "data.eval_batch_size=1"])
+    data = build_datamodule(config)
+    data.prepare_data()
+    data.setup()
+    open_files: list[int] = []
+    member = Member(build_model(config), data.evaluation_dataloader("train"), data)
+    device = torch.device("cpu")
+    evaluate([member], device, ("center",), lambda _: open_files.append(len(list(Path("/proc/self/fd").iterdir()))))
+    assert len(open_files) == 60
+    assert max(open_files[10:]) - min(open_files[10:]) < 20

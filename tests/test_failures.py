@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,8 +19,8 @@ import pytest
 import torch
 
 from alexlab.compose import to_yaml
-from alexlab.config import Config, Retry, load
-from alexlab.data import build_datamodule
+from alexlab.config import PROJECT_DIR, Config, Retry, load
+from alexlab.data import build_datamodule, limits
 from alexlab.data.order import image_order
 from alexlab.data.store import BadData
 from alexlab.files import written_whole
@@ -91,7 +93,11 @@ def raises_at(monkeypatch: pytest.MonkeyPatch, cls: type, name: str, number: int
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "out of memory"),
         (MemoryError(), "out of memory"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "out of memory"),
-        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible"), "out of memory"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible"), "no shared memory"),
+        (RuntimeError("unable to write to file </torch_7_8_9>: No space left on device (28)"), "no shared memory"),
+        (RuntimeError("unable to open shared memory object </torch_7>: Too many open files"), "too many open files"),
+        (RuntimeError("received 0 items of ancdata"), "too many open files"),
+        (OSError(errno.EMFILE, "Too many open files"), "too many open files"),
         (OSError(errno.ENOSPC, "No space left on device"), "disk full"),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "disk full"),
         (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 361 vs 331"), "disk full"),
@@ -353,6 +359,68 @@ def test_a_disk_that_is_full(tiny, undisturbed, small_disk, capsys):
     assert states(record)
     (small_disk / "filler").unlink()
     same(attempt(config), undisturbed)
+
+
+class TestLimits:
+    """What a container may have little of: shared memory and open files."""
+
+    def test_shared_memory_is_looked_at_before_a_run(self, tiny, small_disk, monkeypatch):
+        monkeypatch.setattr(limits, "SHARED", small_disk)
+        status = attempt(load([*tiny, "data.num_workers=4"])).status()
+        assert (status["state"], status["failure"]) == (FAILED, "no shared memory"), status
+        told = f"data.num_workers=4: batches need 26.1 MB of shared memory, {small_disk} has 0.7 MB free"
+        assert status["message"] == told  # 12 batches, of the 60 images that are evaluated at a time
+        assert "--ipc=host" in status["mend"]
+
+    @pytest.mark.slow
+    def test_without_shared_memory_no_batch_is_waited_for(self, tiny):
+        """Where it is used up later: the loader's process says so, and does not lose the batch."""
+        code = (
+            "import sys, alexlab.data.datamodule as module\n"
+            "from alexlab.config import load\n"
+            "from alexlab.runs.failure import failure_of\n"
+            "module.check_shared_memory = lambda *_: None\n"
+            "data = module.StoreDataModule(load(sys.argv[1:]))\n"
+            "data.setup()\n"
+            "try:\n    list(data.evaluation_dataloader('train'))\n"
+            "except RuntimeError as error:\n    print(failure_of(error))\n"
+        )
+        small = [
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            'mount -t tmpfs -o size=1m tmpfs /dev/shm || exit 9; exec "$@"',
+            "sh",
+        ]
+        line = [*small, sys.executable, "-c", code, *tiny, "data.num_workers=1"]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+        if done.returncode == 9 or "unshare failed" in done.stderr:
+            pytest.skip("no right to mount a small /dev/shm")
+        assert done.stdout.splitlines()[-1] == "no shared memory", done.stdout + done.stderr
+
+    @pytest.mark.slow
+    def test_too_few_open_files(self, tiny):
+        line = [sys.executable, str(PROJECT_DIR / "src/train.py"), *tiny, "data.num_workers=4"]
+        done = subprocess.run(
+            ["bash", "-c", 'ulimit -n 128 && exec "$@"', "bash", *line], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 1, done.stderr
+        told = "FAILED (too many open files): data.num_workers=4: needs 148 open files, `ulimit -n` allows 128\n"
+        assert f"{told}  raise it, `ulimit -n 4096` or docker run --ulimit nofile=65536:65536" in done.stdout
+
+    def test_the_limit_is_raised_where_it_may_be(self):
+        soft, hard = before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if hard != resource.RLIM_INFINITY and hard < 112:
+            pytest.skip("the limit may not be raised here")
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 100), hard))
+            limits.allow_open_files(0)
+            assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(soft, 100)
+            limits.allow_open_files(1)
+            assert resource.getrlimit(resource.RLIMIT_NOFILE) == (112, hard)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 class TestBadData:

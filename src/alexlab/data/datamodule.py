@@ -14,7 +14,7 @@ import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from alexlab.config import Config
 from alexlab.data.augment import (
@@ -25,6 +25,7 @@ from alexlab.data.augment import (
     training_input,
     view_input,
 )
+from alexlab.data.limits import allow_open_files, check_shared_memory
 from alexlab.data.order import Window, draw, image_order, training_windows, view_windows
 from alexlab.data.prepare import prepare
 from alexlab.data.store import Split, Store, open_store, staged
@@ -140,8 +141,16 @@ class EvaluationBatches(Dataset[WholeImages]):
         return WholeImages(torch.from_numpy(images), torch.from_numpy(self._split.labels[indices]))
 
 
-def _as_it_is(batch: Any) -> Any:
-    """A batch is tensors already; the loader's own function would look through every window for arrays."""
+def _ready(batch: Any) -> Any:
+    """A batch is tensors already; the loader's own function would look through every window for arrays.
+
+    A loader's process moves them to shared memory here and not while it sends them, when what fails is lost, and the
+    batch waited for without end.
+    """
+    if get_worker_info() is not None:
+        for part in batch:
+            if isinstance(part, Tensor):
+                part.share_memory_()
     return batch
 
 
@@ -185,6 +194,16 @@ class StoreDataModule(L.LightningDataModule):
         if self._data.stage is not None:
             self.store = open_store(staged(self.store.path, Path(self._data.stage)))
         self.normalisation = normalisation(self._data, self.store)
+        allow_open_files(self._data.num_workers)
+        check_shared_memory(self._data.num_workers, self._largest_batch())
+
+    def _largest_batch(self) -> int:
+        """Bytes of the largest batch that a loader makes, in training or evaluation."""
+        data, crop_size = self._data, self._data.crop_size
+        assert crop_size is not None
+        lengths = {role: len(self.split(role)) for role in ("train", "val", "test")}
+        training = min(data.batch_size, lengths["train"]) * crop_size**2
+        return 3 * max(training, min(data.eval_batch_size, max(lengths.values())) * data.size**2)
 
     @property
     def share(self) -> Share:
@@ -228,7 +247,7 @@ class StoreDataModule(L.LightningDataModule):
         return DataLoader(
             dataset,
             batch_size=None,  # a dataset's item is a whole batch
-            collate_fn=_as_it_is,
+            collate_fn=_ready,
             sampler=sampler,
             num_workers=workers,
             persistent_workers=workers > 0,

@@ -14,11 +14,15 @@ from alexlab.config import ConfigError, Retry
 DIVERGED, NOT_LEARNING, MEMORY, DISK, DATA, KILLED, ERROR = (
     *("diverged", "does not learn", "out of memory", "disk full", "bad data", "killed", "error"),
 )
+SHARED, FILES = "no shared memory", "too many open files"
 # What to do, for the table and status.json.
 MENDS = {
     DIVERGED: "a result, and kept: lower optim.lr for another arm, or retry=all to do it again; see diverged.json",
     NOT_LEARNING: "a result, and kept: see model.init and optim.lr; retry=all trainer.chance_epochs=null trains it on",
     MEMORY: "free memory, or lower data.eval_batch_size or data.num_workers; the same line goes on",
+    SHARED: "docker run --ipc=host or --shm-size=2g gives more, data.num_workers=0 needs none; the same line goes on",
+    FILES: "raise it, `ulimit -n 4096` or docker run --ulimit nofile=65536:65536, or lower data.num_workers; "
+    "the same line goes on",
     DISK: "make room, `python src/runs.py prune` may help; the same line goes on",
     DATA: "`python src/prepare.py check` with the same data= tells what is damaged; then the same line goes on",
     KILLED: "the same line goes on from its last saved state",
@@ -26,10 +30,15 @@ MENDS = {
 }
 RESULTS = (DIVERGED, NOT_LEARNING)  # to try these again until they pass would be to select survivors
 
-_OURS = {"Diverged": DIVERGED, "DoesNotLearn": NOT_LEARNING, "BadData": DATA}  # by name, since torch is not loaded here
+_OURS = {  # by name, since torch is not loaded here
+    **{"Diverged": DIVERGED, "DoesNotLearn": NOT_LEARNING, "BadData": DATA},
+    **{"NoSharedMemory": SHARED, "TooManyFiles": FILES},
+}
 _NO_MEMORY = re.compile(
-    r"can't allocate memory|not enough memory|Cannot allocate memory|bad_alloc|out of memory|ALLOC_FAILED|Bus error"
+    r"can't allocate memory|not enough memory|Cannot allocate memory|bad_alloc|out of memory|ALLOC_FAILED"
 )
+_NO_SHARED = re.compile(r"shared memory|Bus error|</torch_\w+>")  # before a full disk, which it is told as
+_NO_FILES = re.compile(r"Too many open files|received \d+ items of ancdata")
 _NO_ROOM = re.compile(r"No space left|Disk quota exceeded|inline_container.* unexpected pos|file write failed")
 _KILLED = re.compile(r"DataLoader worker .*(killed by signal|exited unexpectedly)")
 
@@ -61,6 +70,10 @@ def _decided(error: BaseException, oom_kills: int = 0) -> tuple[str, BaseExcepti
         if kind in _OURS:
             return _OURS[kind], cause
         number = cause.errno if isinstance(cause, OSError) else None
+        if number in (errno.EMFILE, errno.ENFILE) or _NO_FILES.search(text):
+            return FILES, cause
+        if _NO_SHARED.search(text):
+            return SHARED, cause
         if number in (errno.ENOSPC, errno.EDQUOT) or _NO_ROOM.search(text):
             return DISK, cause
         is_memory = isinstance(cause, MemoryError) or kind == "OutOfMemoryError" or number == errno.ENOMEM

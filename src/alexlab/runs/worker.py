@@ -20,6 +20,7 @@ from typing import Any
 
 from alexlab import ranks
 from alexlab.config import Config, Keep
+from alexlab.data.limits import allow_open_files
 from alexlab.data.prepare import described
 from alexlab.runs import tracking
 from alexlab.runs.claim import Claim, LostClaim
@@ -68,6 +69,7 @@ def train(
                 if member is not None:
                     _join(member)
                 if config.data.num_workers > 0:
+                    allow_open_files(config.data.num_workers)
                     start_server("alexlab.data.datamodule")  # for the loaders
                 if is_first:
                     _train(record, config, title, copy)

@@ -71,7 +71,8 @@ def evaluate(
     share = members[0].data.share
     kept: dict[str, list[tuple[Tensor, ...]]] = {kind: [] for kind in kinds}  # labels, top 5, probabilities of a batch
     for batches in zip(*(member.batches for member in members), strict=True):
-        labels = batches[0].labels.to(device)
+        # Copied, since they are kept: a tensor from a loader's process keeps a file open.
+        labels = batches[0].labels.to(device, copy=True)
         images = [batch.images.to(device) for batch in batches]
         for kind in kinds:
             if len(labels) == 0:
