@@ -1,19 +1,36 @@
-# A run or a sweep in a container; the README has the commands.
-FROM python:3.12-slim
-
-RUN useradd --create-home --uid 1000 alexlab && mkdir /runs /cache && chown alexlab:alexlab /runs /cache
+# One image for every command: the README's section on Docker has the lines. PyTorch's wheels bring CUDA, so a plain
+# Python will do as a base, and the machine needs its driver and NVIDIA's container toolkit alone.
+# The digest is of python:3.12-slim, all architectures. To renew it:
+#   docker pull python:3.12-slim && docker images --digests python
+ARG BASE=python:3.12-slim@sha256:78387bc3881b8273120a12ebe6c1ab22b018ccc2c9adf565ae1ac9b536e184ea
+FROM ${BASE}
 WORKDIR /app
 
-# Dependencies first: this layer, the large one, is built again only when pyproject.toml changes.
-COPY pyproject.toml README.md LICENSE ./
-RUN mkdir -p src/alexlab conf && touch src/alexlab/__init__.py \
-    && pip install --no-cache-dir . && pip uninstall --yes alexlab
+# The large layer, built again only when `make lock` has changed the file. All is checked by its hash; so is what builds
+# the one package that is no wheel (Hydra's parser, plain Python), therefore installed first.
+COPY requirements.lock ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python3 -m venv /venv \
+    && sed -n '/^setuptools==/,/[^\\]$/p' requirements.lock > /tmp/setuptools.lock \
+    && /venv/bin/pip install --require-hashes --no-deps -r /tmp/setuptools.lock \
+    && /venv/bin/pip install --require-hashes --no-deps --no-build-isolation -r requirements.lock \
+    && rm /tmp/setuptools.lock \
+    && install -d -m 1777 /runs /cache
+
+# Any user id will do, without an entry in /etc/passwd: the home is writable to all, and the name is asked of LOGNAME.
+ENV PATH=/venv/bin:$PATH PYTHONPATH=/app/src PYTHONUNBUFFERED=1 \
+    HOME=/tmp LOGNAME=alexlab ALEXLAB_RUNS=/runs ALEXLAB_CACHE=/cache
+USER 1000:1000
+
+COPY docker-entrypoint.sh ./
 COPY conf conf
 COPY src src
-RUN pip install --no-cache-dir --no-deps --editable .
 
-USER alexlab
-ENV HOME=/tmp ALEXLAB_RUNS=/runs ALEXLAB_CACHE=/cache PYTHONUNBUFFERED=1
-VOLUME ["/runs", "/cache"]
-# exec form, for `docker run --init` to pass signals on
-ENTRYPOINT ["python", "src/train.py"]
+# What records have for the commit, as there is no .git here.
+ARG COMMIT=
+ENV ALEXLAB_COMMIT=$COMMIT
+
+# The first process of a container takes over and reaps what others leave behind, and gets no signal that it does not
+# handle. dumb-init does the one and passes on the other; `docker run --init` on top does no harm.
+ENTRYPOINT ["dumb-init", "--", "/app/docker-entrypoint.sh"]
+CMD ["--help"]

@@ -8,7 +8,7 @@ KILLS ?= 200
 PYTEST := --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast test-all chaos check format clean
+.PHONY: help install demo test test-fast test-all chaos container lock check format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,18 @@ test-all: test ## Run the tests, also those that start a SLURM of their own (CON
 
 chaos: $(INSTALLED) ## Kill runs and sweeps at KILLS random moments and compare their bits (10 s a kill)
 	@$(BIN)/python tests/chaos.py --kills $(KILLS) $(ARGS)
+
+container: $(INSTALLED) ## Build the image and use it, with podman and Debian's packages (as root, about ten minutes)
+	@$(BIN)/python tests/container.py $(ARGS)
+
+test-all: test container ## Run all the tests, and the image's
+
+lock: $(INSTALLED) ## Renew requirements.lock, the image's packages: the versions that are installed here
+	@command -v uv >/dev/null || { echo "error: no uv; pip install uv" >&2; exit 1; }
+	@$(BIN)/python -m pip freeze --quiet --exclude-editable > $(VENV)/versions
+	uv pip compile pyproject.toml --quiet --extra container --constraint $(VENV)/versions --generate-hashes --no-annotate \
+		--python-version 3.12 --python-platform x86_64-manylinux_2_28 --no-emit-index-url \
+		--custom-compile-command 'make lock' --output-file requirements.lock
 
 check: $(INSTALLED) ## Check format, lint and types (also the first thing that the tests do)
 	$(BIN)/ruff format --check .

@@ -20,7 +20,7 @@ def environment(trainer: TrainerConfig) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "packages": {name: found for name in _PACKAGES if (found := _version(name))},
-        "git_commit": _git("rev-parse", "HEAD"),
+        "git_commit": os.environ.get("ALEXLAB_COMMIT") or _git("rev-parse", "HEAD"),  # the image's, without a .git
         "git_dirty": None
         if (changed := _git("status", "--porcelain", "--untracked-files=no")) is None
         else bool(changed),
