@@ -34,7 +34,7 @@ TOOLS = {"podman": "podman", "runc": "runc", "mmdebstrap": "mmdebstrap"}  # and 
 PACKAGE = re.compile(r"^([a-z0-9._-]+)==(\S+)", re.MULTILINE)
 COMMIT = "0123456789abcdef"
 UID = 54321  # of nobody
-LONG = [*TINY, "data.train_images=240", "trainer.max_epochs=60", "checkpoint.every_steps=5"]  # about half a minute
+LONG = [*TINY, "trainer.max_epochs=40"]  # half a minute
 # An engine that itself runs in a container may not raise limits, and podman would.
 LIMITS = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=4096:4096"]
 
@@ -76,7 +76,7 @@ class Engine:
         folders = [f"--volume={self.folder / 'cache'}:/cache"]
         folders += [f"--volume={runs}:/runs"] if runs is not None else []
         own = [] if any(option.startswith("--ulimit=nofile") for option in options) else LIMITS[:1]
-        shown = ["--network=none", *own, LIMITS[1], f"--user={uid}:{uid}", *folders, *options]
+        shown = ["--network=none", "--env=OMP_NUM_THREADS=1", *own, LIMITS[1], f"--user={uid}:{uid}", *folders, *options]
         return [*self._podman, "run", *shown, "alexlab", *words]
 
     def run(self, *words: str, options: tuple[str, ...] = (), runs: Path | None = None, **named: Any) -> str:
@@ -212,7 +212,7 @@ def check_stop(engine: Engine, init: tuple[str, ...]) -> None:
     """`docker stop`, then the same line."""
     runs, line = engine.records(), (*LONG, "data.num_workers=1")
     sh(engine.line(*line, options=("--detach", "--name=stopped", *init), runs=runs))
-    wait_for_epochs(runs, 3)
+    wait_for_epochs(runs, 2)
     zombies = "grep -ls '^State:.Z' /proc/[0-9]*/status; true"
     assert engine("exec", "stopped", "sh", "-c", zombies) == ""
     started = time.monotonic()
@@ -234,7 +234,7 @@ def check_keyboard(engine: Engine) -> None:
     process = subprocess.Popen(line, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
     os.close(theirs)
     try:
-        wait_for_epochs(runs, 3)
+        wait_for_epochs(runs, 2)
         os.write(ours, b"\x03")
         shown = b""
         with suppress(OSError):  # its end
