@@ -1,6 +1,6 @@
 # One image for every command: the README's section on Docker has the lines. PyTorch's wheels bring CUDA, so a plain
 # Python will do as a base, and the machine needs its driver and NVIDIA's container toolkit alone.
-# The digest is of python:3.12-slim, all architectures. To renew it:
+# The digest is of python:3.12-slim, all architectures, while requirements.lock is for x86_64. To renew it:
 #   docker pull python:3.12-slim && docker images --digests python
 ARG BASE=python:3.12-slim@sha256:78387bc3881b8273120a12ebe6c1ab22b018ccc2c9adf565ae1ac9b536e184ea
 FROM ${BASE}
@@ -22,7 +22,7 @@ ENV PATH=/venv/bin:$PATH PYTHONPATH=/app/src PYTHONUNBUFFERED=1 \
     HOME=/tmp LOGNAME=alexlab ALEXLAB_RUNS=/runs ALEXLAB_CACHE=/cache
 USER 1000:1000
 
-COPY docker-entrypoint.sh ./
+COPY docker-entrypoint.sh LICENSE ./
 COPY conf conf
 COPY src src
 

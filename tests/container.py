@@ -76,7 +76,15 @@ class Engine:
         folders = [f"--volume={self.folder / 'cache'}:/cache"]
         folders += [f"--volume={runs}:/runs"] if runs is not None else []
         own = [] if any(option.startswith("--ulimit=nofile") for option in options) else LIMITS[:1]
-        shown = ["--network=none", "--env=OMP_NUM_THREADS=1", *own, LIMITS[1], f"--user={uid}:{uid}", *folders, *options]
+        shown = [
+            "--network=none",
+            "--env=OMP_NUM_THREADS=1",
+            *own,
+            LIMITS[1],
+            f"--user={uid}:{uid}",
+            *folders,
+            *options,
+        ]
         return [*self._podman, "run", *shown, "alexlab", *words]
 
     def run(self, *words: str, options: tuple[str, ...] = (), runs: Path | None = None, **named: Any) -> str:
@@ -121,18 +129,26 @@ def make_base(engine: Engine) -> None:
 def get_wheels(folder: Path) -> str:
     """Wheels of what is locked; returns a lock of these very files."""
     folder.mkdir(exist_ok=True)
-    locked = [
-        f"{name}=={version}" for name, version in PACKAGE.findall((PROJECT_DIR / "requirements.lock").read_text())
-    ]
-    get = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--find-links", str(folder), "-w", str(folder)]
-    sh([*get, *locked], timeout=1800)
+    missing = set(PACKAGE.findall((PROJECT_DIR / "requirements.lock").read_text()))
+    for wheel in folder.glob("*.whl"):
+        if _release(wheel) in missing:
+            missing.remove(_release(wheel))
+        else:
+            wheel.unlink()  # of an earlier lock
+    if missing:
+        get = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder)]
+        sh([*get, *("==".join(release) for release in missing)], timeout=1800)
     lines = []
     for wheel in sorted(folder.glob("*.whl")):
-        name, version = wheel.name.split("-")[:2]
         with wheel.open("rb") as file:
-            lines.append(f"{name}=={version} --hash=sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}\n")
-    assert len(lines) == len(locked), "other versions are in the folder"
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        lines.append(f"{'=='.join(_release(wheel))} --hash=sha256:{digest}\n")
     return "".join(lines)
+
+
+def _release(wheel: Path) -> tuple[str, str]:
+    name, version = wheel.name.split("-")[:2]
+    return re.sub(r"[-_.]+", "-", name).lower(), version
 
 
 def build(engine: Engine, context: Path) -> None:
@@ -276,7 +292,8 @@ def check_all(engine: Engine, demo: bool) -> None:
     with told("Image, after a change of the source"):
         build(engine, context)
     print(engine("image", "ls", "--format={{.Repository}} {{.Size}}", "alexlab").strip())
-    print(engine("history", "--format={{.Size}} {{.CreatedBy}}", "--no-trunc", "alexlab").strip())
+    layers = engine("history", "--format={{.Size}} {{.CreatedBy}}", "--no-trunc", "alexlab").splitlines()
+    print("\n".join(f"  {layer[:90]}" for layer in layers if not layer.startswith("0 B")))
     engine.own("cache")
     with told("Every command"):
         check_commands(engine)
