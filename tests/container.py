@@ -34,7 +34,6 @@ TOOLS = {"podman": "podman", "runc": "runc", "mmdebstrap": "mmdebstrap"}  # and 
 PACKAGE = re.compile(r"^([a-z0-9._-]+)==(\S+)", re.MULTILINE)
 COMMIT = "0123456789abcdef"
 UID = 54321  # of nobody
-LONG = [*TINY, "trainer.max_epochs=40"]  # half a minute
 # An engine that itself runs in a container may not raise limits, and podman would.
 LIMITS = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=4096:4096"]
 
@@ -167,9 +166,12 @@ def copy_checkout(context: Path) -> None:
             shutil.copy2(PROJECT_DIR / name, context / name)
 
 
-def state(runs: Path) -> dict[str, Any]:
-    [status] = [json.loads(path.read_text()) for path in runs.glob("*/status.json")]
-    return status
+def statuses(runs: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in runs.glob("*/status.json")]
+
+
+def states(runs: Path) -> list[str]:
+    return sorted(status["state"] for status in statuses(runs))
 
 
 def check_commands(engine: Engine) -> None:
@@ -211,46 +213,54 @@ def check_limits(engine: Engine) -> None:
     line = (*TINY, "data.num_workers=4")
     small = engine.run(*line, options=("--shm-size=1m",), runs=(runs := engine.records()), wanted=1)
     assert "FAILED (no shared memory): data.num_workers=4: batches need" in small, small
-    assert "--ipc=host" in state(runs)["mend"]
+    assert "--ipc=host" in statuses(runs)[0]["mend"]
     few = engine.run(*line, options=("--ulimit=nofile=128:128",), runs=(runs := engine.records()), wanted=1)
     assert "FAILED (too many open files): data.num_workers=4: needs 148 open files" in few, few
     engine.run(*line, options=("--ipc=host",), runs=runs)  # the same line goes on
 
 
-def wait_for_epochs(runs: Path, epochs: int) -> None:
-    deadline = time.monotonic() + 120
-    while not any(len(path.read_text().splitlines()) > epochs for path in runs.glob("*/metrics.csv")):
-        assert time.monotonic() < deadline
+def wait_for(runs: Path, done: int, epochs: int) -> None:
+    """Wait until so many runs are done, and the one under way has so many epochs."""
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        ended = {path.parent for path in runs.glob("*/result.json")}
+        under_way = [path for path in runs.glob("*/metrics.csv") if path.parent not in ended]
+        if len(ended) == done and any(len(path.read_text().splitlines()) > epochs for path in under_way):
+            return
         time.sleep(0.1)
+    raise AssertionError(f"{runs} did not come so far")
 
 
 def check_stop(engine: Engine, init: tuple[str, ...]) -> None:
-    """`docker stop`, then the same line."""
-    runs, line = engine.records(), (*LONG, "data.num_workers=1")
+    """`docker stop` in the second run of a sweep, then the same line."""
+    runs, line = engine.records(), ("-m", *TINY, "trainer.max_epochs=15", "seed=0,1", "data.num_workers=1")
     sh(engine.line(*line, options=("--detach", "--name=stopped", *init), runs=runs))
-    wait_for_epochs(runs, 2)
+    wait_for(runs, done=1, epochs=2)
     zombies = "grep -ls '^State:.Z' /proc/[0-9]*/status; true"
-    assert engine("exec", "stopped", "sh", "-c", zombies) == ""
+    left = engine("exec", "stopped", "sh", "-c", zombies)
+    assert left == "", f"processes that nobody waited for: {left}"
     started = time.monotonic()
     engine("stop", "--time=60", "stopped")
     assert time.monotonic() - started < 45, "it was killed"
     output = engine("logs", "stopped")
     assert engine("wait", "stopped").strip() == "75", output
     engine("rm", "stopped")
-    assert state(runs)["state"] == "PREEMPTED", output
-    assert "goes on from step" in engine.run(*line, options=init, runs=runs)
-    assert state(runs)["state"] == "DONE"
+    assert states(runs) == ["DONE", "PREEMPTED"], output
+    again = engine.run(*line, options=init, runs=runs)
+    assert "1 of 2 done before" in again
+    assert "goes on from step" in again
+    assert states(runs) == ["DONE", "DONE"]
 
 
 def check_keyboard(engine: Engine) -> None:
     """Ctrl-C in a terminal is one request, however many processes it reaches."""
     runs = engine.records()
     ours, theirs = pty.openpty()
-    line = engine.line(*LONG, options=("--rm", "-it"), runs=runs)
+    line = engine.line(*TINY, "trainer.max_epochs=40", options=("--rm", "-it"), runs=runs)
     process = subprocess.Popen(line, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
     os.close(theirs)
     try:
-        wait_for_epochs(runs, 2)
+        wait_for(runs, done=0, epochs=2)
         os.write(ours, b"\x03")
         shown = b""
         with suppress(OSError):  # its end
@@ -262,8 +272,9 @@ def check_keyboard(engine: Engine) -> None:
         os.close(ours)
     assert code == 75, shown.decode(errors="replace")
     assert b"Stopping: the step under way is finished" in shown
-    assert state(runs)["state"] == "PREEMPTED"
-    assert state(runs)["message"].startswith("the same command goes on")  # it saved, and was not ended at once
+    [status] = statuses(runs)
+    assert status["state"] == "PREEMPTED"
+    assert status["message"].startswith("the same command goes on")  # it saved, and was not ended at once
 
 
 def check_demo(engine: Engine) -> None:
