@@ -194,16 +194,16 @@ class StoreDataModule(L.LightningDataModule):
         if self._data.stage is not None:
             self.store = open_store(staged(self.store.path, Path(self._data.stage)))
         self.normalisation = normalisation(self._data, self.store)
-        allow_open_files(self._data.num_workers)
-        check_shared_memory(self._data.num_workers, self._largest_batch())
+        if self._data.num_workers > 0:
+            allow_open_files(self._data.num_workers)
+            check_shared_memory(self._data.num_workers, self._largest_batch())
 
     def _largest_batch(self) -> int:
         """Bytes of the largest batch that a loader makes, in training or evaluation."""
         data, crop_size = self._data, self._data.crop_size
         assert crop_size is not None
-        lengths = {role: len(self.split(role)) for role in ("train", "val", "test")}
-        training = min(data.batch_size, lengths["train"]) * crop_size**2
-        return 3 * max(training, min(data.eval_batch_size, max(lengths.values())) * data.size**2)
+        images = max(self.store.manifest["images"].values())
+        return 3 * max(min(data.batch_size, images) * crop_size**2, min(data.eval_batch_size, images) * data.size**2)
 
     @property
     def share(self) -> Share:

@@ -29,7 +29,7 @@ def check_shared_memory(num_workers: int, batch_bytes: int) -> None:
     Raises:
         NoSharedMemory: where fewer bytes are free.
     """
-    if num_workers == 0 or not SHARED.is_dir():  # a Mac has its own
+    if not SHARED.is_dir():  # a Mac has its own
         return
     found = os.statvfs(SHARED)
     free, needed = found.f_bavail * found.f_frsize, (2 * num_workers + 4) * batch_bytes
@@ -50,7 +50,7 @@ def allow_open_files(num_workers: int) -> None:
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = 100 + 12 * num_workers
-    if num_workers == 0 or soft == resource.RLIM_INFINITY or needed <= soft:
+    if soft == resource.RLIM_INFINITY or needed <= soft:
         return
     if hard != resource.RLIM_INFINITY and needed > hard:
         raise TooManyFiles(f"data.num_workers={num_workers}: needs {needed} open files, `ulimit -n` allows {hard}")
