@@ -35,7 +35,7 @@ test: $(INSTALLED) ## Run the tests
 test-fast: $(INSTALLED) ## Run the tests that take no training
 	@$(BIN)/python -m pytest $(PYTEST) -m 'not slow and not cluster'
 
-test-all: test ## Run the tests, also those that start a SLURM of their own (CONTRIBUTING.md says what they need)
+test-all: test container ## Run the tests, those on a SLURM of their own and the image's (see CONTRIBUTING.md)
 	@$(BIN)/python -m pytest -m cluster
 
 chaos: $(INSTALLED) ## Kill runs and sweeps at KILLS random moments and compare their bits (10 s a kill)
@@ -43,8 +43,6 @@ chaos: $(INSTALLED) ## Kill runs and sweeps at KILLS random moments and compare 
 
 container: $(INSTALLED) ## Build the image and use it, with podman and Debian's packages (as root, about ten minutes)
 	@$(BIN)/python tests/container.py $(ARGS)
-
-test-all: test container ## Run all the tests, and the image's
 
 lock: $(INSTALLED) ## Renew requirements.lock, the image's packages: the versions that are installed here
 	@command -v uv >/dev/null || { echo "error: no uv; pip install uv" >&2; exit 1; }

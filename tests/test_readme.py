@@ -41,8 +41,7 @@ RAW = {  # what DIR stands for, by the set's name in the line
 # What the tests do not run: they are running in what these make, or there is no such program in a test's machine.
 OTHERS = (
     *("make demo", "make test", "python3 -m venv", "uv venv", "mkdir"),
-    *("make demo", "make test", "python3 -m venv", "uv venv", "mkdir"),
-    *("docker build", "docker stop", "docker run", "alexlab", "-v"),  # tests/container.py
+    *("docker build", "docker stop", "docker run", "alexlab"),  # tests/container.py
     "sbatch",  # tests/test_slurm.py
     "python src/evaluate.py",  # of runs that the demo made
     "python src/runs.py",  # likewise: tests/test_manage.py
