@@ -154,7 +154,7 @@ def test_broken_off_and_taken_up_again_to_the_same_bits(found: Found, again: int
 def line(tmp_path: Path, cache: Path) -> list[str]:
     return [
         *(sys.executable, str(TRAIN), *TINY, f"data.cache={cache}", f"paths.runs={tmp_path / 'runs'}"),
-        *("trainer.max_epochs=15", "checkpoint.every_steps=1"),
+        *("trainer.max_epochs=8", "checkpoint.every_steps=1"),
     ]
 
 

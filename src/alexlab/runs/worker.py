@@ -187,7 +187,7 @@ def _environment(record: Record, config: Config) -> dict[str, Any]:
 
 def _result(record: Record, config: Config, outcome: Outcome) -> dict[str, Any]:
     status = record.status()
-    train = dict(outcome.train)
+    train, first_step, started = dict(outcome.train), outcome.first_step_at, status.get("started")  # of this attempt
     return {
         "run_id": record.run_id,
         "version": RECORD_VERSION,
@@ -198,9 +198,7 @@ def _result(record: Record, config: Config, outcome: Outcome) -> dict[str, Any]:
         "epochs": outcome.epochs,
         "steps": outcome.steps,
         "seconds": round(sum(outcome.seconds.values()), 1),
-        "seconds_start": None
-        if outcome.first_step_at is None
-        else round(outcome.first_step_at - status["started"], 2),  # of this attempt
+        "seconds_start": None if first_step is None or started is None else round(first_step - started, 2),
         "seconds_fit": round(outcome.seconds["fit"], 1),
         "seconds_evaluate": round(outcome.seconds["evaluate"], 1),
         "parameters": outcome.parameters,
