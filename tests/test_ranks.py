@@ -6,26 +6,35 @@ import csv
 import io
 import json
 import os
+import random
 import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from torch import distributed as dist
 
 from alexlab.architecture import bytes_sent
 from alexlab.config import PROJECT_DIR, ConfigError, load
 from alexlab.data import build_datamodule
 from alexlab.data.datamodule import TrainingBatches
+from alexlab.data.store import BadData
+from alexlab.runs import execute
+from alexlab.runs.failure import is_echo
+from alexlab.runs.record import Record
 from alexlab.training.fit import fit
 from alexlab.training.sgd import PaperSGD
 from chaos import descendants
 from conftest import TINY
+from launched import living, until
 from test_main import read_wandb
 from test_resume import Break, left
 from together import together
@@ -79,11 +88,12 @@ def rows_of(record: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((record / "metrics.csv").read_text().splitlines()))
 
 
-# Batches of 21 and last ones of 1 and of 2 images do not divide; the plateau looks at what validation gave.
+# Batches of 15 and last ones of 1 and of 2 images do not divide; the plateau looks at what validation gave. An epoch
+# has four steps, and states are saved within the first two, or at the first one's end.
 UNEVEN = [
-    *(*TINY, "data.batch_size=21", "data.eval_batch_size=6", "data.val_images=31", "data.test_images=38"),
+    *(*TINY, "data.batch_size=15", "data.eval_batch_size=6", "data.val_images=31", "data.test_images=38"),
     *("trainer.max_epochs=3", "optim.schedule=plateau", "optim.patience=1", "optim.threshold=0.2", "model.dropout=0.3"),
-    *("checkpoint.every_steps=2", "ablation=batch_norm_before", "trainer.devices=2"),
+    *("checkpoint.every_steps=3", "ablation=batch_norm_before", "trainer.devices=2"),
 ]
 DDP, TOWERS = [*UNEVEN, "trainer.strategy=ddp"], [*UNEVEN, "trainer.strategy=towers"]
 
@@ -99,12 +109,14 @@ def found(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Found:
     torch.set_num_threads(1)
     folder, more = tmp_path_factory.mktemp("ranks"), [f"data.cache={cache}"]
     alone = [*UNEVEN, *more, "trainer.devices=1"]
-    [whole, _] = trained([Training(alone, folder / "alone"), Training(alone, folder / "to towers", 4)])
+    [whole, _] = trained([Training(alone, folder / "alone"), Training(alone, folder / "to ddp", 5)])
+    ddp, towers, edge = [*DDP, *more], [*TOWERS, *more], "checkpoint.every_steps=4"
     plan = [
-        *(Training([*DDP, *more], folder / "ddp"), Training([*TOWERS, *more], folder / "towers")),
-        *(Training([*DDP, *more], folder / "ddp again", 6), Training([*DDP, *more], folder / "ddp again")),
-        *(Training([*TOWERS, *more], folder / "towers again", 6), Training([*TOWERS, *more], folder / "towers again")),
-        *(Training([*TOWERS, *more], folder / "to towers"), Training([*DDP, *more], folder / "from ddp", 6)),
+        *(Training(ddp, folder / "ddp"), Training(towers, folder / "towers")),
+        *(Training(ddp, folder / "ddp again", 8), Training(ddp, folder / "ddp again")),
+        *(Training(towers, folder / "towers again", 8), Training(towers, folder / "towers again")),
+        *(Training(ddp, folder / "to ddp"), Training(ddp, folder / "from ddp", 8)),
+        *(Training([*ddp, edge], folder / "ddp edge", 6), Training([*ddp, edge], folder / "ddp edge")),
     ]
     ranks = together(trained, plan)
     [changed] = trained([Training(alone, folder / "from ddp")])
@@ -113,7 +125,7 @@ def found(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Found:
     return Found(whole, changed, ranks)
 
 
-DDP_DONE, TOWERS_DONE, DDP_AGAIN, TOWERS_AGAIN, TO_TOWERS = 0, 1, 3, 5, 6
+DDP_DONE, TOWERS_DONE, DDP_AGAIN, TOWERS_AGAIN, TO_DDP, DDP_EDGE = 0, 1, 3, 5, 6, 9
 
 
 def same_but_for_rounding(one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -126,7 +138,7 @@ def same_but_for_rounding(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [DDP_DONE, TOWERS_DONE, TO_TOWERS])
+@pytest.mark.parametrize("number", [DDP_DONE, TOWERS_DONE, TO_DDP])
 def test_two_devices_give_what_one_gives(found: Found, number: int):
     """Rows and predictions, also of a run that was begun with one device."""
     for rank in found.ranks:
@@ -139,7 +151,9 @@ def test_a_run_of_two_devices_goes_on_with_one(found: Found):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("again", "undisturbed"), [(DDP_AGAIN, DDP_DONE), (TOWERS_AGAIN, TOWERS_DONE)])
+@pytest.mark.parametrize(
+    ("again", "undisturbed"), [(DDP_AGAIN, DDP_DONE), (TOWERS_AGAIN, TOWERS_DONE), (DDP_EDGE, DDP_DONE)]
+)
 def test_broken_off_and_taken_up_again_to_the_same_bits(found: Found, again: int, undisturbed: int):
     first = found.ranks[0]
     assert first[again - 1] is None
@@ -183,8 +197,17 @@ def rank_pids(process: subprocess.Popen[str], runs: Path) -> list[int]:
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.02)
-    # Below the command there is the server that forks them; each leads a session of its own.
-    return [pid for pid in sorted(descendants(process.pid)) if pid != process.pid and os.getsid(pid) == pid]
+    return led(process)
+
+
+def led(process: subprocess.Popen[str]) -> list[int]:
+    """The processes below a command that lead a session of their own: those that train."""
+    found = []
+    for pid in sorted(descendants(process.pid)):
+        with suppress(ProcessLookupError):
+            if pid != process.pid and os.getsid(pid) == pid:
+                found.append(pid)
+    return found
 
 
 def record_of(runs: Path) -> Path:
@@ -238,6 +261,7 @@ def test_a_rank_is_told_to_stop_or_dies(line: list[str], tmp_path: Path, split: 
     """SIGTERM to one rank stops all, SIGKILL is a failure within seconds; the same line ends in the same bits."""
     runs, split = tmp_path / "runs", f"trainer={split}"
     undisturbed = start([*line, f"paths.runs={tmp_path / 'undisturbed'}"], split)
+    line = [*line, f"data.num_workers={victim}"]
     process = start(line, split)
     pids = rank_pids(process, runs)
     assert len(pids) == 2
@@ -249,6 +273,7 @@ def test_a_rank_is_told_to_stop_or_dies(line: list[str], tmp_path: Path, split: 
     process = start(line, split)
     (record_of(runs) / "metrics.csv").unlink()  # so that a new row is waited for
     pids = rank_pids(process, runs)
+    all_pids = descendants(process.pid)  # with the loaders, where there are any
     os.kill(pids[victim], signal.SIGKILL)
     killed = time.monotonic()
     output = ended(process)
@@ -257,7 +282,7 @@ def test_a_rank_is_told_to_stop_or_dies(line: list[str], tmp_path: Path, split: 
     status = status_of(runs)
     assert (status["state"], status["failure"]) == ("FAILED", "killed"), status
     assert "SIGKILL" in status["message"]
-    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    until(lambda: not living(all_pids), 20)
 
     process = start(line, split)
     output = ended(process)
@@ -276,12 +301,70 @@ def test_the_command_is_stopped_and_goes_on_with_one_device(line: list[str], tmp
     output = ended(process)
     assert process.returncode == 75, output
     assert status_of(runs)["state"] == "PREEMPTED"
-    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    until(lambda: not living(pids), 20)
     process = start(line)
     output = ended(process)
     assert process.returncode == 0, output
     log = (record_of(runs) / "train.log").read_text()
     assert "the run goes on with one device where it had 2 x towers: the same but for rounding, not to the bit" in log
+
+
+@pytest.mark.slow
+def test_stopped_before_the_first_step(line: list[str], tmp_path: Path):
+    """Where Lightning's own handler of SIGTERM waited for the other process."""
+    process = start(line, "trainer=ddp2", "trainer.max_epochs=40")
+    until(lambda: len(led(process)) == 2)
+    time.sleep(random.random())
+    process.send_signal(signal.SIGTERM)
+    output = ended(process, 60)
+    assert process.returncode == 75, output
+    assert status_of(tmp_path / "runs")["state"] == "PREEMPTED"
+
+
+DISK_EXIT = next(code for code, failure in execute.EXITS.items() if failure == "disk full")
+TOLD = {"state": "FAILED", "failure": "disk full", "message": "no room", "mend": "make some"}
+ECHO = {"is_echo": True, "status": {**TOLD, "failure": "error"}}
+
+
+@pytest.mark.parametrize(
+    ("before", "codes", "told", "expected"),
+    [
+        ("RUNNING", [DISK_EXIT, 1], {0: {"is_echo": False, "status": TOLD}, 1: ECHO}, ("disk full", "no room")),
+        ("RUNNING", [DISK_EXIT, 1], {1: ECHO}, ("disk full", "no room was left, even for saying so")),
+        ("FAILED", [0, 1], {0: ECHO, 1: {"is_echo": False, "status": TOLD}}, ("disk full", "rank 1: no room")),
+        ("FAILED", [0, -9], {0: ECHO}, ("killed", "its process ended by SIGKILL")),
+        ("RUNNING", [256, -9], {}, ("killed", "its process ended by SIGKILL")),
+        ("RUNNING", [-9, 1], {1: ECHO}, ("killed", "its process ended by SIGKILL")),
+        ("FAILED", [0, 1], {0: {"is_echo": False, "status": TOLD}, 1: ECHO}, ("before", "before")),
+        ("FAILED", [0, 1], {0: ECHO, 1: ECHO}, ("before", "before")),
+    ],
+)
+def test_which_failure_counts(tmp_path: Path, before: str, codes: list[int], told: dict, expected: tuple[str, str]):
+    record = Record(tmp_path, "0123456789ab")
+    record.path.mkdir()
+    record.begin("", {})
+    record.set_status(before, failure="before", message="before")
+    told = deepcopy(told)
+    for status in (execute._settled(record, codes, told, execute.Launch(tmp_path), False), record.status()):
+        assert (status["state"], status["failure"], status["message"]) == ("FAILED", *expected)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]"),
+            True,
+        ),
+        (dist.DistBackendError("NCCL error: remote process exited"), True),
+        (dist.DistBackendError("NCCL error: out of memory"), False),
+        (BadData("/images/igloo/3.jpg cannot be read"), False),
+        (BrokenPipeError("Broken pipe"), False),
+        (RuntimeError("a fault of /images/igloo"), False),
+    ],
+)
+def test_what_is_an_echo(error: Exception, expected: bool):
+    assert is_echo(error) is expected
 
 
 @pytest.mark.slow

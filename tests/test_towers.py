@@ -141,8 +141,18 @@ def test_bytes_of_the_papers_net():
         (
             ["model.groups=1", "model.lrn_size=9"],
             4,
-            "trainer.devices=4: LRN's window of 9 maps after conv1 reaches beyond the next device's; set "
+            "trainer.devices=4: LRN's window of 9 maps after conv1 reaches beyond the next device's; raise model.width",
+        ),
+        (
+            ["model.lrn_size=15"],
+            2,
+            "trainer.devices=2: LRN's window of 15 maps after conv1 reaches beyond the next device's; set "
             "model.lrn_per_tower=true or raise model.width",
+        ),
+        (
+            ["model.groups=3", "model.cross_talk=[conv2,conv3,conv4,conv5]", "model.lrn_per_tower=true"],
+            2,
+            "trainer.devices=2: conv1's 3 towers do not divide over them; set model.groups or trainer.devices",
         ),
     ],
 )

@@ -184,19 +184,22 @@ def check_towers(net: list[Layer], config: Config) -> None:
         ConfigError: for the first layer that does not.
     """
     devices, model = config.trainer.devices, config.model
+    if devices == 1:
+        return
     for layer in net:
-        if layer.groups > 1 and layer.groups % devices:
+        per_tower = "lrn" in layer.follows and model.lrn_per_tower and model.groups > 1
+        if (layer.groups > 1 or per_tower) and model.groups % devices:
             raise ConfigError(
-                f"trainer.devices={devices}: {layer.name}'s {layer.groups} towers do not divide over them; set "
+                f"trainer.devices={devices}: {layer.name}'s {model.groups} towers do not divide over them; set "
                 "model.groups or trainer.devices"
             )
         if layer.outputs < devices:
             raise ConfigError(f"trainer.devices={devices}: {layer.name} has {layer.outputs} outputs, not one for each")
-        reaches_over = "lrn" in layer.follows and (model.groups == 1 or not model.lrn_per_tower)
-        if reaches_over and model.lrn_size // 2 > layer.outputs // devices:
+        if "lrn" in layer.follows and not per_tower and model.lrn_size // 2 > layer.outputs // devices:
+            mend = "set model.lrn_per_tower=true or raise" if model.groups > 1 else "raise"
             raise ConfigError(
                 f"trainer.devices={devices}: LRN's window of {model.lrn_size} maps after {layer.name} reaches beyond "
-                "the next device's; set model.lrn_per_tower=true or raise model.width"
+                f"the next device's; {mend} model.width"
             )
 
 

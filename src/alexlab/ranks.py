@@ -50,6 +50,12 @@ def connect(rank: int, count: int, folder: Path) -> None:
     dist.init_process_group(backend, init_method=method, rank=rank, world_size=count, timeout=_PATIENCE)
 
 
+def leave() -> None:
+    """Part from the others, when all is done."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 ALONE = Share()
 
 

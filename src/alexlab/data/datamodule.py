@@ -155,13 +155,24 @@ def _ready(batch: Any) -> Any:
 
 
 def _deaf(worker: int) -> None:
-    """Leave the signals that a whole job gets to the process that trains; from that one alone SIGTERM ends a loader."""
+    """Leave the signals that a whole job gets to the process that trains; from that one alone SIGTERM ends a loader.
+
+    With it the loader ends, too, which torch would see where that is the system's parent, and not multiprocessing's.
+    """
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     told = hasattr(signal, "sigwaitinfo")  # who sent a signal: not on a Mac
     signal.pthread_sigmask(signal.SIG_BLOCK if told else signal.SIG_UNBLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     if told:
         threading.Thread(target=_end_when_told, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(0)
 
 
 def _end_when_told() -> None:

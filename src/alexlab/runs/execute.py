@@ -113,13 +113,8 @@ def _attempt(
         with claim.kept():
             kills = oom_kills()
             arguments = (record.path, title, config, claim, launch.stop)
-            if config.trainer.devices == 1:
-                [code] = in_children(_train, [arguments], launch)
-            else:
-                code = _train_together(record, config.trainer.devices, arguments, launch)
-            status = record.status()
-            if status.get("state") == RUNNING:  # it died without a word, or had no room for one
-                status = _ended(record, code, launch.is_stopped, oom_kills() > kills)
+            codes, told = _train_all(config.trainer.devices, arguments, launch)
+            status = _settled(record, codes, told, launch, oom_kills() > kills)
         return status
     except LostClaim as error:
         return {"state": HELD, "message": str(error)}
@@ -127,27 +122,46 @@ def _attempt(
         claim.release()
 
 
-def _train_together(record: Record, count: int, arguments: tuple[Any, ...], launch: Launch) -> int:
-    """Train in `count` processes; return the exit code of the one that ended first of itself.
-
-    What the first process has written stands, unless another one's failure was the cause of its own.
-    """
+def _train_all(count: int, arguments: tuple[Any, ...], launch: Launch) -> tuple[list[int], dict[int, dict[str, Any]]]:
+    """Train in `count` processes; return their exit codes, and what those of several have said that failed."""
+    if count == 1:
+        return in_children(_train, [arguments], launch), {}
     with tempfile.TemporaryDirectory(prefix="alexlab-") as folder:
         members = [Member(rank, count, Path(folder)) for rank in range(count)]
-        codes = in_children(_train, [(*arguments, member) for member in members], launch)
-        told = {m.rank: json.loads(m.failure.read_text()) for m in members if m.failure.exists()}
-    died = [rank for rank in range(count) if codes[rank] not in (0, ENDED_BY_US) and rank not in told]
-    causes = [rank for rank in sorted(told) if not told[rank]["is_echo"]]
+        calls = [(*arguments, member) for member in members]
+        codes = in_children(_train, calls, launch, members[0].failure.exists)
+        told = {}
+        for member in members:
+            with suppress(OSError, ValueError):  # it has said nothing, or the disk had no room for it
+                told[member.rank] = json.loads(member.failure.read_text())
+    return codes, told
+
+
+def _settled(
+    record: Record, codes: list[int], told: dict[int, dict[str, Any]], launch: Launch, is_memory: bool
+) -> dict[str, Any]:
+    """The status of a run whose processes have ended, written where they could not, or knew not why they ended."""
     status = record.status()
-    if status.get("state") == FAILED or (status.get("state") == RUNNING and causes):
-        if causes and causes[0] > 0:
-            cause = told[causes[0]]["status"]
-            if cause["state"] == FAILED:
-                cause["message"] = f"rank {causes[0]}: {cause['message']}"
-            record.set_status(**cause, ended=time.time())
-        elif not causes and died:
-            record.set_status(RUNNING)  # as far as anybody has said
-    return codes[died[0]] if died else 0
+    if status.get("state") in (DONE, PREEMPTED):
+        return status
+    is_unsaid = status.get("state") == RUNNING
+    causes = [rank for rank in sorted(told) if not told[rank]["is_echo"]]
+    failed = [rank for rank, code in enumerate(codes) if code not in (0, ENDED_BY_US)]
+    died = [rank for rank in failed if rank not in told]
+    if causes and (is_unsaid or causes[0] > 0):  # the first process has seen another one's end alone
+        cause = told[causes[0]]["status"]
+        if causes[0] > 0 and cause["state"] == FAILED:
+            cause["message"] = f"rank {causes[0]}: {cause['message']}"
+        return _write(record, cause)
+    if is_unsaid or (died and not causes and len(codes) > 1):
+        return _ended(record, codes[(died or failed or [0])[0]], launch.is_stopped, is_memory)
+    return status
+
+
+def _write(record: Record, status: dict[str, Any]) -> dict[str, Any]:
+    with suppress(OSError):
+        record.set_status(**status, ended=time.time())
+    return {**record.status(), **status}
 
 
 def _ended(record: Record, code: int, is_stopped: bool, is_memory: bool) -> dict[str, Any]:
@@ -163,22 +177,27 @@ def _ended(record: Record, code: int, is_stopped: bool, is_memory: bool) -> dict
         elif failure == DISK:
             message = "no room was left, even for saying so"
         state, told = FAILED, {"failure": failure, "message": message, "mend": MENDS[failure]}
-    with suppress(OSError):
-        record.set_status(state, **told, ended=time.time())
-    return {**record.status(), "state": state, **told}
+    return _write(record, {"state": state, **told})
 
 
 _FAREWELL = 20.0  # seconds that the processes of a run have once one of them is gone
+_LAST_WORDS = 60.0  # more for the first one, once it has seen that, for what W&B has not got yet
 ENDED_BY_US = 256  # no exit code
 _SERVER_IS_GONE = 255  # what multiprocessing says where its server, not its process, was killed
 # The exit codes of a worker that could not write its status.
 EXITS = dict(enumerate(MENDS, 100))
 
 
-def in_children(function: Callable[..., None], calls: list[tuple[Any, ...]], launch: Launch | None = None) -> list[int]:
+def in_children(
+    function: Callable[..., None],
+    calls: list[tuple[Any, ...]],
+    launch: Launch | None = None,
+    is_ending: Callable[[], bool] = lambda: False,
+) -> list[int]:
     """Make calls of a function of this module at once, each in a fresh process, and return their exit codes.
 
-    Where one of several fails, or the first one is done, the others have some seconds to see that, and are ended.
+    Where one of several fails, or the first one is done, the others have some seconds to see that, and are ended;
+    where `is_ending()`, they have more.
     The processes have torch loaded already: the first call waits some seconds for the server that loads it; this
     process never does so itself.
     """
@@ -197,7 +216,7 @@ def in_children(function: Callable[..., None], calls: list[tuple[Any, ...]], lau
                 if launch.is_stopped and process.pid is not None:  # and was told just before
                     with suppress(ProcessLookupError):
                         os.kill(process.pid, signal.SIGTERM)
-        return _ends(processes)
+        return _ends(processes, is_ending)
     except (EOFError, ConnectionError):  # the server was killed, as the kernel does where memory is short
         return [-signal.SIGKILL] * len(calls)
     finally:
@@ -208,13 +227,13 @@ def in_children(function: Callable[..., None], calls: list[tuple[Any, ...]], lau
             mark.unlink(missing_ok=True)
 
 
-def _ends(processes: Sequence[BaseProcess]) -> list[int]:
+def _ends(processes: Sequence[BaseProcess], is_ending: Callable[[], bool]) -> list[int]:
     """The exit codes of processes that are one run's."""
     codes: dict[int, int] = {}
     deadline = math.inf
     while len(codes) < len(processes):
         running = {process.sentinel: rank for rank, process in enumerate(processes) if rank not in codes}
-        patience = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
+        patience = None if deadline == math.inf else max(0.5, deadline - time.monotonic())
         for sentinel in connection.wait(list(running), patience):
             assert isinstance(sentinel, int)
             rank = running[sentinel]
@@ -222,7 +241,7 @@ def _ends(processes: Sequence[BaseProcess]) -> list[int]:
             codes[rank] = processes[rank].exitcode or 0
             if codes[rank] or rank == 0:
                 deadline = min(deadline, time.monotonic() + _FAREWELL)
-        if time.monotonic() >= deadline:
+        if time.monotonic() >= deadline + _LAST_WORDS * is_ending():
             for rank in running.values():
                 if rank not in codes:
                     processes[rank].kill()

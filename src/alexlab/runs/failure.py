@@ -84,11 +84,13 @@ def _decided(error: BaseException, oom_kills: int = 0) -> tuple[str, BaseExcepti
     return ERROR, error
 
 
-_LOST_CONTACT = re.compile(r"gloo|NCCL|ProcessGroup|Connection (closed|reset) by peer|Broken pipe")
+_LOST_CONTACT = re.compile(r"\b(gloo|NCCL|ProcessGroup\w*)\b|Connection closed by peer", re.IGNORECASE)
 
 
 def is_echo(error: BaseException) -> bool:
-    """Whether an error says no more than that another process of the run is gone."""
+    """Whether an error may say no more than that another process of the run is gone."""
+    if isinstance(error, ConfigError) or failure_of(error) != ERROR:
+        return False
     return any(type(cause).__name__.startswith("Dist") or _LOST_CONTACT.search(str(cause)) for cause in _chain(error))
 
 

@@ -54,8 +54,8 @@ def train(
     _end_with_parent()
     is_first = member is None or member.rank == 0
     if not is_first:
-        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
         claim = None
+        _hide(folder / "train.log")
     record = Record(folder.parent, folder.name, claim)
     handler = _log_to(record.file("train.log"), "" if member is None else f"[rank {member.rank}] ")
     copy = tracking.Copy(config, record)
@@ -75,6 +75,7 @@ def train(
                     _train(record, config, title, copy)
                 else:
                     fit(config, None if config.trainer.fast_dev_run else record.path, title)
+                ranks.leave()
             except LostClaim:
                 raise
             except BaseException as error:
@@ -142,12 +143,22 @@ def _join(member: Member) -> None:
     ranks.connect(member.rank, member.count, member.folder)
 
 
+def _hide(path: Path) -> None:
+    """Show nothing of this process; what libraries write past Python goes to the log."""
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    with suppress(OSError), path.open("ab") as file:
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
+
+
 def _tell(member: Member, error: BaseException, kills: int) -> int:
     """Leave word of how this process ended for the one that started it, which has seen how all did."""
     if isinstance(error, Preempted):
         told = {"state": PREEMPTED, "message": STOPPED}
     else:
-        if member.rank > 0:
+        if member.rank > 0 and is_echo(error):
+            log.warning("another process of the run is gone: %s", message_of(error))
+        elif member.rank > 0:
             log.exception("this process of the run failed")
         failure, message = failure_of(error, kills), message_of(error)
         told = {"state": FAILED, "failure": failure, "message": message, "mend": MENDS[failure]}

@@ -132,9 +132,6 @@ def save_weights(path: Path, content: dict[str, Any]) -> None:
 class Stopper(L.Callback):
     """Ends a training of which nothing is kept, after the step in which it is asked to stop."""
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        interrupt.reinstall()
-
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -179,9 +176,6 @@ class Recorder(Checkpoint):
         self.first_step_at: float | None = None  # by the clock on the wall
 
     # Where a run is
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        interrupt.reinstall()
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int

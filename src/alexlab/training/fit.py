@@ -64,6 +64,7 @@ def fit(
         Preempted: when the run was asked to stop; its state is saved.
     """
     quiet()
+    placed(config.trainer)  # refused before there is work to do
     data = build_datamodule(config)
     with ranks.first_alone():
         data.prepare_data()
@@ -133,7 +134,7 @@ def build_trainer(config: Config, title: str, recorder: Recorder | None = None) 
     callbacks: list[L.Callback] = [recorder or Stopper()]
     if trainer.enable_progress_bar:
         callbacks.append(TrainingBar(title, ranks.is_first()))
-    return L.Trainer(
+    built = L.Trainer(
         max_epochs=trainer.max_epochs,
         limit_train_batches=trainer.limit_train_batches,
         limit_val_batches=trainer.limit_val_batches,
@@ -150,6 +151,9 @@ def build_trainer(config: Config, title: str, recorder: Recorder | None = None) 
         use_distributed_sampler=False,  # the order is ours: a function of seed and epoch
         plugins=[Started(), *([] if recorder is None else [recorder.states])],
     )
+    # Its handler of SIGTERM, put over ours, would end a run with nothing saved; of two processes it waits for both.
+    built._signal_connector.register_signal_handlers = lambda: None
+    return built
 
 
 def quiet() -> None:

@@ -18,23 +18,15 @@ class Preempted(BaseException):
     """The run was asked to stop; what it needs to go on is saved. No Exception, so that nothing catches it."""
 
 
-_installed = _requested = _is_held = False
+_requested = _is_held = False
 
 
 def install() -> None:
     """Listen to the signals, those that have come already included; in the main thread alone."""
-    global _installed
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
             signal.signal(number, _note)
-        _installed = True
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-
-
-def reinstall() -> None:
-    """Listen again if this process did before: Lightning's Trainer puts its own handler over ours."""
-    if _installed:
-        install()
 
 
 def request() -> None:

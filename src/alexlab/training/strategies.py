@@ -166,5 +166,7 @@ def placed(trainer: TrainerConfig) -> dict[str, Any]:
         device = torch.device("cuda", ranks.rank()) if gpus else torch.device("cpu")
         told["devices"], strategy = ([ranks.rank()] if gpus else 1), Towers(device)
     else:
-        told["devices"], strategy = ranks.count(), DataParallel()
+        # DDP sums in other groups of parameters after its first step, unless it looks for unused ones. Of two numbers
+        # the sum is the same; of more it depends on the groups, and a run that goes on has another first step.
+        told["devices"], strategy = ranks.count(), DataParallel(find_unused_parameters=ranks.count() > 2)
     return {**told, "accelerator": "gpu" if gpus else "cpu", "strategy": strategy}

@@ -143,7 +143,7 @@ class ClassificationTask(L.LightningModule):
         loss = F.cross_entropy(logits, labels)
         devices = self.trainer.world_size  # that share the batch out, and whose gradients are averaged
         part = 1.0 if devices == 1 else devices * len(labels) / self.trainer.datamodule.train_batch_size  # pyright: ignore[reportAttributeAccessIssue]
-        self.train_loss.update(loss.detach(), part)
+        self.train_loss.update(loss.detach(), part / devices)  # a step weighs 1, over however many
         self.train_top1.update(logits.detach(), labels)
         self._loss = loss.detach()
         return loss * part if devices > 1 else loss
