@@ -22,6 +22,7 @@ import pytest
 import torch
 from torch import distributed as dist
 
+from alexlab import ranks
 from alexlab.architecture import bytes_sent
 from alexlab.config import PROJECT_DIR, ConfigError, load
 from alexlab.data import build_datamodule
@@ -118,11 +119,11 @@ def found(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Found:
         *(Training(ddp, folder / "to ddp"), Training(ddp, folder / "from ddp", 8)),
         *(Training([*ddp, edge], folder / "ddp edge", 6), Training([*ddp, edge], folder / "ddp edge")),
     ]
-    ranks = together(trained, plan)
+    by_rank = together(trained, plan)
     [changed] = trained([Training(alone, folder / "from ddp")])
     assert whole is not None
     assert changed is not None
-    return Found(whole, changed, ranks)
+    return Found(whole, changed, by_rank)
 
 
 DDP_DONE, TOWERS_DONE, DDP_AGAIN, TOWERS_AGAIN, TO_DDP, DDP_EDGE = 0, 1, 3, 5, 6, 9
@@ -401,3 +402,33 @@ def test_trials_of_both(line: list[str], tmp_path: Path):
 def test_one_process_is_not_taken_for_two(tmp_path: Path, cache: Path):
     with pytest.raises(ConfigError, match=r"trainer.devices=2: this process trains with 1; src/train.py starts one"):
         fit(load([*TINY, f"data.cache={cache}", "trainer=ddp2"]), tmp_path, "run")
+
+
+def _on_gpus() -> float:
+    """The sum over all processes' GPUs of their numbers from 1."""
+    own = torch.tensor(ranks.rank() + 1.0, device=torch.device("cuda", ranks.rank()))
+    return ranks.total(own).item()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_gpus_find_each_other():
+    """By NCCL, where CPU tensors go by gloo: as many as there are, also one alone."""
+    count = torch.cuda.device_count()
+    assert together(_on_gpus, count=count) == [count * (count + 1) / 2] * count
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="no two GPUs")
+@pytest.mark.parametrize("split", ["ddp2", "towers2"])
+def test_two_gpus_give_what_one_gives(line: list[str], tmp_path: Path, split: str):
+    line = [word for word in line if word != "trainer.accelerator=cpu"]
+    rows = []
+    for trainer in ("one", split):
+        process = start([*line, f"paths.runs={tmp_path / trainer}"], f"trainer={trainer}", "trainer.accelerator=gpu")
+        output = ended(process)
+        assert process.returncode == 0, output
+        rows.append(rows_of(record_of(tmp_path / trainer)))
+    for one, two in zip(*rows, strict=True):
+        assert float(two["train_loss"]) == pytest.approx(float(one["train_loss"]), abs=1e-4)
