@@ -229,7 +229,7 @@ def read_wandb(path: Path) -> dict:
 def test_wandb_survives_its_service_and_a_break(tmp_path: Path, cache: Path):
     """Its service is killed in the first attempt and the run in the second; one folder holds each step once."""
     secret = "c4n4ry-in-the-environment"
-    overrides = [*TINY, f"data.cache={cache}", f"paths.runs={tmp_path}", "trainer.max_epochs=60", "logger=wandb"]
+    overrides = [*TINY, f"data.cache={cache}", f"paths.runs={tmp_path}", "trainer.max_epochs=30", "logger=wandb"]
     command = [sys.executable, str(TRAIN), *overrides, "checkpoint.every_steps=1"]
     environment = {**os.environ, "WANDB_MODE": "offline", "SOME_TOKEN": secret}
 
@@ -268,7 +268,7 @@ def test_wandb_survives_its_service_and_a_break(tmp_path: Path, cache: Path):
     [record] = [path.parent for path in tmp_path.glob("*/result.json")]
     [folder] = (record / "wandb").glob("offline-run-*")
     found = read_wandb(next(folder.glob("*.wandb")))
-    assert found["steps"] == [3 * epoch for epoch in range(1, 61)]
+    assert found["steps"] == [3 * epoch for epoch in range(1, 31)]
     assert found["summary"]["test/ten/top1_error"] == pytest.approx(
         json.loads((record / "result.json").read_text())["test"]["ten"]["top1_error"]
     )

@@ -37,6 +37,7 @@ NETS = {
     "prelu, odd widths": ["ablation=prelu", "model.groups=1", "model.hidden=15", "model.width=0.19"],
     "unshared": ["recipe=cifar10", "model=cifar_11pct", "data=shapes", "data.holdout=0", "model.width=0.5"],
 }
+BY_THREE = ["model.width=1", "model.kernels=[12,24,24,24,24]"]
 FOUR = ["model.groups=4", "model.width=0.25", "model.cross_talk=[conv3,conv5]"]
 
 
@@ -150,7 +151,7 @@ def test_bytes_of_the_papers_net():
             "model.lrn_per_tower=true or raise model.width",
         ),
         (
-            ["model.groups=3", "model.cross_talk=[conv2,conv3,conv4,conv5]", "model.lrn_per_tower=true"],
+            ["model.groups=3", "model.cross_talk=[conv2,conv3,conv4,conv5]", "model.lrn_per_tower=true", *BY_THREE],
             2,
             "trainer.devices=2: conv1's 3 towers do not divide over them; set model.groups or trainer.devices",
         ),
