@@ -30,13 +30,13 @@ demo: $(INSTALLED) ## Train the ablations on the embedded data, compare them (ab
 	@echo "       $(BIN)/python src/train.py --help                               every key and what it means"
 
 test: $(INSTALLED) ## Run the tests
-	@$(BIN)/python -m pytest $(PYTEST) -m 'not cluster'
+	@$(BIN)/python -m pytest $(PYTEST) -m 'not long'
 
 test-fast: $(INSTALLED) ## Run the tests that take no training
-	@$(BIN)/python -m pytest $(PYTEST) -m 'not slow and not cluster'
+	@$(BIN)/python -m pytest $(PYTEST) -m 'not slow and not long'
 
 test-all: test container ## Run the tests, those on a SLURM of their own and the image's (see CONTRIBUTING.md)
-	@$(BIN)/python -m pytest -m cluster
+	@$(BIN)/python -m pytest -m long
 
 chaos: $(INSTALLED) ## Kill runs and sweeps at KILLS random moments and compare their bits (10 s a kill)
 	@$(BIN)/python tests/chaos.py --kills $(KILLS) $(ARGS)

@@ -11,7 +11,8 @@ from chaos import SCALE, chaos
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("line", "kills"), [([], 2), (["-m", "seed=0,1"], 2)], ids=["one run", "a sweep"])
+@pytest.mark.long
+@pytest.mark.parametrize(("line", "kills"), [([], 6), (["-m", "seed=0,1,2"], 3)], ids=["one run", "a sweep"])
 def test_killed_anywhere(tmp_path: Path, cache: Path, line: list[str], kills: int):
     seed = time.time_ns() % 1_000_000
     print(f"seed {seed}")

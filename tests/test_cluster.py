@@ -20,7 +20,7 @@ from launched import TRAIN, finish, living, run, start, statuses, under_way, unt
 from slurm import MISSING, said, slurm
 
 pytestmark = [
-    pytest.mark.cluster,
+    pytest.mark.long,
     pytest.mark.skipif(
         MISSING != [], reason=f"no {', '.join(MISSING)}: apt install slurmctld slurmd slurm-client munge"
     ),

@@ -103,6 +103,7 @@ def test_submitit_with_a_run_that_fails(line: list[str], tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_submitit_is_stopped_goes_on_and_queues_a_preempted_job_again(
     line: list[str], tmp_path: Path, undisturbed: dict
 ):

@@ -257,7 +257,7 @@ def test_a_sweep_trains_each_run_once(line: list[str], tmp_path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("split", "victim"), [("ddp2", 1), ("towers2", 0)])
+@pytest.mark.parametrize(("split", "victim"), [pytest.param("ddp2", 1, marks=pytest.mark.long), ("towers2", 0)])
 def test_a_rank_is_told_to_stop_or_dies(line: list[str], tmp_path: Path, split: str, victim: int):
     """SIGKILL to one rank is a failure within seconds, SIGTERM stops all; the same line ends in the same bits."""
     runs, split = tmp_path / "runs", f"trainer={split}"
