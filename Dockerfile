@@ -9,8 +9,9 @@ WORKDIR /app
 # The large layer, built again only when `make lock` has changed the file. All is checked by its hash; so is what builds
 # the one package that is no wheel (Hydra's parser, plain Python), therefore installed first.
 COPY requirements.lock ./
-RUN --mount=type=cache,target=/root/.cache/pip \
-    python3 -m venv /venv \
+RUN --mount=type=cache,target=/var/cache/pip \
+    export PIP_CACHE_DIR=/var/cache/pip \
+    && python3 -m venv /venv \
     && sed -n '/^setuptools==/,/[^\\]$/p' requirements.lock > /tmp/setuptools.lock \
     && /venv/bin/pip install --require-hashes --no-deps -r /tmp/setuptools.lock \
     && /venv/bin/pip install --require-hashes --no-deps --no-build-isolation -r requirements.lock \
