@@ -191,7 +191,8 @@ def test_the_job_script_at_its_time_limit(
     until(lambda: "Restarts=1 " in shown(), 150)
     said(cluster, "scontrol", "update", f"jobid={job}", "timelimit=10")
     assert until(lambda: re.search("JobState=(COMPLETED|FAILED|CANCELLED|TIMEOUT)", shown()), 400)[1] == "COMPLETED"
-    assert statuses(runs) == [("DONE", 2)], (tmp_path / "job.out").read_text()
+    # On a slow machine the limit may come before the run has begun.
+    assert statuses(runs) in ([("DONE", 1)], [("DONE", 2)]), (tmp_path / "job.out").read_text()
     status, output = run([*longer, f"paths.runs={tmp_path / 'undisturbed'}"], seconds=400)
     assert status == 0, output
     assert contents(runs) == contents(tmp_path / "undisturbed")
