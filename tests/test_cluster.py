@@ -40,11 +40,6 @@ def _empty_queue(cluster: dict[str, str]):
     until(lambda: not queue(cluster))
 
 
-@pytest.fixture
-def line(tmp_path: Path, cache: Path) -> list[str]:
-    return [*TINY, f"data.cache={cache}", f"paths.runs={tmp_path / 'runs'}"]
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> dict:
     """What the runs leave that the tests below disturb."""
@@ -66,9 +61,9 @@ def queue(cluster: dict[str, str], *options: str) -> list[str]:
 SWEEP = ["-m", "seed=0,1,2", "hydra/launcher=slurm"]
 
 
-def test_a_sweep_is_one_array_and_is_reused(cluster: dict[str, str], line: list[str], tmp_path: Path):
+def test_a_sweep_is_one_array_and_is_reused(cluster: dict[str, str], tiny: list[str], tmp_path: Path):
     runs = tmp_path / "runs"
-    status, output = run([*SWEEP, *line], cluster)
+    status, output = run([*SWEEP, *tiny], cluster)
     assert status == 0, output
     assert re.search(r"^SLURM job \d+, runs: 3\. Their output: .*\.out$", output, re.MULTILINE)
     assert output.count("Error on the test split") == 1
@@ -76,9 +71,9 @@ def test_a_sweep_is_one_array_and_is_reused(cluster: dict[str, str], line: list[
     [folder] = (runs / "sweeps").glob("*/slurm")
     assert len(list(folder.glob("*.out"))) == 3
     assert sorted(path.suffix for path in folder.parent.parent.iterdir()) == ["", ".json"]
-    status, output = run([*SWEEP, *line], cluster)
+    status, output = run([*SWEEP, *tiny], cluster)
     assert (status, "3 of 3 done before" in output, "SLURM" in output) == (0, True, False), output
-    status, output = run(["-m", "seed=0,1,2,3", "optim.lr=0.01,1e9", "hydra/launcher=slurm", *line], cluster)
+    status, output = run(["-m", "seed=0,1,2,3", "optim.lr=0.01,1e9", "hydra/launcher=slurm", *tiny], cluster)
     assert status == 1, output
     assert "SLURM job" in output
     assert "runs: 5." in output
@@ -88,12 +83,12 @@ def test_a_sweep_is_one_array_and_is_reused(cluster: dict[str, str], line: list[
 
 
 def test_preempted_jobs_go_on_in_the_same_records(
-    cluster: dict[str, str], line: list[str], tmp_path: Path, undisturbed: dict
+    cluster: dict[str, str], tiny: list[str], tmp_path: Path, undisturbed: dict
 ):
     """Two of the three by submitit's signal, and by SLURM's own; the third has to wait until one of them is done."""
     runs = tmp_path / "runs"
     loaders = ["data.num_workers=1", "hydra.launcher.cpus_per_task=1"]  # which get the signals, too
-    process = start([*SWEEP, *line, LONG, *loaders], cluster)
+    process = start([*SWEEP, *tiny, LONG, *loaders], cluster)
     until(lambda: under_way(runs, 2))
     first, second = queue(cluster, "--states=RUNNING")
     said(cluster, "scancel", "--signal=USR2", first)
@@ -104,9 +99,9 @@ def test_preempted_jobs_go_on_in_the_same_records(
     assert contents(runs) == undisturbed
 
 
-def test_preempted_by_a_job_of_more_weight(cluster: dict[str, str], line: list[str], tmp_path: Path, undisturbed: dict):
+def test_preempted_by_a_job_of_more_weight(cluster: dict[str, str], tiny: list[str], tmp_path: Path, undisturbed: dict):
     runs = tmp_path / "runs"
-    process = start(["-m", "seed=0", "hydra/launcher=slurm", *line, LONG], cluster)
+    process = start(["-m", "seed=0", "hydra/launcher=slurm", *tiny, LONG], cluster)
     until(lambda: under_way(runs, 1))
     said(cluster, "srun", "--partition=high", "--ntasks=2", "true")  # both cores
     assert statuses(runs) == [("PREEMPTED", 1)]
@@ -118,10 +113,10 @@ def test_preempted_by_a_job_of_more_weight(cluster: dict[str, str], line: list[s
 
 
 def test_stopped_it_cancels_what_waits_and_saves_what_runs(
-    cluster: dict[str, str], line: list[str], tmp_path: Path, undisturbed: dict
+    cluster: dict[str, str], tiny: list[str], tmp_path: Path, undisturbed: dict
 ):
     runs = tmp_path / "runs"
-    process = start([*SWEEP, *line, LONG], cluster)
+    process = start([*SWEEP, *tiny, LONG], cluster)
     until(lambda: under_way(runs, 2))
     assert len(queue(cluster)) == 3
     os.kill(process.pid, signal.SIGINT)
@@ -131,19 +126,19 @@ def test_stopped_it_cancels_what_waits_and_saves_what_runs(
     assert statuses(runs) == [("PREEMPTED", 1)] * 2
     until(lambda: not queue(cluster), 10)
 
-    process = start([*SWEEP, *line, LONG], cluster)
+    process = start([*SWEEP, *tiny, LONG], cluster)
     until(lambda: under_way(runs, 2))
     process.kill()  # as a lost connection: the jobs go on without the command
     process.communicate()
-    status, output = run([*SWEEP, *line, LONG], cluster, 200)
+    status, output = run([*SWEEP, *tiny, LONG], cluster, 200)
     assert status == 0, output
     assert contents(runs) == undisturbed
     assert sorted(statuses(runs)) == [("DONE", 1), ("DONE", 2), ("DONE", 2)]
 
 
-def test_a_job_that_is_cancelled_is_told(cluster: dict[str, str], line: list[str], tmp_path: Path):
+def test_a_job_that_is_cancelled_is_told(cluster: dict[str, str], tiny: list[str], tmp_path: Path):
     runs = tmp_path / "runs"
-    process = start(["-m", "seed=0,1", "hydra/launcher=slurm", *line, LONG], cluster)
+    process = start(["-m", "seed=0,1", "hydra/launcher=slurm", *tiny, LONG], cluster)
     until(lambda: under_way(runs, 2))
     first, _ = queue(cluster)
     said(cluster, "scancel", first)
@@ -153,15 +148,15 @@ def test_a_job_that_is_cancelled_is_told(cluster: dict[str, str], line: list[str
     assert sorted(statuses(runs)) == [("DONE", 1), ("PREEMPTED", 1)]
 
 
-def test_sbatch_refuses(cluster: dict[str, str], line: list[str]):
-    status, output = run([*SWEEP, *line, "hydra.launcher.partition=gpu"], cluster)
+def test_sbatch_refuses(cluster: dict[str, str], tiny: list[str]):
+    status, output = run([*SWEEP, *tiny, "hydra.launcher.partition=gpu"], cluster)
     assert status == 1
     assert re.search(r"^error: hydra/launcher=slurm: .*invalid partition", output, re.MULTILINE), output
     assert "Traceback" not in output
 
 
-def test_a_trial(cluster: dict[str, str], line: list[str], tmp_path: Path):
-    status, output = run([*SWEEP, *line, "trainer.fast_dev_run=true"], cluster)
+def test_a_trial(cluster: dict[str, str], tiny: list[str], tmp_path: Path):
+    status, output = run([*SWEEP, *tiny, "trainer.fast_dev_run=true"], cluster)
     assert status == 0, output
     assert "3 of 3 ran one batch of each split; nothing is kept" in output
     assert not list((tmp_path / "runs").rglob("*.*"))
@@ -176,11 +171,11 @@ def submit(cluster: dict[str, str], tmp_path: Path, *options: str, script: list[
 
 
 def test_the_job_script_at_its_time_limit(
-    cluster: dict[str, str], line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: dict[str, str], tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """First 15 to 45 s after it began, since SLURM looks at limits every 30 s; then it has the time that it needs."""
     monkeypatch.chdir(PROJECT_DIR)
-    runs, longer = tmp_path / "runs", [*line, "seed=0", "trainer.max_epochs=600"]
+    runs, longer = tmp_path / "runs", [*tiny, "seed=0", "trainer.max_epochs=600"]
     slowly = ["data.num_workers=1", "checkpoint.every_steps=1"]  # which change no bits
     script = [str(PROJECT_DIR / "docs" / "slurm.sh"), *longer, *slowly]
     job = submit(cluster, tmp_path, "--time=1", "--signal=B:USR1@45", script=script)
@@ -199,11 +194,11 @@ def test_the_job_script_at_its_time_limit(
 
 
 def test_the_job_script_cancelled(
-    cluster: dict[str, str], line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: dict[str, str], tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """It saves its run, and does not come back."""
     monkeypatch.chdir(PROJECT_DIR)
-    job = submit(cluster, tmp_path, script=[str(PROJECT_DIR / "docs" / "slurm.sh"), *line, LONG])
+    job = submit(cluster, tmp_path, script=[str(PROJECT_DIR / "docs" / "slurm.sh"), *tiny, LONG])
     until(lambda: under_way(tmp_path / "runs", 1))
     said(cluster, "scancel", job)
     until(lambda: not queue(cluster))
@@ -213,9 +208,9 @@ def test_the_job_script_cancelled(
     assert statuses(tmp_path / "runs") == [("PREEMPTED", 1)]
 
 
-def test_a_command_in_a_job_of_two_tasks_is_one_command(cluster: dict[str, str], line: list[str], tmp_path: Path):
+def test_a_command_in_a_job_of_two_tasks_is_one_command(cluster: dict[str, str], tiny: list[str], tmp_path: Path):
     """Lightning takes SLURM's variables for a run of several processes, unless it is told not to."""
-    command = shlex.join([*TRAIN, *line])
+    command = shlex.join([*TRAIN, *tiny])
     submit(cluster, tmp_path, "--ntasks=2", "--wait", script=["--wrap", command])
     until(lambda: not queue(cluster))
     assert statuses(tmp_path / "runs") == [("DONE", 1)], (tmp_path / "job.out").read_text()

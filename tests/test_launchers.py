@@ -22,11 +22,6 @@ from conftest import TINY
 from launched import finish, living, owner, run, start, statuses, under_way, until
 
 
-@pytest.fixture
-def line(tmp_path: Path, cache: Path) -> list[str]:
-    return [*TINY, f"data.cache={cache}", f"paths.runs={tmp_path / 'runs'}"]
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> dict:
     """What the two runs leave that the tests below disturb."""
@@ -69,8 +64,8 @@ class TestMistakes:
         assert output.err.startswith(f"error: {told}")
         assert output.err.count("\n") == 1
 
-    def test_no_slurm_here(self, line: list[str], tmp_path: Path):
-        status, output = run(["-m", "seed=0,1", "hydra/launcher=slurm", *line], {"PATH": "/nowhere"})
+    def test_no_slurm_here(self, tiny: list[str], tmp_path: Path):
+        status, output = run(["-m", "seed=0,1", "hydra/launcher=slurm", *tiny], {"PATH": "/nowhere"})
         assert status == 1
         assert "error: hydra/launcher=slurm: Could not detect" in output
         assert "Traceback" not in output
@@ -91,24 +86,24 @@ def test_a_job_that_slurm_queued_again_waits_until_its_dead_machine_is_given_up(
 
 
 @pytest.mark.slow
-def test_submitit_with_a_run_that_fails(line: list[str], tmp_path: Path):
-    sweep = ["-m", "optim.lr=1e9,0.01", "hydra/launcher=submitit_local", *line]
+def test_submitit_with_a_run_that_fails(tiny: list[str], tmp_path: Path):
+    sweep = ["-m", "optim.lr=1e9,0.01", "hydra/launcher=submitit_local", *tiny]
     status, output = run(sweep)
     assert status == 1, output
     assert "FAILED: diverged" in output
     assert output.count("Error on the test split") == 1
     assert sorted(statuses(tmp_path / "runs")) == [("DONE", 1), ("FAILED", 1)]
-    status, output = run(["-m", "optim.lr=0.01", "hydra/launcher=submitit_local", *line])
+    status, output = run(["-m", "optim.lr=0.01", "hydra/launcher=submitit_local", *tiny])
     assert (status, "1 of 1 done before" in output) == (0, True), output
 
 
 @pytest.mark.slow
 @pytest.mark.long
 def test_submitit_is_stopped_goes_on_and_queues_a_preempted_job_again(
-    line: list[str], tmp_path: Path, undisturbed: dict
+    tiny: list[str], tmp_path: Path, undisturbed: dict
 ):
     runs = tmp_path / "runs"
-    sweep = ["-m", "seed=0,1", "hydra/launcher=submitit_local", *line, "trainer.max_epochs=60"]
+    sweep = ["-m", "seed=0,1", "hydra/launcher=submitit_local", *tiny, "trainer.max_epochs=60"]
     process = start(sweep)
     until(lambda: under_way(runs, 2))
     os.kill(process.pid, signal.SIGTERM)
@@ -134,12 +129,12 @@ def rays() -> Iterator[dict[str, str]]:
 
 @pytest.mark.slow
 def test_ray_is_stopped_and_a_process_of_it_that_dies_is_replaced(
-    line: list[str], tmp_path: Path, undisturbed: dict, rays: dict[str, str]
+    tiny: list[str], tmp_path: Path, undisturbed: dict, rays: dict[str, str]
 ):
     """With two GPUs that are none, so that each run sees its own."""
     runs = tmp_path / "runs"
     gpus = ["hydra.launcher.ray.init.num_gpus=2", "hydra.launcher.ray.remote.num_gpus=1"]
-    sweep = ["-m", "seed=0,1", "hydra/launcher=ray", *gpus, *line, "trainer.max_epochs=60"]
+    sweep = ["-m", "seed=0,1", "hydra/launcher=ray", *gpus, *tiny, "trainer.max_epochs=60"]
     process = start(sweep, rays)
     records = until(lambda: under_way(runs, 2))
     trainers = [descendants(owner(record))[-1] for record in records]

@@ -33,7 +33,7 @@ from alexlab.runs.failure import is_echo
 from alexlab.runs.record import Record
 from alexlab.training.fit import fit
 from alexlab.training.sgd import PaperSGD
-from chaos import descendants
+from chaos import content, descendants
 from conftest import TINY
 from launched import living, until
 from test_main import read_wandb
@@ -218,12 +218,6 @@ def record_of(runs: Path) -> Path:
 
 def status_of(runs: Path) -> dict[str, Any]:
     return json.loads((record_of(runs) / "status.json").read_text())
-
-
-def content(record: Path) -> dict[str, bytes]:
-    with np.load(record / "predictions.npz") as arrays:
-        found = {name: value.tobytes() for name, value in arrays.items()}
-    return {**found, "metrics.csv": (record / "metrics.csv").read_bytes()}
 
 
 @pytest.mark.slow
