@@ -340,7 +340,7 @@ class TestWeights:
         data = build_datamodule(config)
         data.setup()
         images = next(iter(data.test_dataloader())).images[:8]
-        [centre] = data.views(images, "center")
+        [centre] = data.views(images, data.windows("center"))
         cropped = functional.center_crop(images.permute(0, 3, 1, 2), [96, 96])
         scaled = functional.to_dtype(cropped, torch.float32, scale=True)
         expected = functional.normalize(scaled, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])

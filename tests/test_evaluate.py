@@ -37,8 +37,11 @@ class TaggedViews:
     def __init__(self, num_views: int) -> None:
         self.num_views = num_views
 
-    def views(self, images: torch.Tensor, kind: str):
-        for number in range(self.num_views if kind == "ten" else 1):
+    def windows(self, kind: str) -> list[int]:
+        return list(range(self.num_views if kind == "ten" else 1))
+
+    def views(self, images: torch.Tensor, windows: list[int]):
+        for number in windows:
             yield torch.full((len(images), 1), float(number))
 
 
@@ -112,7 +115,7 @@ def test_views_of_the_data_module(tiny: list[str]):
     data = build_datamodule(config)
     data.setup()
     images = next(iter(data.test_dataloader())).images
-    views = list(data.views(images, "ten"))
+    views = list(data.views(images, data.windows("ten")))
     centred = (images.numpy().astype(np.float64) - data.store.mean.astype(np.float64)) * config.data.pixel_scale
     for number, (y, x) in enumerate([(0, 0), (0, 14), (14, 0), (14, 14), (7, 7)]):
         crop = centred[:, y : y + 96, x : x + 96].transpose(0, 3, 1, 2)

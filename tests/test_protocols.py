@@ -79,7 +79,7 @@ def behaviour(config: Config) -> list[Any]:
     images = next(iter(data.test_dataloader())).images
     network = build_model(config)
     network.reseed_dropout(0)
-    outputs = [network(inputs[0]).detach(), network.eval()(next(data.views(images, "center"))).detach()]
+    outputs = [network(inputs[0]).detach(), network.eval()(next(data.views(images, data.windows("center")))).detach()]
     rates = [
         (learning_rate(config.optim, epoch, epochs, [0.5] * epoch), conv1_factor(config.optim, epoch, epochs))
         for epoch in range(epochs)

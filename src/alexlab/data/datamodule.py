@@ -270,13 +270,18 @@ class StoreDataModule(L.LightningDataModule):
         if isinstance(batch, TrainingBatch):
             norm = self._normalisation_on(batch.crops.device)
             return training_input(batch.crops, batch.windows, batch.shifts, batch.divisor, norm), batch.labels
-        return next(self.views(batch.images, "center")), batch.labels
+        return next(self.views(batch.images, self.windows("center"))), batch.labels
 
-    def views(self, images: Tensor, kind: str) -> Iterator[Tensor]:
-        """The inputs of a view kind (`center` or `ten`), one view at a time, from whole images [B, S, S, 3]."""
+    def windows(self, kind: str) -> list[Window]:
+        """The crops of a view kind, `center` or `ten`."""
+        assert self._data.crop_size is not None
+        return view_windows(kind, self._data.size, self._data.crop_size)
+
+    def views(self, images: Tensor, windows: list[Window]) -> Iterator[Tensor]:
+        """The inputs of some crops, one at a time, from whole images [B, S, S, 3]."""
         norm, crop_size = self._normalisation_on(images.device), self._data.crop_size
         assert crop_size is not None
-        for window in view_windows(kind, self._data.size, crop_size):
+        for window in windows:
             yield view_input(images, window, crop_size, norm)
 
     def _normalisation_on(self, device: torch.device) -> Normalisation:

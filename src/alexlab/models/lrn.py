@@ -66,33 +66,30 @@ def _window_sum(values: Tensor, size: int, groups: int) -> Tensor:
     return total
 
 
-def _power(base: Tensor, beta: float) -> Tensor:
-    """base ** -beta; the paper's 0.75 by square roots, three times faster on a CPU than `pow`."""
-    if beta == 0.75:
-        root = base.rsqrt()
-        return root.sqrt().mul_(root)
-    return base.pow(-beta)
-
-
 class _Normalise(torch.autograd.Function):
-    """y = x * s ** -beta with s = k + alpha * window(x ** 2); keeps x and s, nothing else.
+    """y = x * s ** -beta with s = k + alpha * window(x ** 2); keeps x and r = s ** -1/2, nothing else.
 
-    dL/dx = g * s ** -beta - 2 alpha beta x * window(g * x * s ** (-beta - 1)), the window being symmetric.
+    dL/dx = t - 2 alpha beta x * window(t * x / s) with t = g * s ** -beta, the window being symmetric.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, size: int, k: float, alpha: float, beta: float, groups: int) -> Tensor:
-        s = _window_sum(x * x, size, groups).mul_(alpha).add_(k)
-        ctx.save_for_backward(x, s)
+        r = _window_sum(x * x, size, groups).mul_(alpha).add_(k).rsqrt_()
+        ctx.save_for_backward(x, r)
         ctx.constants = size, alpha, beta, groups
-        return _power(s, beta).mul_(x)
+        return _power(r, beta).mul_(x)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (grad,) = grads
-        x, s = ctx.saved_tensors
+        x, r = ctx.saved_tensors
         size, alpha, beta, groups = ctx.constants
-        scale = _power(s, beta)
-        shared = _window_sum((grad * x).mul_(scale).div_(s), size, groups)
-        return scale.mul_(grad).sub_(shared.mul_(x).mul_(2 * alpha * beta)), None, None, None, None, None
+        scaled = _power(r, beta).mul_(grad)
+        shared = _window_sum((scaled * x).mul_(r).mul_(r), size, groups)
+        return scaled.addcmul_(shared, x, value=-2 * alpha * beta), None, None, None, None, None
+
+
+def _power(root: Tensor, beta: float) -> Tensor:
+    """root ** (2 beta); the paper's 1.5 by a square root, three times faster on a CPU than `pow`."""
+    return root.sqrt().mul_(root) if beta == 0.75 else root.pow(2 * beta)

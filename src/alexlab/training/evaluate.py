@@ -74,12 +74,13 @@ def evaluate(
         # Copied, since they are kept: a tensor from a loader's process keeps a file open.
         labels = batches[0].labels.to(device, copy=True)
         images = [batch.images.to(device) for batch in batches]
+        if len(labels) == 0:
+            outputs = []
+        else:
+            outputs = [_probabilities(one, each, kinds) for one, each in zip(members, images, strict=True)]
         for kind in kinds:
-            if len(labels) == 0:
-                kept[kind].append(())
-                continue
-            outputs = [_probabilities(one, each, kind) for one, each in zip(members, images, strict=True)]
-            kept[kind].append((labels, *_predict(torch.stack(outputs).mean(0), labels)))
+            averaged = [each[kind] for each in outputs]
+            kept[kind].append((labels, *_predict(torch.stack(averaged).mean(0), labels)) if averaged else ())
         advance(len(labels) * share.of)
     for member, mode in zip(members, was_training, strict=True):
         member.network.train(mode)
@@ -94,11 +95,15 @@ def _joined(everyones: list[list[tuple[np.ndarray, ...]]]) -> Predictions:
     return Predictions(*(np.concatenate(parts) for parts in zip(*rows, strict=True)))
 
 
-def _probabilities(member: Member, images: Tensor, kind: str) -> Tensor:
-    logits = [member.network(view) for view in member.data.views(images, kind)]
+def _probabilities(member: Member, images: Tensor, kinds: tuple[str, ...]) -> dict[str, Tensor]:
+    """By view kind; a crop that several of them have, as the centre is one of the ten, goes through the net once."""
+    wanted = {kind: member.data.windows(kind) for kind in kinds}
+    windows = list(dict.fromkeys(window for kind in kinds for window in wanted[kind]))
+    views = member.data.views(images, windows)
+    logits = {window: member.network(view) for window, view in zip(windows, views, strict=True)}
     if member.average is Average.logits:
-        return torch.stack(logits).mean(0).softmax(1)
-    return torch.stack([one.softmax(1) for one in logits]).mean(0)
+        return {kind: torch.stack([logits[one] for one in wanted[kind]]).mean(0).softmax(1) for kind in kinds}
+    return {kind: torch.stack([logits[one].softmax(1) for one in wanted[kind]]).mean(0) for kind in kinds}
 
 
 def _predict(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
