@@ -10,7 +10,15 @@ import pytest
 import torch
 
 from alexlab.config import AugmentConfig, DataConfig, Mean, PcaUnit
-from alexlab.data.augment import Normalisation, colour_shifts, normalisation, read_crops, training_input, view_input
+from alexlab.data.augment import (
+    Normalisation,
+    _all_at_once,
+    colour_shifts,
+    normalisation,
+    read_crops,
+    training_input,
+    view_input,
+)
 from alexlab.data.order import Window, draw, training_windows, view_windows
 from alexlab.data.store import Store, principal_components
 from conftest import raw_split
@@ -64,7 +72,7 @@ def test_training_input_follows_numpy(tmp_path: Path):
     shifts = rng.normal(0, 3, (4, 3)).astype(np.float32)
     crops = read_crops(raw_split(tmp_path, images), indices, windows, 16)
     norm = Normalisation(torch.from_numpy(mean), 0.5, False)
-    actual = training_input(crops, windows, torch.from_numpy(shifts), 1.0, norm)
+    actual = training_input(crops, torch.tensor(windows), torch.from_numpy(shifts), 1.0, norm)
     assert actual.is_contiguous(memory_format=torch.channels_last)
     for i, (y, x, flip) in enumerate(windows):
         centred = images[indices[i]].astype(np.float64) - mean.astype(np.float64)
@@ -82,7 +90,7 @@ def test_mean_image_is_taken_from_each_pixel(tmp_path: Path, crop: int):
     windows = training_windows(draw(0, 0, 0, 8), 256, crop, AugmentConfig())
     assert {w.flip for w in windows} == {False, True}
     crops = read_crops(raw_split(tmp_path, images), np.arange(8), windows, crop)
-    assert training_input(crops, windows, torch.zeros(8, 3), 1.0, norm).abs().max() == 0
+    assert training_input(crops, torch.tensor(windows), torch.zeros(8, 3), 1.0, norm).abs().max() == 0
     for window in view_windows("ten", 256, crop):
         assert view_input(torch.from_numpy(images), window, crop, norm).abs().max() == 0
 
@@ -93,8 +101,22 @@ def test_a_training_crop_at_a_views_window_is_the_view(tmp_path: Path):
     norm = Normalisation(torch.from_numpy(rng.uniform(0, 255, (110, 110, 3)).astype(np.float32)), 1 / 60, False)
     for window in view_windows("ten", 110, 96):
         crops = read_crops(raw_split(tmp_path, images), np.zeros(1, int), [window], 96)
-        trained = training_input(crops, [window], torch.zeros(1, 3), 1.0, norm)
+        trained = training_input(crops, torch.tensor([window]), torch.zeros(1, 3), 1.0, norm)
         torch.testing.assert_close(trained, view_input(torch.from_numpy(images), window, 96, norm))
+
+
+@pytest.mark.parametrize("kind", Mean)
+def test_a_gpus_way_has_the_bits_of_a_cpus(tmp_path: Path, kind: Mean):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (5, 20, 20, 3), dtype=np.uint8)
+    store = replace(store_of(rng.uniform(0, 255, (50, 3))), mean=rng.uniform(80, 140, (20, 20, 3)).astype(np.float32))
+    windows = [Window(0, 0, False), Window(4, 2, True), Window(1, 4, False), Window(4, 4, True), Window(0, 4, True)]
+    crops = read_crops(raw_split(tmp_path, images), np.arange(5), windows, 16)
+    shifts = torch.from_numpy(rng.normal(0, 3, (5, 3)).astype(np.float32))
+    norm = normalisation(DataConfig(mean=kind, pixel_scale=0.7), store)
+    inputs = training_input(crops, torch.tensor(windows), shifts, 1.1, norm)
+    at_once = _all_at_once(crops, torch.tensor(windows), shifts, norm.scale / 1.1, norm)
+    assert torch.equal(at_once.permute(0, 3, 1, 2), inputs)
 
 
 def test_colour_shift_by_deviations():
@@ -125,6 +147,6 @@ def test_means_of_every_kind(tmp_path: Path):
         viewed = view_input(torch.from_numpy(images), window, 16, norm)[0].permute(1, 2, 0)
         np.testing.assert_allclose(viewed.numpy(), expected, rtol=1e-5, atol=1e-4)
         crops = read_crops(raw_split(tmp_path, images), np.zeros(1, int), [window], 16)
-        trained = training_input(crops, [window], torch.full((1, 3), 5.0), 1.1, norm)[0].permute(1, 2, 0)
+        trained = training_input(crops, torch.tensor([window]), torch.full((1, 3), 5.0), 1.1, norm)[0].permute(1, 2, 0)
         shift = 5 / 255 / np.array([0.229, 0.224, 0.225]) if kind is Mean.torchvision else 5.0
         np.testing.assert_allclose(trained.numpy(), (expected + shift) / 1.1, rtol=1e-5, atol=1e-4)

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from alexlab.config import Config, Resize, load
 from alexlab.data import build_datamodule
+from alexlab.data.ahead import Ahead
 from alexlab.data.build import build_store
 from alexlab.data.datamodule import TrainingBatches, _deaf
 from alexlab.data.decode import square
@@ -271,6 +273,7 @@ class TestFormats:
         data = build_datamodule(config)
         data.setup()
         loader = data.train_dataloader()
+        assert isinstance(loader, DataLoader)
         if context is not None:
             loader.multiprocessing_context = context
         found = []
@@ -297,7 +300,25 @@ class TestFormats:
                 assert torch.equal(torch.cat([part.crops for part in parts]), expected.crops)
                 assert torch.equal(torch.cat([part.labels for part in parts]), expected.labels)
                 assert torch.equal(torch.cat([part.shifts for part in parts]), expected.shifts)
-                assert [window for part in parts for window in part.windows] == expected.windows
+                assert torch.equal(torch.cat([part.windows for part in parts]), expected.windows)
+
+    @pytest.mark.parametrize("workers", [0, 1])
+    def test_ahead_of_time_they_are_the_same(self, config: Config, workers: int):
+        """On a CPU, whose streams wait for nothing: what comes, in which order; tests/test_gpu.py has the rest."""
+        config.data.num_workers = workers
+        data = build_datamodule(config)
+        data.setup()
+        loader = data.train_dataloader()
+        assert isinstance(loader, DataLoader)
+        ahead = Ahead(loader, torch.device("cpu"))
+        assert len(ahead) == len(loader)
+        assert ahead.sampler is loader.sampler
+        for epoch in (0, 1):
+            ahead.sampler.set_epoch(epoch)  # pyright: ignore[reportAttributeAccessIssue]
+            for own, expected in zip(list(ahead), list(loader), strict=True):
+                assert torch.equal(own.crops, expected.crops)
+                assert torch.equal(own.labels, expected.labels)
+                assert own.divisor == expected.divisor
 
     def test_a_split_in_another_process_is_small(self, config: Config):
         """Pickled it is its labels and places, not its images."""

@@ -147,14 +147,6 @@ def test_what_is_tried_again(name: str, retry: Retry, is_tried: bool):
     assert needs_work({}, retry, 0)
 
 
-def test_gradients_whose_squares_overflow_are_numbers_all_the_same(tiny):
-    module = ClassificationTask(load(tiny))
-    module._loss = torch.tensor(1.0)
-    for parameter in module.parameters():
-        parameter.grad = torch.full_like(parameter, 1e30)
-    module.on_before_optimizer_step(torch.optim.SGD(module.parameters(), 1.0))
-
-
 class TestDiverged:
     @pytest.fixture(params=["loss", "gradient"])
     def diverged(self, request: pytest.FixtureRequest, tiny, monkeypatch: pytest.MonkeyPatch) -> tuple[Config, Record]:

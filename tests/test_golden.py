@@ -11,8 +11,8 @@ from alexlab.config import load
 from alexlab.runs.identity import RESULTS_VERSION
 from alexlab.training.fit import fit
 
-# RESULTS_VERSION -> training loss and validation loss of four epochs of the shrunken demo
-GOLDEN = {1: [2.660079, 2.301071, 2.324824, 2.320588, 2.303210, 2.322512, 2.310540, 2.320371]}
+# RESULTS_VERSION -> training loss and validation loss of four epochs of the shrunken demo; 1 and 2 differ in rounding
+GOLDEN = {2: [2.660079, 2.301071, 2.324824, 2.320588, 2.303210, 2.322512, 2.310540, 2.320371]}
 
 
 def test_losses(tiny: list[str], tmp_path: Path):

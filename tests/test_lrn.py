@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -93,3 +98,38 @@ def test_half_precision_is_computed_in_float32():
 def test_even_size_is_refused():
     with pytest.raises(ValueError, match="size=4"):
         LocalResponseNorm(size=4)
+
+
+def _triton() -> dict[str, str]:
+    pytest.importorskip("triton", reason="no triton, as with torch's builds for a CPU alone")
+    return {**os.environ, "TRITON_INTERPRET": "1"}
+
+
+@pytest.mark.slow
+def test_the_gpus_kernels_follow_the_formula():
+    """By triton's interpreter, which needs no GPU."""
+    script = Path(__file__).with_name("interpreted.py")
+    done = subprocess.run([sys.executable, script], env=_triton(), capture_output=True, text=True, check=False)
+    assert done.stdout == "agrees\n", done.stderr[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("name", ["_forward", "_backward"])
+def test_the_gpus_kernels_are_translated(name: str, capability: int):
+    """To a GPU's own code (A100, H100), for float32 and towers, with no register spilt."""
+    _triton()
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from alexlab.models import lrn_triton
+
+    kernel = getattr(lrn_triton, name)
+    fixed = {"GROUP": 48, "IS_SPLIT": True, "REACH": 2, "PLACES": 8, "MAPS": 128}
+    kinds = {**dict.fromkeys(fixed, "constexpr"), "P": "i32", "C": "i32", "k": "fp32", "alpha": "fp32", "beta": "fp32"}
+    signature = {argument: kinds.get(argument, "*fp32") for argument in kernel.arg_names}
+    places = {(kernel.arg_names.index(argument),): value for argument, value in fixed.items()}
+    made = triton.compile(ASTSource(kernel, signature, places), target=GPUTarget("cuda", capability, 32))
+    assert made.asm["cubin"]
+    assert "ld.local" not in made.asm["ptx"]

@@ -86,6 +86,15 @@ class Normalisation:
             return self._mirrored_rows[y : y + crop_size, 3 * (size - crop_size - x) : 3 * (size - x)]
         return self._rows[y : y + crop_size, 3 * x : 3 * (x + crop_size)]
 
+    def mean_crops(self, windows: Tensor, crop_size: int) -> Tensor:
+        """The part of the mean that is taken from each crop [B, H, W, 3], or [H, W, 3] where it is the same."""
+        if self.is_centred:
+            start = (len(self.mean) - crop_size) // 2
+            return self.mean[start : start + crop_size, start : start + crop_size]
+        places = torch.arange(crop_size, device=windows.device)
+        y, x, flip = windows[:, :, None].unbind(1)
+        return self.mean[(y + places)[:, :, None], (x + torch.where(flip > 0, places.flip(0), places))[:, None]]
+
     @cached_property
     def _rows(self) -> Tensor:
         return self.mean.reshape(len(self.mean), -1)
@@ -110,28 +119,34 @@ def normalisation(data: DataConfig, store: Store) -> Normalisation:
     return Normalisation(mean, scale, data.mean is Mean.center)
 
 
-def training_input(crops: Tensor, windows: list[Window], shifts: Tensor, divisor: float, norm: Normalisation) -> Tensor:
-    """Network input [B, 3, H, W] (channels last in memory) from crops made by `read_crops`.
+def training_input(crops: Tensor, windows: Tensor, shifts: Tensor, divisor: float, norm: Normalisation) -> Tensor:
+    """Network input [B, 3, H, W] (channels last in memory) from crops made by `read_crops` at windows, int64 [B, 3].
 
     The mean image [S, S, 3] is cut and mirrored as each image was, so that it is taken "from each pixel" (2).
     """
+    make = _image_by_image if crops.device.type == "cpu" else _all_at_once
+    return make(crops, windows, shifts, norm.scale / divisor, norm).permute(0, 3, 1, 2)
+
+
+def _image_by_image(
+    crops: Tensor, windows: Tensor, shifts: Tensor, scale: float | Tensor, norm: Normalisation
+) -> Tensor:
+    """For a CPU, in whose cache an image stays through it all; by rows, as loops over three numbers are slow."""
     batch, height, width, _ = crops.shape
-    inputs = torch.empty(crops.shape, dtype=torch.float32, device=crops.device)
-    # By rows of W * 3 numbers, since loops over three are slow.
+    inputs = torch.empty(crops.shape, dtype=torch.float32)
     rows, taken, added = inputs.view(batch, height, -1), crops.view(batch, height, -1), shifts.repeat(1, width)[:, None]
-    scale = norm.scale / divisor
     if isinstance(scale, Tensor):
         scale = scale.repeat(width)
-    # On a CPU an image stays in the cache through all that is done to it; on a GPU a few large kernels are faster.
-    step = 1 if crops.device.type == "cpu" else batch
-    for start in range(0, batch, step):
-        part = slice(start, start + step)
-        for out, crop, window in zip(rows[part], taken[part], windows[part], strict=True):
-            torch.sub(crop, norm.mean_crop(window, height), out=out)
-        rows[part].add_(added[part])
+    for out, crop, window, shift in zip(rows, taken, windows.tolist(), added, strict=True):
+        torch.sub(crop, norm.mean_crop(Window(*window), height), out=out).add_(shift)
         if isinstance(scale, Tensor) or scale != 1:
-            rows[part].mul_(scale)
-    return inputs.permute(0, 3, 1, 2)
+            out.mul_(scale)
+    return inputs
+
+
+def _all_at_once(crops: Tensor, windows: Tensor, shifts: Tensor, scale: float | Tensor, norm: Normalisation) -> Tensor:
+    """For a GPU, which a few large kernels suit, and no word from the process that starts them; the same bits."""
+    return (crops - norm.mean_crops(windows, crops.shape[1])).add_(shifts[:, None, None]).mul_(scale)
 
 
 def view_input(images: Tensor, window: Window, crop_size: int, norm: Normalisation) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from alexlab.config import Config
+from alexlab.data.ahead import Ahead
 from alexlab.data.augment import (
     Normalisation,
     colour_shifts,
@@ -37,7 +38,7 @@ class TrainingBatch(NamedTuple):
 
     crops: Tensor
     labels: Tensor  # int64 [B]
-    windows: list[Window]
+    windows: Tensor  # int64 [B, 3], each a `Window`
     shifts: Tensor  # float32 [B, 3]
     divisor: float
 
@@ -79,7 +80,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
         return TrainingBatch(
             read_crops(self._split, indices[own], windows[own], crop_size),
             torch.from_numpy(self._split.labels[indices[own]]),
-            windows[own],
+            torch.tensor(windows[own], dtype=torch.long).view(-1, 3),
             torch.from_numpy(shifts[own].astype(np.float32)),
             divisor,
         )
@@ -142,7 +143,7 @@ class EvaluationBatches(Dataset[WholeImages]):
 
 
 def _ready(batch: Any) -> Any:
-    """A batch is tensors already; the loader's own function would look through every window for arrays.
+    """A batch is tensors already, and the loader's own function would look for more.
 
     A loader's process moves them to shared memory here and not while it sends them, when what fails is lost, and the
     batch waited for without end.
@@ -221,9 +222,11 @@ class StoreDataModule(L.LightningDataModule):
         """This process's part of each batch: all of it, unless batches are shared out over devices."""
         return Share(self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else ALONE
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader | Ahead:
         batches = TrainingBatches(self.split("train"), self.store, self._config, self.share)
-        return self._loader(batches, EpochSteps(batches.num_steps, self._start))
+        loader = self._loader(batches, EpochSteps(batches.num_steps, self._start))
+        device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+        return Ahead(loader, device) if device.type == "cuda" and self._config.trainer.ahead else loader
 
     def start_at(self, epoch: int, step: int) -> None:
         """Let the next training loader begin there: it reads ahead before Lightning tells it the epoch."""

@@ -32,8 +32,11 @@ class AlexNet(nn.Sequential):
     pool1, dropout6 and so on, so that a state dict's keys are the paper's layer names.
     """
 
+    layout = torch.channels_last
+
     def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input.to(next(self.parameters()).dtype))  # float64 weights take float64 input
+        # float64 weights take float64 input
+        return super().forward(input.to(next(self.parameters()).dtype, memory_format=self.layout))
 
     def reseed_dropout(self, *names: object) -> None:
         """Make the next masks a function of the names (seed, step) and of each layer's own name."""
@@ -57,7 +60,9 @@ def build_model(config: Config) -> AlexNet:
             for name, module in _following(step, spec, config):
                 assert name not in network._modules
                 network.add_module(name, module)
-    return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    if not config.trainer.channels_last:
+        network.layout = torch.contiguous_format
+    return network.to(memory_format=network.layout)  # pyright: ignore[reportCallIssue]
 
 
 def _number(spec: Layer) -> str:
@@ -73,7 +78,8 @@ def _following(step: str, spec: Layer, config: Config) -> Iterator[tuple[str, nn
     elif step == "lrn":
         groups = model.groups if model.lrn_per_tower else 1
         alpha = model.lrn_alpha * model.lrn_scale**2
-        yield f"lrn{number}", LocalResponseNorm(model.lrn_size, model.lrn_k, alpha, model.lrn_beta, groups)
+        constants = model.lrn_size, model.lrn_k, alpha, model.lrn_beta
+        yield f"lrn{number}", LocalResponseNorm(*constants, groups, fused=config.trainer.fused_lrn)
     elif step == "same_map_norm":
         yield f"same_map_norm{number}", SameMapNorm(scale=model.lrn_scale)
     elif step == "batch_norm":

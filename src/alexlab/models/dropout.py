@@ -31,13 +31,14 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x * (1 - self.rate) if self.scale_at_test else x
+        x = x * (self._drawn(x) >= self.rate)  # pyright: ignore
+        return x if self.scale_at_test else x / (1 - self.rate)
+
+    @torch.compiler.disable  # pyright: ignore[reportArgumentType]; it would make a graph for each seed
+    def _drawn(self, x: Tensor) -> Tensor:
         generator = None
         if self._seed is not None:
             generator = torch.Generator(x.device).manual_seed(self._seed)
-        x = x * (self._drawn(x, generator) >= self.rate)
-        return x if self.scale_at_test else x / (1 - self.rate)
-
-    def _drawn(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         shape = list(x.shape)
         dim, begin, end, total = self.part or (0, 0, shape[0], shape[0])
         shape[dim] = total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -16,15 +17,29 @@ class LocalResponseNorm(nn.Module):
     Unlike `torch.nn.LocalResponseNorm`, alpha multiplies the sum, as in the paper's formula, not the mean. Takes
     [B, C, ...] in any memory layout; computes in float32 at least, whatever autocast says: at k = 2 the numbers of
     bfloat16 lie 0.016 apart and would swallow the sum. With `groups` towers a window ends at its tower's last map.
+
+    `fused`: where there is a GPU, one kernel each way (`alexlab.models.lrn_triton`), which keeps its input alone.
     """
 
-    def __init__(self, size: int = 5, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75, groups: int = 1) -> None:
+    def __init__(
+        self,
+        size: int = 5,
+        k: float = 2.0,
+        alpha: float = 1e-4,
+        beta: float = 0.75,
+        groups: int = 1,
+        fused: bool = True,
+    ) -> None:
         super().__init__()
         if size < 1 or size % 2 == 0:
             raise ValueError(f"size={size}: must be odd, so that the window has a middle map")
-        self.size, self.k, self.alpha, self.beta, self.groups = size, k, alpha, beta, groups
+        self.size, self.k, self.alpha, self.beta, self.groups, self.fused = size, k, alpha, beta, groups, fused
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.fused and x.is_cuda and x.dtype is not torch.float64 and find_spec("triton") is not None:
+            from alexlab.models.lrn_triton import normalise  # where there is no GPU, there may be no triton
+
+            return normalise(x, self.size, self.k, self.alpha, self.beta, self.groups)
         with torch.autocast(x.device.type, enabled=False):
             if x.dtype in (torch.float16, torch.bfloat16):
                 x = x.float()

@@ -18,7 +18,7 @@ from alexlab.data.prepare import fingerprint
 from alexlab.tree import flatten
 
 # Raised whenever a change of the code changes a result's bits; tests/test_golden.py notices.
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 
 SEEDS = ("seed", "data.seed")
 DERIVED = ("data.crop_size", "data.map_size")  # they follow from conv1's padding, kernel and stride, too
@@ -80,6 +80,7 @@ def void_keys(config: Config) -> set[str]:
     rules = {
         ("data.files_seed",): config.data.name is not Dataset.shapes,
         ("model.lrn_size", "model.lrn_k", "model.lrn_alpha", "model.lrn_beta", "model.lrn_per_tower"): no_lrn,
+        ("trainer.fused_lrn",): no_lrn,
         ("model.lrn_scale",): no_lrn and not model.same_map_norm,
         ("model.lrn_after",): not model.lrn,
         ("model.cross_talk", "model.lrn_per_tower"): model.groups == 1,

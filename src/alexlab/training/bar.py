@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from alexlab.training.task import ClassificationTask
+from alexlab.training.watch import Late
 
 
 class TrainingBar(L.Callback):
@@ -28,6 +29,7 @@ class TrainingBar(L.Callback):
         )
         self._bar = Progress(*columns, console=Console(stderr=True), disable=not self._live, refresh_per_second=4)
         self._task: TaskID | None = None
+        self._loss: Late | None = None
         self._images = 0
         self._images_shown = 0
         self._shown = self._started = time.monotonic()
@@ -49,14 +51,17 @@ class TrainingBar(L.Callback):
     ) -> None:
         self._images += len(batch[1]) * trainer.world_size
         now = time.monotonic()
-        if self._live and now - self._shown > 0.3:  # reading the loss waits for the device, so not at every step
+        if self._live and now - self._shown > 0.3:
             assert self._task is not None
-            loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+            if self._loss is None or self._loss.is_here:
+                told = "-" if self._loss is None else f"{float(self._loss.get()):.3f}"
+                self._bar.update(self._task, loss=told)
+                loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+                self._loss = Late(torch.as_tensor(loss))  # shown next time, so that nothing waits for it
             self._bar.update(
                 self._task,
                 completed=trainer.global_step,
                 description=self._described(trainer.current_epoch),
-                loss=f"{float(torch.as_tensor(loss)):.3f}",
                 speed=(self._images - self._images_shown) / (now - self._shown),
             )
             self._images_shown, self._shown = self._images, now

@@ -65,6 +65,7 @@ def evaluate(
     autocast. `advance(n)` is called as n more images are done. Where several devices share the images out, all of them
     return the predictions for all images.
     """
+    torch.backends.cudnn.allow_tf32 = False  # torch's default is to round what convolutions multiply
     was_training = [member.network.training for member in members]
     for member in members:
         member.network.eval()
@@ -73,7 +74,7 @@ def evaluate(
     for batches in zip(*(member.batches for member in members), strict=True):
         # Copied, since they are kept: a tensor from a loader's process keeps a file open.
         labels = batches[0].labels.to(device, copy=True)
-        images = [batch.images.to(device) for batch in batches]
+        images = [batch.images.to(device, non_blocking=True) for batch in batches]
         if len(labels) == 0:
             outputs = []
         else:

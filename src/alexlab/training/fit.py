@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,12 +83,17 @@ def fit(
     task.network = shared(task.network, config.trainer, data.train_batch_size)
     recorder = Recorder(folder, states, config, on_row, may_write) if folder and states else None
     trainer = build_trainer(config, title, recorder)
-    if trainer.precision != config.trainer.precision:  # Lightning takes another one where a device lacks it
+    is_tf32 = config.trainer.precision == "tf32"
+    if is_tf32 and trainer.strategy.root_device.type != "cuda":
+        raise ConfigError("trainer.precision=tf32: not on this device; use 32-true")
+    if (
+        not is_tf32 and trainer.precision != config.trainer.precision
+    ):  # Lightning takes another one where a device lacks it
         raise ConfigError(
             f"trainer.precision={config.trainer.precision}: not on this device; it would be {trainer.precision}"
         )
     started = time.monotonic()
-    with interrupt.held():  # the recorder looks for it where the run's state can be saved
+    with interrupt.held(), _rounding(is_tf32):  # the recorder looks for it where the run's state can be saved
         trainer.fit(task, datamodule=data, ckpt_path=state)
     fitted = time.monotonic()
     seconds = recorder.seconds if recorder is not None else fitted - started
@@ -128,6 +134,18 @@ def fit(
     )
 
 
+@contextmanager
+def _rounding(is_tf32: bool) -> Iterator[None]:
+    """Whether a GPU may round the float32 numbers that it multiplies; torch's default is that convolutions do."""
+    torch.backends.cudnn.allow_tf32 = is_tf32
+    torch.set_float32_matmul_precision("high" if is_tf32 else "highest")
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = False
+        torch.set_float32_matmul_precision("highest")
+
+
 def build_trainer(config: Config, title: str, recorder: Recorder | None = None) -> L.Trainer:
     """Lightning's Trainer for a configuration."""
     trainer = config.trainer
@@ -139,7 +157,7 @@ def build_trainer(config: Config, title: str, recorder: Recorder | None = None) 
         limit_train_batches=trainer.limit_train_batches,
         limit_val_batches=trainer.limit_val_batches,
         **placed(trainer),
-        precision=trainer.precision,  # pyright: ignore[reportArgumentType]
+        precision="32-true" if trainer.precision == "tf32" else trainer.precision,  # pyright: ignore[reportArgumentType]
         deterministic=trainer.deterministic,
         fast_dev_run=trainer.fast_dev_run,
         logger=False,  # what is logged stands in the recorder's rows

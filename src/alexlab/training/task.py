@@ -14,10 +14,11 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from alexlab import ranks
 from alexlab.architecture import layers
-from alexlab.config import Config, by_layer
+from alexlab.config import Compile, Config, by_layer
 from alexlab.models import build_model
 from alexlab.training.schedule import conv1_factor, learning_rate
 from alexlab.training.sgd import PaperSGD
+from alexlab.training.watch import Watch, sizes
 
 
 class Diverged(RuntimeError):
@@ -99,13 +100,26 @@ class ClassificationTask(L.LightningModule):
         self._sent_before = 0
         self.passes_over = False  # the next step: it was taken before the run was taken up again
         self._loss: Tensor | None = None
+        self._compiled: Any = None
+        self._watch, self._looked_at = Watch(), list[str]()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x)
 
+    def _training_network(self) -> Any:
+        """The network, compiled where `trainer.compile` says so; evaluation goes by the network itself."""
+        how = self.config.trainer.compile
+        if how is Compile.off:
+            return self.network
+        if self._compiled is None:
+            mode = "reduce-overhead" if how is Compile.graphs else None
+            self._compiled = torch.compile(self.network.forward, mode=mode)
+        return self._compiled
+
     def configure_optimizers(self) -> PaperSGD:
         optim = self.config.optim
-        return PaperSGD(parameter_groups(self.network, self.config), optim.lr, optim.momentum, optim.weight_decay)
+        groups, is_fused = parameter_groups(self.network, self.config), self.config.trainer.fused_optimizer
+        return PaperSGD(groups, optim.lr, optim.momentum, optim.weight_decay, is_fused)
 
     def _learning_rate(self, epoch: int) -> float | None:
         return learning_rate(self.config.optim, epoch, self.config.trainer.max_epochs, self.val_errors[:epoch])
@@ -139,7 +153,7 @@ class ClassificationTask(L.LightningModule):
             return None  # Lightning counts it, and changes nothing
         inputs, labels = batch
         self.network.reseed_dropout(self.config.seed, "dropout", self.global_step)
-        logits = self(inputs)
+        logits = self._training_network()(inputs)
         loss = F.cross_entropy(logits, labels)
         devices = self.trainer.world_size  # that share the batch out, and whose gradients are averaged
         part = 1.0 if devices == 1 else devices * len(labels) / self.trainer.datamodule.train_batch_size  # pyright: ignore[reportAttributeAccessIssue]
@@ -149,31 +163,55 @@ class ClassificationTask(L.LightningModule):
         return loss * part if devices > 1 else loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Stop before a step that would put numbers that are none into the weights."""
+        """Let no step put numbers that are none into the weights."""
         if self._loss is None:
             return
         gradients = {name: p.grad for name, p in self.network.named_parameters() if p.grad is not None}
         if self.config.trainer.precision == "16-mixed":
             gradients = {}  # there an overflow is expected, and the step left out by the gradients' scaler
-        # The norms are quick, and finite only where all that they sum is; where one is not, each number is looked at.
-        norms = torch._foreach_norm(list(gradients.values())) if gradients else []  # pyright: ignore[reportPrivateImportUsage]
-        (is_odd,) = ranks.any_of(not bool(torch.stack([self._loss, *norms]).isfinite().all()))
-        if is_odd:
-            layers = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
-            seen = ranks.gathered((self._loss.item(), layers))  # a device's own part, where it has one
-            loss = next((loss for loss, _ in seen if not math.isfinite(loss)), seen[0][0])
-            layers = list(dict.fromkeys(name for _, names in seen for name in names))
-            if layers or not math.isfinite(loss):
-                self._diverged(loss, layers)
+        self._looked_at = list(gradients)
+        seen = sizes(self._loss, list(gradients.values()))
+        place = self.current_epoch * int(self.trainer.num_training_batches) + self.trainer.fit_loop.batch_idx
+        if self.trainer.world_size > 1 or ranks.count() > 1:
+            self._look_together(seen, place)
+        else:
+            assert isinstance(optimizer, PaperSGD)
+            optimizer.skip = self._watch.look(seen, place)
+            self.end_if_diverged(wait=not self._goes_ahead)
 
-    def _diverged(self, loss: float, layers: list[str]) -> None:
-        epoch, step = self.current_epoch, self.trainer.fit_loop.batch_idx
+    @property
+    def _goes_ahead(self) -> bool:
+        """Whether steps are given out before the device is done with the last."""
+        return self.device.type != "cpu" and self.config.trainer.ahead
+
+    def _look_together(self, seen: Tensor, place: int) -> None:
+        """Where several devices train: each sees its own part, and all end if one has seen what is no number."""
+        (is_odd,) = ranks.any_of(not bool(seen.isfinite().all()))
+        if is_odd:
+            everyones = ranks.gathered(self._told_of(seen.tolist()))
+            loss = next((loss for loss, _ in everyones if not math.isfinite(loss)), everyones[0][0])
+            self._diverged(place, loss, list(dict.fromkeys(name for _, layers in everyones for name in layers)))
+
+    def end_if_diverged(self, wait: bool) -> None:
+        """Raise `Diverged` if a step was not taken; without `wait` for the device, if that is known by now."""
+        found = self._watch.found(wait)
+        if found is not None:
+            self._diverged(found[0], *self._told_of(found[1]))
+
+    def _told_of(self, seen: list[float]) -> tuple[float, list[str]]:
+        """The loss and the layers whose gradients are not finite, from a step's `sizes`."""
+        odd = [name for name, size in zip(self._looked_at, seen[1:], strict=True) if not math.isfinite(size)]
+        return seen[0], odd
+
+    def _diverged(self, place: int, loss: float, layers: list[str]) -> None:
+        epoch, step = divmod(place, int(self.trainer.num_training_batches))
         what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient of {layers[0]} is not finite"
         images = self.trainer.datamodule.batch_images(epoch, step)  # pyright: ignore[reportAttributeAccessIssue]
         details = {"epoch": epoch + 1, "step": step + 1, "loss": str(loss), "layers": layers, "images": images}
         raise Diverged(f"{what} at step {step + 1} of epoch {epoch + 1}, before that step was taken", **details)
 
     def on_train_epoch_end(self) -> None:
+        self.end_if_diverged(wait=True)
         self.log("train_loss", self.train_loss.compute())
         self.log("train_top1_error", 1 - self.train_top1.compute())
         self.log("lr", self._learning_rate(self.current_epoch))  # pyright: ignore[reportArgumentType]
@@ -217,6 +255,7 @@ class ClassificationTask(L.LightningModule):
         accuracy.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.end_if_diverged(wait=True)
         checkpoint["val_errors"] = list(self.val_errors)
         own: dict[str, dict[str, Tensor]] = {}
         for name in _EPOCH_METRICS:  # what an epoch has summed up by now
