@@ -17,7 +17,7 @@ def main() -> None:
             grad = rng.normal(0, 1, a.shape).astype(np.float32)
             for layout in (torch.channels_last, torch.contiguous_format):
                 x = torch.tensor(a).contiguous(memory_format=layout).requires_grad_()
-                y = normalise(x, *constants, groups)
+                y = normalise(x, *constants, groups)  # pyright: ignore[reportCallIssue]
                 y.backward(torch.tensor(grad))
                 assert x.grad is not None
                 split = (np.split(one.astype(float), groups, 1) for one in (a, grad))
@@ -27,12 +27,11 @@ def main() -> None:
                 np.testing.assert_allclose(y.detach().numpy(), expected, rtol=1e-5, atol=1e-6)
                 scale = np.abs(gradient).max()
                 np.testing.assert_allclose(x.grad.numpy() / scale, gradient / scale, atol=2e-6)
-    x = torch.tensor(a).bfloat16().requires_grad_()
-    y = normalise(x, *constants, groups)
+    x = torch.from_numpy(rng.normal(0, 60, (2, 6, 3, 2))).bfloat16()
+    y = normalise(x, 5, 2.0, 1e-4, 0.75, 3)
     assert y.dtype is torch.bfloat16
-    towers = np.split(x.detach().double().numpy(), groups, 1)
-    expected = np.concatenate([reference(own, *constants) for own in towers], 1)
-    np.testing.assert_allclose(y.detach().double().numpy(), expected, rtol=2**-7)  # cut off once, at the end
+    expected = np.concatenate([reference(own, 5, 2.0, 1e-4, 0.75) for own in np.split(x.double().numpy(), 3, 1)], 1)
+    np.testing.assert_allclose(y.double().numpy(), expected, rtol=2**-7)  # cut off once, at the end
     print("agrees")
 
 

@@ -86,7 +86,8 @@ def test_no_step_reads_a_number_from_the_device(tiny, monkeypatch, tmp_path):
     """Within an epoch; tests/test_gpu.py has CUDA itself look."""
     monkeypatch.setattr(ClassificationTask, "_goes_ahead", True)
     monkeypatch.setattr(Late, "is_here", False)
-    monkeypatch.setattr(task, "sizes", lambda loss, gradients: torch.stack([loss, *torch._foreach_norm(gradients)]))
+    norms = torch._foreach_norm  # pyright: ignore[reportPrivateImportUsage]
+    monkeypatch.setattr(task, "sizes", lambda loss, gradients: torch.stack([loss, *norms(gradients)]))  # as on a GPU
     reads, steps, advance = Reads(), [0], _TrainingEpochLoop.advance
 
     def counted(loop: _TrainingEpochLoop, *args: Any) -> None:
