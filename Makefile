@@ -8,7 +8,7 @@ KILLS ?= 200
 PYTEST := --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast test-all chaos container lock check format clean
+.PHONY: help install demo test test-fast test-all chaos container bench bench-compare lock check format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,13 @@ chaos: $(INSTALLED) ## Kill runs and sweeps at KILLS random moments and compare 
 
 container: $(INSTALLED) ## Build the image and use it, with podman and Debian's packages (as root, about ten minutes)
 	@$(BIN)/python tests/container.py $(ARGS)
+
+bench: $(INSTALLED) ## Run every benchmark, nothing else running (about an hour; benchmarks/README.md)
+	@$(BIN)/python benchmarks/all.py
+
+bench-compare: $(INSTALLED) ## Benchmark this tree against a commit, BASE= (half an hour); fails where it is 10 % slower
+	@test -n "$(BASE)" || { echo "error: say which commit: make bench-compare BASE=main" >&2; exit 1; }
+	@$(BIN)/python benchmarks/compare.py $(BASE) $(ARGS)
 
 lock: $(INSTALLED) ## Renew requirements.lock, the image's packages: the versions that are installed here
 	@command -v uv >/dev/null || { echo "error: no uv; pip install uv" >&2; exit 1; }

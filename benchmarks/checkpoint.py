@@ -6,7 +6,6 @@ paper's net takes is shown as a share of the time between two of them, `checkpoi
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 import lightning as L
 import torch
 from step import full_scale
+from turns import arguments, machine, take_turns, tell, versions
 
 from alexlab.config import Config, load
 from alexlab.data import build_datamodule
@@ -65,27 +65,16 @@ def state_of_the_papers_net(folder: Path) -> tuple[float, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = arguments(__doc__, 5)
     parser.add_argument("--folder", type=Path, help="where the paper's states are written; default: the system's")
     args = parser.parse_args()
     quiet()
     L.seed_everything(0, verbose=False)
     config = load(["trainer.max_epochs=2", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu"])
     names = (NOTHING, UNCHECKED, DEFAULTS, EVERY_STEP)
-    times: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(args.rounds + 1):
-        for name in names[number % len(names) :] + names[: number % len(names)]:
-            times[name].append(seconds(name, config))
-    print(f"demo, 2 epochs, {args.rounds} rounds, {torch.get_num_threads()} threads")
-    print("ratio: seconds over those of 'nothing saved' in the same round, median\n")
-    print(f"{'':<26}{'median s':>9}{'ratio':>8}   half of rounds")
-    for name in names:
-        ratios = [mine / base for mine, base in zip(times[name][1:], times[NOTHING][1:], strict=True)]
-        quarters = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else [ratios[0]] * 3
-        median = statistics.median(ratios)
-        middle = f"{quarters[0]:.3f} to {quarters[2]:.3f}"
-        print(f"{name:<26}{statistics.median(times[name][1:]):>9.3f}{median:>8.3f}   {middle}")
+    print(f"{machine()}\n{versions()}")
+    times = take_turns({name: lambda name=name: seconds(name, config) for name in names}, args.rounds)
+    tell("demo, 2 epochs", times, NOTHING, args.json)
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         took, size = state_of_the_papers_net(Path(folder))
     minutes = config.checkpoint.every_minutes

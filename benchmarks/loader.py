@@ -11,9 +11,7 @@ wait for each other, and one other busy process makes that tens of times slower.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import importlib.metadata
 import itertools
 import multiprocessing
 import os
@@ -36,9 +34,9 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
-from step import machine
 from torch import Tensor
 from torch.utils.data import DataLoader
+from turns import Ratio, arguments, machine, record, versions
 
 from alexlab.config import load
 from alexlab.data import build_datamodule
@@ -49,8 +47,6 @@ from alexlab.data.store import JPEG, RAW, open_store
 BATCH, SIZE, CROP, CLASSES = 128, 256, 224, 10
 Epoch = Callable[[int], Iterable[tuple[Tensor, Tensor]]]  # of its number: batches of images and labels
 SPAWN = multiprocessing.get_context("spawn")  # a fork would take the parent's threads' locks along
-DISTRIBUTIONS = ["torch", "torchvision", "numpy", "pillow", "simplejpeg", "ffcv", "numba"]
-DISTRIBUTIONS += ["mosaicml-streaming", "litdata", "webdataset", "datasets"]
 OURS, BEST_KNOWN = "ours, raw", "ffcv, raw"
 
 
@@ -438,7 +434,7 @@ def compared(ratios: list[float]) -> str:
     return f"{middle:.2f} | {low:.2f} to {high:.2f}"
 
 
-def print_one_core(contenders: list[Contender]) -> None:
+def print_one_core(contenders: list[Contender], to: Path | None) -> None:
     """Of both kinds of batch, µs per image and times ours, raw, in the same round."""
     print("| one core | batch | µs per image | times ours, raw | half of rounds |\n|---|---|--:|--:|--:|")
     for contender in contenders:
@@ -447,6 +443,8 @@ def print_one_core(contenders: list[Contender]) -> None:
         ratios = [theirs / own for own, theirs in zip(contender.speeds, like.speeds, strict=True)]
         batch, micros = "float32" if job.to_float else "uint8", 1e6 / statistics.median(contender.speeds)
         print(f"| {job.name} | {batch} | {micros:.0f} | {compared(ratios)} |")
+        if job.name == "ImageFolder":
+            record(to, {f"loader, {batch}: ours, raw, over ImageFolder": Ratio.of(contender.speeds, like.speeds)})
 
 
 def print_all_cores(contenders: list[Contender], cores: int) -> None:
@@ -463,43 +461,35 @@ def print_all_cores(contenders: list[Contender], cores: int) -> None:
             print(f"| {name} | {best[name].job.workers} | {statistics.median(speeds):,.0f} | {compared(ratios)} |")
 
 
-def versions() -> str:
-    found = []
-    for name in DISTRIBUTIONS:
-        try:
-            found.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return ", ".join([f"Python {sys.version.split()[0]}", *found])
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, 7)
     parser.add_argument("--work", type=Path, help="where images are made, and kept (default: a temporary folder)")
     parser.add_argument("--images", type=int, default=4096, help="how many, 512 or more (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each, 2 or more (default: %(default)s)")
+    parser.add_argument("--one-core", action="store_true", help="the first table alone")
     parser.add_argument("--seconds", type=float, default=1, help="of a turn, at least (default: %(default)s)")
     parser.add_argument(
         "--workers", type=int, nargs="+", default=[0, 2], help="numbers to choose the best from (default: 0 2)"
     )
-    arguments = parser.parse_args()
-    if arguments.images < 4 * BATCH or arguments.rounds < 2:
+    args = parser.parse_args()
+    if args.images < 4 * BATCH or args.rounds < 2:
         parser.error("--images must be at least 512, --rounds at least 2")
     with tempfile.TemporaryDirectory() as temporary:
-        work = (arguments.work or Path(temporary)).absolute() / f"{arguments.images}-images"
-        make_images(work, arguments.images)
-        measure(work, arguments.rounds, arguments.seconds, arguments.workers)
+        work = (args.work or Path(temporary)).absolute() / f"{args.images}-images"
+        make_images(work, args.images)
+        measure(work, args.rounds, args.seconds, [] if args.one_core else args.workers, args.json)
 
 
-def measure(work: Path, rounds: int, seconds: float, workers: list[int]) -> None:
+def measure(work: Path, rounds: int, seconds: float, workers: list[int], to: Path | None) -> None:
     cores, busy = os.sched_getaffinity(0), os.getloadavg()[0]
     one_core = [
         Job(name, table[name], to_float=table is TO_FLOAT, core=max(cores), limit=4)
         for table in (ONE_CORE, TO_FLOAT)
         for name in table
     ]
-    print_one_core(race(one_core, work, rounds, seconds))
+    print_one_core(race(one_core, work, rounds, seconds), to)
     print(flush=True)
+    if not workers:
+        return
 
     all_cores = []
     for name, make in ALL_CORES.items():

@@ -5,7 +5,6 @@ Also: what a store of ImageNet's size takes to open, and an epoch's order to dra
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shlex
@@ -19,9 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from loader import make_images, versions
+from loader import make_images
 from PIL import Image
-from step import machine
+from turns import arguments, machine, take_turns, tell, versions
 
 from alexlab.data.build import build_store
 from alexlab.data.raw.folders import read_folders
@@ -41,7 +40,7 @@ def plain(files: list[Path], out: Path) -> None:
         image.resize(size, Image.Resampling.BILINEAR).save(out / file.name, quality=90)
 
 
-def race(root: Path, work: Path, rounds: int) -> None:
+def race(root: Path, work: Path, rounds: int, to: Path | None) -> None:
     files = sorted((root / "train").rglob("*.jpg"))
     out = work / "timed"
 
@@ -53,22 +52,17 @@ def race(root: Path, work: Path, rounds: int) -> None:
         "ours, raw": lambda: ours(RAW),
         "ours, jpeg": lambda: ours(JPEG),
     }
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(rounds + 1):
-        for name, run in contenders.items():
-            shutil.rmtree(out, ignore_errors=True)
-            out.mkdir()
-            started = time.perf_counter()
-            run()
-            if number:  # the first round warms up
-                times[name].append(time.perf_counter() - started)
-    print("| one core | images/s | ratio | half of rounds |\n|---|--:|--:|---|")
-    for name, seconds in times.items():
-        ratios = sorted(base / own for base, own in zip(times[PLAIN], seconds, strict=True))
-        quarter = len(ratios) // 4
-        half = f"{ratios[quarter]:.2f} to {ratios[-1 - quarter]:.2f}"
-        rate = len(files) / statistics.median(seconds)
-        print(f"| {name} | {rate:.0f} | {statistics.median(ratios):.2f} | {half} |")
+
+    def timed(run: Callable[[], None]) -> float:
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        started = time.perf_counter()
+        run()
+        return time.perf_counter() - started
+
+    times = take_turns({name: lambda run=run: timed(run) for name, run in contenders.items()}, rounds)
+    rates = {name: f"{len(files) / statistics.median(seconds):.0f}" for name, seconds in times.items()}
+    tell("preparation on one core", times, PLAIN, to, {"images/s": rates})
 
 
 PEAK = """
@@ -175,9 +169,9 @@ def imagenet_sized(work: Path, rounds: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__, 7)
     parser.add_argument("--images", type=int, default=600)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--race", action="store_true", help="the first table alone")
     parser.add_argument("--work", type=Path, help="folder to keep the images in; default: a temporary one")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -185,7 +179,9 @@ def main() -> None:
         make_images(work, args.images)
         print(f"{machine()}; {versions()}\n`python {shlex.join(sys.argv)}`\n")
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-        race(work / "photographs", work, args.rounds)
+        race(work / "photographs", work, args.rounds, args.json)
+        if args.race:
+            return
         os.sched_setaffinity(0, range(os.cpu_count() or 1))
         memory(work / "photographs", work)
         imagenet_sized(work, args.rounds)

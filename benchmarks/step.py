@@ -1,26 +1,27 @@
-"""Time one training step of the paper's AlexNet at full width against the same network written plainly in PyTorch.
+"""Time one training step against the same net written plainly in PyTorch, and against what the machine can do.
 
-All contenders run in one process and take turns, one step each a round; the first round does not count. The last
-column says how many tensors of the size of LRN's output the forward pass keeps for the backward pass because of LRN.
+Also what LRN keeps for the backward pass, in units of the outputs of its layers. On a GPU: every precision, compiled or
+not, images a second, and the hours that the paper's 90 cycles would take at that pace (it took five to six days).
 """
 
 from __future__ import annotations
 
-import argparse
-import platform
 import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from turns import Apart, arguments, bandwidth, device, machine, matrix_rate, settled, take_turns, tell, versions
 
 from alexlab.architecture import layers
 from alexlab.config import Config, load
-from alexlab.models import AlexNet, LocalResponseNorm, build_model
+from alexlab.models import Dropout, LocalResponseNorm, build_model
+from alexlab.runs.worker import _keep_memory
 from alexlab.training.sgd import PaperSGD
+from alexlab.training.task import parameter_groups
 
 FULL_SCALE = [
     "model.width=1",
@@ -33,79 +34,100 @@ FULL_SCALE = [
     "model.init_last_std=null",
     "model.dropout=0.5",
 ]
-OURS = "ours"
-REFERENCE = "plain, our LRN"
-WITHOUT = "plain, no LRN"
-PLAIN: dict[str, tuple[Callable[[], nn.Module], torch.memory_format]] = {
-    REFERENCE: (LocalResponseNorm, torch.channels_last),
-    "plain, our LRN, NCHW": (LocalResponseNorm, torch.contiguous_format),
-    "plain, torch's LRN": (lambda: nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2), torch.channels_last),
-    WITHOUT: (nn.Identity, torch.channels_last),
+EPOCHS, IMAGES = 90, 1_281_167  # of the paper's training
+PLAIN, PLAIN_WITHOUT, OURS, OURS_WITHOUT = "plain, NCHW", "plain, no LRN", "ours", "ours, no LRN"
+OVERRIDES = {
+    "no LRN": "model.lrn=false",
+    "four passes of the update": "trainer.fused_optimizer=false",
+    "NCHW": "trainer.channels_last=false",
+    "LRN not fused": "trainer.fused_lrn=false",
 }
 
 
-def full_scale(lrn: bool = True) -> Config:
-    config = load([*FULL_SCALE, f"model.lrn={str(lrn).lower()}"])
+def full_scale(*overrides: str) -> Config:
+    config = load([*FULL_SCALE, *overrides])
     config.data.num_classes = 1000  # more than the embedded data set has, so that `load` would refuse it
     return config
 
 
-def plain(lrn: Callable[[], nn.Module], layout: torch.memory_format) -> nn.Sequential:
-    network = nn.Sequential(
-        *[nn.Conv2d(3, 96, 11, 4, 2), nn.ReLU(inplace=True), lrn(), nn.MaxPool2d(3, 2)],
-        *[nn.Conv2d(96, 256, 5, padding=2, groups=2), nn.ReLU(inplace=True), lrn(), nn.MaxPool2d(3, 2)],
-        *[nn.Conv2d(256, 384, 3, padding=1), nn.ReLU(inplace=True)],
-        *[nn.Conv2d(384, 384, 3, padding=1, groups=2), nn.ReLU(inplace=True)],
-        *[nn.Conv2d(384, 256, 3, padding=1, groups=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2), nn.Flatten()],
-        *[nn.Linear(9216, 4096), nn.ReLU(inplace=True), nn.Dropout(0.5)],
-        *[nn.Linear(4096, 4096), nn.ReLU(inplace=True), nn.Dropout(0.5)],
-        nn.Linear(4096, 1000),
-    )
-    return network.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+SCALES: dict[str, tuple[Callable[..., Config], int]] = {"paper": (full_scale, 16), "demo": (lambda *o: load([*o]), 32)}
+
+
+def plain(like: nn.Sequential, has_lrn: bool) -> nn.Sequential:
+    """The same layers as torch has them, from the same weights."""
+    made: list[nn.Module] = []
+    for module in like:
+        if isinstance(module, nn.Conv2d):
+            sizes = (module.in_channels, module.out_channels, module.kernel_size, module.stride, module.padding)
+            made.append(nn.Conv2d(*sizes, groups=module.groups))  # pyright: ignore[reportArgumentType]
+        elif isinstance(module, nn.Linear):
+            made.append(nn.Linear(module.in_features, module.out_features))
+        elif isinstance(module, LocalResponseNorm):
+            theirs = nn.LocalResponseNorm(module.size, module.alpha * module.size, module.beta, module.k)
+            made.append(theirs if has_lrn else nn.Identity())
+        elif isinstance(module, Dropout):
+            made.append(nn.Dropout(module.rate))
+        else:
+            made.append(module)
+    network = nn.Sequential(*made)
+    with torch.no_grad():
+        for mine, theirs in zip(network.parameters(), like.parameters(), strict=True):
+            mine.copy_(theirs)
+    return network
 
 
 class Contender:
-    """A network, its optimiser and a batch in its layout; starts from the weights of `like`."""
+    """A network, its update rule and what it computes in; `name` is one of `names()`."""
 
-    def __init__(
-        self, network: nn.Sequential, like: nn.Module, layout: torch.memory_format, config: Config, batch: int
-    ) -> None:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        with torch.no_grad():
-            for mine, theirs in zip(network.parameters(), like.parameters(), strict=True):
-                mine.copy_(theirs)
-        self.network, self.device, self.seconds = network.to(device), device, list[float]()
-        optim = config.optim
-        self.optimizer = PaperSGD(network.parameters(), optim.lr, optim.momentum, optim.weight_decay)
+    def __init__(self, scale: str, batch: int, name: str) -> None:
+        how = name.split(", ")
+        self.is_ours, self.tf32 = how[0] == "ours", "tf32" in how
+        self.autocast, self.compiled, self.steps = torch.bfloat16 if "bf16" in how else None, None, 0
+        if self.is_ours:
+            _keep_memory()  # as src/train.py does
+        make, place = SCALES[scale][0], device()
+        config = make(*(line for word, line in OVERRIDES.items() if word in how and self.is_ours))
+        layout = torch.contiguous_format if "NCHW" in how else torch.channels_last
+        network, optim = build_model(config), config.optim
+        side, classes = config.data.crop_size, config.data.num_classes
+        assert side is not None
+        assert classes is not None
+        if self.is_ours:
+            self.network: Any = network.to(place)
+            groups, fused = parameter_groups(network, config), config.trainer.fused_optimizer
+            self.optimizer: Any = PaperSGD(groups, optim.lr, optim.momentum, optim.weight_decay, fused)
+        else:
+            self.network = plain(network, "no LRN" not in how).to(place, memory_format=layout)  # pyright: ignore[reportCallIssue]
+            parameters = self.network.parameters()
+            self.optimizer = torch.optim.SGD(parameters, optim.lr, optim.momentum, weight_decay=optim.weight_decay)
+        if "compiled" in how or "graphs" in how:
+            mode = "reduce-overhead" if "graphs" in how else None
+            self.compiled = torch.compile(self.network.forward, mode=mode)
         generator = torch.Generator().manual_seed(0)
-        side = config.data.crop_size or 0
-        pixels = torch.rand(batch, 3, side, side, generator=generator) * 255 - 127.5
-        self.inputs = pixels.to(device).contiguous(memory_format=layout)
-        self.labels = torch.randint(config.data.num_classes, (batch,), generator=generator).to(device)
+        images = (torch.rand(batch, side, side, 3, generator=generator) * 255 - 127.5) * config.data.pixel_scale
+        self.inputs = images.to(place).permute(0, 3, 1, 2).contiguous(memory_format=layout)
+        self.labels = torch.randint(classes, (batch,), generator=generator).to(place)
 
-    def step(self, number: int) -> None:
-        """One step as `alexlab.training.task` takes it."""
-        started = time.perf_counter()
-        if isinstance(self.network, AlexNet):
-            self.network.reseed_dropout(0, "dropout", number)
-        loss = F.cross_entropy(self.network(self.inputs), self.labels)
+    def step(self) -> None:
+        """As `alexlab.training.task` takes it."""
+        torch.backends.cudnn.allow_tf32 = self.tf32
+        torch.set_float32_matmul_precision("high" if self.tf32 else "highest")
+        if self.is_ours:
+            self.network.reseed_dropout(0, "dropout", self.steps)
+        self.steps += 1
+        with torch.autocast(self.inputs.device.type, self.autocast) if self.autocast else nullcontext():
+            loss = F.cross_entropy((self.compiled or self.network)(self.inputs), self.labels)
+        self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        self.optimizer.zero_grad()  # last: gradients of all contenders at once would take 1 GB
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        self.seconds.append(time.perf_counter() - started)
-        assert torch.isfinite(loss)
+        settled()
 
     @torch.no_grad()
-    def maps(self) -> Tensor:
-        """What leaves the last pooling."""
-        x = self.inputs
-        for module in self.network:
-            x = module(x)
-            if isinstance(module, nn.Flatten):
-                break
-        return x
+    def logits(self) -> list[float]:
+        """Of the first image, in evaluation."""
+        given = self.network.eval()(self.inputs)[0].tolist()
+        self.network.train()
+        return given
 
     def kept_bytes(self) -> int:
         """Of the tensors that a forward pass keeps for the backward pass, each storage counted once."""
@@ -122,68 +144,55 @@ class Contender:
         return sum(storages.values())
 
 
-def contenders(batch: int) -> tuple[dict[str, Contender], dict[str, float]]:
-    """Those that are timed, and the activations that each keeps for LRN."""
-    config, without = full_scale(), full_scale(lrn=False)
-    model = build_model(config)
-    found = {OURS: Contender(model, model, torch.channels_last, config, batch)}
-    for name, (lrn, layout) in PLAIN.items():
-        found[name] = Contender(plain(lrn, layout), model, layout, config, batch)
-    expected = found[OURS].maps()
-    for name, contender in found.items():
-        if name != WITHOUT:
-            torch.testing.assert_close(
-                contender.maps(), expected, rtol=1e-3, atol=1e-3, msg=f"{name}: not the same net"
-            )
-
-    activation = sum(4 * batch * spec.outputs * spec.side**2 for spec in layers(config) if "lrn" in spec.follows)
-    ours_without = Contender(build_model(without), model, torch.channels_last, without, batch).kept_bytes()
-    plain_without = found[WITHOUT].kept_bytes()
-    kept = {
-        name: (contender.kept_bytes() - (ours_without if name == OURS else plain_without)) / activation
-        for name, contender in found.items()
-    }
-    return found, kept
-
-
-def machine() -> str:
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0] if names else cpu
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return f"{cpu}, {torch.get_num_threads()} threads, {device}, torch {torch.__version__}"
+def names() -> list[str]:
+    found = [PLAIN, "plain", PLAIN_WITHOUT, OURS, OURS_WITHOUT, "ours, four passes of the update", "ours, NCHW"]
+    if torch.cuda.is_available():
+        found.append("ours, LRN not fused")
+        for how in ("tf32", "bf16"):
+            found += [f"{PLAIN}, {how}", f"ours, {how}", f"ours, {how}, compiled", f"ours, {how}, graphs"]
+    return [*found, "ours, compiled"]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=16, help="images a step (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=9, help="rounds that count, 2 or more (default: %(default)s)")
-    arguments = parser.parse_args()
-    if arguments.batch < 1 or arguments.rounds < 2:
-        parser.error("--batch must be at least 1, --rounds at least 2")
+    parser = arguments(__doc__, 9)
+    parser.add_argument("--scale", choices=SCALES, default="paper")
+    parser.add_argument("--batch", type=int, help="images a step (default: 16, in the demo its own 32)")
+    parser.add_argument("--quick", action="store_true", help="ours and the plain net alone")
+    args = parser.parse_args()
+    make, batch = SCALES[args.scale]
+    batch = args.batch or batch
+    print(f"{machine()}\n{versions()}")
+    found = {name: Apart(Contender, args.scale, batch, name) for name in ([PLAIN, OURS] if args.quick else names())}
+    logits = {name: contender.ask("logits") for name, contender in found.items()}
+    for name, given in logits.items():
+        if "no LRN" not in name:  # in evaluation our dropout multiplies, and torch's does not
+            likeness = torch.corrcoef(torch.tensor([given, logits[OURS]]))[0, 1]
+            assert likeness > 0.98, f"{name}: another net"
+        found[name]()  # compiles
+    seconds = take_turns(found, args.rounds)
 
-    print(machine())
-    found, kept = contenders(arguments.batch)
-    for number in range(arguments.rounds + 1):
-        turns = list(found.values())
-        for contender in turns if number % 2 == 0 else reversed(turns):
-            contender.step(number)
-
-    def ratios(name: str, other: str) -> list[float]:
-        pairs = zip(found[name].seconds[1:], found[other].seconds[1:], strict=True)
-        return [own / others for own, others in pairs]
-
-    print(f"batch {arguments.batch}, {arguments.rounds} rounds")
-    print(f"ratio: seconds over those of '{REFERENCE}' in the same round, median\n")
-    print(f"{'':22}{'median s':>9}{'ratio':>7}{'half of rounds':>17}{'kept for LRN':>14}")
-    for name, contender in found.items():
-        low, middle, high = statistics.quantiles(ratios(name, REFERENCE), n=4, method="inclusive")
-        seconds = statistics.median(contender.seconds[1:])
-        print(f"{name:22}{seconds:9.3f}{middle:7.2f}{f'{low:.2f} to {high:.2f}':>17}{kept[name]:14.2f}")
-    worst = max(statistics.median(ratios(OURS, name)) for name in PLAIN if "our LRN" in name)
-    print(f"\nours takes {worst:.2f} times the faster of the plain networks with our LRN")
+    specs = layers(make())
+    products = sum(spec.multiply_adds for spec in specs)
+    work = 2 * batch * (3 * products - specs[0].multiply_adds)  # no gradient of the pixels
+    rate, rate_bf16, memory = matrix_rate(), matrix_rate(torch.bfloat16), bandwidth()
+    columns: dict[str, dict[str, str]] = {"images/s": {}, "of the matrix rate": {}, "hours of 90 cycles": {}}
+    for name, times in seconds.items():
+        pace = batch / statistics.median(times)
+        columns["images/s"][name] = f"{pace:,.0f}"
+        columns["of the matrix rate"][name] = f"{100 * work / statistics.median(times) / rate:.0f} %"
+        columns["hours of 90 cycles"][name] = f"{EPOCHS * IMAGES / pace / 3600:,.1f}"
+    if args.scale != "paper":
+        del columns["hours of 90 cycles"]
+    if not args.quick:
+        activation = sum(4 * batch * spec.outputs * spec.side**2 for spec in specs if "lrn" in spec.follows)
+        kept = {name: found[name].ask("kept_bytes") for name in (PLAIN, "plain", PLAIN_WITHOUT, OURS, OURS_WITHOUT)}
+        columns["kept for LRN"] = {
+            name: f"{(kept[name] - kept[without]) / activation:.2f}"
+            for name, without in ((PLAIN, PLAIN_WITHOUT), ("plain", PLAIN_WITHOUT), (OURS, OURS_WITHOUT))
+        }
+    tell(f"a step, {args.scale}, batch {batch}", seconds, PLAIN, args.json, columns)
+    print(f"\nmatrix rate {rate / 1e9:,.0f} GFLOP/s (float32; bf16 {rate_bf16 / 1e9:,.0f})", end="")
+    print(f", bandwidth {memory / 1e9:.0f} GB/s; a step's products are {work / 1e9:.2f} GFLOP")
 
 
 if __name__ == "__main__":

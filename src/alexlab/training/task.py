@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Any
 
 import lightning as L
@@ -166,31 +167,37 @@ class ClassificationTask(L.LightningModule):
         """Let no step put numbers that are none into the weights."""
         if self._loss is None:
             return
-        gradients = {name: p.grad for name, p in self.network.named_parameters() if p.grad is not None}
+        with_gradient = [(name, p.grad) for name, p in self._parameters_by_name if p.grad is not None]
         if self.config.trainer.precision == "16-mixed":
-            gradients = {}  # there an overflow is expected, and the step left out by the gradients' scaler
-        self._looked_at = list(gradients)
-        seen = sizes(self._loss, list(gradients.values()))
-        place = self.current_epoch * int(self.trainer.num_training_batches) + self.trainer.fit_loop.batch_idx
-        if self.trainer.world_size > 1 or ranks.count() > 1:
-            self._look_together(seen, place)
-        else:
+            with_gradient = []  # there an overflow is expected, and the step left out by the gradients' scaler
+        self._looked_at = [name for name, _ in with_gradient]
+        seen = sizes(self._loss, [gradient for _, gradient in with_gradient])
+        if self._goes_ahead:
             assert isinstance(optimizer, PaperSGD)
-            optimizer.skip = self._watch.look(seen, place)
-            self.end_if_diverged(wait=not self._goes_ahead)
+            optimizer.skip = self._watch.look(seen, self._place)
+            self.end_if_diverged(wait=False)
+            return
+        is_odd = not bool(seen.isfinite().all())
+        if ranks.count() > 1:  # each sees its own part, and all end if one has seen what is no number
+            (is_odd,) = ranks.any_of(is_odd)
+        if is_odd:
+            everyones = ranks.gathered(self._told_of(seen.tolist()))
+            loss = next((loss for loss, _ in everyones if not math.isfinite(loss)), everyones[0][0])
+            self._diverged(self._place, loss, list(dict.fromkeys(name for _, names in everyones for name in names)))
 
     @property
     def _goes_ahead(self) -> bool:
         """Whether steps are given out before the device is done with the last."""
-        return self.device.type != "cpu" and self.config.trainer.ahead
+        return self.device.type != "cpu" and self.config.trainer.ahead and ranks.count() == 1
 
-    def _look_together(self, seen: Tensor, place: int) -> None:
-        """Where several devices train: each sees its own part, and all end if one has seen what is no number."""
-        (is_odd,) = ranks.any_of(not bool(seen.isfinite().all()))
-        if is_odd:
-            everyones = ranks.gathered(self._told_of(seen.tolist()))
-            loss = next((loss for loss, _ in everyones if not math.isfinite(loss)), everyones[0][0])
-            self._diverged(place, loss, list(dict.fromkeys(name for _, layers in everyones for name in layers)))
+    @cached_property
+    def _parameters_by_name(self) -> list[tuple[str, nn.Parameter]]:
+        return list(self.network.named_parameters())
+
+    @property
+    def _place(self) -> int:
+        """The step that is taken, counted over the epochs."""
+        return self.current_epoch * int(self.trainer.num_training_batches) + self.trainer.fit_loop.batch_idx
 
     def end_if_diverged(self, wait: bool) -> None:
         """Raise `Diverged` if a step was not taken; without `wait` for the device, if that is known by now."""

@@ -18,10 +18,23 @@ _STEPS = 3
 
 def seconds_per_run(config: Config) -> float:
     """An estimate in seconds: training, validation and final evaluation, without the loader and without start-up."""
+    train, forward = seconds_per_image(config)
+    data, trainer = config.data, config.trainer
+    limit = trainer.limit_train_batches
+    images = image_counts(data)
+    steps = limit if isinstance(limit, int) else limit * images["train"] / data.batch_size
+    trained = min(steps * data.batch_size, images["train"]) * trainer.max_epochs
+    looked = images["val"] * trainer.max_epochs + 10 * images["test"]
+    looked += min(images["train"], config.evaluate.train_images)
+    return trained * train + looked * forward
+
+
+def seconds_per_image(config: Config) -> tuple[float, float]:
+    """Of a training step, and of a look at one view, in batches of 32 at most."""
     accelerator = config.trainer.accelerator.name
     use_gpu = accelerator == "gpu" or (accelerator == "auto" and torch.cuda.is_available())
     device = torch.device("cuda" if use_gpu else "cpu")
-    data, trainer = config.data, config.trainer
+    data = config.data
     assert data.crop_size is not None
     batch = min(data.batch_size, 32)
     network = build_model(config).to(device)
@@ -39,14 +52,7 @@ def seconds_per_run(config: Config) -> float:
     def look() -> None:
         network(inputs)
 
-    train, forward = _seconds(step, device) / batch, _seconds(look, device) / batch
-    limit = trainer.limit_train_batches
-    images = image_counts(data)
-    steps = limit if isinstance(limit, int) else limit * images["train"] / data.batch_size
-    trained = min(steps * data.batch_size, images["train"]) * trainer.max_epochs
-    looked = images["val"] * trainer.max_epochs + 11 * images["test"]
-    looked += min(images["train"], config.evaluate.train_images)
-    return trained * train + looked * forward
+    return _seconds(step, device) / batch, _seconds(look, device) / batch
 
 
 def _seconds(call, device: torch.device) -> float:

@@ -1,0 +1,36 @@
+"""Every benchmark, one after another, as the tables of benchmarks/README.md are made: `make bench` (about an hour)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+COMMANDS = [
+    ["step.py", "--scale", "demo", "--rounds", "40"],
+    ["step.py"],
+    ["trainer.py"],
+    ["augment.py"],
+    ["loader.py", "--images", "2048"],
+    ["supply.py"],
+    ["evaluation.py"],
+    ["prepare.py"],
+    ["startup.py"],
+    ["sweep.py"],
+    ["scaling.py"],
+    ["checkpoint.py"],
+    ["devices.py"],
+    ["devices.py", "--scale", "paper", "--rounds", "9"],
+]
+
+
+def main() -> int:
+    failed = 0
+    for command in COMMANDS:
+        print(f"\n## python benchmarks/{' '.join(command)}\n", flush=True)
+        failed += subprocess.run([sys.executable, *command], cwd=Path(__file__).parent, check=False).returncode != 0
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

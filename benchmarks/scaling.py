@@ -1,0 +1,79 @@
+"""Cost against work: images, width, arms and devices; where cost stops being in proportion to them.
+
+"Per work" is the cost over the first row's, divided by the work over the first row's: 1 where cost is in proportion.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from step import SCALES
+from sweep import sweep
+from turns import Ratio, arguments, machine, record, take_turns, versions
+
+from alexlab.architecture import layers
+from alexlab.config import Config, load
+from alexlab.runs.worker import _keep_memory
+from alexlab.training.fit import fit
+from alexlab.training.timing import seconds_per_image
+
+BRIEF = ["trainer.max_epochs=2", "data.val_images=100", "data.test_images=100", "evaluate.train_images=100"]
+BRIEF += ["trainer.enable_progress_bar=false"]
+
+
+def images(count: int) -> Callable[[], float]:
+    config = load([*BRIEF, f"data.train_images={count}"])
+
+    def run() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            return fit(config, Path(folder), "run").seconds["fit"]
+
+    return run
+
+
+def products(config: Config) -> float:
+    """Of a training step, for an image."""
+    specs = layers(config)
+    return 3 * sum(spec.multiply_adds for spec in specs) - specs[0].multiply_adds
+
+
+def show(
+    title: str, calls: dict[str, Callable[[], float]], work: dict[str, float], rounds: int, to: Path | None
+) -> None:
+    seconds = take_turns(dict(calls), rounds)
+    first = next(iter(seconds))
+    print(f"\n| {title} | s | work | cost | per work | half of rounds |\n|---|--:|--:|--:|--:|---|")
+    for name, times in seconds.items():
+        cost, share = Ratio.of(times, seconds[first]), work[name] / work[first]
+        low, high = cost.low / share, cost.high / share
+        row = f"| {name} | {statistics.median(times):.3g} | {share:.3g} | {cost.median:.2f} | {cost.median / share:.2f}"
+        print(f"{row} | {low:.2f} to {high:.2f} |", flush=True)
+        if name != first:
+            record(to, {f"{title}: {name}, per work": Ratio(cost.median / share, low, high)})
+
+
+def main() -> None:
+    parser = arguments(__doc__, 3)
+    args = parser.parse_args()
+    _keep_memory()
+    print(f"{machine()}\n{versions()}")
+    counts = (320, 1280, 5120)
+    work = {f"{count:,}": float(count) for count in counts}
+    show("training images", {f"{count:,}": images(count) for count in counts}, work, args.rounds, args.json)
+
+    widths = (0.125, 0.25, 0.5, 1.0)
+    nets = {f"width {width:g}": SCALES["paper"][0](f"model.width={width}") for width in widths}
+    calls = {name: lambda config=config: seconds_per_image(config)[0] for name, config in nets.items()}
+    show("an image of a step", calls, {name: products(net) for name, net in nets.items()}, args.rounds, args.json)
+
+    brief = [*BRIEF, "data.train_images=320"]
+    runs = {"4 runs": ["seed=0"], "8 runs": ["seed=0,1"], "16 runs": ["seed=0,1,2,3"]}
+    calls = {name: lambda more=more: sweep(1, [*brief, *more]) for name, more in runs.items()}
+    show("a sweep", calls, {name: float(name.split()[0]) for name in calls}, 2, args.json)
+
+
+if __name__ == "__main__":
+    main()

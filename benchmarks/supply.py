@@ -1,0 +1,91 @@
+"""Whether the loader keeps up: images a second that it makes, over those that a training step uses up.
+
+From a store in the page cache and from one that is not, beside the rate at which the disk gives the same file when it
+is read from begin to end. On a GPU the copy to the device is part of what is timed.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from loader import BATCH, make_images
+from step import Contender
+from turns import arguments, device, machine, settled, take_turns, tell, versions
+
+from alexlab.config import load
+from alexlab.data import build_datamodule
+from alexlab.data.ahead import Ahead
+from alexlab.data.store import JPEG, RAW
+
+
+def forgotten(folder: Path) -> None:
+    """Put files out of the page cache."""
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def main() -> None:
+    parser = arguments(__doc__, 5)
+    parser.add_argument("--images", type=int, default=1024)
+    parser.add_argument("--workers", type=int, default=0, help="loader processes (default: %(default)s)")
+    args = parser.parse_args()
+    print(f"{machine()}\n{versions()}")
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as temporary:  # on a disk, where the system's may be memory
+        work = Path(temporary)
+        make_images(work, args.images)
+
+        def epoch(kind: str, cold: bool) -> float:
+            """Seconds an image of uint8 batches, on the device."""
+            overrides = ["recipe=imagenet2012", "data=folder", f"data.root={work / kind}", "data.holdout=0"]
+            data = build_datamodule(load([*overrides, f"data.batch_size={BATCH}", f"data.num_workers={args.workers}"]))
+            data.setup()
+            loader = data.train_dataloader()
+            if device().type == "cuda":
+                loader = Ahead(loader, device())  # pyright: ignore[reportArgumentType]
+            if cold:
+                forgotten(work / kind)
+            started, count = time.perf_counter(), 0
+            for batch in loader:
+                count += len(batch.labels)
+            settled()
+            return (time.perf_counter() - started) / count
+
+        def disk(kind: str) -> float:
+            """Seconds an image of the store's file, read from begin to end."""
+            forgotten(work / kind)
+            path = max((work / kind).glob("train*"), key=lambda path: path.stat().st_size)
+            started = time.perf_counter()
+            with path.open("rb", buffering=0) as file:
+                while file.read(2**23):
+                    pass
+            return (time.perf_counter() - started) / args.images
+
+        batch = BATCH if torch.cuda.is_available() else 16
+        how = "ours, bf16, compiled" if torch.cuda.is_available() else "ours"
+        step = Contender("paper", batch, how)
+
+        def used() -> float:
+            started = time.perf_counter()
+            step.step()
+            return (time.perf_counter() - started) / batch
+
+        step.step()
+        names = {f"a training step ({how})": used}
+        for kind in (RAW, JPEG):
+            names[f"{kind}, in the page cache"] = lambda kind=kind: epoch(kind, False)
+            names[f"{kind}, cold"] = lambda kind=kind: epoch(kind, True)
+            names[f"{kind}, the disk alone"] = lambda kind=kind: disk(kind)
+        seconds = take_turns(names, args.rounds)
+        pace = {name: f"{1 / statistics.median(times):,.0f}" for name, times in seconds.items()}
+        tell("an image", seconds, next(iter(names)), args.json, {"images/s": pace})
+
+
+if __name__ == "__main__":
+    main()
