@@ -27,6 +27,8 @@ def main() -> None:
                 np.testing.assert_allclose(y.detach().numpy(), expected, rtol=1e-5, atol=1e-6)
                 scale = np.abs(gradient).max()
                 np.testing.assert_allclose(x.grad.numpy() / scale, gradient / scale, atol=2e-6)
+    x = torch.randn(2, 6, 3, 2).contiguous(memory_format=torch.channels_last).requires_grad_()
+    torch.library.opcheck(torch.ops.alexlab.lrn.default, (x, 5, 2.0, 1e-4, 0.75, 3))
     x = torch.from_numpy(rng.normal(0, 60, (2, 6, 3, 2))).bfloat16()
     y = normalise(x, 5, 2.0, 1e-4, 0.75, 3)
     assert y.dtype is torch.bfloat16

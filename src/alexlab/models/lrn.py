@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+_HAS_TRITON = find_spec("triton") is not None  # not in torch's builds for a CPU alone
+
 
 class LocalResponseNorm(nn.Module):
     """Divide each activity by (k + alpha * sum of the squares of `size` adjacent maps) ** beta.
@@ -36,8 +38,8 @@ class LocalResponseNorm(nn.Module):
         self.size, self.k, self.alpha, self.beta, self.groups, self.fused = size, k, alpha, beta, groups, fused
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.fused and x.is_cuda and x.dtype is not torch.float64 and find_spec("triton") is not None:
-            from alexlab.models.lrn_triton import normalise  # where there is no GPU, there may be no triton
+        if self.fused and x.is_cuda and x.dtype is not torch.float64 and _HAS_TRITON:
+            from alexlab.models.lrn_triton import normalise
 
             return normalise(x, self.size, self.k, self.alpha, self.beta, self.groups)
         with torch.autocast(x.device.type, enabled=False):

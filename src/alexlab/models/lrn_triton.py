@@ -4,15 +4,12 @@ Maps lie last in memory (channels last): a program takes some places with all of
 neighbouring maps out of the cache, and sums in float32 whatever the input's numbers are.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 _ELEMENTS = 1024  # of a program
 
@@ -99,32 +96,43 @@ def _backward(
 
 def normalise(x: Tensor, size: int, k: float, alpha: float, beta: float, groups: int) -> Tensor:
     """`alexlab.models.LocalResponseNorm` of [B, C, H, W] in float32, float16 or bfloat16; its output is likewise."""
-    return _Normalise.apply(x, size, k, alpha, beta, groups)
+    return _normalised(x.contiguous(memory_format=torch.channels_last), size, k, alpha, beta, groups)
 
 
-class _Normalise(torch.autograd.Function):
-    """y = x * s ** -beta with s = k + alpha * window(x ** 2).
+# As operations of torch's own kind, so that torch.compile takes them as they are.
+@torch.library.custom_op("alexlab::lrn", mutates_args=())
+def _normalised(x: Tensor, size: int, k: float, alpha: float, beta: float, groups: int) -> Tensor:
+    """y = x * s ** -beta with s = k + alpha * window(x ** 2)."""
+    y = torch.empty_like(x)
+    _launch(_forward, x, (y,), size, k, alpha, beta, groups)
+    return y
 
-    dL/dx = t - 2 alpha beta x * window(t * x / s) with t = g * s ** -beta, the window being symmetric.
-    """
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, size: int, k: float, alpha: float, beta: float, groups: int) -> Tensor:
-        x = x.contiguous(memory_format=torch.channels_last)
-        ctx.save_for_backward(x)
-        ctx.constants = size, k, alpha, beta, groups
-        y = torch.empty_like(x)
-        _launch(_forward, x, (y,), size, k, alpha, beta, groups)
-        return y
+@torch.library.custom_op("alexlab::lrn_backward", mutates_args=())
+def _gradient(x: Tensor, grad: Tensor, size: int, k: float, alpha: float, beta: float, groups: int) -> Tensor:
+    """dL/dx = t - 2 alpha beta x * window(t * x / s) with t = g * s ** -beta, the window being symmetric."""
+    dx = torch.empty_like(x)
+    _launch(_backward, x, (grad.contiguous(memory_format=torch.channels_last), dx), size, k, alpha, beta, groups)
+    return dx
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        (x,) = ctx.saved_tensors
-        grad = grads[0].contiguous(memory_format=torch.channels_last)
-        dx = torch.empty_like(x)
-        _launch(_backward, x, (grad, dx), *ctx.constants)
-        return dx, None, None, None, None, None
+
+@_normalised.register_fake
+@_gradient.register_fake
+def _shape(x: Tensor, *others: Any) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, *ctx.constants = inputs
+    ctx.save_for_backward(x)
+
+
+def _pass_back(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    (x,) = ctx.saved_tensors
+    return _gradient(x, grad, *ctx.constants), None, None, None, None, None
+
+
+_normalised.register_autograd(_pass_back, setup_context=_keep)
 
 
 def _launch(
