@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -11,6 +12,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as RichProgress
 
 _QUIET_SECONDS = 60  # between lines outside a terminal
+BESIDE_OTHERS = "ALEXLAB_BESIDE_OTHERS"  # in the environment of processes that share a terminal with others
+
+
+def is_live() -> bool:
+    """Whether this process can have a live bar: it has the terminal to itself."""
+    return sys.stderr.isatty() and BESIDE_OTHERS not in os.environ
 
 
 class Progress:
@@ -23,7 +30,7 @@ class Progress:
     def __init__(self, title: str, total: int, transient: bool = False, unit: str = "images", done: int = 0) -> None:
         self._title, self._total, self._unit = title, total, unit
         self._before = self._done = done
-        self._live = sys.stderr.isatty()
+        self._live = is_live()
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),

@@ -20,6 +20,7 @@ from typing import Any
 
 from alexlab.compose import to_yaml
 from alexlab.config import Config, ConfigError, Retry
+from alexlab.progress import BESIDE_OTHERS
 from alexlab.runs.claim import Claim, LostClaim, holder, take
 from alexlab.runs.failure import DISK, DIVERGED, ERROR, KILLED, MEMORY, MENDS, ended_by, is_retried, oom_kills
 from alexlab.runs.identity import run_id
@@ -203,6 +204,7 @@ def in_children(
     """
     if multiprocessing.get_start_method(allow_none=True) == "loky":  # joblib's worker, whose children know no loky
         multiprocessing.set_start_method("forkserver", force=True)
+        os.environ[BESIDE_OTHERS] = "1"
     start_server("alexlab.runs.worker")
     context = multiprocessing.get_context("forkserver")
     processes = [context.Process(target=function, args=arguments) for arguments in calls]

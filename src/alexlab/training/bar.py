@@ -1,4 +1,4 @@
-"""Training's progress: one live bar a run in a terminal, a line an epoch (ten a run at most) elsewhere."""
+"""Training's progress: a live bar where a run has a terminal to itself, else a line an epoch (ten a run at most)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from alexlab.progress import is_live
 from alexlab.training.task import ClassificationTask
 from alexlab.training.watch import Late
 
@@ -20,7 +21,7 @@ class TrainingBar(L.Callback):
 
     def __init__(self, title: str, is_shown: bool = True) -> None:
         self._title, self._is_shown = title, is_shown
-        self._live = is_shown and sys.stderr.isatty()
+        self._live = is_shown and is_live()
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
