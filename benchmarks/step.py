@@ -18,7 +18,7 @@ from turns import Apart, arguments, bandwidth, device, machine, matrix_rate, set
 
 from alexlab.architecture import layers
 from alexlab.config import Config, load
-from alexlab.models import Dropout, LocalResponseNorm, build_model
+from alexlab.models import Dropout, LocalResponseNorm, build_model, compiled
 from alexlab.runs.worker import _keep_memory
 from alexlab.training.sgd import PaperSGD
 from alexlab.training.task import parameter_groups
@@ -102,7 +102,7 @@ class Contender:
             self.optimizer = torch.optim.SGD(parameters, optim.lr, optim.momentum, weight_decay=optim.weight_decay)
         if "compiled" in how or "graphs" in how:
             mode = "reduce-overhead" if "graphs" in how else None
-            self.compiled = torch.compile(self.network.forward, mode=mode)
+            self.compiled = compiled(self.network, mode)
         generator = torch.Generator().manual_seed(0)
         images = (torch.rand(batch, side, side, 3, generator=generator) * 255 - 127.5) * config.data.pixel_scale
         self.inputs = images.to(place).permute(0, 3, 1, 2).contiguous(memory_format=layout)

@@ -57,7 +57,9 @@ MISTAKES = {
         "model.remove=[conv1]: 'conv1' is not one of conv2, conv3, conv4, conv5, conv6, fc6, fc7; did you mean 'conv6'?"
     ),
     ("model.remove=[conv3,conv3]",): "model.remove=[conv3, conv3]: names an item twice; write each once",
-    ("trainer.precision=32",): ("trainer.precision=32: '32' is not one of 32-true, 16-mixed, bf16-mixed, 64-true"),
+    ("trainer.precision=32",): (
+        "trainer.precision=32: '32' is not one of 32-true, tf32-true, 16-mixed, bf16-mixed, 64-true"
+    ),
     # combinations
     ("data.crop_size=111",): "data.crop_size=111: must be at most data.size=110",
     ("data.crop_size=62",): (
@@ -78,6 +80,15 @@ MISTAKES = {
         "model.cross_talk=[conv6]: this net has no conv6; it has conv1, conv2, conv3, conv4, conv5"
     ),
     ("pool.kinds=[conv3:average]",): ("pool.kinds=[conv3:average]: there is no pooling after conv3; see pool.after"),
+    ("trainer.precision=tf32-true", "trainer.accelerator=cpu"): (
+        "trainer.precision=tf32-true: needs a GPU; on a CPU use bf16-mixed or 32-true"
+    ),
+    ("trainer.compile=default", "trainer.devices=2", "trainer.strategy=towers"): (
+        "trainer.compile=default: towers talk within the net, which is not compiled; set it to none"
+    ),
+    ("trainer.channels_last=false", "trainer.devices=2", "trainer.strategy=towers"): (
+        "trainer.channels_last=false: trainer.strategy=towers is made for true"
+    ),
     ("pool.kinds=[conv1:none]",): "pool.kinds=[conv1:none]: 'none' is not one of max, average, max_average",
     ("data.mean=torchvision",): (
         "data.pixel_scale=0.0166666666667: data.mean=torchvision has a scale of its own; set data.pixel_scale=1"

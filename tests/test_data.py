@@ -313,6 +313,7 @@ class TestFormats:
         ahead = Ahead(loader, torch.device("cpu"))
         assert len(ahead) == len(loader)
         assert ahead.sampler is loader.sampler
+        assert ahead._iterator is loader._iterator  # by which Lightning ends a loader's processes
         for epoch in (0, 1):
             ahead.sampler.set_epoch(epoch)  # pyright: ignore[reportAttributeAccessIssue]
             for own, expected in zip(list(ahead), list(loader), strict=True):

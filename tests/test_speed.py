@@ -4,13 +4,46 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from alexlab.config import load
+from alexlab.models import build_model, compiled
 from alexlab.training.fit import fit
 from conftest import TINY
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.compile's own
+def test_all_but_dropouts_masks_is_compiled(monkeypatch: pytest.MonkeyPatch):
+    """In one graph from the pixels to fc6, and one each for fc7 and fc8; the same outputs, and gradients."""
+    graphs: list[int] = []
+
+    def counting(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        graphs.append(len(graph.graph.nodes))
+        return graph.forward
+
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda module, mode: compile_(module, backend=counting, fullgraph=True))
+    config = load(["model.width=0.0625", "model.hidden=64"])
+    network = build_model(config)
+    call = compiled(network, None)
+    size = config.data.crop_size
+    assert size is not None
+    x = torch.randn(2, 3, size, size)
+    for step in range(3):
+        found = []
+        for each in (call, network):
+            network.reseed_dropout(0, "dropout", step)
+            y = each(x)
+            network.zero_grad()
+            y.square().sum().backward()
+            found.append([y, *(p.grad for p in network.parameters())])
+        torch.testing.assert_close(*found)
+    assert len(graphs) == 3
+
 
 STEPS = 200
 RUN = ["data.train_images=20", "trainer.limit_val_batches=0", "optim.schedule=constant", "evaluate.train_images=1"]

@@ -185,7 +185,7 @@ class Strategy(Enum):
 
 
 class Compile(Enum):
-    off = "off"
+    none = "none"
     default = "default"
     graphs = "graphs"
 
@@ -457,18 +457,18 @@ class TrainerConfig:
     )
     precision: str = key(
         "32-true",
-        "Precision of the arithmetic; tf32 = float32 whose products a GPU rounds to 10 bits.",
-        choices=("32-true", "tf32", "16-mixed", "bf16-mixed", "64-true"),
+        "Precision of the arithmetic; tf32-true = float32 whose products a GPU rounds to 10 bits.",
+        choices=("32-true", "tf32-true", "16-mixed", "bf16-mixed", "64-true"),
     )
     channels_last: bool = key(True, "Memory layout of weights and activations: the channels of a place together.")
     compile: Compile = key(
-        Compile.off, "torch.compile of the training step's net: off, default, or graphs = with CUDA graphs."
+        Compile.none, "torch.compile of the training step's net: none, default, or graphs = with CUDA graphs."
     )
     fused_lrn: bool = key(True, "On a GPU, LRN as one kernel each way, which keeps nothing but its input.")
     fused_optimizer: bool = key(True, "The update of all weights in one pass over memory, not in four.")
     ahead: bool = key(
         True,
-        "On a GPU, batches are copied, and steps given out, ahead of its work; false = wait for it at each step.",
+        "On one GPU, batches are copied, and steps given out, ahead of its work; false = wait for it at each step.",
         identity=False,
     )
     deterministic: bool = key(True, "Only algorithms that give the same bits each time.")
@@ -705,14 +705,14 @@ def _check_combinations(config: Config, images: int) -> None:
             "trainer.precision=16-mixed: with trainer.strategy=towers each device would scale its gradients by itself; "
             "use bf16-mixed or 32-true"
         )
-    for precision in ("16-mixed", "tf32"):
+    for precision in ("16-mixed", "tf32-true"):
         if config.trainer.precision == precision and config.trainer.accelerator is Accelerator.cpu:
             raise ConfigError(f"trainer.precision={precision}: needs a GPU; on a CPU use bf16-mixed or 32-true")
     if config.trainer.strategy is Strategy.towers and config.trainer.devices > 1:
-        if config.trainer.compile is not Compile.off:
+        if config.trainer.compile is not Compile.none:
             raise ConfigError(
                 f"trainer.compile={config.trainer.compile.name}: towers talk within the net, which is not compiled; "
-                "set it to off"
+                "set it to none"
             )
         if not config.trainer.channels_last:
             raise ConfigError("trainer.channels_last=false: trainer.strategy=towers is made for true")

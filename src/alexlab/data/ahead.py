@@ -20,13 +20,24 @@ class Ahead:
     def __init__(self, loader: DataLoader, device: torch.device) -> None:
         self._loader, self._device = loader, device
         self.sampler = loader.sampler  # Lightning tells it the epoch
+        self._streams: Any = torch.get_device_module(device)
+        self._copying: Any = None  # one stream, as each keeps memory of its own
 
     def __len__(self) -> int:
         return len(self._loader)
 
+    @property
+    def _iterator(self) -> Any:
+        """The loader's own, by which Lightning ends its processes."""
+        return self._loader._iterator
+
+    @_iterator.setter
+    def _iterator(self, iterator: Any) -> None:
+        self._loader._iterator = iterator
+
     def __iter__(self) -> Iterator[Any]:
-        streams: Any = torch.get_device_module(self._device)
-        copying = streams.Stream()
+        streams = self._streams
+        copying = self._copying = self._copying or streams.Stream()
         ready: list[Any] = []
         for batch in self._loader:
             # A batch's memory is taken for a later one once nobody holds it; what reads it yet was begun before.

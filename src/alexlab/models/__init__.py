@@ -1,10 +1,20 @@
 """Networks: AlexNet and the layers of the paper that PyTorch lacks."""
 
-from alexlab.models.alexnet import AlexNet, build_model
+from alexlab.models.alexnet import AlexNet, build_model, compiled
 from alexlab.models.batch_norm import BatchNorm
 from alexlab.models.dropout import Dropout
 from alexlab.models.lrn import LocalResponseNorm, SameMapNorm
 from alexlab.models.towers import Tower
 from alexlab.models.unshared import Unshared2d
 
-__all__ = ["AlexNet", "BatchNorm", "Dropout", "LocalResponseNorm", "SameMapNorm", "Tower", "Unshared2d", "build_model"]
+__all__ = [
+    "AlexNet",
+    "BatchNorm",
+    "Dropout",
+    "LocalResponseNorm",
+    "SameMapNorm",
+    "Tower",
+    "Unshared2d",
+    "build_model",
+    "compiled",
+]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,14 +37,33 @@ class AlexNet(nn.Sequential):
     layout = torch.channels_last
 
     def forward(self, input: Tensor) -> Tensor:
-        # float64 weights take float64 input
-        return super().forward(input.to(next(self.parameters()).dtype, memory_format=self.layout))
+        return super().forward(self.as_input(input))
+
+    def as_input(self, x: Tensor) -> Tensor:
+        """In the network's layout and type: float64 weights take float64 input."""
+        return x.to(next(self.parameters()).dtype, memory_format=self.layout)
 
     def reseed_dropout(self, *names: object) -> None:
         """Make the next masks a function of the names (seed, step) and of each layer's own name."""
         for name, module in self.named_children():
             if isinstance(module, Dropout):
                 module.reseed(stream(*names, name))
+
+
+def compiled(network: AlexNet, mode: str | None) -> Callable[[Tensor], Tensor]:
+    """torch.compile of a network in the parts between its dropout layers, each of whose steps has a seed of its own."""
+    calls: list[Any] = []
+    for is_dropout, part in itertools.groupby(network, lambda module: isinstance(module, Dropout)):
+        modules = list(part)
+        calls.extend(modules if is_dropout else [torch.compile(nn.Sequential(*modules), mode=mode)])
+
+    def forward(x: Tensor) -> Tensor:
+        x = network.as_input(x)
+        for call in calls:
+            x = call(x)
+        return x
+
+    return forward
 
 
 def build_model(config: Config) -> AlexNet:

@@ -148,8 +148,9 @@ def _keep_memory() -> None:
         return
     with suppress(OSError, AttributeError):
         allocator = ctypes.CDLL(None)
-        for parameter in (_MMAP_THRESHOLD, _TRIM_THRESHOLD):
-            allocator.mallopt(parameter, 2**31 - 1)
+        # Older releases take no more than 32 MiB. Where neither is taken, the second line would make it worse.
+        if allocator.mallopt(_MMAP_THRESHOLD, 2**31 - 1) or allocator.mallopt(_MMAP_THRESHOLD, 2**25):
+            allocator.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _join(member: Member) -> None:

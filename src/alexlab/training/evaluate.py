@@ -74,7 +74,7 @@ def evaluate(
     for batches in zip(*(member.batches for member in members), strict=True):
         # Copied, since they are kept: a tensor from a loader's process keeps a file open.
         labels = batches[0].labels.to(device, copy=True)
-        images = [batch.images.to(device, non_blocking=True) for batch in batches]
+        images = [batch.images.to(device, non_blocking=device.type == "cuda") for batch in batches]
         if len(labels) == 0:
             outputs = []
         else:

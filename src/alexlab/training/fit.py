@@ -83,9 +83,9 @@ def fit(
     task.network = shared(task.network, config.trainer, data.train_batch_size)
     recorder = Recorder(folder, states, config, on_row, may_write) if folder and states else None
     trainer = build_trainer(config, title, recorder)
-    is_tf32 = config.trainer.precision == "tf32"
+    is_tf32 = config.trainer.precision == "tf32-true"
     if is_tf32 and trainer.strategy.root_device.type != "cuda":
-        raise ConfigError("trainer.precision=tf32: not on this device; use 32-true")
+        raise ConfigError("trainer.precision=tf32-true: not on this device; use 32-true")
     if (
         not is_tf32 and trainer.precision != config.trainer.precision
     ):  # Lightning takes another one where a device lacks it
@@ -157,7 +157,7 @@ def build_trainer(config: Config, title: str, recorder: Recorder | None = None) 
         limit_train_batches=trainer.limit_train_batches,
         limit_val_batches=trainer.limit_val_batches,
         **placed(trainer),
-        precision="32-true" if trainer.precision == "tf32" else trainer.precision,  # pyright: ignore[reportArgumentType]
+        precision="32-true" if trainer.precision == "tf32-true" else trainer.precision,  # pyright: ignore[reportArgumentType]
         deterministic=trainer.deterministic,
         fast_dev_run=trainer.fast_dev_run,
         logger=False,  # what is logged stands in the recorder's rows
@@ -169,6 +169,8 @@ def build_trainer(config: Config, title: str, recorder: Recorder | None = None) 
         use_distributed_sampler=False,  # the order is ours: a function of seed and epoch
         plugins=[Started(), *([] if recorder is None else [recorder.states])],
     )
+    # With `deterministic` torch would fill all new memory before it is written, in every operation.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     # Its handler of SIGTERM, put over ours, would end a run with nothing saved; of two processes it waits for both.
     built._signal_connector.register_signal_handlers = lambda: None
     return built

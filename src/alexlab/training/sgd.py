@@ -16,8 +16,8 @@ class PaperSGD(Optimizer):
     `torch.optim.SGD` keeps the learning rate outside the velocity. At a constant rate the two are the same; after a
     drop, here the old velocity still moves the weights at the old rate until momentum has worn it down.
 
-    `fused`: one pass over all parameters and not four. `skip`, a number on the parameters' device, makes the next step
-    change nothing unless it is 0, without this process's waiting for it.
+    `fused`: one pass over all parameters and not four. `skip`, 0 or 1 on the parameters' device, makes the next step
+    change nothing where it is 1, without this process's waiting for it.
     """
 
     def __init__(self, params: Any, lr: float, momentum: float, weight_decay: float, fused: bool = True) -> None:
@@ -34,8 +34,10 @@ class PaperSGD(Optimizer):
         for group in self.param_groups:
             weights = [p for p in group["params"] if p.grad is not None]
             if weights:
-                update = _fused if self._fused and weights[0].device.type in ("cpu", "cuda") else _in_four_passes
-                gradients = [p.grad for p in weights]
+                # torch's fused rule wants momentum, and is for these devices.
+                can_fuse = group["momentum"] > 0 and weights[0].device.type in ("cpu", "cuda")
+                update = _fused if self._fused and can_fuse else _in_four_passes
+                gradients = [_laid_out_like(p, p.grad) for p in weights]
                 velocities = [self._velocity(p) for p in weights]
                 update(weights, gradients, velocities, group, self.skip)
         self.skip = None
@@ -45,7 +47,13 @@ class PaperSGD(Optimizer):
         state = self.state[weight]
         if "velocity" not in state:
             state["velocity"] = torch.zeros_like(weight, memory_format=torch.preserve_format)
+        state["velocity"] = _laid_out_like(weight, state["velocity"])  # a state that is loaded may have its own
         return state["velocity"]
+
+
+def _laid_out_like(weight: Tensor, value: Any) -> Tensor:
+    """The value in the weight's layout in memory, by which alone the fused rule goes."""
+    return value if value.stride() == weight.stride() else torch.empty_like(weight).copy_(value)
 
 
 def _fused(weights: list[Tensor], gradients: list, velocities: list[Tensor], rule: dict[str, Any], skip: Any) -> None:

@@ -16,7 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from alexlab import ranks
 from alexlab.architecture import layers
 from alexlab.config import Compile, Config, by_layer
-from alexlab.models import build_model
+from alexlab.models import build_model, compiled
 from alexlab.training.schedule import conv1_factor, learning_rate
 from alexlab.training.sgd import PaperSGD
 from alexlab.training.watch import Watch, sizes
@@ -110,11 +110,11 @@ class ClassificationTask(L.LightningModule):
     def _training_network(self) -> Any:
         """The network, compiled where `trainer.compile` says so; evaluation goes by the network itself."""
         how = self.config.trainer.compile
-        if how is Compile.off:
+        if how is Compile.none:
             return self.network
         if self._compiled is None:
             mode = "reduce-overhead" if how is Compile.graphs else None
-            self._compiled = torch.compile(self.network.forward, mode=mode)
+            self._compiled = compiled(self.network, mode)
         return self._compiled
 
     def configure_optimizers(self) -> PaperSGD:
@@ -188,7 +188,7 @@ class ClassificationTask(L.LightningModule):
     @property
     def _goes_ahead(self) -> bool:
         """Whether steps are given out before the device is done with the last."""
-        return self.device.type != "cpu" and self.config.trainer.ahead and ranks.count() == 1
+        return self.device.type == "cuda" and self.config.trainer.ahead and ranks.count() == 1
 
     @cached_property
     def _parameters_by_name(self) -> list[tuple[str, nn.Parameter]]:

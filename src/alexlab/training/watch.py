@@ -12,7 +12,7 @@ class Late:
     """A tensor's numbers, on their way from the device to this process."""
 
     def __init__(self, value: Tensor) -> None:
-        self._value = value.detach().to("cpu", non_blocking=True)
+        self._value = value.detach().to("cpu", non_blocking=value.is_cuda)
         self._copied = None
         if value.is_cuda:
             self._copied = torch.cuda.Event()
