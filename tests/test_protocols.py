@@ -201,7 +201,7 @@ def test_memory_of_the_backward_pass(overrides: list[str]):
 
     size, batch = config.data.crop_size, 4
     assert size is not None
-    inputs = torch.randn(batch, 3, size, size)
+    inputs = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)  # as batches come
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         network(inputs).sum()
     kept.pop(inputs.data_ptr(), None)

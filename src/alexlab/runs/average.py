@@ -51,7 +51,14 @@ Exit status: 0 done, 1 a file or folder failed, 2 a mistake in the command,
 EVALUATE_KEYS = ("checkpoint", "average")  # of `evaluate`: what runs may be evaluated by, whatever they were before
 # Keys that change no run, and mean nothing where none is trained.
 _MEANINGLESS = (
-    *("trainer.fast_dev_run", "trainer.enable_progress_bar", "trainer.chance_epochs", "checkpoint.", "retry"),
+    *(
+        "trainer.fast_dev_run",
+        "trainer.enable_progress_bar",
+        "trainer.chance_epochs",
+        "trainer.ahead",
+        "checkpoint.",
+        "retry",
+    ),
     *("logger.", "data.raw", "data.on_bad", "trainer.devices", "trainer.strategy"),
 )
 # new_table's box, with a rule between sections too: the fifth line is the one between rows.
