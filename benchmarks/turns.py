@@ -24,6 +24,8 @@ import torch
 DISTRIBUTIONS = ["torch", "torchvision", "lightning", "numpy", "pillow", "simplejpeg", "ffcv", "numba"]
 DISTRIBUTIONS += ["mosaicml-streaming", "litdata", "webdataset", "datasets"]
 
+PEERS = ("plain", "torchvision")  # how contenders are called that are not ours to make better or worse
+
 
 def arguments(about: str | None, rounds: int) -> argparse.ArgumentParser:
     """What every benchmark takes."""
@@ -135,7 +137,7 @@ def tell(
     for name, ratio in ratios.items():
         more = "".join(f" {column.get(name, '')} |" for column in extra.values())
         print(f"| {name} | {1000 * statistics.median(seconds[name]):.4g} | {ratio} |{more}", flush=True)
-    record(to, {f"{title}: {name}": ratio for name, ratio in ratios.items() if name != like})
+    record(to, {f"{title}: {name}": ratio for name, ratio in ratios.items() if not name.startswith((like, *PEERS))})
     return ratios
 
 
