@@ -60,7 +60,7 @@ def main() -> None:
     args = parser.parse_args()
     _keep_memory()
     print(f"{machine()}\n{versions()}")
-    counts = (320, 1280, 5120)
+    counts = (320, 1280, 2560)
     work = {f"{count:,}": float(count) for count in counts}
     show("training images", {f"{count:,}": images(count) for count in counts}, work, args.rounds, args.json)
 
