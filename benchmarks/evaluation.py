@@ -10,7 +10,7 @@ from turns import Apart, arguments, device, machine, take_turns, tell, versions
 
 from alexlab.data import build_datamodule
 from alexlab.models import build_model
-from alexlab.runs.worker import _keep_memory
+from alexlab.runs.worker import keep_memory
 from alexlab.training.evaluate import VIEW_KINDS, Member, evaluate
 
 IMAGES = {"demo": 256, "paper": 64}
@@ -18,7 +18,7 @@ IMAGES = {"demo": 256, "paper": 64}
 
 class Evaluation:
     def __init__(self, scale: str, kinds: tuple[str, ...]) -> None:
-        _keep_memory()
+        keep_memory()
         few = [f"data.{split}_images={IMAGES[scale]}" for split in ("train", "val", "test")]
         config = SCALES[scale][0](*few, "data.eval_batch_size=32", "data.batch_size=16")
         config.data.num_classes = 10  # what the embedded data set has

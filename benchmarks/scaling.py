@@ -10,13 +10,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from step import SCALES
+from step import SCALES, products
 from sweep import sweep
 from turns import Ratio, arguments, machine, record, take_turns, versions
 
-from alexlab.architecture import layers
-from alexlab.config import Config, load
-from alexlab.runs.worker import _keep_memory
+from alexlab.config import load
+from alexlab.runs.worker import keep_memory
 from alexlab.training.fit import fit
 from alexlab.training.timing import seconds_per_image
 
@@ -32,12 +31,6 @@ def images(count: int) -> Callable[[], float]:
             return fit(config, Path(folder), "run").seconds["fit"]
 
     return run
-
-
-def products(config: Config) -> float:
-    """Of a training step, for an image."""
-    specs = layers(config)
-    return 3 * sum(spec.multiply_adds for spec in specs) - specs[0].multiply_adds
 
 
 def show(
@@ -58,7 +51,7 @@ def show(
 def main() -> None:
     parser = arguments(__doc__, 3)
     args = parser.parse_args()
-    _keep_memory()
+    keep_memory()
     print(f"{machine()}\n{versions()}")
     counts = (320, 1280, 2560)
     work = {f"{count:,}": float(count) for count in counts}

@@ -19,7 +19,7 @@ from turns import Apart, arguments, bandwidth, device, machine, matrix_rate, set
 from alexlab.architecture import layers
 from alexlab.config import Config, load
 from alexlab.models import Dropout, LocalResponseNorm, build_model, compiled
-from alexlab.runs.worker import _keep_memory
+from alexlab.runs.worker import keep_memory
 from alexlab.training.sgd import PaperSGD
 from alexlab.training.task import parameter_groups
 
@@ -53,6 +53,12 @@ def full_scale(*overrides: str) -> Config:
 SCALES: dict[str, tuple[Callable[..., Config], int]] = {"paper": (full_scale, 16), "demo": (lambda *o: load([*o]), 32)}
 
 
+def products(config: Config) -> float:
+    """Multiplications with additions of a training step, for an image."""
+    specs = layers(config)
+    return 3 * sum(spec.multiply_adds for spec in specs) - specs[0].multiply_adds  # no gradient of the pixels
+
+
 def plain(like: nn.Sequential, has_lrn: bool) -> nn.Sequential:
     """The same layers as torch has them, from the same weights."""
     made: list[nn.Module] = []
@@ -84,7 +90,7 @@ class Contender:
         self.is_ours, self.tf32 = how[0] == "ours", "tf32" in how
         self.autocast, self.compiled, self.steps = torch.bfloat16 if "bf16" in how else None, None, 0
         if self.is_ours:
-            _keep_memory()  # as src/train.py does
+            keep_memory()  # as src/train.py does
         make, place = SCALES[scale][0], device()
         config = make(*(line for word, line in OVERRIDES.items() if word in how and self.is_ours))
         layout = torch.contiguous_format if "NCHW" in how else torch.channels_last
@@ -172,8 +178,7 @@ def main() -> None:
     seconds = take_turns(found, args.rounds)
 
     specs = layers(make())
-    products = sum(spec.multiply_adds for spec in specs)
-    work = 2 * batch * (3 * products - specs[0].multiply_adds)  # no gradient of the pixels
+    work = 2 * batch * products(make())
     rate, rate_bf16, memory = matrix_rate(), matrix_rate(torch.bfloat16), bandwidth()
     columns: dict[str, dict[str, str]] = {"images/s": {}, "of the matrix rate": {}, "hours of 90 cycles": {}}
     for name, times in seconds.items():

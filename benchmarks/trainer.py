@@ -19,7 +19,7 @@ from turns import Apart, arguments, machine, settled, take_turns, tell, versions
 from alexlab.config import Config
 from alexlab.data import build_datamodule
 from alexlab.models import build_model
-from alexlab.runs.worker import _keep_memory
+from alexlab.runs.worker import keep_memory
 from alexlab.training import ClassificationTask
 from alexlab.training.checkpoint import Recorder, States
 from alexlab.training.fit import build_trainer, quiet
@@ -40,7 +40,7 @@ class Bare:
     """The loop of a tutorial."""
 
     def __init__(self, scale: str) -> None:
-        _keep_memory()
+        keep_memory()
         self.config = config_of(scale)
         self.data = build_datamodule(self.config)
         self.data.prepare_data()

@@ -89,8 +89,7 @@ class Normalisation:
     def mean_crops(self, windows: Tensor, crop_size: int) -> Tensor:
         """The part of the mean that is taken from each crop [B, H, W, 3], or [H, W, 3] where it is the same."""
         if self.is_centred:
-            start = (len(self.mean) - crop_size) // 2
-            return self.mean[start : start + crop_size, start : start + crop_size]
+            return self.mean_crop(Window(0, 0, False), crop_size).unflatten(1, (-1, 3))
         places = torch.arange(crop_size, device=windows.device)
         y, x, flip = windows[:, :, None].unbind(1)
         return self.mean[(y + places)[:, :, None], (x + torch.where(flip > 0, places.flip(0), places))[:, None]]

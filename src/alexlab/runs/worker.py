@@ -55,7 +55,7 @@ def train(
     is, where it has several; the first one writes the record, and shows how it goes.
     """
     _end_with_parent()
-    _keep_memory()
+    keep_memory()
     is_first = member is None or member.rank == 0
     if not is_first:
         claim = None
@@ -138,7 +138,7 @@ def _say(record: Record, error: BaseException, kills: int) -> int:
     return 0
 
 
-def _keep_memory() -> None:
+def keep_memory() -> None:
     """Let this process keep the memory of one training step for the next.
 
     glibc gives large blocks back to the system, which then clears each page anew: 700 a step of the demo, a tenth of

@@ -83,12 +83,10 @@ def fit(
     task.network = shared(task.network, config.trainer, data.train_batch_size)
     recorder = Recorder(folder, states, config, on_row, may_write) if folder and states else None
     trainer = build_trainer(config, title, recorder)
-    is_tf32 = config.trainer.precision == "tf32-true"
+    is_tf32 = config.trainer.precision == TF32
     if is_tf32 and trainer.strategy.root_device.type != "cuda":
         raise ConfigError("trainer.precision=tf32-true: not on this device; use 32-true")
-    if (
-        not is_tf32 and trainer.precision != config.trainer.precision
-    ):  # Lightning takes another one where a device lacks it
+    if trainer.precision != _lightnings(config.trainer.precision):  # it takes another one where a device lacks it
         raise ConfigError(
             f"trainer.precision={config.trainer.precision}: not on this device; it would be {trainer.precision}"
         )
@@ -134,6 +132,14 @@ def fit(
     )
 
 
+TF32 = "tf32-true"
+
+
+def _lightnings(precision: str) -> str:
+    """Lightning's name of `trainer.precision`, which knows no TF32: `_rounding` sees to that."""
+    return "32-true" if precision == TF32 else precision
+
+
 @contextmanager
 def _rounding(is_tf32: bool) -> Iterator[None]:
     """Whether a GPU may round the float32 numbers that it multiplies; torch's default is that convolutions do."""
@@ -157,7 +163,7 @@ def build_trainer(config: Config, title: str, recorder: Recorder | None = None) 
         limit_train_batches=trainer.limit_train_batches,
         limit_val_batches=trainer.limit_val_batches,
         **placed(trainer),
-        precision="32-true" if trainer.precision == "tf32-true" else trainer.precision,  # pyright: ignore[reportArgumentType]
+        precision=_lightnings(trainer.precision),  # pyright: ignore[reportArgumentType]
         deterministic=trainer.deterministic,
         fast_dev_run=trainer.fast_dev_run,
         logger=False,  # what is logged stands in the recorder's rows
