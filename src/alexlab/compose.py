@@ -80,12 +80,12 @@ class Composer:
     @cached_property
     def groups(self) -> dict[str, list[str]]:
         """The options of each config group of the project."""
-        names = [name for name in self._loader.list_groups("") if not name.startswith("hydra")]
+        names = [name for name in self._loader.list_groups("") if not name.startswith("hydra") and name != "claims"]
         return {name: self._loader.get_group_options(name, ObjectType.CONFIG) for name in sorted(names)}
 
     def job(self, overrides: list[str], trains: bool = True, stored: bool = True) -> Job:
         """Compose and check one configuration; `trains` and `stored` as for `finish`."""
-        for override in self._parse(overrides):
+        for override in self.parse(overrides):
             if override.is_sweep_override():
                 raise ConfigError(f"{override.input_line}: several values make a sweep; write -m before them")
             self._check(override)
@@ -100,7 +100,7 @@ class Composer:
 
     def expand(self, overrides: list[str], multirun: bool) -> tuple[list[list[str]], bool]:
         """The overrides of each job of a command line, and whether it is a sweep (by -m, or by a study's file)."""
-        for override in self._parse(overrides):
+        for override in self.parse(overrides):
             self._check(override)
         with _one_line(overrides):
             master = self._loader.load_configuration(
@@ -117,14 +117,15 @@ class Composer:
         params = OmegaConf.to_container(master.hydra.sweeper.params or OmegaConf.create({}))
         assert isinstance(params, dict)
         given = [f"{name}={value}" for name, value in params.items()]
-        parsed = self._parse([*given, *overrides])
+        parsed = self.parse([*given, *overrides])
         for override in parsed:
             self._check(override)
         with _one_line(overrides):
             batches = BasicSweeper.split_arguments(parsed, max_batch_size=None)
         return [list(job) for batch in batches for job in batch], True
 
-    def _parse(self, overrides: list[str]) -> list[Override]:
+    def parse(self, overrides: list[str]) -> list[Override]:
+        """Hydra's view of a command line's overrides."""
         parser = OverridesParser.create(config_loader=self._loader)
         parsed = []
         for override in overrides:  # one at a time, so that a mistake is told with the one that it is in
@@ -248,10 +249,11 @@ def read_config(path: Path, stored: bool = True) -> Config:
 
 
 def to_yaml(config: Config) -> str:
-    """The configuration as a record keeps it: without `logger`, which says nothing of the run and may be private."""
+    """The configuration as a record keeps it: without `study`, which plans, and `logger`, which may be private."""
     plain = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
     assert isinstance(plain, dict)
     plain.pop("logger")
+    plain.pop("study")
     return OmegaConf.to_yaml(plain)
 
 

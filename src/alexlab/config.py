@@ -133,6 +133,12 @@ class Retry(Enum):
     none = "none"
 
 
+class Rate(Enum):
+    protocol = "protocol"
+    choose = "choose"
+    own = "own"
+
+
 class Average(Enum):
     softmax = "softmax"
     logits = "logits"
@@ -201,6 +207,7 @@ HIDDEN_LAYERS = ("fc6", "fc7")
 ORDER = ("activation", "lrn", "pool")
 CONV1_PADDING = {"both": (2, 2), "end": (0, 3), "none": (0, 0)}  # zeros before and after, in each direction
 SHAPES_CLASSES = 10  # what `alexlab.data.shapes` can draw
+CHANCE_SHARE = 0.99  # of ln K: a training loss above it is that of guessing
 REMOVABLE_LAYERS = CONV_LAYERS[1:] + HIDDEN_LAYERS
 
 
@@ -524,6 +531,33 @@ class PathsConfig:
 
 
 @dataclass
+class StudyConfig:
+    claims: list[str] = key(
+        [],
+        "Claims whose arms it runs: a file of conf/claims/, as paper, or one of its claims, as paper/lrn.",
+        identity=False,
+    )
+    seeds: int = key(5, "Runs of each arm; a verdict takes three.", identity=False, at_least=1)
+    base_seeds: Union[int, None] = key(
+        None,
+        "Runs of the base, which most claims are against; null = three times study.seeds.",
+        identity=False,
+        at_least=1,
+    )
+    first_seed: int = key(0, "The first run's seed; the others follow.", identity=False, at_least=0)
+    rate: Rate = key(
+        Rate.protocol,
+        "Learning rates: protocol = as configured, for all arms; choose = each arm at each of study.rates, on other "
+        "seeds; own = each arm at the best of those in validation.",
+        identity=False,
+    )
+    rates: list[float] = key(
+        [0.3, 1, 3], "Multiples of optim.lr among which rate=choose tries.", identity=False, above=0
+    )
+    rate_seeds: int = key(2, "Runs of each arm at each rate where rate=choose.", identity=False, at_least=1)
+
+
+@dataclass
 class Config:
     seed: int = key(0, "Seed of initial weights and dropout; the data's too unless data.seed is set.", at_least=0)
     weights: Union[str, None] = key(None, "Checkpoint whose network the run starts from; null = from scratch.")
@@ -540,6 +574,7 @@ class Config:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    study: StudyConfig = field(default_factory=StudyConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
 

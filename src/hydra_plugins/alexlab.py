@@ -1,8 +1,8 @@
-"""Hydra's launchers `slurm` and `ray`, for runs that are stopped, go on and are shared.
+"""Hydra's launchers `slurm` and `ray`, for runs that are stopped, go on and are shared, and its sweeper `planned`.
 
 Against those that they are made of, these launch only what is left of a sweep, wait for all that they have launched
-whatever becomes of one of it, and end when the command is told to stop. Hydra takes launchers from this package alone,
-and loads this module at each start; so what it needs is loaded late.
+whatever becomes of one of it, and end when the command is told to stop. The sweeper sweeps what a study planned. Hydra
+takes both from this package alone, and loads this module at each start; so what it needs is loaded late.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -46,6 +47,28 @@ def _plan() -> tuple[Launch, list[int]]:
 
     plan = json.loads(os.environ[TOLD])
     return Launch(Path(plan["folder"])), plan["left"]
+
+
+class PlannedSweeper(BasicSweeper):
+    """The jobs of a study, as the plan has left them in the launch's folder."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        assert self.config is not None
+        assert self.launcher is not None
+        Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        launch, _ = _plan()
+        returned = self.launcher.launch(json.loads(launch.jobs.read_text()), initial_job_idx=0)
+        for job in returned:
+            _ = job.return_value  # which raises what it raised
+        return [returned]
+
+
+ConfigStore.instance().store(
+    group="hydra/sweeper",
+    name="planned",
+    node={"_target_": f"{PlannedSweeper.__module__}.PlannedSweeper", "max_batch_size": None, "params": None},
+    provider="alexlab",
+)
 
 
 with suppress(ImportError):  # the extra `slurm`

@@ -58,6 +58,7 @@ _MEANINGLESS = (
         "trainer.ahead",
         "checkpoint.",
         "retry",
+        "study.",
     ),
     *("logger.", "data.raw", "data.on_bad", "trainer.devices", "trainer.strategy"),
 )

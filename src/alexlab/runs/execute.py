@@ -37,8 +37,8 @@ class Launch:
     """One command, or a job of its launcher's, for the processes that do its runs.
 
     In `folder`, which is gone once the command is, `stop` has a byte for each time that it was told to stop, and
-    `<process id>` says that this process trains. `attempts`: how often runs had been tried before the command began,
-    where they had.
+    `<process id>` says that this process trains; `jobs.json` has the overrides of each job of a study. `attempts`: how
+    often runs had been tried before the command began, where they had.
     """
 
     folder: Path
@@ -47,6 +47,10 @@ class Launch:
     @property
     def stop(self) -> Path:
         return self.folder / "stop"
+
+    @property
+    def jobs(self) -> Path:
+        return self.folder / "jobs.json"
 
     @property
     def requests(self) -> int:

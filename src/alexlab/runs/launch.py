@@ -28,7 +28,7 @@ from rich.console import Console
 
 from alexlab.command import exit_status
 from alexlab.compose import CONFIG_NAME, VERSION_BASE, Composer, Job, typed
-from alexlab.config import CONF_DIR, Config, ConfigError, Dataset
+from alexlab.config import CONF_DIR, Config, ConfigError, Dataset, Rate
 from alexlab.data.prepare import described
 from alexlab.runs.choices import markdown
 from alexlab.runs.claim import EXPIRY, holder, machine
@@ -40,6 +40,7 @@ from alexlab.runs.net import print_nets
 from alexlab.runs.plan import Plan, PlannedRun, labels, make_plan, varied
 from alexlab.runs.record import DONE, FAILED, PREEMPTED
 from alexlab.runs.stop import STOPPED_STATUS, Stop, Stopped, following, hand_on
+from alexlab.runs.study import MIN_SEEDS, Study, document, does_not_learn, register, unmet
 from alexlab.runs.table import print_table, read_rows, write_sweep
 
 # What the plan tells its jobs, as JSON in the environment, since with some launchers they run in other processes.
@@ -91,6 +92,9 @@ def _obey(args: argparse.Namespace, argv: list[str], console: Console) -> int:
     if args.dry_run:
         print_forecast(plan, console)
         return 0
+    if plan.study is not None and not plan.is_trial:
+        for told in register(document(plan.study), Path(plan.study.base.paths.runs) / "studies"):
+            console.print(told, style="dim")
     return _launch_and_report(plan, args, console)
 
 
@@ -103,9 +107,13 @@ def _refuse_flags(args: argparse.Namespace) -> None:
 
 
 def _announce(plan: Plan, console: Console) -> None:
-    fixed = [name for name in ("recipe", "protocol", "model", "ablation") if name not in plan.varying]
+    fixed = [name for name in ("study", "recipe", "protocol", "model", "ablation") if name not in plan.varying]
+    if plan.study is None:
+        fixed.remove("study")
     chosen = " ".join(f"{name}={plan.choices[name]}" for name in fixed)
     console.print(f"alexlab: {chosen}")
+    if plan.study is not None:
+        _announce_study(plan, plan.study, console)
     if plan.choices["recipe"] == "demo" and "data" not in plan.varying and plan.choices["data"] == "shapes":
         console.print("The demo rehearses on drawn images; recipe= sets another scale (--help).", style="dim")
     for told in dict.fromkeys(_data(run.config) for run in plan.runs if run.config.data.name is not Dataset.shapes):
@@ -125,6 +133,19 @@ def _announce(plan: Plan, console: Console) -> None:
     )
     for failure, number in kept.items():
         console.print(f"{number} of {len(plan.runs)} failed before ({failure}); retry=all tries again")
+
+
+def _announce_study(plan: Plan, study: Study, console: Console) -> None:
+    settings, testable = study.base.study, [claim for claim in study.claims if claim.not_testable is None]
+    left_out = {claim.name: missing for claim in testable if (missing := unmet(claim, study.base))}
+    console.print(f"{len(testable) - len(left_out)} claims, {len(study.arms)} arms, {len(plan.runs)} runs")
+    for name, missing in left_out.items():
+        console.print(f"{name} is left out: it requires {' '.join(missing)}", style="dim")
+    if len(testable) < len(study.claims):
+        number = len(study.claims) - len(testable)
+        console.print(f"{number} claims no runs can test; the report says what would", style="dim")
+    if settings.seeds < MIN_SEEDS and settings.rate is not Rate.choose and study.claims:
+        console.print(f"study.seeds={settings.seeds}: a verdict takes {MIN_SEEDS}", style="dim")
 
 
 def _data(config: Config) -> str:
@@ -211,15 +232,21 @@ def _launch(
         {
             **{"total": plan.num_jobs, "varying": plan.varying, "attempts": launch.attempts, "left": list(left)},
             **{"machine": machine(), "process": os.getpid(), "cwd": str(Path.cwd()), "folder": str(launch.folder)},
+            "arms": [] if plan.study is None else [name for name, _ in plan.study.jobs()],
+            "base": None if plan.study is None else str(plan.runs[0].record.path),
             **told,
         }
     )
+    planned = []
+    if plan.study is not None:
+        launch.jobs.write_text(json.dumps(plan.given))
+        planned = ["hydra/sweeper=planned"]
     quoted = str(sweep_dir).replace("\\", "\\\\").replace("'", "\\'")
     flags = ["--multirun"] if plan.is_sweep else []
     if args.config_dir is not None:
         flags += ["--config-dir", str(Path(args.config_dir).expanduser().absolute())]
     # Jobs stay in this folder, so that a relative path means in them what it means here.
-    _hydra_main([*flags, *args.overrides, f"hydra.sweep.dir='{quoted}'", "hydra.job.chdir=false"])
+    _hydra_main([*flags, *args.overrides, *planned, f"hydra.sweep.dir='{quoted}'", "hydra.job.chdir=false"])
 
 
 def _hydra_main(argv: list[str]) -> int:
@@ -255,8 +282,12 @@ def _job(composed: DictConfig) -> str | None:
     number = hydra_config.job.num if plan["total"] > 1 else 0  # a single run has none
     title = f"run {number + 1} of {plan['total']}" if plan["total"] > 1 else "run"
     named = labels(job, config_dir)
-    what = varied(job, plan["varying"]) or named["ablation"]
+    what = plan["arms"][number] if plan["arms"] else varied(job, plan["varying"]) or named["ablation"]
     print(f"{title}: {what} seed={job.config.seed}", flush=True)
+    if (base := plan["base"]) is not None and (why := does_not_learn(Path(base), job.config)) is not None:
+        told = f"{title}: not begun, since the study's base {why} ({Path(base).name}); mend that first"
+        print(told, flush=True)
+        return told
     try:
         if is_ours:
             status = execute(job.config, named, title, launch)

@@ -13,6 +13,7 @@ from alexlab.config import CONF_DIR, Config, ConfigError, flat, shown
 from alexlab.data.prepare import has_store
 from alexlab.runs.identity import SEEDS, arm_id, arm_label, run_id
 from alexlab.runs.record import Record
+from alexlab.runs.study import Study, is_study, make_study
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Plan:
     is_sweep: bool
     choices: dict[str, str]
     merged: list[tuple[str, str]]  # jobs that are the same run as an earlier one: what varied in each
+    given: list[tuple[str, ...]]  # the overrides of each of Hydra's jobs
+    study: Study | None = None
 
     @property
     def is_trial(self) -> bool:
@@ -63,22 +66,28 @@ def make_plan(overrides: list[str], multirun: bool = False, config_dir: str | No
         ConfigError: for the first mistake in any of them.
     """
     composer = Composer(config_dir)
-    expanded, is_sweep = composer.expand(overrides, multirun)
-    jobs = [composer.job(job) for job in expanded]
+    study = make_study(composer, overrides, config_dir) if is_study(overrides) else None
+    arms: list[str] = []
+    if study is not None:
+        arms, jobs = map(list, zip(*study.jobs(), strict=True))
+        is_sweep = True
+    else:
+        expanded, is_sweep = composer.expand(overrides, multirun)
+        jobs = [composer.job(job) for job in expanded]
     if len({job.config.trainer.fast_dev_run for job in jobs}) > 1:
         raise ConfigError("trainer.fast_dev_run: a sweep keeps its records or it does not; set one value for all")
     if len({job.config.paths.runs for job in jobs}) > 1:
         raise ConfigError("paths.runs: a sweep has one folder of records; set one value for all")
-    varying = what_varies(jobs)
+    varying = ["arm"] if study is not None else what_varies(jobs)
     runs: dict[str, PlannedRun] = {}
     ids: list[str] = []
     merged: list[tuple[str, str]] = []
-    for job in jobs:
+    for number, job in enumerate(jobs):
         names = labels(job, config_dir)
         planned = PlannedRun(
             run_id(job.config),
             arm_id(job.config),
-            varied(job, varying) or names["ablation"],
+            arms[number] if arms else varied(job, varying) or names["ablation"],
             job.overrides,
             job.config,
             names,
@@ -87,7 +96,16 @@ def make_plan(overrides: list[str], multirun: bool = False, config_dir: str | No
         first = runs.setdefault(planned.run_id, planned)
         if first.varied != planned.varied:
             merged.append((planned.varied, first.varied))
-    plan = Plan(list(runs.values()), varying, ids, is_sweep, jobs[0].choices, list(dict.fromkeys(merged)))
+    plan = Plan(
+        list(runs.values()),
+        varying,
+        ids,
+        is_sweep,
+        jobs[0].choices,
+        list(dict.fromkeys(merged)),
+        [job.overrides for job in jobs],
+        study,
+    )
     for run in plan.runs:
         if not run.record.is_done:
             _check_folder("paths.runs", Path(run.config.paths.runs))
@@ -114,7 +132,7 @@ def _check_folder(name: str, folder: Path) -> None:
 def labels(job: Job, config_dir: str | None = None) -> dict[str, str]:
     """What a run is called: protocol, recipe, model, ablation (or the change itself), and the arm's hash."""
     names = {name: job.choices[name] for name in ("protocol", "recipe", "model")}
-    chosen = [f"{name}={job.choices[name]}" for name in ("data", "model", "protocol", "recipe")]
+    chosen = [f"{name}={job.choices[name]}" for name in ("data", "model", "protocol", "recipe", "study")]
     if job.choices["data"] == "folder":
         chosen.append(f"data.num_classes={job.config.data.num_classes}")  # which only the store tells
     base = _base(config_dir, *chosen)

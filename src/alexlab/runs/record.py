@@ -7,6 +7,7 @@
     train.log         the run's log, with the traceback of a failure
     checkpoints/      while it runs: the last two states; once it is done: last.ckpt, best.ckpt
     diverged.json     of a run that diverged: where, and the images of the batch
+    conv1.npy         the final kernels of conv1, float16 [kernels, channels, side, side]
     predictions.npz   for each test image and view kind: top-5 classes, log-probability of the true class
     result.json       errors and costs; there only once the run is DONE
     wandb.json        what W&B has of it, where it was copied there
@@ -17,6 +18,7 @@ Files are written whole or not at all, but for train.log, which grows while it r
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -77,6 +79,18 @@ class Record:
     def result(self) -> dict[str, Any]:
         """The content of result.json; empty where there is none yet."""
         return self.read("result.json")
+
+    def rows(self) -> list[dict[str, float | None]]:
+        """What metrics.csv has of each epoch, an empty cell as None; a last line that is not whole is left out."""
+        path = self.file("metrics.csv")
+        try:
+            with path.open(newline="") as file:
+                rows = [row for row in csv.DictReader(file) if None not in row.values()]
+            return [{name: float(cell) if cell else None for name, cell in row.items()} for row in rows]
+        except FileNotFoundError:
+            return []
+        except (ValueError, UnicodeDecodeError, csv.Error) as error:
+            raise _damaged(path, str(error)) from error
 
     def keys(self) -> dict[str, Any]:
         """The configuration by dotted keys, as config.yaml has it; empty where there is none."""

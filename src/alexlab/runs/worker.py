@@ -6,6 +6,7 @@ It raises nothing: how it ended stands in status.json, or where that cannot be w
 from __future__ import annotations
 
 import ctypes
+import io
 import json
 import logging
 import multiprocessing
@@ -18,6 +19,8 @@ from contextlib import nullcontext, suppress
 from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from alexlab import ranks
 from alexlab.config import Config, Keep
@@ -85,6 +88,8 @@ def train(
             except BaseException as error:
                 for number in SIGNALS:
                     signal.signal(number, signal.SIG_IGN)
+                with suppress(OSError):  # where that cannot be seen, what failed is told
+                    record.may_write()  # who has taken the run over has removed what this process was writing
                 if interrupt.requested() and is_echo(error):
                     error = Preempted()  # the others have stopped
                 killed = oom_kills() - kills
@@ -116,9 +121,16 @@ def _train(record: Record, config: Config, title: str, copy: tracking.Copy) -> N
     outcome = fit(config, record.path, title, copy.row, record.may_write)
     with interrupt.held():  # all is done but for writing it down
         record.write("predictions.npz", archive(outcome.test))
+        record.write("conv1.npy", _array(outcome.conv1))
         record.write("result.json", _result(record, config, outcome))
         record.set_status(DONE, ended=time.time())
         States(record.file("checkpoints")).clear(but_newest=config.checkpoint.keep is Keep.all)
+
+
+def _array(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
 
 
 def _say(record: Record, error: BaseException, kills: int) -> int:

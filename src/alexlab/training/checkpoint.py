@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import nn
 
 from alexlab import ranks
-from alexlab.config import Config
+from alexlab.config import CHANCE_SHARE, Config
 from alexlab.files import write_whole, written_whole
 from alexlab.training import interrupt
 from alexlab.training.interrupt import Preempted
@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 METRICS = ("train_loss", "train_top1_error", "val_loss", "val_top1_error", "val_top5_error")
 _KEPT = 2
 CHANCE_STEPS = 1000  # the demo's arms need up to 200 steps before their loss moves
-CHANCE_SHARE = 0.99  # of ln K: a loss above it is that of guessing
 _DIGEST_LENGTH = 16
 _DAMAGED = ".damaged"
 

@@ -43,6 +43,7 @@ class Outcome:
     test: dict[str, Predictions]  # by view kind
     sent_per_step: int  # bytes that each device sends to others in a training step
     train: dict[str, float]  # top-1 and top-5 error and loss of the centre view in evaluation mode, images
+    conv1: np.ndarray  # float16 [kernels, channels, side, side], the last weights, for figure 3
 
 
 def fit(
@@ -129,6 +130,7 @@ def fit(
         test={kind: test[kind] for kind in VIEW_KINDS},
         sent_per_step=task.sent_per_step,
         train={**train.errors(), "loss": -float(train.log_probability.mean()), "images": len(train.labels)},
+        conv1=last["conv1.weight"].to(torch.float16).numpy(),
     )
 
 

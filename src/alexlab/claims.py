@@ -1,0 +1,184 @@
+"""Claims as data, the files of `conf/claims/`: what a paper says of two arms, with its figures."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Union
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from alexlab.config import CONF_DIR, ConfigError, did_you_mean
+
+# What a claim may be about: (what it is, the unit in which figures are published, the unit's size).
+METRICS = {
+    "top1_error": ("top-1 error", "points", 0.01),
+    "top5_error": ("top-5 error", "points", 0.01),
+    "gap": ("test less training error, centre view, top-1", "points", 0.01),
+    "train_top1_error": ("training error, centre view, top-1", "points", 0.01),
+    "train_loss": ("training loss, centre view", "nats", 1.0),
+    "first_epoch_loss": ("mean loss of the first epoch", "nats", 1.0),
+    "epochs": ("epochs until the rule of section 5 ends the run", "epochs", 1.0),
+    "epochs_to_25": ("epochs to a training error of 25 %", "epochs", 1.0),
+    "colour_gap": ("difference of conv1's share of colour between the halves of its kernels", "", 1.0),
+}
+VIEWED = ("top1_error", "top5_error")  # which are of single images, and of a view kind
+VIEWS = ("ten", "center")
+
+
+@dataclass
+class Claim:
+    """One statement, and the comparison that tests it: the effect is `arm` less `against`."""
+
+    id: str = ""
+    section: str = ""
+    statement: str = ""  # in our words
+    arm: list[str] = field(default_factory=list)  # overrides; none = the study's base
+    against: list[str] = field(default_factory=list)
+    metric: str = "top1_error"
+    view: str = "ten"
+    against_view: Union[str, None] = None  # the same runs, seen otherwise, instead of another arm
+    # The published effect in the metric's unit, by metric; the claim's own metric carries the verdict.
+    published: dict[str, float] = field(default_factory=dict)
+    at_least: bool = False  # the published effect is a bound: "over 1 point"
+    is_level: bool = False  # the published figure is one of `arm` itself, in the metric's unit, not of a difference
+    ratio: bool = False  # the effect is arm / against, and not arm - against
+    direction: Union[str, None] = None  # lower or higher, where there is no figure
+    is_context: bool = False  # no claim, but an effect by which another row is read: it gets no verdict
+    published_on: Union[str, None] = None  # the data set whose test images the figures are of
+    recipes: list[str] = field(default_factory=list)  # at which a verdict may be told
+    requires: list[str] = field(default_factory=list)  # key=value that the runs must have, or the metric means nothing
+    differs: list[str] = field(default_factory=list)  # the keys in which the claim's two arms are to differ
+    authors: Union[str, None] = None  # the authors' own pair of runs, where it is known
+    reproduced: Union[str, None] = None  # what counts, where it is not the rule of all
+    not_testable: Union[str, None] = None  # why no records can tell, and what would
+    source: str = ""  # the file: paper in conf/claims/paper.yaml
+
+    @property
+    def name(self) -> str:
+        return f"{self.source}/{self.id}"
+
+    @property
+    def sign(self) -> int:
+        """Of the effect that is claimed."""
+        if self.direction is not None:
+            return -1 if self.direction == "lower" else 1
+        if self.metric not in self.published:
+            return 0
+        size = self.published[self.metric]
+        return -1 if (size < 1 if self.ratio else size < 0) else 1
+
+    @property
+    def unit(self) -> float:
+        """What a published figure is multiplied by to have the measured one's scale."""
+        return 1.0 if self.ratio else METRICS[self.metric][2]
+
+    @property
+    def effect(self) -> float | None:
+        """The published effect on the metric's own scale, errors as fractions; None where only its sign is claimed."""
+        return self.published[self.metric] * self.unit if self.metric in self.published else None
+
+
+def claim_files(config_dir: str | None = None) -> dict[str, Path]:
+    """{name: file} of every file of claims; a folder of the user's own comes before the project's."""
+    folders = [CONF_DIR, *([Path(config_dir).expanduser()] if config_dir else [])]
+    return {path.stem: path for folder in folders for path in sorted((folder / "claims").glob("*.yaml"))}
+
+
+def find_claims(names: list[str], config_dir: str | None = None) -> list[Claim]:
+    """The claims that `paper`, a whole file, or `paper/lrn`, one of its claims, stand for; each once, in that order.
+
+    Raises:
+        ConfigError: for a name that there is not, and for a mistake in a file.
+    """
+    files = claim_files(config_dir)
+    found: dict[str, Claim] = {}
+    for name in names:
+        source, _, wanted = name.partition("/")
+        if source not in files:
+            near = did_you_mean(source, files)
+            raise ConfigError(f"study.claims: there is no {source}{near} (there are: {', '.join(files)})")
+        claims = read_claims(files[source])
+        chosen = [claim for claim in claims if wanted in ("", claim.id)]
+        if not chosen:
+            near = did_you_mean(wanted, [claim.id for claim in claims])
+            raise ConfigError(f"study.claims: {files[source].name} has no claim '{wanted}'{near}")
+        found.update({claim.name: claim for claim in chosen})
+    return list(found.values())
+
+
+def read_claims(path: Path) -> list[Claim]:
+    """The claims of a file.
+
+    Raises:
+        ConfigError: naming file, claim and key.
+    """
+    return list(_read(path, path.stat().st_mtime_ns))
+
+
+def digest(claims: list[Claim]) -> str:
+    """Of all that claims say: a study that was begun shows by it that they were not changed since."""
+    text = yaml.safe_dump([dataclasses.asdict(claim) for claim in claims], sort_keys=True)
+    return sha256(text.encode()).hexdigest()[:12]
+
+
+@cache
+def _read(path: Path, changed: int) -> tuple[Claim, ...]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
+    if not isinstance(content, list) or not all(isinstance(one, dict) for one in content):
+        raise ConfigError(f"{path}: must be a list of claims, each with its id, statement and arms")
+    claims = tuple(_claim(path, one) for one in content)
+    ids = [claim.id for claim in claims]
+    for name in ids:
+        if ids.count(name) > 1:
+            raise ConfigError(f"{path.name}: there are two claims '{name}'")
+    return claims
+
+
+def _claim(path: Path, given: dict[str, Any]) -> Claim:
+    where = f"{path.name}: {given.get('id', 'a claim without id')}"
+    known = [entry.name for entry in dataclasses.fields(Claim) if entry.name != "source"]
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"{where}: there is no key '{name}'{did_you_mean(name, known)}")
+    try:
+        claim = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Claim), given, {"source": path.stem}))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{where}: {str(error.msg or error).splitlines()[0]}") from error
+    assert isinstance(claim, Claim)
+    _check(claim, where)
+    return claim
+
+
+def _check(claim: Claim, where: str) -> None:
+    for name in ("id", "section", "statement"):
+        if not getattr(claim, name).strip():
+            raise ConfigError(f"{where}: has no {name}")
+    if claim.not_testable is not None:
+        return
+    for name in (claim.metric, *claim.published):
+        if name not in METRICS:
+            raise ConfigError(f"{where}: '{name}' is no metric{did_you_mean(name, METRICS)} ({', '.join(METRICS)})")
+    for view in (claim.view, claim.against_view):
+        if view is not None and view not in VIEWS:
+            raise ConfigError(f"{where}: '{view}' is no view (there are: {', '.join(VIEWS)})")
+    if claim.direction not in (None, "lower", "higher"):
+        raise ConfigError(f"{where}: direction={claim.direction}: must be lower or higher")
+    if claim.metric not in claim.published and claim.direction is None and not claim.is_context:
+        raise ConfigError(f"{where}: has neither a published figure of its metric, {claim.metric}, nor a direction")
+    if claim.ratio and claim.published.get(claim.metric, 1.0) <= 0:
+        raise ConfigError(f"{where}: a published ratio must be above 0")
+    if claim.is_level and claim.against:
+        raise ConfigError(f"{where}: is_level: the figure is of one arm; leave out against")
+    if not claim.is_level and claim.against_view is None and claim.arm == claim.against:
+        raise ConfigError(f"{where}: its two arms are the same; name one, or an against_view")
+    if claim.against_view is not None and claim.metric not in VIEWED:
+        raise ConfigError(f"{where}: {claim.metric} has no views")

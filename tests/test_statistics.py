@@ -1,0 +1,525 @@
+"""`alexlab.evidence.statistics` against slow formulas written here, SciPy's own tests, and studies of a known truth."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import optimize, special, stats
+
+from alexlab.evidence.simulate import main, simulate
+from alexlab.evidence.statistics import (
+    Effect,
+    Sample,
+    Spread,
+    Verdict,
+    effect,
+    fisher,
+    inverse_trigamma,
+    paired_effect,
+    power,
+    seeds_needed,
+    shrink,
+    unlike,
+    verdict,
+)
+
+# --- The reference: plain Python, by other formulas where there are any.
+
+
+def digamma(x: float) -> float:
+    """By recurrence up to where the asymptotic series is exact."""
+    total = 0.0
+    while x < 30:
+        total -= 1 / x
+        x += 1
+    return total + math.log(x) - 1 / (2 * x) - 1 / (12 * x**2) + 1 / (120 * x**4) - 1 / (252 * x**6)
+
+
+def trigamma(x: float) -> float:
+    total = 0.0
+    while x < 30:
+        total += 1 / x**2
+        x += 1
+    return total + 1 / x + 1 / (2 * x**2) + 1 / (6 * x**3) - 1 / (30 * x**5) + 1 / (42 * x**7)
+
+
+def slow_shrink(arms: list[list[float]]) -> list[tuple[float, float]]:
+    """Variance and degrees of freedom of each arm, all of which scatter."""
+    s2 = [statistics.variance(arm) for arm in arms]
+    nu = [len(arm) - 1 for arm in arms]
+    e = [math.log(s) - digamma(n / 2) + math.log(n / 2) for s, n in zip(s2, nu, strict=True)]
+    excess = statistics.variance(e) - statistics.mean(trigamma(n / 2) for n in nu)
+    if excess <= 0:
+        pooled = sum(s * n for s, n in zip(s2, nu, strict=True)) / sum(nu)
+        return [(pooled, sum(nu))] * len(arms)
+    low, high = 1e-9, 1e9
+    for _ in range(200):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if trigamma(middle) > excess else (low, middle)
+    d0 = 2 * low
+    s0 = math.exp(statistics.mean(e) + digamma(d0 / 2) - math.log(d0 / 2))
+    return [((d0 * s0 + n * s) / (d0 + n), min(d0 + n, sum(nu))) for s, n in zip(s2, nu, strict=True)]
+
+
+def slow_effect(
+    first: np.ndarray, second: np.ndarray, spreads: list[tuple[float, float]], family: int, all_df: int
+) -> dict[str, float]:
+    """All of an effect from the runs' images, one number at a time."""
+    images, arms = first.shape[1], (first.tolist(), second.tolist())
+    parts = [variance / len(arm) for (variance, _), arm in zip(spreads, arms, strict=True)]
+    total = sum(parts)
+    df = min(total**2 / sum(part**2 / df for part, (_, df) in zip(parts, spreads, strict=True)), all_df)
+    gaps, within = [], 0.0
+    for image in range(images):
+        columns = [[float(run[image]) for run in arm] for arm in arms]
+        gaps.append(statistics.mean(columns[0]) - statistics.mean(columns[1]))
+        within += sum(statistics.variance(column) / len(column) for column in columns) / images
+    image_variance = statistics.variance(gaps) / images
+    both = total + max(0, image_variance - within / images)
+    return {
+        "difference": statistics.mean(gaps),
+        "fixed": stats.t.ppf(0.975, df) * total**0.5,
+        "study": stats.t.ppf(1 - 0.025 / family, df) * total**0.5,
+        "new": stats.t.ppf(0.975, df * (both / total) ** 2) * both**0.5,
+        "standard_error": total**0.5,
+        "df": df,
+        "run_sd": (spreads[0][0] + spreads[1][0]) ** 0.5,
+        "image_variance": image_variance,
+    }
+
+
+def draw_arms(rng: np.random.Generator, images: int, counts: list[int], run_sd: float, scatter: float) -> list[Any]:
+    difficulty = rng.normal(-0.4, 1.5, images)
+    arms = []
+    for count in counts:
+        chances = special.expit(difficulty + rng.normal(0, 0.4, images))
+        shifts = rng.normal(0, run_sd * np.exp(rng.normal(0, scatter)), (count, 1))
+        arms.append(rng.random((count, images)) < chances + shifts)
+    return arms
+
+
+# Spreads that scatter as by chance, more, and much more.
+@pytest.mark.parametrize(("run_sd", "scatter"), [(0.0, 0.0), (0.05, 0.5), (0.1, 2.0)])
+@pytest.mark.parametrize("seed", range(3))
+def test_effects_are_those_of_the_slow_formulas(run_sd: float, scatter: float, seed: int):
+    counts = [15, 5, 3, 5, 8, 4]
+    arms = draw_arms(np.random.default_rng(seed), 157, counts, run_sd, scatter)
+    samples = {str(number): Sample.of_images(arm) for number, arm in enumerate(arms)}
+    spreads = shrink(samples)
+    expected = slow_shrink([arm.mean(1).tolist() for arm in arms])
+    for number, (variance, df) in enumerate(expected):
+        spread = spreads[str(number)]
+        assert (spread.variance, spread.df) == pytest.approx((variance, df), rel=1e-7)
+        assert spread.sd == pytest.approx(statistics.stdev(arms[number].mean(1).tolist()))
+        assert spread.df_all == sum(counts) - 6
+    for first, second in itertools.permutations(range(3), 2):
+        pair = samples[str(first)], samples[str(second)]
+        found = effect(*pair, (spreads[str(first)], spreads[str(second)]), 7, welch=False)
+        slow = slow_effect(arms[first], arms[second], [expected[first], expected[second]], 7, sum(counts) - 6)
+        assert {name: getattr(found, name) for name in slow} == pytest.approx(slow, rel=1e-6)
+        assert found.welch is False
+
+
+def test_unshrunk_is_welchs_t():
+    rng = np.random.default_rng(1)
+    first, second = Sample(rng.normal(0.4, 0.01, 5)), Sample(rng.normal(0.41, 0.03, 9))
+    spreads = shrink({"first": first, "second": second})
+    test: Any = stats.ttest_ind(first.values, second.values, equal_var=False)
+    interval: Any = test.confidence_interval(0.95)
+    found = effect(first, second, (spreads["first"], spreads["second"]), 1, welch=True)
+    assert found.welch
+    assert (found.difference - found.fixed, found.difference + found.fixed) == pytest.approx(
+        (interval.low, interval.high)
+    )
+    assert found.study == found.fixed  # a family of one
+    assert found.difference / found.standard_error == pytest.approx(float(test[0]))
+    assert found.new is None
+    assert found.image_variance == 0
+
+
+@pytest.mark.parametrize(("sd", "wider"), [(0.02, True), (0.0009, False)])
+def test_unlike_spreads_take_welchs_t_where_it_is_wider(sd: float, wider: bool):
+    arms = {**scaled([0.002] * 12 + [sd]), "base": scaled([0.002], 15)["0"]}
+    spreads = shrink(arms)
+    pair = spreads["12"], spreads["base"]
+    assert unlike(*pair)
+    by_rule, shrunk, own = (effect(arms["12"], arms["base"], pair, 12, welch=welch) for welch in (None, False, True))
+    assert (own.study > shrunk.study) is wider
+    assert (shrunk.welch, own.welch) == (False, True)
+    assert by_rule == (own if wider else shrunk)
+
+
+def test_two_runs_are_too_few_for_welchs_t():
+    arms = {**scaled([0.002] * 12), "two": Sample(np.array([0.3, 0.5]))}
+    spreads = shrink(arms)
+    pair = spreads["two"], spreads["0"]
+    assert unlike(*pair)
+    for welch in (None, True):
+        assert not effect(arms["two"], arms["0"], pair, 12, welch=welch).welch
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [(1, 2, False), (1, 2.001, True), (5, 2, True), (0, 1, False), (math.nan, 1, False)],
+)
+def test_unlike(first: float, second: float, expected: bool):
+    assert unlike(Spread(first, 1, 4, 8), Spread(second, 1, 4, 8)) is expected
+
+
+# --- Shrinking, by Smyth (2004).
+
+
+@pytest.mark.parametrize("value", [1e-8, 1e-3, 0.1, 0.36, 1.0, math.pi**2 / 6, 20.0, 1e4, 1e8])
+def test_inverse_trigamma(value: float):
+    def gap(log_x: float) -> float:
+        return math.log(float(special.polygamma(1, math.exp(log_x)))) - math.log(value)
+
+    root: Any = optimize.brentq(gap, -20, 25, xtol=1e-14)
+    found = inverse_trigamma(value)
+    assert found == pytest.approx(math.exp(root), rel=1e-8)
+    assert float(special.polygamma(1, found)) == pytest.approx(value, rel=1e-9)
+
+
+def scaled(sds: list[float], count: int = 5) -> dict[str, Sample]:
+    """Arms whose runs have just these standard deviations."""
+    pattern = np.arange(count) - (count - 1) / 2
+    pattern /= pattern.std(ddof=1)
+    return {str(number): Sample(sd * pattern) for number, sd in enumerate(sds)}
+
+
+def test_alike_spreads_are_pooled():
+    for spread in shrink(scaled([0.2] * 6)).values():
+        assert (spread.variance, spread.df, spread.df_all) == pytest.approx((0.04, 24, 24))
+    mixed = {"a": scaled([0.2], 5)["0"], "b": scaled([0.21], 9)["0"]}
+    pooled = (4 * 0.04 + 8 * 0.0441) / 12
+    assert [(s.variance, s.df) for s in shrink(mixed).values()] == [pytest.approx((pooled, 12))] * 2
+
+
+def test_wildly_different_spreads_are_left_alone():
+    sds = [10.0**exponent for exponent in range(-30, 31, 4)]
+    for sd, spread in zip(sds, shrink(scaled(sds)).values(), strict=True):
+        assert spread.variance == pytest.approx(sd**2, rel=0.01)
+        assert spread.df == pytest.approx(4, rel=0.01)
+
+
+def test_prior_is_found_again():
+    rng = np.random.default_rng(3)
+    d0, s0 = 8.0, 2.0
+    sds = np.sqrt(s0 * d0 / rng.chisquare(d0, 20_000))
+    arms = {str(number): Sample(rng.normal(0, sd, 5)) for number, sd in enumerate(sds)}
+    spreads = shrink({**arms, "one": Sample(np.array([7.0])), "still": Sample(np.full(4, 0.1))})
+    for name in ("one", "still"):  # these take the prior as it is
+        assert spreads[name].variance == pytest.approx(s0, rel=0.05)
+        assert spreads[name].df == pytest.approx(d0, rel=0.1)
+    assert math.isnan(spreads["one"].sd)
+    assert spreads["still"].sd == 0
+    assert spreads["0"].df == pytest.approx(d0 + 4, rel=0.1)
+    # Nearer to the truth than as measured.
+    shrunk = np.array([spreads[name].variance for name in arms])
+    measured = np.array([spreads[name].sd ** 2 for name in arms])
+    assert np.abs(np.log(shrunk / sds**2)).mean() < 0.6 * np.abs(np.log(measured / sds**2)).mean()
+
+
+def test_shrinking_keeps_order_and_moves_inwards():
+    sds = [0.01, 0.03, 0.1, 0.3, 1.0]
+    spreads = list(shrink(scaled(sds)).values())
+    variances = [spread.variance for spread in spreads]
+    assert variances == sorted(variances)
+    assert variances[0] > sds[0] ** 2
+    assert variances[-1] < sds[-1] ** 2
+    assert all(4 < spread.df < 20 for spread in spreads)
+
+
+def test_arms_that_say_nothing_leave_the_others_as_they_are():
+    arms = scaled([0.1, 0.5, 2.0])
+    alone = shrink(arms)
+    spreads = shrink({**arms, "one": Sample(np.array([3.0])), "still": Sample(np.full(9, 0.3))})
+    assert {name: spreads[name] for name in arms} == alone
+    assert spreads["one"].variance == spreads["still"].variance
+
+
+# --- Edges: little or nothing to estimate from.
+
+
+def test_one_arm_that_scatters_lends_its_spread():
+    spreads = shrink({**scaled([0.2]), "one": Sample(np.array([3.0])), "still": Sample(np.full(9, 0.3))})
+    assert [(s.variance, s.df, s.df_all) for s in spreads.values()] == [pytest.approx((0.04, 4, 4))] * 3
+
+
+def test_no_arm_scatters():
+    wrong = np.zeros((4, 10), bool)
+    wrong[:, :3] = True
+    first, second, one = Sample.of_images(wrong), Sample(np.full(5, 0.1 + 0.2 - 0.2)), Sample(np.array([0.5]))
+    spreads = shrink({"first": first, "second": second, "one": one})
+    assert [(s.variance, s.df, s.df_all) for s in spreads.values()] == [(0, 7, 7)] * 3
+    found = effect(first, second, (spreads["first"], spreads["second"]), 3)
+    assert (found.fixed, found.study, found.run_sd, found.standard_error) == (0, 0, 0, 0)
+    assert found.df == 7
+    assert found.difference == pytest.approx(0.2)
+    assert verdict(found, 0.3, 1, runs=(4, 5)) is Verdict.direction_only
+    # New images still differ.
+    other = Sample.of_images(~wrong)
+    found = effect(first, other, (spreads["first"], spreads["first"]), 3)
+    gaps = [1.0] * 3 + [-1.0] * 7
+    assert found.new == pytest.approx(stats.norm.ppf(0.975) * math.sqrt(statistics.variance(gaps) / 10))
+
+
+def test_no_arm_has_two_runs():
+    wrong = np.arange(10)[None] < np.array([[3], [6]])
+    first, second = Sample.of_images(wrong[:1]), Sample.of_images(wrong[1:])
+    spreads = shrink({"first": first, "second": second})
+    found = effect(first, second, (spreads["first"], spreads["second"]), 2)
+    assert found.difference == pytest.approx(-0.3)
+    assert (found.fixed, found.new, found.study, found.run_sd, found.df) == (math.inf,) * 4 + (0,)
+    assert verdict(found, -0.3, -1, runs=(1, 1)) is Verdict.not_testable
+    assert paired_effect(first, second, 2).new == math.inf
+    assert paired_effect(first, second, 2).fixed == math.inf
+
+
+def test_one_run_against_many():
+    rng = np.random.default_rng(4)
+    arms = draw_arms(rng, 100, [1, 2, 5], 0.05, 0.5)
+    samples = {str(number): Sample.of_images(arm) for number, arm in enumerate(arms)}
+    spreads = shrink(samples)
+    for first, second in itertools.permutations(samples, 2):
+        found = effect(samples[first], samples[second], (spreads[first], spreads[second]), 2)
+        assert found.new is not None
+        assert 0 < found.fixed < found.study < math.inf
+        assert 0 < found.new < math.inf
+        runs = len(samples[first].values), len(samples[second].values)
+        assert verdict(found, 0.1, 1, runs=runs) is Verdict.not_testable
+
+
+def test_inputs_are_refused():
+    good = np.zeros((3, 4), bool)
+    with pytest.raises(ValueError, match=r"values\[1\]: is nan; leave out runs without a result"):
+        Sample(np.array([0.1, math.nan, 0.2]))
+    with pytest.raises(ValueError, match=r"values\[0\]: is inf"):
+        Sample(np.array([math.inf]))
+    for shape in ((0,), (2, 2)):
+        with pytest.raises(ValueError, match="values: have the shape"):
+            Sample(np.zeros(shape))
+    for images in (good.astype(float), good[:2], good[:, :1], good[0]):
+        with pytest.raises(ValueError, match="images: have the shape"):
+            Sample(np.zeros(3), images)
+    with pytest.raises(ValueError, match="images: their mean"):
+        Sample(np.full(3, 0.1), good)
+    first, second, fewer = Sample(np.zeros(3), good), Sample(np.zeros(3), good[:, :3]), Sample(np.zeros(2), good[:2])
+    spread = shrink({"first": first})["first"]
+    with pytest.raises(ValueError, match="images: 4 in one arm, 3 in the other"):
+        effect(first, second, (spread, spread), 1)
+    with pytest.raises(ValueError, match="family=0"):
+        effect(first, first, (spread, spread), 0)
+    with pytest.raises(ValueError, match="images: 4 in the first, 3 in the second"):
+        paired_effect(first, second, 1)
+    with pytest.raises(ValueError, match="values: 3 runs in the first, 2 in the second"):
+        paired_effect(first, fewer, 1)
+    for published, sign in ((math.nan, 1), (0.0, 1), (-1.0, 1), (math.inf, 1)):
+        with pytest.raises(ValueError, match="published="):
+            verdict(None, published, sign, runs=(3, 3))
+    with pytest.raises(ValueError, match="sign=0"):
+        verdict(None, None, 0, runs=(3, 3))
+
+
+# --- The same runs measured twice.
+
+
+def test_paired_effect_is_the_paired_t_test():
+    rng = np.random.default_rng(5)
+    centre = draw_arms(rng, 200, [5], 0.05, 0)[0]
+    ten = centre ^ (rng.random(centre.shape) < 0.1)
+    found = paired_effect(Sample.of_images(ten), Sample.of_images(centre), 4)
+    test: Any = stats.ttest_rel(ten.mean(1), centre.mean(1))
+    interval = test.confidence_interval(0.95)
+    assert (found.difference - found.fixed, found.difference + found.fixed) == pytest.approx(
+        (interval.low, interval.high)
+    )
+    simultaneous = test.confidence_interval(1 - 0.05 / 4)
+    assert found.difference + found.study == pytest.approx(simultaneous.high)
+    assert found.df == 4
+    gaps, within = [], 0.0
+    for image in range(200):
+        each = [float(a) - float(b) for a, b in zip(ten[:, image], centre[:, image], strict=True)]
+        gaps.append(statistics.mean(each))
+        within += statistics.variance(each) / 5 / 200
+    total = found.standard_error**2
+    both = total + max(0, statistics.variance(gaps) / 200 - within / 200)
+    assert found.new == pytest.approx(stats.t.ppf(0.975, 4 * (both / total) ** 2) * both**0.5)
+    assert found.run_sd == pytest.approx(statistics.stdev((ten.mean(1) - centre.mean(1)).tolist()))
+    still = paired_effect(Sample(np.array([0.5, 0.6, 0.9])), Sample(np.array([0.3, 0.4, 0.7])), 4)
+    assert (still.fixed, still.study, still.new) == (0, 0, None)  # .2 each, but for rounding
+
+
+# --- Verdicts.
+
+
+def of(difference: float, study: float, scatter: float = 0.5, image_variance: float = 0.0) -> Effect:
+    """With V = 0, so that a published difference may be off by twice `scatter`."""
+    return Effect(difference, study, None, study, 0.0, 8.0, scatter, image_variance, False)
+
+
+V = Verdict
+
+
+@pytest.mark.parametrize(
+    ("found", "published", "options", "expected"),
+    [
+        (of(1.5, 1.0), 1.5, {}, V.reproduced),
+        (of(2.5, 1.0), 1.5, {}, V.reproduced),  # off by just 2 scatters
+        (of(2.5625, 1.0), 1.5, {}, V.direction_only),
+        (of(0.25, 0.125, 0.75), 1.5, {}, V.reproduced),  # within a half, too, but the sign wins
+        (of(0.25, 0.125), 1.5, {}, V.direction_only),
+        (of(1.0, 1.0), 1.5, {}, V.unsettled),  # touches 0
+        (of(-1.0, 1.0), 1.5, {}, V.unsettled),
+        (of(-1.0, 0.9375), 1.5, {}, V.reversed),
+        (of(-0.25, 0.125), 1.5, {}, V.reversed),  # the sign wins
+        (of(0.25, 0.5), 1.5, {}, V.negligible),  # ends just at a half
+        (of(-0.25, 0.5), 1.5, {}, V.negligible),
+        (of(0.25, 0.5625), 1.5, {}, V.unsettled),
+        (of(-0.25, 0.5625), 1.5, {}, V.unsettled),
+        (of(0.0, 0.0), 1.5, {}, V.negligible),
+        (of(1.5, 0.0, 0.0), 1.5, {}, V.reproduced),
+        (of(0.0, math.inf, math.inf), 1.5, {}, V.unsettled),
+        # Figures from other images may be further off: 2 sqrt(.25 + 2 * .375) = 2.
+        (of(3.5, 1.0, 0.5, 0.375), 1.5, {}, V.direction_only),
+        (of(3.5, 1.0, 0.5, 0.375), 1.5, {"same_images": False}, V.reproduced),
+        (of(3.5625, 1.0, 0.5, 0.375), 1.5, {"same_images": False}, V.direction_only),
+        # "More than".
+        (of(9.0, 1.0), 1.0, {"at_least": True}, V.reproduced),
+        (of(1.0, 0.5, 0.0), 1.0, {"at_least": True}, V.reproduced),
+        (of(0.9375, 0.5, 0.0), 1.0, {"at_least": True}, V.direction_only),
+        (of(9.0, 10.0), 1.0, {"at_least": True}, V.unsettled),
+        (of(-9.0, 1.0), 1.0, {"at_least": True}, V.reversed),
+        (of(0.0, 0.5), 1.0, {"at_least": True}, V.negligible),
+        # The sign alone.
+        (of(9.0, 1.0), None, {}, V.reproduced),
+        (of(-9.0, 1.0), None, {}, V.reversed),
+        (of(0.0, 0.125), None, {}, V.unsettled),
+        (of(0.0, 0.0), None, {}, V.unsettled),
+        # Runs too few or failed.
+        (of(1.5, 1.0), 1.5, {"runs": (3, 3)}, V.reproduced),
+        (of(1.5, 1.0), 1.5, {"runs": (2, 15)}, V.not_testable),
+        (of(1.5, 1.0), 1.5, {"runs": (15, 2)}, V.not_testable),
+        (None, 1.5, {"runs": (5, 0)}, V.not_testable),
+        (None, 1.5, {"runs": (5, 0), "failed": (0, 5)}, V.does_not_train),
+        (of(1.5, 1.0), 1.5, {"runs": (4, 15), "failed": (1, 0)}, V.reproduced),  # 20 %
+        (of(1.5, 1.0), 1.5, {"runs": (15, 12), "failed": (0, 3)}, V.reproduced),
+        (of(1.5, 1.0), 1.5, {"runs": (3, 15), "failed": (1, 0)}, V.does_not_train),
+        (of(1.5, 1.0), 1.5, {"runs": (15, 11), "failed": (0, 3)}, V.does_not_train),
+        (of(1.5, 1.0), 1.5, {"runs": (2, 15), "failed": (1, 0)}, V.does_not_train),
+    ],
+)
+def test_verdict(found: Effect | None, published: float | None, options: dict[str, Any], expected: Verdict):
+    options = {"runs": (5, 15), **options}
+    assert verdict(found, published, 1, **options) is expected
+    # And all of it the other way round.
+    if found is not None:
+        found = Effect(**{**vars(found), "difference": -found.difference})
+    assert verdict(found, None if published is None else -published, -1, **options) is expected
+
+
+def test_a_published_figure_may_be_off_by_the_means_error_too():
+    found = Effect(4.0, 1.0, None, 1.0, 1.5, 8.0, 2.0, 0.0, False)  # 2 sqrt(1.5 ^ 2 + 2 ^ 2) = 5
+    assert verdict(found, 9.0, 1, runs=(5, 5)) is Verdict.reproduced
+    assert verdict(found, 9.0625, 1, runs=(5, 5)) is Verdict.direction_only
+
+
+# --- Failures, and planning.
+
+
+@pytest.mark.parametrize("table", [(0, 5, 0, 15), (1, 5, 0, 15), (3, 5, 1, 15), (5, 5, 0, 15), (2, 7, 3, 4)])
+def test_fisher(table: tuple[int, int, int, int]):
+    failed_a, total_a, failed_b, total_b = table
+    failed, total = failed_a + failed_b, total_a + total_b
+    ways = {
+        k: math.comb(total_a, k) * math.comb(total_b, failed - k)
+        for k in range(max(0, failed - total_b), min(failed, total_a) + 1)
+    }
+    expected = sum(way for way in ways.values() if way <= ways[failed_a]) / math.comb(total, failed)
+    assert fisher(*table) == pytest.approx(expected)
+
+
+def test_fisher_edges():
+    assert fisher(0, 0, 3, 5) == 1
+    for table in ((-1, 5, 0, 5), (0, 5, 6, 5)):
+        with pytest.raises(ValueError, match="failed_"):
+            fisher(*table)
+
+
+def test_power():
+    rng = np.random.default_rng(6)
+    # A family of one, spreads pooled by an infinite d0: Student's t with 4 + 14 degrees of freedom.
+    runs, base, sd, size = 5, 15, 0.0015, 0.002
+    error = sd * math.sqrt(1 / runs + 1 / base)
+    t = (size + error * rng.normal(size=200_000)) / (error * np.sqrt(rng.chisquare(18, 200_000) / 18))
+    assert power(size, sd, runs, 1, prior_df=1e9) == pytest.approx((t > stats.t.ppf(0.975, 18)).mean(), abs=0.004)
+    assert power(-size, sd, runs, 1, prior_df=1e9) == power(size, sd, runs, 1, prior_df=1e9)
+    # As the study is planned: LRN's 1.4 points nearly always, overlapping pooling's .4 mostly.
+    assert power(0.014, 0.0015, 5, 12) > 0.999
+    assert 0.9 < power(0.004, 0.0015, 5, 12) < 0.97
+    assert power(0.004, 0.0, 5, 12) == 1
+    assert power(0.004, 0.0015, 5, 12) > power(0.004, 0.0015, 5, 20) > power(0.004, 0.002, 5, 20)
+    assert power(0.004, 0.0015, 5, 12, base_factor=3) > power(0.004, 0.0015, 5, 12, base_factor=1)
+
+
+@pytest.mark.parametrize("size", [0.001, 0.002, 0.004, 0.014, 1.0])
+@pytest.mark.parametrize("base_factor", [1, 3])
+def test_seeds_needed(size: float, base_factor: int):
+    found = seeds_needed(size, 0.0015, 12, base_factor)
+    first = next(runs for runs in itertools.count(3) if power(size, 0.0015, runs, 12, base_factor) >= 0.9)
+    assert found == first
+
+
+def test_plans_are_refused():
+    with pytest.raises(ValueError, match=r"size=0\.0"):
+        seeds_needed(0.0, 0.1, 1)
+    with pytest.raises(ValueError, match="size=nan"):
+        power(math.nan, 0.1, 5, 1)
+    with pytest.raises(ValueError, match="sd=nan"):
+        power(0.1, math.nan, 5, 1)
+    with pytest.raises(ValueError, match="family=0, base_factor=3"):
+        power(0.1, 0.1, 5, 0)
+    with pytest.raises(ValueError, match="runs=1"):
+        power(0.1, 0.1, 1, 1)
+    with pytest.raises(ValueError, match="least=1"):
+        seeds_needed(0.1, 0.1, 1, least=1)
+    with pytest.raises(ValueError, match="takes over 1,000,000 runs"):
+        seeds_needed(1e-7, 0.1, 1)
+
+
+# --- Whole studies. Of 2,000 studies a share of .05 has a standard error of .005.
+
+
+def test_intervals_hold_in_simulated_studies():
+    found = simulate(2000, images=1000)
+    assert 0.93 < found["fixed"] < 0.97
+    assert 0.93 < found["new"] < 0.97
+    assert found["study_error"] <= 0.06
+    assert found["welch"] < 0.06  # wherever spreads look unlike would be .12, and a study error of .09
+
+
+@pytest.mark.parametrize(("unlike_arms", "welch", "most"), [(0, None, 0.09), (3, None, 0.1), (3, False, 0.12)])
+def test_unlike_spreads_cost_little(unlike_arms: int, welch: bool | None, most: float):
+    """The arms' sd scatter by .3 throughout; three of them have 2 to 3 times as much again."""
+    found = simulate(2000, images=0, unlike=unlike_arms, welch=welch)
+    assert 0.93 < found["fixed"] < 0.97
+    assert found["study_error"] <= most
+
+
+def test_effects_are_found_in_simulated_studies():
+    options = {"images": 0, "run_sd": 0.0015}
+    assert simulate(500, size=0.014, **options)["found"] > 0.99
+    assert 0.8 < simulate(500, size=0.004, **options)["found"] < 0.93
+    assert 0.87 < simulate(500, size=0.004, welch=False, **options)["found"] < 0.97
+
+
+def test_main_prints_a_table(capsys: pytest.CaptureFixture[str]):
+    main(["--studies", "2"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 9
+    assert lines[1].startswith("2000 images")
