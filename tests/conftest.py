@@ -7,13 +7,15 @@ import signal
 import time
 import uuid
 from contextlib import suppress
+from functools import cache as kept
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from alexlab.config import Config, load
+from alexlab.compose import Composer
+from alexlab.config import Config
 from alexlab.data.store import Split
 from alexlab.training import interrupt
 
@@ -37,6 +39,17 @@ FULL = [
     *("data.size=256", "data.map_size=55", "data.pixel_scale=1", "model.width=1", "model.hidden_width=1"),
     *("model.lrn_scale=1", "model.dropout=0.5", "model.init=normal", "model.init_last_std=null", "model.init_bias=1"),
 ]
+
+
+@kept
+def composer() -> Composer:
+    """One for all tests, since to make it is half of a `load`; not for those of the folders of the environment."""
+    return Composer()
+
+
+def composed(overrides: list[str] | None = None) -> Config:
+    """As `load`, by that composer."""
+    return composer().job(overrides or []).config
 
 
 def stacked(split: Split) -> np.ndarray:
@@ -109,4 +122,4 @@ def tiny(cache: Path, tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def tiny_config(tiny: list[str]) -> Config:
-    return load(tiny)
+    return composed(tiny)

@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from alexlab.config import load
 from alexlab.models import Dropout, build_model
-from conftest import FULL
+from conftest import FULL, composed
 
 
 def two_towers(state: dict[str, torch.Tensor], x: torch.Tensor, window: int, dropout: float) -> torch.Tensor:
@@ -49,7 +48,7 @@ def two_towers(state: dict[str, torch.Tensor], x: torch.Tensor, window: int, dro
 
 @pytest.mark.parametrize("overlap", [True, False])
 def test_equals_two_towers_written_out(overlap):
-    config = load([*FULL, "model.width=0.25", "model.hidden=64", f"pool.overlap={str(overlap).lower()}"])
+    config = composed([*FULL, "model.width=0.25", "model.hidden=64", f"pool.overlap={str(overlap).lower()}"])
     network = build_model(config).double().eval()
     x = torch.randn(2, 3, 224, 224, dtype=torch.float64) * 60
     expected = two_towers(network.state_dict(), x, window=3 if overlap else 2, dropout=0.5)
@@ -57,7 +56,7 @@ def test_equals_two_towers_written_out(overlap):
 
 
 def test_first_weights_at_full_width():
-    network = build_model(load([*FULL, "data.num_classes=10"]))
+    network = build_model(composed([*FULL, "data.num_classes=10"]))
     for name, weight in network.named_parameters():
         layer, kind = name.split(".")
         if kind == "weight":
@@ -70,24 +69,24 @@ def test_first_weights_at_full_width():
 
 
 def test_arms_share_what_they_share():
-    base = build_model(load(["seed=3"])).state_dict()
+    base = build_model(composed(["seed=3"])).state_dict()
     for override in ("model.lrn=false", "model.dropout=0", "pool.overlap=false", "model.remove=[conv4]"):
-        other = build_model(load(["seed=3", override])).state_dict()
+        other = build_model(composed(["seed=3", override])).state_dict()
         shared = [name for name in other if other[name].shape == base[name].shape]
         assert len(shared) >= 12, override
         assert all(torch.equal(base[name], other[name]) for name in shared), override
-    assert not torch.equal(base["conv1.weight"], build_model(load(["seed=4"])).state_dict()["conv1.weight"])
+    assert not torch.equal(base["conv1.weight"], build_model(composed(["seed=4"])).state_dict()["conv1.weight"])
 
 
 def test_building_leaves_the_global_generator_alone():
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    build_model(load())
+    build_model(composed())
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_he_deviation():
-    network = build_model(load(["model.hidden=16384"]))
+    network = build_model(composed(["model.hidden=16384"]))
     weight = network.get_submodule("fc7").weight
     assert isinstance(weight, torch.Tensor)
     assert weight.std().item() == pytest.approx(math.sqrt(2 / 2048), rel=0.02)
@@ -98,7 +97,7 @@ def test_he_deviation():
 
 @pytest.mark.parametrize("crop", [96, 97, 98, 99])
 def test_end_padding_is_at_bottom_and_right(crop):
-    network = build_model(load([f"data.crop_size={crop}", "model.conv1_padding=end"]))
+    network = build_model(composed([f"data.crop_size={crop}", "model.conv1_padding=end"]))
     x = torch.randn(1, 3, crop, crop)
     first = network.get_submodule("conv1")
     expected = F.conv2d(F.pad(x, (0, 3, 0, 3)), first.weight, first.bias, stride=4)  # pyright: ignore
@@ -109,7 +108,7 @@ def test_end_padding_is_at_bottom_and_right(crop):
 
 def test_lrn_acts_in_the_demo():
     """On activations near 1 the paper's constants would make it the constant 2^-.75; the recipe must not."""
-    config = load()
+    config = composed()
     network = build_model(config)
     pixels = np.random.default_rng(0).normal(0, 60, (8, 3, 96, 96))  # grey levels less the mean
     x = torch.tensor(pixels * config.data.pixel_scale, dtype=torch.float32)
@@ -127,7 +126,7 @@ def test_paper_init_tells_images_apart_on_grey_levels_only():
     fields = rng.normal(size=(6, 3, 8, 8))
     images = np.stack([np.kron(field, np.ones((28, 28))) for field in fields])
     images = 60 * images / images.std()
-    network = build_model(load([*FULL, "data.num_classes=5"])).eval()
+    network = build_model(composed([*FULL, "data.num_classes=5"])).eval()
     with torch.inference_mode():
         spreads = [network(torch.tensor(images * scale, dtype=torch.float32)).std(0).mean() for scale in (1, 1 / 255)]
     assert spreads[0] > 0.001
@@ -136,7 +135,7 @@ def test_paper_init_tells_images_apart_on_grey_levels_only():
 
 def test_dropout_sits_behind_the_hidden_layers():
     def dropouts(*overrides: str) -> list[str]:
-        named = build_model(load(list(overrides))).named_children()
+        named = build_model(composed(list(overrides))).named_children()
         return [name for name, module in named if isinstance(module, Dropout)]
 
     assert dropouts() == ["dropout6", "dropout7"]
@@ -153,7 +152,7 @@ def test_dropout_sits_behind_the_hidden_layers():
     ],
 )
 def test_a_sixth_convolution_and_fc6_have_each_their_own(change: str, kind: str):
-    network = build_model(load(["ablation=six_convs", change]))
+    network = build_model(composed(["ablation=six_convs", change]))
     names = [name for name, _ in network.named_children()]
     assert names.index(f"{kind}_conv6") < names.index("fc6") < names.index(f"{kind}6")
     assert network(torch.randn(2, 3, 96, 96)).shape == (2, 10)

@@ -11,6 +11,7 @@ from alexlab.compose import Composer, key_types, read_config, to_yaml
 from alexlab.config import CONF_DIR, Config, ConfigError, flat, load, walk
 from alexlab.runs.help import commented_yaml
 from alexlab.runs.plan import make_plan
+from conftest import composed, composer
 
 MISTAKES = {
     # unknown keys, with + and without
@@ -151,7 +152,7 @@ MISTAKES = {
 @pytest.mark.parametrize(("overrides", "message"), MISTAKES.items(), ids=lambda value: str(value)[:40])
 def test_a_mistake_is_one_line_with_key_value_and_mend(overrides, message):
     with pytest.raises(ConfigError) as caught:
-        load(list(overrides))
+        composed(list(overrides))
     assert str(caught.value) == message
 
 
@@ -213,7 +214,7 @@ def test_a_folder_of_ones_own_adds_options(tmp_path: Path):
 
 
 def test_defaults_and_precedence():
-    chosen = Composer().job([]).choices
+    chosen = composer().job([]).choices
     assert {name: chosen[name] for name in ("recipe", "protocol", "ablation")} == {
         "recipe": "demo",
         "protocol": "paper",
@@ -243,7 +244,7 @@ GROUP_FILES = sorted(path for path in CONF_DIR.glob("*/*.yaml") if path.parent.n
 @pytest.mark.parametrize("path", GROUP_FILES, ids=lambda path: f"{path.parent.name}={path.stem}")
 def test_every_file_of_conf_composes_and_starts_with_a_comment(path: Path):
     recipe = ["recipe=cifar10"] if path.stem.startswith("cifar_") else []
-    job = Composer().job([*recipe, f"{path.parent.name}={path.stem}"], trains=path.stem != "folder")
+    job = composer().job([*recipe, f"{path.parent.name}={path.stem}"], trains=path.stem != "folder")
     assert job.choices[path.parent.name] == path.stem
     lines = path.read_text().splitlines()
     assert any(line.startswith("# ") and "@package" not in line for line in lines), path
@@ -258,10 +259,10 @@ def test_folders_follow_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_ablations_of_the_demo_differ_from_it():
-    base = flat(load())
+    base = flat(composed())
     for path in (CONF_DIR / "ablation").glob("*.yaml"):
         same = ("none", "dropout_20", "biases_0")  # the demo does so already
-        assert (flat(load([f"ablation={path.stem}"])) != base) == (path.stem not in same), path
+        assert (flat(composed([f"ablation={path.stem}"])) != base) == (path.stem not in same), path
 
 
 def test_names_on_which_users_rely():

@@ -14,12 +14,12 @@ from omegaconf import OmegaConf
 from torch.nn import functional as F
 
 import reference
-from alexlab.config import CONF_DIR, Activation, Config, OptimConfig, Schedule, load
+from alexlab.config import CONF_DIR, Activation, Config, OptimConfig, Schedule
 from alexlab.models import AlexNet, LocalResponseNorm, SameMapNorm, build_model
 from alexlab.training.schedule import conv1_factor, learning_rate
 from alexlab.training.sgd import PaperSGD
 from alexlab.training.task import ClassificationTask, parameter_groups
-from conftest import TINY
+from conftest import TINY, composed
 
 PROTOCOLS = ("paper", "source2012", "caffe")
 
@@ -61,7 +61,7 @@ def random_weights(network: AlexNet, rng: np.random.Generator) -> dict[str, np.n
 
 def whole_net(overrides: list[str], rng: np.random.Generator) -> tuple[Config, dict[str, np.ndarray], np.ndarray]:
     """A net's configuration, weights and input, once its output was found to be the reference's."""
-    config = load([*SMALL, *overrides])
+    config = composed([*SMALL, *overrides])
     network = build_model(config).double().eval()
     weights = random_weights(network, rng)
     side = config.data.crop_size
@@ -116,7 +116,7 @@ def test_the_reference_tells_the_choices_apart(protocol, changes):
     ("padding", "crop", "zeros"), [("both", 224, (2, 2)), ("end", 224, (0, 3)), ("none", 227, (0, 0))]
 )
 def test_conv1_gives_55_places_a_side(padding, crop, zeros):
-    config = load(["data.map_size=55", "data.size=256", f"model.conv1_padding={padding}", "model.width=0.125"])
+    config = composed(["data.map_size=55", "data.size=256", f"model.conv1_padding={padding}", "model.width=0.125"])
     assert config.data.crop_size == crop
     network = build_model(config).double().eval()
     weights = random_weights(network, np.random.default_rng(0))
@@ -146,7 +146,7 @@ class FullNet:
 @pytest.fixture(scope="module", params=PROTOCOLS)
 def full(request: pytest.FixtureRequest) -> FullNet:
     bias = 0.1 if request.param == "caffe" else 1
-    config = load([f"protocol={request.param}", *FULL, f"model.init_bias={bias}"])
+    config = composed([f"protocol={request.param}", *FULL, f"model.init_bias={bias}"])
     config.data.num_classes = 1000
     assert config.data.crop_size is not None
     images = natural_images(np.random.default_rng(0), 16, config.data.crop_size)
@@ -188,7 +188,7 @@ def test_grey_levels_of_0_to_255_are_told_apart_and_of_0_to_1_are_not():
 
     All units are kept, so that neither dropout's noise nor its halving, a quarter over two layers, is in the spread.
     """
-    config = load(["protocol=paper", *FULL, "model.init_bias=1", "model.dropout=0"])
+    config = composed(["protocol=paper", *FULL, "model.init_bias=1", "model.dropout=0"])
     config.data.num_classes = 5
     network = build_model(config).eval()
     images = natural_images(np.random.default_rng(0), 20, 224)
@@ -241,7 +241,7 @@ def test_a_towers_window_ends_at_its_last_map():
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_twenty_images_are_learnt_by_heart(protocol):
     """The demo's net with half its kernels, the protocol's own rates and decays, two images to a class, no dropout."""
-    config = load([f"protocol={protocol}", "model.width=0.125", "model.dropout=0"])
+    config = composed([f"protocol={protocol}", "model.width=0.125", "model.dropout=0"])
     side = config.data.crop_size
     assert side is not None
     images = natural_images(np.random.default_rng(0), 20, side) * config.data.pixel_scale
@@ -304,7 +304,7 @@ def run_of(protocol: str) -> list[str]:
 )
 def test_three_steps_of_every_parameter(overrides, rule, epochs):
     """v <- 0.9 v - decay * rate * w - rate * gradient, w <- w + v, with what the training sets for these epochs."""
-    config = load([*WITHOUT_LENGTH, *overrides])
+    config = composed([*WITHOUT_LENGTH, *overrides])
     task = ClassificationTask(config).double()
     rng = np.random.default_rng(0)
     weights = random_weights(task.network, rng)
@@ -326,10 +326,10 @@ def test_three_steps_of_every_parameter(overrides, rule, epochs):
 
 
 def test_conv1_is_cut_and_stopped_late_in_the_released_codes_run():
-    config = load(["protocol=source2012", "trainer.max_epochs=93"])
+    config = composed(["protocol=source2012", "trainer.max_epochs=93"])
     factors = [conv1_factor(config.optim, epoch, 93) for epoch in range(93)]
     assert factors == [1.0] * 68 + [0.1] * 4 + [0.0] * 21
-    optim = load().optim
+    optim = composed().optim
     assert {conv1_factor(optim, epoch, 90) for epoch in range(90)} == {1.0}
 
 
@@ -346,7 +346,7 @@ def test_conv1_is_cut_and_stopped_late_in_the_released_codes_run():
     ids=["source2012", "caffe", "cifar_13pct", "cifar_fig1", "cifar_11pct", "demo"],
 )
 def test_the_rate_drops_at_the_epochs_that_the_files_tell_of(overrides, length, drops):
-    config = load(overrides)
+    config = composed(overrides)
     assert config.trainer.max_epochs == length
     rates = [learning_rate(config.optim, epoch, length, []) for epoch in range(length)]
     actual = [epoch for epoch in range(1, length) if rates[epoch] != rates[epoch - 1]]

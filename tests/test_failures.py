@@ -19,21 +19,23 @@ import pytest
 import torch
 
 from alexlab.compose import to_yaml
-from alexlab.config import PROJECT_DIR, Config, Retry, load
+from alexlab.config import PROJECT_DIR, Config, Retry
 from alexlab.data import build_datamodule, limits
 from alexlab.data.order import image_order
 from alexlab.data.store import BadData
 from alexlab.files import written_whole
 from alexlab.runs import execute as executing
 from alexlab.runs import failure, worker
+from alexlab.runs.claim import Claim, take
 from alexlab.runs.execute import needs_work
 from alexlab.runs.failure import failure_of, is_retried, message_of
 from alexlab.runs.record import DONE, FAILED, PREEMPTED, RUNNING, Record
-from alexlab.training import checkpoint, task
+from alexlab.training import checkpoint, interrupt, task
 from alexlab.training.checkpoint import DoesNotLearn, States
 from alexlab.training.fit import network_state
 from alexlab.training.task import ClassificationTask, Diverged
 from chaos import SCALE, Command, content
+from conftest import TINY, composed
 
 
 @pytest.fixture(autouse=True)
@@ -46,8 +48,11 @@ def attempt(config: Config, name: str = "0123456789ab") -> Record:
     record = Record(config.paths.runs, name)
     record.path.mkdir(parents=True, exist_ok=True)
     record.begin(to_yaml(config), {})
+    handlers = {number: signal.getsignal(number) for number in interrupt.SIGNALS}
     with suppress(SystemExit):
         worker.train(record.path, "run", config)
+    for number, handler in handlers.items():  # of the fixtures that all tests share, too
+        signal.signal(number, handler)
     return record
 
 
@@ -55,14 +60,17 @@ def states(record: Record) -> list[Path]:
     return sorted(record.file("checkpoints").glob("0*-*.ckpt"))
 
 
-@pytest.fixture
-def undisturbed(tiny: list[str]) -> dict[str, Any]:
-    return content(attempt(load([*tiny, "trainer.max_epochs=3"]), "undisturbed").path)
+@pytest.fixture(scope="module")
+def undisturbed(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    runs = tmp_path_factory.mktemp("undisturbed")
+    torch.set_num_threads(1)  # as for the tests: sums in another order have other last bits
+    config = composed([*TINY, f"data.cache={cache}", f"paths.runs={runs}", "trainer.max_epochs=3"])
+    return content(attempt(config).path)
 
 
 @pytest.fixture
 def config(tiny: list[str]) -> Config:
-    return load([*tiny, "trainer.max_epochs=3", "checkpoint.every_steps=1"])
+    return composed([*tiny, "trainer.max_epochs=3", "checkpoint.every_steps=1"])
 
 
 def same(record: Record, undisturbed: dict[str, Any]) -> None:
@@ -151,7 +159,7 @@ class TestDiverged:
     @pytest.fixture(params=["loss", "gradient"])
     def diverged(self, request: pytest.FixtureRequest, tiny, monkeypatch: pytest.MonkeyPatch) -> tuple[Config, Record]:
         """A run whose fifth step, the second of its second epoch, gives no number."""
-        config = load([*tiny, "trainer.max_epochs=3", "checkpoint.every_steps=1", "evaluate.checkpoint=best"])
+        config = composed([*tiny, "trainer.max_epochs=3", "checkpoint.every_steps=1", "evaluate.checkpoint=best"])
         calls = [0]
         cross_entropy = torch.nn.functional.cross_entropy
 
@@ -205,15 +213,15 @@ class TestDiverged:
 def test_a_net_that_does_not_learn(tiny, monkeypatch):
     monkeypatch.setattr(checkpoint, "CHANCE_STEPS", 9)
     guessing = [*tiny, "optim.lr=1e-9", "model.init_last_std=1e-4", "trainer.max_epochs=5"]
-    record = attempt(load(guessing))
+    record = attempt(composed(guessing))
     status = record.status()
     assert (status["state"], status["failure"]) == (FAILED, "does not learn")
     assert status["message"].startswith("after 3 epochs the training loss is 2.303, that of guessing among 10 classes")
     assert len(record.file("metrics.csv").read_text().splitlines()) == 4
-    again = attempt(load([*guessing, "trainer.chance_epochs=null", "retry=all"]))
+    again = attempt(composed([*guessing, "trainer.chance_epochs=null", "retry=all"]))
     assert again.status()["state"] == DONE
     assert len(again.file("metrics.csv").read_text().splitlines()) == 6
-    other = attempt(load([*guessing, "trainer.chance_epochs=null"]), "never")
+    other = attempt(composed([*guessing, "trainer.chance_epochs=null"]), "never")
     assert content(other.path)["metrics.csv"] == content(again.path)["metrics.csv"]
 
 
@@ -267,7 +275,7 @@ class TestDamagedStates:
     def test_it_opens_with_torchs_safe_default(self, stopped):
         content = torch.load(states(stopped)[-1])
         assert content["place"] == {"epoch": 1, "step": 2, "steps": 3}
-        load([f"weights={states(stopped)[-1]}"])  # its name needs no quotes
+        composed([f"weights={states(stopped)[-1]}"])  # its name needs no quotes
         names = {name.removeprefix("network.") for name in content["state_dict"]}
         assert set(network_state(states(stopped)[-1])) == names
 
@@ -328,6 +336,36 @@ def test_no_room_even_for_the_status(config, undisturbed, monkeypatch):
     same(attempt(config), undisturbed)
 
 
+@pytest.mark.parametrize("state", [RUNNING, DONE])
+def test_taken_over_while_a_state_is_written(config, monkeypatch, state):
+    """Its half is gone then, which is no failure; and none of the record is this process's any more."""
+    folder, left = Path(config.paths.runs) / "0123456789ab", {}
+    mine = take(folder)
+    Record(folder.parent, folder.name, mine).begin(to_yaml(config), {})
+
+    def files() -> dict[Path, tuple[bytes, int]]:
+        found = (path for path in folder.rglob("*") if path.is_file() and path.name != "train.log")
+        return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
+
+    def falls_asleep(claim: Claim) -> None:
+        check(claim)
+        if claim is mine and not left and list(folder.glob("checkpoints/.*")):
+            os.utime(claim.path, (0, 0))
+            other = Record(folder.parent, folder.name, take(folder))
+            other.begin(to_yaml(config), {})
+            other.set_status(state)
+            left.update(files())
+
+    check = Claim.check
+    monkeypatch.setattr(Claim, "check", falls_asleep)
+    worker.train(folder, "run", config, mine)
+    assert left
+    assert files() == left
+    log = (folder / "train.log").read_text()
+    assert "0123456789ab was taken over by another process; this process ends and writes nothing" in log
+    assert "the run failed" not in log
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 700 KB, which root alone can make."""
@@ -343,7 +381,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_is_full(tiny, undisturbed, small_disk, capsys):
     """States take 180 KB each, and two with a half of a third do not fit beside what fills the rest."""
     (small_disk / "filler").write_bytes(bytes(250_000))
-    config = load([*tiny, "trainer.max_epochs=3", "checkpoint.every_steps=1", f"paths.runs={small_disk}"])
+    config = composed([*tiny, "trainer.max_epochs=3", "checkpoint.every_steps=1", f"paths.runs={small_disk}"])
     record = attempt(config)
     status = record.status()
     assert (status["state"], status["failure"]) == (FAILED, "disk full"), status
@@ -358,7 +396,7 @@ class TestLimits:
 
     def test_shared_memory_is_looked_at_before_a_run(self, tiny, small_disk, monkeypatch):
         monkeypatch.setattr(limits, "SHARED", small_disk)
-        status = attempt(load([*tiny, "data.num_workers=4"])).status()
+        status = attempt(composed([*tiny, "data.num_workers=4"])).status()
         assert (status["state"], status["failure"]) == (FAILED, "no shared memory"), status
         told = f"data.num_workers=4: batches need 26.1 MB of shared memory, {small_disk} has 0.7 MB free"
         assert status["message"] == told  # 12 batches, of the 60 images that are evaluated at a time
@@ -418,7 +456,7 @@ class TestBadData:
     def store(self, tiny: list[str], tmp_path: Path) -> tuple[list[str], Path]:
         """A jpeg store of this test's own."""
         overrides = [*tiny, f"data.cache={tmp_path / 'own'}", "data.format=jpeg"]
-        data = build_datamodule(load(overrides))
+        data = build_datamodule(composed(overrides))
         data.prepare_data()
         data.setup()
         return overrides, data.store.path
@@ -430,7 +468,7 @@ class TestBadData:
         content = bytearray((path / "train.jpegs").read_bytes())
         content[start : start + length] = bytes(int(length))
         (path / "train.jpegs").write_bytes(content)
-        record = attempt(load([*overrides, f"data.num_workers={workers}"]))
+        record = attempt(composed([*overrides, f"data.num_workers={workers}"]))
         status = record.status()
         assert (status["state"], status["failure"]) == (FAILED, "bad data"), status
         assert status["message"].startswith(f"{path}/train.jpegs: image 17 cannot be read")
@@ -439,13 +477,13 @@ class TestBadData:
     def test_of_a_raw_store_that_is_cut_short(self, store):
         overrides, _ = store
         overrides = [*overrides, "data.format=raw"]
-        data = build_datamodule(load(overrides))
+        data = build_datamodule(composed(overrides))
         data.prepare_data()
         data.setup()
         file = data.store.path / "train.npy"
         with file.open("r+b") as opened:
             opened.truncate(file.stat().st_size // 2)
-        status = attempt(load(overrides)).status()
+        status = attempt(composed(overrides)).status()
         assert (status["state"], status["failure"]) == (FAILED, "bad data"), status
         assert str(file) in status["message"]
 

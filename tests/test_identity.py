@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from alexlab.config import Config, ConfigError, load
+from alexlab.config import Config, ConfigError
 from alexlab.runs.identity import arm_id, result_keys, run_id, silent_values
 from alexlab.runs.plan import make_plan
+from conftest import composed
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,7 @@ from alexlab.runs.plan import make_plan
     ],
 )
 def test_the_same_run(one, two):
-    assert run_id(load(one)) == run_id(load(two))
+    assert run_id(composed(one)) == run_id(composed(two))
 
 
 @pytest.mark.parametrize(
@@ -46,36 +47,36 @@ def test_the_same_run(one, two):
     ],
 )
 def test_another_run(overrides):
-    assert run_id(load(overrides)) != run_id(load())
+    assert run_id(composed(overrides)) != run_id(composed())
 
 
 def test_a_changed_default_makes_another_run():
     """A key is silent at one value for ever, whatever the schema's default becomes."""
     keys = result_keys(Config())
     assert silent_values().keys() == keys.keys()  # a new key needs its entry, or every id changes
-    assert run_id(load()) == "4018eb608f84"  # what the README shows, and users have
-    config = load()
+    assert run_id(composed()) == "4018eb608f84"  # what the README shows, and users have
+    config = composed()
     config.optim.momentum = 0.95  # as it would be, were that the default
-    assert run_id(config) != run_id(load())
+    assert run_id(config) != run_id(composed())
 
 
 def test_an_arm_is_all_but_the_seeds():
-    assert arm_id(load(["seed=1"])) == arm_id(load(["seed=2", "data.seed=9"])) == arm_id(load())
-    assert arm_id(load(["model.lrn=false"])) != arm_id(load())
+    assert arm_id(composed(["seed=1"])) == arm_id(composed(["seed=2", "data.seed=9"])) == arm_id(composed())
+    assert arm_id(composed(["model.lrn=false"])) != arm_id(composed())
 
 
 def test_weights_count_by_content(tmp_path: Path):
     for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
         (tmp_path / name).write_bytes(content)
-    a, b, c = (run_id(load([f"weights={tmp_path / name}"])) for name in "abc")
+    a, b, c = (run_id(composed([f"weights={tmp_path / name}"])) for name in "abc")
     assert a == b
     assert a != c
-    assert a != run_id(load())
+    assert a != run_id(composed())
 
 
 def test_an_id_is_twelve_hex_digits():
-    assert len(run_id(load())) == 12
-    assert int(run_id(load()), 16) >= 0
+    assert len(run_id(composed())) == 12
+    assert int(run_id(composed()), 16) >= 0
 
 
 @pytest.mark.parametrize(
@@ -129,8 +130,8 @@ def test_a_path_with_spaces_and_signs(tmp_path: Path):
 
 def test_a_limit_of_one_step_is_not_the_whole():
     """1 == 1.0 in Python; here the one is a step an epoch and the other all of them."""
-    assert run_id(load(["trainer.limit_train_batches=1"])) != run_id(load(["trainer.limit_train_batches=1.0"]))
-    assert run_id(load(["trainer.limit_val_batches=1"])) != run_id(load([]))
+    assert run_id(composed(["trainer.limit_train_batches=1"])) != run_id(composed(["trainer.limit_train_batches=1.0"]))
+    assert run_id(composed(["trainer.limit_val_batches=1"])) != run_id(composed([]))
     [run] = make_plan(["trainer.limit_train_batches=1"]).runs
     assert run.labels["ablation"] == "trainer.limit_train_batches=1"
 

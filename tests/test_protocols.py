@@ -13,8 +13,8 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from alexlab.architecture import kept_bytes, layers
-from alexlab.compose import Composer, from_file
-from alexlab.config import CONF_DIR, PROJECT_DIR, Config, flat, load, shown
+from alexlab.compose import from_file
+from alexlab.config import CONF_DIR, PROJECT_DIR, Config, flat, shown
 from alexlab.data import build_datamodule
 from alexlab.data.datamodule import TrainingBatches
 from alexlab.data.prepare import store_path
@@ -23,7 +23,7 @@ from alexlab.runs.choices import markdown
 from alexlab.runs.identity import differences, run_id
 from alexlab.training.schedule import conv1_factor, learning_rate
 from alexlab.training.task import parameter_groups
-from conftest import FULL
+from conftest import FULL, composed, composer
 
 PROTOCOLS = [path.stem for path in sorted((CONF_DIR / "protocol").glob("*.yaml"))]
 # imagenet2012 and imagenet2010 change nothing but the data; caffenet128 is one study's conditions, its protocol among
@@ -97,7 +97,7 @@ def test_every_key_of_a_protocol_acts_in_every_recipe(protocol: str, recipe: str
     given = [f"protocol={protocol}", f"recipe={recipe}", "data=shapes", f"data.cache={cache}", *SMALL]
     if recipe in ("imagenet128", "caffenet128"):  # fewer kernels; more images than batches of 128 and 256 have
         given += ["model.width=0.1", "data.train_images=300"]
-    config = load(given)
+    config = composed(given)
     values, wanted = flat(config), flat(from_file(CONF_DIR / "protocol" / f"{protocol}.yaml"))
     overridden, void = set(), set()
     expected = behaviour(config)
@@ -105,7 +105,7 @@ def test_every_key_of_a_protocol_acts_in_every_recipe(protocol: str, recipe: str
         if values[name] != wanted[name] and (recipe, name) != ("demo", "model.init_stds"):
             overridden.add(name)
         else:
-            changed = load([*given, f"{name}={shown(texts_value)}"])
+            changed = composed([*given, f"{name}={shown(texts_value)}"])
             is_void = behaviour(changed) == expected
             assert (run_id(changed) == run_id(config)) == is_void, name
             void |= {name} if is_void else set()
@@ -120,7 +120,7 @@ def test_every_key_of_a_protocol_acts_in_every_recipe(protocol: str, recipe: str
 def test_maps_do_not_change_with_pooling(protocol: str, recipe: str, model: str):
     """Each net in the recipe that is for it; with another a sweep's table tells of maps that differ."""
     given = [f"protocol={protocol}", f"recipe={recipe}", f"model={model}"]
-    with_overlap, without = (layers(load([*given, f"pool.overlap={value}"])) for value in ("true", "false"))
+    with_overlap, without = (layers(composed([*given, f"pool.overlap={value}"])) for value in ("true", "false"))
     assert [(layer.side, layer.pooled_side) for layer in with_overlap] == [
         (layer.side, layer.pooled_side) for layer in without
     ]
@@ -128,10 +128,9 @@ def test_maps_do_not_change_with_pooling(protocol: str, recipe: str, model: str)
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_maps_do_not_change_with_an_ablation(protocol: str):
-    composer = Composer()
-    base = {layer.name: layer.side for layer in layers(composer.job([f"protocol={protocol}"]).config)}
+    base = {layer.name: layer.side for layer in layers(composer().job([f"protocol={protocol}"]).config)}
     for name in ABLATIONS:
-        net = layers(composer.job([f"protocol={protocol}", f"ablation={name}"]).config)
+        net = layers(composer().job([f"protocol={protocol}", f"ablation={name}"]).config)
         sides = {layer.name: layer.side for layer in net if layer.name in base}
         same = all(base[layer] == side for layer, side in sides.items())
         assert same == (name != "run147"), name  # whose file says so
@@ -140,8 +139,8 @@ def test_maps_do_not_change_with_an_ablation(protocol: str):
 def test_the_map_decides_the_crop():
     """Sizes of the papers' and their replicas: 224, and 227 without padding."""
     for protocol, recipe, crop in [("paper", [], 96), ("caffe", [], 99), ("paper", FULL, 224), ("caffe", FULL, 227)]:
-        assert load([f"protocol={protocol}", *recipe]).data.crop_size == crop
-    assert load(["data.crop_size=100"]).data.map_size == 24
+        assert composed([f"protocol={protocol}", *recipe]).data.crop_size == crop
+    assert composed(["data.crop_size=100"]).data.map_size == 24
 
 
 PARAMETERS = {
@@ -156,7 +155,7 @@ PARAMETERS = {
 
 @pytest.mark.parametrize("option", PARAMETERS)
 def test_parameters_of_the_nets(option: str):
-    config = load([*FULL, option])
+    config = composed([*FULL, option])
     config.data.num_classes = 1000
     assert sum(layer.parameters for layer in layers(config)) == PARAMETERS[option]
 
@@ -170,7 +169,7 @@ def test_parameters_of_the_nets(option: str):
     ],
 )
 def test_the_cifar_nets(model: str, parameters: int, sides: list[int]):
-    config = load(["recipe=cifar10", f"model={model}"])
+    config = composed(["recipe=cifar10", f"model={model}"])
     assert sum(weight.numel() for weight in build_model(config).parameters()) == parameters
     assert [layer.side for layer in layers(config)][:3] == sides
 
@@ -190,7 +189,7 @@ def test_the_cifar_nets(model: str, parameters: int, sides: list[int]):
 )
 def test_memory_of_the_backward_pass(overrides: list[str]):
     """`--net` tells what autograd keeps, to a tenth."""
-    config = load(overrides)
+    config = composed(overrides)
     network, kept = build_model(config), {}
     weights = {parameter.data_ptr() for parameter in network.parameters()}
 
@@ -297,10 +296,10 @@ VOIDS = [
 @pytest.mark.parametrize(("cause", "void"), VOIDS, ids=str)
 def test_keys_without_effect_make_no_other_run(cause: list[str], void: list[str], cache):
     given = [*cause, f"data.cache={cache}", *SMALL]
-    config = load(given)
-    expected, base = behaviour(config), load([f"data.cache={cache}", *SMALL])
+    config = composed(given)
+    expected, base = behaviour(config), composed([f"data.cache={cache}", *SMALL])
     for change in void:
-        changed = load([*given, change])
+        changed = composed([*given, change])
         assert behaviour(changed) == expected, change
         assert run_id(changed) == run_id(config), change
-    assert differences(load([*given, *void]), base) == differences(config, base)
+    assert differences(composed([*given, *void]), base) == differences(config, base)

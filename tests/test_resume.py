@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from alexlab.config import Config, load
+from alexlab.config import Config
 from alexlab.training import interrupt
 from alexlab.training.checkpoint import Recorder, States
 from alexlab.training.fit import Outcome, fit
 from alexlab.training.interrupt import Preempted
 from alexlab.training.sgd import PaperSGD
 from alexlab.training.task import ClassificationTask
-from conftest import TINY
+from conftest import TINY, composed
 
 
 class Break(BaseException):
@@ -59,7 +59,7 @@ def undisturbed(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     overrides = [*OVERRIDES, f"data.cache={cache}"]
     folder = tmp_path_factory.mktemp("undisturbed")
     torch.set_num_threads(1)  # as for the tests: sums in another order have other last bits
-    return overrides, left(folder, fit(load(overrides), folder, "run"))
+    return overrides, left(folder, fit(composed(overrides), folder, "run"))
 
 
 def same_in_the_end(config: Config, folder: Path, expected: dict[str, Any]) -> None:
@@ -72,7 +72,7 @@ def same_in_the_end(config: Config, folder: Path, expected: dict[str, Any]) -> N
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 6, 7, 9])
 def test_broken_off_in_a_step(undisturbed, tmp_path, monkeypatch, step, every_steps):
     overrides, expected = undisturbed
-    config = load([*overrides, f"checkpoint.every_steps={every_steps}"])
+    config = composed([*overrides, f"checkpoint.every_steps={every_steps}"])
     with monkeypatch.context() as context:
         break_at(context, PaperSGD, "step", step)
         with pytest.raises(Break):
@@ -95,7 +95,7 @@ def test_broken_off_in_a_step(undisturbed, tmp_path, monkeypatch, step, every_st
 )
 def test_broken_off_elsewhere(undisturbed, tmp_path, monkeypatch, cls, name, number):
     overrides, expected = undisturbed
-    config = load([*overrides, "checkpoint.every_steps=1"])
+    config = composed([*overrides, "checkpoint.every_steps=1"])
     with monkeypatch.context() as context:
         break_at(context, cls, name, number)
         with pytest.raises(Break):
@@ -107,7 +107,7 @@ def test_broken_off_elsewhere(undisturbed, tmp_path, monkeypatch, cls, name, num
 def test_broken_off_again_and_again(undisturbed, tmp_path, monkeypatch, workers):
     """Every process comes two steps further."""
     overrides, expected = undisturbed
-    config = load([*overrides, "checkpoint.every_steps=1", f"data.num_workers={workers}"])
+    config = composed([*overrides, "checkpoint.every_steps=1", f"data.num_workers={workers}"])
     for _ in range(4):
         with monkeypatch.context() as context:
             break_at(context, PaperSGD, "step", 3)
@@ -129,7 +129,7 @@ def test_broken_off_again_and_again(undisturbed, tmp_path, monkeypatch, workers)
     ids=" ".join,
 )
 def test_of_every_kind(tiny, tmp_path, monkeypatch, overrides):
-    config = load([*tiny, "trainer.max_epochs=3", *overrides, "checkpoint.every_steps=1"])
+    config = composed([*tiny, "trainer.max_epochs=3", *overrides, "checkpoint.every_steps=1"])
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
         folder.mkdir()
@@ -155,7 +155,7 @@ def test_of_every_kind(tiny, tmp_path, monkeypatch, overrides):
 def test_asked_to_stop(undisturbed, tmp_path, monkeypatch, cls, name, number, steps):
     """The step is finished and saved; nothing of it is done again."""
     overrides, expected = undisturbed
-    config = load(overrides)
+    config = composed(overrides)
     method, calls = getattr(cls, name), [0]
 
     def asks(*arguments: Any, **named: Any) -> Any:
@@ -181,4 +181,4 @@ def test_a_trial_ends_when_it_is_asked_to(tiny, monkeypatch):
     monkeypatch.setattr(interrupt, "_requested", False)
     monkeypatch.setattr(ClassificationTask, "on_before_optimizer_step", asks)
     with pytest.raises(Preempted):
-        fit(load([*tiny, "trainer.fast_dev_run=true"]), None, "run")
+        fit(composed([*tiny, "trainer.fast_dev_run=true"]), None, "run")

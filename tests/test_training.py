@@ -10,20 +10,22 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from alexlab.config import CONF_DIR, ConfigError, load
+from alexlab.config import CONF_DIR, ConfigError
 from alexlab.data import build_datamodule
 from alexlab.models import build_model
 from alexlab.training import ClassificationTask
 from alexlab.training.fit import build_trainer, fit, load_weights, network_state
 from alexlab.training.task import Diverged
-from conftest import stacked
+from conftest import composed, stacked
 
-# The other data sets need raw files: tests/test_prepare.py.
+# The other data sets need raw files: tests/test_prepare.py. What claims and studies ask for: tests/test_study.py.
 # Two devices need two processes: tests/test_ranks.py.
 FILES = [
     path
     for path in sorted(CONF_DIR.glob("*/*.yaml"))
-    if (path.parent.name != "data" or path.stem == "shapes") and path.stem not in ("ddp2", "towers2")
+    if (path.parent.name != "data" or path.stem == "shapes")
+    and path.parent.name not in ("claims", "study")
+    and path.stem not in ("ddp2", "towers2")
 ]
 
 
@@ -31,7 +33,7 @@ FILES = [
 def test_fast_dev_run_of_every_file(path: Path, tiny: list[str]):
     recipe = ["recipe=cifar10"] if path.stem.startswith("cifar_") else []
     chosen = [*recipe, f"{path.parent.name}={path.stem}", "data=shapes"]
-    config = load([*tiny, *chosen, "trainer.fast_dev_run=true", "data.holdout=0"])
+    config = composed([*tiny, *chosen, "trainer.fast_dev_run=true", "data.holdout=0"])
     outcome = fit(config, None, "run")
     assert outcome.epochs == 1
     assert outcome.test["ten"].labels.shape == (37,)
@@ -39,9 +41,9 @@ def test_fast_dev_run_of_every_file(path: Path, tiny: list[str]):
 
 @pytest.fixture(scope="module")
 def trained(cache: Path, tmp_path_factory: pytest.TempPathFactory):
-    from conftest import TINY
+    from conftest import TINY, composed
 
-    config = load([*TINY, f"data.cache={cache}", "trainer.max_epochs=3"])
+    config = composed([*TINY, f"data.cache={cache}", "trainer.max_epochs=3"])
     folder = tmp_path_factory.mktemp("run")
     return config, folder, fit(config, folder, "run")
 
@@ -121,7 +123,7 @@ def test_the_logged_errors_are_exact(trained, tmp_path: Path):
 
 def test_the_first_steps_follow_the_rule_by_hand(tiny: list[str]):
     """Three steps of the Trainer against three steps written out in float64, dropout and augmentation included."""
-    config = load([*tiny, "trainer.max_epochs=1", "trainer.precision=64-true", "optim.schedule=constant"])
+    config = composed([*tiny, "trainer.max_epochs=1", "trainer.precision=64-true", "optim.schedule=constant"])
     data = build_datamodule(config)
     data.setup()
     network = build_model(config).double()
@@ -145,7 +147,7 @@ def test_the_first_steps_follow_the_rule_by_hand(tiny: list[str]):
 
 
 def test_twenty_images_can_be_learnt_by_heart(cache: Path):
-    config = load(
+    config = composed(
         [
             f"data.cache={cache}",
             *("data.train_images=20", "data.val_images=20", "data.test_images=20", "data.batch_size=20"),
@@ -161,12 +163,12 @@ def test_twenty_images_can_be_learnt_by_heart(cache: Path):
 
 def test_divergence_is_told(tiny: list[str]):
     with pytest.raises(Diverged, match="before that step was taken"):
-        fit(load([*tiny, "optim.lr=1e9"]), None, "run")
+        fit(composed([*tiny, "optim.lr=1e9"]), None, "run")
 
 
 def test_plateau_ends_the_run(tiny: list[str], tmp_path: Path):
     schedule = ["optim.schedule=plateau", "optim.patience=1", "optim.threshold=0.9", "trainer.max_epochs=50"]
-    outcome = fit(load([*tiny, *schedule, "trainer.limit_train_batches=1"]), tmp_path, "run")
+    outcome = fit(composed([*tiny, *schedule, "trainer.limit_train_batches=1"]), tmp_path, "run")
     # The first epoch is better than nothing; then each epoch is a drop, and the fourth stall ends it.
     assert outcome.epochs == 5
     with (tmp_path / "metrics.csv").open() as file:
@@ -175,14 +177,14 @@ def test_plateau_ends_the_run(tiny: list[str], tmp_path: Path):
 
 
 def test_validation_can_be_off(tiny: list[str], tmp_path: Path):
-    fit(load([*tiny, "trainer.limit_val_batches=0"]), tmp_path, "run")
+    fit(composed([*tiny, "trainer.limit_val_batches=0"]), tmp_path, "run")
     with (tmp_path / "metrics.csv").open() as file:
         assert {row["val_loss"] for row in csv.DictReader(file)} == {""}
     assert not (tmp_path / "checkpoints" / "best.ckpt").exists()
 
 
 def test_best_weights_can_be_evaluated(tiny: list[str], tmp_path: Path):
-    config = load([*tiny, "evaluate.checkpoint=best", "trainer.max_epochs=3", "optim.lr=0.3", "seed=1"])
+    config = composed([*tiny, "evaluate.checkpoint=best", "trainer.max_epochs=3", "optim.lr=0.3", "seed=1"])
     outcome = fit(config, tmp_path, "run")
     network = build_model(config)
     network.load_state_dict(network_state(tmp_path / "checkpoints" / "best.ckpt"))
@@ -201,12 +203,12 @@ class TestWeights:
         network = build_model(config)
         load_weights(network, str(path))
         assert all(torch.equal(value, network_state(path)[name]) for name, value in network.state_dict().items())
-        started = load([*tiny, f"weights={path}", "optim.lr=1e-9", "trainer.max_epochs=1"])
+        started = composed([*tiny, f"weights={path}", "optim.lr=1e-9", "trainer.max_epochs=1"])
         assert fit(started, None, "run").train["loss"] == pytest.approx(trained[2].train["loss"], rel=1e-3)
 
     def test_a_last_layer_of_another_size_starts_anew(self, trained, tiny: list[str]):
         _, folder, _ = trained
-        other = build_model(load([*tiny, "data.num_classes=7"]))
+        other = build_model(composed([*tiny, "data.num_classes=7"]))
         before = other.state_dict()["fc8.weight"].clone()
         load_weights(other, str(folder / "checkpoints" / "last.ckpt"))
         assert torch.equal(other.state_dict()["fc8.weight"], before)
@@ -215,20 +217,20 @@ class TestWeights:
         _, folder, _ = trained
         path = folder / "checkpoints" / "last.ckpt"
         with pytest.raises(ConfigError, match=r"fc6.weight is \(16, 64\), this network's is \(32, 64\)"):
-            load_weights(build_model(load([*tiny, "model.hidden=256"])), str(path))
+            load_weights(build_model(composed([*tiny, "model.hidden=256"])), str(path))
         (tmp_path / "no.ckpt").write_text("nothing")
         with pytest.raises(ConfigError, match="is no checkpoint of plain tensors"):
-            load_weights(build_model(load(tiny)), str(tmp_path / "no.ckpt"))
+            load_weights(build_model(composed(tiny)), str(tmp_path / "no.ckpt"))
         torch.save(torch.ones(3), tmp_path / "tensor.ckpt")
         with pytest.raises(ConfigError, match="holds no state dict"):
-            load_weights(build_model(load(tiny)), str(tmp_path / "tensor.ckpt"))
+            load_weights(build_model(composed(tiny)), str(tmp_path / "tensor.ckpt"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has this precision")
 @pytest.mark.filterwarnings("ignore:.*AMP with fp16")
 def test_a_precision_that_the_device_lacks_is_refused(tiny: list[str], tmp_path: Path):
     """Lightning would train in bfloat16 and the record would say float16."""
-    config = load([*tiny, "trainer.precision=16-mixed", "trainer.accelerator=auto"])
+    config = composed([*tiny, "trainer.precision=16-mixed", "trainer.accelerator=auto"])
     with pytest.raises(ConfigError, match="16-mixed: not on this device; it would be bf16-mixed"):
         fit(config, None, "run")
 
@@ -240,7 +242,7 @@ def test_weights_that_end_as_no_numbers_are_no_result(tiny: list[str], monkeypat
 
     monkeypatch.setattr(ClassificationTask, "on_train_end", spoil)
     with pytest.raises(Diverged, match="final weights"):
-        fit(load([*tiny, "trainer.max_epochs=1"]), None, "run")
+        fit(composed([*tiny, "trainer.max_epochs=1"]), None, "run")
 
 
 @pytest.mark.gpu
@@ -249,7 +251,7 @@ def test_a_gpu_gives_the_cpus_losses(tiny: list[str], tmp_path: Path):
     losses = []
     for accelerator in ("cpu", "gpu"):
         (tmp_path / accelerator).mkdir()
-        fit(load([*tiny, f"trainer.accelerator={accelerator}"]), tmp_path / accelerator, "run")
+        fit(composed([*tiny, f"trainer.accelerator={accelerator}"]), tmp_path / accelerator, "run")
         with (tmp_path / accelerator / "metrics.csv").open() as file:
             losses.append([float(row["train_loss"]) for row in csv.DictReader(file)])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)

@@ -80,8 +80,9 @@ class Composer:
     @cached_property
     def groups(self) -> dict[str, list[str]]:
         """The options of each config group of the project."""
-        names = [name for name in self._loader.list_groups("") if not name.startswith("hydra") and name != "claims"]
-        return {name: self._loader.get_group_options(name, ObjectType.CONFIG) for name in sorted(names)}
+        files = self._loader.repository  # which the loader would copy for each question, schema and all
+        names = [name for name in files.get_group_options("", ObjectType.GROUP) if not name.startswith("hydra")]
+        return {name: files.get_group_options(name, ObjectType.CONFIG) for name in sorted(names) if name != "claims"}
 
     def job(self, overrides: list[str], trains: bool = True, stored: bool = True) -> Job:
         """Compose and check one configuration; `trains` and `stored` as for `finish`."""
@@ -132,6 +133,11 @@ class Composer:
             with _one_line([override]):
                 parsed += parser.parse_overrides([override])
         return parsed
+
+    def check(self, line: str) -> None:
+        """Raise ConfigError unless an override names a group's option, or a key and a value of its type."""
+        for override in self.parse([line]):
+            self._check(override)
 
     def _check(self, override: Override) -> None:
         """Refuse an unknown group, option or key, and a value of the wrong type, naming the nearest right spelling."""

@@ -1,0 +1,177 @@
+"""Claims as data: the figures are the paper's, the arms differ in what a claim says, and mistakes are one line."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+from alexlab.claims import METRICS, claim_files, digest, find_claims, read_claims
+from alexlab.config import CONF_DIR, Config, ConfigError
+from alexlab.evidence.judge import MEASURES
+from alexlab.runs.identity import DERIVED, differences
+from alexlab.runs.study import unmet
+from conftest import composer
+
+ALL = [claim for path in claim_files().values() for claim in read_claims(path)]
+
+# Typed from the publications anew: effect on top-1 and top-5 error in points, as `arm` less `against`.
+PUBLISHED = {
+    "paper/lrn": (-1.4, -1.2),
+    "paper/lrn_beyond_scale": (-1.4, -1.2),
+    "paper/overlap": (-0.4, -0.3),
+    "paper/two_towers": (-1.7, -1.2),
+    "paper/pca": (-1.0, None),
+    "paper/pca_deviation": (-1.0, None),
+    "paper/ten_views": (37.5 - 39.0, 17.0 - 18.3),
+    "paper/conv2": (2, None),
+    "paper/conv3": (2, None),
+    "paper/conv4": (2, None),
+    "paper/conv5": (2, None),
+    "paper/lrn_cifar": (11 - 13, None),
+    "paper/table1": (37.5, 17.0),
+    "paper/table2_one": (40.7, 18.2),
+    "source2012/lrn_pair": (40.66 - 42.03, 18.21 - 19.36),
+    "source2012/overlap_pair": (40.66 - 41.06, 18.21 - 18.51),
+    "source2012/no_cross_talk_pair": (40.66 - 41.83, 18.21 - 19.33),
+    "zeiler_fergus/no_conv3_conv4": (45.4 - 40.5, 22.1 - 18.1),
+    "zeiler_fergus/no_fc7": (40.0 - 40.5, 18.4 - 18.1),
+    "zeiler_fergus/no_fc6_fc7": (44.8 - 40.5, 22.4 - 18.1),
+    "zeiler_fergus/no_conv3_conv4_fc6_fc7": (71.3 - 40.5, 50.1 - 18.1),
+    "zeiler_fergus/fc_2048": (41.7 - 40.5, 18.8 - 18.1),
+    "zeiler_fergus/fc_8192": (40.0 - 40.5, 18.1 - 18.1),
+}
+# caffenet-benchmark's accuracies, of which the base has .471
+ACCURACIES = {
+    **{"lrn": 0.470, "tanh": 0.401, "elu": 0.488, "prelu": 0.485, "average_pooling": 0.435, "pool2": 0.484},
+    **{"max_average_pooling": 0.483, "dropout_30": 0.497, "dropout_20": 0.494, "dropout_10": 0.473, "fc_4096": 0.497},
+    **{"fc_4096_dropout_65": 0.465, "fc_6144_dropout_77": 0.447, "fc_1433_no_dropout": 0.456, "linear_lr": 0.493},
+    **{"weight_decay_1e4": 0.450, "weight_decay_1e5": 0.450, "batch_norm_before": 0.474, "batch_norm_after": 0.499},
+}
+
+
+def test_figures_are_those_that_were_published():
+    of_errors = {
+        claim.name: claim
+        for claim in ALL
+        if claim.metric == "top1_error" and claim.published and claim.source != "caffenet"
+    }
+    assert of_errors.keys() == PUBLISHED.keys()
+    for name, (top1, top5) in PUBLISHED.items():
+        found = of_errors[name].published
+        assert found["top1_error"] == pytest.approx(top1), name
+        assert found.get("top5_error") == (None if top5 is None else pytest.approx(top5)), name
+    caffenet = {claim.id: claim for claim in ALL if claim.source == "caffenet"}
+    assert caffenet.keys() == ACCURACIES.keys()
+    for name, accuracy in ACCURACIES.items():
+        assert caffenet[name].published["top1_error"] == pytest.approx(100 * (0.471 - accuracy)), name
+        assert caffenet[name].view == "center"
+
+
+def test_every_row_of_the_paper_is_there():
+    """The sections that make claims, and every comparison of the abstract of this project."""
+    paper = {claim.id: claim for claim in ALL if claim.source == "paper"}
+    sections = {part for claim in paper.values() for part in claim.section.split(", ")}
+    assert sections == {"1", "3.1", "3.2", "3.3", "3.4", "4.1", "4.2", "5", "6", "6.1", "7"}
+    untestable = {name for name, claim in paper.items() if claim.not_testable}
+    assert untestable == {
+        *("table2_five", "table2_pretrained", "fall2009", "two_devices_faster", "retrieval", "sensible_errors"),
+    }
+    assert METRICS.keys() == MEASURES.keys()
+
+
+@pytest.mark.parametrize("claim", [claim for claim in ALL if claim.not_testable is None], ids=lambda claim: claim.name)
+def test_arms_compose_and_differ_in_what_the_claim_says(claim):
+    protocol = ["protocol=source2012"] if claim.source == "source2012" else []
+    recipe = claim.recipes[0] if claim.recipes else "imagenet2012"
+    net = {"lrn_cifar": ["model=cifar_13pct"], "relu_speed": ["model=cifar_fig1"]}.get(claim.id, [])
+    line = [f"recipe={recipe}", *net, *protocol, "data.num_classes=10"]
+    arm, against = (_composed(*line, *one) for one in (claim.arm, claim.against))
+    changed = {*differences(arm, against), *differences(against, arm)} - {*DERIVED}
+    if claim.is_level or claim.against_view is not None:
+        assert not changed
+    elif claim.id in ("lrn_pair", "overlap_pair"):
+        assert changed - {*claim.differs}, "the authors' pairs change more than they are said to"
+    else:
+        assert changed == {*claim.differs}
+    unmet(claim, arm)  # its keys are there
+
+
+@cache
+def _composed(*overrides: str) -> Config:
+    return composer().job(list(overrides), stored=False).config
+
+
+def test_names_stand_for_files_and_for_single_claims():
+    assert [claim.name for claim in find_claims(["paper/lrn", "zeiler_fergus/no_fc7", "paper/lrn"])] == [
+        "paper/lrn",
+        "zeiler_fergus/no_fc7",
+    ]
+    assert find_claims(["paper"]) == read_claims(CONF_DIR / "claims" / "paper.yaml")
+    with pytest.raises(ConfigError, match=r"study.claims: there is no papr; did you mean 'paper'\?"):
+        find_claims(["papr"])
+    with pytest.raises(ConfigError, match=r"paper.yaml has no claim 'lnr'; did you mean 'lrn'\?"):
+        find_claims(["paper/lnr"])
+
+
+def test_a_file_of_ones_own_is_added_and_its_change_is_seen(tmp_path: Path):
+    path = tmp_path / "claims" / "mine.yaml"
+    path.parent.mkdir()
+    text = "- {id: a, section: '1', statement: Yes., against: [model.lrn=false], direction: lower, recipes: [demo]}\n"
+    path.write_text(text)
+    before = find_claims(["mine"], str(tmp_path))
+    assert (before[0].sign, before[0].effect, before[0].name) == (-1, None, "mine/a")
+    path.write_text(text.replace("lower", "higher"))
+    after = find_claims(["mine"], str(tmp_path))
+    assert after[0].sign == 1
+    assert digest(before) != digest(after)
+
+
+GOOD = {"id": "a", "section": "1", "statement": "Yes.", "against": ["ablation=no_lrn"], "direction": "lower"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"metrc": "gap"}, "mine.yaml: a: there is no key 'metrc'; did you mean 'metric'?"),
+        ({"metric": "top1"}, "mine.yaml: a: 'top1' is no metric (top1_error, top5_error, gap,"),
+        ({"published": {"top2": 1.0}}, "mine.yaml: a: 'top2' is no metric"),
+        ({"view": "nine"}, "mine.yaml: a: 'nine' is no view (there are: ten, center)"),
+        (
+            {"direction": None},
+            "mine.yaml: a: has neither a published figure of its metric, top1_error, nor a direction",
+        ),
+        ({"direction": "down"}, "mine.yaml: a: direction=down: must be lower or higher"),
+        ({"against": []}, "mine.yaml: a: its two arms are the same; name one, or an against_view"),
+        ({"statement": " "}, "mine.yaml: a: has no statement"),
+        ({"ratio": True, "published": {"top1_error": -1.0}}, "mine.yaml: a: a published ratio must be above 0"),
+        ({"is_level": True}, "mine.yaml: a: is_level: the figure is of one arm; leave out against"),
+        ({"metric": "gap", "against_view": "center", "against": []}, "mine.yaml: a: gap has no views"),
+        ({"at_least": "perhaps"}, "mine.yaml: a: Value 'perhaps' is not a valid bool"),
+    ],
+)
+def test_a_mistake_in_a_file_is_one_line(tmp_path: Path, change: dict, said: str):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump([{**GOOD, **change}]))
+    with pytest.raises(ConfigError) as error:
+        read_claims(path)
+    assert str(error.value).startswith(said)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["", "a: 1\n", "- [1, 2\n", "- 3\n", "\xff"])
+def test_a_file_that_is_no_list_of_claims(tmp_path: Path, content: str):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"mine.yaml") as error:
+        read_claims(path)
+    assert "\n" not in str(error.value)
+
+
+def test_two_claims_of_one_id(tmp_path: Path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump([GOOD, GOOD]))
+    with pytest.raises(ConfigError, match=r"mine\.yaml: there are two claims 'a'"):
+        read_claims(path)

@@ -1,0 +1,174 @@
+"""A study's arms and seeds, their order, what is refused, what is written down, and each arm's own learning rate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from alexlab.config import ConfigError
+from alexlab.runs.identity import run_id
+from alexlab.runs.plan import make_plan
+from alexlab.runs.study import document, is_study, make_study, read_looks, register
+from conftest import TINY, composer
+from made import made_study
+
+
+def test_arms_are_those_of_the_claims_and_seeds_are_outermost():
+    study = make_study(composer(), ["study=lrn", "study.seeds=2"])
+    assert [arm.name for arm in study.arms] == ["none", "no_lrn", "lrn_scale_only"]
+    order = [(name, job.config.seed) for name, job in study.jobs()]
+    block = ["none", "no_lrn", "lrn_scale_only"]
+    assert order == [
+        *[(name, 0) for name in block],
+        *[(name, 1) for name in block],
+        *[("none", seed) for seed in (2, 3, 4, 5)],  # three times the seeds for what all are compared with
+    ]
+
+
+def test_each_job_is_what_its_own_line_composes():
+    """A seed is set on a copy of the arm's configuration; composing it must give the same run."""
+    for line in (["study=pooling", "study.seeds=1"], ["study=pooling", "study.seeds=1", "data.seed=3"]):
+        for _, job in make_study(composer(), line).jobs():
+            composed = composer().job(list(job.overrides)).config
+            assert composed == job.config
+            assert run_id(composed) == run_id(job.config)
+
+
+def test_a_claim_whose_requirements_are_not_met_brings_no_arms():
+    names = [arm.name for arm in make_study(composer(), ["study=paper", "study.seeds=1"]).arms]
+    assert "cifar_lrn" not in names
+    assert "no_dropout" in names  # of another claim than the one that requires the plateau rule
+    assert len(names) == len(set(names))
+    cifar = make_study(composer(), ["study=cifar_lrn", "data=shapes"])
+    assert document(cifar)["unmet"] == {"paper/lrn_cifar": ["data.name=cifar10"]}
+    assert [arm.name for arm in cifar.arms] == ["none"]
+
+
+def test_studies_of_other_nets_have_their_recipe():
+    study = make_study(composer(), ["study=figure1", "data=shapes"], stored=False)
+    assert (study.choices["recipe"], study.choices["model"]) == ("cifar10", "cifar_fig1")
+    assert make_study(composer(), ["study=source2012"]).choices["protocol"] == "source2012"
+    aa = make_study(composer(), ["study=aa"])
+    assert [(arm.name, len(arm.seeds)) for arm in aa.arms] == [("none", 20)]
+    pilot = make_study(composer(), ["study=pilot"])
+    assert {job.config.trainer.max_epochs for _, job in pilot.jobs()} == {3}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["study=lrn", "seed=1"], "seed=1: a study has seeds of its own; set study.seeds and study.first_seed"),
+        (["study=lrn", "seed=1,2"], "seed=1,2: a study has one value of each key; type its line once for each"),
+        (["study=lrn", "recipe=demo,imagenette"], "recipe=demo,imagenette: a study has one value of each key"),
+        (["study=lrn", "ablation=no_pca"], "ablation: the study's arms set it (ablation=no_lrn); leave it out"),
+        (["study=lrm"], "study=lrm: there is no study 'lrm'; did you mean 'lrn'?"),
+        (["study=lrn", "study.claims=[paper/lnr]"], "study.claims: paper.yaml has no claim 'lnr'; did you mean 'lrn'?"),
+        (["study=lrn", "study.seeds=0"], "study.seeds=0: must be at least 1"),
+        (["study=lrn", "study.first_seed=999"], "study.first_seed=999: seeds from 1000 on choose the rates"),
+        (["study=lrn", "study.sedes=3"], "study.sedes=3: there is no key 'study.sedes'; did you mean 'study.seeds'?"),
+        (["study=lrn", "claims=paper"], "claims=paper: there is no key 'claims'"),
+    ],
+)
+def test_a_mistake_is_one_line(line: list[str], said: str):
+    with pytest.raises(ConfigError) as error:
+        make_plan(line)
+    assert str(error.value).startswith(said)
+    assert "\n" not in str(error.value)
+
+
+def test_arms_that_are_one_run_here_are_merged_and_said_so(tmp_path: Path):
+    plan = make_plan(["study=paper", "study.claims=[paper/biases]", "study.seeds=1", f"paths.runs={tmp_path}"])
+    assert plan.merged == [("biases_0", "none")]  # the demo's biases start at 0 as it is
+    assert [run.varied for run in plan.runs] == ["none", "none", "none"]
+    assert plan.num_jobs == 4
+
+
+def test_is_study():
+    assert is_study(["study=lrn"])
+    assert not is_study(["study.seeds=3", "seed=1"])
+    assert not is_study(["study=lrn", "study=none"])
+
+
+def test_what_was_planned_stays_written_down(tmp_path: Path):
+    study = make_study(composer(), ["study=lrn", "study.seeds=1"])
+    plan = document(study)
+    assert register(plan, tmp_path) == []
+    path = tmp_path / f"{study.id}.json"
+    before = path.read_bytes()
+    assert register(document(study), tmp_path) == []  # typed again
+    assert path.read_bytes() == before
+    more = document(make_study(composer(), ["study=lrn", "study.seeds=2"]))
+    assert more["id"] == plan["id"]
+    [told] = register(more, tmp_path)
+    assert "look 2" in told
+    looks = read_looks(path)
+    assert [look["arms"][0]["runs"].keys() for look in looks] == [{"0", "1", "2"}, {"0", "1", "2", "3", "4", "5"}]
+    assert looks[0]["planned"] <= looks[1]["planned"]
+    other = document(make_study(composer(), ["study=lrn", "optim.lr=0.02"]))
+    assert other["id"] != plan["id"]  # other runs: a study of its own
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"version": 99, "looks": []}', '{"version": 1}'])
+def test_a_damaged_plan_is_one_line(tmp_path: Path, content: str):
+    path = tmp_path / "lrn.json"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=r"lrn\.json: is ") as error:
+        read_looks(path)
+    assert "\n" not in str(error.value)
+
+
+def test_each_arm_is_tried_at_each_rate_and_takes_the_best_of_its_own(tmp_path: Path):
+    line = ["study=lrn", "study.claims=[paper/lrn]", f"paths.runs={tmp_path}"]
+    chooses = make_study(composer(), [*line, "study.rate=choose"])
+    assert [arm.overrides for arm in chooses.arms] == [
+        *[(f"optim.lr={rate}",) for rate in ("0.003", "0.01", "0.03")],
+        *[("ablation=no_lrn", f"optim.lr={rate}") for rate in ("0.003", "0.01", "0.03")],
+    ]
+    assert {seed for arm in chooses.arms for seed in arm.seeds} == {1000, 1001}  # none of those compared
+    with pytest.raises(ConfigError, match="the base was not tried at all rates; first type: python src"):
+        make_study(composer(), [*line, "study.rate=own"])
+    errors = {"optim.lr=0.003": 0.5, "optim.lr=0.01": 0.3, "optim.lr=0.03": 0.4}
+    no_lrn = {"no_lrn optim.lr=0.003": 0.2, "no_lrn optim.lr=0.01": 0.3, "no_lrn optim.lr=0.03": 0.1}
+    made_study(tmp_path, [*line, "study.rate=choose"], {**errors, **no_lrn}, failed={"no_lrn optim.lr=0.03": 1})
+    own = make_study(composer(), [*line, "study.rate=own"])
+    rates = {arm.name: {job.config.optim.lr for _, job in arm.jobs()} for arm in own.arms}
+    assert rates == {"none": {0.01}, "no_lrn": {0.003}}  # a failed run counts as one that is always wrong
+    assert own.arms[0].seeds == tuple(range(15))
+    assert document(own)["rate"] == "own"
+
+
+@pytest.mark.slow
+def test_a_study_trains_its_plan_goes_on_and_stops_where_the_base_does_not_learn(tmp_path: Path, cache: Path):
+    from test_main import run
+
+    small = [f"data.cache={cache}", f"paths.runs={tmp_path / 'runs'}", "study.claims=[paper/lrn]"]
+    line = [
+        "study=lrn",
+        *TINY,
+        *small,
+        "study.seeds=1",
+        "study.base_seeds=2",
+        "model.batch_norm=before",
+        "trainer.max_epochs=12",
+    ]
+    done = run(*line)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 claims, 2 arms, 3 runs" in done.stdout
+    assert "study.seeds=1: a verdict takes 3" in done.stdout
+    [path] = (tmp_path / "runs" / "studies").glob("*.json")
+    [look] = read_looks(path)
+    planned = {run_id for arm in look["arms"] for run_id in arm["runs"].values()}
+    records = {one.parent.name for one in (tmp_path / "runs").glob("*/result.json")}
+    assert records == planned
+    again = run(*line)
+    assert "3 of 3 done before" in again.stdout
+    assert again.returncode == 0
+
+    still = [*line, "trainer.max_epochs=1", "optim.lr=1e-9", f"paths.runs={tmp_path / 'still'}"]
+    stopped = run(*[one for one in still if not one.startswith(f"paths.runs={tmp_path / 'runs'}")])
+    assert stopped.returncode == 1
+    assert "not begun, since the study's base does not learn: its training loss is 2." in stopped.stdout
+    states = [json.loads(one.read_text())["state"] for one in (tmp_path / "still").glob("*/status.json")]
+    assert states == ["DONE"]  # the base alone
