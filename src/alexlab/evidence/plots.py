@@ -1,0 +1,137 @@
+"""Which plots a study's report has: the paper's figures and the study's own, drawn by `alexlab.evidence.figures`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from alexlab.claims import METRICS
+from alexlab.config import ConfigError
+from alexlab.evidence import figures
+from alexlab.evidence.archive import Archive
+from alexlab.evidence.judge import Arm, Judgement, Row
+from alexlab.evidence.page import PlotOnPage
+from alexlab.runs.record import Record
+
+
+def draw(judgement: Judgement, archive: Archive, folder: Path, with_pictures: bool = False) -> list[PlotOnPage]:
+    """Draw every plot that the records have the numbers for, each as PNG and SVG in `folder`.
+
+    `with_pictures`: figure 4 too, for which the base's first run that kept its weights is loaded, and its data.
+
+    Raises:
+        ConfigError: where figure 4 is wanted and no run has its weights, or its data are not here.
+    """
+    drawn = []
+    for name, title, text, figure in _figures(judgement, archive, with_pictures):
+        figures.save(figure, folder / name)
+        drawn.append(PlotOnPage(title, text, (folder / f"{name}.svg").read_text(), f"{name}.png"))
+    return drawn
+
+
+def _figures(
+    judgement: Judgement, archive: Archive, with_pictures: bool
+) -> Iterator[tuple[str, str, str, figures.Figure]]:
+    arms = [arm for arm in judgement.arms if arm.runs]
+    if rows := [_forest_row(row) for row in judgement.rows if _is_of_points(row)]:
+        text = "Effects in points, each the claim's arm less the other. What was published is hollow."
+        yield "forest", "All claims", text, figures.forest(rows)
+    if learning := {arm.name: errors for arm in arms if (errors := _curve(arm, "val_top1_error")) is not None}:
+        text = "Validation error by epoch, mean over seeds and its band."
+        yield "curves", "Learning curves", text, figures.curves(learning, "validation error, top-1, %", percent=True)
+    speeds = [row for row in judgement.rows if row.claim.metric == "epochs_to_25" and row.effect is not None]
+    for row in speeds[:1]:
+        # The paper's ratio is how much longer the claim's arm takes, so the other one comes first.
+        found = {
+            arm.name: errors for arm in reversed(row.arms) if (errors := _curve(arm, "train_top1_error")) is not None
+        }
+        if len(found) == 2:
+            text = "Training error by epoch, as in the paper's figure 1; of the images as they were trained on."
+            yield "figure_1", "Figure 1: how fast the nets learn", text, figures.speed(found)
+    costs = [
+        (arm.name, float(np.mean([run.result["seconds"] for run in arm.runs])), *_error(arm)) for arm in arms
+    ]  # fmt: skip
+    if costs:
+        text = "Ten views' top-1 error against the time of one run, with 95 % intervals over seeds."
+        yield "cost", "Error and cost", text, figures.cost(costs)
+    yield from _kernels(arms, archive)
+    if with_pictures:
+        yield from _pictures(arms)
+
+
+def _is_of_points(row: Row) -> bool:
+    return row.effect is not None and not row.claim.ratio and METRICS[row.claim.metric][1] == "points"
+
+
+def _forest_row(row: Row) -> figures.ForestRow:
+    assert row.effect is not None
+    claim = row.claim
+    return figures.ForestRow(
+        claim.id,
+        row.shown(row.effect.difference),
+        row.shown(row.effect.fixed),
+        row.shown(row.effect.study),
+        claim.published.get(claim.metric),
+        f"section {claim.section}" if claim.section[0].isdigit() else claim.section,
+        claim.at_least,
+    )
+
+
+def _curve(arm: Arm, column: str) -> np.ndarray | None:
+    """[seeds, epochs] of the runs that are as long as the longest; None where none has the column."""
+    found = [[epoch.get(column) for epoch in run.epochs] for run in arm.runs]
+    whole = [values for values in found if values and None not in values]
+    longest = max(map(len, whole), default=0)
+    return np.array([values for values in whole if len(values) == longest], dtype=float) if whole else None
+
+
+def _error(arm: Arm) -> tuple[float, float]:
+    from scipy import stats
+
+    errors = [run.result["test"]["ten"]["top1_error"] for run in arm.runs]
+    count = len(errors)
+    half = stats.t.ppf(0.975, count - 1) * np.std(errors, ddof=1) / math.sqrt(count) if count > 1 else math.nan
+    return float(np.mean(errors)), float(half)
+
+
+def _kernels(arms: list[Arm], archive: Archive) -> Iterator[tuple[str, str, str, figures.Figure]]:
+    """Figure 3 of the base, and of the net of one tower beside it."""
+    for arm in arms:
+        if arm.name not in ("none", "ungrouped"):
+            continue
+        for run in arm.runs:
+            path = run.record.file("conv1.npy")
+            try:
+                groups = archive.config(run).model.groups
+                with path.open("rb") as file:
+                    figure = figures.kernels(np.load(file).astype(np.float64), groups)
+            except (OSError, ValueError, EOFError, ConfigError):
+                continue  # of colours, or of towers, there is nothing to see; a broken file stands among the problems
+            halves = "one tower above the other" if groups > 1 else "of a net without towers"
+            text = f"The kernels of conv1, {halves}: {arm.name}, seed {run.seed}."
+            yield f"figure_3_{arm.name}", f"Figure 3: conv1's kernels, {arm.name}", text, figure
+            break
+
+
+def _pictures(arms: list[Arm]) -> Iterator[tuple[str, str, str, figures.Figure]]:
+    from alexlab.evidence import look
+
+    kept = [run for arm in arms for run in arm.runs if run.record.file("checkpoints/last.ckpt").is_file()]
+    if not kept:
+        raise ConfigError(
+            "--pictures: no run of the study has its weights here; they are in checkpoints/ of each record"
+        )
+    record = Record(kept[0].record.path.parent, kept[0].run_id)
+    answers, near = look.answers(record), look.neighbours(record)
+    text = f"Test images, their class, and the five likeliest by {record.run_id}, ten views."
+    yield "figure_4_answers", "Figure 4, left: answers", text, figures.answers_figure(answers)
+    text = (
+        f"Test images and the nearest training images by {near.layer}'s activations and by pixels, {record.run_id}; of "
+        f"{near.queries} test images the six nearest of {near.pool:,} are of the same class in "
+        f"{100 * near.by_layer.precision:.1f} ± {100 * near.by_layer.standard_error:.1f} % by {near.layer} and in "
+        f"{100 * near.by_pixels.precision:.1f} ± {100 * near.by_pixels.standard_error:.1f} % by pixels (± standard error)"
+    )
+    yield "figure_4_neighbours", "Figure 4, right: neighbours", text, figures.neighbours_figure(near)

@@ -1,0 +1,369 @@
+"""From records to rows: against formulas of their own on what the records hold, and whatever is wrong with records."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from scipy import stats
+
+from alexlab.config import ConfigError
+from alexlab.evidence.archive import read_archive
+from alexlab.evidence.judge import Judgement, Row, judge
+from alexlab.runs.study import read_looks
+from made import made_study
+
+LRN = {
+    **{"id": "lrn", "section": "3.3", "statement": "LRN helps.", "against": ["ablation=no_lrn"]},
+    **{"published": {"top1_error": -10.0, "top5_error": -1.0}, "recipes": ["demo"], "differs": ["model.lrn"]},
+}
+CLAIMS: list[dict[str, Any]] = [
+    LRN,
+    {**LRN, "id": "views", "against": [], "against_view": "center", "published": {"top1_error": -3.0}, "differs": []},
+    {**LRN, "id": "level", "against": [], "is_level": True, "published": {"top1_error": 40.0}, "differs": []},
+    {**LRN, "id": "sooner", "metric": "epochs_to_25", "ratio": True, "published": {"epochs_to_25": 0.5}},
+    {**LRN, "id": "elsewhere", "recipes": ["imagenet2012"]},
+    {**LRN, "id": "needs", "requires": ["optim.schedule=plateau"]},
+    {**LRN, "id": "context", "is_context": True, "published": {}, "recipes": []},
+    {"id": "never", "section": "6", "statement": "Words.", "not_testable": "needs WordNet"},
+]
+LINE = ["study=lrn", "study.claims=[mine]"]
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("conf")
+    (folder / "claims").mkdir()
+    (folder / "claims" / "mine.yaml").write_text(yaml.safe_dump(CLAIMS))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, own: Path) -> Path:
+    """Records of a whole study, in which LRN is worth ten points."""
+    folder = tmp_path_factory.mktemp("runs")
+    made_study(folder, LINE, {"none": 0.3, "no_lrn": 0.4}, config_dir=own)
+    return folder
+
+
+@pytest.fixture
+def records(finished: Path, tmp_path: Path) -> Path:
+    """A copy of them to break."""
+    return Path(shutil.copytree(finished, tmp_path / "runs"))
+
+
+def judged(*folders: Path) -> Judgement:
+    [path] = (folders[0] / "studies").glob("*.json")
+    return judge(read_looks(path), read_archive(list(folders)))
+
+
+def row(judgement: Judgement, name: str) -> Row:
+    return next(row for row in judgement.rows if row.claim.id == name)
+
+
+def planned(folder: Path) -> dict[str, list[str]]:
+    """Run ids by arm, in the seeds' order."""
+    [path] = (folder / "studies").glob("*.json")
+    return {arm["name"]: list(arm["runs"].values()) for arm in read_looks(path)[-1]["arms"]}
+
+
+def errors(folder: Path, run_ids: list[str], view: str = "ten") -> np.ndarray:
+    """Top-1 errors from the predictions themselves, float64 [runs, images]."""
+    found = []
+    for run_id in run_ids:
+        with np.load(folder / run_id / "predictions.npz") as arrays:
+            found.append(arrays[f"{view}_top5"][:, 0] != arrays["labels"])
+    return np.array(found, dtype=float)
+
+
+def test_effect_spread_and_verdict_of_a_finished_study(finished: Path):
+    judgement = judged(finished)
+    ids = planned(finished)
+    assert {name: len(runs) for name, runs in ids.items()} == {"none": 15, "no_lrn": 5}
+    base, without = errors(finished, ids["none"]), errors(finished, ids["no_lrn"])
+    lrn = row(judgement, "lrn")
+    assert lrn.effect is not None
+    assert lrn.effect.difference == pytest.approx(base.mean() - without.mean())
+    assert lrn.spreads == pytest.approx((base.mean(1).std(ddof=1), without.mean(1).std(ddof=1)))
+    # The family: lrn, views, sooner, elsewhere; the others have no interval, or are no claim.
+    assert judgement.family == 4
+    assert lrn.effect.study > lrn.effect.fixed
+    assert lrn.verdict == "reproduced"
+    assert not lrn.confounds
+    assert lrn.differing == ["model.lrn"]
+    assert not judgement.is_interim
+    assert not judgement.is_rehearsal
+    assert judgement.done == 20
+    assert lrn.secondary.keys() == {"top5_error", "top1_error, center view"}
+    centre = errors(finished, ids["none"], "center").mean() - errors(finished, ids["no_lrn"], "center").mean()
+    assert lrn.secondary["top1_error, center view"] == pytest.approx(centre)
+
+
+def test_views_are_compared_within_runs(finished: Path):
+    views = row(judged(finished), "views")
+    ids = planned(finished)["none"]
+    each = (errors(finished, ids) - errors(finished, ids, "center")).mean(1)
+    assert views.effect is not None
+    half = stats.t.ppf(0.975, 14) * each.std(ddof=1) / np.sqrt(15)
+    assert (views.effect.difference, views.effect.fixed) == pytest.approx((each.mean(), half))
+    assert views.spreads == pytest.approx((each.std(ddof=1),))
+    assert len(views.arms) == 1
+
+
+def test_a_level_is_compared_with_what_a_single_run_may_have(finished: Path):
+    level = row(judged(finished), "level")
+    assert level.level is not None
+    assert level.level[0] == pytest.approx(errors(finished, planned(finished)["none"]).mean())
+    assert level.verdict is not None
+    assert level.verdict.startswith("other by -")  # the records' error is about 30 %, and the figure 40
+    assert level.effect is None
+
+
+def test_a_ratio_is_one_of_logarithms(finished: Path):
+    sooner = row(judged(finished), "sooner")
+    ids = planned(finished)
+
+    def reached(run_id: str) -> float:
+        lines = (finished / run_id / "metrics.csv").read_text().splitlines()[1:]
+        found = [float(line.split(",")[4]) for line in lines]
+        for epoch, (before, after) in enumerate(pairwise(found), 1):
+            if found[0] <= 0.25:
+                return 1.0
+            if after <= 0.25:
+                return epoch + (before - 0.25) / (before - after)
+        return float(len(found))
+
+    logs = {name: np.log([reached(run_id) for run_id in runs]) for name, runs in ids.items()}
+    assert sooner.effect is not None
+    assert sooner.effect.difference == pytest.approx(logs["none"].mean() - logs["no_lrn"].mean())
+    assert sooner.shown(sooner.effect.difference) == pytest.approx(
+        np.exp(logs["none"].mean()) / np.exp(logs["no_lrn"].mean())
+    )
+
+
+def test_no_verdict_where_there_is_none_to_tell(finished: Path):
+    judgement = judged(finished)
+    elsewhere, needs, context, never = (row(judgement, name) for name in ("elsewhere", "needs", "context", "never"))
+    assert (elsewhere.verdict, elsewhere.why_none) == (None, "a rehearsal: told at imagenet2012")
+    assert elsewhere.effect is not None
+    assert (needs.verdict, needs.why_none) == ("not testable here", "requires optim.schedule=plateau")
+    assert (context.verdict, context.effect is None) == (None, False)
+    assert (never.verdict, never.why_none, never.arms) == ("not testable here", "needs WordNet", ())
+
+
+def test_missing_runs_make_it_interim_and_name_the_line_that_makes_them(records: Path):
+    lost = planned(records)["no_lrn"][-1]
+    shutil.rmtree(records / lost)
+    judgement = judged(records)
+    assert judgement.is_interim
+    assert judgement.missing == 1
+    assert judgement.command.startswith("python src/train.py study=lrn study.claims=[mine]")
+    assert [arm.missing for arm in judgement.arms] == [{}, {4: lost}]
+    lrn = row(judgement, "lrn")
+    assert (lrn.verdict, lrn.why_none) == (None, "interim: runs are missing")
+    assert lrn.effect is not None
+
+
+def test_failures_are_counted_and_told_beside_the_row(records: Path):
+    runs = planned(records)["no_lrn"]
+    for run_id in runs[:1]:
+        fail(records / run_id, "diverged")
+    judgement = judged(records)
+    lrn = row(judgement, "lrn")
+    assert not judgement.is_interim  # it failed for good
+    assert lrn.verdict == "reproduced"
+    assert lrn.fisher == pytest.approx(stats.fisher_exact([[0, 15], [1, 4]])[1])
+    assert lrn.notes == ["given that it trains: 1 of 5 runs of no_lrn failed"]
+    fail(records / runs[1], "does not learn")
+    assert row(judged(records), "lrn").verdict == "does not train"
+    fail(records / runs[2], "out of memory")  # by fault of the machine, so it is done again
+    judgement = judged(records)
+    assert judgement.missing == 1
+    assert row(judgement, "lrn").verdict is None
+
+
+def fail(record: Path, failure: str) -> None:
+    status = json.loads((record / "status.json").read_text())
+    told = {"state": "FAILED", "failure": failure, "message": "", "mend": ""}
+    (record / "status.json").write_text(json.dumps({**status, **told}))
+
+
+def test_seeds_that_nobody_planned_are_named_and_not_counted(records: Path, finished: Path):
+    ids = planned(records)["no_lrn"]
+    shutil.copytree(records / ids[0], records / "0123456789ab")
+    result = json.loads((records / "0123456789ab" / "result.json").read_text())
+    (records / "0123456789ab" / "result.json").write_text(json.dumps({**result, "run_id": "0123456789ab", "seed": 77}))
+    judgement, before = judged(records), judged(finished)
+    lrn = row(judgement, "lrn")
+    assert lrn.effect == row(before, "lrn").effect
+    assert lrn.notes == ["no_lrn: 1 finished runs are not planned (seeds 77), not counted"]
+    assert judgement.remarks == ["1 finished runs of these arms are not planned, and not counted"]
+
+
+def test_what_else_differs_between_the_arms_is_flagged(tmp_path: Path, own: Path):
+    told = {"no_lrn": {"git_commit": "fedcba9876543210", "packages": {"torch": "2.11.0"}}}
+    made_study(tmp_path, [*LINE, "study.seeds=3", "study.base_seeds=3"], config_dir=own, environment=told)
+    lrn = row(judged(tmp_path), "lrn")
+    assert lrn.confounds == [
+        "the code differs between the arms: 0123456789 against fedcba9876",
+        "the packages differs between the arms: torch 2.14.1 against torch 2.11.0",
+    ]
+
+
+def test_the_authors_own_pairs_are_flagged(tmp_path: Path):
+    """What they changed besides LRN and the windows, and that the maps have other sizes."""
+    made_study(tmp_path, ["study=source2012", "study.seeds=1", "study.base_seeds=1"])
+    judgement = judged(tmp_path)
+    [lrn] = row(judgement, "lrn_pair").confounds
+    assert lrn == "the arms differ in more than the claim says: model.same_map_norm"
+    pool, maps = row(judgement, "overlap_pair").confounds
+    assert pool == "the arms differ in more than the claim says: model.paddings, pool.ceil"
+    assert maps.startswith("feature maps differ in size: [")
+    assert not row(judgement, "no_cross_talk_pair").confounds
+
+
+def test_changed_claims_and_more_seeds_are_a_second_look(finished: Path):
+    [path] = (finished / "studies").glob("*.json")
+    [first] = read_looks(path)
+    other = judge([first, {**first, "claims_digest": "0"}], read_archive([finished]))
+    assert other.remarks == [
+        "look 2: the study's claims were changed after it had begun; its 5 % holds for look 1",
+    ]
+    more = judge([{**first, "arms": []}, first], read_archive([finished]))
+    assert more.remarks == ["look 2: the study's runs were changed after it had begun; its 5 % holds for look 1"]
+
+
+def test_one_run_or_two_in_an_arm(tmp_path: Path, own: Path):
+    for seeds, interval in ((1, np.inf), (2, None)):
+        folder = tmp_path / str(seeds)
+        made_study(folder, [*LINE, f"study.seeds={seeds}", "study.base_seeds=1"], config_dir=own)
+        lrn = row(judged(folder), "lrn")
+        assert lrn.verdict == "not testable here"
+        assert lrn.why_none == "1 runs in an arm; a verdict takes 3"
+        assert lrn.effect is not None
+        if interval is not None:
+            assert lrn.effect.study == interval
+
+
+def test_arms_without_any_spread(records: Path):
+    ids = planned(records)
+    for arm in ids.values():
+        for run_id in arm[1:]:
+            for name in ("predictions.npz", "metrics.csv"):
+                shutil.copy(records / arm[0] / name, records / run_id / name)
+            result = json.loads((records / arm[0] / "result.json").read_text())
+            (records / run_id / "result.json").write_text(json.dumps(result))
+    lrn = row(judged(records), "lrn")
+    assert lrn.effect is not None
+    assert (lrn.spreads, lrn.effect.study) == ((0, 0), 0)
+    assert lrn.verdict is not None
+
+
+def test_no_records_at_all(tmp_path: Path, finished: Path):
+    shutil.copytree(finished / "studies", tmp_path / "studies")
+    judgement = judged(tmp_path)
+    assert judgement.missing == 20
+    assert row(judgement, "lrn").effect is None
+    assert row(judgement, "lrn").verdict is None or row(judgement, "lrn").verdict == "not testable here"
+
+
+BREAKS = {
+    "half a status": ("status.json", b'{"state": "DO', "is damaged"),
+    "a status of no state": ("status.json", b'{"version": 2, "state": "GOOD"}', "does not say what became of the run"),
+    "another version": ("status.json", b'{"version": 1, "state": "DONE"}', "is a record of version 1"),
+    "no result": ("result.json", None, "is DONE and has no result.json"),
+    "half a result": ("result.json", b'{"test": {"ten"', "is damaged"),
+    "a result without errors": ("result.json", b'{"test": {"images": 3}}', "has no 'ten'"),
+    "an error that is no number": (
+        "result.json",
+        b'{"test": {"ten": {"top1_error": NaN, "top5_error": 0}, "center": {"top1_error": 0, "top5_error": 0}}}',
+        "its ten top1_error is nan, and no error",
+    ),
+    "no predictions": ("predictions.npz", None, "predictions.npz: cannot be read"),
+    "half the predictions": ("predictions.npz", b"PK\x03\x04", "predictions.npz: cannot be read"),
+}
+
+
+@pytest.mark.parametrize("what", BREAKS)
+def test_a_broken_record_is_named_and_the_rest_judged(records: Path, what: str):
+    name, content, said = BREAKS[what]
+    broken = planned(records)["no_lrn"][2]
+    if content is None:
+        (records / broken / name).unlink()
+    else:
+        (records / broken / name).write_bytes(content)
+    judgement = judged(records)
+    told = [problem for problem in judgement.problems if broken in problem]
+    assert told
+    assert said in told[0]
+    assert all("\n" not in problem for problem in judgement.problems)
+    lrn = row(judgement, "lrn")
+    assert lrn.effect is not None
+    others = [run_id for run_id in planned(records)["no_lrn"] if run_id != broken]
+    expected = errors(records, planned(records)["none"]).mean() - errors(records, others).mean()
+    assert lrn.effect.difference == pytest.approx(expected)
+
+
+def test_predictions_of_another_run_are_noticed(records: Path):
+    one, other = planned(records)["no_lrn"][:2]
+    shutil.copy(records / one / "predictions.npz", records / other / "predictions.npz")
+    problems = judged(records).problems
+    assert any(other in line and "its errors are not those of result.json" in line for line in problems)
+
+
+def test_a_configuration_that_cannot_be_read_is_a_doubt(records: Path):
+    (records / planned(records)["none"][0] / "config.yaml").write_text("model: [")
+    assert row(judged(records), "lrn").confounds[0].startswith("configurations cannot be compared: ")
+
+
+def test_no_curves(records: Path):
+    run_id = planned(records)["none"][0]
+    (records / run_id / "metrics.csv").unlink()
+    judgement = judged(records)
+    assert any(run_id in line and "metrics.csv has no epoch" in line for line in judgement.problems)
+
+
+def test_several_folders_are_merged_and_conflicts_named(records: Path, tmp_path: Path, finished: Path):
+    second = tmp_path / "second"
+    second.mkdir()
+    moved, both, conflict = planned(records)["no_lrn"][:3]
+    shutil.move(records / moved, second / moved)
+    shutil.copytree(records / both, second / both)
+    shutil.copytree(records / conflict, second / conflict)
+    result = json.loads((second / conflict / "result.json").read_text())
+    result["test"]["ten"]["top1_error"] += 0.01
+    (second / conflict / "result.json").write_text(json.dumps(result))
+    judgement = judged(records, second)
+    assert row(judgement, "lrn").effect == row(judged(finished), "lrn").effect
+    assert judgement.problems == [
+        f"{conflict}: is finished in {records} and in {second} with other results; the first is taken"
+    ]
+    with pytest.raises(ConfigError, match="nowhere: no such folder"):
+        read_archive([tmp_path / "nowhere"])
+
+
+def test_rows_that_disagree_at_each_arms_own_rate(finished: Path, tmp_path: Path, own: Path):
+    made_study(tmp_path, LINE, {"none": 0.4, "no_lrn": 0.3}, config_dir=own)
+    [path] = (finished / "studies").glob("*.json")
+    looks = read_looks(path)
+    tuned = json.loads(json.dumps(looks))
+    for arm in tuned[-1]["arms"]:
+        arm["runs"] = {seed: f"{run_id[:-4]}0000" for seed, run_id in arm["runs"].items()}
+    runs = tmp_path / "tuned"
+    runs.mkdir()
+    for arm, ids in planned(tmp_path).items():
+        for place, run_id in enumerate(ids):
+            shutil.copytree(tmp_path / run_id, runs / f"{run_id[:-4]}0000")
+            assert f"{planned(finished)[arm][place][:-4]}0000" == f"{run_id[:-4]}0000"
+    judgement = judge(looks, read_archive([finished, runs]), tuned)
+    lrn = row(judgement, "lrn")
+    assert lrn.verdict == "depends on the learning rate (reproduced; reversed at each arm's own)"
+    assert lrn.own_rate is not None
+    assert lrn.own_rate.effect is not None
+    assert lrn.own_rate.effect.difference > 0
