@@ -49,7 +49,7 @@ MOST_NAMES = 120.0  # points that names beside a plot may take
 RANGE_UNDER = 5  # seeds: of fewer a band shows the lowest to the highest, of as many or more the standard deviation
 LINEAR_TO = 2.0  # points; beyond, the axis of effects is logarithmic where one is over `ALL_LINEAR`
 ALL_LINEAR = 8.0
-_TICKS = (1, 2, 5, 10, 20, 50, 100)
+TICKS = (2, 10, 50, 1, 5, 20, 100)  # of that axis: the first ones stay where there is no room for all
 _LOOK: dict[Any, Any] = {
     "font.size": SIZE,
     "text.parse_math": False,
@@ -57,6 +57,7 @@ _LOOK: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.7,
+    "axes.facecolor": "none",
     "axes.labelsize": SIZE,
     "legend.fontsize": SMALL,
     "legend.frameon": False,
@@ -206,7 +207,11 @@ def _scale(axes: Axes, rows: Sequence[ForestRow]) -> tuple[float, float]:
         low, high = min(1.25 * low, -1.0), max(1.25 * high, 1.0)
         axes.set_xscale("symlog", linthresh=LINEAR_TO, linscale=0.7)
         axes.set_xlim(low, high)
-        ticks = [0.0, *(sign * tick for tick in _TICKS for sign in (-1, 1) if low <= sign * tick <= high)]
+        ticks, places = [0.0], [axes.transData.transform((0, 0))[0]]
+        for tick in (sign * tick for tick in TICKS for sign in (-1, 1) if low <= sign * tick <= high):
+            place = axes.transData.transform((tick, 0))[0]
+            if min(abs(place - other) for other in places) >= 21:
+                ticks, places = [*ticks, tick], [*places, place]
         axes.xaxis.set_major_locator(FixedLocator(sorted(ticks)))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
@@ -359,9 +364,7 @@ def _lines(
     is_range = min(many, default=0) < RANGE_UNDER
     ends, bands = [], []
     for (name, values), (colour, line) in zip(arms.items(), _ways(), strict=False):
-        here = np.isfinite(values).any(0) if len(values) else np.zeros(values.shape[1], bool)
-        note = f"\n{notes[name]}" if name in notes else ""
-        text = _wrapped(name) + note
+        here, text = np.isfinite(values).any(0), _wrapped(name)
         x, known = np.flatnonzero(here) + 1, values[:, here]
         if not len(x):
             ends.append(_End(f"{text}\nno values", math.nan, math.nan, colour, line))
@@ -374,6 +377,7 @@ def _lines(
                 warnings.simplefilter("ignore", RuntimeWarning)  # one seed has no deviation
                 deviation = np.nan_to_num(np.nanstd(known, 0, ddof=1))
             low, high = mean - deviation, mean + deviation
+        text += f"\n{notes[name]}" if name in notes else ""
         bands.append((x, mean, low, high, colour, line))
         ends.append(_End(text, float(x[-1]), float(mean[-1]), colour, line))
     figure, axes = _with_names(ends, bottom=48, top=top)
@@ -436,6 +440,11 @@ def _write_names(figure: Figure, axes: Axes, ends: list[_End]) -> None:
     The limits of the axes must be final.
     """
     axes.autoscale_view()  # which matplotlib puts off until it draws
+    tight, place = axes.get_tightbbox(), axes.get_position()
+    if tight is not None and tight.x0 < 4:  # the numbers at the axis are long
+        axes.set_position(
+            (place.x0 + (4 - tight.x0) / WIDTH, place.y0, place.width - (4 - tight.x0) / WIDTH, place.height)
+        )
     box = axes.get_window_extent()
     places = [axes.transData.transform((end.x, end.y)) if math.isfinite(end.y) else (box.x1, box.y0) for end in ends]
     heights = [_height(end) for end in ends]

@@ -514,19 +514,19 @@ def _against_itself(arm: Arm, samples: _Samples) -> str:
     beyond = {"these images": 0, "new images": 0}
     for _ in range(SPLITS):
         order = random.permutation(len(whole.values))
-        parts = [
+        first, second = (
             Sample(whole.values[places], None if whole.images is None else whole.images[places])
             for places in (order[:half], order[half : 2 * half])
-        ]
-        spreads = shrink({str(place): part for place, part in enumerate(parts)})
-        found = effect(*parts, (spreads["0"], spreads["1"]), 1)
+        )
+        spreads = shrink({"first": first, "second": second})
+        found = effect(first, second, (spreads["first"], spreads["second"]), 1)
         beyond["these images"] += abs(found.difference) > found.fixed
         beyond["new images"] += found.new is not None and abs(found.difference) > found.new
     sd = 100 * float(whole.values.std(ddof=1))
     shares = " and ".join(f"{100 * count / SPLITS:.1f} % for {name}" for name, count in beyond.items())
     return (
-        f"A/A: {arm.name} against itself, {SPLITS:,} random splits of {len(whole.values)} runs (sd {sd:.2f} points) into "
-        f"halves: the 95 % interval leaves 0 out in {shares}; 5 % would be right on the average over such studies, and "
+        f"A/A: {arm.name} against itself, {SPLITS:,} random splits of {len(whole.values)} runs (sd {sd:.2f} points) in "
+        f"two: the 95 % interval leaves 0 out in {shares}; 5 % would be right on the average over such studies, and "
         "splits of the same runs say little more than one"
     )
 

@@ -130,8 +130,8 @@ def _pictures(arms: list[Arm]) -> Iterator[tuple[str, str, str, figures.Figure]]
     yield "figure_4_answers", "Figure 4, left: answers", text, figures.answers_figure(answers)
     text = (
         f"Test images and the nearest training images by {near.layer}'s activations and by pixels, {record.run_id}; of "
-        f"{near.queries} test images the six nearest of {near.pool:,} are of the same class in "
+        f"{near.queries} test images the six nearest of {near.pool:,} have its class in "
         f"{100 * near.by_layer.precision:.1f} ± {100 * near.by_layer.standard_error:.1f} % by {near.layer} and in "
-        f"{100 * near.by_pixels.precision:.1f} ± {100 * near.by_pixels.standard_error:.1f} % by pixels (± standard error)"
+        f"{100 * near.by_pixels.precision:.1f} ± {100 * near.by_pixels.standard_error:.1f} % by pixels (standard errors)"
     )
     yield "figure_4_neighbours", "Figure 4, right: neighbours", text, figures.neighbours_figure(near)
