@@ -128,10 +128,12 @@ def _pictures(arms: list[Arm]) -> Iterator[tuple[str, str, str, figures.Figure]]
     answers, near = look.answers(record), look.neighbours(record)
     text = f"Test images, their class, and the five likeliest by {record.run_id}, ten views."
     yield "figure_4_answers", "Figure 4, left: answers", text, figures.answers_figure(answers)
+    shares = " and ".join(
+        f"{100 * found.precision:.1f} ± {100 * found.standard_error:.1f} % by {name}"
+        for name, found in ((near.layer, near.by_layer), ("pixels", near.by_pixels))
+    )
     text = (
-        f"Test images and the nearest training images by {near.layer}'s activations and by pixels, {record.run_id}; of "
-        f"{near.queries} test images the six nearest of {near.pool:,} have its class in "
-        f"{100 * near.by_layer.precision:.1f} ± {100 * near.by_layer.standard_error:.1f} % by {near.layer} and in "
-        f"{100 * near.by_pixels.precision:.1f} ± {100 * near.by_pixels.standard_error:.1f} % by pixels (standard errors)"
+        f"Test images and the nearest of {near.pool:,} training images, {record.run_id}. Of the six nearest have the "
+        f"image's class: {shares} (standard errors over {near.queries} test images)."
     )
     yield "figure_4_neighbours", "Figure 4, right: neighbours", text, figures.neighbours_figure(near)
