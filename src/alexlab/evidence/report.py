@@ -72,10 +72,10 @@ def _obey(given: list[str], config_dir: str | None, console: Console, flags: lis
 
 
 def _folders(given: str) -> list[Path]:
-    folders = [Path(one.strip(" '\"")).expanduser() for one in given.strip("[] ").split(",")]
-    if not all(map(str, folders)):
+    names = [one.strip(" '\"") for one in given.strip("[] ").split(",")]
+    if not all(names):
         raise ConfigError(f"runs={given}: has a place without a folder")
-    return folders
+    return [Path(name).expanduser() for name in names]
 
 
 def find_plans(
