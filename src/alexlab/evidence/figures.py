@@ -30,6 +30,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from PIL import Image
 
 from alexlab.evidence.colour import colour_indices
+from alexlab.evidence.measures import epochs_to
 from alexlab.files import write_whole
 
 if TYPE_CHECKING:  # made with torch, which takes seconds to load
@@ -271,22 +272,6 @@ def curves(arms: Mapping[str, np.ndarray], ylabel: str, percent: bool = False) -
     return _lines({name: (100 if percent else 1) * values for name, values in arms.items()}, {}, ylabel)[0]
 
 
-def epochs_to(errors: np.ndarray, threshold: float) -> float:
-    """After how many epochs an error first is at most `threshold`, between two epochs on the line that joins them.
-
-    `errors` [epochs], the first after epoch 1. What was before it is not known, so an error that is there at once gives
-    1, which is an upper bound. NaN where it never is.
-    """
-    reached = np.flatnonzero(np.asarray(errors) <= threshold)
-    if not len(reached):
-        return math.nan
-    last = int(reached[0])
-    if last == 0 or not math.isfinite(errors[last - 1]):
-        return last + 1.0
-    before, after = float(errors[last - 1]), float(errors[last])
-    return last + (before - threshold) / (before - after)
-
-
 @_style()
 def speed(arms: Mapping[str, np.ndarray], threshold: float = 0.25) -> Figure:
     """Figure 1: training error, a fraction [seeds, epochs], by epoch and arm, and when each is at the threshold.
@@ -386,7 +371,7 @@ def _lines(
         axes.plot(x, mean, color=colour, linestyle=line, marker="." if len(x) == 1 else "")
     epochs = max((x[-1] for x, *_ in bands), default=1)
     axes.set_xlim(*((1, epochs) if epochs > 1 else (0.5, 1.5)))
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]) if epochs > 1 else FixedLocator([1]))
     axes.set_ylabel(ylabel)
     axes.set_xlabel("epoch")
     figure.text(10 / WIDTH, 6 / (72 * figure.get_figheight()), _band_words(counts, is_range), fontsize=SMALL)

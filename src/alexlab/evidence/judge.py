@@ -18,7 +18,7 @@ import numpy as np
 from alexlab.claims import METRICS, VIEWED, Claim
 from alexlab.config import ConfigError
 from alexlab.evidence.archive import Archive, Run
-from alexlab.evidence.colour import colour_gap
+from alexlab.evidence.measures import MEASURES, THRESHOLD
 from alexlab.evidence.statistics import (
     LEAST_RUNS,
     Effect,
@@ -38,7 +38,6 @@ from alexlab.runs.plan import map_sides
 from alexlab.runs.record import FAILED
 
 SPLITS = 1000  # of an arm against itself
-THRESHOLD = 0.25  # of figure 1's training error
 
 
 @dataclass
@@ -254,50 +253,6 @@ class _Samples:
         if key not in self._images:
             self._images[key] = run.wrong(metric, view)
         return self._images[key]
-
-
-def _error(metric: str) -> Callable[[Run, str], float]:
-    return lambda run, view: run.result["test"][view][metric]
-
-
-def _epochs_to(run: Run, view: str) -> float:
-    """Epochs to the threshold; the run's length, which is less than that, where it was never reached."""
-    from alexlab.evidence.figures import epochs_to
-
-    errors = np.array([row["train_top1_error"] for row in run.epochs], dtype=float)
-    if not len(errors):
-        raise ConfigError("metrics.csv has no epoch")
-    found = epochs_to(errors, THRESHOLD)
-    return float(len(errors)) if math.isnan(found) else found
-
-
-def _first_loss(run: Run, view: str) -> float:
-    if not run.epochs or run.epochs[0]["train_loss"] is None:
-        raise ConfigError("metrics.csv has no first epoch")
-    return float(run.epochs[0]["train_loss"])
-
-
-def _colour(run: Run, view: str) -> float:
-    path = run.record.file("conv1.npy")
-    try:
-        with path.open("rb") as file:
-            return colour_gap(np.load(file))
-    except (OSError, EOFError) as error:
-        raise ConfigError(f"{path.name}: {getattr(error, 'strerror', error)}") from error
-
-
-MEASURES: dict[str, Callable[[Run, str], float]] = {
-    "top1_error": _error("top1_error"),
-    "top5_error": _error("top5_error"),
-    "gap": lambda run, _: run.result["test"]["center"]["top1_error"] - run.result["train"]["center"]["top1_error"],
-    "train_top1_error": lambda run, _: run.result["train"]["center"]["top1_error"],
-    "train_loss": lambda run, _: run.result["train"]["center"]["loss"],
-    "first_epoch_loss": _first_loss,
-    "epochs": lambda run, _: run.result["epochs"],
-    "epochs_to_25": _epochs_to,
-    "colour_gap": _colour,
-}
-assert MEASURES.keys() == METRICS.keys()
 
 
 def _row(

@@ -19,9 +19,9 @@ from alexlab.data.store import Split
 from alexlab.models import build_model
 from alexlab.models.alexnet import AlexNet
 from alexlab.models.dropout import Dropout
-from alexlab.runs.average import DoneRun, _read
+from alexlab.runs.average import DoneRun, read_done
 from alexlab.runs.record import Record
-from alexlab.training.evaluate import Member, _probabilities
+from alexlab.training.evaluate import Member, probabilities
 from alexlab.training.fit import load_weights
 
 BATCH = 128  # images in memory at a time
@@ -80,7 +80,7 @@ def answers(record: Record, count: int = 8, seed: int = 0, view: str = "ten", ca
     places = _of_all_classes(test.labels, _drawn(len(test), seed), count)
     images = _images(test, places)
     with torch.inference_mode():
-        [chances] = _probabilities(member, torch.from_numpy(images).to(device), (view,)).values()
+        [chances] = probabilities(member, torch.from_numpy(images).to(device), (view,)).values()
         found = chances.double().topk(min(5, chances.shape[1]), dim=1)
     names = [[classes[label] for label in row] for row in found.indices.tolist()]
     true = [classes[label] for label in test.labels[places]]
@@ -162,7 +162,7 @@ def _member(record: Record, cache: str | None) -> tuple[Member, torch.device]:
     settings.paths.runs = str(record.path.parent)
     if cache is not None:
         settings.data.cache = cache
-    run: DoneRun = _read(record.run_id, settings, ["data.cache"] if cache is not None else [])
+    run: DoneRun = read_done(record.run_id, settings, ["data.cache"] if cache is not None else [])
     if not run.checkpoint.is_file():
         raise ConfigError(f"{record.path}: has no {run.checkpoint.name}; its network cannot be looked at")
     config = run.config

@@ -51,7 +51,7 @@ READING = (
         "Unlike arms",
         "Where two arms' spreads differ by more than twice, their own count if that interval is wider.",
     ),
-    ("sd", "The standard deviation over an arm's seeds, as measured and not shrunk."),
+    ("sd", "The standard deviation over an arm's seeds, as measured and not shrunk; for a ratio, of logarithms."),
     ("Failed", "Such runs diverged or did not learn; they are counted and never tried again."),
     ("Interim", "Verdicts wait until all planned runs are there, and runs that nobody planned are not counted."),
     ("Confound", "Something else differs between the arms, so the effect may not be the claim's."),
@@ -78,7 +78,7 @@ def page(judgement: Judgement, figures: list[PlotOnPage]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["dotted"] = lambda text: Markup("<wbr>").join(re.split(r"(?<=[._=/])", text))
+    environment.filters["dotted"] = lambda text: Markup("<wbr>").join(re.split(r"(?<=[.=/])", text))
     return environment.get_template("page.html.j2").render(
         **_content(judgement),
         plots=[(f"plot-{number}", plot, Markup(plot.svg)) for number, plot in enumerate(figures, 1)],
@@ -98,7 +98,7 @@ def markdown(judgement: Judgement, figures: list[PlotOnPage]) -> str:
     lines += ["", "## Claims", ""]
     shown: list[_Claim] = content["claims"]
     lines += _table(
-        ("claim", "published", "effect", *INTERVALS.values(), "runs", "sd", "a run", "verdict"),
+        ("claim", "published", "effect", *INTERVALS.values(), "runs", "sd", "time/run", "verdict"),
         (
             (
                 f"{_md(one.statement)} (§ {_md(one.section)}, {_code(one.name)})",
@@ -387,7 +387,7 @@ def _unit(claim: Claim) -> str:
 
 
 def _spread(row: Row, sd: float) -> str:
-    return f"{_number(sd, 3)} of log" if row.claim.ratio else _number(row.shown(sd), _digits(row.claim))
+    return _number(sd, 3) if row.claim.ratio else _number(row.shown(sd), _digits(row.claim))
 
 
 def _secondary(row: Row, label: str, value: float) -> tuple[str, str, str]:

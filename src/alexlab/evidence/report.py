@@ -33,13 +33,16 @@ report.html (one file), report.md, claims.csv, and plots as PNG and SVG.
                                                     merged by run id
   python src/report.py study=paper --pictures       figure 4 too, by a run's
                                                     weights and its data
-  python src/report.py study=paper --wandb          also a W&B workspace and
+  python src/report.py study=paper --wandb logger.project=NAME
+                                                    also a W&B workspace and
                                                     report of it
 
 out=FOLDER writes elsewhere than reports/. What study=... takes besides is what
 src/train.py takes. Verdicts are told where all planned runs are there, at the
 recipes that a claim names; --help of src/train.py tells how to run a study.
 Exit status: 0 done, 1 a file or folder failed, 2 a mistake in the command."""
+
+SETTINGS = ("paths.", "logger.")  # keys that choose no study
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -54,19 +57,20 @@ def _obey(given: list[str], config_dir: str | None, console: Console, flags: lis
     settings = {name: value for name, sign, value in (one.partition("=") for one in given) if sign}
     line = [one for one in given if one.partition("=")[0] not in ("runs", "out")]
     composer = Composer(config_dir)
-    config = composer.job([one for one in line if one.startswith("paths.")], trains=False, stored=False).config
+    config = composer.job([one for one in line if one.startswith(SETTINGS)], trains=False, stored=False).config
     folders = _folders(settings["runs"]) if "runs" in settings else [Path(config.paths.runs)]
     out = Path(settings["out"]).expanduser() if "out" in settings else PROJECT_DIR / "reports"
     archive = read_archive(folders)
-    plans = find_plans(line, archive, composer, config_dir)
-    for name, (looks, own) in plans.items():
-        judgement = judge(looks, archive, own)
+    plans = find_plans([one for one in line if not one.startswith(SETTINGS)], archive, composer, config_dir)
+    judged = {name: judge(looks, archive, own) for name, (looks, own) in plans.items()}
+    for name, judgement in judged.items():
         print_claims(judgement, console)
         written = write(judgement, archive, out / name, "--pictures" in flags)
         console.print(f"Report: {written}", soft_wrap=True)
-        if "--wandb" in flags:
-            from alexlab.evidence.workspace import publish
+    if "--wandb" in flags:  # once all is written, since W&B may not answer
+        from alexlab.evidence.workspace import publish
 
+        for name, judgement in judged.items():
             publish(judgement, archive, out / name, config.logger, console)
     return 0
 
@@ -104,7 +108,7 @@ def find_plans(
         for id, looks in begun.items()
         if all(looks[-1][groups[name]] == value for name, value in wanted.items() if name in groups)
     }
-    others = [one for one in line if one.partition("=")[0] not in groups and not one.startswith("paths.")]
+    others = [one for one in line if one.partition("=")[0] not in groups]
     if others or not found:
         study = make_study(composer, line if is_study(line) else ["study=paper", *line], config_dir, stored=False)
         found = {study.id: begun.get(study.id) or [{"digest": None, **document(study)}]}

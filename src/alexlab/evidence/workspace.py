@@ -142,8 +142,8 @@ def build_report(judgement: Judgement, archive: Archive, logger: LoggerConfig) -
 
 def claims_markdown(judgement: Judgement, archive: Archive) -> str:
     """The claims as a Markdown table, one row each."""
-    heads = ["claim", "section", "statement", "paper", "measured, of all claims at once"]
-    heads += ["of this claim alone", "on new images", "runs", "verdict"]
+    heads = ["claim", "section", "statement", "paper", "measured, ± for all claims at once"]
+    heads += ["± for this claim alone", "± on new images", "runs", "verdict"]
     rows = [heads, ["---"] * len(heads)]
     for row in judgement.rows:
         rows.append([_cell(_public(text, archive)) for text in _told(row, judgement.is_rehearsal)])
@@ -300,14 +300,8 @@ def _write(view: Any, file: Path) -> None:
     """Write all that is sent of a view; `id` and `name` are W&B's, empty until it has been."""
     model = view._to_model()
     spec = json.loads(model.spec.model_dump_json(by_alias=True, exclude_none=True))
-    name = getattr(view, "_internal_name", "")
-    content = {
-        "entity": view.entity,
-        "project": view.project,
-        "title": model.display_name,
-        "id": model.id,
-        "name": name,
-    }
+    content = {"entity": view.entity, "project": view.project, "title": model.display_name, "id": model.id}
+    content["name"] = getattr(view, "_internal_name", "")
     write_whole(file, json.dumps({**content, "spec": spec}, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -317,7 +311,9 @@ def _sent(view: Any) -> str | None:
 
     if wandb_mode() != "online":
         return None
-    if "WANDB_MODE" in os.environ and not wandb.login(prompt=False, verify=False):  # else it is asked for in the terminal
+    if "WANDB_MODE" in os.environ and not wandb.login(
+        prompt=False, verify=False
+    ):  # else it is asked for in the terminal
         raise ValueError("there is no key; type wandb login")
     view.entity = view.entity or wandb.Api().default_entity
     view.save()

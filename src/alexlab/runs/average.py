@@ -117,7 +117,7 @@ class DoneRun:
 
 def _average(ids: list[str], composer: Composer, overrides: list[str], console: Console) -> None:
     settings = _settings(composer, overrides)
-    runs = [_read(run_id, settings, [_name(override) for override in overrides]) for run_id in ids]
+    runs = [read_done(run_id, settings, [_name(override) for override in overrides]) for run_id in ids]
     chosen = _in_common(runs)
     average_id = sha256(" ".join([*sorted(ids), *chosen.values()]).encode()).hexdigest()[:12]
     record = Record(Path(settings.paths.runs) / "averages", average_id)
@@ -157,7 +157,7 @@ def _settings(composer: Composer, overrides: list[str]) -> Config:
     return composer.job(["data=folder", *overrides], trains=False).config
 
 
-def _read(run_id: str, settings: Config, names: list[str]) -> DoneRun:
+def read_done(run_id: str, settings: Config, names: list[str]) -> DoneRun:
     """A run from its record, with the keys `names` as they are in `settings`."""
     folder = Path(settings.paths.runs)
     known = [path.parent.name for path in folder.glob("*/status.json")]

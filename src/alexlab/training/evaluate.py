@@ -78,7 +78,7 @@ def evaluate(
         if len(labels) == 0:
             outputs = []
         else:
-            outputs = [_probabilities(one, each, kinds) for one, each in zip(members, images, strict=True)]
+            outputs = [probabilities(one, each, kinds) for one, each in zip(members, images, strict=True)]
         for kind in kinds:
             averaged = [each[kind] for each in outputs]
             kept[kind].append((labels, *_predict(torch.stack(averaged).mean(0), labels)) if averaged else ())
@@ -96,7 +96,7 @@ def _joined(everyones: list[list[tuple[np.ndarray, ...]]]) -> Predictions:
     return Predictions(*(np.concatenate(parts) for parts in zip(*rows, strict=True)))
 
 
-def _probabilities(member: Member, images: Tensor, kinds: tuple[str, ...]) -> dict[str, Tensor]:
+def probabilities(member: Member, images: Tensor, kinds: tuple[str, ...]) -> dict[str, Tensor]:
     """By view kind; a crop that several of them have, as the centre is one of the ten, goes through the net once."""
     wanted = {kind: member.data.windows(kind) for kind in kinds}
     windows = list(dict.fromkeys(window for kind in kinds for window in wanted[kind]))
