@@ -10,7 +10,7 @@ import yaml
 
 from alexlab.claims import METRICS, claim_files, digest, find_claims, read_claims
 from alexlab.config import CONF_DIR, Config, ConfigError
-from alexlab.evidence.judge import MEASURES
+from alexlab.evidence.measures import MEASURES
 from alexlab.runs.identity import DERIVED, differences
 from alexlab.runs.study import unmet
 from conftest import composer

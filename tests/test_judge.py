@@ -163,7 +163,7 @@ def test_missing_runs_make_it_interim_and_name_the_line_that_makes_them(records:
     judgement = judged(records)
     assert judgement.is_interim
     assert judgement.missing == 1
-    assert judgement.command.startswith("python src/train.py study=lrn study.claims=[mine]")
+    assert judgement.command == "python src/train.py study=lrn 'study.claims=[mine]'"
     assert [arm.missing for arm in judgement.arms] == [{}, {4: lost}]
     lrn = row(judgement, "lrn")
     assert (lrn.verdict, lrn.why_none) == (None, "interim: runs are missing")

@@ -7,6 +7,7 @@ missing runs, failures, seeds that nobody planned, and all that differs between 
 from __future__ import annotations
 
 import math
+import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -102,7 +103,7 @@ class Judgement:
 
     @property
     def missing(self) -> int:
-        return sum(len(arm.missing) for arm in self.arms)
+        return len({run_id for arm in self.arms for run_id in arm.missing.values()})
 
     @property
     def is_interim(self) -> bool:
@@ -110,7 +111,8 @@ class Judgement:
 
     @property
     def is_rehearsal(self) -> bool:
-        return not any(self.plan["recipe"] in row.claim.recipes for row in self.rows if not row.claim.is_context)
+        claims = [row.claim for row in self.rows if not row.claim.is_context]
+        return bool(claims) and not any(self.plan["recipe"] in claim.recipes for claim in claims)
 
     @property
     def done(self) -> int:
@@ -119,7 +121,7 @@ class Judgement:
     @property
     def command(self) -> str:
         """What makes the missing runs."""
-        return f"python src/train.py {' '.join(self.plan['line'])}"
+        return f"python src/train.py {shlex.join(self.plan['line'])}"
 
 
 def judge(looks: list[dict[str, Any]], archive: Archive, own: list[dict[str, Any]] | None = None) -> Judgement:
@@ -237,7 +239,7 @@ class _Samples:
                     self._problems.append(line)
                 continue
             if not math.isfinite(value) or (ratio and value <= 0):
-                self._problems.append(f"{run.run_id}: {metric} is {value}; not counted")
+                self._problems.append(f"{run.run_id}: {metric} is not finite; not counted")
                 continue
             values.append(math.log(value) if ratio else value)
             images.append(wrong)

@@ -19,7 +19,7 @@ from typing import Any
 
 from alexlab.claims import Claim, digest, find_claims
 from alexlab.compose import Composer, Job
-from alexlab.config import CHANCE_SHARE, Config, ConfigError, Rate, flat, shown
+from alexlab.config import CHANCE_SHARE, Config, ConfigError, Rate, flat, shown, walk
 from alexlab.files import write_whole
 from alexlab.runs.failure import RESULTS
 from alexlab.runs.identity import arm_id, run_id
@@ -234,7 +234,7 @@ def document(study: Study) -> dict[str, Any]:
     return {
         "version": PLAN_VERSION,
         "id": study.id,
-        "line": list(study.overrides),
+        "line": [override for override in study.overrides if _says_what(override)],
         "name": study.choices["study"],
         "rate": study.base.study.rate.name,
         **{group: study.choices[group] for group in ("recipe", "protocol", "model", "data")},
@@ -243,6 +243,13 @@ def document(study: Study) -> dict[str, Any]:
         "claims_digest": digest(study.claims),
         "arms": arms,
     }
+
+
+def _says_what(override: str) -> bool:
+    """Whether an override says what is run, and not where or how."""
+    name = override.partition("=")[0].lstrip("+")
+    keys = {key: entry.metadata["identity"] for key, _, entry in walk(Config())}
+    return name.startswith("study.") or not (name.startswith("hydra") or keys.get(name) is False)
 
 
 def register(plan: dict[str, Any], folder: Path) -> list[str]:

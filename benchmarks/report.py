@@ -1,0 +1,59 @@
+"""A report over a thousand records: seconds and memory, beside reading the same files and doing nothing with them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from turns import arguments, machine, take_turns, tell, versions
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from made import made_study
+
+REPORT = Path(__file__).parents[1] / "src" / "report.py"
+
+
+def main() -> None:
+    parser = arguments(__doc__, 3)
+    parser.add_argument(
+        "--seeds", type=int, default=53, help="of each of the paper's arms; the base has three times as many"
+    )
+    args = parser.parse_args()
+    print(f"{machine()}\n{versions()}")
+    with tempfile.TemporaryDirectory(prefix="alexlab-") as folder:
+        runs = Path(folder) / "runs"
+        made_study(runs, ["study=paper", f"study.seeds={args.seeds}"], images=2000)
+        peaks: list[int] = []
+
+        def report() -> None:
+            command = [sys.executable, str(REPORT), f"runs={runs}", f"out={folder}/reports"]
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+            _, status, usage = os.wait4(process.pid, 0)
+            assert status == 0
+            process.returncode = 0
+            peaks.append(usage.ru_maxrss)
+
+        def read() -> int:
+            return sum(len(path.read_bytes()) for path in runs.rglob("*") if path.is_file())
+
+        def imports() -> None:
+            line = "import hydra, matplotlib.figure, numpy, omegaconf, pandas, scipy.stats"
+            subprocess.run([sys.executable, "-c", line], check=True)
+
+        count = len(list(runs.glob("*/status.json")))
+        print(f"{count:,} records, {sum(path.stat().st_size for path in runs.rglob('*')) / 1e6:.0f} MB")
+        contenders = {
+            "importing what it needs": imports,
+            "reading the files": lambda: read() and None,
+            "the report": report,
+        }
+        seconds = take_turns(contenders, args.rounds)
+        extra = {"MB at most": {"the report": f"{max(peaks) / 1000:.0f}"}}
+        tell("what", seconds, "importing what it needs", args.json, extra)
+
+
+if __name__ == "__main__":
+    main()
