@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
+from alexlab.claims import METRICS
 from alexlab.command import run_command
 from alexlab.compose import Composer
 from alexlab.config import PROJECT_DIR, ConfigError
@@ -164,9 +165,7 @@ def measured(row: Row, which: str = "study") -> str:
             (row.shown(row.effect.difference + sign * half) for sign in (-1, 1)) if half < 700 else (0, math.inf)
         )
         return f"{row.shown(row.effect.difference):.2f}x {low:.2f}-{high:.2f}"
-    digits = (
-        3 if abs(row.shown(row.effect.difference)) < 1 and row.claim.metric not in ("top1_error", "top5_error") else 2
-    )
+    digits = 2 if METRICS[row.claim.metric][1] == "points" else 3
     text = f"{row.shown(row.effect.difference):+.{digits}f}"
     return f"{text} ±{row.shown(half):.{digits}f}" if math.isfinite(half) else f"{text} (1 run)"
 
@@ -223,8 +222,6 @@ def claims_table(judgement: Judgement) -> list[dict[str, Any]]:
 
 
 def _facts(row: Row) -> dict[str, Any]:
-    from alexlab.claims import METRICS
-
     claim, effect = row.claim, row.effect
     testable = claim.not_testable is None
     facts: dict[str, Any] = dict.fromkeys(CSV_COLUMNS)
