@@ -163,7 +163,8 @@ def test_missing_runs_make_it_interim_and_name_the_line_that_makes_them(records:
     judgement = judged(records)
     assert judgement.is_interim
     assert judgement.missing == 1
-    assert judgement.command == "python src/train.py study=lrn 'study.claims=[mine]'"
+    assert judgement.command.startswith("python src/train.py --config-dir /")
+    assert "study=lrn 'study.claims=[mine]' paths.runs=" in judgement.command
     assert [arm.missing for arm in judgement.arms] == [{}, {4: lost}]
     lrn = row(judgement, "lrn")
     assert (lrn.verdict, lrn.why_none) == (None, "interim: runs are missing")
@@ -262,7 +263,8 @@ def test_arms_without_any_spread(records: Path):
     lrn = row(judged(records), "lrn")
     assert lrn.effect is not None
     assert (lrn.spreads, lrn.effect.study) == ((0, 0), 0)
-    assert lrn.verdict is not None
+    assert lrn.verdict is None
+    assert lrn.why_none == "all runs of an arm are the same, whatever their seeds: something is wrong"
 
 
 def test_no_records_at_all(tmp_path: Path, finished: Path):
@@ -279,11 +281,11 @@ BREAKS = {
     "another version": ("status.json", b'{"version": 1, "state": "DONE"}', "is a record of version 1"),
     "no result": ("result.json", None, "is DONE and has no result.json"),
     "half a result": ("result.json", b'{"test": {"ten"', "is damaged"),
-    "a result without errors": ("result.json", b'{"test": {"images": 3}}', "has no 'ten'"),
+    "a result without errors": ("result.json", b'{"test": {"images": 3}}', "test.ten.top1_error is missing"),
     "an error that is no number": (
         "result.json",
         b'{"test": {"ten": {"top1_error": NaN, "top5_error": 0}, "center": {"top1_error": 0, "top5_error": 0}}}',
-        "its ten top1_error is nan, and no error",
+        "test.ten.top1_error is nan, and no error",
     ),
     "no predictions": ("predictions.npz", None, "predictions.npz: cannot be read"),
     "half the predictions": ("predictions.npz", b"PK\x03\x04", "predictions.npz: cannot be read"),
@@ -326,7 +328,7 @@ def test_no_curves(records: Path):
     run_id = planned(records)["none"][0]
     (records / run_id / "metrics.csv").unlink()
     judgement = judged(records)
-    assert any(run_id in line and "metrics.csv has no epoch" in line for line in judgement.problems)
+    assert any(run_id in line and "metrics.csv: has no epoch" in line for line in judgement.problems)
 
 
 def test_several_folders_are_merged_and_conflicts_named(records: Path, tmp_path: Path, finished: Path):
@@ -342,10 +344,83 @@ def test_several_folders_are_merged_and_conflicts_named(records: Path, tmp_path:
     judgement = judged(records, second)
     assert row(judgement, "lrn").effect == row(judged(finished), "lrn").effect
     assert judgement.problems == [
-        f"{conflict}: is finished in {records} and in {second} with other results; the first is taken"
+        f"{conflict}: came to something else in {records} than in {second}; that in {records} is taken"
     ]
     with pytest.raises(ConfigError, match="nowhere: no such folder"):
         read_archive([tmp_path / "nowhere"])
+
+
+def test_a_failure_is_not_replaced_by_another_try_of_it(records: Path, tmp_path: Path):
+    second = tmp_path / "second"
+    second.mkdir()
+    run_id = planned(records)["no_lrn"][0]
+    shutil.copytree(records / run_id, second / run_id)
+    fail(second / run_id, "diverged")
+    for folders in ((records, second), (second, records)):
+        archive = read_archive(list(folders))
+        assert not archive.runs[run_id].is_done
+        assert run_id in archive.problems[0]
+
+
+def test_a_plan_that_came_after_its_results_is_told_with_the_verdict(records: Path):
+    [path] = (records / "studies").glob("*.json")
+    [look] = read_looks(path)
+    assert look["finished_before"] == []
+    seen = {**look, "finished_before": planned(records)["no_lrn"]}
+    verdict = row(judge([seen], read_archive([records])), "lrn").verdict
+    assert verdict == "reproduced (exploratory: runs were finished before the study was planned)"
+    assert row(judge([look, look], read_archive([records])), "lrn").verdict == "reproduced (look 2)"
+
+
+def test_a_line_that_departs_from_the_recipe_is_a_rehearsal(finished: Path):
+    [path] = (finished / "studies").glob("*.json")
+    [look] = read_looks(path)
+    assert look["departures"] == []
+    lrn = row(judge([{**look, "departures": ["trainer.max_epochs"]}], read_archive([finished])), "lrn")
+    assert (lrn.verdict, lrn.why_none) == (None, "a rehearsal: not as the recipe has it in trainer.max_epochs")
+
+
+def test_runs_that_never_reached_what_a_claim_waits_for_settle_nothing(records: Path):
+    for run_id in [run_id for runs in planned(records).values() for run_id in runs]:
+        path = records / run_id / "metrics.csv"
+        lines = [line.split(",") for line in path.read_text().splitlines()]
+        path.write_text("\n".join(",".join([*one[:4], "0.9", *one[5:]]) for one in [lines[0], *lines[1:]]))
+        path.write_text(path.read_text().replace("train_loss,0.9", "train_loss,train_top1_error", 1))
+    sooner = row(judged(records), "sooner")
+    assert (sooner.verdict, sooner.why_none) == ("not testable here", "runs ended before what the claim is about")
+
+
+def test_images_in_another_order_are_not_compared_one_by_one(records: Path):
+    for run_id in planned(records)["no_lrn"]:
+        with np.load(records / run_id / "predictions.npz") as arrays:
+            turned = {name: values[::-1] for name, values in arrays.items()}
+        np.savez(records / run_id / "predictions.npz", **turned)  # pyright: ignore[reportArgumentType]
+    lrn = row(judged(records), "lrn")
+    assert lrn.effect is not None
+    assert lrn.effect.new is None
+    assert lrn.confounds == ["the arms' test images are not the same ones"]
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"packages": null}', None])
+def test_a_damaged_environment_is_unknown(records: Path, damage: str | None):
+    path = records / planned(records)["none"][0] / "environment.json"
+    path.unlink() if damage is None else path.write_text(damage)
+    assert row(judged(records), "lrn").effect is not None
+
+
+@pytest.mark.parametrize(
+    "name", ["data.store", "device", "precision", "checkpoint", "seconds", "train.center.loss", "seed"]
+)
+def test_a_result_without_what_a_report_needs_is_named(records: Path, name: str):
+    path = records / planned(records)["none"][0] / "result.json"
+    result = json.loads(path.read_text())
+    place = result
+    *parents, last = name.split(".")
+    for parent in parents:
+        place = place[parent]
+    del place[last]
+    path.write_text(json.dumps(result))
+    assert any(f"result.json: {name} is missing; left out" in line for line in judged(records).problems)
 
 
 def test_rows_that_disagree_at_each_arms_own_rate(finished: Path, tmp_path: Path, own: Path):

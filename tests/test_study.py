@@ -42,8 +42,13 @@ def test_a_claim_whose_requirements_are_not_met_brings_no_arms():
     assert "no_dropout" in names  # of another claim than the one that requires the plateau rule
     assert len(names) == len(set(names))
     cifar = make_study(composer(), ["study=cifar_lrn", "data=shapes"])
-    assert document(cifar)["unmet"] == {"paper/lrn_cifar": ["data.name=cifar10"]}
-    assert [arm.name for arm in cifar.arms] == ["none"]
+    assert document(cifar)["unmet"] == {}
+    assert [arm.name for arm in cifar.arms] == ["none", "cifar_lrn"]
+    assert "data.name" in document(cifar)["departures"]  # so no verdict is told of the drawn images
+    with pytest.raises(
+        ConfigError, match=r"none of its claims can be tested here: paper/lrn_cifar requires model\.lrn"
+    ):
+        make_study(composer(), ["study=lrn", "study.claims=[paper/lrn_cifar]"])
 
 
 def test_studies_of_other_nets_have_their_recipe():

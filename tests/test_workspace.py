@@ -170,7 +170,7 @@ def test_claims_are_a_table_in_which_no_sign_counts(runs: Path):
 
     def change(plan: dict[str, Any]) -> None:
         plan["claims"][0]["statement"] = statement
-        plan["claims"][1]["recipes"].append("demo")
+        plan["claims"][1].update(is_context=False, direction="lower", recipes=["demo"])
 
     judgement, archive = judged(runs, change)
     lines = claims_markdown(judgement, archive).splitlines()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
@@ -174,10 +175,20 @@ def _check(claim: Claim, where: str) -> None:
         raise ConfigError(f"{where}: direction={claim.direction}: must be lower or higher")
     if claim.metric not in claim.published and claim.direction is None and not claim.is_context:
         raise ConfigError(f"{where}: has neither a published figure of its metric, {claim.metric}, nor a direction")
-    if claim.ratio and claim.published.get(claim.metric, 1.0) <= 0:
-        raise ConfigError(f"{where}: a published ratio must be above 0")
-    if claim.is_level and claim.against:
-        raise ConfigError(f"{where}: is_level: the figure is of one arm; leave out against")
+    if claim.is_level and (claim.against or claim.against_view or claim.ratio):
+        raise ConfigError(f"{where}: is_level: the figure is of one arm; leave out against, against_view and ratio")
+    figure = claim.published.get(claim.metric)
+    if not all(map(math.isfinite, claim.published.values())):
+        raise ConfigError(f"{where}: a published figure must be finite")
+    if claim.is_level and figure is None:
+        raise ConfigError(f"{where}: is_level: has no published figure of {claim.metric}")
+    if figure is not None and not claim.is_level and not claim.is_context:
+        if figure <= 0 and claim.ratio:
+            raise ConfigError(f"{where}: a published ratio must be above 0")
+        if figure == (1 if claim.ratio else 0):
+            raise ConfigError(f"{where}: a published effect of none has no side to be on; set is_context: true")
+        if claim.direction is not None and (claim.direction == "lower") != (figure < (1 if claim.ratio else 0)):
+            raise ConfigError(f"{where}: direction={claim.direction}: the published figure says the other one")
     if not claim.is_level and claim.against_view is None and claim.arm == claim.against:
         raise ConfigError(f"{where}: its two arms are the same; name one, or an against_view")
     if claim.against_view is not None and claim.metric not in VIEWED:

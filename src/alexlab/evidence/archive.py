@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,9 @@ import numpy as np
 
 from alexlab.compose import read_config
 from alexlab.config import Config, ConfigError
-from alexlab.runs.record import DONE, Record
+from alexlab.runs.failure import RESULTS
+from alexlab.runs.record import DONE, FAILED, Record
+from alexlab.tree import flatten
 
 _SEED_LINE = re.compile(r"^(  )?seed: .*\n", re.MULTILINE)  # of `seed` and `data.seed`
 
@@ -38,33 +41,54 @@ class Run:
     def seed(self) -> int | None:
         return self.result.get("seed")
 
+    @property
+    def is_terminal(self) -> bool:
+        """Whether it is done, or failed in a way that is a result: neither is to be tried again."""
+        return self.is_done or (self.status.get("state") == FAILED and self.status.get("failure") in RESULTS)
+
+    @property
+    def arm(self) -> str | None:
+        """The hash of what the runs of its arm share, as its status has it."""
+        labels = self.status.get("labels")
+        return labels.get("arm") if isinstance(labels, dict) else None
+
     @cached_property
     def environment(self) -> dict[str, Any]:
-        return self.record.read("environment.json")
+        """What it ran on; empty where that file is missing or damaged."""
+        try:
+            return self.record.read("environment.json")
+        except ConfigError:
+            return {}
 
     @cached_property
     def epochs(self) -> list[dict[str, float | None]]:
-        """What metrics.csv has of each epoch."""
-        return self.record.rows()
+        """What metrics.csv has of each epoch.
 
-    def wrong(self, metric: str, view: str) -> np.ndarray | None:
-        """Whether each test image was classified wrongly, bool [M]; None for a metric that is not of images.
+        Raises:
+            ConfigError: where it is missing, empty or damaged.
+        """
+        rows = self.record.rows()
+        if not rows:
+            raise ConfigError(f"{self.record.file('metrics.csv')}: has no epoch")
+        return rows
+
+    def wrong(self, metric: str, view: str) -> tuple[np.ndarray, str]:
+        """Whether each test image was classified wrongly, bool [M], and a hash of the images' classes in their order.
 
         Raises:
             ConfigError: where predictions.npz is missing or damaged, or is not of this result.
         """
-        if metric not in ("top1_error", "top5_error"):
-            return None
         path = self.record.file("predictions.npz")
         try:
             with path.open("rb") as file, np.load(file) as arrays:
                 count = 1 if metric == "top1_error" else 5
-                wrong = (arrays[f"{view}_top5"][:, :count] != arrays["labels"][:, None]).all(1)
+                labels = arrays["labels"]
+                wrong = (arrays[f"{view}_top5"][:, :count] != labels[:, None]).all(1)
         except Exception as error:  # of zipfile, of numpy, of the file system
-            raise ConfigError(f"{path}: cannot be read ({error})") from error
-        if abs(wrong.mean() - self.result["test"][view][metric]) > 1e-9:
+            raise ConfigError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
+        if len(wrong) == 0 or not abs(wrong.mean() - self.result["test"][view][metric]) <= 1e-9:
             raise ConfigError(f"{path}: its errors are not those of result.json")
-        return wrong
+        return wrong, hashlib.sha256(labels.astype(np.int64).tobytes()).hexdigest()
 
 
 @dataclass
@@ -85,8 +109,8 @@ class Archive:
         path = run.record.file("config.yaml")
         try:
             text = _SEED_LINE.sub("", path.read_text())
-        except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror}") from error
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or 'is no text'}") from error
         if text not in self._configs:
             self._configs[text] = read_config(path, stored=False)
         return self._configs[text]
@@ -109,18 +133,38 @@ def read_archive(folders: Sequence[Path]) -> Archive:
             record = Record(folder, path.parent.name)
             try:
                 run = _read(record)
-            except (ConfigError, OSError, KeyError, TypeError) as error:
+            except (ConfigError, OSError) as error:
                 archive.problems.append(_one_line(record, error))
                 continue
             before = archive.runs.get(run.run_id)
-            if before is None or (run.is_done and not before.is_done):
+            if before is None or (run.is_terminal and not before.is_terminal):
                 archive.runs[run.run_id] = run
-            elif run.is_done and run.result["test"] != before.result["test"]:
+            elif (
+                run.is_terminal
+                and before.is_terminal
+                and (run.is_done, run.result.get("test"))
+                != (
+                    before.is_done,
+                    before.result.get("test"),
+                )
+            ):
+                # A failure stays one: to take another try of it instead would select survivors.
+                taken = before if run.is_done else run
+                archive.runs[run.run_id] = taken
                 archive.problems.append(
-                    f"{run.run_id}: is finished in {before.record.path.parent} and in {folder} with other results; the "
-                    "first is taken"
+                    f"{run.run_id}: came to something else in {before.record.path.parent} than in {folder}; that in "
+                    f"{taken.record.path.parent} is taken"
                 )
     return archive
+
+
+# What a report reads of a result, by dotted name.
+_NEEDED: dict[str, type | tuple[type, ...]] = {
+    **{f"test.{view}.{metric}": (int, float) for view in ("ten", "center") for metric in ("top1_error", "top5_error")},
+    **{f"train.center.{metric}": (int, float) for metric in ("top1_error", "loss")},
+    **{"seconds": (int, float), "epochs": (int, float), "seed": int},
+    **{"data.store": str, "device": str, "precision": str, "checkpoint": str},
+}
 
 
 def _read(record: Record) -> Run:
@@ -130,13 +174,15 @@ def _read(record: Record) -> Run:
     result = record.result()
     if not result:
         raise ConfigError("is DONE and has no result.json")
-    for view in ("ten", "center"):
-        for metric in ("top1_error", "top5_error"):
-            if not 0 <= float(result["test"][view][metric]) <= 1:
-                raise ConfigError(f"its {view} {metric} is {result['test'][view][metric]}, and no error")
+    flat = flatten(result)
+    for name, kind in _NEEDED.items():
+        if not isinstance(flat.get(name), kind):
+            raise ConfigError(f"result.json: {name} is {flat.get(name, 'missing')}")
+        if name.endswith("_error") and not 0 <= flat[name] <= 1:
+            raise ConfigError(f"result.json: {name} is {flat[name]}, and no error")
     return Run(record, status, result)
 
 
 def _one_line(record: Record, error: Exception) -> str:
-    said = f"has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-    return f"{record.run_id}: {said}; left out" if not said.startswith(str(record.path)) else f"{said}; left out"
+    said = " ".join(str(error).split())
+    return f"{said}; left out" if said.startswith(str(record.path)) else f"{record.run_id}: {said}; left out"

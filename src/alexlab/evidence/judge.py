@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import shlex
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -19,7 +20,8 @@ import numpy as np
 from alexlab.claims import METRICS, VIEWED, Claim
 from alexlab.config import ConfigError
 from alexlab.evidence.archive import Archive, Run
-from alexlab.evidence.measures import MEASURES, THRESHOLD
+from alexlab.evidence.measures import is_cut
+from alexlab.evidence.samples import Measured, Samples
 from alexlab.evidence.statistics import (
     LEAST_RUNS,
     Effect,
@@ -33,11 +35,11 @@ from alexlab.evidence.statistics import (
     unlike,
     verdict,
 )
-from alexlab.runs.failure import RESULTS
 from alexlab.runs.identity import DERIVED, differences
 from alexlab.runs.plan import map_sides
-from alexlab.runs.record import FAILED
 
+# Verdicts that can disagree.
+DECIDED = [one.value for one in Verdict if one not in (Verdict.unsettled, Verdict.not_testable)]
 SPLITS = 1000  # of an arm against itself
 
 
@@ -69,6 +71,7 @@ class Row:
     effect: Effect | None = None  # of logarithms where the claim is a ratio
     level: tuple[float, float] | None = None  # of a claim on one arm: mean, and half of its 95 % interval
     spreads: tuple[float, ...] = ()  # each arm's standard deviation over seeds, as measured
+    counted: tuple[int, ...] = ()  # runs of each arm that the effect is of
     verdict: str | None = None  # None where none may be told: at this recipe, or yet
     why_none: str | None = None
     fisher: float | None = None  # of failed counts
@@ -121,44 +124,85 @@ class Judgement:
     @property
     def command(self) -> str:
         """What makes the missing runs."""
-        return f"python src/train.py {shlex.join(self.plan['line'])}"
+        flags = [] if self.plan.get("config_dir") is None else ["--config-dir", self.plan["config_dir"]]
+        return f"python src/train.py {shlex.join([*flags, *self.plan['line']])}"
 
 
-def judge(looks: list[dict[str, Any]], archive: Archive, own: list[dict[str, Any]] | None = None) -> Judgement:
-    """Judge every claim of a study by its last plan; `own`: the plans of the same study at each arm's own rate.
+def judge(
+    looks: list[dict[str, Any]],
+    archive: Archive,
+    own: list[dict[str, Any]] | None = None,
+    known: Container[str] = (),
+) -> Judgement:
+    """Judge every claim of a study by its last plan.
+
+    `own`: the plans of the same study at each arm's own learning rate. `known`: runs that other studies planned, which
+    are not told of as unplanned.
 
     Raises:
         ConfigError: where the plan is damaged.
     """
     plan = looks[-1]
-    claims = [Claim(**claim) for claim in plan["claims"]]
+    try:
+        claims = [Claim(**claim) for claim in plan["claims"]]
+        arms = [_arm(planned, archive) for planned in plan["arms"]]
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise ConfigError(f"runs/studies/{plan.get('id')}.json: cannot be read by this version ({error})") from error
     problems: list[str] = list(archive.problems)
-    arms = [_arm(planned, archive) for planned in plan["arms"]]
-    _find_unplanned(arms, archive)
+    _find_unplanned(arms, archive, known)
     by_overrides = {tuple(arm.overrides): arm for arm in arms}
     tested = [claim for claim in claims if _is_tested(claim, plan, by_overrides)]
     family = max(1, sum(not claim.is_context and not claim.is_level for claim in tested))
-    samples = _Samples(by_overrides, problems)
+    samples = Samples({arm.name: arm.runs for arm in arms}, problems)
     rows = [_row(claim, plan, by_overrides, archive, samples, family, claim in tested) for claim in claims]
     remarks = _remarks(looks, arms)
     if not claims:
-        remarks += [_against_itself(arm, samples) for arm in arms]
+        remarks += [_against_itself(arm.name, samples) for arm in arms]
     judgement = Judgement(plan, len(looks), rows, arms, family, problems, remarks)
-    if judgement.is_interim:
-        for row in rows:
+    for row in rows:
+        if judgement.is_interim:
             _withhold(row, "interim: runs are missing")
+        _qualify(row, looks)
     if own is not None:
-        for row, other in zip(rows, judge(own, archive).rows, strict=True):
-            row.own_rate = other
-            told = {one.verdict for one in (row, other)}
-            if None not in told and len(told) > 1:
-                row.verdict = f"depends on the learning rate ({row.verdict}; {other.verdict} at each arm's own)"
+        _add_own_rates(judgement, judge(own, archive, known=known))
     return judgement
 
 
 def _withhold(row: Row, why: str) -> None:
     if row.verdict is not None and row.verdict != Verdict.not_testable.value:
         row.verdict, row.why_none = None, why
+
+
+def _qualify(row: Row, looks: list[dict[str, Any]]) -> None:
+    """Say with the verdict what it is worth less for: a plan that came after its results, or after another plan."""
+    if row.verdict is None or row.verdict == Verdict.not_testable.value:
+        return
+    before = {run_id for look in looks for run_id in look.get("finished_before", ())}
+    arms = [arm for arm in row.arms if arm.overrides] or list(row.arms)  # the base is shared between studies
+    told = []
+    if len(looks) > 1:
+        told.append(f"look {len(looks)}")
+    if any(run.run_id in before for arm in arms for run in arm.runs) and len(looks) == 1:
+        told.append("exploratory: runs were finished before the study was planned")
+    if told:
+        row.verdict = f"{row.verdict} ({'; '.join(told)})"
+
+
+def _add_own_rates(judgement: Judgement, own: Judgement) -> None:
+    rows = {row.claim.name: row for row in own.rows}
+    for row in judgement.rows:
+        row.own_rate = rows.get(row.claim.name)
+        if row.own_rate is None or row.claim.is_level:
+            continue
+        told = [(one.verdict or "").partition(" (")[0] for one in (row, row.own_rate)]
+        if all(word in DECIDED for word in told) and told[0] != told[1]:
+            row.verdict = f"depends on the learning rate ({told[0]}; {told[1]} at each arm's own)"
+    if judgement.plan["claims_digest"] != own.plan["claims_digest"]:
+        judgement.remarks.append("the study at each arm's own rate has other claims")
+    if own.missing:
+        judgement.remarks.append(f"at own rates: {own.missing} planned runs are missing")
+    judgement.remarks += [f"at own rates: {remark}" for remark in own.remarks]
+    judgement.problems += [f"at own rates: {line}" for line in own.problems if line not in judgement.problems]
 
 
 def _arm(planned: dict[str, Any], archive: Archive) -> Arm:
@@ -168,23 +212,23 @@ def _arm(planned: dict[str, Any], archive: Archive) -> Arm:
         run = archive.runs.get(run_id)
         if run is not None and run.is_done:
             arm.runs.append(run)
-        elif run is not None and run.status.get("state") == FAILED and run.status.get("failure") in RESULTS:
+        elif run is not None and run.is_terminal:
             arm.failed.append(run)
         else:
             arm.missing[seed] = run_id
     return arm
 
 
-def _find_unplanned(arms: list[Arm], archive: Archive) -> None:
+def _find_unplanned(arms: list[Arm], archive: Archive, known: Container[str]) -> None:
     """Finished runs of the arms that no plan knows of: counting them would be to look until a claim holds."""
     planned = {run_id for arm in arms for run_id in arm.planned.values()}
     others: dict[str, list[Run]] = {}
     for run in archive.runs.values():
-        if run.is_done and run.run_id not in planned:
-            others.setdefault(run.status.get("labels", {}).get("arm", ""), []).append(run)
+        if run.is_done and run.run_id not in planned and run.run_id not in known and run.arm is not None:
+            others.setdefault(run.arm, []).append(run)
     for arm in arms:
-        hashes = {run.status["labels"]["arm"] for run in [*arm.runs, *arm.failed] if "labels" in run.status}
-        arm.unplanned = [run for name in hashes for run in others.get(name, [])]
+        hashes = {run.arm for run in [*arm.runs, *arm.failed] if run.arm is not None}
+        arm.unplanned = [run for name in sorted(hashes) for run in others.get(name, [])]
 
 
 def _is_tested(claim: Claim, plan: dict[str, Any], arms: dict[tuple[str, ...], Arm]) -> bool:
@@ -200,69 +244,12 @@ def _is_tested(claim: Claim, plan: dict[str, Any], arms: dict[tuple[str, ...], A
     return not first & second  # else the recipe has it so already, and the two are one arm
 
 
-class _Samples:
-    """Each arm's values of each metric and view, and the spreads shrunk over all arms."""
-
-    def __init__(self, arms: dict[tuple[str, ...], Arm], problems: list[str]) -> None:
-        self._arms, self._problems = arms, problems
-        self._made: dict[
-            tuple[str, str, bool], tuple[dict[tuple[str, ...], Sample], dict[tuple[str, ...], Spread]]
-        ] = {}
-        self._images: dict[tuple[str, str, str], np.ndarray | None] = {}
-        self.notes: dict[tuple[str, str], list[str]] = {}
-
-    def of(
-        self, metric: str, view: str, ratio: bool
-    ) -> tuple[dict[tuple[str, ...], Sample], dict[tuple[str, ...], Spread]]:
-        key = metric, view, ratio
-        if key not in self._made:
-            samples = {
-                name: sample
-                for name, arm in self._arms.items()
-                if (sample := self.sample(arm, metric, view, ratio)) is not None
-            }
-            named = shrink({str(index): sample for index, sample in enumerate(samples.values())}) if samples else {}
-            self._made[key] = samples, dict(zip(samples, named.values(), strict=True))
-        return self._made[key]
-
-    def sample(self, arm: Arm, metric: str, view: str, ratio: bool) -> Sample | None:
-        """None where no run of the arm has the metric."""
-        values, images = [], []
-        for run in arm.runs:
-            try:
-                value = MEASURES[metric](run, view)
-                wrong = self._wrong(run, metric, view)
-            except (ConfigError, KeyError, TypeError, ValueError) as error:
-                said = " ".join(str(error).split()) if isinstance(error, ConfigError) else f"{metric}: {error!r}"
-                line = f"{run.run_id}: {said}; not counted for {metric}"
-                if line not in self._problems:
-                    self._problems.append(line)
-                continue
-            if not math.isfinite(value) or (ratio and value <= 0):
-                self._problems.append(f"{run.run_id}: {metric} is not finite; not counted")
-                continue
-            values.append(math.log(value) if ratio else value)
-            images.append(wrong)
-        if not values:
-            return None
-        sizes = {None if wrong is None else len(wrong) for wrong in images}
-        if ratio or None in sizes or len(sizes) > 1 or sizes == {1}:
-            return Sample(np.array(values))
-        return Sample.of_images(np.stack(images))  # pyright: ignore[reportArgumentType, reportCallIssue]
-
-    def _wrong(self, run: Run, metric: str, view: str) -> np.ndarray | None:
-        key = run.run_id, metric, view
-        if key not in self._images:
-            self._images[key] = run.wrong(metric, view)
-        return self._images[key]
-
-
 def _row(
     claim: Claim,
     plan: dict[str, Any],
     arms: dict[tuple[str, ...], Arm],
     archive: Archive,
-    samples: _Samples,
+    samples: Samples,
     family: int,
     is_tested: bool,
 ) -> Row:
@@ -277,43 +264,46 @@ def _row(
             why_none=_why_not(claim, plan, arms, names),
         )
     row = Row(claim, tuple(arms[name] for name in names))
-    made, spreads = samples.of(claim.metric, claim.view, claim.ratio)
-    found = [made.get(name) for name in names]
-    if claim.against_view is not None and found[0] is not None:
-        other = samples.sample(row.arms[0], claim.metric, claim.against_view, claim.ratio)
-        if other is not None and len(other.values) == len(found[0].values):
-            row.effect = paired_effect(found[0], other, family)
-            row.spreads = (
-                float(np.std(found[0].values - other.values, ddof=1)) if len(other.values) > 1 else math.nan,
-            )
-    elif None not in found:
-        first = found[0]
-        assert first is not None
-        row.spreads = tuple(spreads[name].sd for name in names)
-        if claim.is_level:
-            row.level = _level(first, spreads[names[0]])
-        else:
-            second = found[1]
-            assert second is not None
-            if (
-                first.images is not None
-                and second.images is not None
-                and first.images.shape[1] != second.images.shape[1]
-            ):
-                first, second = Sample(first.values), Sample(second.values)
-                row.confounds.append("the arms' test images are not the same ones")
-            row.effect = effect(first, second, (spreads[names[0]], spreads[names[1]]), family)
-            if unlike(spreads[names[0]], spreads[names[1]]):
-                how = (
-                    "Welch's interval is taken, the wider one"
-                    if row.effect.welch
-                    else "the interval holds by Welch's t too"
-                )
-                row.notes.append(f"the arms' spreads differ by more than twice; {how}")
-    _secondary(row, claim, names, samples)
-    _doubt(row, archive)
-    _conclude(row, claim, plan, found)
+    spreads = samples.spreads(claim.metric, claim.view, claim.ratio)
+    found = [samples.measured(arm.name, claim.metric, claim.view, claim.ratio) for arm in row.arms]
+    row.counted = tuple(0 if one is None else len(one.runs) for one in found)
+    if claim.against_view is not None:
+        _compare_views(row, found[0], samples, family)
+    elif claim.is_level and found[0] is not None:
+        row.spreads = (spreads[row.arms[0].name].sd,)
+        row.level = _level(found[0].sample, spreads[row.arms[0].name])
+    elif found[0] is not None and found[-1] is not None:
+        row.spreads = tuple(spreads[arm.name].sd for arm in row.arms)
+        _compare_arms(row, found[0], found[-1], (spreads[row.arms[0].name], spreads[row.arms[-1].name]), family)
+    _secondary(row, claim, samples)
+    _doubt(row, archive, plan)
+    _conclude(row, claim, plan, archive)
     return row
+
+
+def _compare_views(row: Row, seen: Measured | None, samples: Samples, family: int) -> None:
+    claim = row.claim
+    other = samples.measured(row.arms[0].name, claim.metric, claim.against_view or "", claim.ratio)
+    if seen is None or other is None:
+        row.counted = (0,)
+        return
+    first, second = seen.among(other), other.among(seen)
+    row.counted = (len(first.values),)
+    if len(first.values):
+        row.effect = paired_effect(first, second, family)
+        spread = np.std(first.values - second.values, ddof=1) if len(first.values) > 1 else math.nan
+        row.spreads = (float(spread),)
+
+
+def _compare_arms(row: Row, first: Measured, second: Measured, spreads: tuple[Spread, Spread], family: int) -> None:
+    samples = first.sample, second.sample
+    if first.images != second.images:
+        samples = Sample(first.sample.values), Sample(second.sample.values)
+        row.confounds.append("the arms' test images are not the same ones")
+    row.effect = effect(*samples, spreads, family)
+    if unlike(*spreads):
+        how = "Welch's interval is taken, the wider one" if row.effect.welch else "the interval holds by Welch's t too"
+        row.notes.append(f"the arms' spreads differ by more than twice; {how}")
 
 
 def _why_not(
@@ -338,7 +328,7 @@ def _level(sample: Sample, spread: Spread) -> tuple[float, float]:
     return float(sample.values.mean()), float(half)
 
 
-def _secondary(row: Row, claim: Claim, names: list[tuple[str, ...]], samples: _Samples) -> None:
+def _secondary(row: Row, claim: Claim, samples: Samples) -> None:
     """The same difference by the other published metrics, and for errors on single images by the other views."""
     others = [(name, claim.view) for name in claim.published if name != claim.metric]
     if claim.metric in VIEWED and claim.against_view is None:
@@ -346,77 +336,106 @@ def _secondary(row: Row, claim: Claim, names: list[tuple[str, ...]], samples: _S
     if claim.metric == "top1_error" and "top5_error" not in claim.published:
         others.append(("top5_error", claim.view))
     for metric, view in others:
-        found = [samples.sample(arm, metric, view, claim.ratio) for arm in row.arms]
+        found = [samples.measured(arm.name, metric, view, claim.ratio) for arm in row.arms]
         if claim.against_view is not None:
-            found.append(samples.sample(row.arms[0], metric, claim.against_view, claim.ratio))
-        if None in found:
-            continue
-        means = [float(sample.values.mean()) for sample in found if sample is not None]
-        label = metric if view == claim.view else f"{metric}, {view} view"
-        row.secondary[label] = means[0] - means[1] if len(means) > 1 else means[0]
+            found.append(samples.measured(row.arms[0].name, metric, claim.against_view, claim.ratio))
+        means = [float(one.sample.values.mean()) for one in found if one is not None]
+        if len(means) == len(found):
+            label = metric if view == claim.view else f"{metric}, {view} view"
+            row.secondary[label] = means[0] - means[1] if len(means) > 1 else means[0]
 
 
-def _conclude(row: Row, claim: Claim, plan: dict[str, Any], found: list[Sample | None]) -> None:
+def _conclude(row: Row, claim: Claim, plan: dict[str, Any], archive: Archive) -> None:
     """The verdict, or why there is none."""
-    runs = [0 if sample is None else len(sample.values) for sample in found]
+    runs = row.counted
     failed = [len(arm.failed) for arm in row.arms]
     if any(failed):
-        row.notes.append("given that it trains: " + ", ".join(
+        counts = [
             f"{bad} of {bad + len(arm.runs)} runs of {arm.name} failed"
             for arm, bad in zip(row.arms, failed, strict=True)
             if bad
-        ))  # fmt: skip
+        ]
+        row.notes.append(f"given that it trains: {', '.join(counts)}")
     if len(row.arms) == 2 and any(failed):
-        row.fisher = fisher(failed[0], failed[0] + runs[0], failed[1], failed[1] + runs[1])
-    if claim.metric == "epochs_to_25":
-        for arm in row.arms:
-            never = sum(all((epoch["train_top1_error"] or 0) > THRESHOLD for epoch in run.epochs) for run in arm.runs)
-            if never:
-                row.notes.append(f"{never} runs of {arm.name} never reached 25 %; their length is counted, too little")
+        totals = [bad + len(arm.runs) for arm, bad in zip(row.arms, failed, strict=True)]
+        row.fisher = fisher(failed[0], totals[0], failed[1], totals[1])
+    lost = sum(len(arm.runs) for arm in row.arms) - sum(runs)
+    if lost:
+        row.notes.append(f"{lost} finished runs could not be counted; the problems name them")
+    cut = [_cut(arm, claim.metric, archive) for arm in row.arms]
+    for arm, number in zip(row.arms, cut, strict=True):
+        if number:
+            row.notes.append(f"{number} runs of {arm.name} ended before {METRICS[claim.metric][0]}: counted as too few")
     if claim.is_context:
         return
     if plan["recipe"] not in claim.recipes:
         row.why_none = f"a rehearsal: told at {', '.join(claim.recipes)}"
-        return
-    if plan["rate"] == "choose":
+    elif plan.get("departures"):
+        row.why_none = f"a rehearsal: not as the recipe has it in {', '.join(plan['departures'])}"
+    elif plan["rate"] == "choose":
         row.why_none = "these runs choose learning rates"
-        return
-    if claim.is_level:
-        row.verdict, row.why_none = _level_verdict(row, claim, runs[0])
-        return
-    same_images = all(run.result["data"]["store"] for arm in row.arms for run in arm.runs) and (
-        claim.published_on is None or plan["data"] == claim.published_on
-    )
-    both = (runs[0], runs[-1])
+    elif claim.is_level:
+        row.verdict, row.why_none = _level_verdict(row, claim)
+    else:
+        _judge_effect(row, claim, plan, failed, cut, lost)
+
+
+def _cut(arm: Arm, metric: str, archive: Archive) -> int:
+    """How many of an arm's runs ended before what a metric waits for."""
+    if metric not in ("epochs", "epochs_to_25"):
+        return 0
+    count = 0
+    for run in arm.runs:
+        with suppress(ConfigError):  # it is not counted, and told of
+            count += is_cut(run, metric, archive.config(run).trainer.max_epochs)
+    return count
+
+
+def _judge_effect(row: Row, claim: Claim, plan: dict[str, Any], failed: list[int], cut: list[int], lost: int) -> None:
+    runs = (row.counted[0], row.counted[-1])
     published = claim.effect
     if published is not None and claim.ratio:
         published = math.log(published)
-    row.verdict = verdict(
+    is_bound = bool(cut and (cut[0] if claim.sign > 0 else cut[-1]))  # the effect is at least what was measured
+    if any(cut) and not (is_bound and not (cut[-1] if claim.sign > 0 else cut[0])):
+        row.verdict, row.why_none = Verdict.not_testable.value, "runs ended before what the claim is about"
+        return
+    if lost:
+        row.why_none = "interim: finished runs could not be read"
+        return
+    found = verdict(
         row.effect,
-        published,
+        None if is_bound else published,
         claim.sign,
-        runs=both,
+        runs=runs,
         failed=(failed[0], failed[-1]),
         at_least=claim.at_least,
-        same_images=same_images,
-    ).value
-    if min(both) < LEAST_RUNS:
-        row.why_none = f"{min(both)} runs in an arm; a verdict takes {LEAST_RUNS}"
+        same_images=claim.published_on is not None and plan["data"] == claim.published_on,
+    )
+    is_same = row.effect is not None and row.effect.study == 0 and all(spread == 0 for spread in row.spreads)
+    if is_same and found is not Verdict.does_not_train:
+        row.why_none = "all runs of an arm are the same, whatever their seeds: something is wrong"
+        return
+    row.verdict = found.value
+    if found is Verdict.not_testable:
+        row.why_none = f"{min(runs)} runs in an arm; a verdict takes {LEAST_RUNS}"
 
 
-def _level_verdict(row: Row, claim: Claim, runs: int) -> tuple[str, str | None]:
+def _level_verdict(row: Row, claim: Claim) -> tuple[str, str | None]:
     """Whether the published figure, of one run, is one that such a run might have had."""
+    runs = row.counted[0]
     if row.level is None or runs < LEAST_RUNS:
         return Verdict.not_testable.value, f"{runs} runs; a verdict takes {LEAST_RUNS}"
     mean, half = row.level
     one_run = half * math.sqrt(runs + 1)  # from the interval of the mean to that of a new run
     published = claim.effect
     assert published is not None
-    near = abs(published - mean) <= one_run
-    return (Verdict.reproduced.value, None) if near else (f"other by {100 * (mean - published):+.1f} points", None)
+    if abs(published - mean) <= one_run:
+        return Verdict.reproduced.value, None
+    return f"other by {row.shown(mean - published):+.1f} {METRICS[claim.metric][1]}".rstrip(), None
 
 
-def _doubt(row: Row, archive: Archive) -> None:
+def _doubt(row: Row, archive: Archive, plan: dict[str, Any]) -> None:
     """What differs between the arms besides what the claim says."""
     for arm in row.arms:
         if arm.unplanned:
@@ -433,9 +452,12 @@ def _doubt(row: Row, archive: Archive) -> None:
         return
     changed = {**differences(second, first), **differences(first, second)}
     row.differing = sorted(name for name in changed if name not in DERIVED)
-    extra = [name for name in row.differing if name not in row.claim.differs]
+    said = [*row.claim.differs, *(["optim.lr"] if plan["rate"] == "own" else [])]
+    extra = [name for name in row.differing if name not in said]
     if row.claim.differs and extra:
         row.confounds.append(f"the arms differ in more than the claim says: {', '.join(extra)}")
+    if lacking := [name for name in row.claim.differs if name not in row.differing]:
+        row.confounds.append(f"the arms do not differ in {', '.join(lacking)}, as the claim says")
     if not changed.keys() & {"model.remove", "model.kernels"}:
         sides = [map_sides(config) for config in (first, second)]
         if sides[0] != sides[1]:
@@ -450,7 +472,7 @@ def _doubt(row: Row, archive: Archive) -> None:
 
 
 def _packages(run: Run) -> str:
-    packages = run.environment.get("packages", {})
+    packages = run.environment.get("packages") or {}
     return " ".join(
         f"{name} {packages[name]}" for name in ("torch", "torchvision", "lightning", "numpy") if name in packages
     )
@@ -461,11 +483,12 @@ def _code(run: Run) -> str:
     return f"{str(commit)[:10]}{' with changes' if run.environment.get('git_dirty') else ''}" if commit else "unknown"
 
 
-def _against_itself(arm: Arm, samples: _Samples) -> str:
+def _against_itself(arm: str, samples: Samples) -> str:
     """A/A: how often an arm differs from itself, over random halves of its runs."""
-    whole = samples.sample(arm, "top1_error", "ten", False)
-    if whole is None or len(whole.values) < 2 * LEAST_RUNS:
-        return f"{arm.name} against itself takes {2 * LEAST_RUNS} runs"
+    measured = samples.measured(arm, "top1_error", "ten")
+    if measured is None or len(measured.runs) < 2 * LEAST_RUNS:
+        return f"{arm} against itself takes {2 * LEAST_RUNS} runs"
+    whole = measured.sample
     random = np.random.default_rng(0)
     half = len(whole.values) // 2
     beyond = {"these images": 0, "new images": 0}
@@ -482,7 +505,7 @@ def _against_itself(arm: Arm, samples: _Samples) -> str:
     sd = 100 * float(whole.values.std(ddof=1))
     shares = " and ".join(f"{100 * count / SPLITS:.1f} % for {name}" for name, count in beyond.items())
     return (
-        f"A/A: {arm.name} against itself, {SPLITS:,} random splits of {len(whole.values)} runs (sd {sd:.2f} points) in "
+        f"A/A: {arm} against itself, {SPLITS:,} random splits of {len(whole.values)} runs (sd {sd:.2f} points) in "
         f"two: the 95 % interval leaves 0 out in {shares}; 5 % would be right on the average over such studies, and "
         "splits of the same runs say little more than one"
     )

@@ -37,17 +37,29 @@ def _error(metric: str) -> Callable[[Run, str], float]:
 
 def _epochs_to(run: Run, view: str) -> float:
     """Epochs to the threshold; the run's length, which is less than that, where it was never reached."""
-    errors = np.array([row["train_top1_error"] for row in run.epochs], dtype=float)
-    if not len(errors):
-        raise ConfigError("metrics.csv has no epoch")
-    found = epochs_to(errors, THRESHOLD)
-    return float(len(errors)) if math.isnan(found) else found
+    found = epochs_to(_training_errors(run), THRESHOLD)
+    return float(len(run.epochs)) if math.isnan(found) else found
+
+
+def _training_errors(run: Run) -> np.ndarray:
+    errors = np.array([row.get("train_top1_error") for row in run.epochs], dtype=float)
+    if not np.isfinite(errors).all():
+        raise ConfigError("metrics.csv has an epoch without a training error")
+    return errors
+
+
+def is_cut(run: Run, metric: str, max_epochs: int) -> bool:
+    """Whether the run ended before what the metric waits for, so that its value is too small."""
+    if metric == "epochs_to_25":
+        return bool((_training_errors(run) > THRESHOLD).all())
+    return metric == "epochs" and run.result["epochs"] >= max_epochs
 
 
 def _first_loss(run: Run, view: str) -> float:
-    if not run.epochs or run.epochs[0]["train_loss"] is None:
-        raise ConfigError("metrics.csv has no first epoch")
-    return float(run.epochs[0]["train_loss"])
+    loss = run.epochs[0].get("train_loss")
+    if loss is None:
+        raise ConfigError("metrics.csv has no loss of the first epoch")
+    return loss
 
 
 def _colour(run: Run, view: str) -> float:
@@ -55,7 +67,7 @@ def _colour(run: Run, view: str) -> float:
     try:
         with path.open("rb") as file:
             return colour_gap(np.load(file))
-    except (OSError, EOFError, ValueError) as error:
+    except Exception as error:  # of numpy, of zipfile, of the file system
         raise ConfigError(f"{path.name}: {getattr(error, 'strerror', None) or error}") from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -81,11 +82,14 @@ def _forest_row(row: Row) -> figures.ForestRow:
 
 
 def _curve(arm: Arm, column: str) -> np.ndarray | None:
-    """[seeds, epochs] of the runs that are as long as the longest; None where none has the column."""
-    found = [[epoch.get(column) for epoch in run.epochs] for run in arm.runs]
-    whole = [values for values in found if values and None not in values]
-    longest = max(map(len, whole), default=0)
-    return np.array([values for values in whole if len(values) == longest], dtype=float) if whole else None
+    """[seeds, epochs], NaN after a run's end; None where no run has the column. A damaged file is left out."""
+    found = []
+    for run in arm.runs:
+        with suppress(ConfigError):
+            found.append([math.nan if (value := epoch.get(column)) is None else value for epoch in run.epochs])
+    longest = max(map(len, found), default=0)
+    curves = np.array([[*values, *[math.nan] * (longest - len(values))] for values in found], dtype=float)
+    return curves if np.isfinite(curves).any() else None
 
 
 def _error(arm: Arm) -> tuple[float, float]:
@@ -108,8 +112,8 @@ def _kernels(arms: list[Arm], archive: Archive) -> Iterator[tuple[str, str, str,
                 groups = archive.config(run).model.groups
                 with path.open("rb") as file:
                     figure = figures.kernels(np.load(file).astype(np.float64), groups)
-            except (OSError, ValueError, EOFError, ConfigError):
-                continue  # of colours, or of towers, there is nothing to see; a broken file stands among the problems
+            except Exception:  # of numpy, of zipfile, of the file system; or there are no colours, or no towers, to see
+                continue
             halves = "one tower above the other" if groups > 1 else "of a net without towers"
             text = f"The kernels of conv1, {halves}: {arm.name}, seed {run.seed}."
             yield f"figure_3_{arm.name}", f"Figure 3: conv1's kernels, {arm.name}", text, figure

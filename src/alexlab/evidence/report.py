@@ -9,6 +9,7 @@ import csv
 import io
 import math
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,9 @@ recipes that a claim names; --help of src/train.py tells how to run a study.
 Exit status: 0 done, 1 a file or folder failed, 2 a mistake in the command."""
 
 SETTINGS = ("paths.", "logger.")  # keys that choose no study
+# What chooses among studies that were begun: the name in a line, and in their plans.
+GROUPS = {name: name for name in ("recipe", "protocol", "model", "data")} | {"study": "name", "study.rate": "rate"}
+Looks = list[dict[str, Any]]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -62,8 +66,10 @@ def _obey(given: list[str], config_dir: str | None, console: Console, flags: lis
     folders = _folders(settings["runs"]) if "runs" in settings else [Path(config.paths.runs)]
     out = Path(settings["out"]).expanduser() if "out" in settings else PROJECT_DIR / "reports"
     archive = read_archive(folders)
-    plans = find_plans([one for one in line if not one.startswith(SETTINGS)], archive, composer, config_dir)
-    judged = {name: judge(looks, archive, own) for name, (looks, own) in plans.items()}
+    begun = begun_studies(folders)
+    known = {id for looks in begun.values() for look in looks for arm in look["arms"] for id in arm["runs"].values()}
+    plans = find_plans([one for one in line if not one.startswith(SETTINGS)], begun, composer, config_dir)
+    judged = {name: judge(plan.looks, archive, plan.own, known) for name, plan in plans.items()}
     for name, judgement in judged.items():
         print_claims(judgement, console)
         written = write(judgement, archive, out / name, "--pictures" in flags)
@@ -83,41 +89,63 @@ def _folders(given: str) -> list[Path]:
     return [Path(name).expanduser() for name in names]
 
 
-def find_plans(
-    line: list[str], archive: Archive, composer: Composer, config_dir: str | None
-) -> dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]] | None]]:
-    """By a study's id, all that it planned, and what it planned for each arm's own rate, where it did.
+@dataclass(frozen=True)
+class Planned:
+    """All that a study planned, and what it planned for each arm's own learning rate, where it did."""
 
-    Studies that were begun are known by the files that they left; where a line asks for one that was not, it is
-    composed, so that finished runs of its arms count and the missing ones are listed.
+    looks: list[dict[str, Any]]
+    own: list[dict[str, Any]] | None
+
+
+def find_plans(
+    line: list[str], begun: dict[str, Looks], composer: Composer, config_dir: str | None
+) -> dict[str, Planned]:
+    """The studies that a line asks for, by their ids, of those that were `begun`.
+
+    Where it asks for one that was not, that one is composed, so that finished runs of its arms count and the missing
+    ones are listed.
 
     Raises:
-        ConfigError: for a mistake in the line, or where there is no study at all.
+        ConfigError: for a mistake in the line, or one that asks for a begun study with other runs or claims.
     """
-    begun: dict[str, list[dict[str, Any]]] = {}
-    for folder in archive.folders:
-        for path in sorted((folder / "studies").glob("*.json")):
-            begun.setdefault(path.stem, read_looks(path))
     wanted = {name: value for name, _, value in (one.partition("=") for one in line)}
-    groups = {"study": "name", "recipe": "recipe", "protocol": "protocol", "model": "model", "data": "data"}
-    groups["study.rate"] = "rate"
-    for name in wanted:
-        if name in groups:
+    for name in wanted.keys() & GROUPS.keys():
+        if all(looks[-1][GROUPS[name]] != wanted[name] for looks in begun.values()):
             composer.check(f"{name}={wanted[name]}")
     found = {
         id: looks
         for id, looks in begun.items()
-        if all(looks[-1][groups[name]] == value for name, value in wanted.items() if name in groups)
+        if all(looks[-1][GROUPS[name]] == value for name, value in wanted.items() if name in GROUPS)
     }
-    others = [one for one in line if one.partition("=")[0] not in groups]
-    if others or not found:
-        study = make_study(composer, line if is_study(line) else ["study=paper", *line], config_dir, stored=False)
-        found = {study.id: begun.get(study.id) or [{"digest": None, **document(study)}]}
+    if not found or wanted.keys() - GROUPS.keys():
+        given = line if is_study(line) else ["study=paper", *line]
+        study = make_study(composer, given, config_dir, stored=False)
+        plan = document(study)
+        looks = begun.get(study.id)
+        if looks is not None and (looks[-1]["arms"], looks[-1]["claims"]) != (plan["arms"], plan["claims"]):
+            raise ConfigError(
+                f"{' '.join(given)}: this study was begun with other claims or seeds; leave out what changes them, or "
+                "train it first"
+            )
+        found = {study.id: looks or [{"digest": None, **plan}]}
     return {
-        id: (looks, begun.get(id.replace(looks[-1]["recipe"], f"{looks[-1]['recipe']}-own", 1)))
+        id: Planned(looks, begun.get(f"{id[:-7]}-own{id[-7:]}"))
         for id, looks in found.items()
         if looks[-1]["rate"] != "own" or "study.rate" in wanted
     }
+
+
+def begun_studies(folders: list[Path]) -> dict[str, Looks]:
+    """By id, all that each study planned; of several folders together, in the order of time.
+
+    Raises:
+        ConfigError: where a plan is damaged.
+    """
+    begun: dict[str, dict[str, dict[str, Any]]] = {}
+    for folder in folders:
+        for path in sorted((folder / "studies").glob("*.json")):
+            begun.setdefault(path.stem, {}).update({look["digest"]: look for look in read_looks(path)})
+    return {id: sorted(looks.values(), key=lambda look: look.get("planned", 0)) for id, looks in begun.items()}
 
 
 def print_claims(judgement: Judgement, console: Console) -> None:
@@ -172,7 +200,10 @@ def measured(row: Row, which: str = "study") -> str:
 
 def runs(row: Row) -> str:
     """Finished runs of the arms, and failed ones."""
-    counts = [f"{len(arm.runs)}{f'+{len(arm.failed)}!' if arm.failed else ''}" for arm in row.arms]
+    counted = row.counted or tuple(len(arm.runs) for arm in row.arms)
+    counts = [
+        f"{count}{f'+{len(arm.failed)}!' if arm.failed else ''}" for count, arm in zip(counted, row.arms, strict=True)
+    ]
     return "/".join(counts) if row.claim.not_testable is None else ""
 
 
@@ -247,15 +278,15 @@ def _facts(row: Row) -> dict[str, Any]:
         holds_on_new_images=row.holds_on_new_images,
         fisher_p=row.fisher,
     )
-    for place, arm in zip(("arm", "against"), row.arms, strict=False):
-        facts.update({f"runs_{place}": len(arm.runs), f"failed_{place}": len(arm.failed)})
-        facts[f"seconds_{place}"] = arm.seconds
+    for number, (place, arm) in enumerate(zip(("arm", "against"), row.arms, strict=False)):
+        counted = row.counted[number] if row.counted else len(arm.runs)
+        facts.update({f"runs_{place}": counted, f"failed_{place}": len(arm.failed), f"seconds_{place}": arm.seconds})
     for place, spread in zip(("arm", "against"), row.spreads, strict=False):
         facts[f"sd_{place}"] = spread if claim.ratio else row.shown(spread)
     if row.level is not None:
         facts["measured"], facts["fixed_half"] = map(row.shown, row.level)
+    scaled = (lambda value: value) if claim.ratio else row.shown
     if effect is not None:
-        scaled = (lambda value: value) if claim.ratio else row.shown
         facts.update(
             measured=row.shown(effect.difference),
             fixed_half=scaled(effect.fixed),

@@ -233,7 +233,7 @@ def _launch(
             **{"total": plan.num_jobs, "varying": plan.varying, "attempts": launch.attempts, "left": list(left)},
             **{"machine": machine(), "process": os.getpid(), "cwd": str(Path.cwd()), "folder": str(launch.folder)},
             "arms": [] if plan.study is None else [name for name, _ in plan.study.jobs()],
-            "base": None if plan.study is None else str(plan.runs[0].record.path),
+            "base": str(plan.runs[0].record.path) if plan.study is not None and plan.study.has_base else None,
             **told,
         }
     )

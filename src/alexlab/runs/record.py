@@ -89,7 +89,7 @@ class Record:
             return [{name: float(cell) if cell else None for name, cell in row.items()} for row in rows]
         except FileNotFoundError:
             return []
-        except (ValueError, UnicodeDecodeError, csv.Error) as error:
+        except (ValueError, TypeError, csv.Error) as error:
             raise _damaged(path, str(error)) from error
 
     def keys(self) -> dict[str, Any]:

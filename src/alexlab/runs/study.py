@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import json
 import math
+import shlex
 import time
 from dataclasses import dataclass
 from hashlib import sha256
@@ -19,15 +20,21 @@ from typing import Any
 
 from alexlab.claims import Claim, digest, find_claims
 from alexlab.compose import Composer, Job
-from alexlab.config import CHANCE_SHARE, Config, ConfigError, Rate, flat, shown, walk
+from alexlab.config import CHANCE_SHARE, Config, ConfigError, Dataset, Rate, flat, shown
+from alexlab.data.prepare import described
 from alexlab.files import write_whole
 from alexlab.runs.failure import RESULTS
-from alexlab.runs.identity import arm_id, run_id
+from alexlab.runs.identity import DERIVED, arm_id, differences, run_id
 from alexlab.runs.record import DONE, FAILED, Record
 
 MIN_SEEDS = 3  # of an arm that a verdict is told of
 CHOICE_SEEDS_FROM = 1000  # seeds that choose a learning rate are none of those that are compared
 PLAN_VERSION = 1
+# What a study may set and still be told of: arms of one length, images to choose on, and how numbers are computed.
+SETTLED = ("optim.schedule", "optim.drops", "optim.drop_factor", "optim.num_drops", "optim.patience", "optim.threshold")
+SETTLED += ("data.holdout", "data.num_classes", "trainer.precision", "trainer.channels_last", "trainer.compile")
+SETTLED += ("trainer.fused_lrn", "trainer.fused_optimizer", "trainer.deterministic", "trainer.limit_val_batches")
+_PLANNED = ("id", "line", "name", "rate", "recipe", "unmet", "claims", "claims_digest", "arms")
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,8 @@ class Study:
     choices: dict[str, str]
     claims: list[Claim]
     arms: list[Arm]  # the base first, where it is one
+    departures: list[str]  # keys in which the base is not what the recipe makes it: no verdict is told of such
+    config_dir: str | None
 
     @property
     def id(self) -> str:
@@ -70,6 +79,11 @@ class Study:
         settings = self.base.study
         rate = "" if settings.rate is Rate.protocol else f"-{settings.rate.name}"
         return f"{self.choices['study']}-{self.choices['recipe']}{rate}-{arm_id(self.base)[:6]}"
+
+    @property
+    def has_base(self) -> bool:
+        """Whether the first run is one that all depends on: not where rates are tried that may well be wrong."""
+        return not self.arms[0].overrides
 
     def jobs(self) -> list[tuple[str, Job]]:
         """All runs with the names of their arms, seeds outermost."""
@@ -104,10 +118,22 @@ def make_study(composer: Composer, overrides: list[str], config_dir: str | None 
         for override in arm:
             if override.partition("=")[0] in given:
                 raise ConfigError(f"{override.partition('=')[0]}: the study's arms set it ({override}); leave it out")
-    if not any(not arm for claim in claims for arm in _arms_of(claim)) and claims:
+    tested = [claim for claim in claims if claim.not_testable is None and not unmet(claim, base.config)]
+    if claims and not tested:
+        told = "; ".join(f"{claim.name} requires {' '.join(unmet(claim, base.config))}" for claim in claims[:1])
+        raise ConfigError(f"study={base.choices['study']}: none of its claims can be tested here: {told}")
+    if claims and not any(not arm for claim in tested for arm in _arms_of(claim)):
         del found[()]  # no claim is against the base
+    has_val = base.config.data.name is Dataset.shapes or not stored
+    if settings.rate is not Rate.protocol and not has_val and described(base.config.data)["chosen_on_reported"]:
+        raise ConfigError(
+            f"study.rate={settings.rate.name}: rates would be chosen on the reported images; set data.holdout=50"
+        )
     arms = [arm for overrides_of in found for arm in _arms(composer, overrides, overrides_of, base, config_dir, stored)]
-    return Study(tuple(overrides), base.config, base.choices, claims, arms)
+    chosen = [f"{name}={base.choices[name]}" for name in ("recipe", "protocol", "model")]
+    plain = composer.job([*chosen, "ablation=none"], stored=False).config
+    changed = {*differences(base.config, plain), *differences(plain, base.config)} - {*DERIVED, *SETTLED}
+    return Study(tuple(overrides), base.config, base.choices, claims, arms, sorted(changed), config_dir)
 
 
 def refuse_sweeps(composer: Composer, overrides: list[str]) -> None:
@@ -187,7 +213,7 @@ def best_rate(composer: Composer, line: list[str], overrides: tuple[str, ...], c
             else:
                 raise ConfigError(
                     f"study.rate=own: {' '.join(overrides) or 'the base'} was not tried at all rates; first type: "
-                    f"python src/train.py {' '.join(chooses)}"
+                    f"python src/train.py {shlex.join(chooses)}"
                 )
         errors[arm.job.config.optim.lr] = mean(found)
     return min(errors, key=lambda rate: errors[rate])
@@ -234,7 +260,9 @@ def document(study: Study) -> dict[str, Any]:
     return {
         "version": PLAN_VERSION,
         "id": study.id,
-        "line": [override for override in study.overrides if _says_what(override)],
+        "line": list(study.overrides),
+        "config_dir": study.config_dir,
+        "departures": study.departures,
         "name": study.choices["study"],
         "rate": study.base.study.rate.name,
         **{group: study.choices[group] for group in ("recipe", "protocol", "model", "data")},
@@ -245,13 +273,6 @@ def document(study: Study) -> dict[str, Any]:
     }
 
 
-def _says_what(override: str) -> bool:
-    """Whether an override says what is run, and not where or how."""
-    name = override.partition("=")[0].lstrip("+")
-    keys = {key: entry.metadata["identity"] for key, _, entry in walk(Config())}
-    return name.startswith("study.") or not (name.startswith("hydra") or keys.get(name) is False)
-
-
 def register(plan: dict[str, Any], folder: Path) -> list[str]:
     """Write down what a study plans, before its first run; what to tell where it planned something else before."""
     path = folder / f"{plan['id']}.json"
@@ -260,7 +281,8 @@ def register(plan: dict[str, Any], folder: Path) -> list[str]:
     looks = read_looks(path) if path.is_file() else []
     if any(look["digest"] == mark for look in looks):
         return []
-    looks.append({"digest": mark, "planned": time.time(), **plan})
+    seen = [id for arm in plan["arms"] for id in arm["runs"].values() if Record(folder.parent, id).is_done]
+    looks.append({"digest": mark, "planned": time.time(), "finished_before": sorted(set(seen)), **plan})
     write_whole(path, json.dumps({"version": PLAN_VERSION, "looks": looks}, indent=1) + "\n")
     if len(looks) == 1:
         return []
@@ -277,8 +299,11 @@ def read_looks(path: Path) -> list[dict[str, Any]]:
         content = json.loads(path.read_text())
         if content["version"] != PLAN_VERSION:
             raise ConfigError(f"{path}: is of version {content['version']}, this code reads version {PLAN_VERSION}")
-        return list(content["looks"])
+        looks = list(content["looks"])
+        if not looks or any(name not in look for look in looks for name in _PLANNED):
+            raise ValueError("it does not say what was planned")
+        return looks
     except (ValueError, KeyError, TypeError, OSError) as error:
         if isinstance(error, ConfigError):
             raise
-        raise ConfigError(f"{path}: is damaged ({error}); move it away, and the study is planned anew") from error
+        raise ConfigError(f"{path}: is damaged ({error}); bring it back from a copy") from error
