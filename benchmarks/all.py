@@ -19,6 +19,7 @@ COMMANDS = [
     ["sweep.py"],
     ["scaling.py"],
     ["checkpoint.py"],
+    ["report.py"],
     ["devices.py"],
     ["devices.py", "--scale", "paper", "--rounds", "9"],
 ]
