@@ -260,9 +260,8 @@ def _rehearsal(judgement: Judgement) -> str:
 def _interim(judgement: Judgement) -> str:
     if not judgement.is_interim:
         return ""
-    missing = {run_id for arm in judgement.arms for run_id in arm.missing.values()}
     return (
-        f"{len(missing)} of {len(_planned(judgement))} planned runs are missing, and verdicts wait for them. This "
+        f"{judgement.missing} of {len(_planned(judgement))} planned runs are missing, and verdicts wait for them. This "
         "makes them; finished runs are reused."
     )
 

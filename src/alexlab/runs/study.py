@@ -111,14 +111,13 @@ def make_study(composer: Composer, overrides: list[str], config_dir: str | None 
     claims = find_claims(settings.claims, config_dir)
     given = {override.partition("=")[0].lstrip("+") for override in overrides}
     found: dict[tuple[str, ...], None] = {(): None}
-    for claim in claims:
-        if claim.not_testable is None and not unmet(claim, base.config):
-            found.update({tuple(arm): None for arm in _arms_of(claim)})
+    tested = [claim for claim in claims if claim.not_testable is None and not unmet(claim, base.config)]
+    for claim in tested:
+        found.update({tuple(arm): None for arm in _arms_of(claim)})
     for arm in found:
         for override in arm:
             if override.partition("=")[0] in given:
                 raise ConfigError(f"{override.partition('=')[0]}: the study's arms set it ({override}); leave it out")
-    tested = [claim for claim in claims if claim.not_testable is None and not unmet(claim, base.config)]
     if claims and not tested:
         told = "; ".join(f"{claim.name} requires {' '.join(unmet(claim, base.config))}" for claim in claims[:1])
         raise ConfigError(f"study={base.choices['study']}: none of its claims can be tested here: {told}")
@@ -156,8 +155,6 @@ def unmet(claim: Claim, config: Config) -> list[str]:
 
 
 def _arms_of(claim: Claim) -> list[list[str]]:
-    if claim.not_testable is not None:
-        return []
     return [claim.arm] if claim.is_level or claim.against_view is not None else [claim.arm, claim.against]
 
 
