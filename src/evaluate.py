@@ -1,6 +1,9 @@
 """Average the nets of finished runs, or evaluate a file of weights: `python src/evaluate.py --help`."""
 
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).absolute().parent))  # this checkout's package, whatever is installed
 
 from alexlab.runs.average import main
 

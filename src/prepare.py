@@ -1,6 +1,9 @@
 """Prepare a data set, or check one: `python src/prepare.py --help`."""
 
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).absolute().parent))  # this checkout's package, whatever is installed
 
 from alexlab.data.doctor import main
 

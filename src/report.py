@@ -1,6 +1,9 @@
 """Did the claims hold? A study's records as a report: `python src/report.py --help`."""
 
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).absolute().parent))  # this checkout's package, whatever is installed
 
 from alexlab.evidence.report import main
 

@@ -1,6 +1,9 @@
 """List, show, compare and remove records, or send them to W&B: `python src/runs.py --help`."""
 
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).absolute().parent))  # this checkout's package, whatever is installed
 
 from alexlab.runs.manage import main
 

@@ -2,6 +2,9 @@
 
 import os
 
+from alexlab import threads
+
 # Read by PyTorch before its first large block: with small pages a CPU takes longer to map a batch of 77 MB than to
 # compute it.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+threads.set_environment()

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
+from alexlab.children import inherit_code
+
 
 def in_order(function: Callable[..., Any], jobs: Iterable[tuple], processes: int) -> Iterator[Any]:
     """Yield `function(*job)` for each job, in their order, worked on by several processes.
@@ -22,6 +24,7 @@ def in_order(function: Callable[..., Any], jobs: Iterable[tuple], processes: int
         return
     from loky import ProcessPoolExecutor
 
+    inherit_code()
     jobs = iter(jobs)
     pool = ProcessPoolExecutor(processes, initializer=_end_with, initargs=(os.getpid(),))
     try:

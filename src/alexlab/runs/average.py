@@ -17,6 +17,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from alexlab import threads
 from alexlab.command import run_command
 from alexlab.compose import Composer, read_config
 from alexlab.config import Config, ConfigError, did_you_mean, walk
@@ -259,6 +260,7 @@ def _evaluate(
     from alexlab.training.evaluate import Member, evaluate
     from alexlab.training.fit import build_trainer, device_name, load_weights, quiet
 
+    threads.use(threads.of_command())
     quiet()
     trainer = replace(settings.trainer, precision="32-true")  # evaluation has the precision of the weights
     try:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from alexlab import threads
 from alexlab.config import CONF_DIR, PROJECT_DIR, TrainerConfig
 
 _PACKAGES = ("alexlab", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy", "pillow", "wandb")
@@ -20,18 +22,31 @@ def environment(trainer: TrainerConfig) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "packages": {name: found for name in _PACKAGES if (found := _version(name))},
-        "git_commit": os.environ.get("ALEXLAB_COMMIT") or _git("rev-parse", "HEAD"),  # the image's, without a .git
-        "git_dirty": None
-        if (changed := _git("status", "--porcelain", "--untracked-files=no")) is None
-        else bool(changed),
+        **code(),
         "machine": platform.machine(),
         "system": platform.system(),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpus": threads.cores(),
         "threads": torch.get_num_threads(),
         "devices": trainer.devices,
         "strategy": trainer.strategy.name if trainer.devices > 1 else None,
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
     }
+
+
+@cache
+def code() -> dict[str, str | bool | None]:
+    """Commit of the code that this process loaded, and whether its tree differed from it.
+
+    Changed tracked files count, and untracked ones in src/ and conf/. Without a repository of the project's own the
+    commit is that of ALEXLAB_COMMIT, which the image sets.
+    """
+    commit = changed = None
+    if CONF_DIR.parent == PROJECT_DIR and _git("rev-parse", "--show-toplevel") == str(PROJECT_DIR.resolve()):
+        commit, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=all")
+    if commit is None or changed is None:
+        return {"git_commit": os.environ.get("ALEXLAB_COMMIT"), "git_dirty": None}
+    is_dirty = any(not line.startswith("??") or line[3:].startswith(("src/", "conf/")) for line in changed.splitlines())
+    return {"git_commit": commit, "git_dirty": is_dirty}
 
 
 def _version(name: str) -> str | None:
@@ -42,10 +57,12 @@ def _version(name: str) -> str | None:
 
 
 def _git(*arguments: str) -> str | None:
-    if CONF_DIR.parent != PROJECT_DIR:
-        return None  # an installed package: the repository around it, if any, is another one
+    # Without GIT_DIR and the like, which a hook of another repository sets.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
-        done = subprocess.run(["git", *arguments], cwd=PROJECT_DIR, capture_output=True, text=True, timeout=10)
+        done = subprocess.run(
+            ["git", *arguments], cwd=PROJECT_DIR, env=environment, capture_output=True, text=True, timeout=60
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return done.stdout.rstrip() if done.returncode == 0 else None

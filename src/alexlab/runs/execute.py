@@ -18,6 +18,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from alexlab import threads
+from alexlab.children import inherit_code
 from alexlab.compose import to_yaml
 from alexlab.config import Config, ConfigError, Retry
 from alexlab.progress import BESIDE_OTHERS
@@ -38,11 +40,13 @@ class Launch:
 
     In `folder`, which is gone once the command is, `stop` has a byte for each time that it was told to stop, and
     `<process id>` says that this process trains; `jobs.json` has the overrides of each job of a study. `attempts`: how
-    often runs had been tried before the command began, where they had.
+    often runs had been tried before the command began, where they had. `threads`: of a run, over all of its processes;
+    None where OMP_NUM_THREADS says how many each has.
     """
 
     folder: Path
     attempts: dict[str, int] = field(default_factory=dict)
+    threads: int | None = None
 
     @property
     def stop(self) -> Path:
@@ -204,14 +208,16 @@ def in_children(
     Where one of several fails, or the first one is done, the others have some seconds to see that, and are ended;
     where `is_ending()`, they have more.
     The processes have torch loaded already: the first call waits some seconds for the server that loads it; this
-    process never does so itself.
+    process never does so itself. They share out the launch's threads, or all cores.
     """
+    number = threads.of_command() if launch is None else launch.threads
+    each = None if number is None else max(1, number // len(calls))
     if multiprocessing.get_start_method(allow_none=True) == "loky":  # joblib's worker, whose children know no loky
         multiprocessing.set_start_method("forkserver", force=True)
         os.environ[BESIDE_OTHERS] = "1"
     start_server("alexlab.runs.worker")
     context = multiprocessing.get_context("forkserver")
-    processes = [context.Process(target=function, args=arguments) for arguments in calls]
+    processes = [context.Process(target=_call, args=(function, each, *arguments)) for arguments in calls]
     marks: list[Path] = []
     try:
         for process in processes:
@@ -231,6 +237,11 @@ def in_children(
                 process.kill()
         for mark in marks:
             mark.unlink(missing_ok=True)
+
+
+def _call(function: Callable[..., None], number: int | None, *arguments: Any) -> None:
+    threads.use(number)
+    function(*arguments)
 
 
 def _ends(processes: Sequence[BaseProcess], is_ending: Callable[[], bool]) -> list[int]:
@@ -262,6 +273,7 @@ def start_server(module: str) -> None:
     No signal reaches it, nor, until it asks for them, a process that it makes: so what is sent to all of a job's
     processes ends only those that know what to do.
     """
+    inherit_code()
     multiprocessing.set_forkserver_preload([module])
     # The tracker, which lets all signals through, would be ended by these two.
     with _ignored(signal.SIGUSR1), _ignored(signal.SIGUSR2):

@@ -22,10 +22,13 @@ from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
+from alexlab import threads
+from alexlab.children import inherit_code
 from alexlab.command import exit_status
 from alexlab.compose import CONFIG_NAME, VERSION_BASE, Composer, Job, typed
 from alexlab.config import CONF_DIR, Config, ConfigError, Dataset, Rate
@@ -232,6 +235,7 @@ def _launch(
         {
             **{"total": plan.num_jobs, "varying": plan.varying, "attempts": launch.attempts, "left": list(left)},
             **{"machine": machine(), "process": os.getpid(), "cwd": str(Path.cwd()), "folder": str(launch.folder)},
+            "threads_set": threads.is_set_by_user(),
             "arms": [] if plan.study is None else [name for name, _ in plan.study.jobs()],
             "base": str(plan.runs[0].record.path) if plan.study is not None and plan.study.has_base else None,
             **told,
@@ -245,6 +249,7 @@ def _launch(
     flags = ["--multirun"] if plan.is_sweep else []
     if args.config_dir is not None:
         flags += ["--config-dir", str(Path(args.config_dir).expanduser().absolute())]
+    inherit_code()
     # Jobs stay in this folder, so that a relative path means in them what it means here.
     _hydra_main([*flags, *args.overrides, *planned, f"hydra.sweep.dir='{quoted}'", "hydra.job.chdir=false"])
 
@@ -266,7 +271,8 @@ def _hydra_main(argv: list[str]) -> int:
 def _job(composed: DictConfig) -> str | None:
     """One job of Hydra's: in this process or, with other launchers, in one of theirs. Returns what it told at last."""
     plan = json.loads(os.environ[_TOLD])
-    launch = Launch(Path(plan["folder"]), plan["attempts"])
+    hydra_config = HydraConfig.get()
+    launch = Launch(Path(plan["folder"]), plan["attempts"], _threads(plan, hydra_config))
     is_near = plan["machine"] == machine()
     is_ours = is_near and os.getpid() == plan["process"]
     if launch.is_stopped:
@@ -274,7 +280,6 @@ def _job(composed: DictConfig) -> str | None:
             raise Stopped  # at once, since Hydra composes every job that is left
         return None
     os.chdir(plan["cwd"])
-    hydra_config = HydraConfig.get()
     sources = hydra_config.runtime.config_sources
     config_dir = next((source.path for source in sources if source.provider == "command-line"), None)
     choices = {str(name): str(option) for name, option in hydra_config.runtime.choices.items()}
@@ -307,6 +312,20 @@ def _job(composed: DictConfig) -> str | None:
     return told
 
 
+def _threads(plan: dict[str, Any], hydra_config: HydraConf) -> int | None:
+    """Threads of a run: its share of the cores beside the others that its launcher runs on this machine."""
+    if plan["threads_set"]:
+        return None
+    launcher, num_left = hydra_config.runtime.choices["hydra/launcher"], max(1, len(plan["left"]))
+    if launcher == "joblib":
+        from joblib import effective_n_jobs
+
+        return max(1, threads.cores() // min(effective_n_jobs(hydra_config.launcher["n_jobs"]), num_left))
+    if launcher == "submitit_local":  # starts all at once
+        return max(1, threads.cores() // num_left)
+    return threads.cores(of_launcher=True)
+
+
 def _told(title: str, status: dict[str, Any]) -> str | None:
     """How a run ended, unless it is done."""
     state = status["state"]
@@ -327,7 +346,7 @@ def _execute_elsewhere(
     executor = os.environ.get("SUBMITIT_EXECUTOR")
     with (
         tempfile.TemporaryDirectory(prefix="alexlab-") as folder,
-        Stop(own := Launch(Path(folder), launch.attempts)) as stop,
+        Stop(own := Launch(Path(folder), launch.attempts, launch.threads)) as stop,
         following(launch, None if executor == "slurm" else command),
     ):
         status = execute(config, named, title, own)

@@ -28,7 +28,7 @@ from alexlab.data.limits import allow_open_files
 from alexlab.data.prepare import described
 from alexlab.runs import tracking
 from alexlab.runs.claim import Claim, LostClaim
-from alexlab.runs.environment import environment
+from alexlab.runs.environment import code, environment
 from alexlab.runs.execute import EXITS, SIGNALS, STOPPED, Member, start_server
 from alexlab.runs.failure import MENDS, failure_of, is_echo, message_of, oom_kills
 from alexlab.runs.record import DONE, FAILED, PREEMPTED, RECORD_VERSION, Record
@@ -40,6 +40,8 @@ from alexlab.training.interrupt import Preempted
 from alexlab.training.task import Diverged
 
 log = logging.getLogger(__name__)
+
+code()  # noted as it is loaded: the tree may change while runs train
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of <malloc.h>
 
@@ -74,7 +76,7 @@ def train(
                 if stop is not None and stop.exists():
                     interrupt.request()
                 if member is not None:
-                    _join(member)
+                    ranks.connect(member.rank, member.count, member.folder)
                 if config.data.num_workers > 0:
                     allow_open_files(config.data.num_workers)
                     start_server("alexlab.data.datamodule")  # for the loaders
@@ -165,15 +167,6 @@ def keep_memory() -> None:
             allocator.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def _join(member: Member) -> None:
-    """Find the other processes of the run; on a CPU they share out its cores, too."""
-    import torch
-
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, torch.get_num_threads() // member.count))
-    ranks.connect(member.rank, member.count, member.folder)
-
-
 def _hide(path: Path) -> None:
     """Show nothing of this process; what libraries write past Python goes to the log."""
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
@@ -219,6 +212,7 @@ class _ToFile(logging.FileHandler):
 def _environment(record: Record, config: Config) -> dict[str, Any]:
     """What this attempt runs on, and what the ones before it did."""
     now, before = environment(config.trainer), record.read("environment.json")
+    log.info("threads: %d of %d cores", now["threads"], now["cpus"])
     earlier = before.pop("earlier", [])
     if before and before != now:
         earlier.append(before)

@@ -1,0 +1,23 @@
+"""Python processes that a command starts: all of them run the command's own code."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from alexlab.config import CONF_DIR
+
+
+def inherit_code() -> None:
+    """Let child processes import this very package, in whatever folder the command was typed.
+
+    multiprocessing, loky, submitit and Ray start Python with -c or -m. That looks for modules in the current folder
+    first, which PYTHONSAFEPATH prevents, and then finds the package that is installed, which may be another checkout's.
+    multiprocessing's fork server loads its modules without this process's `sys.path` (python/cpython#117378).
+    """
+    os.environ["PYTHONSAFEPATH"] = "1"
+    root = Path(__file__).absolute().parents[1]
+    if CONF_DIR.parent != root.parent:
+        return  # installed: a child finds it where this process did
+    others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *(path for path in others if path not in ("", str(root)))])
