@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from alexlab.children import inherit_code
 from alexlab.compose import Composer
 from alexlab.config import Config
 from alexlab.data.store import Split
@@ -23,6 +24,7 @@ from alexlab.training import interrupt
 from launched import PATIENCE, end_all
 
 os.environ["OMP_NUM_THREADS"] = "1"  # in processes that tests start, too: two tests at a time
+inherit_code()  # to whatever Python a test starts: this checkout's, whatever is installed
 os.environ.pop("COLUMNS", None)  # the width of whatever terminal, or of CI's log, changes no test
 
 # The real demo with few images and few kernels: same code, some seconds.

@@ -384,17 +384,17 @@ def test_stopped_while_torch_loads(tmp_path: Path, cache: Path):
 
 @pytest.mark.slow
 @pytest.mark.processes
-def test_another_launcher_is_stopped_goes_on_and_ends_in_the_same_table(tmp_path: Path, cache: Path):
+def test_another_launcher_is_stopped_and_hydras_own_goes_on(tmp_path: Path, cache: Path, typed: Typed):
+    """That one ends in a table: tests/test_readme.py, `make demo`."""
     line = [*TINY, "trainer.max_epochs=30", f"data.cache={cache}", f"paths.runs={tmp_path}"]
     joblib = ["-m", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *line]
     stop(start(joblib), tmp_path, 2)
     assert statuses(tmp_path) == [("PREEMPTED", 1)] * 2
-    status, output = finish(start(joblib))
-    assert status == 0, output
+    done = typed("-m", "seed=0,1", *line)
+    assert done.status == 0, done
     assert statuses(tmp_path) == [("DONE", 2)] * 2
-    assert len(run_ids(output)) == 2
-    again = command("-m", "seed=0,1", *line)
-    assert "2 of 2 done before" in again.stdout
+    assert len(run_ids(done.output)) == 2
+    assert "2 of 2 done before" in typed(*joblib).output
 
 
 @pytest.mark.slow
