@@ -5,10 +5,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 KILLS ?= 200
-PYTEST := --numprocesses 2 --dist loadfile
+N ?= 10
+PYTEST := --numprocesses 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast test-all chaos container bench bench-compare lock check format clean
+.PHONY: help install demo test test-fast test-all flaky chaos container bench bench-compare lock check format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +38,9 @@ test-fast: $(INSTALLED) ## Run the tests that take no training
 
 test-all: test container ## Run the tests, those on a SLURM of their own and the image's (see CONTRIBUTING.md)
 	@$(BIN)/python -m pytest -m long
+
+flaky: $(INSTALLED) ## Run the tests that start processes N=10 times, one busy loop per core beside them
+	@$(BIN)/python tests/busy.py $(N) $(BIN)/python -m pytest $(PYTEST) -m 'processes and not long' -q $(ARGS)
 
 chaos: $(INSTALLED) ## Kill runs and sweeps at KILLS random moments and compare their bits (10 s a kill)
 	@$(BIN)/python tests/chaos.py --kills $(KILLS) $(ARGS)

@@ -26,15 +26,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from alexlab.config import PROJECT_DIR
 from conftest import TINY
+from launched import PATIENCE, descendants, start
 
-TRAIN = [sys.executable, str(PROJECT_DIR / "src" / "train.py")]
 SCALE = [*TINY, "data.train_images=120", "trainer.max_epochs=10", "checkpoint.every_steps=1"]
 # What ends the command: its training process is killed, or all of it, as when a machine stops; or it is asked to stop,
 # by a signal to the command or, as clusters do it, to all of its processes.
 MEANS = ("worker", "all", "SIGTERM", "SIGINT", "SIGUSR1", "SIGTERM to all")
-_TIMEOUT = 120
 
 
 def content(record: Path) -> dict[str, Any]:
@@ -62,20 +60,11 @@ class Command:
     runs: Path
 
     def start(self) -> subprocess.Popen[str]:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "ALEXLAB"))}
-        environment["OMP_NUM_THREADS"] = "1"
-        return subprocess.Popen(
-            [*TRAIN, *self.overrides, f"paths.runs={self.runs}"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-            env=environment,
-        )
+        return start([*self.overrides, f"paths.runs={self.runs}"], {"OMP_NUM_THREADS": "1"})
 
     def finish(self) -> tuple[int, str]:
         process = self.start()
-        output, _ = process.communicate(timeout=_TIMEOUT)
+        output, _ = process.communicate(timeout=PATIENCE)
         return process.returncode, output
 
 
@@ -85,15 +74,6 @@ class Report:
     too_late: int = 0
     states: Counter[str] = field(default_factory=Counter)  # of the runs after a kill
     differences: list[str] = field(default_factory=list)
-
-
-def descendants(pid: int) -> list[int]:
-    listing = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    parents = {int(child): int(parent) for child, parent in map(str.split, listing.splitlines())}
-    found = [pid]
-    for process in found:
-        found += [child for child, parent in parents.items() if parent == process]
-    return found[1:]
 
 
 def break_off(process: subprocess.Popen[str], means: str) -> None:
@@ -123,7 +103,7 @@ def disturb(command: Command, kills: int, runs: int, seconds: float, rng: random
         before = _begun(command.runs)
         process = command.start()
         if rng.random() < 0.85:  # else somewhere in the seconds in which torch is loaded
-            deadline = time.monotonic() + _TIMEOUT
+            deadline = time.monotonic() + PATIENCE
             while _begun(command.runs) == before and process.poll() is None:
                 assert time.monotonic() < deadline
                 time.sleep(0.005)
@@ -133,7 +113,7 @@ def disturb(command: Command, kills: int, runs: int, seconds: float, rng: random
         time.sleep(seconds * rng.random() ** 1.5)  # more often early, as there is less to do from break to break
         chosen = rng.choice(MEANS)
         break_off(process, chosen)
-        output, _ = process.communicate(timeout=_TIMEOUT)
+        output, _ = process.communicate(timeout=PATIENCE)
         if len(contents(command.runs)) == runs:
             report.too_late += 1
             break

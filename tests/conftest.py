@@ -9,17 +9,22 @@ import uuid
 from contextlib import suppress
 from functools import cache as kept
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pytest
 import torch
 
+from alexlab.children import inherit_code
 from alexlab.compose import Composer
 from alexlab.config import Config
 from alexlab.data.store import Split
+from alexlab.runs import launch
 from alexlab.training import interrupt
+from launched import PATIENCE, end_all
 
 os.environ["OMP_NUM_THREADS"] = "1"  # in processes that tests start, too: two tests at a time
+inherit_code()  # to whatever Python a test starts: this checkout's, whatever is installed
 os.environ.pop("COLUMNS", None)  # the width of whatever terminal, or of CI's log, changes no test
 
 # The real demo with few images and few kernels: same code, some seconds.
@@ -69,7 +74,7 @@ def _nothing_left_behind():
     mark = f"ALEXLAB_TESTS={uuid.uuid4()}"
     os.environ["ALEXLAB_TESTS"] = mark.partition("=")[2]  # all of them inherit it, whoever their parent is in the end
     yield
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while (left := _marked(mark)) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not left, left
@@ -85,6 +90,12 @@ def _marked(mark: str) -> list[str]:
             if mark.encode() in (folder / "environ").read_bytes().split(b"\0") and not is_ours:
                 found.append(f"{folder.name}: {command}")
     return [told for told in found if not told.startswith(f"{os.getpid()}:")]
+
+
+@pytest.fixture(autouse=True)
+def _commands_end():
+    yield
+    end_all()
 
 
 @pytest.fixture(autouse=True)
@@ -123,3 +134,25 @@ def tiny(cache: Path, tmp_path: Path) -> list[str]:
 @pytest.fixture
 def tiny_config(tiny: list[str]) -> Config:
     return composed(tiny)
+
+
+class Done(NamedTuple):
+    status: int
+    output: str
+    errors: str
+
+
+class Typed(Protocol):
+    def __call__(self, *line: str) -> Done: ...
+
+
+@pytest.fixture
+def typed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Typed:
+    """The command `train.py` in this process, on 80 columns: of all its runs, one server loads torch."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(*line: str) -> Done:
+        status = launch.main(list(line))
+        return Done(status, *capsys.readouterr())
+
+    return run

@@ -1,61 +1,178 @@
-"""What the tests of launchers share: a command in a session of its own, watched while it runs."""
+"""Commands that tests start as a user types them: in processes of their own, watched while they run."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from alexlab.config import PROJECT_DIR
 
 TRAIN = [sys.executable, str(PROJECT_DIR / "src" / "train.py")]
+PATIENCE = 600.0  # seconds that a test waits for anything; what has failed is told sooner
+
+_started: list[subprocess.Popen[str]] = []
 
 
-def start(line: list[str], more: dict[str, str] | None = None) -> subprocess.Popen[str]:
-    """`more`: for its environment."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "ALEXLAB", "SLURM"))}
-    return subprocess.Popen(
-        [*TRAIN, *line],
+def start(
+    line: Iterable[str],
+    more: dict[str, str] | None = None,
+    *,
+    script: str = "train.py",
+    cwd: Path = PROJECT_DIR,
+    stderr: int = subprocess.STDOUT,
+) -> subprocess.Popen[str]:
+    """A command that has begun, in a session of its own. `more`: for its environment."""
+    return begin([sys.executable, str(PROJECT_DIR / "src" / script), *line], more, cwd=cwd, stderr=stderr)
+
+
+def begin(
+    words: list[str], more: dict[str, str] | None = None, *, cwd: Path = PROJECT_DIR, stderr: int = subprocess.STDOUT
+) -> subprocess.Popen[str]:
+    """As `start`, of any program."""
+    others = ("WANDB", "ALEXLAB", "SLURM")
+    kept = {name: value for name, value in os.environ.items() if name == "ALEXLAB_TESTS" or not name.startswith(others)}
+    process = subprocess.Popen(
+        words,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=stderr,
         text=True,
         start_new_session=True,
+        cwd=cwd,
         env={**kept, "COLUMNS": "100", **(more or {})},
     )
+    _started.append(process)
+    return process
 
 
-def finish(process: subprocess.Popen[str], seconds: float = 120) -> tuple[int, str]:
-    """Its exit status and output; it is killed where it takes longer."""
-    try:
-        output, _ = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise
+def end_all() -> None:
+    """End what a test has begun and, having failed, has not waited for."""
+    while _started:
+        process = _started.pop()
+        if process.poll() is None:
+            for pid in [process.pid, *descendants(process.pid)]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.wait()
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Its exit status and output."""
+    output, _ = process.communicate(timeout=PATIENCE)
     return process.returncode, output
 
 
-def run(line: list[str], more: dict[str, str] | None = None, seconds: float = 120) -> tuple[int, str]:
-    return finish(start(line, more), seconds)
+def run(line: Iterable[str], more: dict[str, str] | None = None) -> tuple[int, str]:
+    return finish(start(line, more))
 
 
-def until(is_so: Callable[[], Any], seconds: float = 60) -> Any:
-    """What a question answers once that is not nothing."""
-    deadline = time.monotonic() + seconds
+def command(
+    *line: str, script: str = "train.py", cwd: Path = PROJECT_DIR, **more: str
+) -> subprocess.CompletedProcess[str]:
+    """A command from its start to its end, on 80 columns, its output and its errors apart."""
+    process = start(line, {"COLUMNS": "80", **more}, script=script, cwd=cwd, stderr=subprocess.PIPE)
+    output, errors = process.communicate(timeout=PATIENCE)
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def until(is_so: Callable[[], Any], process: subprocess.Popen[str] | None = None) -> Any:
+    """What a question answers once that is not nothing; `process`: what is to live meanwhile."""
+    deadline = time.monotonic() + PATIENCE
     while not (answer := is_so()):
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        assert process is None or process.poll() is None, process.communicate()
+        time.sleep(0.02)
     return answer
+
+
+def told(process: subprocess.Popen[str], text: str) -> None:
+    """Wait until a command says something."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if text in line:
+            return
+    raise AssertionError(f"it has not said {text!r}")
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes below one, in the order of generations."""
+    listing = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    parents = {int(child): int(parent) for child, parent in map(str.split, listing.splitlines())}
+    found = [pid]
+    for process in found:
+        found += [child for child, parent in parents.items() if parent == process]
+    return found[1:]
+
+
+def trainers(pid: int) -> list[int]:
+    """The processes below one that train: each leads a session of its own, below multiprocessing's server."""
+    found = []
+    for below in sorted(descendants(pid)):
+        with suppress(ProcessLookupError):
+            if os.getsid(below) == below:
+                found.append(below)
+    return found
 
 
 def under_way(runs: Path, number: int) -> list[Path]:
     """The records of runs that have trained an epoch and go on; empty until there are so many."""
     found = [path.parent for path in sorted(runs.glob("*/metrics.csv")) if list(path.parent.glob("claim.*"))]
     return found if len(found) >= number else []
+
+
+@contextmanager
+def halted(process: subprocess.Popen[str], runs: Path, number: int = 1) -> Iterator[list[int]]:
+    """The processes that train a command's runs, each halted once it has trained an epoch, in the order of records.
+
+    So none ends before others begin, and what is sent to the command meanwhile finds all of them at work.
+    """
+    pids: dict[Path, int] = {}
+
+    def halt() -> bool:
+        for record in under_way(runs, 1):
+            if record not in pids:
+                pids[record] = trainers(owner(record))[-1]
+                os.kill(pids[record], signal.SIGSTOP)
+                until(lambda pid=pids[record]: _is_halted(pid))
+        return len(pids) == number
+
+    until(halt, process)
+    yield [pids[record] for record in sorted(pids)]
+    for pid in pids.values():
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def _is_halted(pid: int) -> bool:
+    """Whether all of its threads are, so that none takes a signal any more."""
+    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
+
+
+def is_sent(pid: int, number: signal.Signals) -> bool:
+    """Whether a signal waits for a process that is halted."""
+    [mask] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("ShdPnd")]
+    return bool(int(mask.split()[1], 16) >> (number - 1) & 1)
+
+
+def stop(process: subprocess.Popen[str], runs: Path, number: int = 1, by: signal.Signals = signal.SIGTERM) -> str:
+    """Ask a command to stop while it trains `number` runs; its output."""
+    with halted(process, runs, number) as pids:
+        process.send_signal(by)
+        until(lambda: all(is_sent(pid, signal.SIGTERM) for pid in pids), process)
+    status, output = finish(process)
+    assert status == 75, output
+    return output
 
 
 def statuses(runs: Path) -> list[tuple[str, int]]:

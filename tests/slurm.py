@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from launched import PATIENCE
+
 PATH = f"{os.environ['PATH']}:/usr/sbin"
 DAEMONS = "munged", "slurmctld", "slurmd"
 MISSING = [name for name in (*DAEMONS, "sbatch", "srun") if shutil.which(name, path=PATH) is None]
@@ -89,7 +91,7 @@ def slurm() -> Iterator[dict[str, str]]:
         for daemon in reversed(daemons):
             daemon.send_signal(signal.SIGTERM)
             try:
-                daemon.wait(20)
+                daemon.wait(60)
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait()
@@ -98,7 +100,7 @@ def slurm() -> Iterator[dict[str, str]]:
 
 def said(environment: dict[str, str], *command: str) -> str:
     """What one of SLURM's commands prints."""
-    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=PATIENCE)
     return done.stdout.strip()
 
 
@@ -114,7 +116,7 @@ def _ports(number: int) -> list[int]:
 
 
 def _until(is_so, folder: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not is_so():
         if time.monotonic() > deadline:
             raise TimeoutError("\n".join(path.read_text(errors="replace") for path in folder.glob("*.log")))

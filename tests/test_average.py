@@ -252,7 +252,6 @@ def test_help():
         capture_output=True,
         text=True,
         env={"COLUMNS": "80"},
-        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     assert all(len(line) <= 80 for line in done.stdout.splitlines())

@@ -11,6 +11,7 @@ from chaos import SCALE, chaos
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.long
 @pytest.mark.parametrize(("line", "kills"), [([], 6), (["-m", "seed=0,1,2"], 3)], ids=["one run", "a sweep"])
 def test_killed_anywhere(tmp_path: Path, cache: Path, line: list[str], kills: int):

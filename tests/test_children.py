@@ -44,6 +44,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "launcher", ["basic", "joblib", *(pytest.param(name, marks=pytest.mark.long) for name in ("submitit_local", "ray"))]
 )

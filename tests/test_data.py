@@ -29,6 +29,7 @@ from alexlab.data.shapes import CLASSES, draw_shapes
 from alexlab.data.store import open_store
 from alexlab.ranks import Share
 from conftest import stacked
+from launched import PATIENCE
 
 
 def save(path: Path, pixels: np.ndarray, **options) -> None:
@@ -262,6 +263,9 @@ class TestDataModule:
         assert b.shifts.abs().max() == 0
 
 
+SPAWNED = pytest.param(2, "spawn", marks=pytest.mark.long)  # each loads torch anew
+
+
 class TestFormats:
     """Whatever the store's format, loader processes and devices: the same batches."""
 
@@ -282,7 +286,7 @@ class TestFormats:
             found += [part for batch in loader for part in (batch.crops, batch.labels, batch.shifts)]
         return found
 
-    @pytest.mark.parametrize(("workers", "context"), [(1, "fork"), (2, "fork"), (2, "spawn"), (2, "forkserver")])
+    @pytest.mark.parametrize(("workers", "context"), [(1, "fork"), (2, "fork"), (2, "forkserver"), SPAWNED])
     def test_workers_change_nothing(self, config: Config, workers: int, context: str):
         alone = self.batches(config)
         config.data.num_workers = workers
@@ -369,18 +373,18 @@ def test_a_loader_hears_sigterm_from_its_parent_alone():
     is_ready = processes.Event()
     loader = processes.Process(target=_load_for_long, args=(is_ready,), daemon=True)
     loader.start()
-    assert is_ready.wait(60)
+    assert is_ready.wait(PATIENCE)
     subprocess.run(
         ["sh", "-c", f"kill -TERM {loader.pid}; kill -INT {loader.pid}; kill -USR1 {loader.pid}"], check=True
     )
     loader.join(0.5)
     assert loader.is_alive()
     loader.terminate()
-    loader.join(20)
+    loader.join(PATIENCE)
     assert loader.exitcode == 0
 
 
 def _load_for_long(is_ready: Any) -> None:
     _deaf(0)
     is_ready.set()
-    time.sleep(60)
+    time.sleep(PATIENCE)

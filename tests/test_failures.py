@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from alexlab.compose import to_yaml
-from alexlab.config import PROJECT_DIR, Config, Retry
+from alexlab.config import Config, Retry
 from alexlab.data import build_datamodule, limits
 from alexlab.data.order import image_order
 from alexlab.data.store import BadData
@@ -34,8 +34,9 @@ from alexlab.training import checkpoint, interrupt, task
 from alexlab.training.checkpoint import DoesNotLearn, States
 from alexlab.training.fit import network_state
 from alexlab.training.task import ClassificationTask, Diverged
-from chaos import SCALE, Command, content
+from chaos import content
 from conftest import TINY, composed
+from launched import TRAIN, begin, finish
 
 
 @pytest.fixture(autouse=True)
@@ -403,6 +404,7 @@ class TestLimits:
         assert "--ipc=host" in status["mend"]
 
     @pytest.mark.slow
+    @pytest.mark.processes
     def test_without_shared_memory_no_batch_is_waited_for(self, tiny):
         """Where it is used up later: the loader's process says so, and does not lose the batch."""
         code = (
@@ -424,20 +426,19 @@ class TestLimits:
             "sh",
         ]
         line = [*small, sys.executable, "-c", code, *tiny, "data.num_workers=1"]
-        done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(line, capture_output=True, text=True)
         if done.returncode == 9 or "unshare failed" in done.stderr:
             pytest.skip("no right to mount a small /dev/shm")
         assert done.stdout.splitlines()[-1] == "no shared memory", done.stdout + done.stderr
 
     @pytest.mark.slow
+    @pytest.mark.processes
     def test_too_few_open_files(self, tiny):
-        line = [sys.executable, str(PROJECT_DIR / "src/train.py"), *tiny, "data.num_workers=4"]
-        done = subprocess.run(
-            ["bash", "-c", 'ulimit -n 128 && exec "$@"', "bash", *line], capture_output=True, text=True, timeout=60
-        )
-        assert done.returncode == 1, done.stderr
+        line = [*TRAIN, *tiny, "data.num_workers=4"]
+        status, output = finish(begin(["bash", "-c", 'ulimit -n 128 && exec "$@"', "bash", *line]))
+        assert status == 1, output
         told = "FAILED (too many open files): data.num_workers=4: needs 148 open files, `ulimit -n` allows 128\n"
-        assert f"{told}  raise it, `ulimit -n 4096` or docker run --ulimit nofile=65536:65536" in done.stdout
+        assert f"{told}  raise it, `ulimit -n 4096` or docker run --ulimit nofile=65536:65536" in output
 
     def test_the_limit_is_raised_where_it_may_be(self):
         soft, hard = before = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -489,23 +490,22 @@ class TestBadData:
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_a_child_that_the_kernel_kills_for_memory(tmp_path: Path, cache: Path):
     group = Path("/sys/fs/cgroup/memory") / f"alexlab-{os.getpid()}"
     try:
         group.mkdir()
-        (group / "memory.limit_in_bytes").write_text("700M")
+        (group / "memory.limit_in_bytes").write_text("1G")
     except OSError:
         pytest.skip("no right to make a control group of version 1")
-    large = ["model.width=1", "model.hidden=4096", "trainer.max_epochs=50"]  # 2 GB
-    command = Command([*SCALE, *large, f"data.cache={cache}"], tmp_path)
+    line = [*TINY, "model.hidden=16384", f"data.cache={cache}", f"paths.runs={tmp_path}"]  # fc7 alone has 1 GiB
     try:
-        process = command.start()
-        (group / "cgroup.procs").write_text(str(process.pid))
-        output, _ = process.communicate(timeout=120)
+        process = begin(["bash", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "bash", *TRAIN, *line])
+        status, output = finish(process)
     finally:
         with suppress(OSError):
             group.rmdir()
-    assert process.returncode == 1, output
+    assert status == 1, output
     assert "FAILED (out of memory): the kernel killed its process" in output
 
 

@@ -17,9 +17,9 @@ import alexlab.runs.launch
 from alexlab.config import Config
 from alexlab.runs.execute import Launch
 from alexlab.runs.launch import main
-from chaos import contents, descendants
-from conftest import TINY
-from launched import finish, living, owner, run, start, statuses, under_way, until
+from chaos import contents
+from conftest import TINY, Typed
+from launched import descendants, finish, halted, is_sent, living, owner, run, start, statuses, stop, under_way, until
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> dict:
     """What the two runs leave that the tests below disturb."""
     runs = tmp_path_factory.mktemp("undisturbed")
     status, output = run(
-        ["-m", "seed=0,1", *TINY, "trainer.max_epochs=60", f"data.cache={cache}", f"paths.runs={runs}"]
+        ["-m", "seed=0,1", *TINY, "trainer.max_epochs=30", f"data.cache={cache}", f"paths.runs={runs}"]
     )
     assert status == 0, output
     return contents(runs)
@@ -86,33 +86,31 @@ def test_a_job_that_slurm_queued_again_waits_until_its_dead_machine_is_given_up(
 
 
 @pytest.mark.slow
-def test_submitit_with_a_run_that_fails(tiny: list[str], tmp_path: Path):
+@pytest.mark.processes
+def test_submitit_with_a_run_that_fails(tiny: list[str], tmp_path: Path, typed: Typed):
     sweep = ["-m", "optim.lr=1e9,0.01", "hydra/launcher=submitit_local", *tiny]
     status, output = run(sweep)
     assert status == 1, output
     assert "FAILED: diverged" in output
     assert output.count("Error on the test split") == 1
     assert sorted(statuses(tmp_path / "runs")) == [("DONE", 1), ("FAILED", 1)]
-    status, output = run(["-m", "optim.lr=0.01", "hydra/launcher=submitit_local", *tiny])
-    assert (status, "1 of 1 done before" in output) == (0, True), output
+    again = typed("-m", "optim.lr=0.01", "hydra/launcher=submitit_local", *tiny)
+    assert (again.status, "1 of 1 done before" in again.output) == (0, True), again
 
 
 @pytest.mark.slow
 @pytest.mark.long
+@pytest.mark.processes
 def test_submitit_is_stopped_goes_on_and_queues_a_preempted_job_again(
     tiny: list[str], tmp_path: Path, undisturbed: dict
 ):
     runs = tmp_path / "runs"
-    sweep = ["-m", "seed=0,1", "hydra/launcher=submitit_local", *tiny, "trainer.max_epochs=60"]
-    process = start(sweep)
-    until(lambda: under_way(runs, 2))
-    os.kill(process.pid, signal.SIGTERM)
-    status, output = finish(process)
-    assert status == 75, output
+    sweep = ["-m", "seed=0,1", "hydra/launcher=submitit_local", *tiny, "trainer.max_epochs=30"]
+    stop(start(sweep), runs, 2)
     assert statuses(runs) == [("PREEMPTED", 1)] * 2
     process = start(sweep)
-    first, _ = until(lambda: under_way(runs, 2))
-    os.kill(owner(first), signal.SIGUSR2)  # as submitit has it sent before a time limit
+    with halted(process, runs, 2):
+        os.kill(owner(under_way(runs, 2)[0]), signal.SIGUSR2)  # as submitit has it sent before a time limit
     status, output = finish(process)
     assert status == 0, output
     assert statuses(runs) == [("DONE", 3), ("DONE", 2)]
@@ -128,29 +126,31 @@ def rays() -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.processes
 def test_ray_is_stopped_and_a_process_of_it_that_dies_is_replaced(
     tiny: list[str], tmp_path: Path, undisturbed: dict, rays: dict[str, str]
 ):
     """With two GPUs that are none, so that each run sees its own."""
     runs = tmp_path / "runs"
     gpus = ["hydra.launcher.ray.init.num_gpus=2", "hydra.launcher.ray.remote.num_gpus=1"]
-    sweep = ["-m", "seed=0,1", "hydra/launcher=ray", *gpus, *tiny, "trainer.max_epochs=60"]
+    sweep = ["-m", "seed=0,1", "hydra/launcher=ray", *gpus, *tiny, "trainer.max_epochs=30"]
     process = start(sweep, rays)
-    records = until(lambda: under_way(runs, 2))
-    trainers = [descendants(owner(record))[-1] for record in records]
-    seen = {Path(f"/proc/{pid}/environ").read_text().partition("CUDA_VISIBLE_DEVICES=")[2][0] for pid in trainers}
-    assert seen == {"0", "1"}
-    processes = descendants(process.pid)
-    os.kill(process.pid, signal.SIGINT)
+    with halted(process, runs, 2) as trainers:
+        seen = {Path(f"/proc/{pid}/environ").read_text().partition("CUDA_VISIBLE_DEVICES=")[2][0] for pid in trainers}
+        assert seen == {"0", "1"}
+        processes = descendants(process.pid)
+        process.send_signal(signal.SIGINT)
+        until(lambda: all(is_sent(pid, signal.SIGTERM) for pid in trainers), process)
     status, output = finish(process)
     assert status == 75, output
     assert statuses(runs) == [("PREEMPTED", 1)] * 2
     until(lambda: not living(processes))
 
     process = start(sweep, rays)
-    first, _ = until(lambda: under_way(runs, 2))
-    processes = descendants(process.pid)
-    os.kill(owner(first), signal.SIGKILL)
+    with halted(process, runs, 2):
+        processes = descendants(process.pid)
+        os.kill(owner(under_way(runs, 2)[0]), signal.SIGKILL)
     status, output = finish(process)
     assert status == 0, output
     assert "run 2 of 2 · epoch" in output

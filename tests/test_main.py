@@ -1,4 +1,4 @@
-"""The commands of the README, run as a user runs them: in processes of their own, on a shrunken demo."""
+"""The commands of the README, as a user runs them, on a shrunken demo: in processes of their own where one matters."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import re
 import signal
 import struct
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,24 +16,20 @@ import pytest
 import torch
 import yaml
 
-from alexlab.config import PROJECT_DIR
-from conftest import TINY
-
-TRAIN = PROJECT_DIR / "src" / "train.py"
-
-
-def run(
-    *arguments: str, cwd: Path = PROJECT_DIR, timeout: float = 120, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "ALEXLAB"))}
-    return subprocess.run(
-        [sys.executable, str(TRAIN), *arguments],
-        cwd=cwd,
-        env={**kept, "COLUMNS": "80", **environment},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
+from alexlab.runs.plan import make_plan
+from conftest import TINY, Typed
+from launched import (
+    command,
+    descendants,
+    finish,
+    halted,
+    start,
+    statuses,
+    stop,
+    told,
+    trainers,
+    until,
+)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +45,7 @@ SWEEP = ["-m", "model.lrn=true,false", "pool.overlap=true,false"]
 @pytest.fixture(scope="module")
 def sweep(place):
     overrides, runs = place
-    return run(*SWEEP, *overrides), runs
+    return command(*SWEEP, *overrides), runs
 
 
 def run_ids(output: str) -> list[str]:
@@ -59,6 +53,7 @@ def run_ids(output: str) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 class TestTheUsersLine:
     def test_four_runs_and_a_table(self, sweep):
         done, runs = sweep
@@ -102,19 +97,23 @@ class TestTheUsersLine:
     def test_typed_again_it_trains_nothing(self, sweep, place):
         first, runs = sweep
         before = {path: path.stat().st_mtime_ns for path in runs.glob("*/*") if path.parent.name != "sweeps"}
-        again = run(*SWEEP, *place[0])
+        again = command(*SWEEP, *place[0])
         assert again.returncode == 0
         assert "4 of 4 done before" in again.stdout
         table = first.stdout[first.stdout.index("Error on the test") :]
         assert again.stdout[again.stdout.index("Error on the test") :] == table
         assert {path: path.stat().st_mtime_ns for path in before} == before
 
-    def test_a_fifth_arm_trains_only_itself(self, sweep, place):
-        done = run("-m", "model.lrn=true,false", "seed=0,5", *place[0], "model.dropout=0.2")
-        assert done.returncode == 0, done.stderr
-        assert "2 of 4 done before" in done.stdout
-        assert sorted(set(re.findall(r"run (\d) of 4 ·", done.stderr))) == ["2", "4"]
-        assert "Arms: mean ± standard deviation over seeds" in done.stdout
+    def test_a_fifth_arm_trains_only_itself(self, sweep, place, typed: Typed):
+        _, runs = sweep
+        before = {path.name for path in runs.glob("*") if path.name != "sweeps"}
+        done = typed("-m", "model.lrn=true,false", "seed=0,5", *place[0], "model.dropout=0.2")
+        assert done.status == 0, done.output
+        assert "2 of 4 done before" in done.output
+        assert "Arms: mean ± standard deviation over seeds" in done.output
+        ids = run_ids(done.output)[:4]
+        assert [name in before for name in ids] == [True, False, True, False]
+        assert {path.name for path in runs.glob("*") if path.name != "sweeps"} == before | set(ids)
 
     def test_the_sweeps_file(self, sweep):
         done, _ = sweep
@@ -125,9 +124,11 @@ class TestTheUsersLine:
 
 
 @pytest.mark.slow
-def test_from_another_directory_and_one_failure_among_jobs(tmp_path: Path, cache: Path):
+@pytest.mark.processes
+def test_from_another_directory_and_one_failure_among_jobs(tmp_path: Path, cache: Path, typed: Typed):
     """The first arm diverges and says so, the second is done; records are where they were asked for."""
-    done = run("-m", "optim.lr=1e9,0.01", *TINY, f"data.cache={cache}", cwd=tmp_path, ALEXLAB_RUNS="mine")
+    line = ["-m", "optim.lr=1e9,0.01", *TINY, f"data.cache={cache}"]
+    done = command(*line, "hydra.job.chdir=true", cwd=tmp_path, ALEXLAB_RUNS="mine")
     assert done.returncode == 1, done.stderr
     assert re.search(r"FAILED \(diverged\): .* at step 2 of epoch 1, before that step was taken", done.stdout)
     assert "a result, and kept: lower optim.lr" in done.stdout
@@ -140,32 +141,34 @@ def test_from_another_directory_and_one_failure_among_jobs(tmp_path: Path, cache
     assert (where["epoch"], where["step"], len(where["images"])) == (1, 2, 20)
     assert (tmp_path / "mine" / fine / "result.json").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
-    again = run("-m", "optim.lr=1e9,0.01", *TINY, f"data.cache={cache}", cwd=tmp_path, ALEXLAB_RUNS="mine")
+    again = command(*line, "paths.runs=mine", cwd=tmp_path)
     assert again.returncode == 1
     assert "1 of 2 failed before (diverged); retry=all tries again" in again.stdout
     assert "run 1 of 2" not in again.stderr
-    tried = run("optim.lr=1e9", "retry=all", *TINY, f"data.cache={cache}", cwd=tmp_path, ALEXLAB_RUNS="mine")
-    assert tried.returncode == 1
+    tried = typed("optim.lr=1e9", "retry=all", *line[2:], f"paths.runs={tmp_path / 'mine'}")
+    assert tried.status == 1
     assert json.loads((tmp_path / "mine" / failed / "status.json").read_text())["attempt"] == 2
 
 
 @pytest.mark.slow
-def test_a_single_run_and_a_trial(place, tmp_path: Path):
+def test_a_single_run_and_a_trial(place, tmp_path: Path, typed: Typed):
     overrides, _ = place
-    trial = run("trainer.fast_dev_run=true", "logger=wandb", *overrides, f"paths.runs={tmp_path / 'runs'}")
-    assert trial.returncode == 0, trial.stderr
-    assert "1 of 1 ran one batch of each split; nothing is kept" in trial.stdout
+    trial = typed("trainer.fast_dev_run=true", "logger=wandb", *overrides, f"paths.runs={tmp_path / 'runs'}")
+    assert trial.status == 0, trial.output
+    assert "1 of 1 ran one batch of each split; nothing is kept" in trial.output
     assert list(tmp_path.iterdir()) == []
-    single = run("model.dropout=0", "seed=3", *overrides)
-    assert single.returncode == 0, single.stderr
-    assert re.search(r"^run: .*model.dropout=0.* seed=3$", single.stdout, re.MULTILINE)
-    assert "no conclusion" not in single.stdout
+    single = typed("model.dropout=0", "seed=3", *overrides)
+    assert single.status == 0, single.output
+    assert re.search(r"^run: .*model.dropout=0.* seed=3$", single.output, re.MULTILINE)
+    assert "no conclusion" not in single.output
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_wandb_without_a_key_is_offline(tmp_path: Path, cache: Path):
     overrides = [*TINY, f"data.cache={cache}", f"paths.runs={tmp_path / 'runs'}", "trainer.max_epochs=1"]
-    done = run("-m", "ablation=none,no_lrn", "logger=wandb", *overrides, HOME=str(tmp_path), NETRC=str(tmp_path / "no"))
+    line = ["-m", "ablation=none,no_lrn", "logger=wandb", *overrides]
+    done = command(*line, HOME=str(tmp_path), NETRC=str(tmp_path / "no"))
     assert done.returncode == 0, done.stderr + done.stdout
     assert done.stdout.count("no W&B key, so this run is kept offline") == 2
     groups = set()
@@ -226,45 +229,39 @@ def read_wandb(path: Path) -> dict:
 
 
 @pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.processes
 def test_wandb_survives_its_service_and_a_break(tmp_path: Path, cache: Path):
     """Its service is killed in the first attempt and the run in the second; one folder holds each step once."""
     secret = "c4n4ry-in-the-environment"
     overrides = [*TINY, f"data.cache={cache}", f"paths.runs={tmp_path}", "trainer.max_epochs=30", "logger=wandb"]
-    command = [sys.executable, str(TRAIN), *overrides, "checkpoint.every_steps=1"]
-    environment = {**os.environ, "WANDB_MODE": "offline", "SOME_TOKEN": secret}
+    line = [*overrides, "checkpoint.every_steps=1"]
+    environment = {"WANDB_MODE": "offline", "SOME_TOKEN": secret}
 
-    def epochs(at_least: int) -> None:
-        deadline = time.monotonic() + 100
-        while not any(len(path.read_text().splitlines()) > at_least for path in tmp_path.glob("*/metrics.csv")):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+    def epochs() -> int:
+        return max((len(path.read_text().splitlines()) - 1 for path in tmp_path.glob("*/metrics.csv")), default=0)
 
-    def start() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=tmp_path
-        )
-
-    process = start()
-    epochs(1)
-    worker = children(process.pid)
-    listing = subprocess.run(["ps", "-wweo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
-    [service] = [int(line.split()[0]) for line in listing.splitlines() if "wandb-core" in line and str(worker) in line]
+    process = start(line, environment, cwd=tmp_path)
+    until(epochs, process)
+    [worker] = [pid for pid in trainers(process.pid) if b"wandb" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    listing = subprocess.run(["ps", "-wweo", "pid=,args="], capture_output=True, text=True, check=True).stdout
+    [service] = [int(row.split()[0]) for row in listing.splitlines() if "wandb-core" in row and str(worker) in row]
     os.kill(service, signal.SIGKILL)
-    epochs(5)
-    os.kill(process.pid, signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 75, output
+    until(lambda: epochs() > 5, process)
+    process.send_signal(signal.SIGTERM)
+    status, output = finish(process)
+    assert status == 75, output
     assert output.count("logger=wandb: W&B takes no more") == 1
 
-    process = start()
-    time.sleep(0.1)
-    epochs(6)
-    os.kill(children(process.pid), signal.SIGKILL)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 1, output
-    process = start()
-    output, _ = process.communicate(timeout=100)
-    assert process.returncode == 0, output
+    process = start(line, environment, cwd=tmp_path)
+    before = epochs()
+    until(lambda: epochs() > before, process)
+    [worker] = [pid for pid in trainers(process.pid) if b"wandb" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(worker, signal.SIGKILL)
+    status, output = finish(process)
+    assert status == 1, output
+    status, output = finish(start(line, environment, cwd=tmp_path))
+    assert status == 0, output
     [record] = [path.parent for path in tmp_path.glob("*/result.json")]
     [folder] = (record / "wandb").glob("offline-run-*")
     found = read_wandb(next(folder.glob("*.wandb")))
@@ -278,10 +275,10 @@ def test_wandb_survives_its_service_and_a_break(tmp_path: Path, cache: Path):
             assert secret.encode() not in content, path
             assert b"src/train.py" not in content or path.suffix == ".log", path  # no command line
 
-    published = [sys.executable, str(PROJECT_DIR / "src" / "runs.py"), "wandb", f"paths.runs={tmp_path}"]
     (record / "wandb.json").unlink()
-    done = subprocess.run(published, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=60)
-    assert "1 of 1 runs sent to W&B (offline)" in done.stdout, done
+    published = start(["wandb", f"paths.runs={tmp_path}"], environment, script="runs.py", cwd=tmp_path)
+    _, output = finish(published)
+    assert "1 of 1 runs sent to W&B (offline)" in output
     [folder] = (record / "wandb").glob("offline-run-*")
     again = read_wandb(next(folder.glob("*.wandb")))
     assert again["steps"] == found["steps"]
@@ -290,47 +287,41 @@ def test_wandb_survives_its_service_and_a_break(tmp_path: Path, cache: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_two_commands_at_once_share_the_work(tmp_path: Path, cache: Path):
     """Each run is done once, each command does some of them, and both end in the same table."""
-    line = ["-m", "seed=0,1,2,3,4", *TINY, "trainer.max_epochs=30", f"data.cache={cache}", f"paths.runs={tmp_path}"]
-    command = [sys.executable, str(TRAIN), *line]
-    started = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs = [process.communicate(timeout=200) for process in started]
-    assert [process.returncode for process in started] == [0, 0], outputs
-    trained = [re.findall(r"run (\d) of 5 · epoch 30/30", err) for _, err in outputs]
-    assert sorted(trained[0] + trained[1]) == ["1", "2", "3", "4", "5"]
-    assert all(trained)
-    tables = [out[out.index("Error on the test") : out.index("Records")] for out, _ in outputs]
+    line = ["-m", "seed=0,1,2", *TINY, "trainer.max_epochs=30", f"data.cache={cache}", f"paths.runs={tmp_path}"]
+    one = start(line)
+    with halted(one, tmp_path):
+        other = start(line)
+        until(lambda: len(list(tmp_path.glob("*/result.json"))) == 2, other)
+    outputs = [finish(process) for process in (one, other)]
+    assert [status for status, _ in outputs] == [0, 0], outputs
+    trained = [re.findall(r"run (\d) of 3 · epoch 30/30", output) for _, output in outputs]
+    assert trained == [["1"], ["2", "3"]]
+    tables = [output[output.index("Error on the test") : output.index("Records")] for _, output in outputs]
     assert tables[0] == tables[1]
-    for path in tmp_path.glob("*/status.json"):
-        status = json.loads(path.read_text())
-        assert (status["state"], status["attempt"]) == ("DONE", 1)
+    assert statuses(tmp_path) == [("DONE", 1)] * 3
 
 
 @pytest.mark.slow
-def test_a_command_that_slept_finds_its_run_taken_over_and_writes_no_more(tmp_path: Path, cache: Path):
+@pytest.mark.processes
+def test_a_command_that_slept_finds_its_run_taken_over_and_writes_no_more(tmp_path: Path, cache: Path, typed: Typed):
     """As a laptop whose lid was closed, while the same line was typed on another machine."""
-    line = [*TINY, f"data.cache={cache}", f"paths.runs={tmp_path}", "trainer.max_epochs=60"]
-    command = [sys.executable, str(TRAIN), *line, "checkpoint.every_steps=1"]
-    sleeper = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    deadline = time.monotonic() + 100
-    while not list(tmp_path.glob("*/metrics.csv")):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    asleep = [sleeper.pid, children(sleeper.pid)]
-    for pid in asleep:
-        os.kill(pid, signal.SIGSTOP)
-    [claim] = tmp_path.glob("*/claim.*")
-    long_ago = claim.stat().st_mtime - 1000
-    os.utime(claim, (long_ago, long_ago))
-    other = run(*line)
-    assert other.returncode == 0, other.stdout + other.stderr
-    record = claim.parent
-    left = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in record.rglob("*") if path.is_file()}
-    for pid in asleep:
-        os.kill(pid, signal.SIGCONT)
-    output, _ = sleeper.communicate(timeout=100)
-    assert sleeper.returncode == 0, output
+    line = [*TINY, f"data.cache={cache}", f"paths.runs={tmp_path}", "trainer.max_epochs=30"]
+    sleeper = start([*line, "checkpoint.every_steps=1"])
+    with halted(sleeper, tmp_path):
+        sleeper.send_signal(signal.SIGSTOP)
+        [claim] = tmp_path.glob("*/claim.*")
+        long_ago = claim.stat().st_mtime - 1000
+        os.utime(claim, (long_ago, long_ago))
+        other = typed(*line)
+        assert other.status == 0, other.output
+        record = claim.parent
+        left = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in record.rglob("*") if path.is_file()}
+        sleeper.send_signal(signal.SIGCONT)
+    status, output = finish(sleeper)
+    assert status == 0, output
     assert "Error on the test split" in output  # the other's
     del left[record / "train.log"]
     assert f"{record.name} was taken over by another process" in (record / "train.log").read_text()
@@ -339,128 +330,84 @@ def test_a_command_that_slept_finds_its_run_taken_over_and_writes_no_more(tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_a_killed_run_is_told_and_started_again(tmp_path: Path, cache: Path):
-    overrides = [*TINY, f"data.cache={cache}", f"paths.runs={tmp_path}", "trainer.max_epochs=2000"]
-    process = subprocess.Popen(
-        [sys.executable, str(TRAIN), *overrides], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 100
-    while not list(tmp_path.glob("*/metrics.csv")):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    os.kill(children(process.pid), 9)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
+    line = [*TINY, f"data.cache={cache}", f"paths.runs={tmp_path}", "trainer.max_epochs=2000"]
+    process = start(line)
+    with halted(process, tmp_path) as [worker]:
+        os.kill(worker, signal.SIGKILL)
+    status, output = finish(process)
+    assert status == 1
     assert "FAILED (killed): its process ended by SIGKILL" in output
+    assert statuses(tmp_path) == [("FAILED", 1)]
     [record] = [path.parent for path in tmp_path.glob("*/status.json")]
-    assert json.loads((record / "status.json").read_text())["attempt"] == 1
-
-    again = subprocess.Popen(
-        [sys.executable, str(TRAIN), *overrides], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    while json.loads((record / "status.json").read_text())["attempt"] == 1 or not (record / "metrics.csv").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    os.kill(again.pid, signal.SIGINT)  # to the command alone, as a supervisor would
-    output, _ = again.communicate(timeout=30)
-    assert again.returncode == 75
+    (record / "metrics.csv").unlink()  # so that a new row is waited for
+    output = stop(start(line), tmp_path, by=signal.SIGINT)  # to the command alone, as a supervisor would
     assert "Stopped. What is done is kept" in output
-    status = json.loads((record / "status.json").read_text())
-    assert (status["state"], status["attempt"]) == ("PREEMPTED", 2)
+    assert statuses(tmp_path) == [("PREEMPTED", 2)]
     assert not list(record.glob("claim.*"))
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_a_second_interruption_ends_it_at_once(tmp_path: Path, cache: Path):
     """The first one waits for a step, which here never ends, as where a disk hangs."""
-    overrides = [*TINY, f"data.cache={cache}", f"paths.runs={tmp_path}", "trainer.max_epochs=2000"]
-    command = [sys.executable, str(TRAIN), *overrides, "checkpoint.every_steps=1"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    deadline = time.monotonic() + 100
-    while not list(tmp_path.glob("*/metrics.csv")):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    os.kill(children(process.pid), signal.SIGSTOP)
-    for _ in range(2):
-        os.kill(process.pid, signal.SIGTERM)
-        time.sleep(0.3)
-    output, _ = process.communicate(timeout=30)
-    assert process.returncode == 75, output
-    assert "Once more ends it at once" in output
-    [record] = [path.parent for path in tmp_path.glob("*/status.json")]
-    assert json.loads((record / "status.json").read_text())["state"] == "PREEMPTED"
-    assert len(list((record / "checkpoints").glob("0*.ckpt"))) == 2
+    line = [*TINY, f"data.cache={cache}", f"paths.runs={tmp_path}", "trainer.max_epochs=2000"]
+    process = start([*line, "checkpoint.every_steps=1"])
+    with halted(process, tmp_path):
+        process.send_signal(signal.SIGTERM)
+        told(process, "Once more ends it at once")
+        process.send_signal(signal.SIGTERM)
+        status, output = finish(process)
+    assert status == 75, output
+    assert statuses(tmp_path) == [("PREEMPTED", 1)]
+    # Two are kept, and a third where it was halted before it had removed the first.
+    assert len(list(tmp_path.glob("*/checkpoints/0*.ckpt"))) in (2, 3)
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_stopped_while_torch_loads(tmp_path: Path, cache: Path):
-    command = [sys.executable, str(TRAIN), *TINY, f"data.cache={cache}", f"paths.runs={tmp_path}"]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("*/config.yaml")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    time.sleep(1)
+    process = start([*TINY, f"data.cache={cache}", f"paths.runs={tmp_path}"])
+
+    def server() -> bool:
+        lines = (Path(f"/proc/{pid}/cmdline").read_bytes() for pid in descendants(process.pid))
+        return any(b"forkserver" in line for line in lines)
+
+    until(server, process)
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal does
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 75, output + errors
-    assert "Traceback" not in errors
-    [status] = [json.loads(path.read_text()) for path in tmp_path.glob("*/status.json")]
-    assert status["state"] == "PREEMPTED"
+    status, output = finish(process)
+    assert status == 75, output
+    assert "Traceback" not in output
+    assert statuses(tmp_path) == [("PREEMPTED", 1)]
 
 
 @pytest.mark.slow
-def test_jobs_stay_in_the_commands_folder(tmp_path: Path, cache: Path):
-    done = run("-m", "seed=0", "hydra.job.chdir=true", *TINY, f"data.cache={cache}", "paths.runs=rel", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert len(run_ids(done.stdout)) == 1
-
-
-def children(pid: int) -> int:
-    """The process that trains: the one grandchild, below multiprocessing's fork server."""
-    listing = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    parents = {int(child): int(parent) for child, parent in map(str.split, listing.splitlines())}
-    [worker] = [child for child, parent in parents.items() if parents.get(parent) == pid]
-    return worker
-
-
-@pytest.mark.slow
-def test_another_launcher_is_stopped_goes_on_and_ends_in_the_same_table(tmp_path: Path, cache: Path):
-    overrides = [*TINY, "trainer.max_epochs=60", f"data.cache={cache}", f"paths.runs={tmp_path / 'runs'}"]
-    joblib = ["-m", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    process = subprocess.Popen(
-        [sys.executable, str(TRAIN), *joblib, *overrides], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    deadline = time.monotonic() + 100
-    while len(list(tmp_path.glob("runs/*/metrics.csv"))) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 75, output
-    states = [json.loads(path.read_text())["state"] for path in tmp_path.glob("runs/*/status.json")]
-    assert states == ["PREEMPTED", "PREEMPTED"]
-    done = run(*joblib, *overrides)
-    assert done.returncode == 0, done.stderr
-    assert len(run_ids(done.stdout)) == 2
-    again = run("-m", "seed=0,1", *overrides)
-    assert "2 of 2 done before" in again.stdout
+@pytest.mark.processes
+def test_another_launcher_is_stopped_and_hydras_own_goes_on(tmp_path: Path, cache: Path, typed: Typed):
+    """That one ends in a table: tests/test_readme.py, `make demo`."""
+    line = [*TINY, "trainer.max_epochs=30", f"data.cache={cache}", f"paths.runs={tmp_path}"]
+    joblib = ["-m", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *line]
+    stop(start(joblib), tmp_path, 2)
+    assert statuses(tmp_path) == [("PREEMPTED", 1)] * 2
+    done = typed("-m", "seed=0,1", *line)
+    assert done.status == 0, done
+    assert statuses(tmp_path) == [("DONE", 2)] * 2
+    assert len(run_ids(done.output)) == 2
+    assert "2 of 2 done before" in typed(*joblib).output
 
 
 @pytest.mark.slow
-def test_a_record_that_cannot_be_written_stops_no_other(tmp_path: Path, cache: Path):
-    line = ["-m", "seed=0,1", *TINY, "trainer.max_epochs=1", f"data.cache={cache}", f"paths.runs={tmp_path / 'runs'}"]
-    planned = run(*line, "--dry-run")
-    first, second = run_ids(planned.stdout)
+def test_a_record_that_cannot_be_written_stops_no_other(tmp_path: Path, cache: Path, typed: Typed):
+    line = ["seed=0,1", *TINY, "trainer.max_epochs=1", f"data.cache={cache}", f"paths.runs={tmp_path / 'runs'}"]
+    first, second = (planned.run_id for planned in make_plan(line, multirun=True).runs)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / first).write_text("in the way")
-    done = run(*line)
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert re.search(rf"^run 1 of 2: .*File exists.*{first}", done.stdout, re.MULTILINE)
+    done = typed("-m", *line)
+    assert done.status == 1, done.output
+    assert re.search(rf"^run 1 of 2: .*File exists.*{first}", done.output, re.MULTILINE)
     assert (tmp_path / "runs" / second / "result.json").exists()
-    assert "Traceback" not in done.stdout + done.stderr
+    assert "Traceback" not in done.output + done.errors
 
 
 class TestMistakes:
@@ -477,33 +424,41 @@ class TestMistakes:
             ["--config-name", "other"],
         ],
     )
-    def test_one_line(self, arguments: list[str], tmp_path: Path):
-        done = run(*arguments, f"paths.runs={tmp_path / 'runs'}", cwd=tmp_path)
-        assert done.returncode == 2
-        assert done.stdout == ""
-        assert done.stderr.startswith("error: ")
-        assert done.stderr.count("\n") == 1
+    def test_one_line(self, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: Typed):
+        monkeypatch.chdir(tmp_path)
+        self.is_one_line(*typed(*arguments, f"paths.runs={tmp_path / 'runs'}"))
         assert list(tmp_path.iterdir()) == []
 
+    def test_by_the_command(self, tmp_path: Path):
+        done = command("model.lnr=false", f"paths.runs={tmp_path / 'runs'}", cwd=tmp_path)
+        self.is_one_line(done.returncode, done.stdout, done.stderr)
+        assert list(tmp_path.iterdir()) == []
 
-def test_help_and_cfg(tmp_path: Path):
-    told = run("--help", cwd=tmp_path)
-    assert told.returncode == 0
-    assert all(len(line) <= 80 for line in told.stdout.splitlines())
-    for word in ("model.lrn", "optim.weight_decay", "no_conv3_conv4", "demo*", "--dry-run"):
-        assert word in told.stdout
-    shown = run("--cfg", "job", "model.lrn=false", cwd=tmp_path)
+    def is_one_line(self, status: int, output: str, errors: str) -> None:
+        assert (status, output) == (2, "")
+        assert errors.startswith("error: ")
+        assert errors.count("\n") == 1
+
+
+def test_help_and_cfg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: Typed):
+    shown = command("--help", cwd=tmp_path)
     assert shown.returncode == 0
-    assert yaml.safe_load(shown.stdout)["model"]["lrn"] is False
-    assert "# Local response normalisation after the layers of model.lrn_after (3.3)." in shown.stdout
-    assert run("--cfg", "hydra", cwd=tmp_path).returncode == 0
+    assert all(len(line) <= 80 for line in shown.stdout.splitlines())
+    for word in ("model.lrn", "optim.weight_decay", "no_conv3_conv4", "demo*", "--dry-run"):
+        assert word in shown.stdout
+    monkeypatch.chdir(tmp_path)
+    written = typed("--cfg", "job", "model.lrn=false")
+    assert written.status == 0
+    assert yaml.safe_load(written.output)["model"]["lrn"] is False
+    assert "# Local response normalisation after the layers of model.lrn_after (3.3)." in written.output
+    assert typed("--cfg", "hydra").status == 0
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
-def test_dry_run_lists_and_runs_nothing(tmp_path: Path, cache: Path):
+def test_dry_run_lists_and_runs_nothing(tmp_path: Path, cache: Path, typed: Typed):
     overrides = [*TINY, f"data.cache={cache}", f"paths.runs={tmp_path / 'runs'}"]
-    planned = run("-m", "model.lrn=true,false", "seed=0,1", "--dry-run", *overrides)
-    assert planned.returncode == 0, planned.stderr
-    assert "4 runs: 0 done, 4 to do. About" in planned.stdout
+    planned = typed("-m", "model.lrn=true,false", "seed=0,1", "--dry-run", *overrides)
+    assert planned.status == 0, planned.output
+    assert "4 runs: 0 done, 4 to do. About" in planned.output
     assert not (tmp_path / "runs").exists()

@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from alexlab.config import PROJECT_DIR
 from alexlab.evidence.statistics import seeds_needed
 from alexlab.runs.study import make_study
 from conftest import _marked
+from launched import PATIENCE, until
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of Jupyter's packages about each other
@@ -97,7 +97,7 @@ def execute(kernels: Path, files: Path, tmp_path: Path, monkeypatch: pytest.Monk
             assert len(cells) == 1, old
             cells[0].source = cells[0].source.replace(old, new)
         client = nbclient.NotebookClient(
-            notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+            notebook, timeout=int(PATIENCE), kernel_name="python3", resources={"metadata": {"path": str(folder)}}
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Jupyter's packages about each other
@@ -106,9 +106,7 @@ def execute(kernels: Path, files: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
     yield run
     asyncio.set_event_loop(None)
-    deadline = time.monotonic() + 60  # for what a kernel has started, which ends after it
-    while _marked(f"ALEXLAB_TESTS={os.environ['ALEXLAB_TESTS']}") and time.monotonic() < deadline:
-        time.sleep(0.2)
+    until(lambda: not _marked(f"ALEXLAB_TESTS={os.environ['ALEXLAB_TESTS']}"))  # what a kernel has begun ends after it
 
 
 def _shown(output: Any) -> str:
@@ -122,6 +120,7 @@ def _shown(output: Any) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_quick_start(execute, files: Path):
     shown = execute("1_quick_start", FOLDER)
     [page] = files.glob("alexlab-notebooks/reports/*/report.html")
@@ -134,6 +133,7 @@ def test_quick_start(execute, files: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_a_look_inside(execute):
     shown = execute("2_a_look_inside", PROJECT_DIR)
     assert shown.count("image/png") == 9
@@ -143,6 +143,7 @@ def test_a_look_inside(execute):
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_planning_a_study(execute):
     shown = execute("3_planning_a_study", FOLDER)
     wanted = seeds_needed(0.4, 0.3, 12)

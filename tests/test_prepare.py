@@ -30,6 +30,7 @@ from alexlab.data.raw.folders import read_folders
 from alexlab.data.raw.listing import RawError
 from alexlab.data.store import Store, damage, held_out, open_store, staged
 from conftest import stacked
+from launched import PATIENCE, living, until
 
 FORMS = {"tars": raw.imagenet_tars, "folders": raw.class_folders, "kaggle": raw.kaggle, "parquet": raw.parquet}
 
@@ -773,7 +774,7 @@ class TestGoingOn:
             "import sys, time; from alexlab.data.parallel import in_order\n"
             "def work(seconds): time.sleep(seconds); return os.getpid()\n"
             "import os\n"
-            "for pid in in_order(work, [(0.1,), (0.1,), (60,), (60,)], 2): print(pid, flush=True)"
+            f"for pid in in_order(work, [(0.1,), (0.1,), ({PATIENCE},), ({PATIENCE},)], 2): print(pid, flush=True)"
         )
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
@@ -781,10 +782,7 @@ class TestGoingOn:
         process.kill()
         process.wait()
         process.stdout.close()
-        deadline = time.monotonic() + 30
-        while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
-            time.sleep(0.2)
-        assert not Path(f"/proc/{worker}").exists()
+        until(lambda: not living([worker]))
 
 
 def contents_of(store: Store) -> dict[str, bytes]:

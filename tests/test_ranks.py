@@ -9,10 +9,8 @@ import os
 import random
 import re
 import signal
-import subprocess
 import sys
 import time
-from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +22,7 @@ from torch import distributed as dist
 
 from alexlab import ranks
 from alexlab.architecture import bytes_sent
-from alexlab.config import PROJECT_DIR, ConfigError, load
+from alexlab.config import ConfigError, load
 from alexlab.data import build_datamodule
 from alexlab.data.datamodule import TrainingBatches
 from alexlab.data.store import BadData
@@ -33,14 +31,12 @@ from alexlab.runs.failure import is_echo
 from alexlab.runs.record import Record
 from alexlab.training.fit import fit
 from alexlab.training.sgd import PaperSGD
-from chaos import content, descendants
-from conftest import TINY
-from launched import living, until
+from chaos import content
+from conftest import TINY, Typed
+from launched import descendants, finish, halted, is_sent, living, run, start, trainers, until
 from test_main import read_wandb
 from test_resume import Break, left
 from together import together
-
-TRAIN = PROJECT_DIR / "src" / "train.py"
 
 
 class Training(NamedTuple):
@@ -168,47 +164,9 @@ def test_broken_off_and_taken_up_again_to_the_same_bits(found: Found, again: int
 @pytest.fixture
 def line(tmp_path: Path, cache: Path) -> list[str]:
     return [
-        *(sys.executable, str(TRAIN), *TINY, f"data.cache={cache}", f"paths.runs={tmp_path / 'runs'}"),
+        *(*TINY, f"data.cache={cache}", f"paths.runs={tmp_path / 'runs'}"),
         *("trainer.max_epochs=8", "checkpoint.every_steps=1"),
     ]
-
-
-def start(line: list[str], *more: str) -> subprocess.Popen[str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
-    return subprocess.Popen(
-        [*line, *more],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**kept, "COLUMNS": "80", "WANDB_MODE": "offline"},
-    )
-
-
-def ended(process: subprocess.Popen[str], seconds: float = 100) -> str:
-    try:
-        return process.communicate(timeout=seconds)[0]
-    finally:
-        process.kill()
-
-
-def rank_pids(process: subprocess.Popen[str], runs: Path) -> list[int]:
-    """The processes that train, in the order of their start, once there is an epoch's row."""
-    deadline = time.monotonic() + 100
-    while not list(runs.glob("*/metrics.csv")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.02)
-    return led(process)
-
-
-def led(process: subprocess.Popen[str]) -> list[int]:
-    """The processes below a command that lead a session of their own: those that train."""
-    found = []
-    for pid in sorted(descendants(process.pid)):
-        with suppress(ProcessLookupError):
-            if pid != process.pid and os.getsid(pid) == pid:
-                found.append(pid)
-    return found
 
 
 def record_of(runs: Path) -> Path:
@@ -221,13 +179,13 @@ def status_of(runs: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_a_sweep_trains_each_run_once(line: list[str], tmp_path: Path):
+@pytest.mark.processes
+def test_a_sweep_trains_each_run_once(line: list[str], tmp_path: Path, typed: Typed):
     """One record a run, one W&B run, one log in which ranks are told apart; the same as one device's."""
     runs = tmp_path / "runs"
-    sweep = ["-m", "trainer=ddp2", "model.lrn=true,false", "trainer.max_epochs=2", "logger=wandb"]
-    process = start(line, *sweep)
-    output = ended(process)
-    assert process.returncode == 0, output
+    sweep = [*line, "-m", "trainer=ddp2", "model.lrn=true,false", "trainer.max_epochs=2", "logger=wandb"]
+    status, output = run(sweep, {"WANDB_MODE": "offline"})
+    assert status == 0, output
     records = [path.parent for path in runs.glob("*/result.json")]
     assert len(records) == len(list(runs.glob("*/config.yaml"))) == 2
     for record in records:
@@ -240,10 +198,8 @@ def test_a_sweep_trains_each_run_once(line: list[str], tmp_path: Path):
         log = (record / "train.log").read_text()
         assert "[rank 0] " in log
     assert len(re.findall(r"^run \d of 2: ", output, re.MULTILINE)) == 2
-    process = start(line, *sweep)
-    assert "2 of 2 done before" in ended(process)
-    one = start([*line, f"paths.runs={tmp_path / 'one'}"], "trainer.max_epochs=2")
-    ended(one)
+    assert "2 of 2 done before" in typed(*sweep).output
+    assert typed(*line, f"paths.runs={tmp_path / 'one'}", "trainer.max_epochs=2").status == 0
     alone = record_of(tmp_path / "one")
     [mine] = [record for record in records if record.name == alone.name]
     for row, expected in zip(rows_of(mine), rows_of(alone), strict=True):
@@ -251,68 +207,71 @@ def test_a_sweep_trains_each_run_once(line: list[str], tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.parametrize(("split", "victim"), [pytest.param("ddp2", 1, marks=pytest.mark.long), ("towers2", 0)])
-def test_a_rank_is_told_to_stop_or_dies(line: list[str], tmp_path: Path, split: str, victim: int):
-    """SIGKILL to one rank is a failure within seconds, SIGTERM stops all; the same line ends in the same bits."""
-    runs, split = tmp_path / "runs", f"trainer={split}"
-    undisturbed = start([*line, f"paths.runs={tmp_path / 'undisturbed'}"], split)
+def test_a_rank_is_told_to_stop_or_dies(line: list[str], tmp_path: Path, split: str, victim: int, typed: Typed):
+    """SIGKILL to one rank is a failure, SIGTERM to one stops all; the same line ends in the same bits."""
+    runs = tmp_path / "runs"
+    line = [*line, f"trainer={split}"]
+    undisturbed = typed(*line, f"paths.runs={tmp_path / 'undisturbed'}")
+    assert undisturbed.status == 0, undisturbed
     line = [*line, f"data.num_workers={victim}"]
-    process = start(line, split)
-    pids = rank_pids(process, runs)
-    assert len(pids) == 2
-    all_pids = descendants(process.pid)  # with the loaders, where there are any
-    os.kill(pids[victim], signal.SIGKILL)
-    killed = time.monotonic()
-    output = ended(process)
-    assert time.monotonic() - killed < 60
-    assert process.returncode == 1, output
+    process = start(line)
+    with halted(process, runs):
+        pids, all_pids = trainers(process.pid), descendants(process.pid)  # with the loaders, where there are any
+        assert len(pids) == 2
+        os.kill(pids[victim], signal.SIGKILL)
+    code, output = finish(process)
+    assert code == 1, output
     status = status_of(runs)
     assert (status["state"], status["failure"]) == ("FAILED", "killed"), status
     assert "SIGKILL" in status["message"]
-    until(lambda: not living(all_pids), 20)
+    until(lambda: not living(all_pids))
 
-    if split == "trainer=ddp2":
-        process = start(line, split)
+    if split == "ddp2":
+        process = start(line)
         (record_of(runs) / "metrics.csv").unlink()  # so that a new row is waited for
-        os.kill(rank_pids(process, runs)[0], signal.SIGTERM)
-        output = ended(process)
-        assert process.returncode == 75, output
+        with halted(process, runs):
+            os.kill(trainers(process.pid)[0], signal.SIGTERM)
+        code, output = finish(process)
+        assert code == 75, output
         assert status_of(runs)["state"] == "PREEMPTED"
 
-    process = start(line, split)
-    output = ended(process)
-    assert process.returncode == 0, output
-    assert status_of(runs)["attempt"] == (3 if split == "trainer=ddp2" else 2)
-    ended(undisturbed)
+    done = typed(*line)
+    assert done.status == 0, done
+    assert status_of(runs)["attempt"] == (3 if split == "ddp2" else 2)
     assert content(record_of(runs)) == content(record_of(tmp_path / "undisturbed"))
 
 
 @pytest.mark.slow
-def test_the_command_is_stopped_and_goes_on_with_one_device(line: list[str], tmp_path: Path):
+@pytest.mark.processes
+def test_the_command_is_stopped_and_goes_on_with_one_device(line: list[str], tmp_path: Path, typed: Typed):
     runs = tmp_path / "runs"
-    process = start(line, "trainer=towers2")
-    pids = rank_pids(process, runs)
-    process.send_signal(signal.SIGTERM)
-    output = ended(process)
-    assert process.returncode == 75, output
+    process = start([*line, "trainer=towers2"])
+    with halted(process, runs) as [last]:
+        pids = trainers(process.pid)
+        process.send_signal(signal.SIGTERM)
+        until(lambda: is_sent(last, signal.SIGTERM), process)
+    code, output = finish(process)
+    assert code == 75, output
     assert status_of(runs)["state"] == "PREEMPTED"
-    until(lambda: not living(pids), 20)
-    process = start(line)
-    output = ended(process)
-    assert process.returncode == 0, output
+    until(lambda: not living(pids))
+    done = typed(*line)
+    assert done.status == 0, done
     log = (record_of(runs) / "train.log").read_text()
     assert "the run goes on with one device where it had 2 x towers: the same but for rounding, not to the bit" in log
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_stopped_before_the_first_step(line: list[str], tmp_path: Path):
     """Where Lightning's own handler of SIGTERM waited for the other process."""
-    process = start(line, "trainer=ddp2", "trainer.max_epochs=40")
-    until(lambda: len(led(process)) == 2)
-    time.sleep(random.random())
+    process = start([*line, "trainer=ddp2", "trainer.max_epochs=2000"])
+    until(lambda: len(trainers(process.pid)) == 2, process)
+    time.sleep(random.random())  # anywhere in their first second
     process.send_signal(signal.SIGTERM)
-    output = ended(process, 60)
-    assert process.returncode == 75, output
+    code, output = finish(process)
+    assert code == 75, output
     assert status_of(tmp_path / "runs")["state"] == "PREEMPTED"
 
 
@@ -363,7 +322,7 @@ def test_what_is_an_echo(error: Exception, expected: bool):
 
 
 @pytest.mark.slow
-def test_what_a_rank_dies_of_is_told(line: list[str], tmp_path: Path):
+def test_what_a_rank_dies_of_is_told(line: list[str], tmp_path: Path, typed: Typed):
     """A damaged image in the second device's half of a batch: the file is named, not the connection that broke."""
     more = [f"data.cache={tmp_path / 'own'}", "data.format=jpeg", "trainer=ddp2"]
     data = build_datamodule(load([*TINY, *more]))
@@ -375,9 +334,7 @@ def test_what_a_rank_dies_of_is_told(line: list[str], tmp_path: Path):
     content = bytearray((path / "train.jpegs").read_bytes())
     content[start_ : start_ + length] = bytes(int(length))
     (path / "train.jpegs").write_bytes(content)
-    process = start(line, *more)
-    output = ended(process)
-    assert process.returncode == 1, output
+    assert typed(*line, *more).status == 1
     status = status_of(tmp_path / "runs")
     assert (status["state"], status["failure"]) == ("FAILED", "bad data"), status
     assert status["message"].startswith(f"rank 1: {path}/train.jpegs: image {place} cannot be read")
@@ -385,11 +342,10 @@ def test_what_a_rank_dies_of_is_told(line: list[str], tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_trials_of_both(line: list[str], tmp_path: Path):
-    process = start(line, "-m", "trainer=ddp2,towers2", "trainer.fast_dev_run=true")
-    output = ended(process)
-    assert process.returncode == 0, output
-    assert "2 of 2 ran one batch" in output
+def test_trials_of_both(line: list[str], tmp_path: Path, typed: Typed):
+    done = typed(*line, "-m", "trainer=ddp2,towers2", "trainer.fast_dev_run=true")
+    assert done.status == 0, done
+    assert "2 of 2 ran one batch" in done.output
     assert not (tmp_path / "runs").exists()
 
 
@@ -420,9 +376,10 @@ def test_two_gpus_give_what_one_gives(line: list[str], tmp_path: Path, split: st
     line = [word for word in line if word != "trainer.accelerator=cpu"]
     rows = []
     for trainer in ("one", split):
-        process = start([*line, f"paths.runs={tmp_path / trainer}"], f"trainer={trainer}", "trainer.accelerator=gpu")
-        output = ended(process)
-        assert process.returncode == 0, output
+        status, output = run(
+            [*line, f"paths.runs={tmp_path / trainer}", f"trainer={trainer}", "trainer.accelerator=gpu"]
+        )
+        assert status == 0, output
         rows.append(rows_of(record_of(tmp_path / trainer)))
     for one, two in zip(*rows, strict=True):
         assert float(two["train_loss"]) == pytest.approx(float(one["train_loss"]), abs=1e-4)

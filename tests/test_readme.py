@@ -100,6 +100,7 @@ def test_preparing_line(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.skipif(not shutil.which("make"), reason="no make")
 def test_make_demo(tiny: list[str]):
     installed = Path(sys.prefix) / "installed"
@@ -109,7 +110,6 @@ def test_make_demo(tiny: list[str]):
         cwd=PROJECT_DIR,
         capture_output=True,
         text=True,
-        timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 seed: no conclusion" in done.stdout

@@ -1,35 +1,28 @@
-"""Preparing, training and evaluating on real data sets, by the commands of the README, in processes of their own."""
+"""Preparing, training and evaluating on real data sets, by the commands of the README."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import raw_data as raw
-from alexlab.config import PROJECT_DIR, ConfigError, load
+from alexlab.config import ConfigError, load
+from alexlab.data.doctor import main as prepare
 from alexlab.evidence import load_runs
+from alexlab.runs.average import main as evaluate
 from alexlab.runs.plan import make_plan
+from conftest import Typed
+from launched import command
 
 pytestmark = pytest.mark.slow
 SMALL = ["model.width=0.1", "model.hidden=16", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
 
 
-def run(command: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "ALEXLAB"))}
-    return subprocess.run(
-        [sys.executable, str(PROJECT_DIR / "src" / command), *arguments],
-        cwd=cwd,
-        env={**kept, "COLUMNS": "80", "ALEXLAB_RUNS": str(cwd / "runs"), "ALEXLAB_CACHE": str(cwd / "cache")},
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
+def folders(place: Path) -> dict[str, str]:
+    return {"ALEXLAB_RUNS": str(place / "runs"), "ALEXLAB_CACHE": str(place / "cache")}
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +32,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw.imagenet_tars(place / "tars", raw.train_files(8))
     raw.cifar(place / "cifar")
     for given in (["recipe=imagenet2012", "data.raw=tars", "data.format=jpeg"], ["data=cifar10", "data.raw=cifar"]):
-        done = run("prepare.py", *given, cwd=place)
+        done = command(*given, script="prepare.py", cwd=place, **folders(place))
         assert done.returncode == 0, done.stderr
     return place
+
+
+@pytest.fixture
+def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that are typed in this process are typed in that folder."""
+    monkeypatch.chdir(place)
+    for name, value in folders(place).items():
+        monkeypatch.setenv(name, value)
 
 
 IMAGENET = ["recipe=imagenet2012", "data.num_classes=3", "data.holdout=2", *SMALL]
@@ -50,12 +51,15 @@ IMAGENET = ["recipe=imagenet2012", "data.num_classes=3", "data.holdout=2", *SMAL
 @pytest.fixture(scope="module")
 def trained(place: Path) -> str:
     """What a run says whose record is in `runs`."""
-    done = run("train.py", *IMAGENET, cwd=place)
+    done = command(*IMAGENET, cwd=place, **folders(place))
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def test_a_run_says_what_it_was_trained_and_chosen_on(place: Path, trained: str):
+@pytest.mark.usefixtures("here")
+def test_a_run_says_what_it_was_trained_and_chosen_on(
+    place: Path, trained: str, typed: Typed, capsys: pytest.CaptureFixture[str]
+):
     manifest = json.loads((place / "cache/stores/imagenet2012-256px-jpeg/manifest.json").read_text())
     assert f"data imagenet2012-{manifest['hash'][:16]}, 256 px, jpeg: train 18" in " ".join(trained.split())
     assert "choices are made on the reported" not in trained
@@ -71,29 +75,26 @@ def test_a_run_says_what_it_was_trained_and_chosen_on(place: Path, trained: str)
     }
     assert result["test"]["images"] == 5
     assert result["train"]["images"] == 18
-    again = run("train.py", *IMAGENET, "data.num_workers=2", f"data.stage={place / 'local'}", cwd=place)
-    assert "1 of 1 done before" in again.stdout
+    again = typed(*IMAGENET, "data.num_workers=2", f"data.stage={place / 'local'}")
+    assert "1 of 1 done before" in again.output
 
     # Its average finds the store again where it was moved to, and refuses another one.
     moved = place / "elsewhere"
     shutil.copytree(place / "cache" / "stores" / "imagenet2012-256px-jpeg", moved)
-    done = run("evaluate.py", f"runs=[{folder.name}]", f"data.root={moved}", cwd=place)
-    assert done.returncode == 0, done.stderr
+    assert evaluate([f"runs=[{folder.name}]", f"data.root={moved}"]) == 0, capsys.readouterr()
     assert len(load_runs(place / "runs")) == 1
-    made = run("prepare.py", "recipe=imagenet2012", "data.raw=tars", "data.format=raw", cwd=place)
-    assert made.returncode == 0
-    done = run("evaluate.py", f"runs=[{folder.name}]", cwd=place)
-    assert done.returncode == 2
-    assert "was trained on the data imagenet2012-" in done.stderr
-    assert run("evaluate.py", f"runs=[{folder.name}]", "data.format=jpeg", cwd=place).returncode == 0
+    assert prepare(["recipe=imagenet2012", "data.raw=tars", "data.format=raw"]) == 0
+    assert evaluate([f"runs=[{folder.name}]"]) == 2
+    assert "was trained on the data imagenet2012-" in capsys.readouterr().err
+    assert evaluate([f"runs=[{folder.name}]", "data.format=jpeg"]) == 0
     shutil.rmtree(place / "cache" / "stores" / "imagenet2012-256px-raw")
 
 
-@pytest.mark.usefixtures("trained")
-def test_a_staged_store_trains_to_the_same_numbers(place: Path):
-    staged = ["data.num_workers=2", "data.stage=local", f"paths.runs={place / 'staged'}"]
-    done = run("train.py", *IMAGENET, *staged, cwd=place)
-    assert done.returncode == 0, done.stdout + done.stderr
+@pytest.mark.usefixtures("trained", "here")
+def test_a_staged_store_trains_to_the_same_numbers(place: Path, typed: Typed):
+    staged = ["data.num_workers=2", f"data.stage={place / 'local'}", f"paths.runs={place / 'staged'}"]
+    done = typed(*IMAGENET, *staged)
+    assert done.status == 0, done
     outcomes = []
     for runs in ("runs", "staged"):
         [result] = [json.loads(path.read_text()) for path in (place / runs).glob("*/result.json")]
@@ -102,11 +103,12 @@ def test_a_staged_store_trains_to_the_same_numbers(place: Path):
     assert [path.suffix for path in (place / "local").iterdir() if path.is_dir()] == [""]
 
 
-def test_cifar(place: Path):
-    given = ["recipe=cifar10", "data.holdout=0", "trainer.max_epochs=1", "optim.schedule=constant"]
-    done = run("train.py", *given, cwd=place)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "choices are made on the reported images" in " ".join(done.stdout.split())
+@pytest.mark.usefixtures("here")
+def test_cifar(typed: Typed):
+    given = ["recipe=cifar10", "data.holdout=0", "trainer.max_epochs=1", "optim.schedule=constant", *SMALL]
+    done = typed(*given)
+    assert done.status == 0, done
+    assert "choices are made on the reported images" in " ".join(done.output.split())
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from alexlab.config import ConfigError
 from alexlab.runs.identity import run_id
 from alexlab.runs.plan import make_plan
 from alexlab.runs.study import document, is_study, make_study, read_looks, register
-from conftest import TINY, composer
+from conftest import TINY, Typed, composer
 from made import made_study
 
 
@@ -145,9 +145,9 @@ def test_each_arm_is_tried_at_each_rate_and_takes_the_best_of_its_own(tmp_path: 
 
 
 @pytest.mark.slow
-def test_a_study_trains_its_plan_goes_on_and_stops_where_the_base_does_not_learn(tmp_path: Path, cache: Path):
-    from test_main import run
-
+def test_a_study_trains_its_plan_goes_on_and_stops_where_the_base_does_not_learn(
+    tmp_path: Path, cache: Path, typed: Typed
+):
     small = [f"data.cache={cache}", f"paths.runs={tmp_path / 'runs'}", "study.claims=[paper/lrn]"]
     line = [
         "study=lrn",
@@ -158,22 +158,22 @@ def test_a_study_trains_its_plan_goes_on_and_stops_where_the_base_does_not_learn
         "model.batch_norm=before",
         "trainer.max_epochs=12",
     ]
-    done = run(*line)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 claims, 2 arms, 3 runs" in done.stdout
-    assert "study.seeds=1: a verdict takes 3" in done.stdout
+    done = typed(*line)
+    assert done.status == 0, done
+    assert "1 claims, 2 arms, 3 runs" in done.output
+    assert "study.seeds=1: a verdict takes 3" in done.output
     [path] = (tmp_path / "runs" / "studies").glob("*.json")
     [look] = read_looks(path)
     planned = {run_id for arm in look["arms"] for run_id in arm["runs"].values()}
     records = {one.parent.name for one in (tmp_path / "runs").glob("*/result.json")}
     assert records == planned
-    again = run(*line)
-    assert "3 of 3 done before" in again.stdout
-    assert again.returncode == 0
+    again = typed(*line)
+    assert "3 of 3 done before" in again.output
+    assert again.status == 0
 
     still = [*line, "trainer.max_epochs=1", "optim.lr=1e-9", f"paths.runs={tmp_path / 'still'}"]
-    stopped = run(*[one for one in still if not one.startswith(f"paths.runs={tmp_path / 'runs'}")])
-    assert stopped.returncode == 1
-    assert "not begun, since the study's base does not learn: its training loss is 2." in stopped.stdout
+    stopped = typed(*[one for one in still if not one.startswith(f"paths.runs={tmp_path / 'runs'}")])
+    assert stopped.status == 1
+    assert "not begun, since the study's base does not learn: its training loss is 2." in stopped.output
     states = [json.loads(one.read_text())["state"] for one in (tmp_path / "still").glob("*/status.json")]
     assert states == ["DONE"]  # the base alone

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 
 from alexlab import ranks
-
-_SECONDS = 150.0
+from alexlab.runs.execute import start_server
+from launched import PATIENCE
 
 
 def together(function: Callable[..., Any], *arguments: Any, count: int = 2) -> list[Any]:
     """What `function(*arguments)` gives in each of `count` processes, in their order; it must be a module's own."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["alexlab.runs.worker"])
+    start_server("alexlab.runs.worker")
     with tempfile.TemporaryDirectory() as folder:
         pipes = [context.Pipe(duplex=False) for _ in range(count)]
         processes = [
@@ -33,7 +33,7 @@ def together(function: Callable[..., Any], *arguments: Any, count: int = 2) -> l
             found = []
             for receiver, sender in pipes:
                 sender.close()
-                assert receiver.poll(_SECONDS), "no answer"
+                assert receiver.poll(PATIENCE), "no answer"
                 found.append(pickle.loads(receiver.recv_bytes()))
         finally:
             for process in processes:

@@ -274,7 +274,7 @@ def start_server(module: str) -> None:
     processes ends only those that know what to do.
     """
     inherit_code()
-    multiprocessing.set_forkserver_preload([module])
+    multiprocessing.set_forkserver_preload(["alexlab.lean", module])
     # The tracker, which lets all signals through, would be ended by these two.
     with _ignored(signal.SIGUSR1), _ignored(signal.SIGUSR2):
         resource_tracker.ensure_running()

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch._dynamo  # noqa: F401  (every optimiser loads it: here, once for all runs)
 
 from alexlab import ranks
 from alexlab.config import Config, Keep

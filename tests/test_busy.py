@@ -1,0 +1,42 @@
+"""`make flaky` repeats a command beside busy loops, tells its failures, and leaves no loop."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from alexlab import threads
+from busy import busy_loops
+from launched import begin, descendants, living, told, until
+
+BUSY = [sys.executable, str(Path(__file__).with_name("busy.py"))]
+
+
+def test_each_core_has_a_loop_as_long_as_it_is_wanted():
+    with busy_loops() as loops:
+        assert len(living(loops)) == threads.cores()
+    assert living(loops) == []
+
+
+@pytest.mark.parametrize(("code", "failures"), [(0, 0), (3, 2)])
+def test_failures_are_counted(code: int, failures: int):
+    done = subprocess.run(
+        [*BUSY, "2", sys.executable, "-c", f"raise SystemExit({code})"], capture_output=True, text=True
+    )
+    assert done.returncode == int(failures > 0)
+    assert done.stdout.splitlines()[-1] == f"2 of 2 times, {failures} failures"
+
+
+@pytest.mark.parametrize("how", ["kill", "terminate", "interrupt"])
+@pytest.mark.processes
+def test_loops_end_with_what_started_them(how: str):
+    process = begin([*BUSY, "1", "sh", "-c", "echo begun; exec sleep 600"])
+    told(process, "begun")
+    below = descendants(process.pid)
+    assert len(below) == threads.cores() + 1
+    {"kill": process.kill, "terminate": process.terminate, "interrupt": lambda: process.send_signal(2)}[how]()
+    finish_or_kill = below[:-1] if how == "kill" else below  # where it is killed, the command itself goes on
+    until(lambda: not living(finish_or_kill))
