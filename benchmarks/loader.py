@@ -342,6 +342,7 @@ def open_grain(kind: str, work: Path, workers: int) -> Epoch:
 
     Its iterator has no end, so that the workers start once; an epoch is as many batches as fit into one.
     """
+    os.environ["PYTHONWARNINGS"] = "ignore:The given NumPy array is not writable"  # for its workers; it is only read
     import grain
     from array_record.python.array_record_module import ArrayRecordWriter
 

@@ -30,12 +30,13 @@ def apart(scale: str, batch: int, variables: dict[str, str]) -> Apart:
 def main() -> None:
     parser = arguments(__doc__, 9)
     parser.add_argument("--scale", choices=SCALES, nargs="+", default=list(SCALES))
+    parser.add_argument("--ways", choices=WAYS, nargs="+", default=list(WAYS), help="beside spinning (default: all)")
     args = parser.parse_args()
     print(f"{machine()}\n{versions()}")
     os.environ.pop("OMP_NUM_THREADS", None)
     for scale in args.scale:
         batch = SCALES[scale][1]
-        contenders = {way: apart(scale, batch, variables) for way, variables in WAYS.items()}
+        contenders = {way: apart(scale, batch, WAYS[way]) for way in WAYS if way in (SHIPPED, *args.ways)}
         show(f"{scale}, batch {batch}", batch, take_turns(dict(contenders), args.rounds, args.busy))
         for contender in contenders.values():
             contender.end()
