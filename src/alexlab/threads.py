@@ -1,7 +1,7 @@
 """Threads of the processes that compute: how they wait, and how many there are. Nothing else decides either.
 
-OpenMP threads that spin while they wait for one another take the cores that others need: beside one busy process per
-core, a training step is five to sixteen times slower for it (benchmarks/README.md).
+OpenMP threads that spin while they wait for one another take the cores that others need: with one busy process a core
+beside it, a training step is five to sixteen times slower for it (benchmarks/README.md).
 """
 
 from __future__ import annotations

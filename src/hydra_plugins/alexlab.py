@@ -13,7 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import chdir, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -180,7 +180,8 @@ with suppress(ImportError):  # the extra `ray`
             assert isinstance(init, dict)
             before = signal.getsignal(signal.SIGTERM)
             try:
-                ray.init(**{str(name): value for name, value in init.items()})
+                with chdir(launch.folder):  # Ray's processes look for modules in the current folder first
+                    ray.init(**{str(name): value for name, value in init.items()})
             except (ConnectionError, ValueError) as error:
                 raise SystemExit(f"error: hydra/launcher=ray: {' '.join(str(error).split())}") from error
             finally:

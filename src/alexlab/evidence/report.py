@@ -22,6 +22,7 @@ from alexlab.config import PROJECT_DIR, ConfigError
 from alexlab.evidence.archive import Archive, read_archive
 from alexlab.evidence.judge import Judgement, Row, judge
 from alexlab.files import write_whole
+from alexlab.runs import bundle
 from alexlab.runs.study import document, is_study, make_study, read_looks
 from alexlab.runs.table import new_table
 
@@ -63,7 +64,8 @@ def _obey(given: list[str], config_dir: str | None, console: Console, flags: lis
     line = [one for one in given if one.partition("=")[0] not in ("runs", "out")]
     composer = Composer(config_dir)
     config = composer.job([one for one in line if one.startswith(SETTINGS)], trains=False, stored=False).config
-    folders = _folders(settings["runs"]) if "runs" in settings else [Path(config.paths.runs)]
+    places = _folders(settings["runs"]) if "runs" in settings else [Path(config.paths.runs)]
+    folders = list(bundle.folders(places))
     out = Path(settings["out"]).expanduser() if "out" in settings else PROJECT_DIR / "reports"
     archive = read_archive(folders)
     begun = begun_studies(folders)

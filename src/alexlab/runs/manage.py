@@ -20,6 +20,7 @@ from alexlab.compose import Composer, read_config
 from alexlab.config import Config, ConfigError, did_you_mean, shown
 from alexlab.data.store import gigabytes
 from alexlab.progress import Progress
+from alexlab.runs import bundle
 from alexlab.runs.claim import take
 from alexlab.runs.failure import RESULTS
 from alexlab.runs.record import DONE, FAILED, RUNNING, Record
@@ -40,8 +41,11 @@ Look at records, remove some, or send them to W&B.
   python src/runs.py prune state=DONE ablation='no_*'
                                                     remove just these
   python src/runs.py wandb [logger.project=NAME]    send to W&B, each step once
+  python src/runs.py bundle OUT.zip                 plans and finished records,
+                                                    without weights, as a file
+                                                    for report.py runs=OUT.zip
 
-list, prune and wandb take filters: state, failure, recipe, protocol, model,
+list, prune, wandb and bundle take filters: state, failure, recipe, protocol, model,
 ablation, seed; several values with commas, * for any text. An ID may be cut
 short. paths.runs=FOLDER looks elsewhere. prune asks first, unless --yes; it
 removes no finished run, and none that was stopped, unless state= names them,
@@ -67,6 +71,7 @@ def _obey(given: list[str], config_dir: str | None, console: Console, is_sure: b
         "compare": _compare,
         "prune": _prune,
         "wandb": _wandb,
+        "bundle": _bundle,
     }
     if not given:
         console.print(USAGE)
@@ -95,14 +100,16 @@ class Request:
 
 def _request(verb: str, given: list[str], composer: Composer, is_sure: bool) -> Request:
     ids = [argument for argument in given if "=" not in argument]
-    wanted = {"show": 1, "compare": 2}.get(verb, 0)
+    wanted = {"show": 1, "compare": 2, "bundle": 1}.get(verb, 0)
+    if verb == "bundle" and len(ids) != wanted:
+        raise ConfigError(f"bundle: takes one file to write, not {len(ids)}; such as bundle study.zip")
     if len(ids) != wanted:
         raise ConfigError(f"{verb}: takes {wanted or 'no'} run id{'s' * (wanted != 1)}, not {len(ids)}")
     filters: dict[str, list[str]] = {}
     others = []
     for argument in given:
         name, sign, value = argument.partition("=")
-        if sign and name in FILTERS and verb in ("list", "prune", "wandb"):
+        if sign and name in FILTERS and verb in ("list", "prune", "wandb", "bundle"):
             filters[name] = [item.strip() for item in value.strip("[]").split(",")]
         elif sign:
             allowed = ("paths.runs", *(("logger.project", "logger.entity") if verb == "wandb" else ()))
@@ -319,3 +326,17 @@ def _wandb(request: Request, console: Console) -> None:
             progress.advance(1)
     kept = f", {len(free) - len(todo)} were there before" if len(todo) < len(free) else ""
     console.print(f"{sent} of {len(todo)} runs sent to W&B ({mode}){kept}.")
+
+
+def _bundle(request: Request, console: Console) -> None:
+    """Write what is finished, or failed as a result, with all plans."""
+    out = Path(request.ids[0]).expanduser()
+    ended = [
+        one
+        for one in _records(request)
+        if one.status["state"] == DONE or (one.status["state"] == FAILED and one.status.get("failure") in RESULTS)
+    ]
+    if not ended:
+        raise ConfigError(f"bundle: no finished run in {request.runs}")
+    bundle.pack(out, request.runs, [one.record.run_id for one in ended])
+    console.print(f"{len(ended)} runs in {out}, {gigabytes(out.stat().st_size)}", soft_wrap=True)
