@@ -48,7 +48,7 @@ chaos: $(INSTALLED) ## Kill runs and sweeps at KILLS random moments and compare 
 container: $(INSTALLED) ## Build the image and use it, with podman and Debian's packages (as root, about ten minutes)
 	@$(BIN)/python tests/container.py $(ARGS)
 
-bench: $(INSTALLED) ## Run every benchmark, nothing else running (about an hour; benchmarks/README.md)
+bench: $(INSTALLED) ## Run every benchmark, nothing else running (about three hours; benchmarks/README.md)
 	@$(BIN)/python benchmarks/all.py
 
 bench-compare: $(INSTALLED) ## Benchmark this tree against a commit, BASE= (half an hour); fails where it is 10 % slower

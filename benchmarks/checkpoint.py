@@ -11,10 +11,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from turns import arguments, machine, take_turns, tell, versions
+
 import lightning as L
 import torch
 from step import full_scale
-from turns import arguments, machine, take_turns, tell, versions
 
 from alexlab.config import Config, load
 from alexlab.data import build_datamodule
@@ -73,7 +74,7 @@ def main() -> None:
     config = load(["trainer.max_epochs=2", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu"])
     names = (NOTHING, UNCHECKED, DEFAULTS, EVERY_STEP)
     print(f"{machine()}\n{versions()}")
-    times = take_turns({name: lambda name=name: seconds(name, config) for name in names}, args.rounds)
+    times = take_turns({name: lambda name=name: seconds(name, config) for name in names}, args.rounds, args.busy)
     tell("demo, 2 epochs", times, NOTHING, args.json)
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         took, size = state_of_the_papers_net(Path(folder))

@@ -2,21 +2,27 @@
 
 Each runs its own benchmarks on its own code, by turns, so that a slow hour of the machine meets both. Every ratio is a
 cost over that of something outside the project, and lower is better. Exits with 1 where one is over 10 % worse.
+
+With --busy each benchmark also runs beside busy loops, which this script starts: a benchmark of an older tree may not
+know the option.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
+
+from turns import GIVEN, busy_loops
 
 PROJECT = Path(__file__).parents[1]
 LIMIT = 1.10
+PARTS = [("", nullcontext), (", busy", busy_loops)]
 BRIEF = {
     "step": [["step.py", "--quick", "--scale", "demo", "--rounds", "21"], ["step.py", "--quick", "--rounds", "5"]],
     "augment": [["augment.py"]],
@@ -29,12 +35,12 @@ BRIEF = {
 
 
 def run(tree: Path, command: list[str]) -> dict[str, float]:
-    """The ratios that a benchmark of a tree finds; none where it is not there, or fails."""
+    """Run a benchmark of a tree and return the ratios that it finds; none where it is not there, or fails."""
     if not (tree / "benchmarks" / command[0]).exists():
         return {}
     with tempfile.TemporaryDirectory() as folder:
         to = Path(folder) / "ratios.json"
-        environment = {**os.environ, "PYTHONPATH": str(tree / "src"), "ALEXLAB_CACHE": str(PROJECT / "cache")}
+        environment = {**GIVEN, "PYTHONPATH": str(tree / "src"), "ALEXLAB_CACHE": str(PROJECT / "cache")}
         line = [sys.executable, *command, "--json", str(to)]
         done = subprocess.run(
             line, cwd=tree / "benchmarks", env=environment, capture_output=True, text=True, check=False
@@ -49,6 +55,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base", help="a commit, branch or tag")
     parser.add_argument("--only", nargs="+", choices=BRIEF, default=list(BRIEF))
+    parser.add_argument("--busy", action="store_true", help="run each beside one busy loop per usable core as well")
     parser.add_argument("--repeats", type=int, default=2, help="of each benchmark on each tree (default: %(default)s)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -60,9 +67,13 @@ def main() -> int:
             for command in (command for name in args.only for command in BRIEF[name]):
                 for repeat in range(args.repeats):
                     for tree in (base, PROJECT) if repeat % 2 == 0 else (PROJECT, base):
-                        print(f"{'base' if tree == base else 'now'}: {' '.join(command)}", file=sys.stderr, flush=True)
-                        for name, ratio in run(tree, command).items():
-                            found[tree].setdefault(name, []).append(ratio)
+                        for suffix, surroundings in PARTS[: 1 + args.busy]:
+                            line = f"{'base' if tree == base else 'now'}{suffix}: {' '.join(command)}"
+                            print(line, file=sys.stderr, flush=True)
+                            with surroundings():
+                                ratios = run(tree, command)
+                            for name, ratio in ratios.items():
+                                found[tree].setdefault(f"{name}{suffix}", []).append(ratio)
         finally:
             subprocess.run([*git, "remove", "--force", str(base)], check=True)
     medians = {tree: {name: statistics.median(own) for name, own in found[tree].items()} for tree in found}

@@ -1,28 +1,28 @@
 """Time training steps of one net over two processes, by both strategies, against one process that has all the cores.
 
-Two processes hold all three contenders, which take turns, one step each a round; while the first one steps alone, with
-a thread for each core, the other waits. The first round does not count.
+Two processes hold all three contenders, which take turns of about half a second. While the first process steps alone,
+with a thread per core, the other waits.
 """
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
-import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+
+from turns import arguments, busy_loops, machine, take_turns, tell, versions
 
 import torch
 from step import full_scale
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from alexlab import ranks
+from alexlab import ranks, threads
 from alexlab.architecture import bytes_sent
 from alexlab.config import Config, Strategy, load
 from alexlab.models import build_model
@@ -31,6 +31,7 @@ from alexlab.training.sgd import PaperSGD
 from alexlab.training.strategies import counted, shared
 
 SCALES: dict[str, tuple[Callable[[], Config], int]] = {"demo": (lambda: load([]), 32), "paper": (full_scale, 32)}
+STEPS = {"demo": 20, "paper": 1}  # of a turn: half a second
 ALONE = "one process"
 NAMES = (ALONE, "ddp", "towers")
 
@@ -63,61 +64,54 @@ def stepper(name: str, config: Config, batch: int) -> Callable[[], None]:
     return step
 
 
-def measure(rank: int, folder: str, scale: str, batch: int, rounds: int, answer: Any) -> None:
-    cores = len(os.sched_getaffinity(0))
+def measure(rank: int, folder: str, scale: str, batch: int, rounds: int, busy: bool, answer: Any) -> None:
+    """Take the turns of one of the two processes; the first one starts the busy loops and sends the answer."""
     ranks.connect(rank, 2, Path(folder))
-    make = SCALES[scale][0]
-    steps = {name: stepper(name, make(), batch) for name in NAMES}
-    seconds: dict[str, list[float]] = {name: [] for name in NAMES}
+    steps = {name: stepper(name, SCALES[scale][0](), batch) for name in NAMES}
     sent = dict.fromkeys(NAMES, 0)
-    for _ in range(rounds + 1):
-        for name in NAMES:
-            torch.set_num_threads(cores if name == ALONE else max(1, cores // 2))
-            ranks.any_of(False)
-            before, started = ranks.sent(), time.perf_counter()
-            if name != ALONE or rank == 0:
-                steps[name]()
-            ranks.any_of(False)
-            seconds[name].append(time.perf_counter() - started)
-            sent[name] = ranks.sent() - before
+
+    def turn(name: str) -> float:
+        torch.set_num_threads(threads.cores() if name == ALONE else max(1, threads.cores() // 2))
+        ranks.any_of(False)
+        before, started = ranks.sent(), time.perf_counter()
+        for _ in range(STEPS[scale] if name != ALONE or rank == 0 else 0):
+            steps[name]()
+        ranks.any_of(False)
+        sent[name] = (ranks.sent() - before) // STEPS[scale]
+        return (time.perf_counter() - started) / STEPS[scale]
+
+    beside = busy_loops if rank == 0 else nullcontext
+    times = take_turns({name: lambda name=name: turn(name) for name in NAMES}, rounds, busy, beside)
     if rank == 0:
-        answer.send(({name: times[1:] for name, times in seconds.items()}, sent))
+        answer.send((times, sent))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__, 15)
     parser.add_argument("--scale", choices=SCALES, default="demo")
     parser.add_argument("--batch", type=int)
-    parser.add_argument("--rounds", type=int, default=15)
     args = parser.parse_args()
     batch = args.batch or SCALES[args.scale][1]
+    print(f"{machine()}\n{versions()}")
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     with tempfile.TemporaryDirectory() as folder:
-        processes = [
-            context.Process(target=measure, args=(rank, folder, args.scale, batch, args.rounds, sender), daemon=True)
-            for rank in range(2)
-        ]
+        given = (folder, args.scale, batch, args.rounds, args.busy, sender)
+        processes = [context.Process(target=measure, args=(rank, *given), daemon=True) for rank in range(2)]
         for process in processes:
             process.start()
         sender.close()
-        seconds, sent = receiver.recv()
+        times, sent = receiver.recv()
         for process in processes:
             process.join()
     config = SCALES[args.scale][0]()
     config.data.batch_size = batch
-    reckoned = {**bytes_sent(config, 2), ALONE: 0}
-    cores = len(os.sched_getaffinity(0))
-    print(f"{platform.machine()}, {cores} cores, no GPU, torch {torch.__version__}; {args.scale}, batch {batch}")
-    print(f"{'':12} {'images/s':>9} {'ratio':>6} {'half of rounds':>16} {'MB sent a step':>15} {'reckoned':>9}")
-    for name in NAMES:
-        ratios = [alone / own for alone, own in zip(seconds[ALONE], seconds[name], strict=True)]
-        low, _, high = statistics.quantiles(ratios, n=4)
-        speed = batch / statistics.median(seconds[name])
-        print(
-            f"{name:12} {speed:9.1f} {statistics.median(ratios):6.2f} {f'{low:.2f} to {high:.2f}':>16} "
-            f"{sent[name] / 1e6:15.2f} {reckoned[name] / 1e6:9.2f}"
-        )
+    columns = {
+        "images/s": {name: f"{batch / statistics.median(seconds):.1f}" for name, seconds in times.quiet.items()},
+        "MB sent a step": {name: f"{count / 1e6:.2f}" for name, count in sent.items()},
+        "computed": {name: f"{count / 1e6:.2f}" for name, count in {ALONE: 0, **bytes_sent(config, 2)}.items()},
+    }
+    tell(f"{args.scale}, batch {batch}, two processes", times, ALONE, args.json, columns)
 
 
 if __name__ == "__main__":

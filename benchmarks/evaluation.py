@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import resource
 
+from turns import Apart, arguments, device, machine, take_turns, tell, versions
+
 import torch
 from step import SCALES
-from turns import Apart, arguments, device, machine, take_turns, tell, versions
 
 from alexlab.data import build_datamodule
 from alexlab.models import build_model
@@ -42,15 +43,15 @@ class Evaluation:
 
 def main() -> None:
     parser = arguments(__doc__, 7)
-    parser.add_argument("--scale", choices=SCALES, nargs="+", default=["demo", "paper"])
+    parser.add_argument("--scale", choices=IMAGES, nargs="+", default=list(IMAGES))
     args = parser.parse_args()
     print(f"{machine()}\n{versions()}")
     names = {"centre": ("center",), "ten": ("ten",), "ten, and the centre": VIEW_KINDS}
     for scale in args.scale:
         contenders = {name: Apart(Evaluation, scale, kinds) for name, kinds in names.items()}
-        seconds = take_turns(contenders, args.rounds)
+        times = take_turns(contenders, args.rounds, args.busy)
         memory = {name: f"{contender.ask('grown'):.0f}" for name, contender in contenders.items()}
-        tell(f"{IMAGES[scale]} images, {scale}", seconds, "centre", args.json, {"MB more": memory})
+        tell(f"{IMAGES[scale]} images, {scale}", times, "centre", args.json, {"MB more": memory})
 
 
 if __name__ == "__main__":

@@ -4,19 +4,16 @@ All see the same synthetic photographs, in the page cache, made once in the --wo
 at 256 px get our stores' pixels, or our stores' JPEG files byte for byte (ffcv encodes them itself), written in a
 shuffled order. Every contender has a process of its own; they take turns, in the other direction every second round,
 and only one is at work at a time. The first batch of an epoch is not counted: it waits for the workers to start.
-
-Run it on a machine with nothing else to do: where torch makes a batch in the main process, on several threads, these
-wait for each other, and one other busy process makes that tens of times slower.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import itertools
 import multiprocessing
 import os
 import random
-import shlex
 import shutil
 import statistics
 import sys
@@ -25,19 +22,21 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from turns import Ratio, Times, arguments, machine, record, take_turns, tell, versions
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.utils.data import DataLoader
-from turns import Ratio, arguments, machine, record, versions
 
+from alexlab import threads
 from alexlab.config import load
 from alexlab.data import build_datamodule
 from alexlab.data.build import build_store
@@ -292,6 +291,83 @@ def open_datasets(work: Path, workers: int) -> Epoch:
     return lambda number: ((batch["image"], batch["label"]) for batch in epoch(number))
 
 
+def open_spdl(kind: str, work: Path, workers: int) -> Epoch:
+    """Threads that read and decode a file each, and one step that stacks them, as its guide for PyTorch has it."""
+    from spdl.dataloader import DataLoader as PipelineLoader
+    from spdl.io import load_npy
+    from spdl.source import DistributedRandomSampler
+
+    def write(folder: Path) -> None:
+        for place, (image, label) in enumerate(Stored(work, kind)):
+            path = folder / f"{place:06}_{label}.{kind}"
+            np.save(path.open("wb"), image) if kind == RAW else path.write_bytes(image)
+
+    torch.set_num_threads(1)  # its threads call torch, which would start more of them
+    files = [(path, int(path.stem.split("_")[1])) for path in sorted(packed(work / f"spdl_{kind}", write).iterdir())]
+
+    def crop(index: int) -> tuple[Tensor, int]:
+        path, label = files[index]
+        content = path.read_bytes()
+        return CROPPED[kind](load_npy(content) if kind == RAW else content), label
+
+    def stacked(samples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
+        images, labels = zip(*samples, strict=True)
+        return torch.stack(images), torch.tensor(labels)
+
+    source = DistributedRandomSampler(len(files), rank=0, world_size=1)
+    options = {"batch_size": BATCH, "drop_last": True, "num_threads": max(1, workers)}
+    loader = PipelineLoader(source, preprocessor=crop, aggregator=stacked, **options)
+
+    def epoch(number: int) -> Iterable[tuple[Tensor, Tensor]]:
+        source.shuffle(seed=number)
+        return loader
+
+    return epoch
+
+
+class GrainCrop:
+    """An ArrayRecord's bytes, a label and an image, to a crop; a class, as grain's workers are spawned."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def __call__(self, record: bytes) -> tuple[np.ndarray, int]:
+        stored = record[1:]
+        image = np.frombuffer(stored, np.uint8).reshape(SIZE, SIZE, 3) if self.kind == RAW else stored
+        return CROPPED[self.kind](image).numpy(), record[0]
+
+
+def open_grain(kind: str, work: Path, workers: int) -> Epoch:
+    """ArrayRecord with a record a group, for random access, and worker processes by `mp_prefetch`, as its docs advise.
+
+    Its iterator has no end, so that the workers start once; an epoch is as many batches as fit into one.
+    """
+    os.environ["PYTHONWARNINGS"] = "ignore:The given NumPy array is not writable"  # for its workers; it is only read
+    import grain
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    def write(folder: Path) -> None:
+        writer = ArrayRecordWriter(str(folder / "train.array_record"), "group_size:1")
+        for image, label in Stored(work, kind):
+            writer.write(bytes([label]) + bytes(image))
+        writer.close()
+
+    torch.set_num_threads(1)
+    source = grain.sources.ArrayRecordDataSource(str(packed(work / f"grain_{kind}", write) / "train.array_record"))
+    images = grain.MapDataset.source(source).seed(0).shuffle().map(GrainCrop(kind))
+    batches = images.batch(BATCH, drop_remainder=True)
+    # Its default, 16 threads and 500 batches, is for small records and remote disks.
+    options = grain.ReadOptions(num_threads=2 if workers == 0 else 1, prefetch_buffer_size=2)
+    endless = batches.repeat().to_iter_dataset(options)
+    iterator = iter(endless.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers)))
+
+    def epoch(number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for crops, labels in itertools.islice(iterator, len(batches)):
+            yield torch.from_numpy(crops), torch.from_numpy(labels)
+
+    return epoch
+
+
 ONE_CORE: dict[str, Callable[[Path, int], Epoch]] = {
     OURS: partial(open_ours, RAW),
     "ours, jpeg": partial(open_ours, JPEG),
@@ -313,6 +389,10 @@ ALL_CORES: dict[str, Callable[[Path, int], Epoch]] = {
     "litdata, jpg": partial(open_litdata, JPEG),
     "webdataset, jpg": open_webdataset,
     "Hugging Face datasets, jpg": open_datasets,
+    "SPDL, raw": partial(open_spdl, RAW),
+    "SPDL, jpg": partial(open_spdl, JPEG),
+    "grain, raw": partial(open_grain, RAW),
+    "grain, jpg": partial(open_grain, JPEG),
     "ImageFolder": open_image_folder,
 }
 
@@ -331,19 +411,22 @@ class Job:
     core: int | None = None  # the only one that it may use
     limit: int | None = None  # batches after the first after which an epoch is broken off
 
+    @property
+    def title(self) -> str:
+        return self.name if self.core is not None else f"{self.name}, {self.workers} workers"
+
 
 @dataclass
 class Contender:
-    """A job's process, and the images a second of each of its turns."""
+    """A job's process."""
 
-    job: Job
     process: Any
     connection: Connection
-    speeds: list[float] = field(default_factory=list)
 
-    def turn(self, seconds: float) -> None:
+    def turn(self, seconds: float) -> float:
+        """Seconds an image, over a turn of at least so many."""
         self.connection.send(seconds)
-        self.speeds.append(self.connection.recv())
+        return self.connection.recv()
 
     def end(self) -> None:
         self.connection.send(None)
@@ -364,7 +447,7 @@ def started(job: Job, work: Path) -> Contender | None:
     if missing:
         print(f"{job.name}: left out, {missing} is not installed")
         return None
-    return Contender(job, process, here)
+    return Contender(process, here)
 
 
 def serve(connection: Connection, job: Job, work: Path) -> None:
@@ -389,7 +472,7 @@ def serve(connection: Connection, job: Job, work: Path) -> None:
             start = time.perf_counter()
             images += sum(len(batch) for batch, _ in itertools.islice(batches, job.limit))
             spent += time.perf_counter() - start
-        connection.send(images / spent)
+        connection.send(spent / images)
 
 
 def check(job: Job, batches: Iterable[tuple[Tensor, Tensor]], work: Path) -> None:
@@ -410,99 +493,71 @@ def check(job: Job, batches: Iterable[tuple[Tensor, Tensor]], work: Path) -> Non
     assert job.to_float or abs(statistics.mean(means) - mean) < 5, f"{job.name}: mean {means}, should be {mean}"
 
 
-def race(jobs: list[Job], work: Path, rounds: int, seconds: float) -> list[Contender]:
-    """All jobs that can be done, having taken their turns."""
-    found: list[Contender] = []
+def race(jobs: list[Job], work: Path, args: argparse.Namespace) -> Times:
+    """The times of all jobs that can be done, by their titles."""
+    found: dict[str, Contender] = {}
     try:
         for job in jobs:
             if (contender := started(job, work)) is not None:
-                found.append(contender)
-        for number in range(rounds):
-            for contender in found if number % 2 == 0 else reversed(found):
-                contender.turn(seconds)
+                found[job.title] = contender
+        turns = {title: partial(contender.turn, args.seconds) for title, contender in found.items()}
+        return take_turns(turns, args.rounds, args.busy)
     finally:
-        for contender in found:
+        for contender in found.values():
             contender.end()
-    return found
 
 
-# Tables
+def measure_one_core(work: Path, args: argparse.Namespace) -> None:
+    """Both kinds of batch on one core, against ours from raw images."""
+    core = max(os.sched_getaffinity(0))
+    for batch, table in (("uint8", ONE_CORE), ("float32", TO_FLOAT)):
+        jobs = [Job(name, table[name], to_float=table is TO_FLOAT, core=core, limit=4) for name in table]
+        times = race(jobs, work, args)
+        show(f"an image, one core, {batch}", times, OURS)
+        for part, seconds in (("", times.quiet), (", busy", times.busy)):
+            if seconds:
+                ratio = Ratio.of(seconds[OURS], seconds["ImageFolder"])
+                record(args.json, {f"loader, {batch}{part}: ours, raw, over ImageFolder": ratio})
 
 
-def compared(ratios: list[float]) -> str:
-    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
-    return f"{middle:.2f} | {low:.2f} to {high:.2f}"
+def measure_all_cores(work: Path, args: argparse.Namespace) -> None:
+    """Each contender with each number of workers, against the best of the best known."""
+    jobs = []
+    for name, make in ALL_CORES.items():
+        counts = set(args.workers)
+        if name == "ImageFolder":
+            counts = {max(counts)}  # its turns take longest, and its best is known
+        elif name.startswith(("ffcv", "SPDL")):
+            counts = {max(1, count) for count in counts}  # threads
+        jobs += [Job(name, make, count) for count in sorted(counts)]
+    times = race(jobs, work, args)
+    known = [job.title for job in jobs if job.name == BEST_KNOWN and job.title in times.quiet]
+    like = min(known or [jobs[0].title], key=lambda title: statistics.median(times.quiet[title]))
+    show(f"an image, {threads.cores()} cores", times, like)
 
 
-def print_one_core(contenders: list[Contender], to: Path | None) -> None:
-    """Of both kinds of batch, µs per image and times ours, raw, in the same round."""
-    print("| one core | batch | µs per image | times ours, raw | half of rounds |\n|---|---|--:|--:|--:|")
-    for contender in contenders:
-        job = contender.job
-        like = next(other for other in contenders if other.job.name == OURS and other.job.to_float == job.to_float)
-        ratios = [theirs / own for own, theirs in zip(contender.speeds, like.speeds, strict=True)]
-        batch, micros = "float32" if job.to_float else "uint8", 1e6 / statistics.median(contender.speeds)
-        print(f"| {job.name} | {batch} | {micros:.0f} | {compared(ratios)} |")
-        if job.name == "ImageFolder":
-            record(to, {f"loader, {batch}: ours, raw, over ImageFolder": Ratio.of(contender.speeds, like.speeds)})
-
-
-def print_all_cores(contenders: list[Contender], cores: int) -> None:
-    """Of each contender the best number of workers, and its speed by that of the best known in the same round."""
-    best: dict[str, Contender] = {}
-    for contender in sorted(contenders, key=lambda found: statistics.median(found.speeds)):
-        best[contender.job.name] = contender
-    like = best.get(BEST_KNOWN, best[OURS])
-    print(f"| {cores} cores | workers | images/s | times {like.job.name} | half of rounds |\n|---|--:|--:|--:|--:|")
-    for name in ALL_CORES:
-        if name in best:
-            speeds = best[name].speeds
-            ratios = [own / theirs for own, theirs in zip(speeds, like.speeds, strict=True)]
-            print(f"| {name} | {best[name].job.workers} | {statistics.median(speeds):,.0f} | {compared(ratios)} |")
+def show(title: str, times: Times, like: str) -> None:
+    pace = {name: f"{1 / statistics.median(seconds):,.0f}" for name, seconds in times.quiet.items()}
+    tell(title, times, like, None, {"images/s": pace})
 
 
 def main() -> None:
     parser = arguments(__doc__, 7)
     parser.add_argument("--work", type=Path, help="where images are made, and kept (default: a temporary folder)")
     parser.add_argument("--images", type=int, default=4096, help="how many, 512 or more (default: %(default)s)")
-    parser.add_argument("--one-core", action="store_true", help="the first table alone")
+    parser.add_argument("--one-core", action="store_true", help="the first two tables alone")
     parser.add_argument("--seconds", type=float, default=1, help="of a turn, at least (default: %(default)s)")
-    parser.add_argument(
-        "--workers", type=int, nargs="+", default=[0, 2], help="numbers to choose the best from (default: 0 2)"
-    )
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="a row each (default: 0 1 2)")
     args = parser.parse_args()
     if args.images < 4 * BATCH or args.rounds < 2:
         parser.error("--images must be at least 512, --rounds at least 2")
+    print(f"{machine()}\n{versions()}")
     with tempfile.TemporaryDirectory() as temporary:
         work = (args.work or Path(temporary)).absolute() / f"{args.images}-images"
         make_images(work, args.images)
-        measure(work, args.rounds, args.seconds, [] if args.one_core else args.workers, args.json)
-
-
-def measure(work: Path, rounds: int, seconds: float, workers: list[int], to: Path | None) -> None:
-    cores, busy = os.sched_getaffinity(0), os.getloadavg()[0]
-    one_core = [
-        Job(name, table[name], to_float=table is TO_FLOAT, core=max(cores), limit=4)
-        for table in (ONE_CORE, TO_FLOAT)
-        for name in table
-    ]
-    print_one_core(race(one_core, work, rounds, seconds), to)
-    print(flush=True)
-    if not workers:
-        return
-
-    all_cores = []
-    for name, make in ALL_CORES.items():
-        counts = set(workers)
-        if name == "ImageFolder":
-            counts = {max(workers)}  # its turns take longest, and its best is known
-        elif "ffcv" in name:
-            counts = {max(1, count) for count in workers}  # threads
-        all_cores += [Job(name, make, count) for count in sorted(counts)]
-    print_all_cores(race(all_cores, work, rounds, seconds), len(cores))
-
-    print(f"\n{machine()}, load average before {busy:.1f}\n{versions()}")
-    print(f"{rounds} rounds: python {shlex.join(sys.argv)}")
+        measure_one_core(work, args)
+        if not args.one_core:
+            measure_all_cores(work, args)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ Also: what a store of ImageNet's size takes to open, and an epoch's order to dra
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-import shlex
 import shutil
 import statistics
 import subprocess
@@ -15,13 +15,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import numpy as np
-from loader import make_images
-from PIL import Image
 from turns import arguments, machine, take_turns, tell, versions
 
+import numpy as np
+from loader import SPAWN, make_images
+from PIL import Image
+
+from alexlab import threads
 from alexlab.data.build import build_store
 from alexlab.data.raw.folders import read_folders
 from alexlab.data.store import JPEG, RAW
@@ -40,18 +43,20 @@ def plain(files: list[Path], out: Path) -> None:
         image.resize(size, Image.Resampling.BILINEAR).save(out / file.name, quality=90)
 
 
-def race(root: Path, work: Path, rounds: int, to: Path | None) -> None:
+def race(root: Path, work: Path, cores: int, args: argparse.Namespace) -> None:
+    """Preparation in as many processes as there are cores to use; Pillow's files are split evenly among them."""
     files = sorted((root / "train").rglob("*.jpg"))
     out = work / "timed"
 
-    def ours(kind: str) -> None:
-        build_store(read_folders(root), out / "store", SIZE, "folder", kind)
+    def pillow() -> None:
+        if cores == 1:
+            plain(files, out)
+            return
+        with ProcessPoolExecutor(cores, mp_context=SPAWN) as pool:
+            list(pool.map(plain, [files[number::cores] for number in range(cores)], [out] * cores))
 
-    contenders: dict[str, Callable[[], None]] = {
-        PLAIN: lambda: plain(files, out),
-        "ours, raw": lambda: ours(RAW),
-        "ours, jpeg": lambda: ours(JPEG),
-    }
+    def ours(kind: str) -> None:
+        build_store(read_folders(root), out / "store", SIZE, "folder", kind, processes=cores)
 
     def timed(run: Callable[[], None]) -> float:
         shutil.rmtree(out, ignore_errors=True)
@@ -60,9 +65,11 @@ def race(root: Path, work: Path, rounds: int, to: Path | None) -> None:
         run()
         return time.perf_counter() - started
 
-    times = take_turns({name: lambda run=run: timed(run) for name, run in contenders.items()}, rounds)
-    rates = {name: f"{len(files) / statistics.median(seconds):.0f}" for name, seconds in times.items()}
-    tell("preparation on one core", times, PLAIN, to, {"images/s": rates})
+    contenders = {PLAIN: pillow, "ours, raw": lambda: ours(RAW), "ours, jpeg": lambda: ours(JPEG)}
+    times = take_turns({name: lambda run=run: timed(run) for name, run in contenders.items()}, args.rounds, args.busy)
+    rates = {name: f"{len(files) / statistics.median(seconds):.0f}" for name, seconds in times.quiet.items()}
+    title = "preparation on one core" if cores == 1 else f"preparation on {cores} cores"
+    tell(title, times, PLAIN, args.json, {"images/s": rates})
 
 
 PEAK = """
@@ -107,7 +114,7 @@ def memory(root: Path, work: Path) -> None:
         watch = subprocess.Popen([sys.executable, "-c", PEAK, str(process.pid)], stdout=subprocess.PIPE, text=True)
         assert process.wait() == 0
         peak = watch.communicate(timeout=30)[0].splitlines()[-1]
-        print(f"| {kind}, {os.cpu_count()} cores | {int(peak) / 1000:.0f} |")
+        print(f"| {kind}, {threads.cores()} cores | {int(peak) / 1000:.0f} |")
 
 
 OPEN = """
@@ -171,18 +178,21 @@ def imagenet_sized(work: Path, rounds: int) -> None:
 def main() -> None:
     parser = arguments(__doc__, 7)
     parser.add_argument("--images", type=int, default=600)
-    parser.add_argument("--race", action="store_true", help="the first table alone")
+    parser.add_argument("--race", action="store_true", help="the tables of speed alone")
     parser.add_argument("--work", type=Path, help="folder to keep the images in; default: a temporary one")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         work = args.work or Path(temporary)
         make_images(work, args.images)
-        print(f"{machine()}; {versions()}\n`python {shlex.join(sys.argv)}`\n")
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-        race(work / "photographs", work, args.rounds, args.json)
+        print(f"{machine()}\n{versions()}")
+        usable = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(usable)})
+        race(work / "photographs", work, 1, args)
+        os.sched_setaffinity(0, usable)
+        if threads.cores() > 1:
+            race(work / "photographs", work, threads.cores(), args)
         if args.race:
             return
-        os.sched_setaffinity(0, range(os.cpu_count() or 1))
         memory(work / "photographs", work)
         imagenet_sized(work, args.rounds)
 

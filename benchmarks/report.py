@@ -52,9 +52,9 @@ def main() -> None:
             "reading the files": lambda: read() and None,
             "the report": report,
         }
-        seconds = take_turns(contenders, args.rounds)
+        times = take_turns(contenders, args.rounds, args.busy)
         extra = {"MB at most": {"the report": f"{max(peaks) / 1000:.0f}"}}
-        tell("what", seconds, "importing what it needs", args.json, extra)
+        tell("what", times, "importing what it needs", args.json, extra)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from turns import Ratio, arguments, machine, record, take_turns, versions
+
 from step import SCALES, products
 from sweep import sweep
-from turns import Ratio, arguments, machine, record, take_turns, versions
 
 from alexlab.config import load
 from alexlab.runs.worker import keep_memory
@@ -34,9 +36,15 @@ def images(count: int) -> Callable[[], float]:
 
 
 def show(
-    title: str, calls: dict[str, Callable[[], float]], work: dict[str, float], rounds: int, to: Path | None
+    title: str, calls: dict[str, Callable[[], float]], work: dict[str, float], rounds: int, args: argparse.Namespace
 ) -> None:
-    seconds = take_turns(dict(calls), rounds)
+    times = take_turns(dict(calls), rounds, args.busy)
+    show_part(title, times.quiet, work, args.json)
+    if args.busy:
+        show_part(f"{title}, busy", times.busy, work, args.json)
+
+
+def show_part(title: str, seconds: dict[str, list[float]], work: dict[str, float], to: Path | None) -> None:
     first = next(iter(seconds))
     print(f"\n| {title} | s | work | cost | per work | half of rounds |\n|---|--:|--:|--:|--:|---|")
     for name, times in seconds.items():
@@ -55,17 +63,17 @@ def main() -> None:
     print(f"{machine()}\n{versions()}")
     counts = (320, 1280, 2560)
     work = {f"{count:,}": float(count) for count in counts}
-    show("training images", {f"{count:,}": images(count) for count in counts}, work, args.rounds, args.json)
+    show("training images", {f"{count:,}": images(count) for count in counts}, work, args.rounds, args)
 
     widths = (0.125, 0.25, 0.5, 1.0)
     nets = {f"width {width:g}": SCALES["paper"][0](f"model.width={width}") for width in widths}
     calls = {name: lambda config=config: seconds_per_image(config)[0] for name, config in nets.items()}
-    show("an image of a step", calls, {name: products(net) for name, net in nets.items()}, args.rounds, args.json)
+    show("an image of a step", calls, {name: products(net) for name, net in nets.items()}, args.rounds, args)
 
     brief = [*BRIEF, "data.train_images=320"]
     runs = {"4 runs": ["seed=0"], "8 runs": ["seed=0,1"], "16 runs": ["seed=0,1,2,3"]}
     calls = {name: lambda more=more: sweep(1, [*brief, *more]) for name, more in runs.items()}
-    show("a sweep", calls, {name: float(name.split()[0]) for name in calls}, 2, args.json)
+    show("a sweep", calls, {name: float(name.split()[0]) for name in calls}, 2, args)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import fmean
 
 from turns import arguments, machine, take_turns, tell, versions
 
@@ -44,17 +45,13 @@ def main() -> None:
     args = arguments(__doc__, 5).parse_args()
     print(f"{machine()}\n{versions()}")
     sweep(1)  # draws the images
-    further: list[float] = []
 
-    def first() -> float:
-        begun, others = sweep(3)
-        further.append(sum(others) / len(others))
-        return begun
+    def runs() -> dict[str, float]:
+        first, others = sweep(3)
+        return {"the command to its first step": first, "a further run to its first step": fmean(others)}
 
-    names = {"import lightning": imports, "--help": shows_help, "the command to its first step": first}
-    seconds = take_turns(names, args.rounds)
-    seconds["a further run to its first step"] = further[1:]
-    tell("until", seconds, "import lightning", args.json)
+    names = {"import lightning": imports, "--help": shows_help, "a sweep": runs}
+    tell("until", take_turns(names, args.rounds, args.busy), "import lightning", args.json)
 
 
 if __name__ == "__main__":

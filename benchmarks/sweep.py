@@ -41,7 +41,7 @@ def main() -> None:
     sweep(1, ["trainer.max_epochs=1"])  # draws the images
     names = {"one after another": lambda: sweep(1, args.more)}
     names |= {f"{count} at once": lambda count=count: sweep(count, args.more) for count in args.at_once}
-    tell("four arms", take_turns(names, args.rounds), "one after another", args.json)
+    tell("four arms", take_turns(names, args.rounds, args.busy), "one after another", args.json)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from turns import Apart, arguments, machine, settled, take_turns, tell, versions
+
 import torch
 from step import SCALES
 from torch.nn import functional as F
-from turns import Apart, arguments, machine, settled, take_turns, tell, versions
 
 from alexlab.config import Config
 from alexlab.data import build_datamodule
@@ -91,8 +92,8 @@ def main() -> None:
     print(f"{machine()}\n{versions()}")
     for scale in args.scale:
         contenders = {"a bare loop": Apart(Bare, scale), "ours": Apart(Ours, scale)}
-        seconds = take_turns(contenders, args.rounds)
-        tell(f"{EPOCHS} epochs, {scale}", seconds, "a bare loop", args.json)
+        times = take_turns(contenders, args.rounds, args.busy)
+        tell(f"{EPOCHS} epochs, {scale}", times, "a bare loop", args.json)
         for contender in contenders.values():
             contender.end()
 

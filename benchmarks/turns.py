@@ -1,4 +1,8 @@
-"""What benchmarks share: contenders that take turns, ratios within a round, a table, what the machine can do."""
+"""Shared by all benchmarks: contenders that take turns, busy loops beside them, ratios within a round, a table.
+
+Every benchmark imports this module before torch and before the project; ruff keeps that order (pyproject.toml). So a
+benchmark runs the code of its own tree, and `alexlab` sets how threads wait before torch loads OpenMP.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +15,29 @@ import multiprocessing
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import torch
+sys.path.insert(0, str(Path(__file__).absolute().parents[1] / "src"))
+GIVEN = dict(os.environ)  # the user's own, before alexlab adds to it
+
+from alexlab import children, threads  # noqa: E402
+
+# isort: split
+import torch  # noqa: E402
+
+children.inherit_code()
+threads.use(threads.of_command())
 
 DISTRIBUTIONS = ["torch", "torchvision", "lightning", "numpy", "pillow", "simplejpeg", "ffcv", "numba"]
-DISTRIBUTIONS += ["mosaicml-streaming", "litdata", "webdataset", "datasets"]
+DISTRIBUTIONS += ["mosaicml-streaming", "litdata", "webdataset", "datasets", "spdl", "grain"]
 
 PEERS = ("plain", "torchvision")  # how contenders are called that are not ours to make better or worse
 
@@ -31,31 +46,101 @@ def arguments(about: str | None, rounds: int) -> argparse.ArgumentParser:
     """What every benchmark takes."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=rounds, help="that count, 2 or more (default: %(default)s)")
+    parser.add_argument("--busy", action="store_true", help="measure beside one busy loop per usable core as well")
     parser.add_argument("--json", type=Path, help="a file to which the ratios are added, for benchmarks/compare.py")
     return parser
 
 
-def take_turns(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each contender's turns; every second round goes the other way, and the first does not count.
+BUSY_LOOP = """
+import os, sys
+print(flush=True)
+while os.getppid() == int(sys.argv[1]):
+    for _ in range(100_000):
+        pass
+"""
 
-    A turn that returns a number has measured its seconds itself.
+
+@contextmanager
+def busy_loops() -> Iterator[None]:
+    """Run one busy loop per usable core; they end with the block, and with this process however it ends."""
+    command, loops = [sys.executable, "-I", "-S", "-c", BUSY_LOOP, str(os.getpid())], []
+    try:
+        for _ in range(threads.cores()):
+            loops.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL))
+        for loop in loops:
+            loop.stdout.read(1)  # it runs
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.communicate()
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of each contender's turns; `busy` were taken in the same rounds beside busy loops, or is empty."""
+
+    quiet: dict[str, list[float]]
+    busy: dict[str, list[float]]
+
+
+def take_turns(
+    contenders: dict[str, Callable[[], object]],
+    rounds: int,
+    busy: bool = False,
+    beside: Callable[[], AbstractContextManager[None]] = busy_loops,
+) -> Times:
+    """Let contenders take turns; every second round goes the other way, and the first does not count.
+
+    With `busy` each round has a second part, inside `beside`. A turn that returns a number has measured its seconds
+    itself; one that returns a dictionary has measured the seconds of several.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    times = Times({}, {})
+    parts = [(times.quiet, nullcontext), (times.busy, beside)]
     for number in range(rounds + 1):
-        for name in contenders if number % 2 == 0 else reversed(contenders):
-            started = time.perf_counter()
-            measured = contenders[name]()
-            took = time.perf_counter() - started
-            if number:
-                seconds[name].append(measured if isinstance(measured, float) else took)
-    return seconds
+        for seconds, surroundings in parts if busy else parts[:1]:
+            with surroundings():
+                for name in contenders if number % 2 == 0 else reversed(contenders):
+                    for measured, took in _turn(name, contenders[name]).items():
+                        seconds.setdefault(measured, []).extend([took] if number else [])
+    return times
+
+
+def _turn(name: str, contender: Callable[[], object]) -> dict[str, float]:
+    started = time.perf_counter()
+    measured = contender()
+    took = time.perf_counter() - started
+    if isinstance(measured, dict):
+        return measured
+    return {name: measured if isinstance(measured, float) else took}
+
+
+# Threads wait as in any program that uses torch. GNU OpenMP does not read it, LLVM's and Intel's have it as default.
+AS_SHIPPED = {"KMP_BLOCKTIME": "200"}
+
+
+@contextmanager
+def environment(variables: dict[str, str]) -> Iterator[None]:
+    """Let processes that start in this block wait for threads as `variables` say, not as this process does."""
+    own = dict(os.environ)
+    for name in threads.WAITING:
+        os.environ.pop(name, None)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(own)
 
 
 class Apart:
     """A contender in a process of its own, where nobody else's memory is in its way; made there by `make(*given)`.
 
-    A call is a turn: it lets `step()` of what was made run once there, and returns its seconds.
+    A call is a turn: it repeats `step()` of what was made there for half a second, or runs it once if that takes
+    longer, and returns the seconds of one. A shorter turn would not show how cores are shared with busy loops.
     """
+
+    SECONDS = 0.5
 
     def __init__(self, make: Callable[..., Any], *given: Any) -> None:
         context = multiprocessing.get_context("spawn")
@@ -95,13 +180,20 @@ def _serve(connection: Connection, make: Callable[..., Any], given: tuple[Any, .
                 asked = connection.recv()
             except EOFError:
                 return
-            gc.collect()
-            started = time.perf_counter()
-            answer = made.step() if asked is None else getattr(made, asked[0])(*asked[1])
-            if asked is None:
-                answer = answer if isinstance(answer, float) else time.perf_counter() - started
+            answer = _mean_seconds(made.step) if asked is None else getattr(made, asked[0])(*asked[1])
     except Exception as error:
         connection.send(error)
+
+
+def _mean_seconds(step: Callable[[], object]) -> float:
+    gc.collect()
+    steps, started = 0, time.perf_counter()
+    while (took := time.perf_counter() - started) < Apart.SECONDS or steps == 0:
+        steps += 1
+        measured = step()
+        if isinstance(measured, float):
+            return measured
+    return took / steps
 
 
 @dataclass(frozen=True)
@@ -122,23 +214,27 @@ class Ratio:
         return f"{self.median:.3g} | {self.low:.3g} to {self.high:.3g}"
 
 
-def tell(
-    title: str,
-    seconds: dict[str, list[float]],
-    like: str,
-    to: Path | None,
-    extra: dict[str, dict[str, str]] | None = None,
-) -> dict[str, Ratio]:
-    """Print a table of contenders, with more columns by name in `extra`, and add the ratios to a file."""
-    extra = extra or {}
-    ratios = {name: Ratio.of(own, seconds[like]) for name, own in seconds.items()}
-    print(f"\n| {title} | ms | cost over {like} | half of rounds |{''.join(f' {name} |' for name in extra)}")
-    print(f"|---|--:|--:|---|{'--:|' * len(extra)}")
-    for name, ratio in ratios.items():
-        more = "".join(f" {column.get(name, '')} |" for column in extra.values())
-        print(f"| {name} | {1000 * statistics.median(seconds[name]):.4g} | {ratio} |{more}", flush=True)
-    record(to, {f"{title}: {name}": ratio for name, ratio in ratios.items() if not name.startswith((like, *PEERS))})
-    return ratios
+def tell(title: str, times: Times, like: str, to: Path | None, extra: dict[str, dict[str, str]] | None = None) -> None:
+    """Print a table of contenders, with more columns by name in `extra`, and add the ratios to a file.
+
+    Times beside busy loops are the last columns: milliseconds, cost, and the share of its own quiet speed.
+    """
+    parts = {title: times.quiet} | ({f"{title}, busy": times.busy} if times.busy else {})
+    ratios = {part: {name: Ratio.of(own, times[like]) for name, own in times.items()} for part, times in parts.items()}
+    more = dict(extra or {})
+    if times.busy:
+        busy = ratios[f"{title}, busy"]
+        more["busy: ms"] = {name: f"{1000 * statistics.median(own):.4g}" for name, own in times.busy.items()}
+        more[f"busy: cost over {like}"] = {name: f"{ratio.median:.3g}" for name, ratio in busy.items()}
+        shares = {name: Ratio.of(times.quiet[name], own).median for name, own in times.busy.items()}
+        more["busy: of its quiet speed"] = {name: f"{share:.2f}" for name, share in shares.items()}
+    print(f"\n| {title} | ms | cost over {like} | half of rounds |{''.join(f' {name} |' for name in more)}")
+    print(f"|---|--:|--:|---|{'--:|' * len(more)}")
+    for name, ratio in ratios[title].items():
+        columns = "".join(f" {column.get(name, '')} |" for column in more.values())
+        print(f"| {name} | {1000 * statistics.median(times.quiet[name]):.4g} | {ratio} |{columns}", flush=True)
+    for part, found in ratios.items():
+        record(to, {f"{part}: {name}": own for name, own in found.items() if not name.startswith((like, *PEERS))})
 
 
 def record(to: Path | None, ratios: dict[str, Ratio]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 # GNU, LLVM and Intel OpenMP.
-_WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
+WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
 _NUMBER = "OMP_NUM_THREADS"
 
 
@@ -18,7 +18,7 @@ def set_environment() -> None:
 
     NumPy's BLAS gets one thread: its products here are small. A variable that the user has set is left alone.
     """
-    if not any(name in os.environ for name in _WAITING):
+    if not any(name in os.environ for name in WAITING):
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
