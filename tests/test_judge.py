@@ -222,11 +222,15 @@ def test_the_authors_own_pairs_are_flagged(tmp_path: Path):
     made_study(tmp_path, ["study=source2012", "study.seeds=1", "study.base_seeds=1"])
     judgement = judged(tmp_path)
     [lrn] = row(judgement, "lrn_pair").confounds
-    assert lrn == "the arms differ in more than the claim says: model.same_map_norm"
+    more = "augment.pca_until, model.same_map_norm, optim.conv1_cut_at, optim.conv1_freeze_at, optim.drops"
+    assert lrn == f"the arms differ in more than the claim says: {more}"
     pool, maps = row(judgement, "overlap_pair").confounds
-    assert pool == "the arms differ in more than the claim says: model.paddings, pool.ceil"
+    more = "augment.pca_until, model.paddings, optim.conv1_cut_at, optim.conv1_freeze_at, pool.ceil"
+    assert pool == f"the arms differ in more than the claim says: {more}"
     assert maps.startswith("feature maps differ in size: [")
-    assert not row(judgement, "no_cross_talk_pair").confounds
+    cross_talk = row(judgement, "no_cross_talk_pair")
+    assert (cross_talk.verdict, cross_talk.claim.is_context) == (None, True)
+    assert cross_talk.confounds == ["the arms differ in more than the claim says: model.kernels"]
 
 
 def test_changed_claims_and_more_seeds_are_a_second_look(finished: Path):

@@ -51,6 +51,24 @@ def test_a_claim_whose_requirements_are_not_met_brings_no_arms():
         make_study(composer(), ["study=lrn", "study.claims=[paper/lrn_cifar]"])
 
 
+def test_figure_1_is_of_its_own_net_alone():
+    """Without regularisation, as the figure says; so no other study trains its tanh arm."""
+    with pytest.raises(ConfigError, match=r"paper/relu_speed requires optim\.weight_decay=0 .*augment\.crop=false"):
+        make_study(composer(), ["study=figure1", "data=shapes", "model=cifar_13pct"], stored=False)
+    for recipe in ("imagenet2012", "imagenet128", "demo"):
+        study = make_study(composer(), ["study=paper", f"recipe={recipe}", "data.num_classes=10"], stored=False)
+        assert not any("tanh" in arm.name for arm in study.arms)
+
+
+def test_an_arm_that_the_net_cannot_have_is_named_with_the_studies_that_fit():
+    with pytest.raises(ConfigError) as error:
+        make_study(composer(), ["study=paper", "recipe=cifar10", "data=shapes"], stored=False)
+    said = str(error.value)
+    assert said.startswith("study=paper: its arm ablation=half_net does not fit recipe=cifar10 model=cifar_13pct; ")
+    assert "studies made for recipe=cifar10: cifar_lrn, figure1 (model.kernel_sizes=" in said
+    assert "\n" not in said
+
+
 def test_studies_of_other_nets_have_their_recipe():
     study = make_study(composer(), ["study=figure1", "data=shapes"], stored=False)
     assert (study.choices["recipe"], study.choices["model"]) == ("cifar10", "cifar_fig1")

@@ -18,9 +18,11 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import yaml
+
 from alexlab.claims import Claim, digest, find_claims
 from alexlab.compose import Composer, Job
-from alexlab.config import CHANCE_SHARE, Config, ConfigError, Dataset, Rate, flat, shown
+from alexlab.config import CHANCE_SHARE, CONF_DIR, Config, ConfigError, Dataset, Rate, flat, shown
 from alexlab.data.prepare import described
 from alexlab.files import write_whole
 from alexlab.runs.failure import RESULTS
@@ -184,7 +186,30 @@ def _arms(
 
 
 def _arm(composer: Composer, line: list[str], overrides: tuple[str, ...], seeds: tuple[int, ...], stored: bool) -> Arm:
-    return Arm(overrides, seeds, composer.job([*line, *overrides, f"seed={seeds[0]}"], stored=stored))
+    try:
+        job = composer.job([*line, *overrides, f"seed={seeds[0]}"], stored=stored)
+    except ConfigError as error:
+        if not overrides:
+            raise
+        raise ConfigError(_misfit(composer.job(line, stored=stored).choices, overrides, error)) from error
+    return Arm(overrides, seeds, job)
+
+
+def _misfit(choices: dict[str, str], overrides: tuple[str, ...], error: ConfigError) -> str:
+    """The line for an arm that the study's net or data cannot have, such as half of AlexNet's kernels on CIFAR-10."""
+    recipe = choices["recipe"]
+    studies = [path.stem for path in sorted((CONF_DIR / "study").glob("*.yaml")) if _recipe_of(path) == recipe]
+    made_for = f"; studies made for recipe={recipe}: {', '.join(studies)}" if studies else ""
+    where = f"recipe={recipe} model={choices['model']}"
+    return f"study={choices['study']}: its arm {' '.join(overrides)} does not fit {where}{made_for} ({error})"
+
+
+def _recipe_of(study: Path) -> str | None:
+    """The recipe that a study's file chooses."""
+    defaults = (yaml.safe_load(study.read_text()) or {}).get("defaults", [])
+    return next(
+        (one["override /recipe"] for one in defaults if isinstance(one, dict) and "override /recipe" in one), None
+    )
 
 
 def best_rate(composer: Composer, line: list[str], overrides: tuple[str, ...], config_dir: str | None) -> float:
