@@ -17,15 +17,20 @@ from alexlab.evidence.statistics import (
     Sample,
     Spread,
     Verdict,
+    both_needed,
     effect,
     fisher,
     inverse_trigamma,
     paired_effect,
     power,
+    prediction,
+    replication_bayes_factor,
     seeds_needed,
     shrink,
+    strength,
     unlike,
     verdict,
+    weaker,
 )
 
 # --- The reference: plain Python, by other formulas where there are any.
@@ -79,13 +84,17 @@ def slow_effect(
         columns = [[float(run[image]) for run in arm] for arm in arms]
         gaps.append(statistics.mean(columns[0]) - statistics.mean(columns[1]))
         within += sum(statistics.variance(column) / len(column) for column in columns) / images
-    image_variance = statistics.variance(gaps) / images
-    both = total + max(0, image_variance - within / images)
+    image_variance = max(0, statistics.variance(gaps) / images - within / images)
+    both = total + image_variance
+    pair = [variance * (1 + 1 / len(arm)) for (variance, _), arm in zip(spreads, arms, strict=True)]
+    pair_df = sum(pair) ** 2 / sum(part**2 / df for part, (_, df) in zip(pair, spreads, strict=True))
     return {
         "difference": statistics.mean(gaps),
         "fixed": stats.t.ppf(0.975, df) * total**0.5,
         "study": stats.t.ppf(1 - 0.025 / family, df) * total**0.5,
         "new": stats.t.ppf(0.975, df * (both / total) ** 2) * both**0.5,
+        "new_study": stats.t.ppf(1 - 0.025 / family, df * (both / total) ** 2) * both**0.5,
+        "pair_df": min(pair_df, all_df),
         "standard_error": total**0.5,
         "df": df,
         "run_sd": (spreads[0][0] + spreads[1][0]) ** 0.5,
@@ -261,7 +270,7 @@ def test_no_arm_scatters():
     assert (found.fixed, found.study, found.run_sd, found.standard_error) == (0, 0, 0, 0)
     assert found.df == 7
     assert found.difference == pytest.approx(0.2)
-    assert verdict(found, 0.3, 1, runs=(4, 5)) is Verdict.direction_only
+    assert verdict(found, 0.3, 1, runs=(4, 5)) is Verdict.smaller
     # New images still differ.
     other = Sample.of_images(~wrong)
     found = effect(first, other, (spreads["first"], spreads["first"]), 3)
@@ -358,62 +367,77 @@ def test_paired_effect_is_the_paired_t_test():
 # --- Verdicts.
 
 
-def of(difference: float, study: float, scatter: float = 0.5, image_variance: float = 0.0) -> Effect:
-    """With V = 0, so that a published difference may be off by twice `scatter`."""
-    return Effect(difference, study, None, study, 0.0, 8.0, scatter, image_variance, False)
+def of(difference: float, half: float, scatter: float = 0.5, image_variance: float = 0.0) -> Effect:
+    """With V = 0 and endless runs, so that a published difference may be off by 1.96 times `scatter`."""
+    return Effect(
+        difference, half, None, half, None, 0.0, 8.0, scatter / 1.959963984540054, math.inf, image_variance, False
+    )
 
 
 V = Verdict
+# What the rules of docs/studies.md say, case by case: a published 1.5, so that the smallest effect of interest is .75.
+CASES: list[tuple[Effect | None, float | None, dict[str, Any], Verdict]] = [
+    # Negligible comes before the sign: the whole interval within a half of the published effect.
+    (of(0.25, 0.5), 1.5, {}, V.negligible),
+    (of(-0.25, 0.5), 1.5, {}, V.negligible),
+    (of(0.25, 0.125), 1.5, {}, V.negligible),  # on the claimed side, a sixth of the effect
+    (of(-0.25, 0.125), 1.5, {}, V.negligible),  # on the other side
+    (of(0.0, 0.0), 1.5, {}, V.negligible),
+    (of(0.25, 0.5625), 1.5, {}, V.inconclusive),
+    (of(-0.25, 0.5625), 1.5, {}, V.inconclusive),
+    (of(1.0, 1.0), 1.5, {}, V.inconclusive),  # touches 0
+    (of(-1.0, 1.0), 1.5, {}, V.inconclusive),
+    (of(-1.0, 0.9375), 1.5, {}, V.reversed),
+    (of(0.0, math.inf, math.inf), 1.5, {}, V.inconclusive),
+    # On the claimed side: by where the published figure lies, and at least a half of it.
+    (of(1.5, 1.0), 1.5, {}, V.reproduced),
+    (of(0.75, 0.5, 0.75), 1.5, {}, V.reproduced),
+    (of(0.6875, 0.5, 0.9), 1.5, {}, V.size_open),  # noise alone would allow the published effect
+    (of(0.6875, 0.5, 0.5), 1.5, {}, V.smaller),
+    (of(0.9, 0.5, 0.5), 1.5, {}, V.smaller),
+    (of(1.9375, 1.0, 0.5), 1.5, {}, V.reproduced),  # about as far off as two single runs may be
+    (of(2.0625, 1.0, 0.5), 1.5, {}, V.larger),
+    (of(3.0, 1.0, 0.5), 1.5, {}, V.larger),  # twice the effect is no mere "direction"
+    (of(1.5, 0.0, 0.0), 1.5, {}, V.reproduced),
+    # A smallest effect of interest of the claim's own.
+    (of(0.6875, 0.5, 0.9), 1.5, {"least": 0.6}, V.reproduced),
+    (of(0.25, 0.5), 1.5, {"least": 0.5}, V.inconclusive),
+    # Figures from other images may be further off.
+    (of(2.5, 1.0, 0.5, 0.1), 1.5, {}, V.larger),
+    (of(2.5, 1.0, 0.5, 0.1), 1.5, {"same_images": False}, V.reproduced),  # sqrt(.0651 + .2) * 1.96 = 1.009
+    (of(2.5625, 1.0, 0.5, 0.1), 1.5, {"same_images": False}, V.larger),
+    # "More than".
+    (of(9.0, 1.0), 1.0, {"at_least": True}, V.reproduced),
+    (of(1.0, 0.5, 0.0), 1.0, {"at_least": True}, V.reproduced),
+    (of(0.9, 0.5, 0.0), 1.0, {"at_least": True}, V.smaller),
+    (of(0.9, 0.5, 0.2), 1.0, {"at_least": True}, V.reproduced),
+    (of(0.75, 0.125, 2.0), 1.0, {"at_least": True}, V.smaller),  # its interval lies wholly below the figure
+    (of(9.0, 10.0), 1.0, {"at_least": True}, V.inconclusive),
+    (of(-9.0, 1.0), 1.0, {"at_least": True}, V.reversed),
+    (of(0.0, 0.5), 1.0, {"at_least": True}, V.negligible),
+    # Without a figure: the sign, and the smallest effect of interest.
+    (of(9.0, 1.0), None, {"least": 2.0}, V.reproduced),
+    (of(1.5, 1.0), None, {"least": 2.0}, V.size_open),
+    (of(1.0, 0.5), None, {"least": 2.0}, V.negligible),
+    (of(-9.0, 1.0), None, {"least": 2.0}, V.reversed),
+    (of(1.0, 1.5), None, {"least": 2.0}, V.inconclusive),
+    (of(9.0, 1.0), None, {}, V.size_open),  # of a plan that states none
+    (of(0.0, 0.0), None, {}, V.inconclusive),
+    # Runs too few or failed.
+    (of(1.5, 1.0), 1.5, {"runs": (3, 3)}, V.reproduced),
+    (of(1.5, 1.0), 1.5, {"runs": (2, 15)}, V.not_testable),
+    (of(1.5, 1.0), 1.5, {"runs": (15, 2)}, V.not_testable),
+    (None, 1.5, {"runs": (5, 0)}, V.not_testable),
+    (None, 1.5, {"runs": (5, 0), "failed": (0, 5)}, V.does_not_train),
+    (of(1.5, 1.0), 1.5, {"runs": (4, 15), "failed": (1, 0)}, V.reproduced),  # 20 %
+    (of(1.5, 1.0), 1.5, {"runs": (15, 12), "failed": (0, 3)}, V.reproduced),
+    (of(1.5, 1.0), 1.5, {"runs": (3, 15), "failed": (1, 0)}, V.does_not_train),
+    (of(1.5, 1.0), 1.5, {"runs": (15, 11), "failed": (0, 3)}, V.does_not_train),
+    (of(1.5, 1.0), 1.5, {"runs": (2, 15), "failed": (1, 0)}, V.does_not_train),
+]
 
 
-@pytest.mark.parametrize(
-    ("found", "published", "options", "expected"),
-    [
-        (of(1.5, 1.0), 1.5, {}, V.reproduced),
-        (of(2.5, 1.0), 1.5, {}, V.reproduced),  # off by just 2 scatters
-        (of(2.5625, 1.0), 1.5, {}, V.direction_only),
-        (of(0.25, 0.125, 0.75), 1.5, {}, V.reproduced),  # within a half, too, but the sign wins
-        (of(0.25, 0.125), 1.5, {}, V.direction_only),
-        (of(1.0, 1.0), 1.5, {}, V.unsettled),  # touches 0
-        (of(-1.0, 1.0), 1.5, {}, V.unsettled),
-        (of(-1.0, 0.9375), 1.5, {}, V.reversed),
-        (of(-0.25, 0.125), 1.5, {}, V.reversed),  # the sign wins
-        (of(0.25, 0.5), 1.5, {}, V.negligible),  # ends just at a half
-        (of(-0.25, 0.5), 1.5, {}, V.negligible),
-        (of(0.25, 0.5625), 1.5, {}, V.unsettled),
-        (of(-0.25, 0.5625), 1.5, {}, V.unsettled),
-        (of(0.0, 0.0), 1.5, {}, V.negligible),
-        (of(1.5, 0.0, 0.0), 1.5, {}, V.reproduced),
-        (of(0.0, math.inf, math.inf), 1.5, {}, V.unsettled),
-        # Figures from other images may be further off: 2 sqrt(.25 + 2 * .375) = 2.
-        (of(3.5, 1.0, 0.5, 0.375), 1.5, {}, V.direction_only),
-        (of(3.5, 1.0, 0.5, 0.375), 1.5, {"same_images": False}, V.reproduced),
-        (of(3.5625, 1.0, 0.5, 0.375), 1.5, {"same_images": False}, V.direction_only),
-        # "More than".
-        (of(9.0, 1.0), 1.0, {"at_least": True}, V.reproduced),
-        (of(1.0, 0.5, 0.0), 1.0, {"at_least": True}, V.reproduced),
-        (of(0.9375, 0.5, 0.0), 1.0, {"at_least": True}, V.direction_only),
-        (of(9.0, 10.0), 1.0, {"at_least": True}, V.unsettled),
-        (of(-9.0, 1.0), 1.0, {"at_least": True}, V.reversed),
-        (of(0.0, 0.5), 1.0, {"at_least": True}, V.negligible),
-        # The sign alone.
-        (of(9.0, 1.0), None, {}, V.reproduced),
-        (of(-9.0, 1.0), None, {}, V.reversed),
-        (of(0.0, 0.125), None, {}, V.unsettled),
-        (of(0.0, 0.0), None, {}, V.unsettled),
-        # Runs too few or failed.
-        (of(1.5, 1.0), 1.5, {"runs": (3, 3)}, V.reproduced),
-        (of(1.5, 1.0), 1.5, {"runs": (2, 15)}, V.not_testable),
-        (of(1.5, 1.0), 1.5, {"runs": (15, 2)}, V.not_testable),
-        (None, 1.5, {"runs": (5, 0)}, V.not_testable),
-        (None, 1.5, {"runs": (5, 0), "failed": (0, 5)}, V.does_not_train),
-        (of(1.5, 1.0), 1.5, {"runs": (4, 15), "failed": (1, 0)}, V.reproduced),  # 20 %
-        (of(1.5, 1.0), 1.5, {"runs": (15, 12), "failed": (0, 3)}, V.reproduced),
-        (of(1.5, 1.0), 1.5, {"runs": (3, 15), "failed": (1, 0)}, V.does_not_train),
-        (of(1.5, 1.0), 1.5, {"runs": (15, 11), "failed": (0, 3)}, V.does_not_train),
-        (of(1.5, 1.0), 1.5, {"runs": (2, 15), "failed": (1, 0)}, V.does_not_train),
-    ],
-)
+@pytest.mark.parametrize(("found", "published", "options", "expected"), CASES)
 def test_verdict(found: Effect | None, published: float | None, options: dict[str, Any], expected: Verdict):
     options = {"runs": (5, 15), **options}
     assert verdict(found, published, 1, **options) is expected
@@ -423,10 +447,87 @@ def test_verdict(found: Effect | None, published: float | None, options: dict[st
     assert verdict(found, None if published is None else -published, -1, **options) is expected
 
 
-def test_a_published_figure_may_be_off_by_the_means_error_too():
-    found = Effect(4.0, 1.0, None, 1.0, 1.5, 8.0, 2.0, 0.0, False)  # 2 sqrt(1.5 ^ 2 + 2 ^ 2) = 5
-    assert verdict(found, 9.0, 1, runs=(5, 5)) is Verdict.reproduced
-    assert verdict(found, 9.0625, 1, runs=(5, 5)) is Verdict.direction_only
+def test_the_interval_for_new_images_carries_the_verdict():
+    on_these = Effect(1.5, 0.5, 1.0, 0.9, 1.6, 0.3, 8.0, 0.5, 8.0, 0.1, False)
+    assert on_these.decisive == 1.6
+    assert verdict(on_these, 1.5, 1, runs=(5, 15)) is V.inconclusive
+    without_images = Effect(**{**vars(on_these), "new": None, "new_study": None})
+    assert verdict(without_images, 1.5, 1, runs=(5, 15)) is V.reproduced
+
+
+def slow_word(d: float, half: float, published: float | None, scatter: float, least: float | None, bound: bool) -> str:
+    """The rules once more, from intervals' ends; for claims that an effect is above 0."""
+    low, high = d - half, d + half
+    smallest = published / 2 if least is None and published is not None else least
+    if smallest is not None and low >= -smallest and high <= smallest:
+        return "negligible"
+    if high < 0:
+        return "reversed"
+    if low <= 0:
+        return "inconclusive"
+    if published is None:
+        return "reproduced" if smallest is not None and d >= smallest else "same direction, size open"
+    allowed = published - scatter <= d <= published + scatter or (bound and d >= published)
+    if bound and high < published:
+        return "same direction, smaller"
+    if allowed:
+        return "reproduced" if d >= smallest else "same direction, size open"
+    return "same direction, larger" if d > published else "same direction, smaller"
+
+
+def test_words_are_those_of_the_rules_written_again():
+    rng = np.random.default_rng(8)
+    seen = set()
+    for _ in range(3000):
+        d, half, scatter = rng.normal(0.8, 1.5), abs(rng.normal(0, 0.8)), abs(rng.normal(0, 0.6))
+        published = None if rng.random() < 0.2 else float(rng.uniform(0.5, 2))
+        least = float(rng.uniform(0.1, 0.5)) if published is None or rng.random() < 0.3 else None
+        bound = published is not None and rng.random() < 0.3
+        found = verdict(of(d, half, scatter), published, 1, runs=(5, 5), least=least, at_least=bound)
+        assert found.value == slow_word(d, half, published, scatter, least, bound)
+        seen.add(found)
+    assert len(seen) == 7
+
+
+def test_prediction_is_a_t_interval_for_a_pair_of_single_runs():
+    """With equal spreads that are all pooled: Student's t, by the runs' own formula."""
+    rng = np.random.default_rng(9)
+    arms = {str(number): Sample(rng.normal(0, 1, count)) for number, count in enumerate([15, 5, 5, 5])}
+    pooled = {name: Spread(1.0, 0.9, 26.0, 26.0) for name in arms}
+    found = effect(arms["1"], arms["0"], (pooled["1"], pooled["0"]), 6)
+    expected = stats.t.ppf(0.975, 26) * math.sqrt(0.9 * (1 + 1 / 5 + 1 + 1 / 15))
+    assert prediction(found) == pytest.approx(expected, rel=1e-12)
+    assert prediction(found, same_images=False) == pytest.approx(expected, rel=1e-12)  # no images, no part of theirs
+
+
+def test_strength_and_bayes_factor_of_the_published_pair():
+    found = Effect(-1.1, 0.5, None, 0.8, None, 0.2, 20.0, 0.3, 20.0, 0.04, False)
+    assert strength(found, -1.4) == pytest.approx(1.4 / 0.3)
+    ratio = stats.norm.pdf(-1.1, -1.4, math.sqrt(0.04 + 0.09)) / stats.norm.pdf(-1.1, 0, 0.2)
+    assert replication_bayes_factor(found, -1.4) == pytest.approx(ratio, rel=1e-10)
+    ratio = stats.norm.pdf(-1.1, -1.4, math.sqrt(0.04 + 0.09 + 0.08)) / stats.norm.pdf(-1.1, 0, math.sqrt(0.08))
+    assert replication_bayes_factor(found, -1.4, same_images=False) == pytest.approx(ratio, rel=1e-10)
+    still = Effect(**{**vars(found), "standard_error": 0.0, "run_sd": 0.0, "image_variance": 0.0})
+    assert strength(still, 1.0) is None
+    assert replication_bayes_factor(still, -1.4) is None
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "one_claim_two_ways", "two_findings"),
+    [
+        ("reproduced", "reproduced", "reproduced", "reproduced"),
+        ("reproduced", "smaller", "smaller", "smaller"),
+        ("reproduced", "inconclusive", "inconclusive", "inconclusive"),
+        ("reproduced", "reversed", "inconclusive", "reversed"),
+        ("size_open", "negligible", "inconclusive", "negligible"),
+        ("negligible", "reversed", "negligible", "reversed"),
+        ("inconclusive", "reversed", "inconclusive", "reversed"),
+    ],
+)
+def test_two_words(first: str, second: str, one_claim_two_ways: str, two_findings: str):
+    for pair in ((V[first], V[second]), (V[second], V[first])):
+        assert weaker(*pair) is V[one_claim_two_ways]
+        assert both_needed(*pair) is V[two_findings]
 
 
 # --- Failures, and planning.

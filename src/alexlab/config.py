@@ -397,7 +397,7 @@ class DataConfig:
     mean: Mean = key(
         Mean.image,
         "Taken from each pixel: image = the mean image there (2), center = its centre from every crop, channel = the "
-        "colour's mean, none = nothing (3.3), torchvision = its weights' own.",
+        "colour's mean, none = nothing (3.3), torchvision = its own.",
     )
     pixel_scale: float = key(1.0, "Multiplies pixels (0-255, less the mean) on their way in; the paper has 1.", above=0)
     batch_size: int = key(128, "Images a step, over all devices (5).", at_least=1)

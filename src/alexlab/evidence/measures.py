@@ -55,6 +55,11 @@ def is_cut(run: Run, metric: str, max_epochs: int) -> bool:
     return metric == "epochs" and run.result["epochs"] >= max_epochs
 
 
+def is_at_once(run: Run, metric: str) -> bool:
+    """Whether what the metric waits for was there when first logged, so that its value is too large."""
+    return metric == "epochs_to_25" and bool(_training_errors(run)[0] <= THRESHOLD)
+
+
 def _first_loss(run: Run, view: str) -> float:
     loss = run.epochs[0].get("train_loss")
     if loss is None:
