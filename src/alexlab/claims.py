@@ -28,10 +28,22 @@ METRICS = {
     "epochs": ("epochs until the rule of section 5 ends the run", "epochs", 1.0),
     "epochs_to_25": ("epochs to a training error of 25 %", "epochs", 1.0),
     "colour_gap": ("difference of conv1's share of colour between the halves of its kernels", "", 1.0),
+    "five_top1_error": ("top-1 error of five nets averaged less the mean of the five", "points", 0.01),
+    "five_top5_error": ("top-5 error of five nets averaged less the mean of the five", "points", 0.01),
+    "retrieval": ("precision of the six nearest training images by fc7 less that by pixels", "points", 0.01),
+    "off_centre": (
+        "top-1 error, centre view, of the half with objects far from the centre less the other",
+        "points",
+        0.01,
+    ),
 }
+# Metrics of several runs together, in the order of their seeds: (how many, what of each).
+GROUPED = {"five_top1_error": (5, "top1_error"), "five_top5_error": (5, "top5_error")}
+OF_NETS = (*GROUPED, "retrieval")  # metrics that need the nets themselves: `report.py --nets` measures them
 VIEWED = ("top1_error", "top5_error")  # which are of single images, and of a view kind
-VIEWS = ("ten", "center")
+VIEWS = ("ten", "center", "corner")  # corner: of each image one of its four corner crops, in turn
 EARLY = ("first_epoch_loss", "epochs_to_25")  # metrics of early learning
+WAITING = (*EARLY, "epochs")  # metrics of when something happens
 
 
 class Verdict(Enum):
@@ -79,6 +91,8 @@ class Claim:
     published: dict[str, float] = field(default_factory=dict)
     at_least: bool = False  # the published effect is a bound: "over 1 point"
     is_level: bool = False  # the published figure is one of `arm` itself, in the metric's unit, not of a difference
+    one_arm: bool = False  # the metric of `arm` alone is the effect: it is a difference within each run
+    every_run: bool = False  # the claim is of every run of `arm`, not only of their mean: the verdict counts them
     ratio: bool = False  # the effect is arm / against, and not arm - against
     direction: Union[str, None] = None  # lower or higher, where there is no figure
     # The smallest effect of interest in the metric's unit, above 0, or for a ratio a factor above 1. Half of the
@@ -101,6 +115,12 @@ class Claim:
 
     def __post_init__(self) -> None:
         self.ranges = [one if isinstance(one, Range) else Range(**one) for one in self.ranges]  # a plan has mappings
+
+    @property
+    def compared(self) -> list[list[str]]:
+        """The overrides of the arms whose runs the claim needs: `arm`, and `against` unless it is of one arm."""
+        is_of_one = self.is_level or self.one_arm or self.against_view is not None
+        return [self.arm] if is_of_one else [self.arm, self.against]
 
     @property
     def name(self) -> str:
@@ -139,6 +159,11 @@ class Claim:
     def is_early(self) -> bool:
         """Whether it is about early learning, which no rule for runs that do not learn may decide."""
         return self.metric in EARLY
+
+    @property
+    def waits(self) -> bool:
+        """Whether its runs last until something happens, so that their greatest length is no departure."""
+        return self.metric in WAITING
 
 
 def claim_files(config_dir: str | None = None) -> dict[str, Path]:
@@ -251,7 +276,15 @@ def _check(claim: Claim, where: str) -> None:
             )
     _check_size(claim, where, figure)
     _check_requires(claim, where)
-    if not claim.is_level and claim.against_view is None and claim.arm == claim.against:
+    if claim.one_arm and (claim.is_level or claim.against or claim.against_view or claim.ratio):
+        raise ConfigError(f"{where}: one_arm: leave out is_level, against, against_view and ratio")
+    if claim.metric in GROUPED and not claim.one_arm:
+        raise ConfigError(f"{where}: {claim.metric} is of groups of one arm's runs; set one_arm: true")
+    if claim.every_run and len(claim.compared) < 2:
+        raise ConfigError(f"{where}: every_run: needs another arm, whose runs each one is compared with; name against")
+    if "corner" in (claim.view, claim.against_view) and claim.metric != "top1_error":
+        raise ConfigError(f"{where}: view corner: records have top1_error of it alone; set metric: top1_error")
+    if len(claim.compared) == 2 and claim.arm == claim.against:
         raise ConfigError(f"{where}: its two arms are the same; name one, or an against_view")
     if claim.against_view is not None and claim.metric not in VIEWED:
         raise ConfigError(f"{where}: {claim.metric} has no views")

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from alexlab.claims import METRICS, VIEWED, Claim, Verdict
+from alexlab.claims import GROUPED, METRICS, OF_NETS, VIEWED, Claim, Verdict
 from alexlab.config import ConfigError
 from alexlab.evidence.archive import Archive, Run
 from alexlab.evidence.measures import is_at_once, is_cut
@@ -42,7 +42,7 @@ from alexlab.evidence.statistics import (
 from alexlab.runs.identity import DERIVED, differences
 from alexlab.runs.plan import map_sides
 
-LENGTH = "trainer.max_epochs"  # no departure for a claim about early learning
+LENGTH = "trainer.max_epochs"  # no departure for a claim about when something happens
 
 
 @dataclass
@@ -360,10 +360,10 @@ def _is_tested(claim: Claim, plan: dict[str, Any], arms: dict[tuple[str, ...], A
     """Whether the study's runs can say something of a claim."""
     if claim.not_testable is not None or claim.name in plan["unmet"]:
         return False
-    names = [tuple(claim.arm), tuple(claim.against)]
-    if any(name not in arms for name in names[: 1 if claim.is_level or claim.against_view else 2]):
+    names = [tuple(arm) for arm in claim.compared]
+    if any(name not in arms for name in names):
         return False
-    if claim.is_level or claim.against_view is not None:
+    if len(names) == 1:
         return True
     first, second = (set(arms[name].planned.values()) for name in names)
     return not first & second  # else the recipe has it so already, and the two are one arm
@@ -378,9 +378,7 @@ def _row(
     family: int,
     is_tested: bool,
 ) -> Row:
-    names = [tuple(claim.arm), tuple(claim.against)]
-    if claim.is_level or claim.against_view is not None:
-        names = names[:1]
+    names = [tuple(arm) for arm in claim.compared]
     if not is_tested:
         return Row(
             claim,
@@ -395,6 +393,9 @@ def _row(
     row.counted = tuple(0 if one is None else len(one.runs) for one in found)
     if claim.against_view is not None:
         _compare_views(row, found[0], samples, family)
+    elif claim.one_arm and found[0] is not None:
+        row.effect = paired_effect(found[0].sample, Sample(np.zeros(len(found[0].sample.values))), family)
+        row.spreads = (spreads[row.arms[0].name].sd,)
     elif claim.is_level and found[0] is not None:
         row.spreads = (spreads[row.arms[0].name].sd,)
         row.level = _level(found[0].sample, spreads[row.arms[0].name], family)
@@ -476,7 +477,7 @@ def _secondary(row: Row, claim: Claim, samples: Samples) -> None:
     others = [(name, claim.view) for name in claim.published if name != claim.metric]
     if claim.metric in VIEWED and claim.against_view is None:
         others += [(claim.metric, "center" if claim.view == "ten" else "ten")]
-    if claim.metric == "top1_error" and "top5_error" not in claim.published:
+    if claim.metric == "top1_error" and "top5_error" not in claim.published and claim.view != "corner":
         others.append(("top5_error", claim.view))
     for metric, view in others:
         found = [samples.measured(arm.name, metric, view, claim.ratio) for arm in row.arms]
@@ -491,9 +492,16 @@ def _secondary(row: Row, claim: Claim, samples: Samples) -> None:
 def _conclude(row: Row, claim: Claim, plan: dict[str, Any], archive: Archive, samples: Samples, family: int) -> None:
     """The verdict, or why there is none."""
     _note_failures(row)
-    lost = sum(len(arm.runs) for arm in row.arms) - sum(row.counted)
+    size, _ = GROUPED.get(claim.metric, (1, ""))
+    lost = sum(len(arm.runs) // size for arm in row.arms) - sum(row.counted)
     if lost:
-        row.notes.append(f"{lost} finished runs could not be counted; the problems name them")
+        what = "finished runs" if size == 1 else f"groups of {size} runs"
+        row.notes.append(f"{lost} {what} could not be counted; the problems name them")
+    if claim.metric == "retrieval":
+        row.notes += _precisions(row)
+    beyond = _beyond_all(row, claim, samples) if claim.every_run else None
+    if beyond is not None:
+        row.notes.append(beyond)
     short, at_once = ([count(arm, claim.metric, archive) for arm in row.arms] for count in (_cut, _at_once))
     for arm, number, early in zip(row.arms, short, at_once, strict=True):
         what = METRICS[claim.metric][0]
@@ -507,7 +515,7 @@ def _conclude(row: Row, claim: Claim, plan: dict[str, Any], archive: Archive, sa
     also = _judge_others(row, claim, samples, family)
     if claim.is_context:
         return
-    departures = [name for name in plan.get("departures") or () if not (claim.is_early and name == LENGTH)]
+    departures = [name for name in plan.get("departures") or () if not (claim.waits and name == LENGTH)]
     if plan["recipe"] not in claim.recipes:
         row.why_none = f"a rehearsal: verdicts are given at {', '.join(claim.recipes)}"
     elif departures:
@@ -519,12 +527,41 @@ def _conclude(row: Row, claim: Claim, plan: dict[str, Any], archive: Archive, sa
     elif spoiled:
         row.word = Verdict.not_testable
         row.why_none = "runs ended before what the claim is about" if any(short) else "it was there when first logged"
+    elif lost and claim.metric in OF_NETS:
+        row.why_none = "interim: the nets are not measured yet; type this command with --nets"
     elif lost:
         row.why_none = "interim: finished runs could not be read"
     else:
         _judge_effect(row, claim, plan, also)
     if row.word is not None and row.verdict is None:
         row.verdict = row.word.value
+    if beyond is not None and row.word is Verdict.reproduced:
+        row.verdict = f"{row.verdict} ({beyond})"
+
+
+def _precisions(row: Row) -> list[str]:
+    """The two precisions behind a claim about neighbours, each with its standard error over the queries of a run."""
+    found = [content for run in row.arms[0].runs if (content := run.record.read("neighbours.json"))]
+    if not found:
+        return []
+    means = [
+        f"{100 * np.mean([one['precision'][name] for one in found]):.1f} ± "
+        f"{100 * np.mean([one['standard_error'][name] for one in found]):.1f} % by {label}"
+        for name, label in (("layer", found[0]["layer"]), ("pixels", "pixels"))
+    ]
+    of = f"{found[0]['nearest']} nearest of {found[0]['pool']:,} training images, {found[0]['queries']} queries a run"
+    return [f"precision: {' and '.join(means)} (standard errors of one run over its queries; {of})"]
+
+
+def _beyond_all(row: Row, claim: Claim, samples: Samples) -> str | None:
+    """In how many runs of the claim's arm the metric lies beyond all runs of the other."""
+    first, second = (samples.measured(arm.name, claim.metric, claim.view) for arm in row.arms)
+    if first is None or second is None:
+        return None
+    ours, theirs = claim.sign * first.sample.values, claim.sign * second.sample.values
+    extreme = "largest" if claim.sign > 0 else "smallest"
+    most = row.shown(claim.sign * float(theirs.max()))
+    return f"in {int((ours > theirs.max()).sum())} of {len(ours)} runs beyond the {extreme} without, {most:.3g}"
 
 
 def _note_failures(row: Row) -> None:

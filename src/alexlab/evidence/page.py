@@ -24,7 +24,7 @@ from alexlab.evidence.report import published
 from alexlab.evidence.statistics import LEAST_RUNS, MAX_FAILED, Verdict
 
 NOTHING = "–"
-VIEW_NAMES = {"ten": "ten views", "center": "centre view"}
+VIEW_NAMES = {"ten": "ten views", "center": "centre view", "corner": "corner crops"}
 DIGITS = {"points": 2, "nats": 3, "epochs": 1, "": 3}  # after the point, by unit
 INTERVALS = {"fixed": "these images", "new": "new images", "study": "study-wise"}  # the last carries the verdict
 DEPENDS, OTHER, CONTEXT, NO_VERDICT = "depends on the learning rate", "other", "for comparison", "no verdict"

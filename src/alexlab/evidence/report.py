@@ -35,6 +35,10 @@ report.html (one file), report.md, claims.csv, and plots as PNG and SVG.
                                                     merged by run id
   python src/report.py study=paper --pictures       figure 4 too, by a run's
                                                     weights and its data
+  python src/report.py study=paper --nets           measures first what claims
+                                                    need of the nets: averages
+                                                    of five, neighbours; kept
+                                                    with the records
   python src/report.py study=paper --wandb logger.project=NAME
                                                     also a W&B workspace and
                                                     report of it
@@ -53,7 +57,7 @@ Looks = list[dict[str, Any]]
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; return its exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    flags = [argument for argument in argv if argument in ("--wandb", "--pictures")]
+    flags = [argument for argument in argv if argument in ("--wandb", "--pictures", "--nets")]
     arguments = [argument for argument in argv if argument not in flags]
     return run_command(arguments, USAGE, ".", lambda given, folder, console: _obey(given, folder, console, flags))
 
@@ -69,6 +73,11 @@ def _obey(given: list[str], config_dir: str | None, console: Console, flags: lis
     begun = begun_studies(folders)
     known = {id for looks in begun.values() for look in looks for arm in look["arms"] for id in arm["runs"].values()}
     plans = find_plans([one for one in line if not one.startswith(SETTINGS)], begun, composer, config_dir)
+    if "--nets" in flags:
+        from alexlab.evidence.nets import measure
+
+        for plan in plans.values():
+            measure(judge(plan.looks, archive, known=known), composer, console)
     judged = {name: judge(plan.looks, archive, plan.own, known) for name, plan in plans.items()}
     for name, judgement in judged.items():
         print_claims(judgement, console)
@@ -273,7 +282,7 @@ def _facts(row: Row) -> dict[str, Any]:
         view=claim.view,
         unit="ratio" if claim.ratio else METRICS[claim.metric][1],
         arm=" ".join(claim.arm) or "none",
-        against=claim.against_view or (None if claim.is_level else " ".join(claim.against) or "none"),
+        against=claim.against_view or (" ".join(claim.against) or "none" if len(claim.compared) == 2 else None),
         published=claim.published.get(claim.metric),
         holds_on_new_images=row.holds_on_new_images,
         fisher_p=row.fisher,

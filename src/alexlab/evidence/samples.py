@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alexlab.claims import VIEWED
+from alexlab.claims import GROUPED, VIEWED
 from alexlab.config import ConfigError
 from alexlab.evidence.archive import Run
-from alexlab.evidence.measures import MEASURES
+from alexlab.evidence.measures import MEASURES, five_nets, groups
 from alexlab.evidence.statistics import Sample, Spread, shrink
 
 
@@ -62,6 +62,8 @@ class Samples:
         return self._spreads[key]
 
     def _measure(self, arm: str, metric: str, view: str, ratio: bool) -> Measured | None:
+        if metric in GROUPED:
+            return self._measure_groups(arm, metric)
         runs, values, wrongs = [], [], []
         for run in self._arms[arm]:
             try:
@@ -85,6 +87,18 @@ class Samples:
             images = np.stack([wrongs[place][0] for place in kept])
             if images.shape[1] > 1:
                 return Measured([runs[place] for place in kept], Sample.of_images(images), usual)
+        return Measured(runs, Sample(np.array(values)), None) if runs else None
+
+    def _measure_groups(self, arm: str, metric: str) -> Measured | None:
+        """A value for each whole group of runs, by their first."""
+        size, of_each = GROUPED[metric]
+        runs, values = [], []
+        for group in groups(self._arms[arm], size):
+            try:
+                values.append(five_nets(group, of_each))
+                runs.append(group[0])
+            except ConfigError as error:
+                self._leave_out(group[0], metric, str(error))
         return Measured(runs, Sample(np.array(values)), None) if runs else None
 
     def _leave_out(self, run: Run, metric: str, why: str) -> None:

@@ -115,7 +115,7 @@ def make_study(composer: Composer, overrides: list[str], config_dir: str | None 
     found: dict[tuple[str, ...], None] = {(): None}
     tested = [claim for claim in claims if claim.not_testable is None and not unmet(claim, base.config)]
     for claim in tested:
-        found.update({tuple(arm): None for arm in _arms_of(claim)})
+        found.update({tuple(arm): None for arm in claim.compared})
     for arm in found:
         for override in arm:
             if override.partition("=")[0] in given:
@@ -123,7 +123,7 @@ def make_study(composer: Composer, overrides: list[str], config_dir: str | None 
     if claims and not tested:
         told = "; ".join(f"{claim.name} requires {' '.join(unmet(claim, base.config))}" for claim in claims[:1])
         raise ConfigError(f"study={base.choices['study']}: none of its claims can be tested here: {told}")
-    if claims and not any(not arm for claim in tested for arm in _arms_of(claim)):
+    if claims and not any(not arm for claim in tested for arm in claim.compared):
         del found[()]  # no claim is against the base
     has_val = base.config.data.name is Dataset.shapes or not stored
     if settings.rate is not Rate.protocol and not has_val and described(base.config.data)["chosen_on_reported"]:
@@ -154,10 +154,6 @@ def unmet(claim: Claim, config: Config) -> list[str]:
         if required.partition("=")[0] not in keys:
             raise ConfigError(f"{claim.name}: requires {required}: there is no such key")
     return [required for required in claim.requires if keys[required.partition("=")[0]] != required.partition("=")[2]]
-
-
-def _arms_of(claim: Claim) -> list[list[str]]:
-    return [claim.arm] if claim.is_level or claim.against_view is not None else [claim.arm, claim.against]
 
 
 def _most(config: Config) -> int:
