@@ -14,6 +14,7 @@ from scipy import optimize, special, stats
 from alexlab.evidence.simulate import main, simulate
 from alexlab.evidence.statistics import (
     Effect,
+    Matched,
     Sample,
     Spread,
     Verdict,
@@ -21,6 +22,7 @@ from alexlab.evidence.statistics import (
     effect,
     fisher,
     inverse_trigamma,
+    match_seeds,
     paired_effect,
     power,
     prediction,
@@ -60,14 +62,14 @@ def slow_shrink(arms: list[list[float]]) -> list[tuple[float, float]]:
     e = [math.log(s) - digamma(n / 2) + math.log(n / 2) for s, n in zip(s2, nu, strict=True)]
     excess = statistics.variance(e) - statistics.mean(trigamma(n / 2) for n in nu)
     if excess <= 0:
-        pooled = sum(s * n for s, n in zip(s2, nu, strict=True)) / sum(nu)
-        return [(pooled, sum(nu))] * len(arms)
-    low, high = 1e-9, 1e9
-    for _ in range(200):
-        middle = math.sqrt(low * high)
-        low, high = (middle, high) if trigamma(middle) > excess else (low, middle)
-    d0 = 2 * low
-    s0 = math.exp(statistics.mean(e) + digamma(d0 / 2) - math.log(d0 / 2))
+        d0, s0 = 6.0, sum(s * n for s, n in zip(s2, nu, strict=True)) / sum(nu)
+    else:
+        low, high = 1e-9, 1e9
+        for _ in range(200):
+            middle = math.sqrt(low * high)
+            low, high = (middle, high) if trigamma(middle) > excess else (low, middle)
+        s0 = math.exp(statistics.mean(e) + digamma(low) - math.log(low))
+        d0 = min(2 * low, 6.0)
     return [((d0 * s0 + n * s) / (d0 + n), min(d0 + n, sum(nu))) for s, n in zip(s2, nu, strict=True)]
 
 
@@ -201,12 +203,14 @@ def scaled(sds: list[float], count: int = 5) -> dict[str, Sample]:
     return {str(number): Sample(sd * pattern) for number, sd in enumerate(sds)}
 
 
-def test_alike_spreads_are_pooled():
-    for spread in shrink(scaled([0.2] * 6)).values():
-        assert (spread.variance, spread.df, spread.df_all) == pytest.approx((0.04, 24, 24))
+def test_alike_spreads_are_drawn_towards_the_pooled_one():
+    for most_df, df in ((6.0, 10), (1e9, 24)):
+        for spread in shrink(scaled([0.2] * 6), most_df).values():
+            assert (spread.variance, spread.df, spread.df_all) == pytest.approx((0.04, df, 24))
     mixed = {"a": scaled([0.2], 5)["0"], "b": scaled([0.21], 9)["0"]}
     pooled = (4 * 0.04 + 8 * 0.0441) / 12
-    assert [(s.variance, s.df) for s in shrink(mixed).values()] == [pytest.approx((pooled, 12))] * 2
+    expected = [((6 * pooled + 4 * 0.04) / 10, 10), ((6 * pooled + 8 * 0.0441) / 14, 12)]  # 12 runs' degrees in all
+    assert [(s.variance, s.df) for s in shrink(mixed).values()] == [pytest.approx(one) for one in expected]
 
 
 def test_wildly_different_spreads_are_left_alone():
@@ -221,7 +225,7 @@ def test_prior_is_found_again():
     d0, s0 = 8.0, 2.0
     sds = np.sqrt(s0 * d0 / rng.chisquare(d0, 20_000))
     arms = {str(number): Sample(rng.normal(0, sd, 5)) for number, sd in enumerate(sds)}
-    spreads = shrink({**arms, "one": Sample(np.array([7.0])), "still": Sample(np.full(4, 0.1))})
+    spreads = shrink({**arms, "one": Sample(np.array([7.0])), "still": Sample(np.full(4, 0.1))}, 1e9)
     for name in ("one", "still"):  # these take the prior as it is
         assert spreads[name].variance == pytest.approx(s0, rel=0.05)
         assert spreads[name].df == pytest.approx(d0, rel=0.1)
@@ -333,6 +337,68 @@ def test_inputs_are_refused():
             verdict(None, published, sign, runs=(3, 3))
     with pytest.raises(ValueError, match="sign=0"):
         verdict(None, None, 0, runs=(3, 3))
+
+
+# --- Shared seeds.
+
+
+def test_shared_seeds_are_the_regression_estimate():
+    """One arm: the regression on the base's runs (SciPy's), extended to the base's further runs (double sampling)."""
+    rng = np.random.default_rng(11)
+    base = Sample(rng.normal(0.17, 0.02, 15))
+    shared = np.array([3, 0, 7, 4, 12, 9])
+    values = 0.1 + 0.8 * base.values[shared] + rng.normal(0, 0.01, 6)
+    spread = Spread(0.02, 0.0004, 12.0, 19.0)
+    start = effect(Sample(values), base, (Spread(0.02, 0.0005, 10.0, 19.0), spread), 6)
+    found = match_seeds(base, spread, {"arm": Matched(start, values, shared)}, 6)["arm"]
+    line: Any = stats.linregress(base.values[shared], values)
+    assert found.difference == pytest.approx(
+        line.intercept + line.slope * base.values.mean() - base.values.mean(), rel=1e-10
+    )
+    residuals = values - line.intercept - line.slope * base.values[shared]
+    error = (residuals**2).sum() / 4  # n - 2
+    off = base.values[shared].mean() - base.values.mean()
+    own = error * (1 / 6 + off**2 / ((base.values[shared] - base.values[shared].mean()) ** 2).sum())
+    rest = (1 - line.slope) ** 2 * 0.0004 / 15
+    df = (own + rest) ** 2 / (own**2 / 4 + rest**2 / 12)
+    assert found.standard_error == pytest.approx(math.sqrt(own + rest), rel=1e-10)
+    assert found.fixed == pytest.approx(stats.t.ppf(0.975, df) * math.sqrt(own + rest), rel=1e-10)
+    assert found.study == pytest.approx(stats.t.ppf(1 - 0.025 / 6, df) * math.sqrt(own + rest), rel=1e-10)
+    assert found.correlation == pytest.approx(line.rvalue, rel=1e-10)
+    assert (found.new, found.new_study) == (None, None)
+    assert (found.run_sd, found.pair_df) == (start.run_sd, start.pair_df)
+
+
+def test_a_slope_is_pooled_over_the_arms_and_images_keep_their_part():
+    rng = np.random.default_rng(12)
+    wrong = rng.random((3, 5, 300)) < rng.random(300) * 0.4
+    base, arms = Sample.of_images(wrong[0]), {name: Sample.of_images(wrong[i]) for i, name in ((1, "a"), (2, "b"))}
+    spreads = shrink({"base": base, **arms})
+    start = {name: effect(arm, base, (spreads[name], spreads["base"]), 2) for name, arm in arms.items()}
+    places = np.arange(5)
+    found = match_seeds(
+        base, spreads["base"], {name: Matched(start[name], arm.values, places) for name, arm in arms.items()}, 2
+    )
+    x = base.values - base.values.mean()
+    slope = sum((x * arm.values).sum() for arm in arms.values()) / (2 * (x**2).sum())
+    for name in arms:
+        assert found[name].difference == pytest.approx(start[name].difference)  # all seeds are shared
+        residuals = shrink({key: Sample(one.values - slope * base.values) for key, one in arms.items()})[name]
+        own = residuals.variance * 8 / 7 / 5
+        rest = (1 - slope) ** 2 * spreads["base"].variance / 5
+        df = (own + rest) ** 2 / (own**2 / (residuals.df - 1) + rest**2 / spreads["base"].df)
+        both = own + rest + start[name].image_variance
+        new = stats.t.ppf(1 - 0.025 / 2, df * (both / (own + rest)) ** 2) * math.sqrt(both)
+        assert found[name].new_study == pytest.approx(new, rel=1e-10)
+
+
+def test_a_base_without_any_scatter_is_no_control():
+    base, arm = Sample(np.full(5, 0.2)), Sample(np.array([0.1, 0.2, 0.3]))
+    spreads = shrink({"base": base, "arm": arm})
+    start = effect(arm, base, (spreads["arm"], spreads["base"]), 1)
+    few = {"arm": Matched(start, arm.values, np.arange(3))}
+    assert match_seeds(Sample(np.array([0.1, 0.3, 0.2])), spreads["arm"], few, 1) == {"arm": start}  # too few runs
+    assert match_seeds(base, spreads["base"], {"arm": Matched(start, arm.values, np.arange(3))}, 1) == {"arm": start}
 
 
 # --- The same runs measured twice.

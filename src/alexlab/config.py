@@ -581,7 +581,8 @@ class StudyConfig:
     seeds: int = key(5, "Runs of each arm; a verdict takes three.", identity=False, at_least=1)
     base_seeds: Union[int, None] = key(
         None,
-        "Runs of the base, which most claims are against; null = three times study.seeds.",
+        "Runs of the base, which most claims are against; null = study.seeds times the rounded root of the number of "
+        "other arms.",
         identity=False,
         at_least=1,
     )
@@ -593,7 +594,10 @@ class StudyConfig:
         identity=False,
     )
     rates: list[float] = key(
-        [0.3, 1, 3], "Multiples of optim.lr among which rate=choose tries.", identity=False, above=0
+        [0.5, 1, 2],
+        "Multiples of optim.lr among which rate=choose tries, each at most twice the one before.",
+        identity=False,
+        above=0,
     )
     rate_seeds: int = key(2, "Runs of each arm at each rate where rate=choose.", identity=False, at_least=1)
 

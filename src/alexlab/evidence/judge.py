@@ -11,14 +11,15 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from alexlab.architecture import layers
 from alexlab.claims import GROUPED, METRICS, OF_NETS, VIEWED, Claim, Verdict
-from alexlab.config import ConfigError
+from alexlab.config import Config, ConfigError
 from alexlab.evidence.archive import Archive, Run
 from alexlab.evidence.measures import is_at_once, is_cut
 from alexlab.evidence.samples import Measured, Samples
@@ -32,6 +33,7 @@ from alexlab.evidence.statistics import (
     effect,
     fisher,
     paired_effect,
+    partly_trained,
     replication_bayes_factor,
     strength,
     too_many_failed,
@@ -193,6 +195,7 @@ def judge(
     tested = [claim for claim in claims if _is_tested(claim, plan, by_overrides)]
     family = max(1, sum(not claim.is_context for claim in tested))
     samples = Samples({arm.name: arm.runs for arm in arms}, problems)
+    samples.alike = _alike(arms, archive)
     divisor = family * len(looks)
     rows = [_row(claim, plan, by_overrides, archive, samples, divisor, claim in tested) for claim in claims]
     remarks = [*_remarks(looks, arms), *_same_claims(plan, tested, begun or {})]
@@ -206,6 +209,31 @@ def judge(
     if own is not None:
         _add_own_rates(judgement, judge(own, archive, known=known, begun=begun))
     return judgement
+
+
+def _alike(arms: list[Arm], archive: Archive) -> tuple[str, list[str]] | None:
+    """The base, and the arms whose runs start from its initial weights on the same seeds, by their configurations."""
+    base = next((arm for arm in arms if not arm.overrides and arm.runs), None)
+    if base is None:
+        return None
+    found = []
+    for arm in arms:
+        with suppress(ConfigError):  # it is reported as a confound
+            if arm.overrides and arm.runs and starts_alike(archive.config(base.runs[0]), archive.config(arm.runs[0])):
+                found.append(arm.name)
+    return base.name, found
+
+
+def starts_alike(first: Config, second: Config) -> bool:
+    """Whether two nets have the same layers with weights, and on one seed the same initial ones."""
+
+    def start(config: Config) -> list[Any]:
+        model = config.model
+        shapes = [(one.name, one.inputs, one.outputs, one.kernel, one.groups, one.shared) for one in layers(config)]
+        sides = [one.side for one in layers(config) if not one.shared]
+        return [shapes, sides, model.init, model.init_std, model.init_stds, model.init_last_std, config.weights]
+
+    return start(first) == start(second)
 
 
 def _withhold(row: Row, why: str) -> None:
@@ -332,16 +360,14 @@ def _arm(planned: dict[str, Any], archive: Archive) -> Arm:
 
 def _find_partly_trained(arm: Arm, archive: Archive) -> None:
     """Set aside runs whose error lies above halfway between the arm's median and that of guessing."""
-    if len(arm.runs) < LEAST_RUNS:
-        return
     try:
         num_classes = archive.config(arm.runs[0]).data.num_classes or 1
-    except ConfigError:  # it is reported as a confound
+    except (ConfigError, IndexError):  # it is reported as a confound
         return
-    errors = [run.result["test"]["ten"]["top1_error"] for run in arm.runs]
-    limit = (float(np.median(errors)) + 1 - 1 / num_classes) / 2
-    arm.partly = [run for run, error in zip(arm.runs, errors, strict=True) if error > limit >= float(np.median(errors))]
-    arm.runs = [run for run in arm.runs if run not in arm.partly]
+    errors = np.array([run.result["test"]["ten"]["top1_error"] for run in arm.runs])
+    flags = partly_trained(errors, 1 - 1 / num_classes)
+    arm.partly = [run for run, is_partly in zip(arm.runs, flags, strict=True) if is_partly]
+    arm.runs = [run for run, is_partly in zip(arm.runs, flags, strict=True) if not is_partly]
 
 
 def _find_unplanned(arms: list[Arm], archive: Archive, known: Container[str]) -> None:
@@ -401,7 +427,8 @@ def _row(
         row.level = _level(found[0].sample, spreads[row.arms[0].name], family)
     elif found[0] is not None and found[-1] is not None:
         row.spreads = tuple(spreads[arm.name].sd for arm in row.arms)
-        _compare_arms(row, found[0], found[-1], (spreads[row.arms[0].name], spreads[row.arms[-1].name]), family)
+        pair = spreads[row.arms[0].name], spreads[row.arms[-1].name]
+        _compare_arms(row, found[0], found[-1], pair, family, samples)
     _secondary(row, claim, samples)
     _compare_original(row, claim, plan)
     _doubt(row, archive, plan)
@@ -434,15 +461,47 @@ def _compare_views(row: Row, seen: Measured | None, samples: Samples, family: in
         row.spreads = (float(spread),)
 
 
-def _compare_arms(row: Row, first: Measured, second: Measured, spreads: tuple[Spread, Spread], family: int) -> None:
+def _compare_arms(
+    row: Row, first: Measured, second: Measured, spreads: tuple[Spread, Spread], family: int, all_samples: Samples
+) -> None:
     samples = first.sample, second.sample
     if first.images != second.images:
         samples = Sample(first.sample.values), Sample(second.sample.values)
         row.confounds.append("the arms' test images are not the same ones")
     row.effect = effect(*samples, spreads, family)
+    if first.images == second.images:
+        _share_seeds(row, all_samples, family)
     if unlike(*spreads):
         how = "Welch's interval is taken, the wider one" if row.effect.welch else "the interval holds by Welch's t too"
         row.notes.append(f"the arms' spreads differ by more than twice; {how}")
+
+
+def _share_seeds(row: Row, samples: Samples, family: int) -> None:
+    """Where an arm starts from the base's initial weights, let the base's runs on shared seeds be a control variate."""
+    claim, before = row.claim, row.effect
+    assert before is not None
+    row.effect = _by_shared_seeds(row, before, claim.metric, claim.ratio, samples, family)
+    if row.effect.correlation is None:
+        return
+    name, unit, size = next(arm.name for arm in row.arms if arm.overrides), *METRICS[claim.metric][1:]
+    if claim.ratio:
+        unit, size = "in logarithms", 1.0
+    row.notes.append(
+        f"{name} starts from the base's initial weights; on shared seeds its runs correlate with the base's by "
+        f"{row.effect.correlation:+.2f}, so these are a control variate. As independent arms: "
+        f"{before.difference / size:+.2f} ± {before.fixed / size:.2f} {unit}"
+    )
+
+
+def _by_shared_seeds(row: Row, before: Effect, metric: str, ratio: bool, samples: Samples, family: int) -> Effect:
+    """The effect of an arm and the base by their shared seeds, in the row's direction; else as it was `before`."""
+    names = [arm.name for arm in row.arms]
+    if samples.alike is None or samples.alike[0] not in names:
+        return before
+    matched = samples.matched(metric, row.claim.view, ratio, family)
+    if names[0] in matched:
+        return matched[names[0]]
+    return replace(matched[names[1]], difference=-matched[names[1]].difference) if names[1] in matched else before
 
 
 def _why_not(
@@ -614,6 +673,8 @@ def _judge_others(row: Row, claim: Claim, samples: Samples, family: int) -> list
         if both[0].images != both[1].images:
             pair = [Sample(one.values) for one in pair]
         measured = effect(*pair, (spreads[row.arms[0].name], spreads[row.arms[1].name]), family)
+        if both[0].images == both[1].images:
+            measured = _by_shared_seeds(row, measured, metric, False, samples, family)
         toward = (1 if side == "higher" else -1) * measured.difference
         word = Verdict.inconclusive
         if abs(toward) > measured.decisive:

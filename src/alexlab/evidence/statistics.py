@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from scipy import special, stats
+from scipy import optimize, special, stats
 
 from alexlab.claims import Verdict
 
@@ -23,8 +24,14 @@ LEAST_ARMS = 4  # whose spreads are shrunk towards each other; with fewer, Welch
 UNLIKE = 2.0  # two measured standard deviations are unlike where one is more than this many times the other
 MAX_FAILED = 5  # an arm with more than one failed run in so many does not train
 MOST_RUNS = 1_000_000  # in a plan
-# d0 that plans assume: what `shrink` finds where the logarithms of the arms' standard deviations scatter by about .3.
-PLANNED_PRIOR_DF = 6.0
+# Degrees of freedom that the prior of `shrink` has at most. A few arms estimate them badly, and where arms are taken to
+# be more alike than they are, intervals are too narrow: without the bound .06 to .09 of simulated studies err whose
+# arms' sd scatter by 30 %, with it .04 to .06. Plans assume as many.
+MAX_PRIOR_DF = 6.0
+LEAST_PRIOR_DF = 0.1
+LEAST_SHARED = 4  # degrees of freedom around a slope over shared seeds, as of one arm of five runs
+ROBUST_FROM = 10  # arms; with fewer no arm lies in the upper tail
+TAILS = 0.05, 0.1  # of variances that are winsorised
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,12 +116,13 @@ class Effect:
         return self.study if self.new_study is None else self.new_study
 
 
-def shrink(samples: Mapping[str, Sample]) -> dict[str, Spread]:
+def shrink(samples: Mapping[str, Sample], most_df: float = MAX_PRIOR_DF) -> dict[str, Spread]:
     """The spread of every arm, by what all arms together say (Smyth 2004, section 6.2).
 
-    An arm of one run, or whose runs are all equal, says nothing to the estimate and takes it as it is. Where arms
-    differ no more than by chance, or only one says anything, all have the pooled variance. Where all runs of every arm
-    are equal, the variance is 0; where every arm has one run, it is infinite with no degrees of freedom.
+    The prior has `most_df` degrees of freedom at most. An arm of one run, or whose runs are all equal, says nothing to
+    the estimate and takes the prior. Where arms differ no more than by chance, or only one says anything, the prior is
+    the pooled variance. Where all runs of every arm are equal, the variance is 0; where every arm has one run, it is
+    infinite with no degrees of freedom.
     """
     names = list(samples)
     measured = np.array([samples[name].variance for name in names])
@@ -126,21 +134,67 @@ def shrink(samples: Mapping[str, Sample]) -> dict[str, Spread]:
         df_all = float(own_df.sum())
         variance[:], df[:] = 0.0 if df_all else math.inf, df_all
     else:
-        known, known_df = measured[used], own_df[used]
-        e = np.log(known) - special.digamma(known_df / 2) + np.log(known_df / 2)
-        excess = e.var(ddof=1) - special.polygamma(1, known_df / 2).mean() if len(e) > 1 else 0.0
-        if excess <= 0:
-            variance[:], df[:] = (known_df * known).sum() / df_all, df_all
-        else:
-            prior_df = 2 * inverse_trigamma(float(excess))
-            prior = math.exp(e.mean() + special.digamma(prior_df / 2) - math.log(prior_df / 2))
-            variance[~used], df[~used] = prior, min(prior_df, df_all)
-            variance[used] = (prior_df * prior + known_df * known) / (prior_df + known_df)
-            df[used] = np.minimum(prior_df + known_df, df_all)
+        prior, prior_df = _prior(measured[used], own_df[used])
+        prior_df = min(prior_df, most_df)
+        variance[~used], df[~used] = prior, min(prior_df, df_all)
+        variance[used] = (prior_df * prior + own_df[used] * measured[used]) / (prior_df + own_df[used])
+        df[used] = np.minimum(prior_df + own_df[used], df_all)
     return {
         name: Spread(math.sqrt(measured[i]), float(variance[i]), float(df[i]), df_all, int(used.sum()))
         for i, name in enumerate(names)
     }
+
+
+def _prior(variances: np.ndarray, dfs: np.ndarray) -> tuple[float, float]:
+    """s0^2 and d0 of Smyth's prior; the pooled variance and infinity where the variances differ by chance alone.
+
+    From ten arms on by Phipson et al. (2016), so that one odd arm does not widen the intervals of all others.
+    """
+    if len(variances) >= ROBUST_FROM:
+        return _robust_prior(variances, dfs)
+    e = np.log(variances) - special.digamma(dfs / 2) + np.log(dfs / 2)
+    excess = e.var(ddof=1) - special.polygamma(1, dfs / 2).mean() if len(e) > 1 else 0.0
+    if excess <= 0:
+        return float((dfs * variances).sum() / dfs.sum()), math.inf
+    df = 2 * inverse_trigamma(float(excess))
+    return math.exp(e.mean() + special.digamma(df / 2) - math.log(df / 2)), df
+
+
+def _robust_prior(variances: np.ndarray, dfs: np.ndarray) -> tuple[float, float]:
+    """Likewise from moments of the logarithms, winsorised at `TAILS` (Phipson et al. 2016, section 3).
+
+    Of the arms' degrees of freedom the median is taken for all. Their correction of an odd arm's own degrees of freedom
+    is left out: `unlike` arms have Welch's interval where that is wider.
+    """
+    e = np.log(variances)
+    e = np.clip(e, *np.quantile(e, [TAILS[0], 1 - TAILS[1]]))
+    mean, spread, df = float(e.mean()), float(e.var(ddof=1)), float(np.median(dfs))
+
+    def excess(log_df: float) -> float:
+        return _winsorised_moments(df, math.exp(log_df))[1] - spread
+
+    low, high = math.log(LEAST_PRIOR_DF), math.log(1e6)
+    if excess(high) >= 0:
+        prior_df = math.inf
+    elif excess(low) <= 0:
+        prior_df = LEAST_PRIOR_DF
+    else:
+        root: Any = optimize.brentq(excess, low, high, xtol=1e-12)
+        prior_df = math.exp(root)
+    return math.exp(mean - _winsorised_moments(df, prior_df)[0]), prior_df
+
+
+@lru_cache(maxsize=1024)
+def _winsorised_moments(df: float, prior_df: float) -> tuple[float, float]:
+    """Mean and variance of log F(df, prior_df), winsorised at `TAILS`."""
+    nodes, weights = np.polynomial.legendre.leggauss(64)
+    inner = 1 - sum(TAILS)
+    chances = np.array([TAILS[0], *(TAILS[0] + inner * (nodes + 1) / 2), 1 - TAILS[1]])
+    weights = np.array([TAILS[0], *(inner * weights / 2), TAILS[1]])
+    quantiles = special.chdtri(df, 1 - chances) / df if prior_df == math.inf else special.fdtri(df, prior_df, chances)
+    logs = np.log(quantiles)
+    mean = float((weights * logs).sum())
+    return mean, float((weights * (logs - mean) ** 2).sum())
 
 
 def inverse_trigamma(value: float) -> float:
@@ -211,6 +265,62 @@ def _satterthwaite(parts: list[float], dfs: list[float]) -> float:
     if not 0 < total < math.inf:
         return sum(dfs)
     return total**2 / sum(part**2 / df for part, df in zip(parts, dfs, strict=True) if part > 0)
+
+
+@dataclass(frozen=True)
+class Matched:
+    """An arm whose runs share seeds with the base's, both with the same initial weights, order and augmentation."""
+
+    independent: Effect  # as `effect` has it
+    values: np.ndarray  # float64 [n] of the arm's runs
+    shared: np.ndarray  # int [n]: the places of the same seeds among the base's runs
+
+
+def match_seeds(base: Sample, spread: Spread, arms: Mapping[str, Matched], family: float) -> dict[str, Effect]:
+    """The effects of arms against one base, with the base's runs on shared seeds as a control variate.
+
+    d - b (mean of the base on the shared seeds - mean of the base), with one slope b pooled over the arms: what an
+    arm's runs share with the base's of the same seeds is no effect. Its variance is that of the arm's residuals around
+    the slope, shrunk over these arms and with a degree of freedom less, and of (1 - b) times the base's mean. The
+    images' part is that of the independent effect. Effects stay as they are where the base's runs do not scatter, or
+    the arms' runs are too few for a slope.
+    """
+    pairs = {name: (arm.values - arm.values.mean(), base.values[arm.shared]) for name, arm in arms.items()}
+    centred = {name: (own, other - other.mean()) for name, (own, other) in pairs.items()}
+    products = {name: float((own * other).sum()) for name, (own, other) in centred.items()}
+    squares = {name: float((other**2).sum()) for name, (_, other) in centred.items()}
+    total, degrees = sum(squares.values()), sum(len(own) - 1 for own, _ in centred.values())
+    if not base.variance > 0 or total <= 0 or degrees < LEAST_SHARED:
+        return {name: arm.independent for name, arm in arms.items()}
+    slope = sum(products.values()) / total
+    residuals = shrink({name: Sample(own - slope * other) for name, (own, other) in centred.items()})
+    found = {}
+    for name, arm in arms.items():
+        count, offset = len(arm.values), float(pairs[name][1].mean() - base.values.mean())
+        own_df = max(residuals[name].df - 1, 1.0)
+        own = residuals[name].variance * degrees / (degrees - 1) * (1 / count + offset**2 / total)
+        rest = (1 - slope) ** 2 * spread.variance / len(base.values)
+        variance = own + rest
+        df = _satterthwaite([own, rest], [own_df, spread.df])
+        scatter = math.sqrt(float((centred[name][0] ** 2).sum()) * squares[name])
+        before = arm.independent
+        both = variance + before.image_variance
+        both_df = df * (both / variance) ** 2 if variance > 0 else math.inf
+        tail = (1 - LEVEL) / 2
+        has_images = before.new is not None
+        found[name] = replace(
+            before,
+            difference=float(before.difference - slope * offset),
+            fixed=_half_width(variance, df, tail),
+            study=_half_width(variance, df, tail / family),
+            new=_half_width(both, both_df, tail) if has_images else None,
+            new_study=_half_width(both, both_df, tail / family) if has_images else None,
+            standard_error=math.sqrt(variance),
+            df=df,
+            welch=False,
+            correlation=products[name] / scatter if scatter > 0 else None,
+        )
+    return found
 
 
 def paired_effect(first: Sample, second: Sample, family: float) -> Effect:
@@ -338,6 +448,18 @@ def verdict(
     return Verdict.larger if toward > size else Verdict.smaller
 
 
+def partly_trained(errors: np.ndarray, chance: float) -> np.ndarray:
+    """Which of an arm's runs, bool [n], have an error above halfway between the arm's median and that of guessing.
+
+    None of fewer than three runs, or where the median itself is no better than guessing.
+    """
+    errors = np.asarray(errors, dtype=float)
+    if len(errors) < LEAST_RUNS:
+        return np.zeros(len(errors), bool)
+    median = float(np.median(errors))
+    return errors > max((median + chance) / 2, median)
+
+
 def too_many_failed(good: int, bad: int) -> bool:
     """Whether an arm with so many failed runs does not train."""
     return MAX_FAILED * bad > good + bad
@@ -411,7 +533,7 @@ def fisher(failed_a: int, total_a: int, failed_b: int, total_b: int) -> float:
 
 
 def power(
-    size: float, sd: float, runs: int, family: int, base_factor: int = 3, prior_df: float = PLANNED_PRIOR_DF
+    size: float, sd: float, runs: int, family: int, base_factor: int = 3, prior_df: float = MAX_PRIOR_DF
 ) -> float:
     """The chance that a claim's study interval leaves 0 on the right side, where its effect is of this size.
 
@@ -439,7 +561,7 @@ def power(
 
 
 def seeds_needed(
-    size: float, sd: float, family: int, base_factor: int = 3, least: float = 0.9, prior_df: float = PLANNED_PRIOR_DF
+    size: float, sd: float, family: int, base_factor: int = 3, least: float = 0.9, prior_df: float = MAX_PRIOR_DF
 ) -> int:
     """The fewest runs an arm, three or more, with at least this power; the arguments are those of `power`.
 
