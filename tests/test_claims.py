@@ -242,7 +242,7 @@ GOOD = {
         ({"metrc": "gap"}, "mine.yaml: a: there is no key 'metrc'; did you mean 'metric'?"),
         ({"metric": "top1"}, "mine.yaml: a: 'top1' is no metric (top1_error, top5_error, gap,"),
         ({"published": {"top2": 1.0}}, "mine.yaml: a: 'top2' is no metric"),
-        ({"view": "nine"}, "mine.yaml: a: 'nine' is no view (there are: ten, center)"),
+        ({"view": "nine"}, "mine.yaml: a: 'nine' is no view (there are: ten, center, corner)"),
         (
             {"direction": None},
             "mine.yaml: a: has neither a published figure of its metric, top1_error, nor a direction",
