@@ -37,7 +37,7 @@ ODD = """
 - {id: views, section: "6", statement: Ten views., against_view: center, published: {top1_error: -1.5},
    recipes: [imagenet128]}
 - {id: colours, section: "6.1", statement: Colours., against: [ablation=ungrouped], metric: colour_gap,
-   direction: higher, recipes: [imagenet128]}
+   direction: higher, recipes: [imagenet128], smallest_effect: 0.1, smallest_effect_reason: so}
 - {id: never, section: "6", statement: Not here., not_testable: no records tell}
 """
 VOID = {"meta", "link", "input", "br", "wbr", "hr", "img"}
@@ -165,7 +165,7 @@ def test_the_same_records_give_the_same_bytes(made: Made):
 
 def test_verdicts_doubts_and_intervals_are_those_of_the_judgement(made: Made):
     whole = made.judged("imagenet128")
-    assert {row.verdict for row in whole.rows} >= {"reproduced", "does not train", "not testable here"}
+    assert {row.verdict for row in whole.rows} >= {"does not train: no_dropout", "not testable here"}
     parsed = Page(page(whole, []))
     text = markdown(whole, [])
     assert "A rehearsal" not in parsed.words
@@ -175,7 +175,7 @@ def test_verdicts_doubts_and_intervals_are_those_of_the_judgement(made: Made):
         assert row.verdict in parsed.words
         assert f"**{row.verdict}**" in text
         if row.effect is not None and not row.claim.ratio and row.claim.metric == "top1_error":
-            for half in (row.effect.fixed, row.effect.new, row.effect.study):
+            for half in (row.effect.fixed, row.effect.new, row.effect.decisive):
                 assert half is not None
                 ends = [f"{100 * (row.effect.difference + sign * half):+.2f}".replace("-", "−") for sign in (-1, 1)]
                 assert " to ".join(ends) in parsed.words

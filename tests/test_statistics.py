@@ -31,6 +31,7 @@ from alexlab.evidence.statistics import (
     shrink,
     strength,
     unlike,
+    variance_components,
     verdict,
     weaker,
 )
@@ -214,7 +215,7 @@ def test_alike_spreads_are_drawn_towards_the_pooled_one():
 
 
 def test_wildly_different_spreads_are_left_alone():
-    sds = [10.0**exponent for exponent in range(-30, 31, 4)]
+    sds = [10.0**exponent for exponent in range(-30, 31, 8)]
     for sd, spread in zip(sds, shrink(scaled(sds)).values(), strict=True):
         assert spread.variance == pytest.approx(sd**2, rel=0.01)
         assert spread.df == pytest.approx(4, rel=0.01)
@@ -594,6 +595,18 @@ def test_two_words(first: str, second: str, one_claim_two_ways: str, two_finding
     for pair in ((V[first], V[second]), (V[second], V[first])):
         assert weaker(*pair) is V[one_claim_two_ways]
         assert both_needed(*pair) is V[two_findings]
+
+
+def test_variance_components_are_found_again():
+    """A crossed design of known components; and by hand on the smallest one."""
+    rng = np.random.default_rng(13)
+    made = rng.normal(0, 2, 400) + rng.normal(0, 1, (300, 1)) + rng.normal(0, 0.5, (300, 400))
+    assert variance_components(made) == pytest.approx((2, 1, 0.5), rel=0.1)
+    column, row, rest = variance_components(np.array([[1.0, 4.0], [2.0, 9.0]]))
+    # mean 4; rows 2.5, 5.5; columns 1.5, 6.5; rest +-1
+    assert rest == pytest.approx(2.0)
+    assert column == pytest.approx(math.sqrt((2 * 12.5 - 4) / 2))
+    assert row == pytest.approx(math.sqrt((2 * 4.5 - 4) / 2))
 
 
 # --- Failures, and planning.

@@ -176,8 +176,8 @@ def _robust_prior(variances: np.ndarray, dfs: np.ndarray) -> tuple[float, float]
     low, high = math.log(LEAST_PRIOR_DF), math.log(1e6)
     if excess(high) >= 0:
         prior_df = math.inf
-    elif excess(low) <= 0:
-        prior_df = LEAST_PRIOR_DF
+    elif excess(low) <= 0:  # nothing in common
+        return math.exp(mean - _winsorised_moments(df, LEAST_PRIOR_DF)[0]), LEAST_PRIOR_DF / 10
     else:
         root: Any = optimize.brentq(excess, low, high, xtol=1e-12)
         prior_df = math.exp(root)
@@ -530,6 +530,20 @@ def fisher(failed_a: int, total_a: int, failed_b: int, total_b: int) -> float:
         return 1.0
     test: Any = stats.fisher_exact([[failed_a, total_a - failed_a], [failed_b, total_b - failed_b]])
     return float(test.pvalue)
+
+
+def variance_components(values: np.ndarray) -> tuple[float, float, float]:
+    """Standard deviations by column, by row, and of the rest, of values [rows, columns] with one number in each place.
+
+    By the mean squares of two-way analysis of variance; a component below 0 is taken as 0.
+    """
+    rows, columns = values.shape
+    mean, by_row, by_column = values.mean(), values.mean(axis=1), values.mean(axis=0)
+    rest = values - by_row[:, None] - by_column[None] + mean
+    within = float((rest**2).sum() / ((rows - 1) * (columns - 1)))
+    column = (rows * float(by_column.var(ddof=1)) - within) / rows
+    row = (columns * float(by_row.var(ddof=1)) - within) / columns
+    return math.sqrt(max(column, 0.0)), math.sqrt(max(row, 0.0)), math.sqrt(within)
 
 
 def power(
