@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alexlab.claims import read_claims
+from alexlab.claims import Verdict, read_claims
 from alexlab.evidence.archive import Archive, read_archive
 from alexlab.evidence.figures import curves, save
 from alexlab.evidence.judge import Judgement, judge
-from alexlab.evidence.page import PlotOnPage, markdown, page
+from alexlab.evidence.page import MEANINGS, PlotOnPage, markdown, page
 from alexlab.runs.study import read_looks
 from made import made_study
 
@@ -182,6 +182,35 @@ def test_verdicts_doubts_and_intervals_are_those_of_the_judgement(made: Made):
                 assert " to ".join(ends) in text
     assert "p = 1.000" in parsed.words  # 1 of 3 against none of 3
     assert "2, 1 failed" in parsed.words
+
+
+def test_findings_come_first(made: Made):
+    """Five sentences, before the tables, on the page and in Markdown."""
+    for recipe, second in (("imagenet128", "Found: "), ("demo", "Measured, without a verdict: ")):
+        judgement = made.judged(recipe)
+        words, text = Page(page(judgement, [])).words, markdown(judgement, [])
+        for said in (words, text):
+            places = [
+                said.index(start)
+                for start in ("Asked: do 6 claims", second, "Sizes: ", "Cannot be said: ", "To doubt: ")
+            ]
+            assert places == sorted(places)
+            assert places[-1] < said.index("planned runs are finished")
+    assert "does not train: ratio" in Page(page(made.judged("imagenet128"), [])).words
+
+
+def test_every_verdict_has_a_meaning_and_a_place():
+    assert {verdict.value for verdict in Verdict} < set(MEANINGS)
+
+
+def test_a_row_has_its_share_of_the_published_effect_and_the_original_pair(made: Made):
+    judgement = made.judged("imagenet128")
+    odd = judgement.rows[0]
+    assert odd.share is not None
+    assert odd.strength is not None
+    words = Page(page(judgement, [])).words
+    assert f"{odd.share[0]:.2f} (".replace("-", "−") in words
+    assert f"z = {odd.strength:.1f} for the published effect" in words
 
 
 def test_confounds_are_marked(made: Made):
