@@ -721,3 +721,22 @@ def test_variance_by_source(tmp_path: Path):
         f"variance by source, top-1 error, 4 data seeds by 4 seeds: sd {seed:.2f} points by seed (initial weights, "
         f"dropout), {data:.2f} by data seed (order, augmentation), {rest:.2f} by both together and the rest"
     ]
+
+
+def test_of_two_ranges_with_one_word_the_later_is_the_weaker(finished: Path):
+    """The same runs at both rates, by ranges of which the common row meets the first, and the own row the second."""
+    [path] = (finished / "studies").glob("*.json")
+    [look] = read_looks(path)
+    ranges = [
+        {"verdict": "same direction", "words": "much", "below": -2.0},
+        {"verdict": "same direction", "words": "some", "below": 0.0},
+    ]
+    plans = [
+        {**look, "rate": rate, "claims": [{**look["claims"][0], "ranges": ranges[start:]}]}
+        for rate, start in (("protocol", 0), ("own", 1))
+    ]
+    archive = read_archive([finished])
+    lrn = judge([plans[0]], archive, [plans[1]]).rows[0]
+    assert lrn.own_rate is not None
+    assert lrn.verdict == "some (much at the common rate; some at each arm's own)"
+    assert judge([plans[1]], archive, [plans[0]]).rows[0].word is Verdict.same_direction

@@ -96,6 +96,7 @@ class Row:
     why_none: str | None = None
     fisher: float | None = None  # of failed counts
     secondary: dict[str, float] = field(default_factory=dict)  # effect by other metrics, without a verdict
+    range: int = 0  # which of the claim's own ranges holds
     is_bound: bool = False  # runs ended before what the claim waits for: the effect is at least what was measured
     strength: float | None = None  # z of the original pair of runs
     bayes_factor: float | None = None  # for the published effect, against none
@@ -203,7 +204,7 @@ def judge(
     rows = [_row(claim, plan, by_overrides, archive, samples, divisor, claim in tested) for claim in claims]
     remarks = [*_remarks(looks, arms), *_same_claims(plan, tested, begun or {})]
     if not claims:
-        if len(arms) == 2:
+        if len(arms) == 2 and not any(arm.overrides for arm in arms):
             rows = _against_itself(arms, samples)
             family = len(rows)
             remarks += _beyond(rows)
@@ -286,8 +287,11 @@ def _add_own_rates(judgement: Judgement, own: Judgement) -> None:
             row.word = Verdict.does_not_train if words[0] is words[1] else Verdict.inconclusive
         else:
             row.word = weaker(words[0], words[1])
-        weak = next((one.verdict for one in (row.own_rate, row) if one.word is row.word and one is not row), None)
-        row.verdict = f"{weak if row.word is words[1] and weak else row.word.value} ({each})"
+        # Of two ranges with one word the later is the weaker.
+        weak = [one.verdict for one, word in ((row, words[0]), (row.own_rate, words[1])) if word is row.word]
+        if len(weak) == 2 and row.own_rate.range < row.range:
+            weak.reverse()
+        row.verdict = f"{weak[-1] if weak else row.word.value} ({each})"
     if judgement.plan["claims_digest"] != own.plan["claims_digest"]:
         judgement.remarks.append("the study at each arm's own rate has other claims")
     if own.missing:
@@ -640,6 +644,7 @@ def _judge_others(row: Row, claim: Claim, samples: Samples, family: int) -> list
     for metric, side in claim.also.items():
         both = [samples.measured(arm.name, metric, claim.view) for arm in row.arms]
         if len(both) != 2 or both[0] is None or both[1] is None:
+            found.append((METRICS[metric][0], Verdict.inconclusive))
             continue
         spreads = samples.spreads(metric, claim.view)
         pair = [one.sample for one in both if one is not None]
@@ -709,7 +714,7 @@ def _by_range(row: Row) -> tuple[Verdict, str]:
     low, high = row.interval
     if row.is_bound:
         low, high = (low, math.inf) if claim.sign > 0 else (-math.inf, high)
-    for one in claim.ranges:
+    for row.range, one in enumerate(claim.ranges):
         above, below = (_on_scale(claim, bound) for bound in (one.above, one.below))
         is_inside = (above is None or low >= above) and (below is None or high <= below)
         if is_inside and not (row.is_bound and one.verdict == Verdict.reproduced.value):
@@ -876,6 +881,7 @@ SURROUNDINGS: dict[str, Callable[[Run], str]] = {
     "the code": _code,
     "the packages": _packages,
     "the device": lambda run: str(run.result["device"]),
+    "the GPU": lambda run: ", ".join(sorted(set(run.environment.get("gpus") or ()))) or "none",
     "the precision": lambda run: str(run.result["precision"]),
     "the weights": lambda run: str(run.result["checkpoint"]),
 }

@@ -562,13 +562,13 @@ def _provenance(judgement: Judgement) -> list[tuple[str, list[str]]]:
     for what, value in SURROUNDINGS.items():
         counts = Counter(value(run) or "unknown" for run in runs.values())
         values = [f"{found} ({_count(count, 'run')})" for found, count in sorted(counts.items())]
-        seen.append((what.removeprefix("the ").capitalize(), values or [NOTHING]))
-    gpus = Counter(name for run in runs.values() for name in set(run.environment.get("gpus") or ()))
-    if gpus:
-        seen.append(("GPU", [f"{name} ({_count(count, 'run')})" for name, count in sorted(gpus.items())]))
+        name = what.removeprefix("the ")
+        seen.append((name[:1].upper() + name[1:], values or [NOTHING]))
     plans = [f"{plan['id']}, claims {plan['claims_digest']}, plan {plan.get('digest') or 'not written down'}"]
     if plan.get("planned"):
         plans.append(f"written down on {datetime.fromtimestamp(plan['planned'], UTC):%Y-%m-%d at %H:%M} UTC")
+    if plan.get("git_commit"):
+        plans.append(f"at commit {plan['git_commit'][:10]}{' with changes' if plan.get('git_dirty') else ''}")
     if judgement.looks > 1:
         plans.append(f"look {judgement.looks}")
     return [("Plan", plans), ("Command", [judgement.command]), *seen]

@@ -156,7 +156,7 @@ def make_study(composer: Composer, overrides: list[str], config_dir: str | None 
     if settings.data_seeds is not None and not claims:
         each = [(f"data.seed={number}",) for number in range(settings.data_seeds)]
         arms = [_arm(composer, overrides, one, arms[0].seeds, stored) for one in each]
-    elif not claims:  # the base against itself
+    elif not claims and settings.rate is Rate.protocol:  # the base against itself
         again = tuple(seed + base_seeds for seed in arms[0].seeds)
         arms.append(dataclasses.replace(_arm(composer, overrides, (), again, stored), is_again=True))
     departures = _departures(composer, base)
