@@ -468,7 +468,8 @@ def by_regression(first: np.ndarray, second: np.ndarray) -> tuple[float, float, 
     nu = np.array([len(base) - 1, count - 1])
     pooled = smyth(np.array([base.var(ddof=1), arm.var(ddof=1)]), nu)
     parts = error * (1 / count + off**2 / squares), (1 - line.slope) ** 2 * pooled[0] / len(base)
-    df = sum(parts) ** 2 / (parts[0] ** 2 / (count - 2) + parts[1] ** 2 / pooled[1])
+    slope_part = 2 * error / squares * (1 - line.slope) ** 2 * (pooled[0] / len(base)) ** 2
+    df = sum(parts) ** 2 / (parts[0] ** 2 / (count - 2) + parts[1] ** 2 / pooled[1] + slope_part)
     return base.mean() - arm.mean() + line.slope * off, sum(parts), df, line.rvalue
 
 

@@ -374,13 +374,30 @@ def test_shared_seeds_are_the_regression_estimate():
     off = base.values[shared].mean() - base.values.mean()
     own = error * (1 / 6 + off**2 / ((base.values[shared] - base.values[shared].mean()) ** 2).sum())
     rest = (1 - line.slope) ** 2 * 0.0004 / 15
-    df = (own + rest) ** 2 / (own**2 / 4 + rest**2 / 12)
+    squares = ((base.values[shared] - base.values[shared].mean()) ** 2).sum()
+    slope_part = 2 * error / squares * (1 - line.slope) ** 2 * (0.0004 / 15) ** 2
+    df = (own + rest) ** 2 / (own**2 / 4 + rest**2 / 12 + slope_part)
     assert found.standard_error == pytest.approx(math.sqrt(own + rest), rel=1e-10)
     assert found.fixed == pytest.approx(stats.t.ppf(0.975, df) * math.sqrt(own + rest), rel=1e-10)
     assert found.study == pytest.approx(stats.t.ppf(1 - 0.025 / 6, df) * math.sqrt(own + rest), rel=1e-10)
     assert found.correlation == pytest.approx(line.rvalue, rel=1e-10)
     assert (found.new, found.new_study) == (None, None)
     assert (found.run_sd, found.pair_df) == (start.run_sd, start.pair_df)
+
+
+def test_where_all_seeds_are_shared_it_is_about_the_paired_t():
+    """Many pairs of arms with equal variances: the same difference, and on average its width but for a few percent."""
+    rng = np.random.default_rng(15)
+    ratios = []
+    for _ in range(300):
+        base, arm = Sample(rng.normal(0, 1, 10)), Sample(rng.normal(0, 1, 10))
+        spreads = shrink({"base": base, "arm": arm})
+        start = effect(arm, base, (spreads["arm"], spreads["base"]), 1)
+        found = match_seeds(base, spreads["base"], {"arm": Matched(start, arm.values, np.arange(10))}, 1)["arm"]
+        paired = paired_effect(arm, base, 1)
+        assert found.difference == pytest.approx(paired.difference)
+        ratios.append(found.fixed / paired.fixed)
+    assert statistics.mean(ratios) == pytest.approx(1, abs=0.05)
 
 
 def test_a_slope_is_pooled_over_the_arms_and_images_keep_their_part():
@@ -397,10 +414,15 @@ def test_a_slope_is_pooled_over_the_arms_and_images_keep_their_part():
     slope = sum((x * arm.values).sum() for arm in arms.values()) / (2 * (x**2).sum())
     for name in arms:
         assert found[name].difference == pytest.approx(start[name].difference)  # all seeds are shared
-        residuals = shrink({key: Sample(one.values - slope * base.values) for key, one in arms.items()})[name]
+        each = shrink({key: Sample(one.values - slope * base.values) for key, one in arms.items()})
+        residuals, of_slope = (
+            each[name],
+            statistics.mean(one.variance for one in each.values()) * 8 / 7 / (2 * (x**2).sum()),
+        )
         own = residuals.variance * 8 / 7 / 5
         rest = (1 - slope) ** 2 * spreads["base"].variance / 5
-        df = (own + rest) ** 2 / (own**2 / (residuals.df - 1) + rest**2 / spreads["base"].df)
+        slope_part = 2 * of_slope * (1 - slope) ** 2 * (spreads["base"].variance / 5) ** 2
+        df = (own + rest) ** 2 / (own**2 / (residuals.df - 1) + rest**2 / spreads["base"].df + slope_part)
         both = own + rest + start[name].image_variance
         new = stats.t.ppf(1 - 0.025 / 2, df * (both / (own + rest)) ** 2) * math.sqrt(both)
         assert found[name].new_study == pytest.approx(new, rel=1e-10)

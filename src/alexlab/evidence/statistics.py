@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import special, stats
 
 from alexlab.claims import Verdict
 
@@ -28,7 +28,7 @@ MOST_RUNS = 1_000_000  # in a plan
 # be more alike than they are, intervals are too narrow: without the bound .06 to .09 of simulated studies err whose
 # arms' sd scatter by 30 %, with it .04 to .06. Plans assume as many.
 MAX_PRIOR_DF = 6.0
-LEAST_PRIOR_DF = 0.1
+LEAST_PRIOR_DF, MOST_PRIOR_DF = 0.1, 1e5  # of the robust prior; more are as good as endless
 LEAST_SHARED = 4  # degrees of freedom around a slope over shared seeds, as of one arm of five runs
 ROBUST_FROM = 10  # arms; with fewer no arm lies in the upper tail
 TAILS = 0.05, 0.1  # of variances that are winsorised
@@ -168,33 +168,25 @@ def _robust_prior(variances: np.ndarray, dfs: np.ndarray) -> tuple[float, float]
     """
     e = np.log(variances)
     e = np.clip(e, *np.quantile(e, [TAILS[0], 1 - TAILS[1]]))
-    mean, spread, df = float(e.mean()), float(e.var(ddof=1)), float(np.median(dfs))
-
-    def excess(log_df: float) -> float:
-        return _winsorised_moments(df, math.exp(log_df))[1] - spread
-
-    low, high = math.log(LEAST_PRIOR_DF), math.log(1e6)
-    if excess(high) >= 0:
-        prior_df = math.inf
-    elif excess(low) <= 0:  # nothing in common
-        return math.exp(mean - _winsorised_moments(df, LEAST_PRIOR_DF)[0]), LEAST_PRIOR_DF / 10
-    else:
-        root: Any = optimize.brentq(excess, low, high, xtol=1e-12)
-        prior_df = math.exp(root)
-    return math.exp(mean - _winsorised_moments(df, prior_df)[0]), prior_df
+    mean, spread = float(e.mean()), float(e.var(ddof=1))
+    log_dfs, means, spreads = _winsorised_moments(float(np.median(dfs)))
+    if spread <= spreads[-1]:
+        return math.exp(mean - means[-1]), math.inf
+    log_df = float(np.interp(-spread, -spreads, log_dfs))  # the variance falls as degrees of freedom grow
+    return math.exp(mean - float(np.interp(log_df, log_dfs, means))), math.exp(log_df)
 
 
-@lru_cache(maxsize=1024)
-def _winsorised_moments(df: float, prior_df: float) -> tuple[float, float]:
-    """Mean and variance of log F(df, prior_df), winsorised at `TAILS`."""
+@lru_cache(maxsize=64)
+def _winsorised_moments(df: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and variance of log F(df, d0), winsorised at `TAILS`, for a grid of log d0 fine enough to interpolate."""
     nodes, weights = np.polynomial.legendre.leggauss(64)
     inner = 1 - sum(TAILS)
     chances = np.array([TAILS[0], *(TAILS[0] + inner * (nodes + 1) / 2), 1 - TAILS[1]])
     weights = np.array([TAILS[0], *(inner * weights / 2), TAILS[1]])
-    quantiles = special.chdtri(df, 1 - chances) / df if prior_df == math.inf else special.fdtri(df, prior_df, chances)
-    logs = np.log(quantiles)
-    mean = float((weights * logs).sum())
-    return mean, float((weights * (logs - mean) ** 2).sum())
+    log_dfs = np.linspace(math.log(LEAST_PRIOR_DF), math.log(MOST_PRIOR_DF), 400)
+    logs = np.log(special.fdtri(df, np.exp(log_dfs)[:, None], chances))
+    means = logs @ weights
+    return log_dfs, means, (logs - means[:, None]) ** 2 @ weights
 
 
 def inverse_trigamma(value: float) -> float:
@@ -294,14 +286,19 @@ def match_seeds(base: Sample, spread: Spread, arms: Mapping[str, Matched], famil
         return {name: arm.independent for name, arm in arms.items()}
     slope = sum(products.values()) / total
     residuals = shrink({name: Sample(own - slope * other) for name, (own, other) in centred.items()})
+    unit = degrees / (degrees - 1)  # for the slope's degree of freedom
+    slope_variance = unit * float(np.mean([one.variance for one in residuals.values()])) / total
     found = {}
     for name, arm in arms.items():
         count, offset = len(arm.values), float(pairs[name][1].mean() - base.values.mean())
         own_df = max(residuals[name].df - 1, 1.0)
-        own = residuals[name].variance * degrees / (degrees - 1) * (1 / count + offset**2 / total)
-        rest = (1 - slope) ** 2 * spread.variance / len(base.values)
+        own = unit * residuals[name].variance * (1 / count + offset**2 / total)
+        base_part = spread.variance / len(base.values)
+        rest = (1 - slope) ** 2 * base_part
         variance = own + rest
-        df = _satterthwaite([own, rest], [own_df, spread.df])
+        # The slope's own variance, by the delta method; with one arm whose seeds are all shared, the paired t's n - 1.
+        noise = own**2 / own_df + rest**2 / spread.df + 2 * slope_variance * (1 - slope) ** 2 * base_part**2
+        df = variance**2 / noise if noise > 0 else own_df
         scatter = math.sqrt(float((centred[name][0] ** 2).sum()) * squares[name])
         before = arm.independent
         both = variance + before.image_variance
