@@ -587,6 +587,13 @@ class StudyConfig:
         at_least=1,
     )
     first_seed: int = key(0, "The first run's seed; the others follow.", identity=False, at_least=0)
+    data_seeds: Union[int, None] = key(
+        None,
+        "Data seeds, from 0, with each of which the base's seeds are crossed where there are no claims; null = each "
+        "run's own seed.",
+        identity=False,
+        at_least=2,
+    )
     rate: Rate = key(
         Rate.protocol,
         "Learning rates: protocol = as configured, for all arms; choose = each arm at each of study.rates, on other "

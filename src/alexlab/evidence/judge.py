@@ -38,6 +38,7 @@ from alexlab.evidence.statistics import (
     strength,
     too_many_failed,
     unlike,
+    variance_components,
     verdict,
     weaker,
 )
@@ -95,6 +96,7 @@ class Row:
     why_none: str | None = None
     fisher: float | None = None  # of failed counts
     secondary: dict[str, float] = field(default_factory=dict)  # effect by other metrics, without a verdict
+    range: int = 0  # which of the claim's own ranges holds
     is_bound: bool = False  # runs ended before what the claim waits for: the effect is at least what was measured
     strength: float | None = None  # z of the original pair of runs
     bayes_factor: float | None = None  # for the published effect, against none
@@ -191,6 +193,8 @@ def judge(
         raise ConfigError(f"runs/studies/{plan.get('id')}.json: cannot be read by this version ({error})") from error
     problems: list[str] = list(archive.problems)
     _find_unplanned(arms, archive, known)
+    if not claims and len(arms) == 1:
+        arms = _halves(arms[0])
     by_overrides = {tuple(arm.overrides): arm for arm in arms}
     tested = [claim for claim in claims if _is_tested(claim, plan, by_overrides)]
     family = max(1, sum(not claim.is_context for claim in tested))
@@ -199,6 +203,13 @@ def judge(
     divisor = family * len(looks)
     rows = [_row(claim, plan, by_overrides, archive, samples, divisor, claim in tested) for claim in claims]
     remarks = [*_remarks(looks, arms), *_same_claims(plan, tested, begun or {})]
+    if not claims:
+        if len(arms) == 2 and not any(arm.overrides for arm in arms):
+            rows = _against_itself(arms, samples)
+            family = len(rows)
+            remarks += _beyond(rows)
+        elif components := _components(arms, samples):
+            remarks.append(components)
     judgement = Judgement(plan, len(looks), rows, arms, family, problems, remarks)
     for row in rows:
         if judgement.is_interim:
@@ -276,8 +287,11 @@ def _add_own_rates(judgement: Judgement, own: Judgement) -> None:
             row.word = Verdict.does_not_train if words[0] is words[1] else Verdict.inconclusive
         else:
             row.word = weaker(words[0], words[1])
-        weak = next((one.verdict for one in (row.own_rate, row) if one.word is row.word and one is not row), None)
-        row.verdict = f"{weak if row.word is words[1] and weak else row.word.value} ({each})"
+        # Of two ranges with one word the later is the weaker.
+        weak = [one.verdict for one, word in ((row, words[0]), (row.own_rate, words[1])) if word is row.word]
+        if len(weak) == 2 and row.own_rate.range < row.range:
+            weak.reverse()
+        row.verdict = f"{weak[-1] if weak else row.word.value} ({each})"
     if judgement.plan["claims_digest"] != own.plan["claims_digest"]:
         judgement.remarks.append("the study at each arm's own rate has other claims")
     if own.missing:
@@ -667,6 +681,7 @@ def _judge_others(row: Row, claim: Claim, samples: Samples, family: int) -> list
     for metric, side in claim.also.items():
         both = [samples.measured(arm.name, metric, claim.view) for arm in row.arms]
         if len(both) != 2 or both[0] is None or both[1] is None:
+            found.append((METRICS[metric][0], Verdict.inconclusive))
             continue
         spreads = samples.spreads(metric, claim.view)
         pair = [one.sample for one in both if one is not None]
@@ -736,7 +751,7 @@ def _by_range(row: Row) -> tuple[Verdict, str]:
     low, high = row.interval
     if row.is_bound:
         low, high = (low, math.inf) if claim.sign > 0 else (-math.inf, high)
-    for one in claim.ranges:
+    for row.range, one in enumerate(claim.ranges):
         above, below = (_on_scale(claim, bound) for bound in (one.above, one.below))
         is_inside = (above is None or low >= above) and (below is None or high <= below)
         if is_inside and not (row.is_bound and one.verdict == Verdict.reproduced.value):
@@ -825,11 +840,85 @@ def _code(run: Run) -> str:
     return f"{str(commit)[:10]}{' with changes' if run.environment.get('git_dirty') else ''}" if commit else "unknown"
 
 
+def _halves(arm: Arm) -> list[Arm]:
+    """An arm that was planned alone as two, by the order of its seeds: a plan from before two arms were planned."""
+    seeds = sorted(arm.planned)
+    parts = seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :]
+    return [
+        replace(
+            arm,
+            name=f"{arm.name}{' again' * number}",
+            planned={seed: arm.planned[seed] for seed in part},
+            runs=[run for run in arm.runs if run.seed in part],
+            failed=[run for run in arm.failed if run.run_id in {arm.planned[seed] for seed in part}],
+            partly=[run for run in arm.partly if run.seed in part],
+            missing={seed: run_id for seed, run_id in arm.missing.items() if seed in part},
+            unplanned=[] if number else arm.unplanned,
+        )
+        for number, part in enumerate(parts)
+    ]
+
+
+def _against_itself(arms: list[Arm], samples: Samples) -> list[Row]:
+    """A/A: two arms of one configuration, by every metric that their runs scatter in."""
+    first, second = arms
+    samples = Samples({arm.name: arm.runs for arm in arms}, [])
+    found = []
+    for metric, (what, _, _) in METRICS.items():
+        both = [samples.measured(arm.name, metric, "ten") for arm in arms]
+        if both[0] is None or both[1] is None:
+            continue
+        spreads = samples.spreads(metric, "ten")
+        pair = spreads[first.name], spreads[second.name]
+        if not all(spread.variance > 0 and spread.df > 0 for spread in pair):
+            continue
+        claim = Claim(id=metric, section="A/A", statement=f"The same configuration twice: {what}.", metric=metric)
+        claim = replace(claim, is_context=True, source="aa")
+        row = Row(claim, (first, second), spreads=tuple(spread.sd for spread in pair))
+        row.counted = (len(both[0].runs), len(both[1].runs))
+        found.append((row, [one.sample for one in both if one is not None], pair))
+    for row, pair, spreads in found:
+        row.effect = effect(pair[0], pair[1], spreads, len(found))
+    return [row for row, _, _ in found]
+
+
+def _beyond(rows: list[Row]) -> list[str]:
+    effects = [row.effect for row in rows if row.effect is not None]
+    if not effects:
+        return ["A/A: the runs are too few to compare the two arms"]
+    alone = sum(abs(one.difference) > (one.fixed if one.new is None else one.new) for one in effects)
+    together = sum(abs(one.difference) > one.decisive for one in effects)
+    return [
+        f"A/A: of {len(effects)} metrics, which are correlated, {alone} differ by their own 95 % intervals and "
+        f"{together} by those for all at once; 5 % of the first and none of the second are expected"
+    ]
+
+
+def _components(arms: list[Arm], samples: Samples) -> str | None:
+    """Variance by source, where the arms are one configuration at several data seeds, each with the same seeds.
+
+    Of the additive model error = mean + seed + data seed + rest, by moments; a component below 0 is taken as 0.
+    """
+    if len(arms) < 2 or any(len(arm.overrides) != 1 or not arm.overrides[0].startswith("data.seed=") for arm in arms):
+        return None
+    by_seed = [{run.seed: run.result["test"]["ten"]["top1_error"] for run in arm.runs} for arm in arms]
+    seeds = sorted(set.intersection(*(set(each) for each in by_seed)))
+    if len(seeds) < 2:
+        return "variance by source: takes two seeds or more that every data seed has"
+    seed, data, rest = variance_components(100 * np.array([[each[seed] for seed in seeds] for each in by_seed]))
+    return (
+        f"variance by source, top-1 error, {len(arms)} data seeds by {len(seeds)} seeds: sd {seed:.2f} points by seed "
+        f"(initial weights, dropout), {data:.2f} by data seed (order, augmentation), {rest:.2f} by both together and "
+        "the rest"
+    )
+
+
 SURROUNDINGS: dict[str, Callable[[Run], str]] = {
     "the store": lambda run: str(run.result["data"]["store"]),
     "the code": _code,
     "the packages": _packages,
     "the device": lambda run: str(run.result["device"]),
+    "the GPU": lambda run: ", ".join(sorted(set(run.environment.get("gpus") or ()))) or "none",
     "the precision": lambda run: str(run.result["precision"]),
     "the weights": lambda run: str(run.result["checkpoint"]),
 }

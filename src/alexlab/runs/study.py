@@ -65,7 +65,7 @@ class Arm:
 
     def _job(self, seed: int) -> Job:
         config = copy.deepcopy(self.job.config)
-        if config.data.seed == config.seed:
+        if not any(override.startswith("data.seed=") for override in self.job.overrides):
             config.data.seed = seed
         config.seed = seed
         given = tuple(override for override in self.job.overrides if not override.startswith("seed="))
@@ -155,7 +155,10 @@ def make_study(composer: Composer, overrides: list[str], config_dir: str | None 
         for one in found
         for arm in _arms(composer, line(one), one, base, config_dir, stored, seeds=0 if one else base_seeds)
     ]
-    if not claims:  # the base against itself
+    if settings.data_seeds is not None and not claims:
+        each = [(f"data.seed={number}",) for number in range(settings.data_seeds)]
+        arms = [_arm(composer, overrides, one, arms[0].seeds, stored) for one in each]
+    elif not claims and settings.rate is Rate.protocol:  # the base against itself
         again = tuple(seed + base_seeds for seed in arms[0].seeds)
         arms.append(dataclasses.replace(_arm(composer, overrides, (), again, stored), is_again=True))
     departures = _departures(composer, base)
