@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from alexlab.data import build_datamodule
 from alexlab.data.datamodule import WholeImages
 from alexlab.models import build_model
 from alexlab.ranks import ALONE
-from alexlab.training.evaluate import VIEW_KINDS, Member, evaluate
+from alexlab.training.evaluate import VIEW_KINDS, Member, archive, evaluate
 from alexlab.training.task import accuracies
 
 
@@ -94,6 +95,24 @@ def test_ten_views_average_probabilities():
     assert found["ten"].top5[0].tolist() == [1, 0, 2]
     assert np.exp(found["ten"].log_probability[0]) == pytest.approx(0.407, abs=1e-3)
     assert found["center"].top5[0, 0] == 0
+
+
+def test_each_view_alone_is_kept():
+    """View v answers class v % 3, by one net, and by the mean of two of which the other is less sure of class 0."""
+
+    class ByView(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 5.0 * nn.functional.one_hot(x[:, 0].long() % 3, 3)
+
+    alone = Member(ByView(), batches([1, 2], 1), TaggedViews(10))  # pyright: ignore
+    other = Member(Constant([1.0, 0.0, 0.0]), batches([1, 2], 1), TaggedViews(10))  # pyright: ignore
+    for members in ([alone], [alone, other]):
+        found = evaluate(members, torch.device("cpu"))
+        assert found["center"].by_view is None
+        assert found["ten"].by_view is not None
+        assert found["ten"].by_view.dtype == np.int16
+        assert found["ten"].by_view.tolist() == [[view % 3 for view in range(10)]] * 2
+        assert set(np.load(io.BytesIO(archive(found)))) >= {"ten_by_view", "ten_top5", "labels"}
 
 
 def test_a_probability_of_zero_keeps_a_finite_logarithm():

@@ -83,6 +83,7 @@ NETS = [
     *([f"ablation={name}"] for name in ("tanh", "elu", "cross_talk_conv4", "lrn_per_tower", "lrn_scale_only")),
     ["protocol=source2012", "ablation=run147"],
     ["protocol=source2012", "ablation=run148"],
+    ["protocol=source2012", "ablation=run150"],
     ["pool.overlap=false"],
     ["model.last_activation=true"],
 ]
@@ -297,10 +298,11 @@ def run_of(protocol: str) -> list[str]:
     [
         (run_of("source2012"), source2012_rule, (0, 30, 60)),
         (run_of("source2012"), source2012_rule, (60, 69, 75)),
+        (run_of("source2012"), source2012_rule, (71, 72, 90)),
         (["recipe=cifar10", "data=shapes", "model=cifar_13pct"], cifar_rule(0.004, (140, 150), True), (139, 145, 155)),
         (["recipe=cifar10", "data=shapes", "model=cifar_11pct"], cifar_rule(0.01, (500, 510), False), (499, 505, 515)),
     ],
-    ids=["source2012", "source2012 late", "cifar_13pct", "cifar_11pct"],
+    ids=["source2012", "source2012 late", "source2012 stopped", "cifar_13pct", "cifar_11pct"],
 )
 def test_three_steps_of_every_parameter(overrides, rule, epochs):
     """v <- 0.9 v - decay * rate * w - rate * gradient, w <- w + v, with what the training sets for these epochs."""
@@ -317,8 +319,9 @@ def test_three_steps_of_every_parameter(overrides, rule, epochs):
         for name, parameter in task.network.named_parameters():
             gradient = rng.normal(size=weights[name].shape)
             rate, decay = rule(*name.split("."), epoch)
-            velocities[name] = 0.9 * velocities[name] - decay * rate * weights[name] - rate * gradient
-            weights[name] = weights[name] + velocities[name]
+            if rate > 0:  # the released code updates nothing at a rate of 0, whatever the velocity (Weights::update)
+                velocities[name] = 0.9 * velocities[name] - decay * rate * weights[name] - rate * gradient
+                weights[name] = weights[name] + velocities[name]
             parameter.grad = torch.tensor(gradient)
         optimizer.step()
         for name, parameter in task.network.named_parameters():

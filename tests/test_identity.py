@@ -145,6 +145,6 @@ def test_a_users_own_ablation_keeps_its_name(tmp_path: Path, content: str):
 
 
 def test_jobs_that_are_one_run_are_told():
-    plan = make_plan(["ablation=none,biases_0,no_lrn,run148", "seed=0,1"], multirun=True)
+    plan = make_plan(["ablation=none,biases_0,no_lrn,dropout_20", "seed=0,1"], multirun=True)
     assert len(plan.runs) == 4
-    assert plan.merged == [("ablation=biases_0", "ablation=none"), ("ablation=run148", "ablation=no_lrn")]
+    assert plan.merged == [("ablation=biases_0", "ablation=none"), ("ablation=dropout_20", "ablation=none")]

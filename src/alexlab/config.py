@@ -1,6 +1,7 @@
 """Every key of the project: its type, its default, its range and its meaning, in one place.
 
-The defaults are the paper's text (sections in brackets) at its own scale. The files in `conf/` change them:
+The defaults are the paper's text (sections in brackets) at its own scale; where the text does not state a value, the
+key says so and why this one was chosen (`unstated`). The files in `conf/` change them:
 `protocol/` by convention, `recipe/` by scale, `ablation/` by one named choice. `load(overrides)` composes and checks a
 configuration as the command line does; past it everything is a plain dataclass.
 """
@@ -45,13 +46,14 @@ def key(
     below: float | None = None,
     choices: tuple[str, ...] = (),
     by_layer: Callable[[str], Any] | None = None,
+    unstated: str = "",
 ) -> Any:
     """Declare a key.
 
     `identity=False`: the key cannot change a run's result, so it is no part of the run id. `unordered`: the order of
     the list's items means nothing. The bounds hold for a number, or for each number of a list; `choices` likewise for
     text. `by_layer`: the items are texts such as conv3:0.03, whose right side this converts; bounds and choices hold
-    for what it gives.
+    for what it gives. `unstated`: the paper does not state the default, or not all of it; why this one was chosen.
     """
     metadata = {
         "meaning": meaning,
@@ -65,6 +67,7 @@ def key(
         },
         "choices": choices,
         "by_layer": by_layer,
+        "unstated": unstated,
     }
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -172,6 +175,7 @@ class Mean(Enum):
     image = "image"
     center = "center"
     channel = "channel"
+    none = "none"
     torchvision = "torchvision"
 
 
@@ -219,10 +223,16 @@ class ModelConfig:
     kernel_sizes: list[int] = key([11, 5, 3, 3, 3], "Side of the kernels of each convolution (3.5).", at_least=1)
     conv1_stride: int = key(4, "Stride of conv1; the other convolutions have 1 (3.5).", at_least=1)
     conv1_padding: Padding = key(
-        Padding.both, "Zeros around the image: both = 2 on every side, end = 3 at bottom and right, none (3.5)."
+        Padding.both,
+        "Zeros around the image: both = 2 on every side, end = 3 at bottom and right, none (3.5).",
+        unstated="chosen because without zeros 224, 11 and 4 do not give the 55 of figure 2, and zeros on every side "
+        "keep the image in the middle; the released code has 3 at the end",
     )
     paddings: list[int] = key(
-        [2, 1, 1, 1], "Zeros on each side of the input of conv2, conv3, ...: unsaid, from figure 2 (3.5).", at_least=0
+        [2, 1, 1, 1],
+        "Zeros on each side of the input of conv2, conv3, ... (3.5).",
+        at_least=0,
+        unstated="chosen because they give the sizes of figure 2; the released code has them",
     )
     unshared: list[str] = key(
         [], "Convolutions whose weights differ from place to place.", unordered=True, choices=CONV_LAYERS
@@ -322,7 +332,12 @@ class PoolConfig:
         choices=tuple(kind.name for kind in PoolKind),
         by_layer=str,
     )
-    ceil: bool = key(False, "true = a last window may stand over the map's edge.")
+    ceil: bool = key(
+        False,
+        "true = a last window may stand over the map's edge (3.4).",
+        unstated="chosen because 3.4 compares nets of equal maps: 27, 13 and 6 with windows of 3 either way, and with "
+        "windows of 2 by rounding down. The released code and Caffe round up, which gives those 28, 14 and 7",
+    )
 
 
 @dataclass
@@ -367,7 +382,11 @@ class DataConfig:
     files_seed: int = key(0, "Seed that the embedded data set is drawn from.", at_least=0)
     size: int = key(256, "Side of the stored image (2).", at_least=1)
     resize: Resize = key(
-        Resize.crop, "crop = shorter side resized, centre cut out (2); stretch = both sides resized, shape lost."
+        Resize.crop,
+        "crop = shorter side resized, centre cut out (2); stretch = both sides resized, shape lost.",
+        unstated="the filter. Bilinear with antialiasing (Pillow's) for all, chosen because images of any size stay "
+        "free of aliases. The authors' converter of 2014 averages areas where it shrinks and is cubic where it "
+        "enlarges; Caffe's is bilinear without antialiasing",
     )
     map_size: int = key(
         55, "Side of conv1's map, which data.crop_size is chosen for; 55 makes it 224 (3.5).", at_least=1
@@ -378,13 +397,19 @@ class DataConfig:
     mean: Mean = key(
         Mean.image,
         "Taken from each pixel: image = the mean image there (2), center = its centre from every crop, channel = the "
-        "colour's mean, torchvision = what its published weights want.",
+        "colour's mean, none = nothing (3.3), torchvision = its own.",
     )
     pixel_scale: float = key(1.0, "Multiplies pixels (0-255, less the mean) on their way in; the paper has 1.", above=0)
     batch_size: int = key(128, "Images a step, over all devices (5).", at_least=1)
     eval_batch_size: int = key(128, "Images a step in evaluation.", identity=False, at_least=1)
     num_workers: int = key(0, "Loader processes; 0 is fastest with a memory-mapped store.", identity=False, at_least=0)
-    seed: Union[int, None] = key(None, "Seed of image order and augmentation; null = seed.", at_least=0)
+    seed: Union[int, None] = key(
+        None,
+        "Seed of image order and augmentation; null = seed (5).",
+        at_least=0,
+        unstated="the order. A new one each epoch, chosen because no batch comes twice; the released code and Caffe "
+        "shuffle the images once, before training",
+    )
 
 
 @dataclass
@@ -396,6 +421,8 @@ class AugmentConfig:
     pca_unit: PcaUnit = key(
         PcaUnit.variance,
         "What the factor multiplies: variance = the eigenvalue, of pixels from 0 to 1 (4.1), deviation = its root.",
+        unstated="the pixels' scale. From 0 to 1, chosen because by 0 to 255 shifts would be of over a thousand grey "
+        "levels. The first axis then has a standard deviation of some 6 levels; in the released code, by roots, of 12",
     )
     pca_divisor: float = key(1.0, "Divides a colour-shifted training input.", above=0)
     pca_until: float = key(1.0, "Fraction of the run after which colours are shifted no more.", at_least=0, at_most=1)
@@ -413,7 +440,12 @@ class OptimConfig:
     weight_decays: list[str] = key(
         [], "Likewise for single layers, as in [fc8:0.01]; the others have weight_decay.", at_least=0, by_layer=float
     )
-    decay_biases: bool = key(True, "Weight decay on biases too (5).")
+    decay_biases: bool = key(
+        True,
+        "Weight decay on biases too (5).",
+        unstated="chosen because the rule, though given for a weight, has no exception; the released code and Caffe do "
+        "not decay biases",
+    )
     bias_lr_factor: float = key(1.0, "Multiplies the learning rate of biases (5: equal for all layers).", at_least=0)
     drop_biases: bool = key(True, "What lowers the rate lowers that of biases too (5: equal for all layers).")
     schedule: Schedule = key(
@@ -432,9 +464,18 @@ class OptimConfig:
     conv1_freeze_at: Union[float, None] = key(
         None, "Fraction of the run from which conv1 learns no more.", at_least=0, at_most=1
     )
-    patience: int = key(5, "Epochs without a better validation error after which schedule=plateau drops.", at_least=1)
+    patience: int = key(
+        5,
+        "Epochs without a better validation error after which schedule=plateau drops (5).",
+        at_least=1,
+        unstated="the authors dropped the rate by hand. Chosen because a dozen epochs a rate fit into 90",
+    )
     threshold: float = key(
-        0.001, "By how much (fraction, absolute) an error must fall to be better.", at_least=0, below=1
+        0.001,
+        "By how much (fraction, absolute) an error must fall to be better (5).",
+        at_least=0,
+        below=1,
+        unstated="likewise. Chosen because .1 points is half the standard error of 40 % on 50,000 validation images",
     )
 
 
@@ -459,7 +500,7 @@ class TrainerConfig:
     strategy: Strategy = key(
         Strategy.ddp,
         "How several devices share a run: ddp = each has the net, and a part of each batch; towers = each has a part "
-        "of every layer, as in the paper (3.2).",
+        "of every layer, as the paper's two GPUs did.",
         identity=False,
     )
     precision: str = key(
@@ -540,11 +581,19 @@ class StudyConfig:
     seeds: int = key(5, "Runs of each arm; a verdict takes three.", identity=False, at_least=1)
     base_seeds: Union[int, None] = key(
         None,
-        "Runs of the base, which most claims are against; null = three times study.seeds.",
+        "Runs of the base, which most claims are against; null = study.seeds times the rounded root of the number of "
+        "other arms.",
         identity=False,
         at_least=1,
     )
     first_seed: int = key(0, "The first run's seed; the others follow.", identity=False, at_least=0)
+    data_seeds: Union[int, None] = key(
+        None,
+        "Data seeds, from 0, with each of which the base's seeds are crossed where there are no claims; null = each "
+        "run's own seed.",
+        identity=False,
+        at_least=2,
+    )
     rate: Rate = key(
         Rate.protocol,
         "Learning rates: protocol = as configured, for all arms; choose = each arm at each of study.rates, on other "
@@ -552,7 +601,10 @@ class StudyConfig:
         identity=False,
     )
     rates: list[float] = key(
-        [0.3, 1, 3], "Multiples of optim.lr among which rate=choose tries.", identity=False, above=0
+        [0.5, 1, 2],
+        "Multiples of optim.lr among which rate=choose tries, each at most twice the one before.",
+        identity=False,
+        above=0,
     )
     rate_seeds: int = key(2, "Runs of each arm at each rate where rate=choose.", identity=False, at_least=1)
 

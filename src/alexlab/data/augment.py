@@ -112,6 +112,8 @@ def normalisation(data: DataConfig, store: Store) -> Normalisation:
     mean, scale = torch.from_numpy(store.mean), data.pixel_scale
     if data.mean is Mean.channel:
         mean = mean.double().mean((0, 1)).float().expand_as(mean)
+    elif data.mean is Mean.none:
+        return Normalisation(torch.zeros_like(mean), scale, True)
     elif data.mean is Mean.torchvision:
         mean = (255 * torch.tensor(TORCHVISION_MEAN)).expand_as(mean)
         return Normalisation(mean, scale / (255 * torch.tensor(TORCHVISION_STD)), False)

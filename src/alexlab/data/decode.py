@@ -83,7 +83,8 @@ def square(image: Image.Image, size: int, resize: Resize = Resize.crop) -> np.nd
         return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
-    # Resizing just the central square gives what resizing all and then cutting would, without the large middle step.
+    # Resizing only the central square saves the large intermediate image. It is what resizing all and then cutting
+    # gives, but for half a pixel: there the margins have to be whole, here the square is in the very middle.
     box = (left, top, left + side, top + side)
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -94,8 +95,19 @@ def _placed(points: Points, x: float, y: float, radius: float, angle: float, asp
     return [(x + aspect * px * cos - py * sin, y + aspect * px * sin + py * cos) for px, py in points]
 
 
-def draw_image(class_name: str, rng: np.random.Generator) -> Image.Image:
-    """Draw one image of a class, RGB, its sides between 110 and 190 pixels."""
+@dataclass(frozen=True)
+class _Scene:
+    """An image before its shape: the background with its clutter, and where the shape will stand."""
+
+    image: np.ndarray  # float64 [height, width, 3]
+    short: int  # the shorter side
+    colour: np.ndarray  # of the shape, [3]
+    radius: float
+    x: float
+    y: float
+
+
+def _scene(rng: np.random.Generator) -> _Scene:
     short = int(rng.integers(110, 150))
     long = int(short * rng.uniform(1.0, 1.27))
     width, height = (long, short) if rng.random() < 0.7 else (short, long)
@@ -123,6 +135,31 @@ def draw_image(class_name: str, rng: np.random.Generator) -> Image.Image:
     radius = short * rng.uniform(0.26, 0.42)
     x = width / 2 + short * rng.uniform(-0.12, 0.12)
     y = height / 2 + short * rng.uniform(-0.12, 0.12)
+    return _Scene(image, short, colour, radius, x, y)
+
+
+def object_offsets(names: list[str], split: str, count: int, seed: int) -> np.ndarray:
+    """How far right of and below the image's centre each object's centre is, in shorter sides, float64 [count, 2].
+
+    In the order of a store: by class, then by number. Drawn again, since the files do not say it.
+    """
+    offsets = np.empty((count, 2))
+    for place, index in enumerate(index for first in range(len(names)) for index in range(first, count, len(names))):
+        scene = _scene(_generator(seed, split, index))
+        height, width = scene.image.shape[:2]
+        offsets[place] = (scene.x - width / 2) / scene.short, (scene.y - height / 2) / scene.short
+    return offsets
+
+
+def _generator(seed: int, split: str, index: int) -> np.random.Generator:
+    return np.random.default_rng([seed, SPLITS.index(split), index])
+
+
+def draw_image(class_name: str, rng: np.random.Generator) -> Image.Image:
+    """Draw one image of a class, RGB, its sides between 110 and 190 pixels."""
+    scene = _scene(rng)
+    image, colour, radius, x, y = scene.image, scene.colour, scene.radius, scene.x, scene.y
+    height, width = image.shape[:2]
     angle, aspect = rng.uniform(-0.5, 0.5), rng.uniform(0.85, 1.15)
     placed = [(_placed(points, x, y, radius, angle, aspect), paint) for points, paint in CLASSES[class_name]]
     shape = _mask(placed, height, width)[..., None]
@@ -150,7 +187,7 @@ def draw_image(class_name: str, rng: np.random.Generator) -> Image.Image:
 def _draw_files(root: Path, names: list[str], split: str, indices: range, seed: int) -> int:
     for index in indices:
         name = names[index % len(names)]  # classes in turn, so that every split is balanced
-        rng = np.random.default_rng([seed, SPLITS.index(split), index])
+        rng = _generator(seed, split, index)
         folder = root / split / name
         folder.mkdir(parents=True, exist_ok=True)
         draw_image(name, rng).save(folder / f"{name}_{index:05d}.JPEG", quality=int(rng.integers(85, 96)))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cache
 
 import numpy as np
+import yaml
 
-from alexlab.claims import METRICS
+from alexlab.claims import GROUPED, METRICS
 from alexlab.config import ConfigError
+from alexlab.data.shapes import CLASSES, object_offsets
 from alexlab.evidence.archive import Run
 from alexlab.evidence.colour import colour_gap
 
@@ -32,7 +37,57 @@ def epochs_to(errors: np.ndarray, threshold: float) -> float:
 
 
 def _error(metric: str) -> Callable[[Run, str], float]:
-    return lambda run, view: run.result["test"][view][metric]
+    def measure(run: Run, view: str) -> float:
+        return float(run.wrong(metric, view)[0].mean()) if view == "corner" else run.result["test"][view][metric]
+
+    return measure
+
+
+def _neighbours(run: Run, view: str) -> float:
+    found = run.record.read("neighbours.json")
+    if not found:
+        raise ConfigError("has no neighbours.json; python src/report.py with --nets measures it")
+    return found["precision"]["layer"] - found["precision"]["pixels"]
+
+
+def _off_centre(run: Run, view: str) -> float:
+    """The images' objects are where the generator of `shapes` put them; half of the images are nearer the centre."""
+    settings = yaml.safe_load(run.record.file("config.yaml").read_text())["data"]
+    if settings["name"] != "shapes":
+        raise ConfigError(f"data.name={settings['name']}: only shapes says where its objects are")
+    names = sorted(CLASSES)[: settings["num_classes"]]
+    far = far_from_centre(tuple(names), "test", settings["test_images"], settings["files_seed"])
+    wrong, _ = run.wrong("top1_error", "center")
+    return float(wrong[far].mean() - wrong[~far].mean())
+
+
+@cache
+def far_from_centre(names: tuple[str, ...], split: str, count: int, seed: int) -> np.ndarray:
+    """Which images of a split of `shapes` have their object farther from the centre than the median, bool [count]."""
+    distances = np.hypot(*object_offsets(list(names), split, count, seed).T)
+    return distances > np.median(distances)
+
+
+def groups(runs: Sequence[Run], size: int) -> list[Sequence[Run]]:
+    """Whole groups of so many runs, in their order."""
+    return [runs[start : start + size] for start in range(0, len(runs) - size + 1, size)]
+
+
+def five_nets(runs: Sequence[Run], metric: str) -> float:
+    """The error of five nets averaged, as `src/evaluate.py` computed it, less the mean of their own.
+
+    Raises:
+        ConfigError: where that average is not there, or is of other results.
+    """
+    ids = [run.run_id for run in runs]
+    wanted = {run.run_id: run.result["test"]["ten"] for run in runs}
+    for path in sorted(runs[0].record.path.parent.glob("averages/*/result.json")):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            found = json.loads(path.read_text())
+            members = {name: member["test"]["ten"] for name, member in found["members"].items()}
+            if members == wanted and found["average"] == "softmax":
+                return found["test"]["ten"][metric] - float(np.mean([test[metric] for test in wanted.values()]))
+    raise ConfigError(f"has no average with {', '.join(ids[1:])}; python src/report.py with --nets makes it")
 
 
 def _epochs_to(run: Run, view: str) -> float:
@@ -53,6 +108,11 @@ def is_cut(run: Run, metric: str, max_epochs: int) -> bool:
     if metric == "epochs_to_25":
         return bool((_training_errors(run) > THRESHOLD).all())
     return metric == "epochs" and run.result["epochs"] >= max_epochs
+
+
+def is_at_once(run: Run, metric: str) -> bool:
+    """Whether what the metric waits for was there when first logged, so that its value is too large."""
+    return metric == "epochs_to_25" and bool(_training_errors(run)[0] <= THRESHOLD)
 
 
 def _first_loss(run: Run, view: str) -> float:
@@ -81,5 +141,7 @@ MEASURES: dict[str, Callable[[Run, str], float]] = {
     "epochs": lambda run, _: run.result["epochs"],
     "epochs_to_25": _epochs_to,
     "colour_gap": _colour,
+    "retrieval": _neighbours,
+    "off_centre": _off_centre,
 }
-assert MEASURES.keys() == METRICS.keys()
+assert {*MEASURES, *GROUPED} == METRICS.keys()

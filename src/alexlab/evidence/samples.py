@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alexlab.claims import VIEWED
+from alexlab.claims import GROUPED, VIEWED
 from alexlab.config import ConfigError
 from alexlab.evidence.archive import Run
-from alexlab.evidence.measures import MEASURES
-from alexlab.evidence.statistics import Sample, Spread, shrink
+from alexlab.evidence.measures import MEASURES, five_nets, groups
+from alexlab.evidence.statistics import Effect, Matched, Sample, Spread, effect, match_seeds, shrink
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class Samples:
         self._measured: dict[tuple[str, str, str, bool], Measured | None] = {}
         self._spreads: dict[tuple[str, str, bool], dict[str, Spread]] = {}
         self._wrong: dict[tuple[str, str, str], tuple[np.ndarray, str]] = {}
+        # The base, and the arms whose runs share its initial weights, order and augmentation on shared seeds.
+        self.alike: tuple[str, list[str]] | None = None
 
     def measured(self, arm: str, metric: str, view: str, ratio: bool = False) -> Measured | None:
         """None where no run of the arm has the metric. With `ratio` of its logarithms."""
@@ -61,7 +63,28 @@ class Samples:
             self._spreads[key] = {arm: shrunk[owner[arm]] for arm in found}
         return self._spreads[key]
 
+    def matched(self, metric: str, view: str, ratio: bool, family: float) -> dict[str, Effect]:
+        """The effect against the base of each arm that is `alike`, all of whose seeds the base has too."""
+        key = metric, view, ratio
+        if self.alike is None or (base := self.measured(self.alike[0], *key)) is None:
+            return {}
+        places = {run.seed: place for place, run in enumerate(base.runs)}
+        spreads = self.spreads(*key)
+        found: dict[str, Matched] = {}
+        for name in self.alike[1]:
+            arm = self.measured(name, *key)
+            if arm is None or not arm.sample.variance > 0 or arm.images != base.images:
+                continue
+            ids = {run.run_id for run in base.runs}
+            if any(run.seed not in places or run.run_id in ids for run in arm.runs):
+                continue
+            independent = effect(arm.sample, base.sample, (spreads[name], spreads[self.alike[0]]), family)
+            found[name] = Matched(independent, arm.sample.values, np.array([places[run.seed] for run in arm.runs]))
+        return match_seeds(base.sample, spreads[self.alike[0]], found, family) if found else {}
+
     def _measure(self, arm: str, metric: str, view: str, ratio: bool) -> Measured | None:
+        if metric in GROUPED:
+            return self._measure_groups(arm, metric)
         runs, values, wrongs = [], [], []
         for run in self._arms[arm]:
             try:
@@ -85,6 +108,18 @@ class Samples:
             images = np.stack([wrongs[place][0] for place in kept])
             if images.shape[1] > 1:
                 return Measured([runs[place] for place in kept], Sample.of_images(images), usual)
+        return Measured(runs, Sample(np.array(values)), None) if runs else None
+
+    def _measure_groups(self, arm: str, metric: str) -> Measured | None:
+        """A value for each whole group of runs, by their first."""
+        size, of_each = GROUPED[metric]
+        runs, values = [], []
+        for group in groups(self._arms[arm], size):
+            try:
+                values.append(five_nets(group, of_each))
+                runs.append(group[0])
+            except ConfigError as error:
+                self._leave_out(group[0], metric, str(error))
         return Measured(runs, Sample(np.array(values)), None) if runs else None
 
     def _leave_out(self, run: Run, metric: str, why: str) -> None:

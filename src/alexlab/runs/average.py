@@ -82,7 +82,7 @@ def _obey(overrides: list[str], config_dir: str | None, console: Console) -> int
     if len(runs) > 1:
         raise ConfigError(f"{runs[1]}: runs= is given twice; name all runs in one list")
     if runs:
-        _average(_ids(runs[-1]), composer, others, console)
+        average_runs(_ids(runs[-1]), composer, others, console)
     else:
         _evaluate_file(composer.job(others).config, console)
     return 0
@@ -116,7 +116,12 @@ class DoneRun:
         return self.record.file(f"checkpoints/{self.config.evaluate.checkpoint.name}.ckpt")
 
 
-def _average(ids: list[str], composer: Composer, overrides: list[str], console: Console) -> None:
+def average_runs(ids: list[str], composer: Composer, overrides: list[str], console: Console) -> None:
+    """Evaluate the average of finished runs' nets, unless that was done before, and print it.
+
+    Raises:
+        ConfigError: for runs that cannot be averaged.
+    """
     settings = _settings(composer, overrides)
     runs = [read_done(run_id, settings, [_name(override) for override in overrides]) for run_id in ids]
     chosen = _in_common(runs)

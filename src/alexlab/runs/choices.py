@@ -16,7 +16,9 @@ HEADER = """\
 
 Each choice of the paper, the section that tells of it, the key that sets it, and the key's value under each protocol:
 `paper` is the text, `source2012` the authors' released code, `caffe` the public replica. An empty cell: as in `paper`.
-Choices of the released code or the replica of which the text says nothing stand at the end.
+A value in brackets is not stated in the paper, or not all of it is; the row says why it was chosen. Choices of the
+released code or the replica of which the text says nothing stand at the end. `trainer=towers2` shares the net out over
+two devices as section 3.2 has it; one device computes the same.
 
 This page is made from the schema by `python src/train.py --paper > docs/paper.md`.
 
@@ -38,13 +40,16 @@ def markdown() -> str:
     rows: list[tuple[str, str]] = []
     for name, _, entry in walk(Config()):
         meaning = entry.metadata["meaning"]
-        sections = _SECTIONS.findall(meaning)
+        sections, unstated = _SECTIONS.findall(meaning), entry.metadata["unstated"].replace("|", "\\|")
         differ = any(value[name] != values[0][name] for value in values)
         if sections or differ:
             section = ", ".join(sorted({part.strip() for found in sections for part in found.split(",")}))
             choice = _SECTIONS.sub("", meaning).rstrip(".").replace("|", "\\|")
             text, *others = (value[name] for value in values)
-            cells = [choice, section, f"`{name}`", shown(text), *(shown(v) if v != text else "" for v in others)]
+            if unstated:
+                choice = f"{choice}. Unstated in the paper: {unstated}"
+            told = f"({shown(text)})" if unstated else shown(text)
+            cells = [choice, section, f"`{name}`", told, *(shown(v) if v != text else "" for v in others)]
             rows.append((section or "none", f"| {' | '.join(cells)} |"))
     rows.sort(key=lambda row: row[0])  # a stable sort: within a section the schema's order
     lines = [HEADER, *(line for _, line in rows), FILES]

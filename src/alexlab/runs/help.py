@@ -50,7 +50,9 @@ def print_help(console: Console, config_dir: str | None = None) -> None:
     )
     for name, value, entry in walk(chosen.config):
         console.print(f"  {name}={_scalar(value)}", style="cyan", markup=False, soft_wrap=True)
-        console.print(Padding(Text(entry.metadata["meaning"]), (0, 0, 0, 6)))
+        unstated = entry.metadata["unstated"]
+        meaning = entry.metadata["meaning"] + (f" Unstated in the paper: {unstated}." if unstated else "")
+        console.print(Padding(Text(meaning), (0, 0, 0, 6)))
 
 
 def commented_yaml(config: Config) -> str:

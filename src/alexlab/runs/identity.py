@@ -105,6 +105,8 @@ def _same(one: Any, other: Any) -> bool:
 
 def _content(config: Config) -> dict[str, Any]:
     content: dict[str, Any] = {"store": fingerprint(config.data), "results_version": RESULTS_VERSION}
+    if config.optim.conv1_freeze_at is not None and config.optim.conv1_freeze_at < 1:
+        content["conv1_freeze"] = 2  # 1: the velocity moved conv1 on after its rate was 0; other runs came to the same
     if config.weights is not None:
         content["weights"] = hashlib.sha256(Path(config.weights).read_bytes()).hexdigest()
     return content

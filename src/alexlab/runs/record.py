@@ -8,7 +8,9 @@
     checkpoints/      while it runs: the last two states; once it is done: last.ckpt, best.ckpt
     diverged.json     of a run that diverged: where, and the images of the batch
     conv1.npy         the final kernels of conv1, float16 [kernels, channels, side, side]
-    predictions.npz   for each test image and view kind: top-5 classes, log-probability of the true class
+    predictions.npz   for each test image and view kind: top-5 classes, log-probability of the true class; and the
+                      likeliest class by each of the ten views alone
+    neighbours.json   once report.py --nets measured it: the precision of the nearest training images
     result.json       errors and costs; there only once the run is DONE
     wandb.json        what W&B has of it, where it was copied there
     claim.<n>         who works on it

@@ -14,15 +14,19 @@ import shlex
 import time
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import yaml
+
 from alexlab.claims import Claim, digest, find_claims
 from alexlab.compose import Composer, Job
-from alexlab.config import CHANCE_SHARE, Config, ConfigError, Dataset, Rate, flat, shown
+from alexlab.config import CHANCE_SHARE, CONF_DIR, Config, ConfigError, Dataset, Rate, StudyConfig, flat, shown
 from alexlab.data.prepare import described
 from alexlab.files import write_whole
+from alexlab.runs.environment import code
 from alexlab.runs.failure import RESULTS
 from alexlab.runs.identity import DERIVED, arm_id, differences, run_id
 from alexlab.runs.record import DONE, FAILED, Record
@@ -30,10 +34,14 @@ from alexlab.runs.record import DONE, FAILED, Record
 MIN_SEEDS = 3  # of an arm that a verdict is told of
 CHOICE_SEEDS_FROM = 1000  # seeds that choose a learning rate are none of those that are compared
 PLAN_VERSION = 1
-# What a study may set and still be told of: arms of one length, images to choose on, and how numbers are computed.
-SETTLED = ("optim.schedule", "optim.drops", "optim.drop_factor", "optim.num_drops", "optim.patience", "optim.threshold")
-SETTLED += ("data.holdout", "data.num_classes", "trainer.precision", "trainer.channels_last", "trainer.compile")
-SETTLED += ("trainer.fused_lrn", "trainer.fused_optimizer", "trainer.deterministic", "trainer.limit_val_batches")
+MAX_RATE_STEP = 2.0  # between two rates that are tried; a wider grid adds noise of its own to an arm at its best rate
+# What a study's file may set without departing from the recipe: its line may not.
+STUDYS_OWN = ("optim.schedule", "optim.drops", "optim.drop_factor", "optim.num_drops", "optim.patience")
+STUDYS_OWN += ("optim.threshold", "data.holdout", "trainer.precision")
+# What a line may set, too: how numbers are computed.
+SETTLED = ("data.num_classes", "trainer.channels_last", "trainer.compile", "trainer.fused_lrn")
+SETTLED += ("trainer.fused_optimizer", "trainer.deterministic", "trainer.limit_val_batches")
+NO_EARLY_STOP = "trainer.chance_epochs=null"
 _PLANNED = ("id", "line", "name", "rate", "recipe", "unmet", "claims", "claims_digest", "arms")
 
 
@@ -44,9 +52,12 @@ class Arm:
     overrides: tuple[str, ...]
     seeds: tuple[int, ...]
     job: Job  # of its first seed
+    is_again: bool = False  # the same configuration once more, with seeds of its own
 
     @property
     def name(self) -> str:
+        if self.is_again:
+            return "none again"
         return " ".join(override.removeprefix("ablation=") for override in self.overrides) or "none"
 
     def jobs(self) -> list[tuple[int, Job]]:
@@ -54,7 +65,7 @@ class Arm:
 
     def _job(self, seed: int) -> Job:
         config = copy.deepcopy(self.job.config)
-        if config.data.seed == config.seed:
+        if not any(override.startswith("data.seed=") for override in self.job.overrides):
             config.data.seed = seed
         config.seed = seed
         given = tuple(override for override in self.job.overrides if not override.startswith("seed="))
@@ -82,8 +93,12 @@ class Study:
 
     @property
     def has_base(self) -> bool:
-        """Whether the first run is one that all depends on: not where rates are tried that may well be wrong."""
-        return not self.arms[0].overrides
+        """Whether the first run is one that all depends on.
+
+        Not where rates are tried that may well be wrong, or where all claims are about early learning.
+        """
+        is_early = bool(self.claims) and all(claim.is_early for claim in self.claims)
+        return not self.arms[0].overrides and not is_early
 
     def jobs(self) -> list[tuple[str, Job]]:
         """All runs with the names of their arms, seeds outermost."""
@@ -106,14 +121,13 @@ def make_study(composer: Composer, overrides: list[str], config_dir: str | None 
     refuse_sweeps(composer, overrides)
     base = composer.job(overrides, stored=stored)
     settings = base.config.study
-    if settings.first_seed + _most(base.config) > CHOICE_SEEDS_FROM:
-        raise ConfigError(f"study.first_seed={settings.first_seed}: seeds from {CHOICE_SEEDS_FROM} on choose the rates")
+    _check_rates(settings)
     claims = find_claims(settings.claims, config_dir)
     given = {override.partition("=")[0].lstrip("+") for override in overrides}
     found: dict[tuple[str, ...], None] = {(): None}
     tested = [claim for claim in claims if claim.not_testable is None and not unmet(claim, base.config)]
     for claim in tested:
-        found.update({tuple(arm): None for arm in _arms_of(claim)})
+        found.update({tuple(arm): None for arm in claim.compared})
     for arm in found:
         for override in arm:
             if override.partition("=")[0] in given:
@@ -121,18 +135,58 @@ def make_study(composer: Composer, overrides: list[str], config_dir: str | None 
     if claims and not tested:
         told = "; ".join(f"{claim.name} requires {' '.join(unmet(claim, base.config))}" for claim in claims[:1])
         raise ConfigError(f"study={base.choices['study']}: none of its claims can be tested here: {told}")
-    if claims and not any(not arm for claim in tested for arm in _arms_of(claim)):
+    if claims and not any(not arm for claim in tested for arm in claim.compared):
         del found[()]  # no claim is against the base
     has_val = base.config.data.name is Dataset.shapes or not stored
     if settings.rate is not Rate.protocol and not has_val and described(base.config.data)["chosen_on_reported"]:
         raise ConfigError(
             f"study.rate={settings.rate.name}: rates would be chosen on the reported images; set data.holdout=50"
         )
-    arms = [arm for overrides_of in found for arm in _arms(composer, overrides, overrides_of, base, config_dir, stored)]
+    early = {tuple(arm) for claim in tested if claim.is_early for arm in claim.compared}  # which nothing ends early
+
+    def line(arm: tuple[str, ...]) -> list[str]:
+        return [*overrides, *([NO_EARLY_STOP] if arm in early and NO_EARLY_STOP.partition("=")[0] not in given else [])]
+
+    base_seeds = settings.base_seeds or round(math.sqrt(max(1, len(found) - 1))) * settings.seeds
+    if settings.first_seed + max(settings.seeds, base_seeds) * (1 if claims else 2) > CHOICE_SEEDS_FROM:
+        raise ConfigError(f"study.first_seed={settings.first_seed}: seeds from {CHOICE_SEEDS_FROM} on choose the rates")
+    arms = [
+        arm
+        for one in found
+        for arm in _arms(composer, line(one), one, base, config_dir, stored, seeds=0 if one else base_seeds)
+    ]
+    if settings.data_seeds is not None and not claims:
+        each = [(f"data.seed={number}",) for number in range(settings.data_seeds)]
+        arms = [_arm(composer, overrides, one, arms[0].seeds, stored) for one in each]
+    elif not claims and settings.rate is Rate.protocol:  # the base against itself
+        again = tuple(seed + base_seeds for seed in arms[0].seeds)
+        arms.append(dataclasses.replace(_arm(composer, overrides, (), again, stored), is_again=True))
+    departures = _departures(composer, base)
+    return Study(tuple(overrides), base.config, base.choices, claims, arms, departures, config_dir)
+
+
+def _check_rates(settings: StudyConfig) -> None:
+    rates = sorted(settings.rates)
+    for low, high in pairwise(rates):
+        if settings.rate is Rate.choose and high > low * MAX_RATE_STEP * (1 + 1e-9):
+            raise ConfigError(
+                f"study.rates={shown(settings.rates)}: from {low:g} to {high:g} is a factor of {high / low:.3g}; add "
+                f"rates between, at most a factor of {MAX_RATE_STEP:g} apart"
+            )
+
+
+def _departures(composer: Composer, base: Job) -> list[str]:
+    """The keys in which the base is not what its recipe makes it, nor what the study's file may set."""
     chosen = [f"{name}={base.choices[name]}" for name in ("recipe", "protocol", "model")]
-    plain = composer.job([*chosen, "ablation=none"], stored=False).config
-    changed = {*differences(base.config, plain), *differences(plain, base.config)} - {*DERIVED, *SETTLED}
-    return Study(tuple(overrides), base.config, base.choices, claims, arms, sorted(changed), config_dir)
+    by_recipe = composer.job([*chosen, "ablation=none"], stored=False).config
+    by_study = composer.job([*chosen, "ablation=none", f"study={base.choices['study']}"], stored=False).config
+    changed, by_line = (
+        {*differences(base.config, other), *differences(other, base.config)} for other in (by_recipe, by_study)
+    )
+    allowed = {*DERIVED, *SETTLED, *(name for name in STUDYS_OWN if name not in by_line)}
+    if base.config.study.rate is not Rate.protocol:
+        allowed.add("data.holdout")  # on which rates are chosen
+    return sorted(changed - allowed)
 
 
 def refuse_sweeps(composer: Composer, overrides: list[str]) -> None:
@@ -154,19 +208,16 @@ def unmet(claim: Claim, config: Config) -> list[str]:
     return [required for required in claim.requires if keys[required.partition("=")[0]] != required.partition("=")[2]]
 
 
-def _arms_of(claim: Claim) -> list[list[str]]:
-    return [claim.arm] if claim.is_level or claim.against_view is not None else [claim.arm, claim.against]
-
-
-def _most(config: Config) -> int:
-    settings = config.study
-    return max(settings.seeds, settings.base_seeds or 3 * settings.seeds)
-
-
 def _arms(
-    composer: Composer, line: list[str], overrides: tuple[str, ...], base: Job, config_dir: str | None, stored: bool
+    composer: Composer,
+    line: list[str],
+    overrides: tuple[str, ...],
+    base: Job,
+    config_dir: str | None,
+    stored: bool,
+    seeds: int = 0,
 ) -> list[Arm]:
-    """An arm, or with `study.rate=choose` one for each rate that it is to be tried at."""
+    """An arm of so many seeds, 0 for `study.seeds`; with `study.rate=choose` one for each rate that it is tried at."""
     settings = base.config.study
     given = [*line, *overrides]
     first = settings.first_seed
@@ -175,16 +226,38 @@ def _arms(
         at_one = composer.job(given, stored=stored).config.optim.lr
         rates = [f"optim.lr={float(f'{at_one * factor:.6g}'):g}" for factor in settings.rates]
         return [_arm(composer, line, (*overrides, rate), tuple(tried), stored) for rate in rates]
-    count = settings.seeds if overrides else settings.base_seeds or 3 * settings.seeds
-    seeds = tuple(range(first, first + count))
+    numbers = tuple(range(first, first + (seeds or settings.seeds)))
     if settings.rate is Rate.own:
         overrides_at = (*overrides, f"optim.lr={best_rate(composer, line, overrides, config_dir):g}")
-        return [dataclasses.replace(_arm(composer, line, overrides_at, seeds, stored), overrides=overrides)]
-    return [_arm(composer, line, overrides, seeds, stored)]
+        return [dataclasses.replace(_arm(composer, line, overrides_at, numbers, stored), overrides=overrides)]
+    return [_arm(composer, line, overrides, numbers, stored)]
 
 
 def _arm(composer: Composer, line: list[str], overrides: tuple[str, ...], seeds: tuple[int, ...], stored: bool) -> Arm:
-    return Arm(overrides, seeds, composer.job([*line, *overrides, f"seed={seeds[0]}"], stored=stored))
+    try:
+        job = composer.job([*line, *overrides, f"seed={seeds[0]}"], stored=stored)
+    except ConfigError as error:
+        if not overrides:
+            raise
+        raise ConfigError(_misfit(composer.job(line, stored=stored).choices, overrides, error)) from error
+    return Arm(overrides, seeds, job)
+
+
+def _misfit(choices: dict[str, str], overrides: tuple[str, ...], error: ConfigError) -> str:
+    """The line for an arm that the study's net or data cannot have, such as half of AlexNet's kernels on CIFAR-10."""
+    recipe = choices["recipe"]
+    studies = [path.stem for path in sorted((CONF_DIR / "study").glob("*.yaml")) if _recipe_of(path) == recipe]
+    made_for = f"; studies made for recipe={recipe}: {', '.join(studies)}" if studies else ""
+    where = f"recipe={recipe} model={choices['model']}"
+    return f"study={choices['study']}: its arm {' '.join(overrides)} does not fit {where}{made_for} ({error})"
+
+
+def _recipe_of(study: Path) -> str | None:
+    """The recipe that a study's file chooses."""
+    defaults = (yaml.safe_load(study.read_text()) or {}).get("defaults", [])
+    return next(
+        (one["override /recipe"] for one in defaults if isinstance(one, dict) and "override /recipe" in one), None
+    )
 
 
 def best_rate(composer: Composer, line: list[str], overrides: tuple[str, ...], config_dir: str | None) -> float:
@@ -279,7 +352,8 @@ def register(plan: dict[str, Any], folder: Path) -> list[str]:
     if any(look["digest"] == mark for look in looks):
         return []
     seen = [id for arm in plan["arms"] for id in arm["runs"].values() if Record(folder.parent, id).is_done]
-    looks.append({"digest": mark, "planned": time.time(), "finished_before": sorted(set(seen)), **plan})
+    when = {"planned": time.time(), **code(), "finished_before": sorted(set(seen))}
+    looks.append({"digest": mark, **when, **plan})
     write_whole(path, json.dumps({"version": PLAN_VERSION, "looks": looks}, indent=1) + "\n")
     if len(looks) == 1:
         return []

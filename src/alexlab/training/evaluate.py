@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from alexlab import ranks
 from alexlab.config import Average
 from alexlab.data.datamodule import StoreDataModule, WholeImages
+from alexlab.data.order import Window
 
 VIEW_KINDS = ("center", "ten")
 
@@ -24,6 +25,7 @@ class Predictions:
     labels: np.ndarray  # int64 [N]
     top5: np.ndarray  # int64 [N, min(5, K)], likeliest first
     log_probability: np.ndarray  # float32 [N], of the true class
+    by_view: np.ndarray | None = None  # int16 [N, V], the likeliest class by each view alone, of the ten in their order
 
     def errors(self) -> dict[str, float]:
         """Top-1 and top-5 error as fractions of the images."""
@@ -32,11 +34,16 @@ class Predictions:
 
 
 def archive(test: dict[str, Predictions]) -> bytes:
-    """The content of `predictions.npz`: labels, and for each view kind top-5 classes and log-probabilities."""
+    """The content of `predictions.npz`: labels, for each view kind top-5 classes and log-probabilities.
+
+    For `ten` also the likeliest class by each view alone.
+    """
     arrays: dict[str, np.ndarray] = {"labels": test["center"].labels}
     for kind, predictions in test.items():
         arrays[f"{kind}_top5"] = predictions.top5
         arrays[f"{kind}_log_probability"] = predictions.log_probability
+        if predictions.by_view is not None:
+            arrays[f"{kind}_by_view"] = predictions.by_view
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # pyright: ignore[reportArgumentType]
     return buffer.getvalue()
@@ -78,10 +85,13 @@ def evaluate(
         if len(labels) == 0:
             outputs = []
         else:
-            outputs = [probabilities(one, each, kinds) for one, each in zip(members, images, strict=True)]
+            outputs = [_view_logits(one, each, kinds) for one, each in zip(members, images, strict=True)]
         for kind in kinds:
-            averaged = [each[kind] for each in outputs]
-            kept[kind].append((labels, *_predict(torch.stack(averaged).mean(0), labels)) if averaged else ())
+            averaged = [_averaged(one, kind, each) for one, each in zip(members, outputs, strict=False)]
+            row = (labels, *_predict(torch.stack(averaged).mean(0), labels)) if averaged else ()
+            if row and kind == "ten":
+                row = (*row, _by_view(members, outputs))
+            kept[kind].append(row)
         advance(len(labels) * share.of)
     for member, mode in zip(members, was_training, strict=True):
         member.network.train(mode)
@@ -98,13 +108,31 @@ def _joined(everyones: list[list[tuple[np.ndarray, ...]]]) -> Predictions:
 
 def probabilities(member: Member, images: Tensor, kinds: tuple[str, ...]) -> dict[str, Tensor]:
     """By view kind; a crop that several of them have, as the centre is one of the ten, goes through the net once."""
-    wanted = {kind: member.data.windows(kind) for kind in kinds}
-    windows = list(dict.fromkeys(window for kind in kinds for window in wanted[kind]))
+    logits = _view_logits(member, images, kinds)
+    return {kind: _averaged(member, kind, logits) for kind in kinds}
+
+
+def _view_logits(member: Member, images: Tensor, kinds: tuple[str, ...]) -> dict[Window, Tensor]:
+    windows = list(dict.fromkeys(window for kind in kinds for window in member.data.windows(kind)))
     views = member.data.views(images, windows)
-    logits = {window: member.network(view) for window, view in zip(windows, views, strict=True)}
+    return {window: member.network(view) for window, view in zip(windows, views, strict=True)}
+
+
+def _averaged(member: Member, kind: str, logits: dict[Window, Tensor]) -> Tensor:
+    wanted = member.data.windows(kind)
     if member.average is Average.logits:
-        return {kind: torch.stack([logits[one] for one in wanted[kind]]).mean(0).softmax(1) for kind in kinds}
-    return {kind: torch.stack([logits[one].softmax(1) for one in wanted[kind]]).mean(0) for kind in kinds}
+        return torch.stack([logits[one] for one in wanted]).mean(0).softmax(1)
+    return torch.stack([logits[one].softmax(1) for one in wanted]).mean(0)
+
+
+def _by_view(members: Sequence[Member], outputs: list[dict[Window, Tensor]]) -> Tensor:
+    """The likeliest class by each of the ten views alone, int16 [B, 10], of the members' mean softmax."""
+    views = zip(*(member.data.windows("ten") for member in members), strict=True)
+    means = [
+        torch.stack([logits[one].softmax(1) for logits, one in zip(outputs, windows, strict=True)]).mean(0)
+        for windows in views
+    ]
+    return torch.stack([mean.argmax(1) for mean in means], 1).to(torch.int16)
 
 
 def _predict(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,9 @@ class PaperSGD(Optimizer):
     `torch.optim.SGD` keeps the learning rate outside the velocity. At a constant rate the two are the same; after a
     drop, here the old velocity still moves the weights at the old rate until momentum has worn it down.
 
+    At a rate of 0 neither weights nor velocities are updated, so an old velocity moves nothing; the released code stops
+    conv1 so.
+
     `fused`: one pass over all parameters and not four. `skip`, 0 or 1 on the parameters' device, makes the next step
     change nothing where it is 1, without this process's waiting for it.
     """
@@ -32,7 +35,7 @@ class PaperSGD(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            weights = [p for p in group["params"] if p.grad is not None]
+            weights = [p for p in group["params"] if p.grad is not None] if group["lr"] > 0 else []
             if weights:
                 # torch's fused rule wants momentum, and is for these devices.
                 can_fuse = group["momentum"] > 0 and weights[0].device.type in ("cpu", "cuda")

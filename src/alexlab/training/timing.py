@@ -68,4 +68,4 @@ def _seconds(call, device: torch.device) -> float:
 
 def record_bytes(config: Config) -> int:
     """About what a run's record takes: two checkpoints of weights and velocities, and the predictions."""
-    return 2 * 2 * 4 * sum(spec.parameters for spec in layers(config)) + 100 * image_counts(config.data)["test"]
+    return 2 * 2 * 4 * sum(spec.parameters for spec in layers(config)) + 120 * image_counts(config.data)["test"]
