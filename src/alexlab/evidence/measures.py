@@ -9,26 +9,11 @@ import numpy as np
 
 from alexlab.claims import METRICS
 from alexlab.config import ConfigError
+from alexlab.crossings import epochs_to
 from alexlab.evidence.archive import Run
 from alexlab.evidence.colour import colour_gap
 
 THRESHOLD = 0.25  # of figure 1's training error
-
-
-def epochs_to(errors: np.ndarray, threshold: float) -> float:
-    """After how many epochs an error first is at most `threshold`, between two epochs on the line that joins them.
-
-    `errors` [epochs], the first after epoch 1. What was before it is not known, so an error that is there at once gives
-    1, which is an upper bound. NaN where it never is.
-    """
-    reached = np.flatnonzero(np.asarray(errors) <= threshold)
-    if not len(reached):
-        return math.nan
-    last = int(reached[0])
-    if last == 0 or not math.isfinite(errors[last - 1]):
-        return last + 1.0
-    before, after = float(errors[last - 1]), float(errors[last])
-    return last + (before - threshold) / (before - after)
 
 
 def _error(metric: str) -> Callable[[Run, str], float]:
@@ -37,15 +22,13 @@ def _error(metric: str) -> Callable[[Run, str], float]:
 
 def _epochs_to(run: Run, view: str) -> float:
     """Epochs to the threshold; the run's length, which is less than that, where it was never reached."""
-    found = epochs_to(_training_errors(run), THRESHOLD)
-    return float(len(run.epochs)) if math.isnan(found) else found
+    epochs, errors = run.train_errors
+    found = epochs_to(errors, THRESHOLD, epochs)
+    return float(epochs[-1]) if math.isnan(found) else found
 
 
 def _training_errors(run: Run) -> np.ndarray:
-    errors = np.array([row.get("train_top1_error") for row in run.epochs], dtype=float)
-    if not np.isfinite(errors).all():
-        raise ConfigError("metrics.csv has an epoch without a training error")
-    return errors
+    return run.train_errors[1]
 
 
 def is_cut(run: Run, metric: str, max_epochs: int) -> bool:
@@ -53,6 +36,11 @@ def is_cut(run: Run, metric: str, max_epochs: int) -> bool:
     if metric == "epochs_to_25":
         return bool((_training_errors(run) > THRESHOLD).all())
     return metric == "epochs" and run.result["epochs"] >= max_epochs
+
+
+def is_at_once(run: Run, metric: str) -> bool:
+    """Whether what the metric waits for was there when first logged, so that its value is too large."""
+    return metric == "epochs_to_25" and bool(_training_errors(run)[0] <= THRESHOLD)
 
 
 def _first_loss(run: Run, view: str) -> float:
