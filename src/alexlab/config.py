@@ -591,7 +591,7 @@ class StudyConfig:
     )
     rate_search: RateSearch = key(
         RateSearch.grid,
-        "grid = each of study.rates on each seed; extend = factors of 2 until three rates are past the best or training "
+        "grid = each of study.rates on each seed; extend = factors of 2 until three rates are past the best or it "
         "diverges, then of the root of 2 around the best, on the first seed; the best and its neighbours on all.",
         identity=False,
     )

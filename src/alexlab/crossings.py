@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+THRESHOLD = 0.25  # of figure 1's training error
+
 
 def epochs_to(
     errors: Sequence[float] | np.ndarray, threshold: float, epochs: Sequence[float] | np.ndarray | None = None

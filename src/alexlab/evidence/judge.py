@@ -21,6 +21,7 @@ from alexlab.claims import METRICS, VIEWED, Claim
 from alexlab.config import ConfigError
 from alexlab.evidence.archive import Archive, Run
 from alexlab.evidence.measures import is_cut
+from alexlab.evidence.rates import rate_remarks
 from alexlab.evidence.samples import Measured, Samples
 from alexlab.evidence.statistics import (
     LEAST_RUNS,
@@ -155,7 +156,7 @@ def judge(
     family = max(1, sum(not claim.is_context and not claim.is_level for claim in tested))
     samples = Samples({arm.name: arm.runs for arm in arms}, problems)
     rows = [_row(claim, plan, by_overrides, archive, samples, family, claim in tested) for claim in claims]
-    remarks = _remarks(looks, arms)
+    remarks = [*_remarks(looks, arms), *rate_remarks(plan)]
     if not claims:
         remarks += [_against_itself(arm.name, samples) for arm in arms]
     judgement = Judgement(plan, len(looks), rows, arms, family, problems, remarks)

@@ -9,11 +9,9 @@ import numpy as np
 
 from alexlab.claims import METRICS
 from alexlab.config import ConfigError
-from alexlab.crossings import epochs_to
+from alexlab.crossings import THRESHOLD, epochs_to
 from alexlab.evidence.archive import Run
 from alexlab.evidence.colour import colour_gap
-
-THRESHOLD = 0.25  # of figure 1's training error
 
 
 def _error(metric: str) -> Callable[[Run, str], float]:
