@@ -116,7 +116,10 @@ def test_names_stand_for_files_and_for_single_claims():
 def test_a_file_of_ones_own_is_added_and_its_change_is_seen(tmp_path: Path):
     path = tmp_path / "claims" / "mine.yaml"
     path.parent.mkdir()
-    text = "- {id: a, section: '1', statement: Yes., against: [model.lrn=false], direction: lower, recipes: [demo]}\n"
+    text = (
+        "- {id: a, section: '1', statement: Yes., against: [model.lrn=false], direction: lower, recipes: [demo], "
+        "smallest_effect: 1, smallest_effect_reason: so}\n"
+    )
     path.write_text(text)
     before = find_claims(["mine"], str(tmp_path))
     assert (before[0].sign, before[0].effect, before[0].name) == (-1, None, "mine/a")
@@ -126,7 +129,10 @@ def test_a_file_of_ones_own_is_added_and_its_change_is_seen(tmp_path: Path):
     assert digest(before) != digest(after)
 
 
-GOOD = {"id": "a", "section": "1", "statement": "Yes.", "against": ["ablation=no_lrn"], "direction": "lower"}
+GOOD = {
+    **{"id": "a", "section": "1", "statement": "Yes.", "against": ["ablation=no_lrn"], "direction": "lower"},
+    **{"smallest_effect": 0.5, "smallest_effect_reason": "less is of no use"},
+}
 
 
 @pytest.mark.parametrize(
@@ -147,6 +153,48 @@ GOOD = {"id": "a", "section": "1", "statement": "Yes.", "against": ["ablation=no
         ({"is_level": True}, "mine.yaml: a: is_level: the figure is of one arm; leave out against"),
         ({"metric": "gap", "against_view": "center", "against": []}, "mine.yaml: a: gap has no views"),
         ({"at_least": "perhaps"}, "mine.yaml: a: Value 'perhaps' is not a valid bool"),
+        # Sizes
+        (
+            {"smallest_effect": None},
+            "mine.yaml: a: has no figure and no smallest effect of interest; add smallest_effect: ... (points) and",
+        ),
+        ({"smallest_effect_reason": " "}, "mine.yaml: a: smallest_effect: has no reason; add smallest_effect_reason"),
+        ({"smallest_effect": -0.5}, "mine.yaml: a: smallest_effect=-0.5: must be a size above 0"),
+        (
+            {"published": {"top1_error": -0.4}},
+            "mine.yaml: a: smallest_effect=0.5: is more than the published effect, 0.4; lower it",
+        ),
+        ({"at_least": True}, "mine.yaml: a: at_least: has no published figure to exceed; add published: {top1_error"),
+        (
+            {"at_least": True, "published": {"top1_error": 1.0}},
+            "mine.yaml: a: direction=lower: the published figure, at_least 1, is on the other side; change its sign",
+        ),
+        ({"also": {"top1_error": "higher"}}, "mine.yaml: a: also: 'top1_error' is no other metric"),
+        ({"also": {"gap": "up"}}, "mine.yaml: a: also: gap: up: must be lower or higher"),
+        (
+            {"ranges": [{"verdict": "reproducd", "below": 0}]},
+            "mine.yaml: a: ranges: 'reproducd' is no verdict; did you mean 'reproduced'? (reproduced; same direction",
+        ),
+        ({"ranges": [{"verdict": "reversed"}]}, "mine.yaml: a: ranges: reversed: needs above, below or both, numbers"),
+        (
+            {"ranges": [{"verdict": "reversed", "above": 2, "below": 1}]},
+            "mine.yaml: a: ranges: reversed: above=2 is not less than below=1; exchange them",
+        ),
+        (
+            {"published": {"top1_error": -1.0}, "ranges": [{"verdict": "reproduced", "below": -2}]},
+            "mine.yaml: a: ranges: reproduced: does not contain the published -1; change its bounds",
+        ),
+        # What the runs must have
+        ({"requires": ["data.nme=cifar10"]}, "mine.yaml: a: requires data.nme=cifar10: there is no such key; did you"),
+        ({"requires": ["data.name=cifar11"]}, "mine.yaml: a: requires data.name=cifar11: no recipe can meet it: "),
+        (
+            {"requires": ["model.lrn=no"]},
+            "mine.yaml: a: requires model.lrn=no: no recipe can meet it; write model.lrn=false",
+        ),
+        (
+            {"requires": ["model.lrn=true", "model.lrn=false"]},
+            "mine.yaml: a: requires model.lrn=true and model.lrn=false: no recipe can meet both; remove one",
+        ),
     ],
 )
 def test_a_mistake_in_a_file_is_one_line(tmp_path: Path, change: dict, said: str):
@@ -170,5 +218,5 @@ def test_a_file_that_is_no_list_of_claims(tmp_path: Path, content: str):
 def test_two_claims_of_one_id(tmp_path: Path):
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump([GOOD, GOOD]))
-    with pytest.raises(ConfigError, match=r"mine\.yaml: there are two claims 'a'"):
+    with pytest.raises(ConfigError, match=r"mine\.yaml: a: there are two claims with this id; rename one"):
         read_claims(path)

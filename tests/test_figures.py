@@ -29,6 +29,7 @@ from alexlab.evidence.figures import (
     answers_figure,
     cost,
     curves,
+    dots,
     forest,
     kernels,
     neighbours_figure,
@@ -176,6 +177,7 @@ ODD_ROWS = [
     ForestRow("One run: $x_1$ & <y>", 0.5, math.inf, math.inf, 1.0, at_least=True),
     ForestRow("Huge", -60.0, 0.04, 200.0, 30.0, "7"),
     ForestRow("Bare", 0.0, published=-0.4, section="7"),
+    ForestRow("Judged", 1.2, 0.3, 0.6, 1.4, "7", noise=0.8, verdict="same direction, smaller " * 5, runs="15/5 runs"),
 ]
 NAMED = [(f"arm {i}", 60.0 + i, 0.1 + 0.01 * i, 0.01) for i in range(20)]
 CONV1 = np.random.default_rng(1).normal(size=(24, 3, 5, 5)).astype(np.float16)
@@ -198,6 +200,11 @@ FIGURES = {
     "forest": lambda: forest(rows(12)),
     "forest_one": lambda: forest(rows(1)),
     "forest_odd": lambda: forest(ODD_ROWS),
+    "forest_marked": lambda: forest(rows(3), "log2 of the ratio", "REHEARSAL"),
+    "dots": lambda: dots(
+        {"none": ([1.0, 2, 3], [40.0]), "an arm of a long name " * 3: ([2.0], []), "nothing": ([], [])}, "%"
+    ),
+    "curves_grey": lambda: curves(arms(1, 3), "loss", others=list(arms(3, 3).values())),
     "forest_empty": lambda: forest(ODD_ROWS[:2]),
     "curves_one": lambda: curves(arms(1, 1), "loss"),
     "curves_point": lambda: curves(arms(1, 2, 1), "loss"),

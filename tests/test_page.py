@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alexlab.claims import read_claims
+from alexlab.claims import Verdict, read_claims
 from alexlab.evidence.archive import Archive, read_archive
 from alexlab.evidence.figures import curves, save
 from alexlab.evidence.judge import Judgement, judge
-from alexlab.evidence.page import PlotOnPage, markdown, page
+from alexlab.evidence.page import MEANINGS, PlotOnPage, markdown, page
 from alexlab.runs.study import read_looks
 from made import made_study
 
@@ -37,7 +37,7 @@ ODD = """
 - {id: views, section: "6", statement: Ten views., against_view: center, published: {top1_error: -1.5},
    recipes: [imagenet128]}
 - {id: colours, section: "6.1", statement: Colours., against: [ablation=ungrouped], metric: colour_gap,
-   direction: higher, recipes: [imagenet128]}
+   direction: higher, recipes: [imagenet128], smallest_effect: 0.1, smallest_effect_reason: so}
 - {id: never, section: "6", statement: Not here., not_testable: no records tell}
 """
 VOID = {"meta", "link", "input", "br", "wbr", "hr", "img"}
@@ -165,7 +165,7 @@ def test_the_same_records_give_the_same_bytes(made: Made):
 
 def test_verdicts_doubts_and_intervals_are_those_of_the_judgement(made: Made):
     whole = made.judged("imagenet128")
-    assert {row.verdict for row in whole.rows} >= {"reproduced", "does not train", "not testable here"}
+    assert {row.verdict for row in whole.rows} >= {"does not train: no_dropout", "not testable here"}
     parsed = Page(page(whole, []))
     text = markdown(whole, [])
     assert "A rehearsal" not in parsed.words
@@ -175,13 +175,42 @@ def test_verdicts_doubts_and_intervals_are_those_of_the_judgement(made: Made):
         assert row.verdict in parsed.words
         assert f"**{row.verdict}**" in text
         if row.effect is not None and not row.claim.ratio and row.claim.metric == "top1_error":
-            for half in (row.effect.fixed, row.effect.new, row.effect.study):
+            for half in (row.effect.fixed, row.effect.new, row.effect.decisive):
                 assert half is not None
                 ends = [f"{100 * (row.effect.difference + sign * half):+.2f}".replace("-", "−") for sign in (-1, 1)]
                 assert " to ".join(ends) in parsed.words
                 assert " to ".join(ends) in text
     assert "p = 1.000" in parsed.words  # 1 of 3 against none of 3
     assert "2, 1 failed" in parsed.words
+
+
+def test_findings_come_first(made: Made):
+    """Five sentences, before the tables, on the page and in Markdown."""
+    for recipe, second in (("imagenet128", "Found: "), ("demo", "Measured, without a verdict: ")):
+        judgement = made.judged(recipe)
+        words, text = Page(page(judgement, [])).words, markdown(judgement, [])
+        for said in (words, text):
+            places = [
+                said.index(start)
+                for start in ("Asked: do 6 claims", second, "Sizes: ", "Cannot be said: ", "To doubt: ")
+            ]
+            assert places == sorted(places)
+            assert places[-1] < said.index("planned runs are finished")
+    assert "does not train: ratio" in Page(page(made.judged("imagenet128"), [])).words
+
+
+def test_every_verdict_has_a_meaning_and_a_place():
+    assert {verdict.value for verdict in Verdict} < set(MEANINGS)
+
+
+def test_a_row_has_its_share_of_the_published_effect_and_the_original_pair(made: Made):
+    judgement = made.judged("imagenet128")
+    odd = judgement.rows[0]
+    assert odd.share is not None
+    assert odd.strength is not None
+    words = Page(page(judgement, [])).words
+    assert f"{odd.share[0]:.2f} (".replace("-", "−") in words
+    assert f"z = {odd.strength:.1f} for the published effect" in words
 
 
 def test_confounds_are_marked(made: Made):

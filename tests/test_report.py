@@ -17,7 +17,7 @@ from alexlab.evidence.report import claims_table, main, print_claims
 from alexlab.runs.study import read_looks
 from made import made_study
 
-LINE = ["study=lrn"]
+LINE = ["study=lrn", "study.base_seeds=15"]
 FILES = [
     *("claims.csv", "cost.png", "cost.svg", "curves.png", "curves.svg", "figure_3_none.png", "figure_3_none.svg"),
     *("forest.png", "forest.svg", "report.html", "report.md"),
@@ -46,7 +46,7 @@ def test_every_study_that_was_begun_is_written(
     assert sorted(path.name for path in out.iterdir()) == FILES
     printed = capsys.readouterr().out
     assert "Interim: 1 planned runs are missing. python src/train.py study=lrn" in printed
-    assert "A rehearsal: no claim is told at recipe=demo" in printed
+    assert "A rehearsal: no verdict is given at recipe=demo" in printed
     assert "4+1!" in printed
     assert str(out / "report.html") in printed
     assert max(map(len, printed.split("holds for all")[0].splitlines()[:6])) <= 80

@@ -23,8 +23,7 @@ def test_arms_are_those_of_the_claims_and_seeds_are_outermost():
     assert order == [
         *[(name, 0) for name in block],
         *[(name, 1) for name in block],
-        *[("none", seed) for seed in (2, 3, 4, 5)],  # three times the seeds for what all are compared with
-    ]
+    ]  # as many seeds of the base, for two other arms: round(sqrt(2)) = 1
 
 
 def test_each_job_is_what_its_own_line_composes():
@@ -56,7 +55,8 @@ def test_studies_of_other_nets_have_their_recipe():
     assert (study.choices["recipe"], study.choices["model"]) == ("cifar10", "cifar_fig1")
     assert make_study(composer(), ["study=source2012"]).choices["protocol"] == "source2012"
     aa = make_study(composer(), ["study=aa"])
-    assert [(arm.name, len(arm.seeds)) for arm in aa.arms] == [("none", 20)]
+    assert [(arm.name, arm.seeds) for arm in aa.arms] == [("none", (*range(10),)), ("none again", (*range(10, 20),))]
+    assert [arm["overrides"] for arm in document(aa)["arms"]] == [[], []]
     pilot = make_study(composer(), ["study=pilot"])
     assert {job.config.trainer.max_epochs for _, job in pilot.jobs()} == {3}
 
@@ -73,6 +73,10 @@ def test_studies_of_other_nets_have_their_recipe():
         (["study=lrn", "study.seeds=0"], "study.seeds=0: must be at least 1"),
         (["study=lrn", "study.first_seed=999"], "study.first_seed=999: seeds from 1000 on choose the rates"),
         (["study=lrn", "study.sedes=3"], "study.sedes=3: there is no key 'study.sedes'; did you mean 'study.seeds'?"),
+        (
+            ["study=lrn", "study.rate=choose", "study.rates=[3, 1, 0.3]"],
+            "study.rates=[3, 1, 0.3]: from 0.3 to 1 is a factor of 3.33; add rates between, at most a factor of 2",
+        ),
         (["study=lrn", "claims=paper"], "claims=paper: there is no key 'claims'"),
     ],
 )
@@ -86,8 +90,37 @@ def test_a_mistake_is_one_line(line: list[str], said: str):
 def test_arms_that_are_one_run_here_are_merged_and_said_so(tmp_path: Path):
     plan = make_plan(["study=paper", "study.claims=[paper/biases]", "study.seeds=1", f"paths.runs={tmp_path}"])
     assert plan.merged == [("biases_0", "none")]  # the demo's biases start at 0 as it is
-    assert [run.varied for run in plan.runs] == ["none", "none", "none"]
-    assert plan.num_jobs == 4
+    assert [run.varied for run in plan.runs] == ["none"]
+    assert plan.num_jobs == 2
+
+
+@pytest.mark.parametrize(
+    ("claims", "others", "base"), [(["lrn"], 1, 2), (["lrn", "overlap"], 2, 2), (["conv3", "pca", "crops"], 3, 4)]
+)
+def test_the_base_has_the_rounded_root_of_the_other_arms_times_the_seeds(claims: list[str], others: int, base: int):
+    line = ["study=lrn", f"study.claims=[{','.join(f'paper/{name}' for name in claims)}]", "study.seeds=2"]
+    arms = make_study(composer(), line).arms
+    assert (len(arms) - 1, len(arms[0].seeds)) == (others, base)
+
+
+def test_departures_are_from_the_recipe_and_what_the_studys_file_sets():
+    def departures(*line: str) -> list[str]:
+        return make_study(composer(), ["study=lrn", *line]).departures
+
+    assert departures() == []  # its file sets the schedule
+    assert departures("trainer.compile=default") == []
+    for line in ("optim.schedule=constant", "optim.drops=[0.5]", "optim.drop_factor=0.2", "data.holdout=3"):
+        assert line.partition("=")[0] in departures(line)
+    assert departures("trainer.precision=bf16-mixed", "trainer.accelerator=cpu") == ["trainer.precision"]
+
+
+def test_nothing_ends_runs_early_where_the_claim_is_about_early_learning():
+    study = make_study(composer(), ["study=lrn", "study.claims=[paper/biases,paper/lrn]", "study.seeds=1"])
+    assert {arm.name: arm.job.config.trainer.chance_epochs for arm in study.arms} == {
+        **{"none": None, "biases_0": None, "no_lrn": 2},
+    }
+    assert study.has_base
+    assert not make_study(composer(), ["study=lrn", "study.claims=[paper/biases]"]).has_base
 
 
 def test_is_study():
@@ -109,8 +142,9 @@ def test_what_was_planned_stays_written_down(tmp_path: Path):
     [told] = register(more, tmp_path)
     assert "look 2" in told
     looks = read_looks(path)
-    assert [look["arms"][0]["runs"].keys() for look in looks] == [{"0", "1", "2"}, {"0", "1", "2", "3", "4", "5"}]
+    assert [look["arms"][0]["runs"].keys() for look in looks] == [{"0"}, {"0", "1"}]
     assert looks[0]["planned"] <= looks[1]["planned"]
+    assert {"git_commit", "git_dirty"} <= looks[0].keys()
     other = document(make_study(composer(), ["study=lrn", "optim.lr=0.02"]))
     assert other["id"] != plan["id"]  # other runs: a study of its own
 
@@ -142,7 +176,7 @@ def test_each_arm_is_tried_at_each_rate_and_takes_the_best_of_its_own(tmp_path: 
     own = make_study(composer(), [*line, "study.rate=own"])
     rates = {arm.name: {job.config.optim.lr for _, job in arm.jobs()} for arm in own.arms}
     assert rates == {"none": {0.01}, "no_lrn": {0.005}}  # a rate at which a run failed is none
-    assert own.arms[0].seeds == tuple(range(15))
+    assert own.arms[0].seeds == tuple(range(5))
     plan = document(own)
     assert plan["rate"] == "own"
     warnings = {one["name"]: one["warning"] for one in plan["rates"]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +15,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alexlab.config import CONF_DIR, ConfigError, did_you_mean
+from alexlab.config import CONF_DIR, Config, ConfigError, did_you_mean, flat, shown
 
 # What a claim may be about: (what it is, the unit in which figures are published, the unit's size).
 METRICS = {
@@ -30,6 +31,36 @@ METRICS = {
 }
 VIEWED = ("top1_error", "top5_error")  # which are of single images, and of a view kind
 VIEWS = ("ten", "center")
+EARLY = ("first_epoch_loss", "epochs_to_25")  # metrics of early learning
+
+
+class Verdict(Enum):
+    """The words of a verdict. `alexlab.evidence.statistics.verdict` has the rules."""
+
+    reproduced = "reproduced"
+    larger = "same direction, larger"
+    same_direction = "same direction"
+    size_open = "same direction, size open"
+    smaller = "same direction, smaller"
+    inconclusive = "inconclusive"
+    negligible = "negligible"
+    reversed = "reversed"
+    does_not_train = "does not train"
+    not_testable = "not testable here"
+
+
+SIDES = ("lower", "higher")
+RANGE_VERDICTS = tuple(one.value for one in Verdict if one not in (Verdict.does_not_train, Verdict.not_testable))
+
+
+@dataclass
+class Range:
+    """A decision range of one claim: the verdict where the effect's whole interval lies between the bounds."""
+
+    verdict: str = ""  # one of RANGE_VERDICTS
+    words: Union[str, None] = None  # printed instead of the verdict
+    above: Union[float, None] = None  # in the unit of the published figure; a ratio is itself, not its logarithm
+    below: Union[float, None] = None
 
 
 @dataclass
@@ -50,6 +81,14 @@ class Claim:
     is_level: bool = False  # the published figure is one of `arm` itself, in the metric's unit, not of a difference
     ratio: bool = False  # the effect is arm / against, and not arm - against
     direction: Union[str, None] = None  # lower or higher, where there is no figure
+    # The smallest effect of interest in the metric's unit, above 0, or for a ratio a factor above 1. Half of the
+    # published effect where there is one; a claim without a figure must state it, with the reason.
+    smallest_effect: Union[float, None] = None
+    smallest_effect_reason: Union[str, None] = None
+    also: dict[str, str] = field(
+        default_factory=dict
+    )  # other metrics that the claim needs too: {metric: lower or higher}
+    ranges: list[Range] = field(default_factory=list)  # instead of the general rule, tried in this order
     is_context: bool = False  # no claim, but an effect by which another row is read: it gets no verdict
     published_on: Union[str, None] = None  # the data set whose test images the figures are of
     recipes: list[str] = field(default_factory=list)  # at which a verdict may be told
@@ -59,6 +98,9 @@ class Claim:
     reproduced: Union[str, None] = None  # what counts, where it is not the rule of all
     not_testable: Union[str, None] = None  # why no records can tell, and what would
     source: str = ""  # the file: paper in conf/claims/paper.yaml
+
+    def __post_init__(self) -> None:
+        self.ranges = [one if isinstance(one, Range) else Range(**one) for one in self.ranges]  # a plan has mappings
 
     @property
     def name(self) -> str:
@@ -83,6 +125,20 @@ class Claim:
     def effect(self) -> float | None:
         """The published effect on the metric's own scale, errors as fractions; None where only its sign is claimed."""
         return self.published[self.metric] * self.unit if self.metric in self.published else None
+
+    @property
+    def least(self) -> float | None:
+        """The smallest effect of interest on the scale of the interval; a ratio's is a logarithm. None: not stated."""
+        if self.smallest_effect is not None:
+            return math.log(self.smallest_effect) if self.ratio else self.smallest_effect * self.unit
+        if self.effect is None:
+            return None
+        return abs(math.log(self.effect) if self.ratio else self.effect) / 2
+
+    @property
+    def is_early(self) -> bool:
+        """Whether it is about early learning, which no rule for runs that do not learn may decide."""
+        return self.metric in EARLY
 
 
 def claim_files(config_dir: str | None = None) -> dict[str, Path]:
@@ -140,7 +196,7 @@ def _read(path: Path, changed: int) -> tuple[Claim, ...]:
     ids = [claim.id for claim in claims]
     for name in ids:
         if ids.count(name) > 1:
-            raise ConfigError(f"{path.name}: there are two claims '{name}'")
+            raise ConfigError(f"{path.name}: {name}: there are two claims with this id; rename one of them")
     return claims
 
 
@@ -188,8 +244,92 @@ def _check(claim: Claim, where: str) -> None:
         if figure == (1 if claim.ratio else 0):
             raise ConfigError(f"{where}: a published effect of none has no side to be on; set is_context: true")
         if claim.direction is not None and (claim.direction == "lower") != (figure < (1 if claim.ratio else 0)):
-            raise ConfigError(f"{where}: direction={claim.direction}: the published figure says the other one")
+            bound = "at_least " if claim.at_least else ""
+            raise ConfigError(
+                f"{where}: direction={claim.direction}: the published figure, {bound}{figure:g}, is on the other side; "
+                "change its sign or leave direction out"
+            )
+    _check_size(claim, where, figure)
+    _check_requires(claim, where)
     if not claim.is_level and claim.against_view is None and claim.arm == claim.against:
         raise ConfigError(f"{where}: its two arms are the same; name one, or an against_view")
     if claim.against_view is not None and claim.metric not in VIEWED:
         raise ConfigError(f"{where}: {claim.metric} has no views")
+
+
+def _check_size(claim: Claim, where: str, figure: float | None) -> None:
+    """Check what the claim says of sizes: a bound, a smallest effect of interest, ranges of its own."""
+    if claim.at_least and figure is None:
+        raise ConfigError(
+            f"{where}: at_least: has no published figure to exceed; add published: {{{claim.metric}: ...}} or leave "
+            "at_least out"
+        )
+    needs_size = figure is None and not claim.is_context and not claim.is_level and not claim.ranges
+    if needs_size and claim.smallest_effect is None:
+        unit = "a factor above 1" if claim.ratio else METRICS[claim.metric][1] or "its own unit"
+        raise ConfigError(
+            f"{where}: has no figure and no smallest effect of interest; add smallest_effect: ... ({unit}) and "
+            "smallest_effect_reason: ..."
+        )
+    if claim.smallest_effect is not None:
+        least = 1 if claim.ratio else 0
+        if not (math.isfinite(claim.smallest_effect) and claim.smallest_effect > least):
+            raise ConfigError(f"{where}: smallest_effect={claim.smallest_effect:g}: must be a size above {least}")
+        if not (claim.smallest_effect_reason or "").strip():
+            raise ConfigError(f"{where}: smallest_effect: has no reason; add smallest_effect_reason: ...")
+        if figure is not None and not claim.is_level:
+            size = max(figure, 1 / figure) if claim.ratio else abs(figure)
+            if claim.smallest_effect > size:
+                raise ConfigError(
+                    f"{where}: smallest_effect={claim.smallest_effect:g}: is more than the published effect, {size:g}; "
+                    "lower it"
+                )
+    for metric, side in claim.also.items():
+        if metric not in METRICS or metric == claim.metric:
+            raise ConfigError(f"{where}: also: '{metric}' is no other metric{did_you_mean(metric, METRICS)}")
+        if side not in SIDES:
+            raise ConfigError(f"{where}: also: {metric}: {side}: must be lower or higher")
+    for one in claim.ranges:
+        _check_range(claim, one, where, figure)
+
+
+def _check_range(claim: Claim, one: Range, where: str, figure: float | None) -> None:
+    if one.verdict not in RANGE_VERDICTS:
+        near = did_you_mean(one.verdict, RANGE_VERDICTS)
+        raise ConfigError(f"{where}: ranges: '{one.verdict}' is no verdict{near} ({'; '.join(RANGE_VERDICTS)})")
+    bounds = [bound for bound in (one.above, one.below) if bound is not None]
+    if not bounds or not all(map(math.isfinite, bounds)) or (claim.ratio and min(bounds) <= 0):
+        kind = "ratios above 0" if claim.ratio else "numbers"
+        raise ConfigError(f"{where}: ranges: {one.verdict}: needs above, below or both, {kind}")
+    low, high = -math.inf if one.above is None else one.above, math.inf if one.below is None else one.below
+    if low >= high:
+        raise ConfigError(
+            f"{where}: ranges: {one.verdict}: above={low:g} is not less than below={high:g}; exchange them"
+        )
+    if one.verdict == Verdict.reproduced.value and figure is not None and not low <= figure <= high:
+        raise ConfigError(f"{where}: ranges: reproduced: does not contain the published {figure:g}; change its bounds")
+
+
+def _check_requires(claim: Claim, where: str) -> None:
+    """Check that some configuration has what a claim requires, spelled as a configuration prints it."""
+    seen: dict[str, str] = {}
+    for required in claim.requires:
+        name, sign, value = required.partition("=")
+        known = flat(Config())
+        if not sign or name not in known:
+            raise ConfigError(f"{where}: requires {required}: there is no such key{did_you_mean(name, known)}")
+        try:
+            made = OmegaConf.to_object(
+                OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.from_dotlist([required]))
+            )
+        except OmegaConfBaseException as error:
+            reason = str(error.msg or error).splitlines()[0]
+            raise ConfigError(f"{where}: requires {required}: no recipe can meet it: {reason}") from error
+        assert isinstance(made, Config)
+        spelled = shown(flat(made)[name])
+        if spelled != value:
+            raise ConfigError(f"{where}: requires {required}: no recipe can meet it; write {name}={spelled}")
+        if seen.setdefault(name, value) != value:
+            raise ConfigError(
+                f"{where}: requires {name}={seen[name]} and {required}: no recipe can meet both; remove one"
+            )

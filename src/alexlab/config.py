@@ -568,11 +568,19 @@ class StudyConfig:
     seeds: int = key(5, "Runs of each arm; a verdict takes three.", identity=False, at_least=1)
     base_seeds: Union[int, None] = key(
         None,
-        "Runs of the base, which most claims are against; null = three times study.seeds.",
+        "Runs of the base, which most claims are against; null = study.seeds times the rounded root of the number of "
+        "other arms.",
         identity=False,
         at_least=1,
     )
     first_seed: int = key(0, "The first run's seed; the others follow.", identity=False, at_least=0)
+    data_seeds: Union[int, None] = key(
+        None,
+        "Data seeds, from 0, with each of which the base's seeds are crossed where there are no claims; null = each "
+        "run's own seed.",
+        identity=False,
+        at_least=2,
+    )
     rate: Rate = key(
         Rate.protocol,
         "Learning rates: protocol = as configured, for all arms; choose = trials of each arm at several rates, on "
@@ -581,7 +589,8 @@ class StudyConfig:
     )
     rates: list[float] = key(
         [0.5, 1, 2],
-        "Multiples of optim.lr that rate=choose tries; where rate_search=extend, the one that it begins at.",
+        "Multiples of optim.lr that rate=choose tries, each at most twice the one before; with rate_search=extend the "
+        "one that it begins at.",
         identity=False,
         above=0,
     )

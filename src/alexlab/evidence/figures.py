@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # made with torch, which takes seconds to load
 
 WIDTH = 320.0  # of every figure, in points
 INK = "#010203"  # of text and axes; in the SVG it becomes the page's own colour of text
+GREY = "#8a8a8a"
 BLUE, ORANGE, GREEN, RED = "#2f7fc1", "#d98c00", "#00966e", "#d55e00"
 # Okabe and Ito's colours for all kinds of colour vision, in shades that are seen on white and on black.
 COLOURS = (BLUE, RED, GREEN, ORANGE, "#b8609a", "#45a5d6", "#8a8a8a")
@@ -124,12 +125,17 @@ class ForestRow:
     published: float | None = None
     section: str = ""  # a heading, where it is not the one before
     at_least: bool = False  # what was published is a bound: "over 1 point"
+    noise: float | None = None  # half width of the 95 % interval that the published pair of single runs has by itself
+    verdict: str = ""
+    runs: str = ""  # of each arm
 
 
 @_style()
-def forest(rows: Sequence[ForestRow]) -> Figure:
+def forest(rows: Sequence[ForestRow], xlabel: str = "effect, points", watermark: str = "") -> Figure:
     """One line a claim: what was published, hollow, and what was measured with its two intervals, around zero.
 
+    Rows are oriented so that right is as the paper says, whose side is shaded. All are of one kind of quantity, which
+    `xlabel` names. The published figure has the interval of a pair of single runs. `watermark` is set across it all.
     Where an effect or its 95 % interval goes beyond 8 points the axis is logarithmic beyond 2; an interval that leaves
     the figure ends in an arrow. Names stand above the lines, so that these have the whole width.
 
@@ -142,11 +148,18 @@ def forest(rows: Sequence[ForestRow]) -> Figure:
     letters = 40
     names = [textwrap.wrap(row.name, letters) or [""] for row in rows]
     heads = [bool(row.section) and (i == 0 or rows[i - 1].section != row.section) for i, row in enumerate(rows)]
-    body = sum(len(name) * LINE_HEIGHT + lane + 7 + 17 * head for name, head in zip(names, heads, strict=True))
+    body = sum(
+        (len(name) + bool(row.verdict or row.runs)) * LINE_HEIGHT + lane + 7 + 17 * head
+        for row, name, head in zip(rows, names, heads, strict=True)
+    )
     figure = _figure(top + body + bottom)
     axes = _axes(figure, left, bottom, WIDTH - left - right, body)
-    low, high = _scale(axes, rows)
+    low, high = _scale(axes, rows, xlabel)
     axes.set_ylim(body, 0)
+    axes.axvspan(0, high, color=GREEN, alpha=0.07, linewidth=0)
+    if watermark:
+        place = axes.transAxes
+        axes.text(0.5, 0.5, watermark, transform=place, fontsize=34, rotation=35, ha="center", va="center", alpha=0.12)
     axes.spines["left"].set_visible(False)
     axes.spines["top"].set_visible(True)
     axes.yaxis.set_major_locator(NullLocator())
@@ -161,6 +174,10 @@ def forest(rows: Sequence[ForestRow]) -> Figure:
         for line in name:
             y += LINE_HEIGHT
             axes.text(0, y - 1.5, line, transform=beside, fontsize=SIZE, va="baseline")
+        if row.verdict or row.runs:
+            y += LINE_HEIGHT
+            said = "; ".join(part for part in (row.verdict, row.runs) if part)
+            axes.text(0, y - 1.5, _cut(figure, said, 296), transform=beside, fontsize=SMALL, va="baseline", alpha=0.75)
         strip = Rectangle((0, y + 1), 1, lane, transform=beside, facecolor=INK, alpha=0.05, linewidth=0)
         axes.add_patch(strip)
         axes.plot([0, 0], [y + 1, y + 1 + lane], color=INK, linewidth=0.8, solid_capstyle="butt")
@@ -183,7 +200,7 @@ def _told(row: ForestRow) -> str:
     return _signed(row.effect, digits) + ("" if half is None else f" ± {half:.{digits}f}")
 
 
-def _scale(axes: Axes, rows: Sequence[ForestRow]) -> tuple[float, float]:
+def _scale(axes: Axes, rows: Sequence[ForestRow], xlabel: str) -> tuple[float, float]:
     """Set up the axis of effects; its ends."""
     inner, outer = [0.0], [0.0]
     for row in rows:
@@ -203,7 +220,7 @@ def _scale(axes: Axes, rows: Sequence[ForestRow]) -> tuple[float, float]:
         axes.set_xlim(low, high)
         axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
-        axes.set_xlabel("effect, points")
+        axes.set_xlabel(xlabel)
     else:
         low, high = min(1.25 * low, -1.0), max(1.25 * high, 1.0)
         axes.set_xscale("symlog", linthresh=LINEAR_TO, linscale=0.7)
@@ -216,7 +233,7 @@ def _scale(axes: Axes, rows: Sequence[ForestRow]) -> tuple[float, float]:
         axes.xaxis.set_major_locator(FixedLocator(sorted(ticks)))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
-        axes.set_xlabel(f"effect, points; beyond ±{LINEAR_TO:g} the scale is logarithmic")
+        axes.set_xlabel(f"{xlabel}; beyond ±{LINEAR_TO:g} logarithmic")
     return low, high
 
 
@@ -237,6 +254,10 @@ def _interval(axes: Axes, row: ForestRow, y: float, low: float, high: float) -> 
         assert row.published is not None
         marker = ("<" if row.published < 0 else ">") if row.at_least else "D"
         hollow = {"markerfacecolor": "none", "markeredgewidth": 1.5, "linestyle": "none", "clip_on": False}
+        if _given(row.noise):
+            assert row.noise is not None
+            ends = [max(row.published - row.noise, low), min(row.published + row.noise, high)]
+            axes.plot(ends, [y + 4.5, y + 4.5], color=RED, linewidth=1, alpha=0.8, solid_capstyle="butt")
         axes.plot(row.published, y, marker=marker, color=RED, markersize=8, **hollow)
 
 
@@ -244,8 +265,8 @@ def _forest_key(figure: Figure, has_bounds: bool) -> None:
     hollow = {"markerfacecolor": "none", "markeredgewidth": 1.5, "linestyle": "none"}
     entries = [
         (Line2D([], [], color=BLUE, marker="o", markersize=6.5, linewidth=3.4), "measured, 95 % interval"),
-        (Line2D([], [], color=BLUE, linewidth=1), "interval for all claims at once"),
-        (Line2D([], [], color=RED, marker="D", markersize=7, **hollow), "published"),
+        (Line2D([], [], color=BLUE, linewidth=1), "for all claims at once, new images"),
+        (Line2D([], [], color=RED, marker="D", markersize=7, **hollow), "published, its noise"),
     ]
     if has_bounds:
         entries.append((Line2D([], [], color=RED, marker="<", markersize=8, **hollow), "published, or more"))
@@ -259,17 +280,26 @@ def _forest_key(figure: Figure, has_bounds: bool) -> None:
 
 
 @_style()
-def curves(arms: Mapping[str, np.ndarray], ylabel: str, percent: bool = False) -> Figure:
+def curves(
+    arms: Mapping[str, np.ndarray], ylabel: str, percent: bool = False, others: Sequence[np.ndarray] = ()
+) -> Figure:
     """Each arm's mean over seeds by epoch, with a band, of arrays [seeds, epochs]; with `percent` of fractions.
 
     The band is from the lowest to the highest seed, or where every arm with more than one seed has 5 or more, one
     standard deviation either way; the figure says which. A mean is of the seeds that have a number at that epoch.
+    `others`: of arms whose means are drawn in grey, without names.
 
     Raises:
         ValueError: without arms, or for arrays of another shape.
     """
-    arms = _checked(arms)
-    return _lines({name: (100 if percent else 1) * values for name, values in arms.items()}, {}, ylabel)[0]
+    arms, size = _checked(arms), 100 if percent else 1
+    figure, axes = _lines({name: size * values for name, values in arms.items()}, {}, ylabel)
+    for values in _checked({str(i): values for i, values in enumerate(others)}).values() if others else ():
+        here = np.isfinite(values).any(0)
+        axes.plot(
+            np.flatnonzero(here) + 1, size * np.nanmean(values[:, here], 0), color=GREY, linewidth=0.8, zorder=0.5
+        )
+    return figure
 
 
 @_style()
@@ -522,6 +552,38 @@ def cost(points: Sequence[tuple[str, float, float, float]]) -> Figure:
     axes.set_ylabel("error, %")
     _grid(axes)
     _write_names(figure, axes, ends)
+    return figure
+
+
+@_style()
+def dots(arms: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: str, watermark: str = "") -> Figure:
+    """Every run as a dot, one line an arm: its whole runs, with their mean, and hollow those that trained only partly.
+
+    Raises:
+        ValueError: without arms.
+    """
+    if not arms:
+        raise ValueError("arms: are none")
+    lane, top, bottom, left = 17.0, 6.0, 38.0, 112.0
+    body = lane * len(arms)
+    figure = _figure(top + body + bottom)
+    axes = _axes(figure, left, bottom, WIDTH - left - 10, body)
+    axes.set_ylim(len(arms) - 0.5, -0.5)
+    axes.set_yticks(range(len(arms)), [_cut(figure, name, left - 14) for name in arms])
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    for place, (whole, partly) in enumerate(arms.values()):
+        axes.axhline(place, color=INK, linewidth=0.5, alpha=0.15)
+        axes.plot(whole, [place] * len(whole), "o", color=BLUE, markersize=4.5, alpha=0.55, markeredgewidth=0)
+        axes.plot(partly, [place] * len(partly), "o", color=RED, markersize=5, markerfacecolor="none")
+        if len(whole):
+            mean = float(np.mean(whole))
+            axes.plot([mean, mean], [place - 0.35, place + 0.35], color=INK, linewidth=1.3)
+    if watermark:
+        place = axes.transAxes
+        axes.text(0.5, 0.5, watermark, transform=place, fontsize=34, rotation=35, ha="center", va="center", alpha=0.12)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.set_xlabel(xlabel)
     return figure
 
 

@@ -18,43 +18,66 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from alexlab.claims import METRICS, VIEWED, Claim
+from alexlab.claims import METRICS, VIEWED, Claim, Range, Verdict
 from alexlab.evidence.judge import SURROUNDINGS, Arm, Judgement, Row
 from alexlab.evidence.report import published
-from alexlab.evidence.statistics import LEAST_RUNS, MAX_FAILED, Verdict
+from alexlab.evidence.statistics import LEAST_RUNS, MAX_FAILED
 
 NOTHING = "–"
 VIEW_NAMES = {"ten": "ten views", "center": "centre view"}
 DIGITS = {"points": 2, "nats": 3, "epochs": 1, "": 3}  # after the point, by unit
-INTERVALS = {"fixed": "these images", "new": "new images", "study": "study-wise"}  # the last carries the verdict
-DEPENDS, OTHER, CONTEXT, NO_VERDICT = "depends on the learning rate", "other", "for comparison", "no verdict"
+INTERVALS = {"fixed": "this test set", "new": "new images", "decisive": "study-wise"}  # the last carries the verdict
+SHARE = "of published"
+OTHER, CONTEXT, NO_VERDICT = "other", "for comparison", "no verdict"
 MEANINGS = {
-    Verdict.reproduced.value: "The study-wise interval lies wholly on the claimed side of zero, and two single runs "
-    "might have shown the published effect.",
-    Verdict.direction_only.value: "The sign is as published, the size is not.",
+    Verdict.reproduced.value: "The study-wise interval lies wholly on the claimed side of zero, the effect is at least "
+    "the smallest one of interest (half of the published one), and two single runs might have shown the published one.",
+    Verdict.larger.value: "On the claimed side, and larger than what two such single runs might have shown.",
+    Verdict.same_direction.value: "On the claimed side; of the size a bound, or a range that the claim itself states.",
+    Verdict.size_open.value: "On the claimed side; less than half of the published effect, which noise alone allows.",
+    Verdict.smaller.value: "On the claimed side, and smaller than what two such single runs might have shown.",
+    Verdict.inconclusive.value: "The interval contains zero, or two analyses disagree; more runs could decide.",
+    Verdict.negligible.value: "The whole interval lies within the smallest effect of interest around zero.",
     Verdict.reversed.value: "The study-wise interval lies wholly on the other side of zero.",
-    Verdict.negligible.value: "The study-wise interval lies within half of the published effect around zero.",
-    Verdict.unsettled.value: "None of these; more runs could tell.",
-    Verdict.does_not_train.value: f"More than one in {MAX_FAILED} runs of an arm failed for good.",
-    Verdict.not_testable.value: f"Nothing that runs record can tell, or an arm has fewer than {LEAST_RUNS} runs.",
-    DEPENDS: "With each arm at its own best learning rate the verdict is another.",
+    Verdict.does_not_train.value: f"More than one in {MAX_FAILED} runs of the named arm failed or trained only partly.",
+    Verdict.not_testable.value: f"Nothing that runs record can decide, or an arm has fewer than {LEAST_RUNS} runs.",
     OTHER: "A published error, not an effect, is outside of where one more run would fall.",
 }
 ORDER = (*MEANINGS, NO_VERDICT, CONTEXT)  # of verdicts, when sorted
 READING = (
     ("Effect", "What the claim's arm has, less what the other has, each averaged over its seeds."),
-    ("These images", "A 95 % interval for other seeds of the same arms, on these very test images."),
+    ("This test set", "A 95 % interval for other seeds of the same arms, on these very test images."),
     ("New images", "A 95 % interval for other seeds and for other images of the same kind."),
-    ("Study-wise", "As the first, but wide enough that all of the study's intervals hold at once with 95 %."),
-    ("Shrinkage", "A few runs tell an arm's spread badly, so its variance is drawn towards that of all arms."),
+    (
+        "Study-wise",
+        "For new images too, and wide enough that all of the study's intervals hold at once with 95 %. It carries the "
+        "verdict. Metrics that are not of single images have no images' part.",
+    ),
+    ("Of published", "The measured effect over the published one, with the study-wise interval's ends."),
+    ("Shrinkage", "With few runs a variance is poorly estimated, so it is shrunk towards that of all arms."),
     (
         "Unlike arms",
-        "Where two arms' spreads differ by more than twice, their own count if that interval is wider.",
+        "Where two arms' spreads differ by more than twice, their own count if that interval is wider; with under four "
+        "arms their own always do.",
+    ),
+    (
+        "Shared seeds",
+        "Where an arm starts from the base's initial weights, its runs correlate with the base's on the same seeds; "
+        "what they share is no effect, and is taken out by a control variate.",
     ),
     ("sd", "The standard deviation over an arm's seeds, as measured and not shrunk; for a ratio, of logarithms."),
-    ("Failed", "Such runs diverged or did not learn; they are counted and never tried again."),
+    (
+        "Failed",
+        "Such runs diverged or did not learn, or trained only partly: an error above halfway between the arm's median "
+        "and that of guessing. They are counted and never tried again.",
+    ),
     ("Interim", "Verdicts wait until all planned runs are there, and runs that nobody planned are not counted."),
     ("Confound", "Something else differs between the arms, so the effect may not be the claim's."),
+    (
+        "z, Bayes factor",
+        "z: the published effect over the scatter of two single runs, which is all that the original saw. The Bayes "
+        "factor: how much likelier the measured effect is if the published one was real than if there is none.",
+    ),
 )
 
 
@@ -93,18 +116,19 @@ def markdown(judgement: Judgement, figures: list[PlotOnPage]) -> str:
         lines += [f"> **A rehearsal.** {_md(content['rehearsal'])}", ""]
     if content["interim"]:
         lines += [f"> **Interim.** {_md(content['interim'])}", "", *_fenced(judgement.command), ""]
+    lines += [f"{number}. {_md(sentence)}" for number, sentence in enumerate(content["findings"], 1)] + [""]
     tally = ", ".join(f"{count} {kind}" for kind, count in content["kinds"])
     lines += [f"- {_md(sentence)}" for sentence in [f"Claims: {tally or 'none'}.", *content["summary"]]]
     lines += ["", "## Claims", ""]
     shown: list[_Claim] = content["claims"]
     lines += _table(
-        ("claim", "published", "effect", *INTERVALS.values(), "runs", "sd", "time/run", "verdict"),
+        ("claim", "published", "effect", *INTERVALS.values(), SHARE, "runs", "sd", "time/run", "verdict"),
         (
             (
                 f"{_md(one.statement)} (§ {_md(one.section)}, {_code(one.name)})",
                 _md(" ".join((one.published, one.unit)).strip()),
                 _md(one.effect),
-                *(_md(one.intervals.get(name, NOTHING)) for name in INTERVALS.values()),
+                *(_md(one.intervals.get(name, NOTHING)) for name in (*INTERVALS.values(), SHARE)),
                 *(
                     "<br>".join(_md(cell) for cell in cells) or NOTHING
                     for cells in (
@@ -198,7 +222,7 @@ class _Claim:
     secondary: list[tuple[str, str, str]]
     differing: list[tuple[str, bool]]  # keys, and whether the claim names them
     fisher: str
-    on_new_images: str
+    original: str
     sort: dict[str, Any]
     own: _Claim | None = None
 
@@ -233,6 +257,7 @@ def _content(judgement: Judgement) -> dict[str, Any]:
         "subtitle": f"{settings}; learning rates: {plan['rate']}.",
         "rehearsal": _rehearsal(judgement),
         "interim": _interim(judgement),
+        "findings": _findings(judgement),
         "summary": _summary(judgement),
         "command": judgement.command,
         "claims": claims,
@@ -250,7 +275,7 @@ def _rehearsal(judgement: Judgement) -> str:
     if not judgement.is_rehearsal:
         return ""
     recipes = dict.fromkeys(recipe for row in judgement.rows for recipe in row.claim.recipes)
-    where = f" Verdicts are told at {', '.join(recipes)}, each claim at its own." if recipes else ""
+    where = f" Verdicts are given at {', '.join(recipes)}, each claim at its own." if recipes else ""
     return (
         f"At recipe {judgement.plan['recipe']} no claim gets a verdict. Such runs show that every switch works and "
         f"what a study looks like, and nothing about ImageNet.{where}"
@@ -280,7 +305,7 @@ def _summary(judgement: Judgement) -> list[str]:
     if judgement.family > 1:
         lines.append(
             f"{judgement.family} claims are tested; the study-wise intervals hold for all of them at once with 95 %, "
-            "on these test images."
+            "for new images where the metric is of images."
         )
     confounded = sum(bool(row.confounds) for row in judgement.rows)
     if confounded:
@@ -291,6 +316,59 @@ def _summary(judgement: Judgement) -> list[str]:
     if judgement.problems:
         lines.append(f"{_count(len(judgement.problems), 'record')} could not be used, or not in full.")
     return lines
+
+
+def _findings(judgement: Judgement) -> list[str]:
+    """Five sentences: what was asked, what was found, of what size, what cannot be said, and what to doubt."""
+    plan, rows = judgement.plan, [row for row in judgement.rows if not row.claim.is_context]
+    if not rows:
+        return []
+    tested = [row for row in rows if row.effect is not None or row.level is not None]
+    arms, planned = _count(len(judgement.arms), "arm"), _count(len(_planned(judgement)), "planned run")
+    asked = (
+        f"Asked: do {_count(len(rows), 'claim')} hold at recipe {plan['recipe']}? {arms}, {planned}; the runs bear on "
+        f"{len(tested)} of them."
+    )
+    if any(row.word is not None for row in tested):
+        kinds: dict[str, list[str]] = {}
+        for row in tested:
+            kinds.setdefault(_kind(row), []).append(_short(row))
+        told = [f"{kind}: {', '.join(kinds[kind])}" for kind in ORDER if kind in kinds and kind != NO_VERDICT]
+        found = f"Found: {'; '.join(told)}."
+    else:
+        sides = [(row, row.claim.sign * row.effect.difference, row.effect.decisive) for row in tested if row.effect]
+        toward = [_short(row) for row, effect, half in sides if effect > half]
+        against = [_short(row) for row, effect, half in sides if effect < -half]
+        found = (
+            f"Measured, without a verdict: {', '.join(toward) or 'no effect'} clear of zero in the claimed direction; "
+            f"{', '.join(against) or 'none'} clear of zero in the other."
+        )
+    sizes = [(row, row.share) for row in tested if row.share is not None and not row.is_bound]
+    shares = [share[0] for _, share in sizes]
+    size = "Sizes: no published figure to compare with."
+    if shares:
+        near = sum(low <= 1 <= high for _, (_, low, high) in sizes)
+        size = (
+            f"Sizes: the effects are {_number(min(shares), 2)} to {_number(max(shares), 2)} times the published ones; "
+            f"{near} of {len(sizes)} intervals contain the published figure."
+        )
+    open_ = [_short(row) for row in tested if row.effect and abs(row.effect.difference) <= row.effect.decisive]
+    never = len(rows) - len(tested)
+    cannot = (
+        f"Cannot be said: whether {', '.join(open_)} differ from zero; " if open_ else "Cannot be said: "
+    ) + f"anything of {_count(never, 'claim')} that these runs do not test."
+    if judgement.is_rehearsal:
+        cannot = f"{cannot[:-1]}, or anything of the paper's own data, since this is a rehearsal."
+    confounded = sum(bool(row.confounds) for row in rows)
+    lost = sum(arm.lost for arm in judgement.arms)
+    doubts = [f"{_count(confounded, 'row')} with confounds", f"{_count(lost, 'failed or partly trained run')}"]
+    if judgement.looks > 1:
+        doubts.append(f"{judgement.looks} looks, by which the 5 % is divided")
+    return [asked, found, size, cannot, f"To doubt: {', '.join(doubts)}."]
+
+
+def _short(row: Row) -> str:
+    return row.claim.id.replace("_", " ")
 
 
 def _claim(row: Row, anchor: str, arms: dict[int, str]) -> _Claim:
@@ -324,11 +402,7 @@ def _claim(row: Row, anchor: str, arms: dict[int, str]) -> _Claim:
         secondary=[_secondary(row, label, value) for label, value in row.secondary.items()],
         differing=[(name, name in claim.differs or not claim.differs) for name in row.differing],
         fisher="" if row.fisher is None else "p < 0.001" if row.fisher < 0.001 else f"p = {row.fisher:.3f}",
-        on_new_images={
-            None: "",
-            True: "yes: the interval for new images lies wholly on the claimed side",
-            False: "not shown: the interval for new images does not lie wholly on the claimed side",
-        }[row.holds_on_new_images],
+        original=_original(row),
         sort={
             "published": _sortable(claim.published.get(claim.metric)) if testable else "",
             "measured": _sortable(measured),
@@ -342,20 +416,33 @@ def _claim(row: Row, anchor: str, arms: dict[int, str]) -> _Claim:
 
 
 def _kind(row: Row) -> str:
-    if row.verdict is None:
+    if row.word is None:
         return CONTEXT if row.claim.is_context else NO_VERDICT
-    return next((word for word in ORDER if row.verdict.startswith(word)), NO_VERDICT)
+    return OTHER if row.claim.is_level and row.word is Verdict.reversed else row.word.value
+
+
+def _original(row: Row) -> str:
+    """What the published pair of runs could show, and how the measured effect bears on it."""
+    if row.strength is None:
+        return ""
+    text = f"z = {row.strength:.1f} for the published effect as the difference of two single runs"
+    if row.bayes_factor is None:
+        return text
+    factor = row.bayes_factor if row.bayes_factor >= 1 else 1 / row.bayes_factor
+    size = f"{factor:.2g}" if factor < 1000 else "over 1,000"
+    favoured = "the published effect" if row.bayes_factor >= 1 else "no effect"
+    return f"{text}; the measured effect is {size} times likelier under {favoured} than under the other of the two"
 
 
 def _side(arm: Arm, anchor: str) -> _Side:
-    counts = str(len(arm.runs)) + (f", {len(arm.failed)} failed" if arm.failed else "")
+    counts = str(len(arm.runs)) + (f", {arm.lost} failed" if arm.lost else "")
     return _Side(arm.name, anchor, counts, _time(arm.seconds), arm.overrides, f"{arm.lr:g}")
 
 
 def _measured(row: Row) -> tuple[str, dict[str, str]]:
     """The effect, or the level, and its intervals from end to end."""
     if row.level is not None:
-        mean, half = map(row.shown, row.level)
+        mean, half = map(row.shown, row.level[:2])
         digits = _digits(row.claim)
         return _number(mean, digits), {INTERVALS["fixed"]: _range(mean - half, mean + half, digits, False)}
     if row.effect is None:
@@ -370,6 +457,9 @@ def _measured(row: Row) -> tuple[str, dict[str, str]]:
             continue
         low, high = (row.shown(found + sign * half) if half < 700 else math.nan for sign in (-1, 1))
         intervals[label] = _range(low, high, digits, not is_ratio)
+    if row.share is not None:
+        share, low, high = row.share
+        intervals[SHARE] = f"{_number(share, 2)} ({_range(low, high, 2, False)})"
     return times + _number(row.shown(found), digits, not is_ratio), intervals
 
 
@@ -421,13 +511,26 @@ def _rule(claim: Claim) -> str:
         return "No claim: an effect by which another row is read. It gets no verdict."
     if claim.is_level:
         return "The published figure is one that one more run might have: it lies in the 95 % interval of a new run."
+    if claim.ranges:
+        return "; ".join(_range_rule(one) for one in claim.ranges) + "; else inconclusive."
     null = "one" if claim.ratio else "zero"
-    side = f"The study-wise interval lies wholly {'below' if claim.sign < 0 else 'above'} {null}"
-    if claim.effect is None:
-        return f"{side}. Only the direction is claimed."
-    near = "the published figure is within two standard deviations of what two such single runs show"
-    bound = ", or is exceeded, as it is a bound" if claim.at_least else ""
-    return f"{side}, and {near}{bound}."
+    rule = f"The study-wise interval lies wholly {'below' if claim.sign < 0 else 'above'} {null}"
+    unit = "" if claim.ratio else f" {METRICS[claim.metric][1]}".rstrip()
+    if claim.smallest_effect is not None:
+        rule += f", and the effect is at least {claim.smallest_effect:g}{unit} ({claim.smallest_effect_reason})"
+    elif claim.effect is not None:
+        rule += ", and the effect is at least half of the published one"
+    if claim.effect is not None:
+        rule += ", which lies in the 95 % prediction interval for two such single runs"
+        rule += " or is exceeded; as it is a bound, the interval is not wholly short of it" if claim.at_least else ""
+    for metric, side in claim.also.items():
+        rule += f", and {METRICS[metric][0]} is {side} too"
+    return f"{rule}."
+
+
+def _range_rule(one: Range) -> str:
+    ends = [f"{side} {end:g}" for side, end in (("above", one.above), ("below", one.below)) if end is not None]
+    return f"{one.words or one.verdict}: the interval lies wholly {' and '.join(ends)}"
 
 
 def _arm(arm: Arm, anchor: str) -> _Arm:
@@ -439,9 +542,9 @@ def _arm(arm: Arm, anchor: str) -> _Arm:
         name=arm.name,
         anchor=anchor,
         lr=f"{arm.lr:g}",
-        done=len(arm.runs),
+        done=arm.done,
         planned=len(arm.planned),
-        failed=len(arm.failed),
+        failed=arm.lost,
         missing=len(arm.missing),
         unplanned=", ".join(str(run.seed) for run in arm.unplanned),
         error=_number(mean, 2),
@@ -459,13 +562,13 @@ def _provenance(judgement: Judgement) -> list[tuple[str, list[str]]]:
     for what, value in SURROUNDINGS.items():
         counts = Counter(value(run) or "unknown" for run in runs.values())
         values = [f"{found} ({_count(count, 'run')})" for found, count in sorted(counts.items())]
-        seen.append((what.removeprefix("the ").capitalize(), values or [NOTHING]))
-    gpus = Counter(name for run in runs.values() for name in set(run.environment.get("gpus") or ()))
-    if gpus:
-        seen.append(("GPU", [f"{name} ({_count(count, 'run')})" for name, count in sorted(gpus.items())]))
+        name = what.removeprefix("the ")
+        seen.append((name[:1].upper() + name[1:], values or [NOTHING]))
     plans = [f"{plan['id']}, claims {plan['claims_digest']}, plan {plan.get('digest') or 'not written down'}"]
     if plan.get("planned"):
         plans.append(f"written down on {datetime.fromtimestamp(plan['planned'], UTC):%Y-%m-%d at %H:%M} UTC")
+    if plan.get("git_commit"):
+        plans.append(f"at commit {plan['git_commit'][:10]}{' with changes' if plan.get('git_dirty') else ''}")
     if judgement.looks > 1:
         plans.append(f"look {judgement.looks}")
     return [("Plan", plans), ("Command", [judgement.command]), *seen]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+from scipy import stats
 
 from alexlab.claims import METRICS
 from alexlab.config import ConfigError
@@ -37,13 +38,35 @@ def _figures(
     judgement: Judgement, archive: Archive, with_pictures: bool
 ) -> Iterator[tuple[str, str, str, figures.Figure]]:
     arms = [arm for arm in judgement.arms if arm.runs]
-    if rows := [_forest_row(row) for row in judgement.rows if _is_of_points(row)]:
-        text = "Effects in points, each the claim's arm less the other. What was published is hollow."
-        yield "forest", "All claims", text, figures.forest(rows)
+    watermark = "REHEARSAL" if judgement.is_rehearsal else ""
+    for name, title, xlabel, wanted in FORESTS:
+        if rows := [_forest_row(row) for row in judgement.rows if wanted(row)]:
+            text = (
+                "Each effect is turned so that right is as the paper says. What was published is hollow, with the "
+                "noise of a pair of single runs; measured effects have their own 95 % interval and the one for all "
+                "claims at once."
+            )
+            yield name, title, text, figures.forest(rows, xlabel, watermark)
+    if errors := {arm.name: _runs_errors(arm) for arm in judgement.arms if arm.done}:
+        text = "Every run's top-1 error, ten views, a dot each; runs that trained only partly are hollow."
+        yield "runs", "Every run", text, figures.dots(errors, "top-1 error, %", watermark)
     if learning := {arm.name: errors for arm in arms if (errors := _curve(arm, "val_top1_error")) is not None}:
-        text = "Validation error by epoch, mean over seeds and its band."
-        yield "curves", "Learning curves", text, figures.curves(learning, "validation error, top-1, %", percent=True)
-    speeds = [row for row in judgement.rows if row.claim.metric == "epochs_to_25" and row.effect is not None]
+        told = {
+            arm.name for row in judgement.rows if row.word is not None and row.effect is not None for arm in row.arms
+        }
+        named = told or ({"none"} & learning.keys())
+        text = "Validation error by epoch, mean over seeds and its band" + (
+            "; arms without a verdict are grey." if len(named) < len(learning) else "."
+        )
+        quiet = [learning[name] for name in learning if name not in named] if named else []
+        shown = {name: errors for name, errors in learning.items() if name in named} or learning
+        drawn = figures.curves(shown, "validation error, top-1, %", percent=True, others=quiet)
+        yield "curves", "Learning curves", text, drawn
+    speeds = [
+        row
+        for row in judgement.rows
+        if row.claim.metric == "epochs_to_25" and row.claim.ratio and row.effect is not None
+    ]
     for row in speeds[:1]:
         # The paper's ratio is how much longer the claim's arm takes, so the other one comes first.
         found = {
@@ -63,22 +86,54 @@ def _figures(
         yield from _pictures(arms)
 
 
-def _is_of_points(row: Row) -> bool:
-    return row.effect is not None and not row.claim.ratio and METRICS[row.claim.metric][1] == "points"
+def _is_of(metrics: tuple[str, ...]) -> Callable[[Row], bool]:
+    return lambda row: row.effect is not None and not row.claim.ratio and row.claim.metric in metrics
+
+
+# One axis for each kind of quantity: file, title, axis, and which rows.
+FORESTS: tuple[tuple[str, str, str, Callable[[Row], bool]], ...] = (
+    ("forest", "Claims about the error", "effect on the error, points", _is_of(("top1_error", "top5_error"))),
+    ("forest_gap", "Claims about overfitting", "effect, points", _is_of(("gap", "train_top1_error"))),
+    (
+        "forest_ratio",
+        "Ratios",
+        "logarithm to base 2 of the ratio",
+        lambda row: row.effect is not None and row.claim.ratio,
+    ),
+    ("forest_loss", "Claims about the loss", "effect, nats", _is_of(("train_loss", "first_epoch_loss"))),
+    ("forest_colour", "Claims about colour", "difference of shares of colour", _is_of(("colour_gap",))),
+)
 
 
 def _forest_row(row: Row) -> figures.ForestRow:
+    """The claim, turned to the paper's side; of a ratio the logarithm to base 2, so that 1 is twice as long."""
     assert row.effect is not None
     claim = row.claim
+    sign = claim.sign or 1
+
+    def turned(value: float) -> float:
+        return value / math.log(2) if claim.ratio else value / METRICS[claim.metric][2]
+
+    published = None if row.published is None else sign * turned(row.published)
+    noise = stats.t.ppf(0.975, row.effect.pair_df) * row.effect.run_sd if row.effect.pair_df > 0 else math.inf
     return figures.ForestRow(
-        claim.id,
-        row.shown(row.effect.difference),
-        row.shown(row.effect.fixed),
-        row.shown(row.effect.study),
-        claim.published.get(claim.metric),
+        claim.statement,
+        sign * turned(row.effect.difference),
+        turned(row.effect.fixed),
+        turned(row.effect.decisive),
+        published,
         f"section {claim.section}" if claim.section[0].isdigit() else claim.section,
         claim.at_least,
+        turned(float(noise)) if published is not None and math.isfinite(noise) else None,
+        row.verdict or "no verdict",
+        "/".join(map(str, row.counted)) + " runs",
     )
+
+
+def _runs_errors(arm: Arm) -> tuple[list[float], list[float]]:
+    """In percent, of an arm's runs, and of those that trained only partly."""
+    whole, partly = ([100 * run.result["test"]["ten"]["top1_error"] for run in runs] for runs in (arm.runs, arm.partly))
+    return whole, partly
 
 
 def _curve(arm: Arm, column: str) -> np.ndarray | None:
@@ -93,8 +148,6 @@ def _curve(arm: Arm, column: str) -> np.ndarray | None:
 
 
 def _error(arm: Arm) -> tuple[float, float]:
-    from scipy import stats
-
     errors = [run.result["test"]["ten"]["top1_error"] for run in arm.runs]
     count = len(errors)
     half = stats.t.ppf(0.975, count - 1) * np.std(errors, ddof=1) / math.sqrt(count) if count > 1 else math.nan

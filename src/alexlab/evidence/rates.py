@@ -6,16 +6,15 @@ from typing import Any
 
 
 def rate_remarks(plan: dict[str, Any]) -> list[str]:
-    """Lines for a report: each arm's rate with what to doubt, and the ratios at the rates that two arms have in common.
+    """Lines for a report: each arm's rate, and the ratios at the rates that two arms have in common.
 
     The ratios are of single trials, and no verdict.
     """
     rates = plan.get("rates", ())
     lines = []
     for one in rates:
-        chosen = "no learning rate" if one["lr"] is None else f"learning rate {one['lr']:g}"
-        doubt = f"; {one['warning']}" if one["warning"] else ""
-        lines.append(f"{one['name']}: {chosen}, by {len(one['trials'])} trials ({one['metric']}){doubt}")
+        chosen = one["warning"] if one["lr"] is None else f"learning rate {one['lr']:g}"
+        lines.append(f"{one['name']}: {chosen}, by {len(one['trials'])} trials ({one['metric']})")
     if rates and rates[0]["metric"] == "epochs_to_25":
         base = first_seed_values(rates[0])
         for one in rates[1:]:

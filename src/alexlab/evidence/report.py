@@ -40,7 +40,7 @@ report.html (one file), report.md, claims.csv, and plots as PNG and SVG.
                                                     report of it
 
 out=FOLDER writes elsewhere than reports/. What study=... takes besides is what
-src/train.py takes. Verdicts are told where all planned runs are there, at the
+src/train.py takes. Verdicts are given where all planned runs are there, at the
 recipes that a claim names; --help of src/train.py tells how to run a study.
 Exit status: 0 done, 1 a file or folder failed, 2 a mistake in the command."""
 
@@ -69,7 +69,7 @@ def _obey(given: list[str], config_dir: str | None, console: Console, flags: lis
     begun = begun_studies(folders)
     known = {id for looks in begun.values() for look in looks for arm in look["arms"] for id in arm["runs"].values()}
     plans = find_plans([one for one in line if not one.startswith(SETTINGS)], begun, composer, config_dir)
-    judged = {name: judge(plan.looks, archive, plan.own, known) for name, plan in plans.items()}
+    judged = {name: judge(plan.looks, archive, plan.own, known, begun) for name, plan in plans.items()}
     for name, judgement in judged.items():
         print_claims(judgement, console)
         written = write(judgement, archive, out / name, "--pictures" in flags)
@@ -178,10 +178,10 @@ def published(row: Row) -> str:
     return f"<{text}" if claim.sign < 0 else f">{text}"
 
 
-def measured(row: Row, which: str = "study") -> str:
+def measured(row: Row, which: str = "decisive") -> str:
     """The measured effect with an interval, in the published figure's unit."""
     if row.level is not None:
-        mean, half = (row.shown(value) for value in row.level)
+        mean, half = (row.shown(value) for value in row.level[:2])
         return f"{mean:.1f} ±{half:.1f}" if math.isfinite(half) else f"{mean:.1f}"
     if row.effect is None:
         return ""
@@ -201,9 +201,7 @@ def measured(row: Row, which: str = "study") -> str:
 def runs(row: Row) -> str:
     """Finished runs of the arms, and failed ones."""
     counted = row.counted or tuple(len(arm.runs) for arm in row.arms)
-    counts = [
-        f"{count}{f'+{len(arm.failed)}!' if arm.failed else ''}" for count, arm in zip(counted, row.arms, strict=True)
-    ]
+    counts = [f"{count}{f'+{arm.lost}!' if arm.lost else ''}" for count, arm in zip(counted, row.arms, strict=True)]
     return "/".join(counts) if row.claim.not_testable is None else ""
 
 
@@ -218,10 +216,10 @@ def summary(judgement: Judgement) -> list[str]:
     plan = judgement.plan
     lines = [
         f"{judgement.done} runs done; {judgement.family} claims share the study-wise 5 %. ± is the study interval: it "
-        "holds for all of them at once, on these test images."
+        "holds for all of them at once, for new images where the metric is of images."
     ]
     if judgement.is_rehearsal:
-        lines.append(f"A rehearsal: no claim is told at recipe={plan['recipe']}, which shows what a study looks like.")
+        lines.append(f"A rehearsal: no verdict is given at recipe={plan['recipe']}; it shows what a study looks like.")
     if judgement.missing:
         lines.append(f"Interim: {judgement.missing} planned runs are missing. {judgement.command}")
     untestable = sum(row.claim.not_testable is not None for row in judgement.rows)
@@ -240,7 +238,18 @@ def summary(judgement: Judgement) -> list[str]:
 
 CSV_COLUMNS = (
     *("claim", "section", "statement", "metric", "view", "unit", "arm", "against", "published", "measured"),
-    *("fixed_half", "new_half", "study_half", "standard_error", "df", "verdict", "why_none", "holds_on_new_images"),
+    *(
+        "fixed_half",
+        "new_half",
+        "study_half",
+        "new_study_half",
+        "share",
+        "share_low",
+        "share_high",
+        "standard_error",
+        "df",
+    ),
+    *("correlation", "original_z", "bayes_factor", "word", "verdict", "why_none"),
     *("runs_arm", "runs_against", "failed_arm", "failed_against", "fisher_p", "sd_arm", "sd_against", "seconds_arm"),
     *("seconds_against", "differing", "confounds", "notes"),
     *("own_rate_measured", "own_rate_study_half", "own_rate_verdict"),
@@ -260,6 +269,7 @@ def _facts(row: Row) -> dict[str, Any]:
         claim=claim.name,
         section=claim.section,
         statement=claim.statement,
+        word=None if row.word is None else row.word.value,
         verdict=row.verdict,
         why_none=row.why_none,
         notes="; ".join(row.notes) or None,
@@ -275,16 +285,17 @@ def _facts(row: Row) -> dict[str, Any]:
         arm=" ".join(claim.arm) or "none",
         against=claim.against_view or (None if claim.is_level else " ".join(claim.against) or "none"),
         published=claim.published.get(claim.metric),
-        holds_on_new_images=row.holds_on_new_images,
+        original_z=row.strength,
+        bayes_factor=row.bayes_factor,
         fisher_p=row.fisher,
     )
     for number, (place, arm) in enumerate(zip(("arm", "against"), row.arms, strict=False)):
         counted = row.counted[number] if row.counted else len(arm.runs)
-        facts.update({f"runs_{place}": counted, f"failed_{place}": len(arm.failed), f"seconds_{place}": arm.seconds})
+        facts.update({f"runs_{place}": counted, f"failed_{place}": arm.lost, f"seconds_{place}": arm.seconds})
     for place, spread in zip(("arm", "against"), row.spreads, strict=False):
         facts[f"sd_{place}"] = spread if claim.ratio else row.shown(spread)
     if row.level is not None:
-        facts["measured"], facts["fixed_half"] = map(row.shown, row.level)
+        facts["measured"], facts["fixed_half"] = map(row.shown, row.level[:2])
     scaled = (lambda value: value) if claim.ratio else row.shown
     if effect is not None:
         facts.update(
@@ -292,9 +303,13 @@ def _facts(row: Row) -> dict[str, Any]:
             fixed_half=scaled(effect.fixed),
             new_half=None if effect.new is None else scaled(effect.new),
             study_half=scaled(effect.study),
+            new_study_half=None if effect.new_study is None else scaled(effect.new_study),
+            correlation=effect.correlation,
             standard_error=scaled(effect.standard_error),
             df=effect.df,
         )
+    if row.share is not None:
+        facts.update(zip(("share", "share_low", "share_high"), row.share, strict=True))
     if row.own_rate is not None and row.own_rate.effect is not None:
         own = row.own_rate
         facts.update(own_rate_measured=own.shown(own.effect.difference), own_rate_verdict=own.verdict)  # pyright: ignore

@@ -13,7 +13,7 @@ from alexlab.claims import VIEWED
 from alexlab.config import ConfigError
 from alexlab.evidence.archive import Run
 from alexlab.evidence.measures import MEASURES
-from alexlab.evidence.statistics import Sample, Spread, shrink
+from alexlab.evidence.statistics import Effect, Matched, Sample, Spread, effect, match_seeds, shrink
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class Samples:
         self._measured: dict[tuple[str, str, str, bool], Measured | None] = {}
         self._spreads: dict[tuple[str, str, bool], dict[str, Spread]] = {}
         self._wrong: dict[tuple[str, str, str], tuple[np.ndarray, str]] = {}
+        # The base, and the arms whose runs share its initial weights, order and augmentation on shared seeds.
+        self.alike: tuple[str, list[str]] | None = None
 
     def measured(self, arm: str, metric: str, view: str, ratio: bool = False) -> Measured | None:
         """None where no run of the arm has the metric. With `ratio` of its logarithms."""
@@ -60,6 +62,25 @@ class Samples:
             shrunk = shrink(alone) if alone else {}
             self._spreads[key] = {arm: shrunk[owner[arm]] for arm in found}
         return self._spreads[key]
+
+    def matched(self, metric: str, view: str, ratio: bool, family: float) -> dict[str, Effect]:
+        """The effect against the base of each arm that is `alike`, all of whose seeds the base has too."""
+        key = metric, view, ratio
+        if self.alike is None or (base := self.measured(self.alike[0], *key)) is None:
+            return {}
+        places = {run.seed: place for place, run in enumerate(base.runs)}
+        spreads = self.spreads(*key)
+        found: dict[str, Matched] = {}
+        for name in self.alike[1]:
+            arm = self.measured(name, *key)
+            if arm is None or not arm.sample.variance > 0 or arm.images != base.images:
+                continue
+            ids = {run.run_id for run in base.runs}
+            if any(run.seed not in places or run.run_id in ids for run in arm.runs):
+                continue
+            independent = effect(arm.sample, base.sample, (spreads[name], spreads[self.alike[0]]), family)
+            found[name] = Matched(independent, arm.sample.values, np.array([places[run.seed] for run in arm.runs]))
+        return match_seeds(base.sample, spreads[self.alike[0]], found, family) if found else {}
 
     def _measure(self, arm: str, metric: str, view: str, ratio: bool) -> Measured | None:
         runs, values, wrongs = [], [], []

@@ -20,10 +20,7 @@ def environment(trainer: TrainerConfig) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "packages": {name: found for name in _PACKAGES if (found := _version(name))},
-        "git_commit": os.environ.get("ALEXLAB_COMMIT") or _git("rev-parse", "HEAD"),  # the image's, without a .git
-        "git_dirty": None
-        if (changed := _git("status", "--porcelain", "--untracked-files=no")) is None
-        else bool(changed),
+        **source(),
         "machine": platform.machine(),
         "system": platform.system(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -31,6 +28,15 @@ def environment(trainer: TrainerConfig) -> dict[str, Any]:
         "devices": trainer.devices,
         "strategy": trainer.strategy.name if trainer.devices > 1 else None,
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
+
+
+def source() -> dict[str, Any]:
+    """The commit of the code, and whether it was changed since; None where that is not known."""
+    changed = _git("status", "--porcelain", "--untracked-files=no")
+    return {
+        "git_commit": os.environ.get("ALEXLAB_COMMIT") or _git("rev-parse", "HEAD"),  # the image's, without a .git
+        "git_dirty": None if changed is None else bool(changed),
     }
 
 

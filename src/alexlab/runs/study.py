@@ -13,6 +13,7 @@ import math
 import time
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,22 +34,28 @@ from alexlab.config import (
 from alexlab.crossings import THRESHOLD, epochs_to
 from alexlab.data.prepare import described
 from alexlab.files import write_whole
+from alexlab.runs.environment import source
 from alexlab.runs.failure import RESULTS
 from alexlab.runs.identity import DERIVED, arm_id, differences, run_id
 from alexlab.runs.rates import Choice, Search, Trial, TrialResult, extending_search, grid_search, replay, rounded
 from alexlab.runs.record import DONE, FAILED, Record
 
-_RACE = "trainer.race_epochs="
+_RACE, _LENGTH = "trainer.race_epochs=", "trainer.max_epochs="
+OF_TRIALS = ("optim.lr=", _RACE, _LENGTH)  # what a trial of a learning rate sets beside its arm's overrides
 MIN_SEEDS = 3  # of an arm that a verdict is told of
 CHOICE_SEEDS_FROM = 1000  # seeds that choose a learning rate are none of those that are compared
 PLAN_VERSION = 1
-# What a study may set and still be told of: arms of one length, images to choose on, and how numbers are computed.
-SETTLED = ("optim.schedule", "optim.drops", "optim.drop_factor", "optim.num_drops", "optim.patience", "optim.threshold")
-SETTLED += ("data.holdout", "data.num_classes", "trainer.precision", "trainer.channels_last", "trainer.compile")
-SETTLED += ("trainer.fused_lrn", "trainer.fused_optimizer", "trainer.deterministic", "trainer.limit_val_batches")
 SPEED = "epochs_to_25"  # the metric of claims about speed, by which rates are chosen for them
-# What a study of speed alone may set, too: a run is over when it has got there.
-SETTLED_FOR_SPEED = ("trainer.max_epochs", "trainer.train_error_every", "trainer.stop_at_train_error")
+# What the file of a study of speed alone may set, too: a run is over when it has got there.
+SPEEDS_OWN = ("trainer.max_epochs", "trainer.train_error_every", "trainer.stop_at_train_error")
+MAX_RATE_STEP = 2.0  # between two rates that are tried; a wider grid adds noise of its own to an arm at its best rate
+# What a study's file may set without departing from the recipe: its line may not.
+STUDYS_OWN = ("optim.schedule", "optim.drops", "optim.drop_factor", "optim.num_drops", "optim.patience")
+STUDYS_OWN += ("optim.threshold", "data.holdout", "trainer.precision")
+# What a line may set, too: how numbers are computed.
+SETTLED = ("data.num_classes", "trainer.channels_last", "trainer.compile", "trainer.fused_lrn")
+SETTLED += ("trainer.fused_optimizer", "trainer.deterministic", "trainer.limit_val_batches")
+NO_EARLY_STOP = "trainer.chance_epochs=null"
 _PLANNED = ("id", "line", "name", "rate", "recipe", "unmet", "claims", "claims_digest", "arms")
 
 
@@ -65,17 +72,18 @@ class Arm:
     overrides: tuple[str, ...]
     seeds: tuple[int, ...]
     job: Job  # of its first seed
+    is_again: bool = False  # the same configuration once more, with seeds of its own
 
     @property
     def name(self) -> str:
-        return arm_name(self.overrides)
+        return "none again" if self.is_again else arm_name(self.overrides)
 
     def jobs(self) -> list[tuple[int, Job]]:
         return [(seed, self._job(seed)) for seed in self.seeds]
 
     def _job(self, seed: int) -> Job:
         config = copy.deepcopy(self.job.config)
-        if config.data.seed == config.seed:
+        if not any(override.startswith("data.seed=") for override in self.job.overrides):
             config.data.seed = seed
         config.seed = seed
         given = tuple(override for override in self.job.overrides if not override.startswith("seed="))
@@ -162,8 +170,12 @@ class Study:
 
     @property
     def has_base(self) -> bool:
-        """Whether the first run is one that all depends on: not where rates are tried that may well be wrong."""
-        return not self.arms[0].overrides
+        """Whether the first run is one that all depends on.
+
+        Not where rates are tried that may well be wrong, or where all claims are about early learning.
+        """
+        is_early = bool(self.claims) and all(claim.is_early for claim in self.claims)
+        return not self.arms[0].overrides and not is_early
 
     def jobs(self) -> list[tuple[str, Job]]:
         """All runs with the names of their arms, seeds outermost; while rates are being chosen, those of the round."""
@@ -187,8 +199,7 @@ def make_study(composer: Composer, overrides: list[str], config_dir: str | None 
     refuse_sweeps(composer, overrides)
     base = composer.job(overrides, stored=stored)
     settings = base.config.study
-    if settings.first_seed + _most(base.config) > CHOICE_SEEDS_FROM:
-        raise ConfigError(f"study.first_seed={settings.first_seed}: seeds from {CHOICE_SEEDS_FROM} on choose the rates")
+    _check_rates(settings)
     claims = find_claims(settings.claims, config_dir)
     given = {override.partition("=")[0].lstrip("+") for override in overrides}
     found: dict[tuple[str, ...], None] = {(): None}
@@ -210,16 +221,31 @@ def make_study(composer: Composer, overrides: list[str], config_dir: str | None 
         raise ConfigError(
             f"study.rate={settings.rate.name}: rates would be chosen on the reported images; set data.holdout=50"
         )
-    chosen = [f"{name}={base.choices[name]}" for name in ("recipe", "protocol", "model")]
-    plain = composer.job([*chosen, "ablation=none"], stored=False).config
-    settled = {*DERIVED, *SETTLED, *(SETTLED_FOR_SPEED if is_of_speed else ())}
-    changed = {*differences(base.config, plain), *differences(plain, base.config)} - settled
-    study = Study(tuple(overrides), base.config, base.choices, claims, [], sorted(changed), config_dir, settings.rate)
+    early = {tuple(arm) for claim in tested if claim.is_early for arm in _arms_of(claim)}  # which nothing ends early
+
+    def line(arm: tuple[str, ...]) -> list[str]:
+        return [*overrides, *([NO_EARLY_STOP] if arm in early and NO_EARLY_STOP.partition("=")[0] not in given else [])]
+
+    base_seeds = settings.base_seeds or round(math.sqrt(max(1, len(found) - 1))) * settings.seeds
+    if settings.first_seed + max(settings.seeds, base_seeds) * (1 if claims else 2) > CHOICE_SEEDS_FROM:
+        raise ConfigError(f"study.first_seed={settings.first_seed}: seeds from {CHOICE_SEEDS_FROM} on choose the rates")
+
+    def seeds(arm: tuple[str, ...]) -> tuple[int, ...]:
+        return tuple(range(settings.first_seed, settings.first_seed + (settings.seeds if arm else base_seeds)))
+
+    departures = _departures(composer, base, SPEEDS_OWN if is_of_speed else ())
+    study = Study(tuple(overrides), base.config, base.choices, claims, [], departures, config_dir, settings.rate)
     if settings.rate is Rate.protocol:
-        arms = [_arm(composer, overrides, arm, _seeds(settings, arm), stored) for arm in found]
+        arms = [_arm(composer, line(arm), arm, seeds(arm), stored) for arm in found]
+        if settings.data_seeds is not None and not claims:
+            each = [(f"data.seed={number}",) for number in range(settings.data_seeds)]
+            arms = [_arm(composer, overrides, one, seeds(()), stored) for one in each]
+        elif not claims:  # the base against itself
+            again = tuple(seed + base_seeds for seed in seeds(()))
+            arms.append(dataclasses.replace(_arm(composer, overrides, (), again, stored), is_again=True))
         return dataclasses.replace(study, arms=arms)
     metric = SPEED if is_of_speed else "val_top1_error"
-    searched = [_search(composer, overrides, arm, settings, metric, stored) for arm in found]
+    searched = [_search(composer, line(arm), arm, settings, metric, stored) for arm in found]
     rates = [rate for rate, _, _ in searched]
     is_searching = any(rate.choice is None for rate in rates)
     if settings.rate is Rate.choose or is_searching:
@@ -231,11 +257,38 @@ def make_study(composer: Composer, overrides: list[str], config_dir: str | None 
         assert rate.choice is not None
         if rate.choice.lr is not None:
             at_own = (*rate.overrides, f"optim.lr={rate.choice.lr:g}")
-            arm = _arm(composer, overrides, at_own, _seeds(settings, rate.overrides), stored)
+            arm = _arm(composer, line(rate.overrides), at_own, seeds(rate.overrides), stored)
             arms.append(dataclasses.replace(arm, overrides=rate.overrides))
     if not arms:
         raise ConfigError(f"study.rate=own: {rates[0].choice.warning if rates[0].choice else ''}")
     return dataclasses.replace(study, arms=arms, rates=rates)
+
+
+def _check_rates(settings: StudyConfig) -> None:
+    if settings.rate is Rate.protocol:
+        return
+    for low, high in pairwise(sorted(settings.rates)):
+        if high > low * MAX_RATE_STEP * (1 + 1e-9):
+            raise ConfigError(
+                f"study.rates={shown(settings.rates)}: from {low:g} to {high:g} is a factor of {high / low:.3g}; add "
+                f"rates between, at most a factor of {MAX_RATE_STEP:g} apart"
+            )
+    if settings.rate_search is RateSearch.extend and len(settings.rates) > 1:
+        raise ConfigError(f"study.rates={shown(settings.rates)}: rate_search=extend begins at one rate; give it one")
+
+
+def _departures(composer: Composer, base: Job, studys_own: tuple[str, ...]) -> list[str]:
+    """The keys in which the base is not what its recipe makes it, nor what the study's file may set."""
+    chosen = [f"{name}={base.choices[name]}" for name in ("recipe", "protocol", "model")]
+    by_recipe = composer.job([*chosen, "ablation=none"], stored=False).config
+    by_study = composer.job([*chosen, "ablation=none", f"study={base.choices['study']}"], stored=False).config
+    changed, by_line = (
+        {*differences(base.config, other), *differences(other, base.config)} for other in (by_recipe, by_study)
+    )
+    allowed = {*DERIVED, *SETTLED, *(name for name in (*STUDYS_OWN, *studys_own) if name not in by_line)}
+    if base.config.study.rate is not Rate.protocol:
+        allowed.add("data.holdout")  # on which rates are chosen
+    return sorted(changed - allowed)
 
 
 def refuse_sweeps(composer: Composer, overrides: list[str]) -> None:
@@ -263,16 +316,6 @@ def _arms_of(claim: Claim) -> list[list[str]]:
     return [claim.arm] if claim.is_level or claim.against_view is not None else [claim.arm, claim.against]
 
 
-def _most(config: Config) -> int:
-    settings = config.study
-    return max(settings.seeds, settings.base_seeds or 3 * settings.seeds)
-
-
-def _seeds(settings: StudyConfig, overrides: tuple[str, ...]) -> tuple[int, ...]:
-    count = settings.seeds if overrides else settings.base_seeds or 3 * settings.seeds
-    return tuple(range(settings.first_seed, settings.first_seed + count))
-
-
 def _arm(composer: Composer, line: list[str], overrides: tuple[str, ...], seeds: tuple[int, ...], stored: bool) -> Arm:
     return Arm(overrides, seeds, composer.job([*line, *overrides, f"seed={seeds[0]}"], stored=stored))
 
@@ -287,10 +330,6 @@ def _search(
     at_one = arm.job.config.optim.lr
     search: Search
     if settings.rate_search is RateSearch.extend:
-        if len(settings.rates) > 1:
-            raise ConfigError(
-                f"study.rates={shown(settings.rates)}: rate_search=extend begins at one rate; give it one"
-            )
         search = extending_search(at_one * settings.rates[0], seeds)
     else:
         search = grid_search([rounded(at_one * factor) for factor in settings.rates], seeds)
@@ -325,7 +364,7 @@ def _trials(arm: Arm, trials: list[Trial], settings: StudyConfig) -> list[Arm]:
             given.append(f"{_RACE}{shown(config.trainer.race_epochs).replace(' ', '')}")
         if epochs != config.trainer.max_epochs:
             config.trainer.max_epochs = epochs
-            given.append(f"trainer.max_epochs={epochs}")
+            given.append(f"{_LENGTH}{epochs}")
         seeds.setdefault(tuple(given), []).append(trial.seed)
         jobs[tuple(given)] = Job((*arm.job.overrides, *given), config, arm.job.choices)
     return [Arm((*arm.overrides, *given), tuple(found), jobs[given]) for given, found in seeds.items()]
@@ -415,7 +454,8 @@ def register(plan: dict[str, Any], folder: Path) -> list[str]:
     if any(look["digest"] == mark for look in looks):
         return []
     seen = [id for arm in plan["arms"] for id in arm["runs"].values() if Record(folder.parent, id).is_done]
-    looks.append({"digest": mark, "planned": time.time(), "finished_before": sorted(set(seen)), **plan})
+    when = {"planned": time.time(), **source(), "finished_before": sorted(set(seen))}
+    looks.append({"digest": mark, **when, **plan})
     write_whole(path, json.dumps({"version": PLAN_VERSION, "looks": looks}, indent=1) + "\n")
     if len(looks) == 1:
         return []
