@@ -253,3 +253,39 @@ def imagenette(root: Path) -> Path:
     files["imagenette2/noisy_imagenette.csv"] = b"path"
     (root / "imagenette2.tgz").write_bytes(gzip.compress(tar_of(files)))
     return root
+
+
+# In the labels' order, as CIFAR-10's page lists them.
+CIFAR_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+
+def cifar_copies(root: Path, kind: str = "PNG", names: list[str] = CIFAR_NAMES, **options: object) -> Path:
+    """The images of `cifar_batches` in class folders, as files of the archive's own names."""
+    files = {}
+    for batch, content in cifar_batches().items():
+        if batch == "batches.meta":
+            continue
+        table = pickle.loads(content)
+        split = "test" if batch == "test_batch" else "train"
+        for label, name, pixels in zip(table[b"labels"], table[b"filenames"], table[b"data"], strict=True):
+            image = Image.fromarray(pixels.reshape(3, 32, 32).transpose(1, 2, 0))
+            path = Path(f"{split}/{names[label]}/{name.decode()}")
+            suffix = {"PNG": ".png", "JPEG": ".jpg"}[kind]
+            # Two batches have files of one name; folders cannot.
+            files[f"{path.with_suffix('')}-{batch}{suffix}"] = encoded(image, kind, **options)
+    return write_tree(root, files)
+
+
+def tiny_imagenet(root: Path) -> Path:
+    """Tiny ImageNet's layout: images a level deeper, boxes beside them, a list of val's labels, test without any."""
+    files = {f"train/{wnid}/images/{name}": c for wnid, of in train_files().items() for name, c in of.items()}
+    files |= {f"train/{wnid}/{wnid}_boxes.txt": b"n00000001_0.JPEG\t0\t10\t63\t58\n" for wnid in WNIDS}
+    lines = []
+    for number, (content, kind) in enumerate(zip(flat_files("", VAL_NUMBERS).values(), VAL_NUMBERS, strict=True)):
+        files[f"val/images/val_{number}.JPEG"] = content
+        lines.append(f"val_{number}.JPEG\t{WNIDS[kind - 1]}\t0\t32\t44\t62\n")
+    files["val/val_annotations.txt"] = "".join(lines).encode()
+    files["test/images/test_0.JPEG"] = photo(7)
+    files["wnids.txt"] = "\n".join(WNIDS).encode()
+    files["words.txt"] = "".join(f"{wnid}\tword {wnid}\n" for wnid in [*WNIDS, "n00000098"]).encode()
+    return write_tree(root, files)

@@ -119,6 +119,15 @@ def test_epochs_to(errors: list[float], epochs: float):
     assert epochs_to(np.array(errors), 0.25) == pytest.approx(epochs, nan_ok=True)
 
 
+@pytest.mark.parametrize("threshold", [0.5, 0.3, 0.25])
+def test_epochs_to_with_several_entries_an_epoch(rng: np.random.Generator, threshold: float):
+    """A falling curve: NumPy's interpolation of epochs over errors."""
+    epochs = np.round(np.arange(1, 41) * 97.5) / 390
+    errors = np.sort(rng.uniform(0.1, 0.9, 40))[::-1]
+    expected = np.interp(threshold, errors[::-1], epochs[::-1])
+    assert epochs_to(errors, threshold, epochs) == pytest.approx(expected, abs=1e-12)
+
+
 class TestSpread:
     def test_moves_nothing_that_has_room(self):
         assert _spread([50.0, 10.0, 30.0], [10.0] * 3, 0, 100) == [50.0, 10.0, 30.0]

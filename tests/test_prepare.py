@@ -124,6 +124,80 @@ class TestForms:
             assert np.array_equal(image, pixels.reshape(3, 32, 32).transpose(1, 2, 0))
         assert store.classes[:2] == ["airplane", "automobile"]
 
+    def test_cifar_copies_have_the_archives_pixels_and_labels(self, tmp_path: Path):
+        """PNG copies hold the archive's pixels; capitals would sort "Truck" before "airplane", and do not."""
+        names = [name.capitalize() if name in ("truck", "cat") else name for name in raw.CIFAR_NAMES]
+        root = raw.cifar_copies(tmp_path / "raw" / "CIFAR-10-images-master", names=names)
+        copies = prepared(tmp_path / "cache", root.parent, data="cifar10")
+        original = prepared(tmp_path / "cache2", raw.cifar(tmp_path / "archive"), data="cifar10")
+        assert copies.classes == original.classes == raw.CIFAR_NAMES
+        assert copies.manifest["source"] == "class folders, copies as PNG"
+        for split in ("train", "test"):
+            both = [copies.split(split), original.split(split)]
+            assert both[0].labels.tolist() == both[1].labels.tolist()
+            pairs = [sorted((int(n), i.tobytes()) for n, i in zip(s.labels, stacked(s), strict=True)) for s in both]
+            assert pairs[0] == pairs[1]
+
+    @pytest.mark.parametrize(("quality", "subsampling", "said"), [(75, 2, "75, 4:2:0"), (92, 0, "92, 4:4:4")])
+    def test_jpeg_copies_are_stated_as_such(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], quality: int, subsampling: int, said: str
+    ):
+        root = raw.cifar_copies(tmp_path / "raw", "JPEG", quality=quality, subsampling=subsampling)
+        store = prepared(tmp_path / "cache", root, data="cifar10")
+        assert store.manifest["source"] == f"class folders, copies as JPEG, quality {said}"
+        assert f"quality {said}" in capsys.readouterr().out
+
+    def test_copies_of_several_kinds_are_all_stated(self, tmp_path: Path):
+        raw.cifar_copies(tmp_path / "raw", "JPEG", quality=75)
+        raw.write_tree(
+            tmp_path / "raw" / "train" / "cat",
+            {
+                "low.jpg": raw.photo(1),  # of quality 95
+                "a.png": raw.encoded(raw.flat(raw.RED), "PNG"),
+                "b.png": b"no image",
+            },
+        )
+        os.mkfifo(tmp_path / "raw" / "train" / "cat" / "pipe.png")
+        source = prepared(tmp_path / "cache", tmp_path / "raw", data="cifar10").manifest["source"]
+        assert source == "class folders, copies as 37 JPEG, quality 75-95, 4:2:0; 1 PNG"
+
+    def test_a_cifar_class_that_is_none(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+        root = raw.write_tree(tmp_path / "raw", {"train/lorry/1.png": raw.encoded(raw.flat(raw.RED), "PNG")})
+        assert main(["data=cifar10", f"data.raw={root}", f"data.cache={tmp_path}"]) == 2
+        error = capsys.readouterr().err
+        assert "class 'lorry' is not one of airplane, automobile" in error
+        assert "data=folder takes any classes" in error
+
+    def test_a_missing_cifar_class_moves_no_label(self, tmp_path: Path):
+        root = raw.cifar_copies(tmp_path / "raw")
+        shutil.rmtree(root / "train" / "airplane")
+        store = prepared(tmp_path / "cache", root, data="cifar10")
+        assert store.classes == raw.CIFAR_NAMES
+        assert store.split("train").labels.min() == 1
+        assert any("train has no images of airplane" in line for line in store.manifest["warnings"])
+
+    def test_tiny_imagenet(self, tmp_path: Path):
+        root = raw.tiny_imagenet(tmp_path / "tiny-imagenet-200")
+        hashes = []
+        for number, folder in enumerate((root, root.parent)):
+            (root.parent / "cache").mkdir(exist_ok=True)
+            store = prepared(tmp_path / "cache" / str(number), folder, data="folder")
+            assert store.classes == sorted(raw.WNIDS)
+            assert colours(store, "train") == ["red"] * 4 + ["green"] * 4 + ["blue"] * 4
+            assert colours(store, "val") == ["red", "red", "green", "green", "blue"]
+            assert store.split("val").labels.tolist() == [0, 0, 1, 1, 2]
+            assert store.manifest["left_out"] == []
+            assert store.manifest["words"] == {wnid: f"word {wnid}" for wnid in sorted(raw.WNIDS)}
+            assert store.manifest["warnings"] == ["test/ has 1 images without labels; it is left out"]
+            hashes.append(store.manifest["hash"])
+        assert hashes[0] == hashes[1]
+
+    def test_tiny_imagenet_with_a_damaged_list(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+        root = raw.tiny_imagenet(tmp_path / "tiny-imagenet-200")
+        (root / "val" / "val_annotations.txt").write_text("val_0.JPEG n00000001\n")
+        assert main(["data=folder", f"data.raw={root}", f"data.cache={tmp_path / 'c'}"]) == 2
+        assert "val_annotations.txt: is not Tiny ImageNet's list" in capsys.readouterr().err
+
     def test_imagenette_packed_and_unpacked(self, tmp_path: Path):
         root = raw.imagenette(tmp_path / "raw")
         packed = prepared(tmp_path / "cache", root, data="imagenette")

@@ -46,7 +46,8 @@ def left(folder: Path, outcome: Outcome) -> dict[str, Any]:
         },
         "predictions": {kind: found.log_probability.tobytes() for kind, found in outcome.test.items()},
         "train": outcome.train,
-        "length": (outcome.epochs, outcome.steps),
+        "length": (outcome.epochs, outcome.steps, outcome.ended_by),
+        "train errors": finer.read_bytes() if (finer := folder / "train_error.csv").exists() else None,
     }
 
 
@@ -125,6 +126,7 @@ def test_broken_off_again_and_again(undisturbed, tmp_path, monkeypatch, workers)
         ["trainer.limit_train_batches=1"],
         ["trainer.limit_val_batches=0"],
         ["optim.schedule=linear", "evaluate.checkpoint=best"],
+        ["trainer.train_error_every=0.3"],
     ],
     ids=" ".join,
 )
@@ -139,6 +141,37 @@ def test_of_every_kind(tiny, tmp_path, monkeypatch, overrides):
         with pytest.raises(Break):
             fit(config, broken, "run")
     same_in_the_end(config, broken, expected)
+
+
+STOPS = {
+    "train_error": ["trainer.train_error_every=0.34", "trainer.stop_at_train_error=0.999"],  # at the first right image
+    "race": ["trainer.train_error_every=0.5", "trainer.race_epochs=[2, 2, 2, 2, 2]"],  # no net is at 50 % so soon
+}
+
+
+@pytest.mark.parametrize("validates", ["1.0", "0"])
+@pytest.mark.parametrize("ended_by", STOPS)
+def test_a_run_that_its_training_error_ends(tiny, tmp_path, monkeypatch, ended_by, validates):
+    """Broken off after every step, at the end of the last epoch and in evaluation, it ends where it did."""
+    given = [*tiny, "trainer.max_epochs=5", "optim.lr=1e-4", f"trainer.limit_val_batches={validates}"]
+    config = composed([*given, *STOPS[ended_by], "checkpoint.every_steps=1"])
+    (tmp_path / "whole").mkdir()
+    outcome = fit(config, tmp_path / "whole", "run")
+    expected = left(tmp_path / "whole", outcome)
+    assert outcome.ended_by == ended_by
+    assert outcome.epochs < 5
+    assert outcome.steps == 3 * outcome.epochs  # whole epochs
+    breaks = [(PaperSGD, "step", step) for step in range(1, outcome.steps + 1)]
+    breaks += [(Recorder, "on_train_epoch_end", outcome.epochs), (Recorder, "on_train_end", 1)]
+    breaks += [(ClassificationTask, "on_train_epoch_end", outcome.epochs), (States, "save_checkpoint", outcome.steps)]
+    for number, (cls, name, call) in enumerate(breaks):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with monkeypatch.context() as context:
+            break_at(context, cls, name, call)
+            with pytest.raises(Break):
+                fit(config, folder, "run")
+        same_in_the_end(config, folder, expected)
 
 
 @pytest.mark.parametrize(

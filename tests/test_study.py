@@ -184,16 +184,50 @@ def test_each_arm_is_tried_at_each_rate_and_takes_the_best_of_its_own(tmp_path: 
         *[("ablation=no_lrn", f"optim.lr={rate}") for rate in ("0.005", "0.01", "0.02")],
     ]
     assert {seed for arm in chooses.arms for seed in arm.seeds} == {1000, 1001}  # none of those compared
-    with pytest.raises(ConfigError, match="the base was not tried at all rates; first type: python src"):
-        make_study(composer(), [*line, "study.rate=own"])
+    first = make_study(composer(), [*line, "study.rate=own"])
+    assert first.rate.name == "choose"  # the trials come first
+    assert first.id == chooses.id
+    assert [run_id(job.config) for _, job in first.jobs()] == [run_id(job.config) for _, job in chooses.jobs()]
     errors = {"optim.lr=0.005": 0.5, "optim.lr=0.01": 0.3, "optim.lr=0.02": 0.4}
     no_lrn = {"no_lrn optim.lr=0.005": 0.2, "no_lrn optim.lr=0.01": 0.3, "no_lrn optim.lr=0.02": 0.1}
     made_study(tmp_path, [*line, "study.rate=choose"], {**errors, **no_lrn}, failed={"no_lrn optim.lr=0.02": 1})
     own = make_study(composer(), [*line, "study.rate=own"])
     rates = {arm.name: {job.config.optim.lr for _, job in arm.jobs()} for arm in own.arms}
-    assert rates == {"none": {0.01}, "no_lrn": {0.005}}  # a failed run counts as one that is always wrong
+    assert rates == {"none": {0.01}, "no_lrn": {0.005}}  # a rate at which a run failed is none
     assert own.arms[0].seeds == tuple(range(5))
-    assert document(own)["rate"] == "own"
+    plan = document(own)
+    assert plan["rate"] == "own"
+    warnings = {one["name"]: one["warning"] for one in plan["rates"]}
+    assert warnings["none"] is None
+    assert warnings["no_lrn"].startswith("the best rate, 0.005, is at the edge of those tried, 0.005 to 0.02")
+
+
+def test_an_arm_without_any_rate_that_trains_is_left_out(tmp_path: Path):
+    line = ["study=lrn", "study.claims=[paper/lrn]", f"paths.runs={tmp_path}"]
+    failed = {f"no_lrn optim.lr={rate}": 2 for rate in ("0.005", "0.01", "0.02")}
+    made_study(tmp_path, [*line, "study.rate=choose"], failed=failed)
+    own = make_study(composer(), [*line, "study.rate=own"])
+    assert [arm.name for arm in own.arms] == ["none"]
+    assert "no rate from 0.005 to 0.02 gets there" in document(own)["rates"][1]["warning"]
+
+
+def test_trials_of_rates_take_a_stated_share_of_the_length(tmp_path: Path):
+    study = make_study(composer(), ["study=cifar_lrn", "data=shapes", "study.rate=own", f"paths.runs={tmp_path}"])
+    assert {job.config.trainer.max_epochs for _, job in study.jobs()} == {40}  # of 160
+    assert {job.config.optim.lr for _, job in study.jobs()} == {0.0005, 0.001, 0.002}
+    assert {job.config.seed for _, job in study.jobs()} == {1000, 1001}
+    for _, job in study.jobs():
+        composed = composer().job(list(job.overrides)).config
+        assert composed == job.config
+
+
+def test_figure_1_has_no_verdict_at_one_common_rate():
+    with pytest.raises(ConfigError, match=r"paper/relu_speed requires study\.rate=own"):
+        make_study(composer(), ["study=figure1", "data=shapes", "study.rate=protocol"])
+    with pytest.raises(ConfigError, match=r"paper/relu_speed requires optim\.weight_decay=0"):
+        make_study(composer(), ["study=figure1", "data=shapes", "model=cifar_13pct"])
+    with pytest.raises(ConfigError, match=r"study\.rates=\[1, 2\]: rate_search=extend begins at one rate; give it one"):
+        make_study(composer(), ["study=figure1", "data=shapes", "study.rates=[1,2]"])
 
 
 @pytest.mark.slow

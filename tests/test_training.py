@@ -121,6 +121,72 @@ def test_the_logged_errors_are_exact(trained, tmp_path: Path):
     assert float(row["val_top5_error"]) == pytest.approx(1 - hits.float().mean().item(), abs=1e-6)
 
 
+@pytest.mark.parametrize("every", [0.25, 0.5, 0.7])
+def test_training_errors_are_those_of_the_images_as_trained_on(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: float
+):
+    """Counted by hand over the outputs of every step since the last entry."""
+    seen: list[list[bool]] = []
+    cross_entropy = F.cross_entropy
+
+    def watched(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if logits.requires_grad:
+            seen.append((logits.argmax(1) != labels).tolist())
+        return cross_entropy(logits, labels)
+
+    monkeypatch.setattr(F, "cross_entropy", watched)
+    config = composed([*tiny, "trainer.max_epochs=3", f"trainer.train_error_every={every}", "data.batch_size=6"])
+    fit(config, tmp_path, "run")
+    rows = list(csv.DictReader((tmp_path / "train_error.csv").read_text().splitlines()))
+    ends = [round(number * every * 10) for number in range(1, 20) if number * every <= 3]
+    assert [int(row["step"]) for row in rows] == ends
+    assert [float(row["epoch"]) for row in rows] == [end / 10 for end in ends]
+    for start, end, row in zip([0, *ends], ends, rows, strict=False):
+        wrong = [one for step in seen[start:end] for one in step]
+        assert float(row["train_top1_error"]) == pytest.approx(sum(wrong) / len(wrong), abs=1e-6)
+
+
+def test_a_run_ends_with_the_epoch_that_reaches_its_threshold(tiny: list[str], tmp_path: Path):
+    line = [*tiny, "trainer.max_epochs=8", "trainer.train_error_every=0.34", "optim.schedule=constant"]
+    for name in ("whole", "stopped"):
+        (tmp_path / name).mkdir()
+    fit(composed(line), tmp_path / "whole", "run")
+    rows = [
+        (float(row["epoch"]), float(row["train_top1_error"]))
+        for row in csv.DictReader((tmp_path / "whole" / "train_error.csv").read_text().splitlines())
+    ]
+    threshold = min(error for epoch, error in rows if epoch <= 5)
+    reached = next(epoch for epoch, error in rows if error <= threshold)
+    stopped = fit(composed([*line, f"trainer.stop_at_train_error={threshold}"]), tmp_path / "stopped", "run")
+    assert stopped.epochs == -(-reached // 1)
+    assert stopped.ended_by == "train_error"
+    kept = (tmp_path / "stopped" / "train_error.csv").read_text()
+    assert (tmp_path / "whole" / "train_error.csv").read_text().startswith(kept)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            ["trainer.stop_at_train_error=0.25"],
+            "trainer.stop_at_train_error=0.25: needs the log; set trainer.train_err",
+        ),
+        (["trainer.race_epochs=[1]"], "trainer.race_epochs=[1]: needs the log; set trainer.train_error_every=0.25"),
+        (
+            ["trainer.race_epochs=[1]", "trainer.train_error_every=0.25"],
+            "trainer.race_epochs=[1]: must have one for each of 0.5, 0.45, 0.4, 0.35, 0.3",
+        ),
+        (["trainer.train_error_every=0"], "trainer.train_error_every=0: must be above 0"),
+        (["trainer.train_error_every=2"], "trainer.train_error_every=2: must be at most 1"),
+    ],
+)
+def test_a_mistake_about_training_errors_is_one_line(given: list[str], said: str):
+    with pytest.raises(ConfigError) as error:
+        composed(given)
+    assert str(error.value).startswith(said)
+    assert "\n" not in str(error.value)
+
+
 def test_the_first_steps_follow_the_rule_by_hand(tiny: list[str]):
     """Three steps of the Trainer against three steps written out in float64, dropout and augmentation included."""
     config = composed([*tiny, "trainer.max_epochs=1", "trainer.precision=64-true", "optim.schedule=constant"])

@@ -110,6 +110,7 @@ class DropoutScaling(Enum):
 class Init(Enum):
     normal = "normal"
     he = "he"
+    lecun = "lecun"
     torch = "torch"
 
 
@@ -140,6 +141,11 @@ class Rate(Enum):
     protocol = "protocol"
     choose = "choose"
     own = "own"
+
+
+class RateSearch(Enum):
+    grid = "grid"
+    extend = "extend"
 
 
 class Average(Enum):
@@ -211,6 +217,7 @@ HIDDEN_LAYERS = ("fc6", "fc7")
 ORDER = ("activation", "lrn", "pool")
 CONV1_PADDING = {"both": (2, 2), "end": (0, 3), "none": (0, 0)}  # zeros before and after, in each direction
 SHAPES_CLASSES = 10  # what `alexlab.data.shapes` can draw
+RACE_ERRORS = (0.5, 0.45, 0.4, 0.35, 0.3)  # training errors that a trial of a learning rate must reach in time
 CHANCE_SHARE = 0.99  # of ln K: a training loss above it is that of guessing
 REMOVABLE_LAYERS = CONV_LAYERS[1:] + HIDDEN_LAYERS
 
@@ -301,7 +308,8 @@ class ModelConfig:
     )
     init: Init = key(
         Init.normal,
-        "Weights at the start: normal = by model.init_std (5), he = sqrt(2 / fan in), torch = PyTorch's default.",
+        "Weights at the start: normal = by model.init_std (5), he = sqrt(2 / fan in), lecun = sqrt(1 / fan in), "
+        "torch = PyTorch's default.",
     )
     init_std: float = key(0.01, "Standard deviation of the weights where init=normal (5).", above=0)
     init_stds: list[str] = key(
@@ -488,6 +496,26 @@ class TrainerConfig:
     limit_val_batches: Union[int, float] = key(
         1.0, "Validation steps an epoch, likewise; 0 = no validation.", at_least=0
     )
+    train_error_every: Union[float, None] = key(
+        None,
+        "Epochs between two entries of training error in train_error.csv, each of the images since the last one, as "
+        "they were trained on; null = once an epoch, in metrics.csv.",
+        above=0,
+        at_most=1,
+    )
+    stop_at_train_error: Union[float, None] = key(
+        None,
+        "Training error at which a run ends, with the epoch in which an entry of train_error.csv has it; null = no "
+        "such end.",
+        above=0,
+        below=1,
+    )
+    race_epochs: list[float] = key(
+        [],
+        f"Epochs by which the training error must have reached {', '.join(f'{e:g}' for e in RACE_ERRORS)}, or the run "
+        "ends; [] = no such end. rate=choose sets it for trials that could not win.",
+        above=0,
+    )
     chance_epochs: Union[int, None] = key(
         2,
         "Epochs, of 1,000 steps together at least, after which a run ends whose training loss is still that of "
@@ -596,17 +624,27 @@ class StudyConfig:
     )
     rate: Rate = key(
         Rate.protocol,
-        "Learning rates: protocol = as configured, for all arms; choose = each arm at each of study.rates, on other "
-        "seeds; own = each arm at the best of those in validation.",
+        "Learning rates: protocol = as configured, for all arms; choose = trials of each arm at several rates, on "
+        "other seeds; own = each arm at the best of those, which are run first where they are missing.",
         identity=False,
     )
     rates: list[float] = key(
         [0.5, 1, 2],
-        "Multiples of optim.lr among which rate=choose tries, each at most twice the one before.",
+        "Multiples of optim.lr that rate=choose tries, each at most twice the one before; with rate_search=extend the "
+        "one that it begins at.",
         identity=False,
         above=0,
     )
-    rate_seeds: int = key(2, "Runs of each arm at each rate where rate=choose.", identity=False, at_least=1)
+    rate_seeds: int = key(2, "Seeds, from 1000 on, that choose a rate.", identity=False, at_least=1)
+    rate_length: float = key(
+        1.0, "Share of trainer.max_epochs that a trial of a rate trains for.", identity=False, above=0, at_most=1
+    )
+    rate_search: RateSearch = key(
+        RateSearch.grid,
+        "grid = each of study.rates on each seed; extend = factors of 2 until three rates are past the best or it "
+        "diverges, then of the root of 2 around the best, on the first seed; the best and its neighbours on all.",
+        identity=False,
+    )
 
 
 @dataclass
@@ -803,6 +841,7 @@ def _check_combinations(config: Config, images: int) -> None:
             )
         if not config.trainer.channels_last:
             raise ConfigError("trainer.channels_last=false: trainer.strategy=towers is made for true")
+    _check_train_error(config.trainer)
     for name in ("limit_train_batches", "limit_val_batches"):
         limit = getattr(config.trainer, name)
         if isinstance(limit, float) and limit > 1:
@@ -813,6 +852,17 @@ def _check_combinations(config: Config, images: int) -> None:
     net = layers(config)
     if config.trainer.strategy is Strategy.towers:
         check_towers(net, config)
+
+
+def _check_train_error(trainer: TrainerConfig) -> None:
+    """What ends a run by its training error needs the log of it."""
+    for name in ("stop_at_train_error", "race_epochs"):
+        value = getattr(trainer, name)
+        if value and trainer.train_error_every is None:
+            raise ConfigError(f"trainer.{name}={shown(value)}: needs the log; set trainer.train_error_every=0.25")
+    if trainer.race_epochs and len(trainer.race_epochs) != len(RACE_ERRORS):
+        levels = ", ".join(f"{error:g}" for error in RACE_ERRORS)
+        raise ConfigError(f"trainer.race_epochs={shown(trainer.race_epochs)}: must have one for each of {levels}")
 
 
 def _check_data(config: Config, stored: bool) -> dict[str, int]:

@@ -144,6 +144,7 @@ def described(data: DataConfig) -> dict[str, Any]:
         "store": fingerprint(data),
         "store_hash": manifest["hash"],
         "format": manifest["format"],
+        "source": manifest["source"],
         "images": image_counts(data),
         "from": origins,
         "chosen_on_reported": origins["val"] == origins["test"],

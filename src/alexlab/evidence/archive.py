@@ -72,6 +72,11 @@ class Run:
             raise ConfigError(f"{self.record.file('metrics.csv')}: has no epoch")
         return rows
 
+    @cached_property
+    def train_errors(self) -> tuple[np.ndarray, np.ndarray]:
+        """After how many epochs the training error was logged, and the errors; see `Record.train_errors`."""
+        return self.record.train_errors()
+
     def wrong(self, metric: str, view: str) -> tuple[np.ndarray, str]:
         """Whether each test image was classified wrongly, bool [M], and a hash of the images' classes in their order.
 

@@ -22,6 +22,7 @@ from alexlab.claims import GROUPED, METRICS, OF_NETS, VIEWED, Claim, Verdict
 from alexlab.config import Config, ConfigError
 from alexlab.evidence.archive import Archive, Run
 from alexlab.evidence.measures import is_at_once, is_cut
+from alexlab.evidence.rates import rate_remarks
 from alexlab.evidence.samples import Measured, Samples
 from alexlab.evidence.statistics import (
     LEAST_RUNS,
@@ -44,6 +45,7 @@ from alexlab.evidence.statistics import (
 )
 from alexlab.runs.identity import DERIVED, differences
 from alexlab.runs.plan import map_sides
+from alexlab.runs.study import OF_TRIALS
 
 LENGTH = "trainer.max_epochs"  # no departure for a claim about when something happens
 
@@ -202,7 +204,7 @@ def judge(
     samples.alike = _alike(arms, archive)
     divisor = family * len(looks)
     rows = [_row(claim, plan, by_overrides, archive, samples, divisor, claim in tested) for claim in claims]
-    remarks = [*_remarks(looks, arms), *_same_claims(plan, tested, begun or {})]
+    remarks = [*_remarks(looks, arms), *_same_claims(plan, tested, begun or {}), *rate_remarks(plan)]
     if not claims:
         if len(arms) == 2 and not any(arm.overrides for arm in arms):
             rows = _against_itself(arms, samples)
@@ -329,7 +331,7 @@ def _tried_rates(
         if looks[-1]["rate"] != "choose" or id[-6:] != plan["id"][-6:]:
             continue
         for arm in (arm for look in looks for arm in look["arms"]):
-            overrides = tuple(one for one in arm["overrides"] if not one.startswith("optim.lr="))
+            overrides = tuple(one for one in arm["overrides"] if not one.startswith(OF_TRIALS))
             tried.setdefault(overrides, {}).setdefault(arm["lr"], []).extend(arm["runs"].values())
     return tried
 

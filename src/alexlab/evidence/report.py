@@ -142,7 +142,7 @@ def find_plans(
     return {
         id: Planned(looks, begun.get(f"{id[:-7]}-own{id[-7:]}"))
         for id, looks in found.items()
-        if looks[-1]["rate"] != "own" or "study.rate" in wanted
+        if looks[-1]["rate"] != "own" or "study.rate" in wanted or f"{id[:-11]}{id[-7:]}" not in found
     }
 
 

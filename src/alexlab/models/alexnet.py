@@ -153,8 +153,8 @@ def _initialise(weights: nn.Conv2d | nn.Linear | Unshared2d, spec: Layer, model:
         weights.weight.copy_((2 * torch.rand(weights.weight.shape, generator=generator) - 1) * bound)
         bias.copy_((2 * torch.rand(bias.shape, generator=generator) - 1) * bound)
         return
-    if model.init is Init.he:
-        std = math.sqrt(2 / spec.fan_in)
+    if model.init in (Init.he, Init.lecun):
+        std = math.sqrt((2 if model.init is Init.he else 1) / spec.fan_in)
     else:
         std = float(by_layer(model.init_stds).get(spec.name, model.init_std))
     if spec.name == "fc8" and model.init_last_std is not None:

@@ -15,8 +15,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from alexlab import threads
 from alexlab.children import inherit_code
 from alexlab.command import exit_status
 from alexlab.compose import CONFIG_NAME, VERSION_BASE, Composer, Job, typed
-from alexlab.config import CONF_DIR, Config, ConfigError, Dataset, Rate
+from alexlab.config import CONF_DIR, Config, ConfigError, Dataset, Rate, Retry
 from alexlab.data.prepare import described
 from alexlab.runs.choices import markdown
 from alexlab.runs.claim import EXPIRY, holder, machine
@@ -94,11 +94,51 @@ def _obey(args: argparse.Namespace, argv: list[str], console: Console) -> int:
     _announce(plan, console)
     if args.dry_run:
         print_forecast(plan, console)
+        if plan.study is not None and plan.study.round:
+            console.print("These are trials of learning rates, at their longest; more may follow from their results.")
         return 0
+    while plan.study is not None and plan.study.round and not plan.is_trial:
+        status, after = _round(plan, args, console)
+        if status:
+            return status
+        plan = after
     if plan.study is not None and not plan.is_trial:
-        for told in register(document(plan.study), Path(plan.study.base.paths.runs) / "studies"):
-            console.print(told, style="dim")
+        _register(plan.study, console)
     return _launch_and_report(plan, args, console)
+
+
+def _register(study: Study, console: Console) -> None:
+    for told in register(document(study), Path(study.base.paths.runs) / "studies"):
+        console.print(told, style="dim")
+
+
+def _round(plan: Plan, args: argparse.Namespace, console: Console) -> tuple[int, Plan]:
+    """Run the trials of learning rates that come next; return the exit status, and the plan that follows from them."""
+    assert plan.study is not None
+    _register(plan.study, console)
+    with _launching(plan, console) as launch:
+        with suppress(Stopped):
+            _do_all(plan, args, console, launch)
+        is_stopped = launch.is_stopped
+    if is_stopped:
+        console.print("Stopped. What is done is kept; the same command goes on with the rest.")
+        return STOPPED_STATUS, plan
+    states = [run.record.status() for run in plan.runs]
+    if any(status.get("state") == PREEMPTED for status in states):
+        return STOPPED_STATUS, plan
+    if any(needs_work(status, Retry.faults) for status in states):
+        console.print(
+            "A trial of a learning rate failed, and the next ones depend on it; fix it, then the same command."
+        )
+        return 1, plan
+    after = make_plan(args.overrides, args.multirun, args.config_dir)
+    assert after.study is not None
+    for before, now in zip(plan.study.rates, after.study.rates, strict=True):
+        for trial in now.results.keys() - before.results.keys():
+            console.print(now.shown(trial))
+    if not after.study.round:
+        _announce(after, console)
+    return 0, after
 
 
 def _refuse_flags(args: argparse.Namespace) -> None:
@@ -141,13 +181,24 @@ def _announce(plan: Plan, console: Console) -> None:
 def _announce_study(plan: Plan, study: Study, console: Console) -> None:
     settings, testable = study.base.study, [claim for claim in study.claims if claim.not_testable is None]
     left_out = {claim.name: missing for claim in testable if (missing := unmet(claim, study.base))}
-    console.print(f"{len(testable) - len(left_out)} claims, {len(study.arms)} arms, {len(plan.runs)} runs")
+    number = len(testable) - len(left_out)
+    if study.round:
+        console.print(f"{number} claims; {len(study.rates)} arms, whose learning rates are chosen first")
+    else:
+        console.print(f"{number} claims, {len(study.arms)} arms, {len(plan.runs)} runs")
+    for rate in study.rates:
+        if rate.choice is not None:
+            trials = sum(map(len, rate.rounds))
+            chosen = (
+                "left out" if rate.choice.lr is None else f"optim.lr={rate.choice.lr:g}, the best of {trials} trials"
+            )
+            console.print(f"{rate.name}: {chosen}{f'; {rate.choice.warning}' if rate.choice.warning else ''}")
     for name, missing in left_out.items():
         console.print(f"{name} is left out: it requires {' '.join(missing)}", style="dim")
     if len(testable) < len(study.claims):
         number = len(study.claims) - len(testable)
         console.print(f"{number} claims no runs can test; the report says what would", style="dim")
-    if settings.seeds < MIN_SEEDS and settings.rate is not Rate.choose and study.claims:
+    if settings.seeds < MIN_SEEDS and study.rate is not Rate.choose and study.claims:
         console.print(f"study.seeds={settings.seeds}: a verdict takes {MIN_SEEDS}", style="dim")
 
 
@@ -160,6 +211,17 @@ def _data(config: Config) -> str:
 
 
 def _launch_and_report(plan: Plan, args: argparse.Namespace, console: Console) -> int:
+    with _launching(plan, console) as launch:
+        if plan.is_trial:
+            return _trial(plan, args, console, launch)
+        with suppress(Stopped):
+            _do_all(plan, args, console, launch)
+        return _report(plan, console, launch.is_stopped)
+
+
+@contextmanager
+def _launching(plan: Plan, console: Console) -> Iterator[Launch]:
+    """A launch of the plan's runs, whose folder is there as long as it lasts."""
     statuses = {} if plan.is_trial else {run.run_id: run.record.status() for run in plan.runs}
     attempts = {name: status["attempt"] for name, status in statuses.items() if "attempt" in status}
     is_near = plan.choices["hydra/launcher"] in _NEAR
@@ -169,11 +231,7 @@ def _launch_and_report(plan: Plan, args: argparse.Namespace, console: Console) -
     with tempfile.TemporaryDirectory(prefix="alexlab-", dir=None if is_near else shared) as folder:
         launch = Launch(Path(folder), attempts)
         with Stop(launch, console):
-            if plan.is_trial:
-                return _trial(plan, args, console, launch)
-            with suppress(Stopped):
-                _do_all(plan, args, console, launch)
-            return _report(plan, console, launch.is_stopped)
+            yield launch
 
 
 def _report(plan: Plan, console: Console, is_stopped: bool) -> int:

@@ -4,6 +4,7 @@
     status.json       state, attempt, labels, and for a failure its class, what happened and what to do
     environment.json  versions, commit, device; of earlier attempts too
     metrics.csv       one row an epoch
+    train_error.csv   training error, every trainer.train_error_every epochs where that is set
     train.log         the run's log, with the traceback of a failure
     checkpoints/      while it runs: the last two states; once it is done: last.ckpt, best.ckpt
     diverged.json     of a run that diverged: where, and the images of the batch
@@ -26,6 +27,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from alexlab.config import ConfigError
@@ -84,7 +86,29 @@ class Record:
 
     def rows(self) -> list[dict[str, float | None]]:
         """What metrics.csv has of each epoch, an empty cell as None; a last line that is not whole is left out."""
-        path = self.file("metrics.csv")
+        return self._rows("metrics.csv")
+
+    def train_errors(self) -> tuple[np.ndarray, np.ndarray]:
+        """Training error over the run: after how many epochs it was logged, and the errors.
+
+        From train_error.csv where the run has it, else from metrics.csv.
+
+        Raises:
+            ConfigError: where the file is missing, empty or damaged, or an entry has no error.
+        """
+        name = "train_error.csv" if self.file("train_error.csv").exists() else "metrics.csv"
+        rows = self._rows(name)
+        if not rows:
+            raise ConfigError(f"{self.file(name)}: has no epoch")
+        epochs, errors = (
+            np.array([row.get(column) for row in rows], dtype=float) for column in ("epoch", "train_top1_error")
+        )
+        if not (np.isfinite(epochs).all() and np.isfinite(errors).all()):
+            raise ConfigError(f"{name} has an epoch without a training error")
+        return epochs, errors
+
+    def _rows(self, name: str) -> list[dict[str, float | None]]:
+        path = self.file(name)
         try:
             with path.open(newline="") as file:
                 rows = [row for row in csv.DictReader(file) if None not in row.values()]

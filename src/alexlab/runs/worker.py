@@ -234,6 +234,7 @@ def _result(record: Record, config: Config, outcome: Outcome) -> dict[str, Any]:
         "seed": config.seed,
         "epochs": outcome.epochs,
         "steps": outcome.steps,
+        "ended_by": outcome.ended_by,
         "seconds": round(sum(outcome.seconds.values()), 1),
         "seconds_start": None if first_step is None or started is None else round(first_step - started, 2),
         "seconds_fit": round(outcome.seconds["fit"], 1),

@@ -1,4 +1,4 @@
-"""What training leaves: the states that a run goes on from, and a row of metrics.csv for each epoch."""
+"""What training leaves: the states that a run goes on from, a row of metrics.csv for each epoch, train_error.csv."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class DoesNotLearn(RuntimeError):
 
 
 class Recorder(Checkpoint):
-    """Writes metrics.csv and, every so often, the state of the run; takes a run up again where its state was saved.
+    """Writes metrics.csv, train_error.csv and, every so often, the state of the run; resumes from a saved state.
 
     A state holds all that the rest of the run follows from, so that it comes to the same bits: weights, velocities, the
     place in the epoch, what the epoch's averages have summed up, the rows so far, and the best weights (lowest top-1
@@ -209,6 +209,7 @@ class Recorder(Checkpoint):
             weights = weights_of(pl_module.network)
             self.best = {"state_dict": weights, "epoch": row["epoch"], "val_top1_error": error}
         self._place = (trainer.current_epoch + 1, 0)
+        self._write_train_errors(pl_module)
         self._show_rows([row])
         self._end_if_chance(trainer, row)
         self._stop_or_save(trainer, is_due=False)
@@ -236,15 +237,13 @@ class Recorder(Checkpoint):
 
     def _write_rows(self) -> None:
         self._may_write()
-        path = self._folder / "metrics.csv"
-        if not self.rows:
-            path.unlink(missing_ok=True)
-            return
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, self.rows[0])
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_whole(path, text.getvalue())
+        _write_csv(self._folder / "metrics.csv", self.rows)
+
+    def _write_train_errors(self, task: L.LightningModule) -> None:
+        assert isinstance(task, ClassificationTask)
+        if self._config.trainer.train_error_every is not None and ranks.is_first():
+            self._may_write()
+            _write_csv(self._folder / "train_error.csv", task.train_errors)
 
     # Saving
 
@@ -294,6 +293,7 @@ class Recorder(Checkpoint):
         last step would go on behind that epoch's validation. Here, that step is passed over and all else follows it.
         """
         assert isinstance(pl_module, ClassificationTask)
+        self._write_train_errors(pl_module)
         epoch, step, steps = (checkpoint["place"][name] for name in ("epoch", "step", "steps"))
         self._place = self._saved_place = (epoch, step)
         self._seconds_before = checkpoint["seconds"]
@@ -314,6 +314,17 @@ class Recorder(Checkpoint):
             trainer.fit_loop.state_dict(), epoch, done, epoch * steps + done, step > 0
         )
         trainer.should_stop = step == 0 and pl_module.ends_before(epoch)
+
+
+def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, text.getvalue())
 
 
 def _loops(state: dict[str, Any], epoch: int, step: int, total: int, is_within: bool) -> dict[str, Any]:

@@ -36,6 +36,7 @@ class Outcome:
 
     epochs: int
     steps: int
+    ended_by: str | None  # "max_epochs", "schedule" (plateau), "train_error" or "race"
     seconds: dict[str, float]  # {"fit": ..., "evaluate": ...}
     first_step_at: float | None  # of this process, in seconds since 1970; None where it took none
     parameters: int
@@ -123,6 +124,7 @@ def fit(
     return Outcome(
         epochs=trainer.current_epoch,
         steps=trainer.global_step,
+        ended_by=task.ended_by(trainer.current_epoch),
         first_step_at=recorder.first_step_at if recorder is not None else None,
         seconds={"fit": seconds, "evaluate": time.monotonic() - fitted},
         parameters=num_parameters,

@@ -1,10 +1,12 @@
-"""The learning rate of an epoch: a pure function of the epoch and of the validation errors so far."""
+"""The learning rate of an epoch and the end of a run: pure functions of the epoch and of the errors so far."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from alexlab.config import OptimConfig, Schedule
+from alexlab.config import RACE_ERRORS, OptimConfig, Schedule
+from alexlab.crossings import epochs_to
 
 
 def learning_rate(optim: OptimConfig, epoch: int, max_epochs: int, val_errors: Sequence[float]) -> float | None:
@@ -40,3 +42,24 @@ def conv1_factor(optim: OptimConfig, epoch: int, max_epochs: int) -> float:
     if optim.conv1_cut_at is not None and epoch >= optim.conv1_cut_at * max_epochs:
         return optim.drop_factor
     return 1.0
+
+
+def steps_between(epoch: int, steps: int, every: float) -> set[int]:
+    """The steps of `epoch` (from 0), counted over the run from 1, that end a stretch of `every` epochs.
+
+    Each multiple of `every` is rounded to a whole step by itself, so that rounding never adds up.
+    """
+    first, last = int(epoch / every), int((epoch + 1) / every) + 1
+    found = {round(number * every * steps) for number in range(first, last + 1)}
+    return {step for step in found if epoch * steps < step <= (epoch + 1) * steps}
+
+
+def lost_race(epochs: Sequence[float], errors: Sequence[float], limits: Sequence[float]) -> bool:
+    """Whether the training error reaches one of RACE_ERRORS later than its limit, by the entries logged so far."""
+    if not epochs:
+        return False
+    for level, limit in zip(RACE_ERRORS, limits, strict=True):
+        reached = epochs_to(errors, level, epochs)
+        if reached > limit or (math.isnan(reached) and epochs[-1] >= limit):
+            return True
+    return False

@@ -17,7 +17,7 @@ from alexlab import ranks
 from alexlab.architecture import layers
 from alexlab.config import Compile, Config, by_layer
 from alexlab.models import build_model, compiled
-from alexlab.training.schedule import conv1_factor, learning_rate
+from alexlab.training.schedule import conv1_factor, learning_rate, lost_race, steps_between
 from alexlab.training.sgd import PaperSGD
 from alexlab.training.watch import Watch, sizes
 
@@ -34,7 +34,7 @@ class Diverged(RuntimeError):
         self.details = details
 
 
-_EPOCH_METRICS = ("train_loss", "train_top1")
+_EPOCH_METRICS = ("train_loss", "train_top1", "recent_top1")
 
 
 class MeanLoss(MeanMetric):
@@ -84,7 +84,8 @@ class ClassificationTask(L.LightningModule):
     """Trains a network to classify; takes batches of (input [B, 3, H, W], labels [B]).
 
     Logs once an epoch: train_loss, train_top1_error, lr, val_loss, val_top1_error, val_top5_error (errors as
-    fractions; the training ones are averages over the epoch, with augmentation and dropout on).
+    fractions; the training ones are averages over the epoch, with augmentation and dropout on). With
+    `trainer.train_error_every` it also collects `train_errors`, averages over the images since the last entry.
     """
 
     def __init__(self, config: Config) -> None:
@@ -94,9 +95,12 @@ class ClassificationTask(L.LightningModule):
         num_classes = config.data.num_classes
         assert num_classes is not None
         self.train_loss, self.val_loss, self.test_loss = (MeanLoss() for _ in range(3))
-        self.train_top1 = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
+        self.train_top1, self.recent_top1 = (
+            MulticlassAccuracy(num_classes, average="micro", validate_args=False) for _ in range(2)
+        )
         self.val_accuracy, self.test_accuracy = accuracies(num_classes), accuracies(num_classes)
         self.val_errors: list[float] = []  # top-1, one an epoch: what the plateau schedule goes by
+        self.train_errors: list[dict[str, float]] = []  # {"epoch": epochs done, "step": ..., "train_top1_error": ...}
         self.sent_per_step = 0  # bytes to other devices
         self._sent_before = 0
         self.passes_over = False  # the next step: it was taken before the run was taken up again
@@ -126,8 +130,21 @@ class ClassificationTask(L.LightningModule):
         return learning_rate(self.config.optim, epoch, self.config.trainer.max_epochs, self.val_errors[:epoch])
 
     def ends_before(self, epoch: int) -> bool:
-        """Whether the schedule ends the run before an epoch."""
-        return self._learning_rate(epoch) is None
+        """Whether the run ends before an epoch, by its schedule or its training error."""
+        return self.ended_by(epoch) not in (None, "max_epochs")
+
+    def ended_by(self, epoch: int) -> str | None:
+        """What ends the run once `epoch` epochs are done; None where it goes on."""
+        trainer = self.config.trainer
+        done = [row for row in self.train_errors if row["epoch"] <= epoch]
+        epochs, errors = ([row[name] for row in done] for name in ("epoch", "train_top1_error"))
+        if trainer.stop_at_train_error is not None and min(errors, default=1) <= trainer.stop_at_train_error:
+            return "train_error"
+        if trainer.race_epochs and lost_race(epochs, errors, trainer.race_epochs):
+            return "race"
+        if self._learning_rate(epoch) is None:
+            return "schedule"
+        return "max_epochs" if epoch >= trainer.max_epochs else None
 
     def on_train_epoch_start(self) -> None:
         rate = self._learning_rate(self.current_epoch)
@@ -160,8 +177,21 @@ class ClassificationTask(L.LightningModule):
         part = 1.0 if devices == 1 else devices * len(labels) / self.trainer.datamodule.train_batch_size  # pyright: ignore[reportAttributeAccessIssue]
         self.train_loss.update(loss.detach(), part / devices)  # a step weighs 1, over however many
         self.train_top1.update(logits.detach(), labels)
+        self._log_train_error(logits.detach(), labels, batch_idx)
         self._loss = loss.detach()
         return loss * part if devices > 1 else loss
+
+    def _log_train_error(self, logits: Tensor, labels: Tensor, batch_idx: int) -> None:
+        """Add to `train_errors` where an entry is due; the device is waited for only then."""
+        every, steps = self.config.trainer.train_error_every, int(self.trainer.num_training_batches)
+        if every is None:
+            return
+        self.recent_top1.update(logits, labels)
+        step = self.current_epoch * steps + batch_idx + 1
+        if step in steps_between(self.current_epoch, steps, every):
+            error = 1 - self.recent_top1.compute().item()
+            self.train_errors.append({"epoch": step / steps, "step": step, "train_top1_error": error})
+            self.recent_top1.reset()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Let no step put numbers that are none into the weights."""
@@ -224,6 +254,8 @@ class ClassificationTask(L.LightningModule):
         self.log("lr", self._learning_rate(self.current_epoch))  # pyright: ignore[reportArgumentType]
         self.train_loss.reset()
         self.train_top1.reset()
+        if self.ends_before(self.current_epoch + 1):
+            self.trainer.should_stop = True
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._evaluation_step(batch, self.val_loss, self.val_accuracy)
@@ -256,14 +288,12 @@ class ClassificationTask(L.LightningModule):
         self.log(f"{split}_top5_error", errors["top5"])
         if split == "val" and not self.trainer.sanity_checking:
             self.val_errors.append(errors["top1"].item())
-            if self.ends_before(self.current_epoch + 1):
-                self.trainer.should_stop = True
         loss.reset()
         accuracy.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.end_if_diverged(wait=True)
-        checkpoint["val_errors"] = list(self.val_errors)
+        checkpoint["val_errors"], checkpoint["train_errors"] = list(self.val_errors), list(self.train_errors)
         own: dict[str, dict[str, Tensor]] = {}
         for name in _EPOCH_METRICS:  # what an epoch has summed up by now
             metric = getattr(self, name)
@@ -275,8 +305,11 @@ class ClassificationTask(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.val_errors = list(checkpoint["val_errors"])
+        self.train_errors = list(checkpoint.get("train_errors", []))  # a state of before they were logged has none
         saved, share = checkpoint["train_metrics"], (self.trainer.global_rank, self.trainer.world_size)
         for name in _EPOCH_METRICS:
+            if name not in saved[0]:
+                continue
             sums = [part[name] for part in saved]
             if len(saved) == share[1]:
                 state = sums[share[0]]

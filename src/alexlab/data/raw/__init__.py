@@ -11,7 +11,15 @@ from pathlib import Path
 
 from alexlab.config import DataConfig, Dataset
 from alexlab.data.raw import cifar
-from alexlab.data.raw.folders import KAGGLE_LABELS, find_kaggle, read_folders, read_kaggle
+from alexlab.data.raw.folders import (
+    KAGGLE_LABELS,
+    find_kaggle,
+    find_train,
+    is_tiny_imagenet,
+    read_folders,
+    read_kaggle,
+    read_tiny_imagenet,
+)
 from alexlab.data.raw.listing import RawError, Source, warn_of_empty
 from alexlab.data.raw.parquet import find_shards, read_parquet
 from alexlab.data.raw.tars import TARS_2010, TARS_2012, Tars, find_kit, members, read_kit, read_split_tar, read_tars
@@ -65,13 +73,14 @@ from github.com/fastai/imagenette; without data.raw it is fetched from there""",
         {"train": 50000, "test": 10000},
         """\
   cifar-10-python.tar.gz    163 MB, packed or unpacked
-from cs.toronto.edu/~kriz/cifar.html; without data.raw it is fetched from there""",
+from cs.toronto.edu/~kriz/cifar.html; without data.raw it is fetched from there. Or copies that others made:
+  a folder of train/<class>/ and test/<class>/ images, PNG or JPEG""",
         "CIFAR10",
     ),
     Dataset.folder: Known(
         None,
         {},
-        "  a folder of train/<class>/ and val/<class>/ images (test/ too, if there is one), "
+        "  a folder of train/<class>/ and val/<class>/ images (test/ too, if there is one), Tiny ImageNet's folders, "
         "or parquet shards with the columns image and label",
     ),
 }
@@ -95,9 +104,12 @@ def recognise(data: DataConfig, raw: Path, scratch: Path, processes: int) -> Sou
 
 def _recognised(data: DataConfig, raw: Path, scratch: Path, processes: int) -> Source:
     if data.name is Dataset.cifar10:
-        if not any((raw / name).exists() for name in (cifar.ARCHIVE, cifar.FOLDER, "batches.meta")):
-            raise RawError(missing(data, raw))
-        return cifar.read_cifar(raw)
+        if any((raw / name).exists() for name in (cifar.ARCHIVE, cifar.FOLDER, "batches.meta")):
+            return cifar.read_cifar(raw)
+        folder = find_train(raw)
+        if (folder / "train").is_dir():
+            return cifar.read_cifar_folders(folder)
+        raise RawError(missing(data, raw))
     tars = {Dataset.imagenet2012: TARS_2012, Dataset.imagenet2010: TARS_2010}.get(data.name)
     if tars is not None and (raw / tars.train).is_file():
         return read_tars(raw, tars, processes)
@@ -109,6 +121,8 @@ def _recognised(data: DataConfig, raw: Path, scratch: Path, processes: int) -> S
                 return read_folders(raw / name)
             if (raw / f"{name}.tgz").is_file():
                 return read_split_tar(_uncompressed(raw / f"{name}.tgz", scratch), raw / f"{name}.tgz")
+    if data.name is Dataset.folder and is_tiny_imagenet(folder := find_train(raw)):
+        return read_tiny_imagenet(folder)
     if (raw / "train").is_dir() and not any((raw / "train").glob("*.parquet")):
         if tars is TARS_2012 and (raw / KAGGLE_LABELS).is_file():
             return read_kaggle(raw, raw / KAGGLE_LABELS)

@@ -1,4 +1,4 @@
-"""CIFAR-10's python archive: six pickles of pixels, as a tar.gz or unpacked."""
+"""CIFAR-10: the python archive (six pickles of pixels, packed or unpacked), or class folders of image files."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from alexlab.data.raw.listing import Listing, Pixels, RawError, Source, sorted_rows
+from alexlab.data.raw.encoding import describe_encoding
+from alexlab.data.raw.folders import read_folders
+from alexlab.data.raw.listing import Files, Listing, Pixels, RawError, Source, sorted_rows
 
 ARCHIVE, FOLDER = "cifar-10-python.tar.gz", "cifar-10-batches-py"
+# In the order of the labels, as batches.meta has them.
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _BATCHES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
 _META = "batches.meta"
 _MAX_PICKLE = 64 * 2**20
@@ -63,6 +67,19 @@ def read_cifar(root: Path) -> Source:
         if not len(images) == len(labels) == len(files) or not set(labels) <= set(range(len(classes))):
             raise RawError(f"{root}: CIFAR-10's {names[0]} has labels that do not fit its images")
         source.splits[split] = listing
+    return source
+
+
+def read_cifar_folders(root: Path) -> Source:
+    """CIFAR-10 as `train/<class>/` and `test/<class>/` of image files; labels are the archive's own.
+
+    Raises:
+        RawError: for a class that is not one of CIFAR-10's.
+    """
+    source = read_folders(root, class_order=CLASSES)
+    folders = [listing.places for listing in source.splits.values() if isinstance(listing.places, Files)]
+    encoding = describe_encoding(places.root / path for places in folders for path in places.paths)
+    source.form = f"class folders, copies as {encoding}"
     return source
 
 

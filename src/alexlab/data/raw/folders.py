@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,25 @@ _NOBODYS = ("thumbs.db", "desktop.ini")
 _NOBODYS_FOLDERS = ("__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information")
 
 
-def read_folders(root: Path, flat_labels: dict[str, str] | None = None, form: str = "class folders") -> Source:
+def find_train(root: Path) -> Path:
+    """`root`, or where it has no folder `train` its only folder that has one, as archives unpack to."""
+    if (root / "train").is_dir():
+        return root
+    found = [path.parent for path in sorted(root.glob("*/train")) if path.is_dir() and path.parent.name[0] not in "._"]
+    return found[0] if len(found) == 1 else root
+
+
+def read_folders(
+    root: Path,
+    flat_labels: dict[str, str] | None = None,
+    form: str = "class folders",
+    class_order: Sequence[str] | None = None,
+) -> Source:
     """The images below `root`: labels are places in the sorted list of the training split's class folders.
 
     A class is a folder that has training images; hidden files and folders do not count. `flat_labels` gives the class
-    of an image that lies straight in its split's folder, by its file's name without suffix.
+    of an image that lies straight in its split's folder (or in `images/` there), by its file's name without suffix.
+    With `class_order` labels are places in that list instead, and folders are named by it, in upper or lower case.
 
     Raises:
         RawError: without a train folder with classes; for a class or a flat split that has no label.
@@ -38,20 +53,33 @@ def read_folders(root: Path, flat_labels: dict[str, str] | None = None, form: st
         raise RawError(f"{folders['train']}: has no class folders; each class is a folder of its images")
     source = Source(form, [], {})
     images = {name: _images(folders["train"] / name, f"train/{name}", "train", source.left_out) for name in found}
-    source.classes = classes = [name for name in found if images[name]]
+    classes = [name for name in found if images[name]]
     source.left_out += [
         LeftOut("train", f"train/{name}", "a folder without images") for name in found if not images[name]
     ]
     if not classes:
         raise RawError(f"{folders['train']}: has no images; their names end in {' '.join(IMAGE_SUFFIXES[:4])} ...")
+    labels = {name: label for label, name in enumerate(classes)}
+    source.classes = classes
+    if class_order is not None:
+        labels = {name: _label_in(class_order, name, folders["train"]) for name in classes}
+        source.classes = list(class_order)
     for split, folder in folders.items():
         if split != "train":
             found = _classes(folder)
+            if found == ["images"] and "images" not in labels:  # Tiny ImageNet's val and test
+                found = []
             images = {name: _images(folder / name, f"{folder.name}/{name}", split, source.left_out) for name in found}
-            unknown = sorted(name for name in found if images[name] and name not in classes)
+            if class_order is not None:
+                labels = {name: _label_in(class_order, name, folder) for name in found if images[name]}
+            unknown = sorted(name for name in found if images[name] and name not in labels)
             if unknown:
                 raise RawError(f"{folder}: class '{unknown[0]}' is not among the training classes")
-        listing = _nested(folder, split, images, source) if found else _flat(folder, split, source, flat_labels)
+        listing = (
+            _nested(folder, split, images, labels, source.left_out)
+            if found
+            else _flat(folder, split, source, flat_labels)
+        )
         if listing is not None:
             source.splits[split] = listing
     return source
@@ -65,14 +93,23 @@ def _classes(folder: Path) -> list[str]:
     )
 
 
-def _nested(folder: Path, split: str, images: dict[str, list[str]], source: Source) -> Listing:
+def _label_in(class_order: Sequence[str], name: str, folder: Path) -> int:
+    if name.lower() not in class_order:
+        raise RawError(
+            f"{folder}: class '{name}' is not one of {', '.join(class_order)}; data=folder takes any classes"
+        )
+    return class_order.index(name.lower())
+
+
+def _nested(
+    folder: Path, split: str, images: dict[str, list[str]], label_of: dict[str, int], left_out: list[LeftOut]
+) -> Listing:
     names: list[str] = []
     labels: list[int] = []
-    index = {name: label for label, name in enumerate(source.classes)}
     for name, inside in images.items():
         names += [f"{name}/{file}" for file in inside]
-        labels += [index[name]] * len(inside) if inside else []
-    _leave_strays(folder, split, source.left_out)
+        labels += [label_of[name]] * len(inside) if inside else []
+    _leave_strays(folder, split, left_out)
     return _listing(folder, names, labels)
 
 
@@ -124,7 +161,7 @@ def _flat(folder: Path, split: str, source: Source, flat_labels: dict[str, str] 
             return None
         raise RawError(
             f"{folder}: {len(names)} images lie flat, without class folders, so their labels are needed: put "
-            "ILSVRC2012_devkit_t12.tar.gz or LOC_val_solution.csv beside them"
+            "ILSVRC2012_devkit_t12.tar.gz, LOC_val_solution.csv or val_annotations.txt (Tiny ImageNet's) beside them"
         )
     index = {name: label for label, name in enumerate(source.classes)}
     kept: list[str] = []
@@ -139,6 +176,36 @@ def _flat(folder: Path, split: str, source: Source, flat_labels: dict[str, str] 
             kept.append(name)
             labels.append(index[class_name])
     return _listing(folder, kept, labels)
+
+
+TINY_LABELS, _TINY_WORDS = "val_annotations.txt", "words.txt"
+
+
+def is_tiny_imagenet(root: Path) -> bool:
+    return (root / "val" / TINY_LABELS).is_file()
+
+
+def read_tiny_imagenet(root: Path) -> Source:
+    """Tiny ImageNet: `train/<wnid>/images/`, and `val/images/` with its labels in `val/val_annotations.txt`.
+
+    Raises:
+        RawError: where the list of labels cannot be read.
+    """
+    path = root / "val" / TINY_LABELS
+    try:
+        # "val_0.JPEG	n03444034	0	32	44	62": file, class, box
+        rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        flat_labels = {Path(row[0]).stem: row[1] for row in rows}
+    except (OSError, UnicodeDecodeError, IndexError) as error:
+        raise RawError(f"{path}: is not Tiny ImageNet's list of file, class and box; fetch it again") from error
+    source = read_folders(root, flat_labels, "Tiny ImageNet's folders")
+    # Boxes, and the list itself, belong to the data set.
+    source.left_out = [item for item in source.left_out if not item.name.endswith(("_boxes.txt", TINY_LABELS))]
+    if (root / _TINY_WORDS).is_file():
+        lines = (root / _TINY_WORDS).read_text(errors="replace").splitlines()
+        words = dict(line.split("\t", 1) for line in lines if "\t" in line)
+        source.words = {name: words[name] for name in source.classes if name in words}
+    return source
 
 
 def find_kaggle(root: Path) -> tuple[Path, Path | None] | None:
