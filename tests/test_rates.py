@@ -273,7 +273,8 @@ def test_figure_1_chooses_each_arms_rate_by_its_own_metric_and_then_runs_as_many
     grid = [0.004 * 2 ** (step / 2) for step in range(-20, 20)]
     for name, curves in NETS.items():
         best = min(grid, key=lambda lr, c=curves: c.time(lr, 1000))
-        assert rates[name] == {pytest.approx(best, rel=1e-5)}
+        [rate] = rates[name]
+        assert rate == pytest.approx(best, rel=1e-5)
     assert {arm.seeds for arm in study.arms} == {(0, 1, 2, 3, 4, 5)}
     for _, job in study.jobs():
         assert job.config.trainer.race_epochs == []

@@ -625,7 +625,7 @@ class StudyConfig:
     rate: Rate = key(
         Rate.protocol,
         "Learning rates: protocol = as configured, for all arms; choose = trials of each arm at several rates, on "
-        "other seeds; own = each arm at the best of those, which are run first where they are missing.",
+        "other seeds; own = such trials first, then each arm at its best rate.",
         identity=False,
     )
     rates: list[float] = key(
