@@ -153,6 +153,7 @@ def typed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
 
     def run(*line: str) -> Done:
         status = launch.main(list(line))
-        return Done(status, *capsys.readouterr())
+        told = capsys.readouterr()
+        return Done(status, told.out, told.err)
 
     return run

@@ -498,7 +498,13 @@ def test_a_child_that_the_kernel_kills_for_memory(tmp_path: Path, cache: Path):
         (group / "memory.limit_in_bytes").write_text("1G")
     except OSError:
         pytest.skip("no right to make a control group of version 1")
-    line = [*TINY, "model.hidden=16384", f"data.cache={cache}", f"paths.runs={tmp_path}"]  # fc7 alone has 1 GiB
+    line = [
+        *TINY,
+        "model.hidden=16384",
+        "model.hidden_width=1",
+        f"data.cache={cache}",
+        f"paths.runs={tmp_path}",
+    ]  # fc7 alone has 1 GiB
     try:
         process = begin(["bash", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "bash", *TRAIN, *line])
         status, output = finish(process)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from alexlab.compose import to_yaml
-from alexlab.config import load
 from alexlab.runs.claim import take
 from alexlab.runs.manage import main
 from alexlab.runs.record import DONE, FAILED, PREEMPTED, Record
+from conftest import composed
 
 LABELS = {"protocol": "paper", "recipe": "demo", "model": "alexnet", "arm": "0123456789ab"}
 RIGHT = {"aaaaaaaaaaaa": 30, "bbbbbbbbbbbb": 20}  # of 40 test images
@@ -30,7 +30,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         record = Record(folder, name)
         record.path.mkdir(parents=True)
         started = 1.7e9 + len(list(folder.iterdir()))
-        record.begin(to_yaml(load(overrides)), {**LABELS, "ablation": ablation}, started=started)
+        record.begin(to_yaml(composed(overrides)), {**LABELS, "ablation": ablation}, started=started)
         if state is not None:
             record.set_status(state, **more)
         return record

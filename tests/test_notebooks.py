@@ -133,6 +133,7 @@ def test_quick_start(execute, files: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.processes
 def test_a_look_inside(execute):
     shown = execute("2_a_look_inside", PROJECT_DIR)
@@ -143,6 +144,7 @@ def test_a_look_inside(execute):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.processes
 def test_planning_a_study(execute):
     shown = execute("3_planning_a_study", FOLDER)

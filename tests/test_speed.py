@@ -67,8 +67,8 @@ def exact(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
     ("more", "at_first", "in_the_end"),
     [
         pytest.param([], 1e-4, 0.01, id="as it is"),
-        pytest.param(["trainer.channels_last=false"], 1e-4, 0.01, id="other layout"),
-        pytest.param(["trainer.fused_optimizer=false"], 1e-4, 0.01, id="four passes"),
+        pytest.param(["trainer.channels_last=false"], 1e-4, 0.01, id="other layout", marks=pytest.mark.long),
+        pytest.param(["trainer.fused_optimizer=false"], 1e-4, 0.01, id="four passes", marks=pytest.mark.long),
         pytest.param(["trainer.precision=bf16-mixed"], 2e-3, 0.03, id="bf16"),
         pytest.param(["trainer.compile=default"], 1e-4, 0.01, id="compiled", marks=pytest.mark.long),
         pytest.param(["trainer.compile=graphs"], 1e-4, 0.01, id="graphs", marks=pytest.mark.long),
