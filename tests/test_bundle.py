@@ -22,7 +22,9 @@ HOME = "/home/somebody"
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study's records, made where a user's folders are in them, and what a bundle leaves out."""
     folder = tmp_path_factory.mktemp("runs")
-    made_study(folder, ["study=lrn", "study.seeds=3", f"data.stage={HOME}/stage", f"data.cache={HOME}/cache"], images=200)
+    made_study(
+        folder, ["study=lrn", "study.seeds=3", f"data.stage={HOME}/stage", f"data.cache={HOME}/cache"], images=200
+    )
     for record in folder.glob("*/status.json"):
         (record.parent / "train.log").write_text(f"{HOME}/log")
         (record.parent / "checkpoints").mkdir()
