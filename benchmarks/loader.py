@@ -523,13 +523,13 @@ def measure_one_core(work: Path, args: argparse.Namespace) -> None:
 def measure_all_cores(work: Path, args: argparse.Namespace) -> None:
     """Each contender with each number of workers, against the best of the best known."""
     jobs = []
-    for name, make in ALL_CORES.items():
+    for name in args.only:
         counts = set(args.workers)
         if name == "ImageFolder":
             counts = {max(counts)}  # its turns take longest, and its best is known
         elif name.startswith(("ffcv", "SPDL")):
             counts = {max(1, count) for count in counts}  # threads
-        jobs += [Job(name, make, count) for count in sorted(counts)]
+        jobs += [Job(name, ALL_CORES[name], count) for count in sorted(counts)]
     times = race(jobs, work, args)
     known = [job.title for job in jobs if job.name == BEST_KNOWN and job.title in times.quiet]
     like = min(known or [jobs[0].title], key=lambda title: statistics.median(times.quiet[title]))
@@ -547,6 +547,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4096, help="how many, 512 or more (default: %(default)s)")
     parser.add_argument("--one-core", action="store_true", help="the first two tables alone")
     parser.add_argument("--seconds", type=float, default=1, help="of a turn, at least (default: %(default)s)")
+    parser.add_argument("--only", choices=ALL_CORES, nargs="+", default=list(ALL_CORES), help="contenders on all cores")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="a row each (default: 0 1 2)")
     args = parser.parse_args()
     if args.images < 4 * BATCH or args.rounds < 2:

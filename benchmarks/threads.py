@@ -16,7 +16,7 @@ from step import SCALES, Contender
 SHIPPED = "spinning, as torch ships"
 WAYS = {
     SHIPPED: AS_SHIPPED,
-    **{f"GOMP_SPINCOUNT={count}": {"GOMP_SPINCOUNT": str(count)} for count in (100, 1000, 3000, 10000)},
+    **{f"GOMP_SPINCOUNT={count}": {"GOMP_SPINCOUNT": str(count)} for count in (100, 300, 1000, 3000, 10000)},
     "OMP_WAIT_POLICY=PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
     "one thread": {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"},
 }

@@ -57,7 +57,7 @@ def test_every_launcher_trains_with_the_code_of_the_command(launcher: str, check
     tiny = [*TINY, "trainer.max_epochs=1", f"data.cache={cache}", f"paths.runs={tmp_path / 'runs'}"]
     environment = {
         **{name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONSAFEPATH")},
-        **{"GIT_DIR": str(PROJECT_DIR / ".git"), "OMP_DISPLAY_ENV": "TRUE", "RAY_TMPDIR": "/tmp"},
+        **{"GIT_DIR": str(PROJECT_DIR / ".git"), "OMP_DISPLAY_ENV": "VERBOSE", "RAY_TMPDIR": "/tmp"},
     }
     done = subprocess.run([*line, *tiny], cwd=here, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -66,6 +66,7 @@ def test_every_launcher_trains_with_the_code_of_the_command(launcher: str, check
     assert [(one["machine"], one["git_commit"], one["git_dirty"]) for one in found] == [("B", head, False)]
     if launcher == "basic" and sys.platform == "linux":  # by the words of the OpenMP that torch has loaded
         assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
+        assert "GOMP_SPINCOUNT = '1000'" in done.stderr
 
 
 class TestCode:

@@ -21,7 +21,7 @@ from alexlab.data.parallel import in_order
 from alexlab.runs import execute, launch
 
 WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
-SET_HERE = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
+SET_HERE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000", "OPENBLAS_NUM_THREADS": "1"}
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -71,8 +71,8 @@ class TestProcesses:
         assert json.loads((tmp_path / "it").read_text()) == {**SET_HERE, "OMP_NUM_THREADS": "1", "torch": 1}
 
     def test_those_that_prepare_images(self):
-        [told, _] = in_order(os.getenv, [(name,) for name in SET_HERE], processes=2)
-        assert [told, _] == list(SET_HERE.values())
+        found = in_order(os.getenv, [(name,) for name in SET_HERE], processes=2)
+        assert list(found) == list(SET_HERE.values())
 
 
 def machine(
