@@ -569,6 +569,7 @@ def slow_word(d: float, half: float, published: float | None, scatter: float, le
         return "inconclusive"
     if published is None:
         return "reproduced" if smallest is not None and d >= smallest else "same direction, size open"
+    assert smallest is not None
     allowed = published - scatter <= d <= published + scatter or (bound and d >= published)
     if bound and high < published:
         return "same direction, smaller"
