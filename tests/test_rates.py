@@ -36,11 +36,11 @@ class Curves:
 
     def __init__(self, best: float, fastest: float = 8.0, wild: float = math.inf, sd: float = 0.0, width: float = 0.5):
         self.best, self.fastest, self.wild, self.sd, self.width = best, fastest, wild, sd, width
-        self.epochs, self.trials = 0.0, list[Trial]()
+        self.epochs, self.trials, self.first_seed = 0.0, list[Trial](), 0
 
     def time(self, lr: float, seed: int) -> float:
         """Epochs to 25 %, were nothing stopped."""
-        noise = np.random.default_rng([seed, int(lr * 1e9)]).normal(0, self.sd)
+        noise = np.random.default_rng([self.first_seed + seed, int(lr * 1e9)]).normal(0, self.sd)
         return self.fastest * math.exp(self.width * math.log(lr / self.best) ** 2 + noise)
 
     def errors(self, lr: float, seed: int, epochs: np.ndarray) -> np.ndarray:
@@ -78,6 +78,7 @@ def test_without_noise_it_is_the_best_of_a_grid_of_the_root_of_2(best: float):
     assert choice.warning is None
     assert choice.lr == pytest.approx(min(grid, key=lambda lr: curves.time(lr, 1000)), rel=1e-5)
     rates = sorted({trial.lr for trial in trials})
+    assert choice.lr is not None
     assert rates[0] < choice.lr < rates[-1]
     coarse = [trial.lr for trial in trials if math.log2(trial.lr / 0.0005) % 1 in (0, pytest.approx(1, abs=1e-4))]
     assert max(coarse) >= 8 * 0.99 * min(coarse, key=lambda lr: curves.time(lr, 1000))  # three factors of 2 past it
@@ -169,7 +170,7 @@ def test_the_chosen_rate_is_nearly_the_fastest():
     for number in range(200):
         random = np.random.default_rng(number)
         curves = Curves(math.exp(random.uniform(math.log(0.001), math.log(0.05))), sd=0.1)
-        curves.time = lambda lr, seed, n=number, c=curves: Curves.time(c, lr, seed + 10_000 * n)
+        curves.first_seed = 10_000 * number
         _, choice = run(extend(), curves.look)
         assert choice is not None
         assert choice.lr is not None
@@ -282,8 +283,13 @@ def test_figure_1_chooses_each_arms_rate_by_its_own_metric_and_then_runs_as_many
     plan = document(study)
     assert plan["rate"] == "own"
     assert [one["warning"] for one in plan["rates"]] == [None] * 2
-    ratio = NETS["model.activation=tanh"].time(0.008, 1000) / NETS["none"].time(0.008, 1000)
-    assert f"0.008: {ratio:.2f}" in rate_remarks(plan)[-1]
+    said = rate_remarks(plan)[-1].partition("no verdict: ")[2]
+    common = {float(lr): float(ratio) for lr, _, ratio in (one.partition(": ") for one in said.split(", "))}
+    assert 0.004 in common
+    assert 0.016 not in common  # where ReLUs lost the race
+    for lr, ratio in common.items():
+        times = [NETS[name].time(lr, 1000) for name in ("model.activation=tanh", "none")]
+        assert ratio == pytest.approx(times[0] / times[1], rel=0.02)
     [choosing] = (tmp_path / "studies").glob("*choose*.json")
     assert len(json.loads(choosing.read_text())["looks"]) == 1  # rounds are no looks
     assert register(plan, tmp_path / "studies") == []
@@ -291,6 +297,7 @@ def test_figure_1_chooses_each_arms_rate_by_its_own_metric_and_then_runs_as_many
     assert not {"trainer.max_epochs", "trainer.stop_at_train_error"} & set(plan["departures"])
 
 
+@pytest.mark.slow
 def test_killed_after_any_trial_the_same_rounds_follow(tmp_path: Path):
     for name, most in (("whole", 99), ("killed", 1)):
         while (study := next_round(tmp_path / name)).round:
