@@ -58,6 +58,8 @@ def _off_centre(run: Run, view: str) -> float:
     names = sorted(CLASSES)[: settings["num_classes"]]
     far = far_from_centre(tuple(names), "test", settings["test_images"], settings["files_seed"])
     wrong, _ = run.wrong("top1_error", "center")
+    if len(wrong) != len(far):
+        raise ConfigError(f"predictions.npz: has {len(wrong)} images, data.test_images={len(far)}")
     return float(wrong[far].mean() - wrong[~far].mean())
 
 
