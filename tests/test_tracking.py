@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ class Server:
         self.runs: dict[str, dict[str, Any]] = {}
         self.deleted: set[str] = set()
         self.dies_at: int | None = None
-        self.waits = 0.0
+        self.answers = threading.Event()
+        self.answers.set()
 
     def init(self, id: str, **named: Any) -> ServedRun:
         if id in self.deleted:
@@ -57,9 +59,7 @@ class ServedRun:
         self._run["ends"].append("preempting")
 
     def finish(self, exit_code: int) -> None:
-        import time
-
-        time.sleep(self._server.waits)
+        self._server.answers.wait()
         self._run["ends"].append(exit_code)
 
 
@@ -174,13 +174,14 @@ def test_a_service_that_dies_ends_nothing_but_the_copy(tiny, server, capsys):
 
 def test_a_network_that_is_gone_at_the_end_is_not_waited_for(tiny, server, monkeypatch, capsys):
     monkeypatch.setattr(tracking, "_LAST_SECONDS", 0.1)
-    server.waits = 2.0
+    server.answers.clear()
     config = load([*tiny, "logger=wandb", "trainer.max_epochs=1"])
     record = begun(config)
     worker.train(record.path, "run", config)
     assert record.status()["state"] == DONE
     assert "W&B did not take all (no answer in 0 s)" in capsys.readouterr().out
     assert record.read("wandb.json")["complete"] is False
+    server.answers.set()
 
 
 def test_a_failed_run_is_marked_failed(tiny, server):
