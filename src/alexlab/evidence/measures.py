@@ -13,27 +13,10 @@ import yaml
 
 from alexlab.claims import GROUPED, METRICS
 from alexlab.config import ConfigError
+from alexlab.crossings import THRESHOLD, epochs_to
 from alexlab.data.shapes import CLASSES, object_offsets
 from alexlab.evidence.archive import Run
 from alexlab.evidence.colour import colour_gap
-
-THRESHOLD = 0.25  # of figure 1's training error
-
-
-def epochs_to(errors: np.ndarray, threshold: float) -> float:
-    """After how many epochs an error first is at most `threshold`, between two epochs on the line that joins them.
-
-    `errors` [epochs], the first after epoch 1. What was before it is not known, so an error that is there at once gives
-    1, which is an upper bound. NaN where it never is.
-    """
-    reached = np.flatnonzero(np.asarray(errors) <= threshold)
-    if not len(reached):
-        return math.nan
-    last = int(reached[0])
-    if last == 0 or not math.isfinite(errors[last - 1]):
-        return last + 1.0
-    before, after = float(errors[last - 1]), float(errors[last])
-    return last + (before - threshold) / (before - after)
 
 
 def _error(metric: str) -> Callable[[Run, str], float]:
@@ -94,15 +77,13 @@ def five_nets(runs: Sequence[Run], metric: str) -> float:
 
 def _epochs_to(run: Run, view: str) -> float:
     """Epochs to the threshold; the run's length, which is less than that, where it was never reached."""
-    found = epochs_to(_training_errors(run), THRESHOLD)
-    return float(len(run.epochs)) if math.isnan(found) else found
+    epochs, errors = run.train_errors
+    found = epochs_to(errors, THRESHOLD, epochs)
+    return float(epochs[-1]) if math.isnan(found) else found
 
 
 def _training_errors(run: Run) -> np.ndarray:
-    errors = np.array([row.get("train_top1_error") for row in run.epochs], dtype=float)
-    if not np.isfinite(errors).all():
-        raise ConfigError("metrics.csv has an epoch without a training error")
-    return errors
+    return run.train_errors[1]
 
 
 def is_cut(run: Run, metric: str, max_epochs: int) -> bool:
