@@ -39,7 +39,8 @@ def _burn(parent: int) -> None:
 
 def main() -> int:
     times, command = int(sys.argv[1]), sys.argv[2:]
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has let it ignore them
+        signal.signal(number, lambda *_: sys.exit(1))
     failures = 0
     with busy_loops():
         for number in range(1, times + 1):
