@@ -498,22 +498,21 @@ class TrainerConfig:
     )
     train_error_every: Union[float, None] = key(
         None,
-        "Epochs between two entries of training error in train_error.csv, each of the images since the last one, as "
-        "they were trained on; null = once an epoch, in metrics.csv.",
+        "Epochs between entries of train_error.csv: training error of the images since the last one, as trained on; "
+        "null = metrics.csv alone, once an epoch.",
         above=0,
         at_most=1,
     )
     stop_at_train_error: Union[float, None] = key(
         None,
-        "Training error at which a run ends, with the epoch in which an entry of train_error.csv has it; null = no "
-        "such end.",
+        "A run ends with the epoch in which an entry of train_error.csv is at most this; null = no such end.",
         above=0,
         below=1,
     )
     race_epochs: list[float] = key(
         [],
-        f"Epochs by which the training error must have reached {', '.join(f'{e:g}' for e in RACE_ERRORS)}, or the run "
-        "ends; [] = no such end. rate=choose sets it for trials that could not win.",
+        f"Epochs by which the training error must reach {', '.join(f'{e:g}' for e in RACE_ERRORS)}, or the run ends; "
+        "study.rate_search=extend sets it for trials.",
         above=0,
     )
     chance_epochs: Union[int, None] = key(
@@ -630,8 +629,8 @@ class StudyConfig:
     )
     rates: list[float] = key(
         [0.5, 1, 2],
-        "Multiples of optim.lr that rate=choose tries, each at most twice the one before; with rate_search=extend the "
-        "one that it begins at.",
+        "Multiples of optim.lr that rate=choose tries, each at most twice the one before; for rate_search=extend where "
+        "it begins.",
         identity=False,
         above=0,
     )
@@ -641,8 +640,8 @@ class StudyConfig:
     )
     rate_search: RateSearch = key(
         RateSearch.grid,
-        "grid = each of study.rates on each seed; extend = factors of 2 until three rates are past the best or it "
-        "diverges, then of the root of 2 around the best, on the first seed; the best and its neighbours on all.",
+        "grid = each of study.rates on each seed; extend = upwards by factors of 2 until three rates are past the best, "
+        "then finer around it (docs/studies.md).",
         identity=False,
     )
 

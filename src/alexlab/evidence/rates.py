@@ -13,7 +13,7 @@ def rate_remarks(plan: dict[str, Any]) -> list[str]:
     rates = plan.get("rates", ())
     lines = []
     for one in rates:
-        chosen = one["warning"] if one["lr"] is None else f"learning rate {one['lr']:g}"
+        chosen = f"learning rate {one['lr']:g}" if one["lr"] else one["warning"] or "learning rate not chosen yet"
         lines.append(f"{one['name']}: {chosen}, by {len(one['trials'])} trials ({one['metric']})")
     if rates and rates[0]["metric"] == "epochs_to_25":
         base = first_seed_values(rates[0])
