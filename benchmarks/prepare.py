@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import shutil
 import statistics
@@ -21,7 +22,7 @@ from pathlib import Path
 from turns import arguments, machine, take_turns, tell, versions
 
 import numpy as np
-from loader import SPAWN, make_images
+from loader import make_images
 from PIL import Image
 
 from alexlab import threads
@@ -52,7 +53,8 @@ def race(root: Path, work: Path, cores: int, args: argparse.Namespace) -> None:
         if cores == 1:
             plain(files, out)
             return
-        with ProcessPoolExecutor(cores, mp_context=SPAWN) as pool:
+        fork = multiprocessing.get_context("fork")  # a process that is spawned would load torch first
+        with ProcessPoolExecutor(cores, mp_context=fork) as pool:
             list(pool.map(plain, [files[number::cores] for number in range(cores)], [out] * cores))
 
     def ours(kind: str) -> None:
