@@ -23,6 +23,8 @@ from alexlab.runs import launch
 from alexlab.training import interrupt
 from launched import PATIENCE, end_all
 
+# A shell starts what runs in its background with SIGINT ignored, and every process below inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["OMP_NUM_THREADS"] = "1"  # in processes that tests start, too: two tests at a time
 inherit_code()  # to whatever Python a test starts: this checkout's, whatever is installed
 os.environ.pop("COLUMNS", None)  # the width of whatever terminal, or of CI's log, changes no test
