@@ -640,8 +640,8 @@ class StudyConfig:
     )
     rate_search: RateSearch = key(
         RateSearch.grid,
-        "grid = each of study.rates on each seed; extend = upwards by factors of 2 until three rates are past the best, "
-        "then finer around it (docs/studies.md).",
+        "grid = each of study.rates on each seed; extend = upwards by factors of 2 until three rates are past the "
+        "best, then finer around it (docs/studies.md).",
         identity=False,
     )
 
