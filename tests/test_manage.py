@@ -181,7 +181,7 @@ def test_wandb_sends_what_it_has_not_sent(runs: Path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["lst"], "lst: is none of list, show, compare, prune, wandb; did you mean 'list'?"),
+        (["lst"], "lst: is none of list, show, compare, prune, wandb, bundle; did you mean 'list'?"),
         (["show"], "show: takes 1 run id, not 0"),
         (["compare", "a"], "compare: takes 2 run ids, not 1"),
         (["show", "9"], "9: there is no such run in"),

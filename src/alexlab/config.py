@@ -624,7 +624,7 @@ class StudyConfig:
     rate: Rate = key(
         Rate.protocol,
         "Learning rates: protocol = as configured, for all arms; choose = trials of each arm at several rates, on "
-        "other seeds; own = such trials first, then each arm at its best rate.",
+        "other seeds; own = such trials, then each arm at its best.",
         identity=False,
     )
     rates: list[float] = key(
