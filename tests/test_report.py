@@ -20,7 +20,7 @@ from made import made_study
 LINE = ["study=lrn", "study.base_seeds=15"]
 FILES = [
     *("claims.csv", "cost.png", "cost.svg", "curves.png", "curves.svg", "figure_3_none.png", "figure_3_none.svg"),
-    *("forest.png", "forest.svg", "report.html", "report.md"),
+    *("forest.png", "forest.svg", "report.html", "report.md", "runs.png", "runs.svg"),
 ]
 
 

@@ -242,7 +242,7 @@ def test_prior_is_found_again():
 def test_one_odd_arm_changes_little_for_the_others():
     """From ten arms on the prior is of winsorised moments, which the theory of log F gives back."""
     rng = np.random.default_rng(14)
-    sds = np.sqrt(8 * 2.0 / rng.chisquare(8, 4000))
+    sds = np.sqrt(8 * 2.0 / rng.chisquare(8, 20_000))
     known = {str(number): Sample(rng.normal(0, sd, 5)) for number, sd in enumerate(sds)}
     assert shrink({**known, "one": Sample(np.array([1.0]))}, 1e9)["one"].df == pytest.approx(8, rel=0.15)
     arms = scaled(list(np.exp(rng.normal(0, 0.2, 12))))

@@ -265,7 +265,7 @@ def _forest_key(figure: Figure, has_bounds: bool) -> None:
     hollow = {"markerfacecolor": "none", "markeredgewidth": 1.5, "linestyle": "none"}
     entries = [
         (Line2D([], [], color=BLUE, marker="o", markersize=6.5, linewidth=3.4), "measured, 95 % interval"),
-        (Line2D([], [], color=BLUE, linewidth=1), "for all claims at once, new images"),
+        (Line2D([], [], color=BLUE, linewidth=1), "for all claims at once"),
         (Line2D([], [], color=RED, marker="D", markersize=7, **hollow), "published, its noise"),
     ]
     if has_bounds:

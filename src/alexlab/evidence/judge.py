@@ -554,6 +554,8 @@ def _secondary(row: Row, claim: Claim, samples: Samples) -> None:
         others += [(claim.metric, "center" if claim.view == "ten" else "ten")]
     if claim.metric == "top1_error" and "top5_error" not in claim.published and claim.view != "corner":
         others.append(("top5_error", claim.view))
+    if claim.metric == "gap":  # which says no harm by itself
+        others.append(("top1_error", claim.view))
     for metric, view in others:
         found = [samples.measured(arm.name, metric, view, claim.ratio) for arm in row.arms]
         if claim.against_view is not None:
