@@ -582,8 +582,8 @@ class StudyConfig:
     )
     rate: Rate = key(
         Rate.protocol,
-        "Learning rates: protocol = as configured, for all arms; choose = trials at several rates, on other seeds; own = "
-        "each arm at its best, after its trials.",
+        "Learning rates: protocol = as configured, for all arms; choose = trials at several rates, on other seeds; own "
+        "= each arm at its best, after its trials.",
         identity=False,
     )
     rates: list[float] = key(
@@ -599,8 +599,8 @@ class StudyConfig:
     )
     rate_search: RateSearch = key(
         RateSearch.grid,
-        "grid = each of study.rates on each seed; extend = upwards by factors of 2 until three rates are past the best, "
-        "then finer around it (docs/studies.md).",
+        "grid = each of study.rates on each seed; extend = upwards by factors of 2 until three rates are past the "
+        "best, then finer around it (docs/studies.md).",
         identity=False,
     )
 
