@@ -134,8 +134,9 @@ def _round(plan: Plan, args: argparse.Namespace, console: Console) -> tuple[int,
     after = make_plan(args.overrides, args.multirun, args.config_dir)
     assert after.study is not None
     for before, now in zip(plan.study.rates, after.study.rates, strict=True):
-        for trial in now.results.keys() - before.results.keys():
-            console.print(now.shown(trial))
+        for trial in now.results:
+            if trial not in before.results:
+                console.print(now.shown(trial))
     if not after.study.round:
         _announce(after, console)
     return 0, after
