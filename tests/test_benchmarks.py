@@ -34,7 +34,7 @@ def test_a_benchmark_runs_the_code_of_its_own_tree_and_sets_how_threads_wait_bef
     waiting = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
     report = f"print(alexlab.__file__, any(name in os.environ for name in {waiting}))"
     (tmp_path / "torch.py").write_text(f"import alexlab, os\n{report}\nraise SystemExit(42)\n")
-    environment = {name: value for name, value in os.environ.items() if name not in waiting}
+    environment = {name: value for name, value in os.environ.items() if name not in (*waiting, "PYTHONSAFEPATH")}
     environment["PYTHONPATH"] = str(tmp_path)
     line = [sys.executable, str(FOLDER / "step.py")]
     done = subprocess.run(line, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)

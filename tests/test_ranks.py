@@ -178,6 +178,7 @@ def status_of(runs: Path) -> dict[str, Any]:
     return json.loads((record_of(runs) / "status.json").read_text())
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.processes
 def test_a_sweep_trains_each_run_once(line: list[str], tmp_path: Path, typed: Typed):

@@ -297,6 +297,7 @@ def test_figure_1_chooses_each_arms_rate_by_its_own_metric_and_then_runs_as_many
     assert not {"trainer.max_epochs", "trainer.stop_at_train_error"} & set(plan["departures"])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_killed_after_any_trial_the_same_rounds_follow(tmp_path: Path):
     for name, most in (("whole", 99), ("killed", 1)):

@@ -69,6 +69,7 @@ def test_a_run_says_what_it_was_trained_and_chosen_on(
         "store": f"imagenet2012-{manifest['hash'][:16]}",
         "store_hash": manifest["hash"],
         "format": "jpeg",
+        "source": "ImageNet's tars",
         "images": {"train": 18, "val": 6, "test": 5},
         "from": {"train": "train, less those held out", "val": "2 of each class of train", "test": "val"},
         "chosen_on_reported": False,

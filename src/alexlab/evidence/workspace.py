@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from alexlab.claims import VIEWED, VIEWS
+from alexlab.claims import VIEWED
 from alexlab.config import ConfigError, LoggerConfig
 from alexlab.evidence.archive import Archive
 from alexlab.evidence.judge import Judgement, Row
@@ -37,6 +37,8 @@ _LONGEST_REASON = 300  # of what is told of a server's answer, which may be a pa
 _BUSY = "the service process is busy and did not respond in time"  # what W&B says of a server that is not there
 _GRID = 24  # columns of a report's width
 _MARKS = re.compile(r"([\\`*_\[\]<>|~$&])")  # of Markdown within a line, a table's and a formula's among them
+
+_LOGGED_VIEWS = ("ten", "center")  # whose errors are in W&B's summary
 
 
 def publish(judgement: Judgement, archive: Archive, folder: Path, logger: LoggerConfig, console: Console) -> None:
@@ -233,7 +235,7 @@ def _bars(most: int) -> list[Any]:
             max_bars_to_show=most,
         )
         for metric in VIEWED
-        for view in VIEWS
+        for view in _LOGGED_VIEWS
     ]
 
 
@@ -247,7 +249,7 @@ def _parallel(judgement: Judgement, archive: Archive) -> list[Any]:
         def _to_model(self) -> Any:
             return internal.Column(accessor=f"config:{self.metric}.value", display_name=self.metric)
 
-    error = error_name(VIEWS[0], VIEWED[0])
+    error = error_name(_LOGGED_VIEWS[0], VIEWED[0])
     columns = [Key(metric=name) for name in main_keys(judgement, archive)]
     columns.append(reports.ParallelCoordinatesPlotColumn(metric=reports.SummaryMetric(error), display_name=error))
     return [reports.ParallelCoordinatesPlot(title="keys and test error", columns=columns)]

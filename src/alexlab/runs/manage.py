@@ -45,9 +45,9 @@ Look at records, remove some, or send them to W&B.
                                                     without weights, as a file
                                                     for report.py runs=OUT.zip
 
-list, prune, wandb and bundle take filters: state, failure, recipe, protocol, model,
-ablation, seed; several values with commas, * for any text. An ID may be cut
-short. paths.runs=FOLDER looks elsewhere. prune asks first, unless --yes; it
+list, prune, wandb and bundle take filters: state, failure, recipe, protocol,
+model, ablation, seed; several values with commas, * for any text. An ID may be
+cut short. paths.runs=FOLDER looks elsewhere. prune asks first, unless --yes; it
 removes no finished run, and none that was stopped, unless state= names them,
 and never one that is under way.
 Exit status: 0 done, 1 a file or folder failed, 2 a mistake in the command."""
