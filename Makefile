@@ -62,7 +62,7 @@ lock: $(INSTALLED) ## Renew requirements.lock, the image's packages: the version
 		--python-version 3.12 --python-platform x86_64-manylinux_2_28 --no-emit-index-url \
 		--custom-compile-command 'make lock' --output-file requirements.lock
 
-check: $(INSTALLED) ## Check format, lint and types (also the first thing that the tests do)
+check: $(INSTALLED) ## Check format, lint and types (the tests do so, too, types in test-all)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from signal import SIGINT, SIGKILL
 
 import pytest
 
@@ -35,8 +37,10 @@ def test_failures_are_counted(code: int, failures: int):
 def test_loops_end_with_what_started_them(how: str):
     process = begin([*BUSY, "1", "sh", "-c", "echo begun; exec sleep 600"])
     told(process, "begun")
-    below = descendants(process.pid)
-    assert len(below) == threads.cores() + 1
-    {"kill": process.kill, "terminate": process.terminate, "interrupt": lambda: process.send_signal(2)}[how]()
-    finish_or_kill = below[:-1] if how == "kill" else below  # where it is killed, the command itself goes on
-    until(lambda: not living(finish_or_kill))
+    *loops, command = descendants(process.pid)
+    assert len(loops) == threads.cores()
+    {"kill": process.kill, "terminate": process.terminate, "interrupt": lambda: process.send_signal(SIGINT)}[how]()
+    until(lambda: not living(loops))
+    if how == "kill":  # then the command itself goes on
+        os.kill(command, SIGKILL)
+    until(lambda: not living([command]))

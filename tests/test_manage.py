@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,12 @@ LABELS = {"protocol": "paper", "recipe": "demo", "model": "alexnet", "arm": "012
 RIGHT = {"aaaaaaaaaaaa": 30, "bbbbbbbbbbbb": 20}  # of 40 test images
 
 
+@cache
+def written(*overrides: str) -> str:
+    """The configuration, as a record has it; composed once for all tests."""
+    return to_yaml(composed([*overrides]))
+
+
 @pytest.fixture(autouse=True)
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """One record in each state that there is."""
@@ -30,7 +37,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         record = Record(folder, name)
         record.path.mkdir(parents=True)
         started = 1.7e9 + len(list(folder.iterdir()))
-        record.begin(to_yaml(composed(overrides)), {**LABELS, "ablation": ablation}, started=started)
+        record.begin(written(*overrides), {**LABELS, "ablation": ablation}, started=started)
         if state is not None:
             record.set_status(state, **more)
         return record

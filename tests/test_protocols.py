@@ -29,7 +29,10 @@ PROTOCOLS = [path.stem for path in sorted((CONF_DIR / "protocol").glob("*.yaml")
 # imagenet2012 and imagenet2010 change nothing but the data; caffenet128 is one study's conditions, its protocol among
 # them.
 RECIPES = ("demo", "cifar10", "imagenet128", "imagenette")
-PAIRS = [*itertools.product(PROTOCOLS, RECIPES), ("caffe", "caffenet128")]
+PAIRS = [
+    pytest.param(*pair, marks=[pytest.mark.long] if pair[1] in ("imagenet128", "imagenette", "caffenet128") else [])
+    for pair in [*itertools.product(PROTOCOLS, RECIPES), ("caffe", "caffenet128")]
+]
 MODELS = [path.stem for path in sorted((CONF_DIR / "model").glob("*.yaml"))]
 ABLATIONS = [path.stem for path in sorted((CONF_DIR / "ablation").glob("*.yaml"))]
 

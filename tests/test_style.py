@@ -19,6 +19,7 @@ def test_ruff(command: list[str]):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_pyright():
     pyright = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable]
     if subprocess.run([*pyright, "--version"], capture_output=True).returncode != 0:
