@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 import uuid
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache as kept
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -16,7 +18,7 @@ import pytest
 import torch
 
 from alexlab.children import inherit_code
-from alexlab.compose import Composer
+from alexlab.compose import Composer, Job
 from alexlab.config import Config
 from alexlab.data.store import Split
 from alexlab.runs import launch
@@ -27,6 +29,9 @@ from launched import PATIENCE, end_all
 signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["OMP_NUM_THREADS"] = "1"  # in processes that tests start, too: two tests at a time
 inherit_code()  # to whatever Python a test starts: this checkout's, whatever is installed
+# Hundreds of processes load this project's code, and each would compile it anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 os.environ.pop("COLUMNS", None)  # the width of whatever terminal, or of CI's log, changes no test
 
 # The real demo with few images and few kernels: same code, some seconds.
@@ -48,10 +53,23 @@ FULL = [
 ]
 
 
+class SharedComposer(Composer):
+    """One for all tests, which keeps what it composed; each test has its own folders, by its environment."""
+
+    def job(self, overrides: list[str], trains: bool = True, stored: bool = True) -> Job:
+        """As Composer's."""
+        folders = [
+            f"{key}={os.environ[name]}"
+            for key, name in (("paths.runs", "ALEXLAB_RUNS"), ("data.cache", "ALEXLAB_CACHE"))
+            if name in os.environ  # not yet for what a session's fixtures compose
+        ]
+        return replace(super().job([*folders, *overrides], trains, stored), overrides=tuple(overrides))
+
+
 @kept
 def composer() -> Composer:
-    """One for all tests, since to make it is half of a `load`; not for those of the folders of the environment."""
-    return Composer()
+    """The shared composer."""
+    return SharedComposer()
 
 
 def composed(overrides: list[str] | None = None) -> Config:

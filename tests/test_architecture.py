@@ -6,7 +6,7 @@ import pytest
 
 from alexlab.architecture import Layer, layers
 from alexlab.config import Config, ConfigError, DataConfig, ModelConfig, Padding, PoolConfig
-from alexlab.config import load as load_config
+from conftest import composed
 
 
 def net(crop: int = 224, overlap: bool = True, **model):
@@ -105,6 +105,6 @@ def test_kernels_must_divide_into_towers():
 
 
 def test_the_demo_keeps_its_maps_odd():
-    config = load_config()
+    config = composed()
     convs = [layer for layer in layers(config) if layer.is_conv]
     assert [layer.side for layer in convs] == [23, 11, 5, 5, 5]

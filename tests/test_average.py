@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from alexlab.compose import to_yaml
-from alexlab.config import PROJECT_DIR, load
+from alexlab.config import PROJECT_DIR
 from alexlab.data import build_datamodule
 from alexlab.data.prepare import store_path
 from alexlab.evidence import load_runs
@@ -27,7 +27,7 @@ from alexlab.runs.plan import make_plan
 from alexlab.runs.record import DONE, FAILED, Record
 from alexlab.training.evaluate import Member, evaluate
 from alexlab.training.fit import load_weights, network_state
-from conftest import TINY
+from conftest import TINY, composed
 
 
 def train(overrides: list[str]) -> Record:
@@ -60,7 +60,7 @@ class Trained(NamedTuple):
 
     def probabilities(self, run_id: str, kind: str, logits_first: bool = False) -> np.ndarray:
         """Of the test images, by crops cut here and a plain forward pass in float64."""
-        config = load(self.overrides[run_id])
+        config = composed(self.overrides[run_id])
         network = build_model(config).double().eval()
         saved = torch.load(self.runs / run_id / "checkpoints" / "last.ckpt")["state_dict"]
         network.load_state_dict(saved)
@@ -102,7 +102,7 @@ def errors(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 @pytest.mark.slow
 class TestAverage:
     @pytest.mark.parametrize("members", [(0, 1, 2), (0, 3)], ids=["seeds", "another size"])
-    @pytest.mark.parametrize("average", ["softmax", "logits"])
+    @pytest.mark.parametrize("average", ["softmax", pytest.param("logits", marks=pytest.mark.long)])
     def test_is_the_mean_of_the_members_probabilities(self, trained: Trained, members: tuple[int, ...], average: str):
         """The logits of views, averaged first, are not what the runs recorded: the members' errors are computed too."""
         ids = [trained.ids[number] for number in members]
@@ -232,7 +232,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         record = Record(runs, run_id)
         record.path.mkdir(parents=True)
-        record.begin(to_yaml(load([*TINY, *more])), {"ablation": "none"})
+        record.begin(to_yaml(composed([*TINY, *more])), {"ablation": "none"})
         record.set_status(state)
     return runs
 
@@ -273,7 +273,7 @@ class TestWeights:
         monkeypatch.setenv("COLUMNS", "80")
         monkeypatch.chdir(tmp_path)
         arguments = [*tiny, "model=torchvision", "data.mean=torchvision", "data.pixel_scale=1", "seed=4"]
-        config = load(arguments)
+        config = composed(arguments)
         network = build_model(config)
         torch.save(to_torchvision(network.state_dict()), "net.pth")
         data = build_datamodule(config)
@@ -301,7 +301,7 @@ class TestWeights:
         self, tiny: list[str], tmp_path: Path, more: list[str], message: str, capsys: pytest.CaptureFixture[str]
     ):
         path = tmp_path / "net.pth"
-        torch.save(build_model(load(tiny)).state_dict(), path)
+        torch.save(build_model(composed(tiny)).state_dict(), path)
         assert main([*tiny, f"weights={path}", *more]) == 2
         told = capsys.readouterr().err
         assert re.fullmatch(rf"error: weights={path}: {message}\n", told), told
@@ -310,7 +310,7 @@ class TestWeights:
         "prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "network.", "network._orig_mod."]
     )
     def test_wrappers_leave_no_trace(self, tiny: list[str], tmp_path: Path, prefix: str):
-        state = build_model(load(tiny)).state_dict()
+        state = build_model(composed(tiny)).state_dict()
         torch.save({f"{prefix}{name}": value for name, value in state.items()}, tmp_path / "net.pth")
         found = network_state(tmp_path / "net.pth")
         assert list(found) == list(state)
@@ -321,7 +321,7 @@ class TestWeights:
         torchvision = pytest.importorskip("torchvision")
         theirs = torchvision.models.alexnet().eval()
         torch.save(theirs.state_dict(), tmp_path / "alexnet.pth")
-        config = load(["recipe=imagenet2012", "model=torchvision"])
+        config = composed(["recipe=imagenet2012", "model=torchvision"])
         assert config.data.crop_size == 224
         ours = build_model(config).eval()
         load_weights(ours, str(tmp_path / "alexnet.pth"), fresh_last=False)
@@ -335,7 +335,7 @@ class TestWeights:
     def test_torchvisions_input(self, tiny: list[str]):
         """`data.mean=torchvision` gives what its preset makes of the centre crop of the same image."""
         functional = pytest.importorskip("torchvision.transforms.v2.functional")
-        config = load([*tiny, "data.mean=torchvision", "data.pixel_scale=1"])
+        config = composed([*tiny, "data.mean=torchvision", "data.pixel_scale=1"])
         data = build_datamodule(config)
         data.setup()
         images = next(iter(data.test_dataloader())).images[:8]
@@ -348,7 +348,7 @@ class TestWeights:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
 def test_a_device_that_is_not_there(tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    torch.save(build_model(load(tiny)).state_dict(), tmp_path / "net.pth")
+    torch.save(build_model(composed(tiny)).state_dict(), tmp_path / "net.pth")
     assert main([*tiny, f"weights={tmp_path / 'net.pth'}", "trainer.accelerator=gpu"]) == 2
     assert re.fullmatch(r"error: trainer.accelerator=gpu: .* Set it to auto or cpu\n", capsys.readouterr().err)
 
@@ -360,7 +360,7 @@ def test_fine_tuning_starts_from_anothers_features(tiny: list[str]):
     second = [*tiny, "seed=1", "trainer.max_epochs=1", "optim.lr=1e-9"]
     tuned = train([*second, f"weights={path}"])
     assert tuned.run_id != make_plan(second).runs[0].run_id
-    theirs, fresh = network_state(path), build_model(load(second)).state_dict()
+    theirs, fresh = network_state(path), build_model(composed(second)).state_dict()
     for name, weight in network_state(tuned.file("checkpoints/last.ckpt")).items():
         start = fresh if name.startswith("fc8.") else theirs
         torch.testing.assert_close(weight, start[name], rtol=1e-4, atol=1e-6)

@@ -46,7 +46,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.processes
 @pytest.mark.parametrize(
-    "launcher", ["basic", "joblib", *(pytest.param(name, marks=pytest.mark.long) for name in ("submitit_local", "ray"))]
+    "launcher", ["joblib", *(pytest.param(name, marks=pytest.mark.long) for name in ("basic", "submitit_local", "ray"))]
 )
 def test_every_launcher_trains_with_the_code_of_the_command(launcher: str, checkout: Path, tmp_path: Path, cache: Path):
     here = tmp_path / "here"

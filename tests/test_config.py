@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 from alexlab.compose import Composer, key_types, read_config, to_yaml
-from alexlab.config import CONF_DIR, Config, ConfigError, flat, load, walk
+from alexlab.config import CONF_DIR, Config, ConfigError, finish, flat, load, walk
 from alexlab.runs.help import commented_yaml
 from alexlab.runs.plan import make_plan
 from conftest import composed, composer
@@ -257,6 +259,40 @@ def test_folders_follow_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_pat
         monkeypatch.setenv("ALEXLAB_RUNS", str(tmp_path / name / "runs"))
         config = load()
         assert (config.data.cache, config.paths.runs) == (str(tmp_path / name), str(tmp_path / name / "runs"))
+
+
+ORDERS = [
+    ["optim.lr=0.02", "ablation=no_lrn", "seed=7"],
+    ["seed=1", "recipe=cifar10", "model.activation=tanh", "trainer.max_epochs=3"],
+    ["ablation=no_lrn", "model.lrn=true"],
+    ["model.lrn=true", "ablation=no_lrn"],
+    ["++model.lrn=false", "model.remove=[conv3]", "data.cache=${paths.runs}/cache"],
+    [
+        "protocol=source2012",
+        "recipe=imagenet128",
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2",
+        "pool.overlap=false",
+    ],
+]
+
+
+@pytest.mark.parametrize("overrides", ORDERS, ids=" ".join)
+def test_keys_set_on_what_was_composed_before_are_those_that_hydra_composes_at_once(overrides: list[str]):
+    """The base of each choice of options is kept; Hydra, asked for the whole line, is the reference."""
+    composer_ = Composer()
+    for given in (["seed=3", "optim.lr=0.5"], overrides):  # the first leaves nothing in the base of the second
+        composer_.job([*(line for line in overrides if line.split("=")[0] in composer_.groups), *given])
+    loader = composer_._loader
+    whole = loader.load_configuration("train", list(overrides), RunMode.RUN)
+    plain = OmegaConf.to_container(whole, resolve=True)
+    assert isinstance(plain, dict)
+    plain.pop("hydra")
+    reference = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain))
+    assert isinstance(reference, Config)
+    job = composer_.job(overrides)
+    assert job.config == finish(reference)
+    assert job.choices == {str(name): str(option) for name, option in whole.hydra.runtime.choices.items()}
 
 
 def test_ablations_of_the_demo_differ_from_it():

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from alexlab.config import Config, Resize, load
+from alexlab.config import Config, Resize
 from alexlab.data import build_datamodule
 from alexlab.data.ahead import Ahead
 from alexlab.data.build import build_store
@@ -28,7 +28,7 @@ from alexlab.data.raw.folders import read_folders
 from alexlab.data.shapes import CLASSES, draw_shapes
 from alexlab.data.store import open_store
 from alexlab.ranks import Share
-from conftest import stacked
+from conftest import composed, stacked
 from launched import PATIENCE
 
 
@@ -149,8 +149,8 @@ class TestStore:
         centres = (np.arange(32) + 0.5) / 32
         np.testing.assert_allclose(actual[..., 0], np.outer(centres * 40 - 0.5, np.ones(32)) * 5, atol=3)
         np.testing.assert_allclose(actual[..., 1], np.outer(np.ones(32), centres * 90 - 0.5) * 2, atol=3)
-        data = load(["data.resize=stretch"]).data
-        assert store_path(data) != store_path(load([]).data)
+        data = composed(["data.resize=stretch"]).data
+        assert store_path(data) != store_path(composed([]).data)
 
     def test_a_folder_that_is_no_store_is_named(self, tmp_path: Path):
         with pytest.raises(ValueError, match="not a finished store"):
@@ -159,7 +159,7 @@ class TestStore:
 
 class TestPrepare:
     def test_two_processes_at_once_make_it_once(self, tmp_path: Path):
-        data = load(
+        data = composed(
             ["data.train_images=40", "data.val_images=20", "data.test_images=20", f"data.cache={tmp_path}"]
         ).data
         with ThreadPoolExecutor(2) as pool:  # the lock is one of open files, so threads meet it as processes do
@@ -172,7 +172,7 @@ class TestPrepare:
         assert [path.name for path in (tmp_path / "files").iterdir()] == ["shapes-v1-10-40+20+20-seed0"]
 
     def test_files_that_went_missing_are_told(self, tmp_path: Path):
-        data = load(
+        data = composed(
             ["data.train_images=20", "data.val_images=10", "data.test_images=10", f"data.cache={tmp_path}"]
         ).data
         store = prepare(data)
@@ -182,7 +182,7 @@ class TestPrepare:
             prepare(data)
 
     def test_goes_on_after_an_interruption(self, tmp_path: Path):
-        data = load(
+        data = composed(
             ["data.train_images=20", "data.val_images=10", "data.test_images=10", f"data.cache={tmp_path}"]
         ).data
         store = prepare(data)
@@ -198,7 +198,7 @@ class TestPrepare:
 class TestDataModule:
     def test_workers_change_nothing(self, tiny: list[str]):
         def epochs(workers: int) -> list[torch.Tensor]:
-            data = build_datamodule(load([*tiny, f"data.num_workers={workers}"]))
+            data = build_datamodule(composed([*tiny, f"data.num_workers={workers}"]))
             data.setup()
             loader = data.train_dataloader()
             batches = []
@@ -214,7 +214,7 @@ class TestDataModule:
 
     def test_colours_can_end_before_the_run_does(self, tiny: list[str]):
         """Shifts and the division behind them, in the first six of eight epochs."""
-        config = load(
+        config = composed(
             [
                 *tiny,
                 "augment.pca_until=0.7",
@@ -237,7 +237,7 @@ class TestDataModule:
         assert sorted(labels.tolist()) == sorted(split.labels.tolist())
 
     def test_evaluation_counts_every_image_once(self, tiny: list[str]):
-        data = build_datamodule(load([*tiny, "data.eval_batch_size=8"]))
+        data = build_datamodule(composed([*tiny, "data.eval_batch_size=8"]))
         data.setup()
         sizes = [len(batch.labels) for batch in data.test_dataloader()]
         assert sizes == [8, 8, 8, 8, 5]
@@ -248,13 +248,13 @@ class TestDataModule:
     @pytest.mark.parametrize("images", [10, 13])
     def test_fewer_images_than_a_batch(self, tmp_path: Path, images: int):
         overrides = [f"data.train_images={images}", "data.batch_size=20", "data.val_images=1", "data.test_images=1"]
-        config = load([*overrides, f"data.cache={tmp_path}"])
+        config = composed([*overrides, f"data.cache={tmp_path}"])
         data = build_datamodule(config)
         data.setup()
         assert [len(batch.labels) for batch in data.train_dataloader()] == [images]
 
     def test_pca_switch_leaves_the_crops(self, tiny: list[str]):
-        with_pca, without = (build_datamodule(load([*tiny, f"augment.pca={value}"])) for value in ("true", "false"))
+        with_pca, without = (build_datamodule(composed([*tiny, f"augment.pca={value}"])) for value in ("true", "false"))
         for data in (with_pca, without):
             data.setup()
         a, b = next(iter(with_pca.train_dataloader())), next(iter(without.train_dataloader()))
@@ -271,7 +271,7 @@ class TestFormats:
 
     @pytest.fixture(params=["raw", "jpeg"])
     def config(self, request: pytest.FixtureRequest, tiny: list[str]) -> Config:
-        return load([*tiny, f"data.format={request.param}"])
+        return composed([*tiny, f"data.format={request.param}"])
 
     def batches(self, config: Config, epochs: int = 2, context: str | None = None) -> list[torch.Tensor]:
         data = build_datamodule(config)
@@ -334,7 +334,7 @@ class TestFormats:
         assert np.array_equal(pickle.loads(content).image(3), image)
 
     def test_jpegs_are_near_the_pixels(self, tiny: list[str]):
-        raw, jpeg = (prepare(load([*tiny, f"data.format={kind}"]).data) for kind in ("raw", "jpeg"))
+        raw, jpeg = (prepare(composed([*tiny, f"data.format={kind}"]).data) for kind in ("raw", "jpeg"))
         assert np.array_equal(raw.mean, jpeg.mean)  # of the pixels before they are packed
         assert np.array_equal(raw.variances, jpeg.variances)
         one, two = (stacked(store.split("train")).astype(float) for store in (raw, jpeg))
@@ -351,7 +351,7 @@ def test_crops_differ_by_epoch_and_place_and_are_whole(tmp_path: Path):
         save(tmp_path / "raw" / "val" / "ab"[index % 2] / f"{index}.png", ramp)
     build_store(read_folders(tmp_path / "raw"), tmp_path / "store", 256, "folder")
     given = ["recipe=imagenet2012", "data=folder", f"data.root={tmp_path / 'store'}", "data.batch_size=4"]
-    config = load([*given, "data.num_workers=2", "augment.flip=false", "model.width=0.1", "model.hidden=8"])
+    config = composed([*given, "data.num_workers=2", "augment.flip=false", "model.width=0.1", "model.hidden=8"])
     data = build_datamodule(config)
     data.setup()
     loader, seen = data.train_dataloader(), []

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from alexlab.config import load
 from alexlab.data import build_datamodule
 from alexlab.data.datamodule import WholeImages
 from alexlab.models import build_model
 from alexlab.ranks import ALONE
 from alexlab.training.evaluate import VIEW_KINDS, Member, archive, evaluate
 from alexlab.training.task import accuracies
+from conftest import composed
 
 
 class Constant(nn.Module):
@@ -130,7 +130,7 @@ def test_views_of_the_data_module(tiny: list[str]):
     """The ten views are the crops at the five offsets, less the mean at the same place, and their mirror images."""
     from alexlab.data import build_datamodule
 
-    config = load(tiny)
+    config = composed(tiny)
     data = build_datamodule(config)
     data.setup()
     images = next(iter(data.test_dataloader())).images
@@ -144,7 +144,7 @@ def test_views_of_the_data_module(tiny: list[str]):
 
 def test_what_is_kept_of_a_loaders_batches_keeps_no_file_open(tiny):
     """Else a thousand batches met the usual limit of open files, at the end of a training."""
-    config = load([*tiny, "data.num_workers=1", "data.eval_batch_size=1"])
+    config = composed([*tiny, "data.num_workers=1", "data.eval_batch_size=1"])
     data = build_datamodule(config)
     data.prepare_data()
     data.setup()

@@ -403,6 +403,7 @@ class TestLimits:
         assert status["message"] == told  # 12 batches, of the 60 images that are evaluated at a time
         assert "--ipc=host" in status["mend"]
 
+    @pytest.mark.long
     @pytest.mark.slow
     @pytest.mark.processes
     def test_without_shared_memory_no_batch_is_waited_for(self, tiny):
@@ -431,6 +432,7 @@ class TestLimits:
             pytest.skip("no right to mount a small /dev/shm")
         assert done.stdout.splitlines()[-1] == "no shared memory", done.stdout + done.stderr
 
+    @pytest.mark.long
     @pytest.mark.slow
     @pytest.mark.processes
     def test_too_few_open_files(self, tiny):

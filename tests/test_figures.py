@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from alexlab.config import ConfigError, load
+from alexlab.config import ConfigError
 from alexlab.data.prepare import store_path
 from alexlab.evidence.colour import colour_gap, colour_indices
 from alexlab.evidence.figures import (
@@ -42,7 +42,7 @@ from alexlab.models import build_model
 from alexlab.runs.execute import Launch, execute
 from alexlab.runs.plan import make_plan
 from alexlab.runs.record import DONE, Record
-from conftest import TINY
+from conftest import TINY, composed
 
 
 class TestColour:
@@ -373,7 +373,7 @@ def looked_at(request: pytest.FixtureRequest, cache: Path, tmp_path_factory: pyt
 class TestLook:
     def views(self, overrides: list[str], split: str, place: tuple[int, int] | None = None) -> np.ndarray:
         """Crops [N, H, W, 3] of all images in grey levels, less the mean: the centre, or one from a corner."""
-        config = load(overrides)
+        config = composed(overrides)
         size, crop, store = config.data.size, config.data.crop_size, store_path(config.data)
         assert crop is not None
         y, x = place or ((size - crop) // 2, (size - crop) // 2)
@@ -381,13 +381,13 @@ class TestLook:
         return images[:, y : y + crop, x : x + crop]
 
     def network(self, record: Record, overrides: list[str]) -> torch.nn.Module:
-        network = build_model(load(overrides)).double().eval()
+        network = build_model(composed(overrides)).double().eval()
         network.load_state_dict(torch.load(record.file("checkpoints/last.ckpt"))["state_dict"])
         return network
 
     def test_answers(self, looked_at: tuple[Record, list[str]]):
         record, overrides = looked_at
-        config = load(overrides)
+        config = composed(overrides)
         found = answers(record, count=12)
         store = store_path(config.data)
         classes = json.loads((store / "manifest.json").read_text())["classes"]
@@ -415,7 +415,7 @@ class TestLook:
     @pytest.mark.parametrize("pool", [50, 20_000])
     def test_neighbours(self, looked_at: tuple[Record, list[str]], pool: int):
         record, overrides = looked_at
-        config = load(overrides)
+        config = composed(overrides)
         found = neighbours(record, queries=4, nearest=6, tested=20, pool=pool)
         assert (found.queries, found.pool, found.train_images) == (20, min(pool, 60), 60)
         assert found.layer == ("fc7" if config.model.hidden_layers else "conv5")

@@ -14,7 +14,7 @@ from rich.console import Console
 from scipy import stats
 
 from alexlab.compose import Composer
-from alexlab.config import CONF_DIR, load
+from alexlab.config import CONF_DIR
 from alexlab.data import build_datamodule, shapes
 from alexlab.evidence.archive import read_archive
 from alexlab.evidence.judge import Judgement, Row, judge
@@ -22,7 +22,7 @@ from alexlab.evidence.measures import far_from_centre
 from alexlab.evidence.nets import measure
 from alexlab.runs.launch import main as train
 from alexlab.runs.study import document, make_study, read_looks, register, unmet
-from conftest import TINY, composer
+from conftest import TINY, composed, composer
 from made import made_study
 
 
@@ -201,7 +201,7 @@ def test_records_without_single_views_say_so(tmp_path: Path):
 
 def test_offsets_are_where_the_drawing_puts_the_shapes(tiny: list[str], monkeypatch: pytest.MonkeyPatch):
     """Against the places that draw_image itself draws at, for the images of a store in its order."""
-    data = build_datamodule(load(tiny))
+    data = build_datamodule(composed(tiny))
     data.prepare_data()
     data.setup()
     names = data.store.classes
@@ -297,7 +297,7 @@ def test_input_normalisation(tmp_path: Path, error: float, verdict: str):
 
 
 def test_without_a_mean_the_net_sees_the_pixels_themselves(tiny: list[str]):
-    config = load([*tiny, "data.mean=none", "augment.pca=false", "augment.flip=false"])
+    config = composed([*tiny, "data.mean=none", "augment.pca=false", "augment.flip=false"])
     data = build_datamodule(config)
     data.prepare_data()
     data.setup()

@@ -85,6 +85,7 @@ def test_a_job_that_slurm_queued_again_waits_until_its_dead_machine_is_given_up(
     assert waited == [5]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.processes
 def test_submitit_with_a_run_that_fails(tiny: list[str], tmp_path: Path, typed: Typed):

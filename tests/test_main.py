@@ -163,6 +163,7 @@ def test_a_single_run_and_a_trial(place, tmp_path: Path, typed: Typed):
     assert "no conclusion" not in single.output
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.processes
 def test_wandb_without_a_key_is_offline(tmp_path: Path, cache: Path):
@@ -290,25 +291,26 @@ def test_wandb_survives_its_service_and_a_break(tmp_path: Path, cache: Path):
 @pytest.mark.processes
 def test_two_commands_at_once_share_the_work(tmp_path: Path, cache: Path):
     """Each run is done once, each command does some of them, and both end in the same table."""
-    line = ["-m", "seed=0,1,2", *TINY, "trainer.max_epochs=30", f"data.cache={cache}", f"paths.runs={tmp_path}"]
+    line = ["-m", "seed=0,1,2", *TINY, "trainer.max_epochs=16", f"data.cache={cache}", f"paths.runs={tmp_path}"]
     one = start(line)
     with halted(one, tmp_path):
         other = start(line)
         until(lambda: len(list(tmp_path.glob("*/result.json"))) == 2, other)
     outputs = [finish(process) for process in (one, other)]
     assert [status for status, _ in outputs] == [0, 0], outputs
-    trained = [re.findall(r"run (\d) of 3 · epoch 30/30", output) for _, output in outputs]
+    trained = [re.findall(r"run (\d) of 3 · epoch 16/16", output) for _, output in outputs]
     assert trained == [["1"], ["2", "3"]]
     tables = [output[output.index("Error on the test") : output.index("Records")] for _, output in outputs]
     assert tables[0] == tables[1]
     assert statuses(tmp_path) == [("DONE", 1)] * 3
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.processes
 def test_a_command_that_slept_finds_its_run_taken_over_and_writes_no_more(tmp_path: Path, cache: Path, typed: Typed):
     """As a laptop whose lid was closed, while the same line was typed on another machine."""
-    line = [*TINY, f"data.cache={cache}", f"paths.runs={tmp_path}", "trainer.max_epochs=30"]
+    line = [*TINY, f"data.cache={cache}", f"paths.runs={tmp_path}", "trainer.max_epochs=16"]
     sleeper = start([*line, "checkpoint.every_steps=1"])
     with halted(sleeper, tmp_path):
         sleeper.send_signal(signal.SIGSTOP)
@@ -365,6 +367,7 @@ def test_a_second_interruption_ends_it_at_once(tmp_path: Path, cache: Path):
     assert len(list(tmp_path.glob("*/checkpoints/0*.ckpt"))) in (2, 3)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.processes
 def test_stopped_while_torch_loads(tmp_path: Path, cache: Path):
@@ -386,7 +389,7 @@ def test_stopped_while_torch_loads(tmp_path: Path, cache: Path):
 @pytest.mark.processes
 def test_another_launcher_is_stopped_and_hydras_own_goes_on(tmp_path: Path, cache: Path, typed: Typed):
     """That one ends in a table: tests/test_readme.py, `make demo`."""
-    line = [*TINY, "trainer.max_epochs=30", f"data.cache={cache}", f"paths.runs={tmp_path}"]
+    line = [*TINY, "trainer.max_epochs=16", f"data.cache={cache}", f"paths.runs={tmp_path}"]
     joblib = ["-m", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *line]
     stop(start(joblib), tmp_path, 2)
     assert statuses(tmp_path) == [("PREEMPTED", 1)] * 2

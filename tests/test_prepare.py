@@ -560,7 +560,7 @@ def contents(path: Path) -> dict[str, bytes]:
 
 
 class TestInterrupted:
-    @pytest.mark.parametrize("kind", ["raw", "jpeg"])
+    @pytest.mark.parametrize("kind", ["raw", pytest.param("jpeg", marks=pytest.mark.long)])
     def test_killed_it_goes_on_to_the_same_bytes(self, tmp_path: Path, kind: str):
         root = odd_tree(tmp_path / "raw")
         assert built(root, tmp_path / "whole", kind).wait() == 0

@@ -129,7 +129,9 @@ def test_maps_do_not_change_with_pooling(protocol: str, recipe: str, model: str)
     ]
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(
+    "protocol", [pytest.param(name, marks=[pytest.mark.long] if name != "paper" else []) for name in PROTOCOLS]
+)
 def test_maps_do_not_change_with_an_ablation(protocol: str):
     base = {layer.name: layer.side for layer in layers(composer().job([f"protocol={protocol}"]).config)}
     for name in ABLATIONS:

@@ -22,7 +22,7 @@ from torch import distributed as dist
 
 from alexlab import ranks
 from alexlab.architecture import bytes_sent
-from alexlab.config import ConfigError, load
+from alexlab.config import ConfigError
 from alexlab.data import build_datamodule
 from alexlab.data.datamodule import TrainingBatches
 from alexlab.data.store import BadData
@@ -32,7 +32,7 @@ from alexlab.runs.record import Record
 from alexlab.training.fit import fit
 from alexlab.training.sgd import PaperSGD
 from chaos import content
-from conftest import TINY, Typed
+from conftest import TINY, Typed, composed
 from launched import descendants, finish, halted, is_sent, living, run, start, trainers, until
 from test_main import read_wandb
 from test_resume import Break, left
@@ -66,7 +66,7 @@ def _trained(overrides: list[str], folder: Path, break_at: int | None) -> dict[s
     PaperSGD.step = counted
     shown, sys.stdout, sys.stderr = (sys.stdout, sys.stderr), io.StringIO(), io.StringIO()
     try:
-        outcome = fit(load(overrides), folder, "run")
+        outcome = fit(composed(overrides), folder, "run")
     except Break:
         return None
     finally:
@@ -107,13 +107,10 @@ def found(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Found:
     folder, more = tmp_path_factory.mktemp("ranks"), [f"data.cache={cache}"]
     alone = [*UNEVEN, *more, "trainer.devices=1"]
     [whole, _] = trained([Training(alone, folder / "alone"), Training(alone, folder / "to ddp", 5)])
-    ddp, towers, edge = [*DDP, *more], [*TOWERS, *more], "checkpoint.every_steps=4"
+    ddp, towers = [*DDP, *more], [*TOWERS, *more]
     plan = [
         *(Training(ddp, folder / "ddp"), Training(towers, folder / "towers")),
-        *(Training(ddp, folder / "ddp again", 8), Training(ddp, folder / "ddp again")),
-        *(Training(towers, folder / "towers again", 8), Training(towers, folder / "towers again")),
         *(Training(ddp, folder / "to ddp"), Training(ddp, folder / "from ddp", 8)),
-        *(Training([*ddp, edge], folder / "ddp edge", 6), Training([*ddp, edge], folder / "ddp edge")),
     ]
     by_rank = together(trained, plan)
     [changed] = trained([Training(alone, folder / "from ddp")])
@@ -122,7 +119,7 @@ def found(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Found:
     return Found(whole, changed, by_rank)
 
 
-DDP_DONE, TOWERS_DONE, DDP_AGAIN, TOWERS_AGAIN, TO_DDP, DDP_EDGE = 0, 1, 3, 5, 6, 9
+DDP_DONE, TOWERS_DONE, TO_DDP = 0, 1, 2
 
 
 def same_but_for_rounding(one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -147,15 +144,24 @@ def test_a_run_of_two_devices_goes_on_with_one(found: Found):
     same_but_for_rounding(found.changed, found.alone)
 
 
+@pytest.mark.long
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("again", "undisturbed"), [(DDP_AGAIN, DDP_DONE), (TOWERS_AGAIN, TOWERS_DONE), (DDP_EDGE, DDP_DONE)]
-)
-def test_broken_off_and_taken_up_again_to_the_same_bits(found: Found, again: int, undisturbed: int):
-    first = found.ranks[0]
-    assert first[again - 1] is None
-    for part, value in first[undisturbed]["bits"].items():
-        assert first[again]["bits"][part] == value, part
+def test_broken_off_and_taken_up_again_to_the_same_bits(found: Found, cache: Path, tmp_path: Path):
+    """Within an epoch and at the end of one."""
+    ddp, towers = ([*overrides, f"data.cache={cache}"] for overrides in (DDP, TOWERS))
+    edge = [*ddp, "checkpoint.every_steps=4"]
+    plan = [
+        *(Training(ddp, tmp_path / "ddp", 8), Training(ddp, tmp_path / "ddp")),
+        *(Training(towers, tmp_path / "towers", 8), Training(towers, tmp_path / "towers")),
+        *(Training(edge, tmp_path / "edge", 6), Training(edge, tmp_path / "edge")),
+    ]
+    first = together(trained, plan)[0]
+    for place, number in enumerate([DDP_DONE, TOWERS_DONE, DDP_DONE]):
+        assert first[2 * place] is None
+        undisturbed = found.ranks[0][number]
+        assert undisturbed is not None
+        for part, value in undisturbed["bits"].items():
+            assert first[2 * place + 1]["bits"][part] == value, part
 
 
 # By the command line
@@ -192,7 +198,7 @@ def test_a_sweep_trains_each_run_once(line: list[str], tmp_path: Path, typed: Ty
     for record in records:
         result = json.loads((record / "result.json").read_text())
         assert (result["attempt"], result["devices"], result["strategy"]) == (1, 2, "ddp")
-        assert result["bytes_sent_per_step"] == bytes_sent(load(TINY), 2)["ddp"]  # what DDP's buckets hold, counted
+        assert result["bytes_sent_per_step"] == bytes_sent(composed(TINY), 2)["ddp"]  # what DDP's buckets hold, counted
         assert [row["epoch"] for row in rows_of(record)] == ["1", "2"]
         [offline] = (record / "wandb").glob("offline-run-*/*.wandb")
         assert read_wandb(offline)["steps"] == [3, 6]
@@ -209,7 +215,8 @@ def test_a_sweep_trains_each_run_once(line: list[str], tmp_path: Path, typed: Ty
 
 @pytest.mark.slow
 @pytest.mark.processes
-@pytest.mark.parametrize(("split", "victim"), [pytest.param("ddp2", 1, marks=pytest.mark.long), ("towers2", 0)])
+@pytest.mark.long
+@pytest.mark.parametrize(("split", "victim"), [("ddp2", 1), ("towers2", 0)])
 def test_a_rank_is_told_to_stop_or_dies(line: list[str], tmp_path: Path, split: str, victim: int, typed: Typed):
     """SIGKILL to one rank is a failure, SIGTERM to one stops all; the same line ends in the same bits."""
     runs = tmp_path / "runs"
@@ -263,6 +270,7 @@ def test_the_command_is_stopped_and_goes_on_with_one_device(line: list[str], tmp
     assert "the run goes on with one device where it had 2 x towers: the same but for rounding, not to the bit" in log
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.processes
 def test_stopped_before_the_first_step(line: list[str], tmp_path: Path):
@@ -326,11 +334,11 @@ def test_what_is_an_echo(error: Exception, expected: bool):
 def test_what_a_rank_dies_of_is_told(line: list[str], tmp_path: Path, typed: Typed):
     """A damaged image in the second device's half of a batch: the file is named, not the connection that broke."""
     more = [f"data.cache={tmp_path / 'own'}", "data.format=jpeg", "trainer=ddp2"]
-    data = build_datamodule(load([*TINY, *more]))
+    data = build_datamodule(composed([*TINY, *more]))
     data.prepare_data()
     data.setup()
     split, path = data.split("train"), data.store.path
-    place = int(TrainingBatches(split, data.store, load([*TINY, *more])).images(0, 0)[-1])
+    place = int(TrainingBatches(split, data.store, composed([*TINY, *more])).images(0, 0)[-1])
     start_, length = np.load(path / "train_places.npy")[place]
     content = bytearray((path / "train.jpegs").read_bytes())
     content[start_ : start_ + length] = bytes(int(length))
@@ -352,7 +360,7 @@ def test_trials_of_both(line: list[str], tmp_path: Path, typed: Typed):
 
 def test_one_process_is_not_taken_for_two(tmp_path: Path, cache: Path):
     with pytest.raises(ConfigError, match=r"trainer.devices=2: this process trains with 1; src/train.py starts one"):
-        fit(load([*TINY, f"data.cache={cache}", "trainer=ddp2"]), tmp_path, "run")
+        fit(composed([*TINY, f"data.cache={cache}", "trainer=ddp2"]), tmp_path, "run")
 
 
 def _on_gpus() -> float:

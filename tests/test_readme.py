@@ -63,9 +63,8 @@ def test_the_demos_ids_are_those_that_it_will_have():
     assert set(re.findall(r"[0-9a-f]{12}", line)) <= {run.run_id for run in runs}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("line", TRAINING, ids=lambda line: line.removeprefix("python src/train.py ")[:40])
-def test_line(line: str, tiny: list[str], capfd: pytest.CaptureFixture[str]):
+def shortened(line: str, tiny: list[str]) -> list[str]:
+    """The words of a line, of small runs on the embedded images."""
     words = shlex.split(line, comments=True)[2:]
     words = [re.sub(r"^(seed|optim\.lr)=([^,]+),.*", r"\1=\2", word) for word in words]  # one is enough
     trial = [] if "--dry-run" in words or "seed=3" in words else ["trainer.fast_dev_run=true"]
@@ -75,7 +74,32 @@ def test_line(line: str, tiny: list[str], capfd: pytest.CaptureFixture[str]):
     if any(word.startswith("study=") for word in words):  # one claim is enough, too
         trial += ["study.seeds=1", "study.base_seeds=1", "study.claims=[paper/lrn]"]
     given = [word for word in tiny if word.split("=")[0] not in {w.split("=")[0] for w in words}]
-    assert main([*words, *given, *trial]) == 0, capfd.readouterr()
+    return [*words, *given, *trial]
+
+
+NAMED = pytest.mark.parametrize(
+    "line",
+    # All ablations at once are composed, and timed, in half a minute.
+    [pytest.param(line, marks=[pytest.mark.long] if "glob" in line else []) for line in TRAINING],
+    ids=lambda line: line.removeprefix("python src/train.py ")[:40],
+)
+
+
+@NAMED
+def test_line_is_planned(line: str, tiny: list[str]):
+    words = shortened(line, tiny)
+    flags = {word for word in words if word.startswith("-")}
+    if flags - {"-m", "--dry-run"}:  # which only show something
+        assert main(words) == 0
+        return
+    assert make_plan([word for word in words if word not in flags], multirun="-m" in flags).runs
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@NAMED
+def test_line_trains(line: str, tiny: list[str], capfd: pytest.CaptureFixture[str]):
+    assert main(shortened(line, tiny)) == 0, capfd.readouterr()
 
 
 @pytest.mark.parametrize("line", LAUNCHED, ids=lambda line: line.partition("hydra/launcher=")[2][:40])
@@ -102,9 +126,11 @@ def test_preparing_line(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.slow
 @pytest.mark.processes
 @pytest.mark.skipif(not shutil.which("make"), reason="no make")
-def test_make_demo(tiny: list[str]):
+@pytest.mark.parametrize("more", ["--dry-run", pytest.param("", marks=pytest.mark.long)])
+def test_make_demo(tiny: list[str], more: str):
+    """Its line is trained by tests/test_main.py, with another launcher."""
     installed = Path(sys.prefix) / "installed"
-    arguments = " ".join([*tiny, "trainer.max_epochs=1"])
+    arguments = " ".join([*tiny, "trainer.max_epochs=1", more])
     done = subprocess.run(
         ["make", "demo", f"VENV={sys.prefix}", f"--assume-old={installed}", f"ARGS={arguments}"],
         cwd=PROJECT_DIR,
@@ -112,7 +138,7 @@ def test_make_demo(tiny: list[str]):
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 seed: no conclusion" in done.stdout
+    assert ("4 runs" if more else "1 seed: no conclusion") in done.stdout
     assert "Next: " in done.stdout
 
 

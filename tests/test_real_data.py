@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 import raw_data as raw
-from alexlab.config import ConfigError, load
+from alexlab.config import ConfigError
 from alexlab.data.doctor import main as prepare
 from alexlab.evidence import load_runs
 from alexlab.runs.average import main as evaluate
 from alexlab.runs.plan import make_plan
-from conftest import Typed
+from conftest import Typed, composed
 from launched import command
 
 pytestmark = pytest.mark.slow
@@ -143,8 +143,8 @@ def test_the_format_is_no_part_of_the_configuration_but_the_store_is(place: Path
 
 
 def test_shapes_keep_their_ids_in_raw(tmp_path: Path):
-    one, other = (load([f"data.format={kind}"]) for kind in ("raw", "null"))
-    packed = load(["data.format=jpeg"])
+    one, other = (composed([f"data.format={kind}"]) for kind in ("raw", "null"))
+    packed = composed(["data.format=jpeg"])
     from alexlab.runs.identity import run_id
 
     assert run_id(one) == run_id(other) != run_id(packed)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from alexlab.config import ConfigError, load
+from alexlab.config import ConfigError
 from alexlab.evidence import load_runs
 from alexlab.files import write_whole
 from alexlab.runs.record import DONE, FAILED, RECORD_VERSION, Record
+from conftest import composed
 
 
 @pytest.fixture
@@ -109,7 +110,7 @@ def test_load_runs(tmp_path: Path):
         record = Record(tmp_path, name)
         record.path.mkdir()
         record.begin(
-            to_yaml(load([f"seed={seed}", "model.remove=[conv3]"])), {"recipe": "demo", "ablation": "no_conv3"}
+            to_yaml(composed([f"seed={seed}", "model.remove=[conv3]"])), {"recipe": "demo", "ablation": "no_conv3"}
         )
         if state == DONE:
             result = {"run_id": name, "seed": 0, "test": {"ten": {"top1_error": 0.25}}, "seconds": 9.5}

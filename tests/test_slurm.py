@@ -38,7 +38,7 @@ def test_a_job_out_of_time_or_preempted_is_queued_again_and_goes_on_and_a_cancel
     }
 
     def submit() -> subprocess.Popen[str]:
-        line = [*SCALE, "trainer.max_epochs=15", f"data.cache={cache}", f"paths.runs={runs}"]
+        line = [*SCALE, "trainer.max_epochs=10", f"data.cache={cache}", f"paths.runs={runs}"]
         return begin(["bash", str(PROJECT_DIR / "docs" / "slurm.sh"), *line], environment)
 
     job = submit()

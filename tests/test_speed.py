@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from alexlab.config import load
 from alexlab.models import build_model, compiled
 from alexlab.training.fit import fit
-from conftest import TINY
+from conftest import TINY, composed
 
 
 @pytest.mark.filterwarnings("ignore")  # torch.compile's own
@@ -27,7 +26,7 @@ def test_all_but_dropouts_masks_is_compiled(monkeypatch: pytest.MonkeyPatch):
 
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda module, mode: compile_(module, backend=counting, fullgraph=True))
-    config = load(["model.width=0.0625", "model.hidden=64"])
+    config = composed(["model.width=0.0625", "model.hidden=64"])
     network = build_model(config)
     call = compiled(network, None)
     size = config.data.crop_size
@@ -45,13 +44,13 @@ def test_all_but_dropouts_masks_is_compiled(monkeypatch: pytest.MonkeyPatch):
     assert len(graphs) == 3
 
 
-STEPS = 200
+STEPS = 120
 RUN = ["data.train_images=20", "trainer.limit_val_batches=0", "optim.schedule=constant", "evaluate.train_images=1"]
 
 
 def curve(folder: Path, cache: Path, *more: str) -> np.ndarray:
     """The loss of each step."""
-    fit(load([*TINY, f"data.cache={cache}", *RUN, f"trainer.max_epochs={STEPS}", *more]), folder, "run")
+    fit(composed([*TINY, f"data.cache={cache}", *RUN, f"trainer.max_epochs={STEPS}", *more]), folder, "run")
     with (folder / "metrics.csv").open() as file:
         return np.array([float(row["train_loss"]) for row in csv.DictReader(file)])
 
@@ -61,17 +60,18 @@ def exact(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
     return curve(tmp_path_factory.mktemp("exact"), cache, "trainer.precision=64-true")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch.compile's own
 @pytest.mark.parametrize(
     ("more", "at_first", "in_the_end"),
     [
         pytest.param([], 1e-4, 0.01, id="as it is"),
-        pytest.param(["trainer.channels_last=false"], 1e-4, 0.01, id="other layout", marks=pytest.mark.long),
-        pytest.param(["trainer.fused_optimizer=false"], 1e-4, 0.01, id="four passes", marks=pytest.mark.long),
+        pytest.param(["trainer.channels_last=false"], 1e-4, 0.01, id="other layout"),
+        pytest.param(["trainer.fused_optimizer=false"], 1e-4, 0.01, id="four passes"),
         pytest.param(["trainer.precision=bf16-mixed"], 2e-3, 0.03, id="bf16"),
-        pytest.param(["trainer.compile=default"], 1e-4, 0.01, id="compiled", marks=pytest.mark.long),
-        pytest.param(["trainer.compile=graphs"], 1e-4, 0.01, id="graphs", marks=pytest.mark.long),
+        pytest.param(["trainer.compile=default"], 1e-4, 0.01, id="compiled"),
+        pytest.param(["trainer.compile=graphs"], 1e-4, 0.01, id="graphs"),
     ],
 )
 def test_the_curve_is_float64s(

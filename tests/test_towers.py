@@ -10,13 +10,13 @@ from torch.nn import functional as F
 
 from alexlab import ranks
 from alexlab.architecture import bytes_sent
-from alexlab.config import ConfigError, load
+from alexlab.config import ConfigError
 from alexlab.models import build_model
 from alexlab.models.towers import Tower
 from alexlab.ranks import Share
 from alexlab.training.sgd import PaperSGD
 from alexlab.training.strategies import whole_state
-from conftest import FULL
+from conftest import FULL, composed
 from together import together
 
 BATCH, CLASSES = 6, 7  # an odd number, so that one device has more outputs than the other
@@ -43,7 +43,7 @@ FOUR = ["model.groups=4", "model.width=0.25", "model.cross_talk=[conv3,conv5]"]
 
 def trained(overrides: list[str], dtype: torch.dtype, steps: int, share: Share = ranks.ALONE) -> dict[str, Any]:
     """Losses, and the whole net's weights and velocities, after some steps on images of noise."""
-    config = load([*SMALL, *overrides])
+    config = composed([*SMALL, *overrides])
     network = build_model(config).to(dtype)
     if share.of > 1:
         network = Tower(network, share)
@@ -94,12 +94,12 @@ def check(parts: list[dict[str, Any]], whole: dict[str, Any], within: float) -> 
 
 @pytest.fixture(scope="module")
 def in_towers() -> list[dict[str, dict[str, Any]]]:
-    return together(all_trained, NETS, torch.float64, 4)
+    return together(all_trained, NETS, torch.float64, 3)
 
 
 @pytest.mark.parametrize("name", NETS)
 def test_two_towers_are_the_net(in_towers: list[dict[str, dict[str, Any]]], name: str):
-    check([part[name] for part in in_towers], trained(NETS[name], torch.float64, 4), 1e-12)
+    check([part[name] for part in in_towers], trained(NETS[name], torch.float64, 3), 1e-12)
 
 
 def test_twenty_steps_in_float32():
@@ -120,16 +120,16 @@ def test_four_towers():
 
 @pytest.mark.parametrize("name", NETS)
 def test_what_is_sent_is_what_was_reckoned(in_towers: list[dict[str, dict[str, Any]]], name: str):
-    config = load([*SMALL, *NETS[name], f"data.batch_size={BATCH}"])
+    config = composed([*SMALL, *NETS[name], f"data.batch_size={BATCH}"])
     assert in_towers[0][name]["sent"] == 2 * bytes_sent(config, 2)["towers"]  # of float64
 
 
 def test_bytes_of_the_papers_net():
     """By hand, from figure 2: what conv3, fc6, fc7 and fc8 read of the other device, and its gradient."""
-    config = load([*FULL, "data.batch_size=128", "model.lrn_per_tower=true"])
+    config = composed([*FULL, "data.batch_size=128", "model.lrn_per_tower=true"])
     floats = 2 * (128 * 13 * 13 + 128 * 6 * 6 + 2048 + 2048) + 5  # of ten classes
     assert bytes_sent(config, 2)["towers"] == 4 * 128 * floats
-    config = load([*FULL, "data.batch_size=128"])
+    config = composed([*FULL, "data.batch_size=128"])
     seams = 2 * 2 * (55 * 55 + 27 * 27)  # two maps on either side of each seam, there and back
     assert bytes_sent(config, 2) == {"towers": 4 * 128 * (floats + seams), "ddp": 4 * (60_965_224 - 990 * 4097)}
 
@@ -159,5 +159,5 @@ def test_bytes_of_the_papers_net():
 )
 def test_what_does_not_divide_is_refused(overrides: list[str], devices: int, message: str):
     with pytest.raises(ConfigError) as error:
-        load([*SMALL, *overrides, "trainer.strategy=towers", f"trainer.devices={devices}"])
+        composed([*SMALL, *overrides, "trainer.strategy=towers", f"trainer.devices={devices}"])
     assert str(error.value) == message

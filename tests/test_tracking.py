@@ -12,10 +12,11 @@ import pytest
 import wandb
 
 from alexlab.compose import to_yaml
-from alexlab.config import Config, load
+from alexlab.config import Config
 from alexlab.runs import tracking, worker
 from alexlab.runs.record import DONE, FAILED, Record
 from alexlab.runs.tracking import Copy, group_name, publish, wandb_mode
+from conftest import composed
 
 LABELS = {"protocol": "paper", "recipe": "demo", "model": "alexnet", "ablation": "none", "arm": "0123456789ab"}
 
@@ -84,7 +85,7 @@ def refuse(*_: object, **__: object) -> None:
 def test_a_wandb_that_does_not_start_is_one_line(tiny, monkeypatch, capsys, broken):
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setattr(wandb, broken, refuse)
-    config = load([*tiny, "logger=wandb"])
+    config = composed([*tiny, "logger=wandb"])
     copy = Copy(config, begun(config))
     copy.start()
     copy.row({"step": 3, "epoch": 1})
@@ -102,7 +103,7 @@ def test_mode(monkeypatch: pytest.MonkeyPatch, given: str, mode: str):
 
 
 def test_a_run_and_its_end(tiny, server):
-    config = load([*tiny, "logger=wandb"])
+    config = composed([*tiny, "logger=wandb"])
     record = begun(config)
     worker.train(record.path, "run", config)
     run = server.runs["0123456789ab"]
@@ -117,7 +118,7 @@ def test_a_run_and_its_end(tiny, server):
 
 def test_a_resumed_run_loses_and_doubles_no_step(tiny, server, monkeypatch):
     """W&B has seen one epoch more than the state that the run goes on from, and has missed one before it."""
-    config = load([*tiny, "logger=wandb", "trainer.max_epochs=4", "checkpoint.every_steps=5"])
+    config = composed([*tiny, "logger=wandb", "trainer.max_epochs=4", "checkpoint.every_steps=5"])
     record = begun(config)
 
     class Break(BaseException):
@@ -146,7 +147,7 @@ def test_a_resumed_run_loses_and_doubles_no_step(tiny, server, monkeypatch):
 
 
 def test_a_deleted_id_is_not_asked_for_again(tiny, server):
-    config = load([*tiny, "logger=wandb", "trainer.max_epochs=1"])
+    config = composed([*tiny, "logger=wandb", "trainer.max_epochs=1"])
     record = begun(config)
     server.deleted |= {"0123456789ab", "0123456789ab-2"}
     worker.train(record.path, "run", config)
@@ -157,7 +158,7 @@ def test_a_deleted_id_is_not_asked_for_again(tiny, server):
 
 
 def test_a_service_that_dies_ends_nothing_but_the_copy(tiny, server, capsys):
-    config = load([*tiny, "logger=wandb"])
+    config = composed([*tiny, "logger=wandb"])
     record = begun(config)
     server.dies_at = 6
     worker.train(record.path, "run", config)
@@ -175,7 +176,7 @@ def test_a_service_that_dies_ends_nothing_but_the_copy(tiny, server, capsys):
 def test_a_network_that_is_gone_at_the_end_is_not_waited_for(tiny, server, monkeypatch, capsys):
     monkeypatch.setattr(tracking, "_LAST_SECONDS", 0.1)
     server.answers.clear()
-    config = load([*tiny, "logger=wandb", "trainer.max_epochs=1"])
+    config = composed([*tiny, "logger=wandb", "trainer.max_epochs=1"])
     record = begun(config)
     worker.train(record.path, "run", config)
     assert record.status()["state"] == DONE
@@ -185,7 +186,7 @@ def test_a_network_that_is_gone_at_the_end_is_not_waited_for(tiny, server, monke
 
 
 def test_a_failed_run_is_marked_failed(tiny, server):
-    config = load([*tiny, "logger=wandb", "optim.lr=1e9"])
+    config = composed([*tiny, "logger=wandb", "optim.lr=1e9"])
     record = begun(config)
     worker.train(record.path, "run", config)
     assert record.status()["state"] == FAILED
@@ -194,7 +195,7 @@ def test_a_failed_run_is_marked_failed(tiny, server):
 
 @pytest.mark.filterwarnings("ignore:The number of training batches")
 def test_what_wandb_does_at_the_end_leaves_a_finished_run_done(tiny, server, monkeypatch):
-    config = load([*tiny, "logger=wandb", "trainer.max_epochs=1"])
+    config = composed([*tiny, "logger=wandb", "trainer.max_epochs=1"])
     record = begun(config)
     monkeypatch.setattr(ServedRun, "finish", refuse)
     worker.train(record.path, "run", config)
@@ -203,7 +204,7 @@ def test_what_wandb_does_at_the_end_leaves_a_finished_run_done(tiny, server, mon
 
 
 def test_without_it_no_connection_is_made(tiny: list[str], monkeypatch: pytest.MonkeyPatch):
-    config = load([*tiny, "trainer.max_epochs=1"])
+    config = composed([*tiny, "trainer.max_epochs=1"])
     record = begun(config)
 
     def connect(self: socket.socket, address: object) -> None:
@@ -225,7 +226,7 @@ def test_a_groups_name_is_its_arms_alone():
 
 
 def test_a_record_is_where_it_was_asked_for_and_says_nothing_of_its_copy(tiny: list[str]):
-    config = load([*tiny, "logger=wandb", "logger.entity=private"])
+    config = composed([*tiny, "logger=wandb", "logger.entity=private"])
     record = begun(config)
     assert record.path.parent == Path(config.paths.runs)
     assert "private" not in record.file("config.yaml").read_text()

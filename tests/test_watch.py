@@ -11,11 +11,11 @@ import torch
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from alexlab.config import load
 from alexlab.training import task
 from alexlab.training.fit import fit
 from alexlab.training.task import ClassificationTask, Diverged
 from alexlab.training.watch import Late, Watch, sizes
+from conftest import composed
 
 
 def test_gradients_whose_squares_overflow_are_numbers_all_the_same():
@@ -62,7 +62,7 @@ class TestWatch:
         monkeypatch.setattr(ClassificationTask, "on_train_batch_start", note)
         monkeypatch.setattr(task.F, "cross_entropy", spoiled)
         with pytest.raises(Diverged, match=r"^the loss is nan at step 2 of epoch 2, before that step was taken$"):
-            fit(load([*tiny, "trainer.max_epochs=3"]), tmp_path, "run")
+            fit(composed([*tiny, "trainer.max_epochs=3"]), tmp_path, "run")
         assert len(weights) == 6
         assert torch.equal(weights[4], weights[5])
         assert not torch.equal(weights[3], weights[4])
@@ -96,6 +96,6 @@ def test_no_step_reads_a_number_from_the_device(tiny, monkeypatch, tmp_path):
         steps[0] += 1
 
     monkeypatch.setattr(_TrainingEpochLoop, "advance", counted)
-    fit(load([*tiny, "trainer.max_epochs=2"]), tmp_path, "run")
+    fit(composed([*tiny, "trainer.max_epochs=2"]), tmp_path, "run")
     assert steps[0] == 6
     assert not reads.found, reads.found[0]

@@ -6,6 +6,7 @@ string in a YAML file) does not pass the typed schema, and each mistake is told 
 
 from __future__ import annotations
 
+import copy
 import re
 import typing
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from yaml import YAMLError
 
@@ -58,6 +59,20 @@ class Job:
     choices: dict[str, str]  # the option chosen in each config group: {"protocol": "paper", ...}
 
 
+@dataclass(frozen=True)
+class _Base:
+    """A configuration of the schema's type, its interpolations not resolved."""
+
+    values: DictConfig
+    choices: dict[str, str]
+
+    def with_values(self, overrides: list[Override]) -> DictConfig:
+        """A copy with these keys set, in the way in which Hydra sets them after it has merged all files."""
+        values = copy.deepcopy(self.values)
+        ConfigLoaderImpl._apply_overrides_to_config(overrides, values)
+        return values
+
+
 class Composer:
     """Composes configurations from `conf/`, and from a folder of the user's own before it.
 
@@ -66,8 +81,6 @@ class Composer:
 
     def __init__(self, config_dir: str | None = None) -> None:
         hydra_version.setbase(VERSION_BASE)
-        # Anew, since the folders' defaults are what the environment says now, and not when this module was loaded.
-        ConfigStore.instance().store(name="schema", node=Config)
         search_path = create_config_search_path(f"file://{CONF_DIR}")
         if config_dir is not None:
             folder = Path(config_dir).expanduser().absolute()
@@ -76,6 +89,7 @@ class Composer:
             search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
         self._loader = ConfigLoaderImpl(search_path)
         self._schema = OmegaConf.structured(Config)  # values are tried on it, one key at a time
+        self._bases: dict[tuple[str, ...], _Base] = {}
 
     @cached_property
     def groups(self) -> dict[str, list[str]]:
@@ -86,18 +100,32 @@ class Composer:
 
     def job(self, overrides: list[str], trains: bool = True, stored: bool = True) -> Job:
         """Compose and check one configuration; `trains` and `stored` as for `finish`."""
-        for override in self.parse(overrides):
+        parsed = self.parse(overrides)
+        for override in parsed:
             if override.is_sweep_override():
                 raise ConfigError(f"{override.input_line}: several values make a sweep; write -m before them")
             self._check(override)
         names = [override.partition("=")[0] for override in overrides]
         if {"data.map_size", "data.crop_size"} <= set(names):
             raise ConfigError("data.map_size, data.crop_size: the one follows from the other; set only one")
+        values = [override for override in parsed if override.key_or_group in key_types()]
         with _one_line(overrides):
-            composed = self._loader.load_configuration(CONFIG_NAME, list(overrides), RunMode.RUN)
+            base = self._base(tuple(str(override.input_line) for override in parsed if override not in values))
+            config = typed(base.with_values(values), trains, stored)
+        return Job(tuple(overrides), config, dict(base.choices))
+
+    def _base(self, lines: tuple[str, ...]) -> _Base:
+        """What the files and the chosen options give, before any key is set.
+
+        Kept, since the jobs of a sweep mostly differ in keys alone, and Hydra reads and merges twenty files for each.
+        """
+        if lines not in self._bases:
+            # Anew, since the folders' defaults are what the environment says now, not when this module was loaded.
+            ConfigStore.instance().store(name="schema", node=Config)
+            composed = self._loader.load_configuration(CONFIG_NAME, list(lines), RunMode.RUN)
             choices = {str(name): str(option) for name, option in composed.hydra.runtime.choices.items()}
-            config = typed(composed, trains, stored)
-        return Job(tuple(overrides), config, choices)
+            self._bases[lines] = _Base(_without_hydra(composed), choices)
+        return self._bases[lines]
 
     def expand(self, overrides: list[str], multirun: bool) -> tuple[list[list[str]], bool]:
         """The overrides of each job of a command line, and whether it is a sweep (by -m, or by a study's file)."""
@@ -216,23 +244,33 @@ def key_types() -> dict[str, Any]:
     return types
 
 
-def typed(composed: DictConfig, trains: bool = True, stored: bool = True) -> Config:
-    """The plain typed object of a composed configuration, filled in and checked.
-
-    Merged into a fresh schema, since a key that was added with + lives in the composed one without being in it.
-    """
-    for name in sorted(OmegaConf.missing_keys(composed)):
-        if not name.startswith("hydra"):  # or the merge below would put the schema's default in its place
-            raise ConfigError(f"{name}=???: has no value; give it one")
-    plain = OmegaConf.to_container(composed, resolve=True)
-    assert isinstance(plain, dict)
-    plain.pop("hydra", None)
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain))
+def typed(values: DictConfig, trains: bool = True, stored: bool = True) -> Config:
+    """The plain object of a configuration of the schema's type, filled in and checked."""
+    _refuse_missing(values)
+    config = OmegaConf.to_object(values)
     assert isinstance(config, Config)
     finish(config, trains, stored)
     if config.weights is not None and not Path(config.weights).is_file():  # a run that is done needs it no more
         raise ConfigError(f"weights={config.weights}: no such file")
     return config
+
+
+def of_hydra(composed: DictConfig) -> Config:
+    """The typed object of a configuration that Hydra composed."""
+    return typed(_without_hydra(composed))
+
+
+def _without_hydra(composed: DictConfig) -> DictConfig:
+    """A configuration that Hydra composed, less Hydra's own part: of the schema's type, which all files begin with."""
+    with open_dict(composed):
+        composed.pop("hydra", None)
+    return composed
+
+
+def _refuse_missing(values: DictConfig) -> None:
+    for name in sorted(OmegaConf.missing_keys(values)):
+        if not name.startswith("hydra"):
+            raise ConfigError(f"{name}=???: has no value; give it one")
 
 
 def from_file(path: Path) -> Config:
@@ -307,7 +345,8 @@ class _one_line:
             if not isinstance(cause, OmegaConfBaseException):
                 continue
             if isinstance(cause, InterpolationResolutionError):
-                return f"{' '.join(self._overrides)}: {str(cause.msg).splitlines()[0]}"
+                culprits = [line for line in self._overrides if line.lstrip("+").partition("=")[0] == cause.full_key]
+                return f"{' '.join(culprits or self._overrides)}: {str(cause.msg).splitlines()[0]}"
             name = re.sub(r"\[\d+\]$", "", cause.full_key or "")
             types = key_types()
             where = f"{place}.yaml: " if place else ""

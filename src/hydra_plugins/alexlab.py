@@ -1,7 +1,7 @@
 """Hydra's launchers `slurm` and `ray`, for runs that are stopped, go on and are shared, and its sweeper `planned`.
 
 Against those that they are made of, these launch only what is left of a sweep, wait for all that they have launched
-whatever becomes of one of it, and end when the command is told to stop. The sweeper sweeps what a study planned. Hydra
+whatever becomes of one of it, and end when the command is told to stop. The sweeper sweeps what was planned. Hydra
 takes both from this package alone, and loads this module at each start; so what it needs is loaded late.
 """
 
@@ -50,12 +50,14 @@ def _plan() -> tuple[Launch, list[int]]:
 
 
 class PlannedSweeper(BasicSweeper):
-    """The jobs of a study, as the plan has left them in the launch's folder."""
+    """The jobs of a plan, left in the launch's folder; Hydra's own sweeper composes each once more to check it."""
 
     def sweep(self, arguments: list[str]) -> Any:
         assert self.config is not None
         assert self.launcher is not None
-        Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        folder = Path(self.config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")  # as Hydra's own does
         launch, _ = _plan()
         returned = self.launcher.launch(json.loads(launch.jobs.read_text()), initial_job_idx=0)
         for job in returned:

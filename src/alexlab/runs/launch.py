@@ -30,7 +30,7 @@ from rich.console import Console
 from alexlab import threads
 from alexlab.children import inherit_code
 from alexlab.command import exit_status
-from alexlab.compose import CONFIG_NAME, VERSION_BASE, Composer, Job, typed
+from alexlab.compose import CONFIG_NAME, VERSION_BASE, Composer, Job, of_hydra
 from alexlab.config import CONF_DIR, Config, ConfigError, Dataset, Rate, Retry
 from alexlab.data.prepare import described
 from alexlab.runs.choices import markdown
@@ -301,8 +301,9 @@ def _launch(
         }
     )
     planned = []
-    if plan.study is not None:
-        launch.jobs.write_text(json.dumps(plan.given))
+    if plan.is_sweep:
+        given = [[line for line in job if not line.startswith("hydra")] for job in plan.given]
+        launch.jobs.write_text(json.dumps(given))
         planned = ["hydra/sweeper=planned"]
     quoted = str(sweep_dir).replace("\\", "\\\\").replace("'", "\\'")
     flags = ["--multirun"] if plan.is_sweep else []
@@ -342,7 +343,7 @@ def _job(composed: DictConfig) -> str | None:
     sources = hydra_config.runtime.config_sources
     config_dir = next((source.path for source in sources if source.provider == "command-line"), None)
     choices = {str(name): str(option) for name, option in hydra_config.runtime.choices.items()}
-    job = Job(tuple(hydra_config.overrides.task), typed(composed), choices)
+    job = Job(tuple(hydra_config.overrides.task), of_hydra(composed), choices)
     number = hydra_config.job.num if plan["total"] > 1 else 0  # a single run has none
     title = f"run {number + 1} of {plan['total']}" if plan["total"] > 1 else "run"
     named = labels(job, config_dir)
