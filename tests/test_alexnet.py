@@ -85,11 +85,15 @@ def test_building_leaves_the_global_generator_alone():
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_he_deviation():
-    network = build_model(composed(["model.hidden=16384"]))
+@pytest.mark.parametrize(("init", "variance"), [("he", 2), ("lecun", 1)])
+def test_deviation_by_fan_in(init: str, variance: int):
+    network = build_model(composed(["model.hidden=16384", f"model.init={init}"]))
     weight = network.get_submodule("fc7").weight
     assert isinstance(weight, torch.Tensor)
-    assert weight.std().item() == pytest.approx(math.sqrt(2 / 2048), rel=0.02)
+    assert weight.std().item() == pytest.approx(math.sqrt(variance / 2048), rel=0.02)
+    conv2 = network.get_submodule("conv2").weight
+    assert isinstance(conv2, torch.Tensor)
+    assert conv2.std().item() == pytest.approx(math.sqrt(variance / (5 * 5 * conv2.shape[1])), rel=0.05)
     last = network.get_submodule("fc8").weight
     assert isinstance(last, torch.Tensor)
     assert last.std().item() == pytest.approx(0.05, rel=0.05)

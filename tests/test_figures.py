@@ -228,6 +228,15 @@ def texts(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text) and text.get_text()]
 
 
+def test_a_side_is_shaded_where_one_speaks_for_a_claim():
+    """A configuration against itself has none."""
+    shaded = []
+    for has_side in (True, False):
+        figure = forest([ForestRow("a", 1.0, 0.5, has_side=has_side)])
+        shaded.append([patch for axes in figure.axes for patch in axes.patches if patch.get_alpha() == 0.07])
+    assert list(map(len, shaded)) == [1, 0]
+
+
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_is_whole_and_fit_for_a_page(name: str, tmp_path: Path):
     figure = FIGURES[name]()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from scipy import stats
 from alexlab.compose import Composer
 from alexlab.config import CONF_DIR
 from alexlab.data import build_datamodule, shapes
+from alexlab.evidence import report
 from alexlab.evidence.archive import read_archive
 from alexlab.evidence.judge import Judgement, Row, judge
 from alexlab.evidence.measures import far_from_centre
@@ -313,7 +313,9 @@ def test_without_a_mean_the_net_sees_the_pixels_themselves(tiny: list[str]):
     np.testing.assert_allclose(view.permute(0, 2, 3, 1).numpy(), pixels, rtol=1e-6)
 
 
-def test_nets_are_measured_beside_their_records(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_nets_are_measured_beside_their_records(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     """A whole study of tiny runs: five nets are averaged, and each one's neighbours found, once."""
     # Nets of two epochs guess, so that some would be set aside as partly trained.
     monkeypatch.setattr("alexlab.evidence.judge._find_partly_trained", lambda arm, archive: None)
@@ -325,11 +327,9 @@ def test_nets_are_measured_beside_their_records(cache: Path, tmp_path: Path, mon
     assert train(["-m", "seed=0,1,2,3,4", "optim.schedule=fixed", *of_runs]) == 0
     line = ["study=lrn", "study.claims=[mine]", "study.base_seeds=5", *of_runs]  # such nets learn too little for one
     register(document(make_study(Composer(str(conf)), line, str(conf))), tmp_path / "runs" / "studies")
-    console = Console(file=io.StringIO(), width=200)
-    for _ in range(2):
-        measure(judged(tmp_path / "runs"), composer(), console)
-    assert isinstance(console.file, io.StringIO)
-    told = console.file.getvalue()
+    assert report.main([f"runs={tmp_path / 'runs'}", f"out={tmp_path / 'reports'}", "--nets"]) == 0
+    measure(judged(tmp_path / "runs"), composer(), Console(width=200))  # once more
+    told = capsys.readouterr().out
     assert told.count("neighbours measured") == 5  # once each
     assert told.count("Averaged before; nothing is computed again.") == 1
     assert "not averaged" not in told

@@ -526,6 +526,14 @@ def test_a_claim_without_a_figure_has_a_smallest_effect(finished: Path):
     assert (none.verdict, small.verdict, large.verdict) == ("same direction, size open", "reproduced", "negligible")
 
 
+def test_a_gap_is_judged_for_new_images(finished: Path):
+    base = {"published": {}, "direction": "lower", "smallest_effect": 1.0}
+    [gap] = rejudged(finished, {**base, "metric": "gap"})
+    assert gap.effect is not None
+    assert gap.effect.new is not None  # how wide: tests/test_statistics.py
+    assert gap.effect.decisive == gap.effect.new_study
+
+
 def test_a_claim_that_needs_two_findings(finished: Path):
     """The test error falls by ten points, and the gap does not move: the records' training error follows it."""
     base = {"published": {}, "direction": "lower", "smallest_effect": 1.0}

@@ -128,6 +128,7 @@ class ForestRow:
     noise: float | None = None  # half width of the 95 % interval that the published pair of single runs has by itself
     verdict: str = ""
     runs: str = ""  # of each arm
+    has_side: bool = True  # whether there is a side that speaks for it
 
 
 @_style()
@@ -156,7 +157,8 @@ def forest(rows: Sequence[ForestRow], xlabel: str = "effect, points", watermark:
     axes = _axes(figure, left, bottom, WIDTH - left - right, body)
     low, high = _scale(axes, rows, xlabel)
     axes.set_ylim(body, 0)
-    axes.axvspan(0, high, color=GREEN, alpha=0.07, linewidth=0)
+    if any(row.has_side for row in rows):
+        axes.axvspan(0, high, color=GREEN, alpha=0.07, linewidth=0)
     if watermark:
         place = axes.transAxes
         axes.text(0.5, 0.5, watermark, transform=place, fontsize=34, rotation=35, ha="center", va="center", alpha=0.12)

@@ -31,10 +31,11 @@ SHARE = "of published"
 OTHER, CONTEXT, NO_VERDICT = "other", "for comparison", "no verdict"
 MEANINGS = {
     Verdict.reproduced.value: "The study-wise interval lies wholly on the claimed side of zero, the effect is at least "
-    "the smallest one of interest (half of the published one), and two single runs might have shown the published one.",
+    "the smallest one of interest (half of the published one), its own 95 % interval excludes a quarter of the "
+    "published one, and two single runs might have shown the published one.",
     Verdict.larger.value: "On the claimed side, and larger than what two such single runs might have shown.",
     Verdict.same_direction.value: "On the claimed side; of the size a bound, or a range that the claim itself states.",
-    Verdict.size_open.value: "On the claimed side; less than half of the published effect, which noise alone allows.",
+    Verdict.size_open.value: "On the claimed side; noise alone allows the published effect, and much less as well.",
     Verdict.smaller.value: "On the claimed side, and smaller than what two such single runs might have shown.",
     Verdict.inconclusive.value: "The interval contains zero, or two analyses disagree; more runs could decide.",
     Verdict.negligible.value: "The whole interval lies within the smallest effect of interest around zero.",
@@ -521,6 +522,7 @@ def _rule(claim: Claim) -> str:
     elif claim.effect is not None:
         rule += ", and the effect is at least half of the published one"
     if claim.effect is not None:
+        rule += f"; its own 95 % interval excludes {abs(claim.effect) / 4:.3g}{unit}, a quarter of the published one"
         rule += ", which lies in the 95 % prediction interval for two such single runs"
         rule += " or is exceeded; as it is a bound, the interval is not wholly short of it" if claim.at_least else ""
     for metric, side in claim.also.items():

@@ -127,6 +127,7 @@ def _forest_row(row: Row) -> figures.ForestRow:
         turned(float(noise)) if published is not None and math.isfinite(noise) else None,
         row.verdict or "no verdict",
         "/".join(map(str, row.counted)) + " runs",
+        bool(claim.sign),
     )
 
 

@@ -28,8 +28,7 @@ class Measured:
         """The sample of those runs alone that `other` has too, in the same order."""
         ids = {run.run_id for run in other.runs}
         kept = [place for place, run in enumerate(self.runs) if run.run_id in ids]
-        images = self.sample.images
-        return Sample(self.sample.values[kept], None if images is None else images[kept])
+        return self.sample.of_runs(kept)
 
 
 class Samples:
@@ -91,7 +90,11 @@ class Samples:
                 value = float(MEASURES[metric](run, view))
                 if not math.isfinite(value) or (ratio and value <= 0):
                     raise ConfigError(f"its {metric} is no number")
-                wrong = self._wrongs(run, metric, view) if metric in VIEWED and not ratio else None
+                wrong = None
+                if not ratio and metric in VIEWED:
+                    wrong = self._wrongs(run, metric, view)
+                elif not ratio and metric == "gap":  # its training images are always the same
+                    wrong = self._wrongs(run, "top1_error", "center")
             except (ConfigError, KeyError, TypeError, ValueError) as error:
                 self._leave_out(run, metric, " ".join(str(error).split()))
                 continue
@@ -107,7 +110,8 @@ class Samples:
             kept = [place for place, wrong in enumerate(wrongs) if wrong[1] == usual]
             images = np.stack([wrongs[place][0] for place in kept])
             if images.shape[1] > 1:
-                return Measured([runs[place] for place in kept], Sample.of_images(images), usual)
+                less = images.mean(axis=1) - np.array(values)[kept] if metric == "gap" else 0.0
+                return Measured([runs[place] for place in kept], Sample.of_images(images, less), usual)
         return Measured(runs, Sample(np.array(values)), None) if runs else None
 
     def _measure_groups(self, arm: str, metric: str) -> Measured | None:

@@ -43,7 +43,8 @@ class Sample:
     """
 
     values: np.ndarray  # float64 [n]: one number a run
-    images: np.ndarray | None = None  # bool [n, M]: wrong, in the same order for all arms; values = images.mean(1)
+    images: np.ndarray | None = None  # bool [n, M]: wrong, in the same order for all arms
+    less: np.ndarray | float = 0.0  # [n]: values = images.mean(1) - less, such as the training error of a gap
 
     def __post_init__(self) -> None:
         values = np.asarray(self.values, dtype=np.float64)
@@ -61,13 +62,18 @@ class Sample:
                 f"images: have the shape {images.shape} of {images.dtype}; give bool, {len(values)} runs by two images "
                 "or more"
             )
-        if not np.allclose(np.count_nonzero(images, axis=1) / images.shape[1], values, rtol=0, atol=1e-9):
-            raise ValueError("images: their mean over a run is not the run's value")
+        if not np.allclose(np.count_nonzero(images, axis=1) / images.shape[1] - self.less, values, rtol=0, atol=1e-9):
+            raise ValueError("images: their mean over a run, less what is taken from it, is not the run's value")
 
     @classmethod
-    def of_images(cls, images: np.ndarray) -> Sample:
-        """The share of wrong images, with the images."""
-        return cls(images.mean(axis=1), images)
+    def of_images(cls, images: np.ndarray, less: np.ndarray | float = 0.0) -> Sample:
+        """The share of wrong images, less something that is the run's alone, with the images."""
+        return cls(images.mean(axis=1) - less, images, less)
+
+    def of_runs(self, kept: list[int]) -> Sample:
+        """Of some of the runs alone."""
+        less = self.less[kept] if isinstance(self.less, np.ndarray) else self.less
+        return Sample(self.values[kept], None if self.images is None else self.images[kept], less)
 
     @property
     def variance(self) -> float:
@@ -404,8 +410,9 @@ def verdict(
     """The word for a published difference, or for its sign where `published` is None, by the decisive interval.
 
     In this order: negligible, where the whole interval lies within `least` of 0; reversed; inconclusive; and on the
-    claimed side reproduced, where the effect is at least `least` and a pair of single runs might have shown the
-    published one (`prediction`), else smaller, larger, or size open where noise alone would allow the published effect.
+    claimed side reproduced, where the effect is at least `least`, its own 95 % interval excludes a quarter of the
+    published effect, and a pair of single runs might have shown the published one (`prediction`); else smaller, larger,
+    or size open where noise alone would allow the published effect.
 
     `runs` that gave a result and those that `failed` for good, in each arm; an arm without a result has no effect.
     `least`: the smallest effect of interest, by default half of the published one. `at_least`: the claim is "more
@@ -441,7 +448,9 @@ def verdict(
             return Verdict.smaller
         is_near = is_near or toward >= size
     if is_near:
-        return Verdict.reproduced if toward >= least else Verdict.size_open
+        single = effect.fixed if effect.new is None else effect.new
+        is_sized = toward >= least and toward - single > size / 4
+        return Verdict.reproduced if is_sized else Verdict.size_open
     return Verdict.larger if toward > size else Verdict.smaller
 
 

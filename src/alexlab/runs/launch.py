@@ -207,7 +207,8 @@ def _data(config: Config) -> str:
     """The data of a run, and on what its choices are made."""
     found = described(config.data)
     parts = [f"{role} {count:,} ({found['from'][role]})" for role, count in found["images"].items()]
-    warning = "; choices are made on the reported images" if found["chosen_on_reported"] else ""
+    is_chosen = found["chosen_on_reported"] and config.trainer.limit_val_batches
+    warning = "; choices are made on the reported images" if is_chosen else ""
     return f"data {found['store']}, {config.data.size} px, {found['format']}: {', '.join(parts)}{warning}"
 
 
