@@ -40,7 +40,7 @@ test-all: test container ## Run the tests, those on a SLURM of their own and the
 	@$(BIN)/python -m pytest -m long
 
 flaky: $(INSTALLED) ## Run the tests that start processes N=10 times, one busy loop per core beside them
-	@$(BIN)/python tests/busy.py $(N) $(BIN)/python -m pytest $(PYTEST) -m 'processes and not long' -q $(ARGS)
+	@$(BIN)/python benchmarks/repeat.py $(N) $(BIN)/python -m pytest $(PYTEST) -m 'processes and not long' -q $(ARGS)
 
 chaos: $(INSTALLED) ## Kill runs and sweeps at KILLS random moments and compare their bits (10 s a kill)
 	@$(BIN)/python tests/chaos.py --kills $(KILLS) $(ARGS)
