@@ -19,6 +19,8 @@ import yaml
 from alexlab.runs.plan import make_plan
 from conftest import TINY, Typed
 from launched import (
+    TRAIN,
+    begin,
     command,
     descendants,
     finish,
@@ -335,8 +337,12 @@ def test_a_command_that_slept_finds_its_run_taken_over_and_writes_no_more(tmp_pa
 @pytest.mark.processes
 def test_a_killed_run_is_told_and_started_again(tmp_path: Path, cache: Path):
     line = [*TINY, f"data.cache={cache}", f"paths.runs={tmp_path}", "trainer.max_epochs=2000"]
-    process = start(line)
+    process = begin(["nice", "-n", "3", *TRAIN, *line])
     with halted(process, tmp_path) as [worker]:
+        assert os.getpriority(os.PRIO_PROCESS, worker) == os.getpriority(os.PRIO_PROCESS, 0) + 3
+        group = Path(f"/proc/{worker}/autogroup")  # the kernel's, which each session has of its own
+        if group.exists() and group.read_text():
+            assert group.read_text().endswith(f" nice {os.getpriority(os.PRIO_PROCESS, worker)}\n")
         os.kill(worker, signal.SIGKILL)
     status, output = finish(process)
     assert status == 1

@@ -7,6 +7,8 @@ beside it, a training step is five to sixteen times slower for it (benchmarks/RE
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from pathlib import Path
 
 # GNU, LLVM and Intel OpenMP.
 WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
@@ -56,3 +58,14 @@ def use(number: int | None) -> None:
         import torch
 
         torch.set_num_threads(number)
+
+
+def keep_niceness() -> None:
+    """Have a session's leader yield to other sessions as `nice` asked, where Linux groups processes by session.
+
+    There (sched_autogroup_enabled, the default of desktops) niceness acts among the processes of one session alone.
+    """
+    niceness = os.nice(0)
+    with suppress(OSError):  # no such grouping here
+        if niceness:
+            Path("/proc/self/autogroup").write_text(str(niceness))

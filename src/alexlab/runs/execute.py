@@ -300,6 +300,7 @@ def _ignored(number: signal.Signals) -> Iterator[None]:
 
 def _train(folder: Path, title: str, config: Config, claim: Claim, stop: Path, member: Member | None = None) -> None:
     os.setsid()
+    threads.keep_niceness()
     from alexlab.runs.worker import train  # with torch, in the child alone
 
     train(folder, title, config, claim, stop, member)
