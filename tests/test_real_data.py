@@ -110,6 +110,9 @@ def test_cifar(typed: Typed):
     done = typed(*given)
     assert done.status == 0, done
     assert "choices are made on the reported images" in " ".join(done.output.split())
+    blind = typed(*given, "trainer.limit_val_batches=0")  # as in figure 1: there is no validation to choose by
+    assert blind.status == 0, blind
+    assert "choices are made" not in blind.output
 
 
 @pytest.mark.parametrize(
