@@ -296,6 +296,25 @@ GOOD = {
             {"requires": ["model.lrn=true", "model.lrn=false"]},
             "mine.yaml: a: requires model.lrn=true and model.lrn=false: no recipe can meet both; remove one",
         ),
+        # What would run code, write where it likes, or read the environment: a file of claims comes from anyone
+        *(
+            ({"arm": [line]}, f"mine.yaml: a: {line}: is not for a claim to set")
+            for line in (
+                "hydra/job_logging=stdout",
+                "++hydra.job_logging.handlers.x={class: logging.FileHandler}",
+                "paths.runs=/tmp/elsewhere",
+                "logger=wandb",
+                "logger.project=theirs",
+                "+weights=net.pth",
+                "study.seeds=1",
+                "data.cache=/tmp/elsewhere",
+                "data.raw=/",
+                "~hydra",
+            )
+        ),
+        ({"against": ["hydra.sweep.dir=x"]}, "mine.yaml: a: hydra.sweep.dir=x: is not for a claim to set"),
+        ({"statement": "${oc.env:HOME}"}, "mine.yaml: a: statement: holds an interpolation"),
+        ({"arm": ["optim.lr=${oc.env:X}"]}, "mine.yaml: a: arm: holds an interpolation"),
     ],
 )
 def test_a_mistake_in_a_file_is_one_line(tmp_path: Path, change: dict, said: str):

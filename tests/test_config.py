@@ -345,6 +345,17 @@ def test_what_is_written_is_what_is_read(tmp_path: Path):
     assert read_config(tmp_path / "config.yaml") == config
 
 
+def test_a_record_reads_nothing_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A stranger's record would put a reader's key into a report, which is meant to be published."""
+    monkeypatch.setenv("A_KEY", "secret0123")
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(composed()).replace("seed: 0", "seed: ${oc.env:A_KEY}"))
+    assert "A_KEY" in path.read_text()
+    with pytest.raises(ConfigError) as error:
+        read_config(path)
+    assert str(error.value) == f"{path}: holds an interpolation, ${{...}}; a record has values"
+
+
 def test_cfg_job_is_yaml_with_a_meaning_behind_each_key():
     config = load(["optim.lr=1e-5", "model.remove=[conv3]"])
     text = commented_yaml(config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -395,6 +396,34 @@ class TestHostile:
         assert main(["data=cifar10", f"data.raw={root}", f"data.cache={tmp_path / 'c'}"]) == 2
         assert "data_batch_2 is cut or not a plain pickle" in capsys.readouterr().err
         assert not (tmp_path / "called").exists()
+
+    @pytest.mark.parametrize("kind", ["pointer", "objects", "numbers", "index"])
+    def test_a_pickle_makes_bytes_alone(self, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str):
+        """An array of objects would follow pointers that the file gives; an index of its memory would be allocated."""
+        import pickle
+
+        class Pointer:
+            def __reduce__(self):
+                return np.ndarray, ((1,), np.dtype("O"), b"AAAAAAAA")
+
+        content = {
+            "pointer": pickle.dumps({b"data": Pointer()}, protocol=2),
+            "objects": pickle.dumps({b"data": np.array([None])}, protocol=2),
+            "numbers": pickle.dumps({b"data": np.array([[1] * 3072], np.int64)}, protocol=2),
+            "index": b"\x80\x02}r\xff\xff\xff\x7f.",
+        }[kind]
+        batches = raw.cifar_batches() | {"data_batch_2": content}
+        root = raw.write_tree(tmp_path / "raw", {f"cifar-10-batches-py/{n}": c for n, c in batches.items()})
+        limits = resource.getrlimit(resource.RLIMIT_AS)
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, limits[1]))
+        try:
+            assert main(["data=cifar10", f"data.raw={root}", f"data.cache={tmp_path / 'c'}"]) == 2
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, limits)
+        told = capsys.readouterr().err
+        assert "CIFAR-10's data_batch_" in told
+        assert told.count("\n") == 1
 
     def test_pipes_devices_and_links_in_a_tree(self, tmp_path: Path):
         root = raw.class_folders(tmp_path / "raw")

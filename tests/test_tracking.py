@@ -231,3 +231,4 @@ def test_a_record_is_where_it_was_asked_for_and_says_nothing_of_its_copy(tiny: l
     assert record.path.parent == Path(config.paths.runs)
     assert "private" not in record.file("config.yaml").read_text()
     assert "private" not in json.dumps(tracking.public_config(config))
+    assert not any(name.startswith("study.") for name in tracking.public_config(config))

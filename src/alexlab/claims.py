@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
@@ -225,8 +226,26 @@ def _read(path: Path, changed: int) -> tuple[Claim, ...]:
     return claims
 
 
+# What an arm may not set: what starts and records runs, and places of whoever runs it.
+_NOT_AN_ARMS = (
+    "hydra",
+    "paths",
+    "logger",
+    "weights",
+    "study",
+    "retry",
+    "data.raw",
+    "data.root",
+    "data.cache",
+    "data.stage",
+)
+
+
 def _claim(path: Path, given: dict[str, Any]) -> Claim:
     where = f"{path.name}: {given.get('id', 'a claim without id')}"
+    for name, value in given.items():
+        if "${" in str(value):  # it would be filled in, from the environment too
+            raise ConfigError(f"{where}: {name}: holds an interpolation, ${{...}}; write the value itself")
     known = [entry.name for entry in dataclasses.fields(Claim) if entry.name != "source"]
     for name in given:
         if name not in known:
@@ -241,6 +260,11 @@ def _claim(path: Path, given: dict[str, Any]) -> Claim:
 
 
 def _check(claim: Claim, where: str) -> None:
+    for line in (*claim.arm, *claim.against):
+        if re.match(rf"[+~]*({'|'.join(map(re.escape, _NOT_AN_ARMS))})\b", line.strip()):
+            raise ConfigError(
+                f"{where}: {line}: is not for a claim to set; an arm is made of groups and keys of the net"
+            )
     for name in ("id", "section", "statement"):
         if not getattr(claim, name).strip():
             raise ConfigError(f"{where}: has no {name}")

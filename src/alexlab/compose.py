@@ -287,7 +287,10 @@ def from_file(path: Path) -> Config:
 def read_config(path: Path, stored: bool = True) -> Config:
     """The configuration that a record keeps; with `stored=False` its data need not be here."""
     with _one_line([str(path)]):
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path)))
+        loaded = OmegaConf.load(path)
+        if "${" in path.read_text(encoding="utf-8"):  # it would be filled in, from the reader's environment too
+            raise ConfigError(f"{path}: holds an interpolation, ${{...}}; a record has values")
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), loaded))
     assert isinstance(config, Config)
     return finish(config, trains=stored, stored=stored)
 

@@ -183,7 +183,7 @@ def group_name(labels: dict[str, str]) -> str:
 
 def public_config(config: Config) -> dict[str, Any]:
     """The configuration, flat, with numbers as numbers and lists as lists; folders of this machine stay here."""
-    places = ("paths.", "data.cache", "data.raw", "data.root", "data.stage", "logger.", "weights")
+    places = ("paths.", "data.cache", "data.raw", "data.root", "data.stage", "logger.", "weights", "study.")
     return {name: value for name, value in flat(config).items() if not name.startswith(places)}
 
 

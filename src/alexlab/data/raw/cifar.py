@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import pickle
 import tarfile
 from pathlib import Path
@@ -20,22 +21,53 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 _BATCHES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
 _META = "batches.meta"
 _MAX_PICKLE = 64 * 2**20
-_HARMLESS = {
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("_codecs", "encode"),
+_MEMBERS = {*itertools.chain(*_BATCHES.values()), _META}
+
+
+class _Array:
+    """What stands for a NumPy array while a batch is read: its bytes, as unsigned integers."""
+
+    def __init__(self, *_: object) -> None:
+        self.values = np.empty(0, np.uint8)
+
+    def __setstate__(self, state: tuple[int, tuple[int, ...], _Kind, bool, bytes]) -> None:
+        _, shape, kind, is_fortran, content = state
+        if not isinstance(kind, _Kind) or is_fortran or not isinstance(content, bytes):
+            raise pickle.UnpicklingError("an array of it is not plain bytes")
+        self.values = np.frombuffer(content, np.uint8).reshape(shape)
+
+
+class _Kind:
+    """What stands for a NumPy dtype: the one of bytes."""
+
+    def __init__(self, name: object = None, *_: object) -> None:
+        if name not in ("u1", b"u1"):
+            raise pickle.UnpicklingError(f"an array of it is of {name!r}, not of bytes")
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
+# The whole of what a batch names. NumPy's own classes follow pointers that a hostile pickle gives them.
+_STANDS_FOR: dict[tuple[str, str], Any] = {
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
+    ("numpy", "ndarray"): "ndarray",
+    ("numpy", "dtype"): _Kind,
+    ("_codecs", "encode"): lambda text, encoding: text.encode("latin1"),  # bytes, as protocol 2 writes them
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    """Makes arrays and plain values only, since a pickle can otherwise call anything."""
+class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
+    """Makes arrays of bytes and plain values only, since a pickle can otherwise call anything.
+
+    Python's own, not the one in C, which allocates whatever index a pickle names.
+    """
 
     def find_class(self, module_name: str, global_name: str) -> Any:
-        if (module_name, global_name) not in _HARMLESS:
+        if (module_name, global_name) not in _STANDS_FOR:
             raise pickle.UnpicklingError(f"it wants {module_name}.{global_name}")
-        return super().find_class(module_name, global_name)
+        return _STANDS_FOR[module_name, global_name]
 
 
 def read_cifar(root: Path) -> Source:
@@ -56,13 +88,13 @@ def read_cifar(root: Path) -> Source:
     for split, names in _BATCHES.items():
         batches = {name: _unpickled(root, name, contents[name]) for name in names}
         try:
-            pixels = np.concatenate([np.asarray(batch[b"data"], np.uint8) for batch in batches.values()])
+            pixels = np.concatenate([batch[b"data"].values for batch in batches.values()])
             images = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # stored colour by colour
             labels = [int(label) for batch in batches.values() for label in batch[b"labels"]]
             files = [f"{name}/{file.decode()}" for name, batch in batches.items() for file in batch[b"filenames"]]
             rows = sorted_rows(labels, files)
             listing = Listing([files[row] for row in rows], np.array(labels, np.int64)[rows], Pixels(images[rows]))
-        except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError, OverflowError) as error:
             raise RawError(f"{root}: CIFAR-10's {names[0]} is not as it should be ({error})") from error
         if not len(images) == len(labels) == len(files) or not set(labels) <= set(range(len(classes))):
             raise RawError(f"{root}: CIFAR-10's {names[0]} has labels that do not fit its images")
@@ -86,15 +118,20 @@ def read_cifar_folders(root: Path) -> Source:
 def _contents(root: Path) -> dict[str, bytes]:
     for folder in (root / FOLDER, root):
         if (folder / _META).is_file():
-            return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+            files = [folder / name for name in _MEMBERS if (folder / name).is_file()]
+            for file in files:
+                if file.stat().st_size > _MAX_PICKLE:
+                    raise RawError(f"{file}: is longer than a batch of CIFAR-10; fetch {ARCHIVE} again")
+            return {file.name: file.read_bytes() for file in files}
     path = root / ARCHIVE
     contents: dict[str, bytes] = {}
     try:
         with tarfile.open(path) as archive:
             for member in archive:
-                if member.isreg() and member.size <= _MAX_PICKLE:
+                name = member.name.rpartition("/")[2]
+                if member.isreg() and member.size <= _MAX_PICKLE and name in _MEMBERS:
                     file = archive.extractfile(member)
-                    contents[member.name.rpartition("/")[2]] = file.read() if file else b""
+                    contents[name] = file.read() if file else b""
     except (tarfile.TarError, OSError, EOFError) as error:
         raise RawError(f"{path}: is cut or damaged ({error}); fetch it again") from error
     return contents
