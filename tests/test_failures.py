@@ -8,7 +8,8 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -266,12 +267,15 @@ class TestDamagedStates:
         assert capsys.readouterr().out.count("is damaged") == 2
 
     def test_a_half_written_one_is_none(self, stopped, config, undisturbed, capsys):
-        halves = [states(stopped)[-1].parent / ".00000009.77", stopped.file(".status.json.77")]
-        for half in halves:
-            half.write_bytes(b"half")
+        ending = f"{uuid.uuid4().hex}.tmp"
+        halves = [states(stopped)[-1].parent / f".00000009.{ending}", stopped.file(f".status.json.{ending}")]
+        others = [stopped.file(".netrc"), stopped.file(".mine.tmp"), stopped.file("checkpoints") / ".bashrc"]
+        for file in halves + others:
+            file.write_bytes(b"half")
         same(attempt(config), undisturbed)
         assert "damaged" not in capsys.readouterr().out
         assert not any(half.exists() for half in halves)
+        assert all(other.exists() for other in others)  # no names of ours
 
     def test_it_opens_with_torchs_safe_default(self, stopped):
         content = torch.load(states(stopped)[-1])
@@ -285,9 +289,9 @@ _writes = [0]
 
 
 @contextmanager
-def failing(path: Path, number: int, error: Exception) -> Iterator[Any]:
+def failing(path: Path, check: Callable[[], None], number: int, error: Exception) -> Iterator[Any]:
     """A file of which one write fails, as numbered over all files."""
-    with written_whole(path) as half:
+    with written_whole(path, check) as half:
         write = half.file.write
 
         def counted(data: bytes) -> int:
@@ -313,7 +317,7 @@ def failing(path: Path, number: int, error: Exception) -> Iterator[Any]:
 def test_a_save_that_fails_loses_nothing_saved(config, undisturbed, monkeypatch, error, wanted):
     _writes[0] = 0
     with monkeypatch.context() as context:
-        context.setattr(checkpoint, "written_whole", lambda path: failing(path, 400, error))
+        context.setattr(checkpoint, "written_whole", lambda path, check: failing(path, check, 400, error))
         record = attempt(config)
     assert record.status()["failure"] == wanted, record.status()
     assert states(record)

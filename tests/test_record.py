@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from alexlab.config import ConfigError
 from alexlab.evidence import load_runs
-from alexlab.files import write_whole
+from alexlab.files import write_whole, written_whole
+from alexlab.runs.claim import LostClaim
 from alexlab.runs.record import DONE, FAILED, RECORD_VERSION, Record
 from conftest import composed
 
@@ -75,6 +79,49 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
         write_whole(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]  # the half is gone
+
+
+def test_a_process_that_was_paused_while_it_wrote_replaces_nothing(tmp_path: Path):
+    """What it had to check before it wrote may have changed meanwhile."""
+    path = tmp_path / "status.json"
+    write_whole(path, "the new owner's")
+
+    def lost() -> None:
+        raise LostClaim("taken over")
+
+    with pytest.raises(LostClaim):
+        write_whole(path, "the old owner's", lost)
+    assert path.read_text() == "the new owner's"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_processes_of_two_containers_write_files_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Both may be process 1 there."""
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    path = tmp_path / "sweep.json"
+    with written_whole(path) as one, written_whole(path) as other:
+        one.file.write(b"one")
+        other.file.write(b"other")
+    assert path.read_text() == "one"  # whose block ended last
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["", "checkpoints", "wandb", "train.log", "metrics.csv"])
+def test_a_record_that_leads_elsewhere_is_not_written(record: Record, tmp_path: Path, name: str):
+    """A record from others, whose links would have us delete, replace or lengthen files of the reader's."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / ".bashrc").write_text("mine")
+    if name:
+        record.path.mkdir(parents=True, exist_ok=True)
+        record.file(name).symlink_to(home if "." not in name else home / ".bashrc")
+    else:
+        shutil.rmtree(record.path, ignore_errors=True)
+        record.path.parent.mkdir(parents=True, exist_ok=True)
+        record.path.symlink_to(home)
+    with pytest.raises(ConfigError, match=f"{re.escape(str(record.file(name) if name else record.path))}: is a link"):
+        record.begin("seed: 0\n", {})
+    assert {path.name: path.read_text() for path in home.iterdir()} == {".bashrc": "mine"}
 
 
 def test_a_damaged_status_is_told_and_nothing_is_begun(record: Record):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all; what was there before stays until then."""
-    with written_whole(path) as half:
+
+def write_whole(path: Path, content: str | bytes, check: Callable[[], None] = lambda: None) -> None:
+    """Write a file whole or not at all; what was there before stays until then. `check` as for `written_whole`."""
+    with written_whole(path, check) as half:
         half.file.write(content.encode() if isinstance(content, str) else content)
 
 
@@ -25,19 +29,22 @@ class Half:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Half]:
+def written_whole(path: Path, check: Callable[[], None] = lambda: None) -> Iterator[Half]:
     """A file to write to, which takes the place of `path` at the end, and is gone where that is not reached.
 
     It lies in the same folder, since a rename is atomic only within a file system, and is on the disk before it is
-    renamed; so is the rename before this returns.
+    renamed; so is the rename before this returns. Its name is unique over machines and containers, which may share
+    process ids. `check` is called right before the rename, and what it raises prevents it: a process that was paused
+    while it wrote may have lost the right to.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with beside.open("wb") as file:
+        with beside.open("xb") as file:
             half = Half(file, path)
             yield half
             file.flush()
             os.fsync(file.fileno())
+        check()
         beside.replace(half.path)
     except BaseException:
         with suppress(OSError):
@@ -47,10 +54,11 @@ def written_whole(path: Path) -> Iterator[Half]:
 
 
 def remove_halves(folder: Path) -> None:
-    """Remove what was being written in a folder when its process was killed."""
-    for path in folder.glob(".*"):
-        with suppress(OSError):
-            path.unlink()
+    """Remove what was being written in a folder when its process was killed, and nothing else that is there."""
+    for path in folder.glob(".*.tmp"):
+        if _TEMPORARY.fullmatch(path.name):
+            with suppress(OSError):
+                path.unlink()
 
 
 def sync_folder(folder: Path) -> None:

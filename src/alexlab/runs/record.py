@@ -140,7 +140,8 @@ class Record:
     def write(self, name: str, content: str | bytes | dict[str, Any]) -> None:
         """Write a file of the record, a dict as JSON."""
         self.may_write()
-        write_whole(self.file(name), json.dumps(content, indent=1) + "\n" if isinstance(content, dict) else content)
+        text = json.dumps(content, indent=1) + "\n" if isinstance(content, dict) else content
+        write_whole(self.file(name), text, self.may_write)
 
     def set_status(self, state: str, **more: Any) -> None:
         """Write status.json; the attempt's number, when it began, and the labels stay as they are."""
@@ -151,11 +152,18 @@ class Record:
         """Start an attempt, which goes on from the run's last state, if it has one; a finished run is never begun."""
         status = self.status()
         assert status.get("state") != DONE
+        self._refuse_links()
         for folder in (self.path, self.file("checkpoints")):
             remove_halves(folder)
         self.write("config.yaml", config_yaml)
         number = self._claim.number if self._claim is not None else 0  # of claims whose owners began nothing, too
         self.set_status(RUNNING, attempt=max(number, status.get("attempt", 0) + 1), labels=labels, **more)
+
+    def _refuse_links(self) -> None:
+        """Raise ConfigError where writing the record would write elsewhere, as links in a record from others could."""
+        for path in (self.path, *(self.path.iterdir() if self.path.is_dir() else [])):
+            if path.is_symlink():
+                raise ConfigError(f"{path}: is a link, and a record holds its own files; move what it leads to here")
 
     def forget(self) -> None:
         """Remove what an unfinished run has, so that it begins from nothing; the number of attempts stays."""

@@ -44,7 +44,7 @@ class States(CheckpointIO):
     """The newest states of a run, `<steps>-<digest>.ckpt`: plain tensors, numbers, lists and dicts alone.
 
     A name holds the digest of its file's content, so the file and what tells whether it is whole take their place at
-    once. `may_write` is called before a file does, and raises where this process must not write any more.
+    once. `may_write` is called right before a file does, and raises where this process must not write any more.
     """
 
     def __init__(self, folder: Path, may_write: Callable[[], None] = nothing) -> None:
@@ -53,11 +53,10 @@ class States(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Add a state, called `path` and its digest, and remove what is older than the last two."""
         self._folder.mkdir(exist_ok=True)
-        with written_whole(self._folder / Path(path).name) as half:
+        with written_whole(self._folder / Path(path).name, self._may_write) as half:
             hashing = _Hashing(half.file)
             _save(checkpoint, hashing)
             half.path = self._folder / f"{Path(path).name}-{hashing.digest()}.ckpt"
-            self._may_write()
         for old in self._all()[:-_KEPT]:
             old.unlink(missing_ok=True)
 
@@ -122,9 +121,9 @@ def _save(content: dict[str, Any], file: _Hashing) -> None:
         raise
 
 
-def save_weights(path: Path, content: dict[str, Any]) -> None:
+def save_weights(path: Path, content: dict[str, Any], may_write: Callable[[], None] = nothing) -> None:
     """Write plain tensors whole or not at all."""
-    with written_whole(path) as half:
+    with written_whole(path, may_write) as half:
         _save(content, _Hashing(half.file))
 
 
@@ -236,14 +235,12 @@ class Recorder(Checkpoint):
                 self._on_row(row)
 
     def _write_rows(self) -> None:
-        self._may_write()
-        _write_csv(self._folder / "metrics.csv", self.rows)
+        _write_csv(self._folder / "metrics.csv", self.rows, self._may_write)
 
     def _write_train_errors(self, task: L.LightningModule) -> None:
         assert isinstance(task, ClassificationTask)
         if self._config.trainer.train_error_every is not None and ranks.is_first():
-            self._may_write()
-            _write_csv(self._folder / "train_error.csv", task.train_errors)
+            _write_csv(self._folder / "train_error.csv", task.train_errors, self._may_write)
 
     # Saving
 
@@ -316,7 +313,8 @@ class Recorder(Checkpoint):
         trainer.should_stop = step == 0 and pl_module.ends_before(epoch)
 
 
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+def _write_csv(path: Path, rows: list[dict[str, Any]], may_write: Callable[[], None]) -> None:
+    may_write()
     if not rows:
         path.unlink(missing_ok=True)
         return
@@ -324,7 +322,7 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     writer = csv.DictWriter(text, rows[0])
     writer.writeheader()
     writer.writerows(rows)
-    write_whole(path, text.getvalue())
+    write_whole(path, text.getvalue(), may_write)
 
 
 def _loops(state: dict[str, Any], epoch: int, step: int, total: int, is_within: bool) -> dict[str, Any]:

@@ -117,10 +117,10 @@ def fit(
     if not np.isfinite(train.log_probability).all():  # the last step, after which no loss is looked at
         raise Diverged("the final weights give outputs that are no numbers", epoch=trainer.current_epoch)
     if folder is not None and recorder is not None and ranks.is_first():
-        may_write()
-        save_weights(folder / "checkpoints" / "last.ckpt", {"state_dict": last, "epoch": trainer.current_epoch})
+        content = {"state_dict": last, "epoch": trainer.current_epoch}
+        save_weights(folder / "checkpoints" / "last.ckpt", content, may_write)
         if recorder.best is not None:
-            save_weights(folder / "checkpoints" / "best.ckpt", recorder.best)
+            save_weights(folder / "checkpoints" / "best.ckpt", recorder.best, may_write)
     return Outcome(
         epochs=trainer.current_epoch,
         steps=trainer.global_step,
