@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
+import os
 import pickle
+import re
 import shutil
 import subprocess
 import time
@@ -26,7 +29,7 @@ from alexlab.data.decode import square
 from alexlab.data.prepare import prepare, store_path
 from alexlab.data.raw.folders import read_folders
 from alexlab.data.shapes import CLASSES, draw_shapes
-from alexlab.data.store import open_store
+from alexlab.data.store import BadData, open_store, staged
 from alexlab.ranks import Share
 from conftest import composed, stacked
 from launched import PATIENCE
@@ -388,3 +391,63 @@ def _load_for_long(is_ready: Any) -> None:
     _deaf(0)
     is_ready.set()
     time.sleep(PATIENCE)
+
+
+class TestChangedStores:
+    """What is trained on is what the store's hash, which records name, was made of."""
+
+    @pytest.fixture
+    def store(self, tiny: list[str], tmp_path: Path) -> Path:
+        made = prepare(composed([*tiny, f"data.cache={tmp_path / 'changed'}"]).data).path
+        open_store(made)
+        return made
+
+    @pytest.mark.parametrize(
+        ("name", "change", "said"),
+        [
+            ("train_labels.npy", lambda a: a[:30], "the manifest has 60 images of train, its lists 30"),
+            ("train_labels.npy", lambda a: a * 0, "its lists"),
+            ("train_labels.npy", lambda a: a[::-1], "its lists"),
+            ("test_places.npy", lambda a: a - 1, "an image of test lies outside of its file"),
+            ("test_places.npy", lambda a: a * 0, "its lists of places"),
+            ("test_places.npy", lambda a: a[::-1], "its lists of places"),
+            ("test_places.npy", lambda a: a[:3], "the manifest has 37 images of test, its lists"),
+            ("mean.npy", lambda a: a * 0, "its lists or its mean image"),
+        ],
+        ids=["fewer labels", "one class", "other labels", "shifted", "one image", "swapped", "fewer images", "mean"],
+    )
+    def test_a_changed_list_is_no_store(self, store: Path, name: str, change: Any, said: str):
+        np.save(store / name, np.ascontiguousarray(change(np.load(store / name))))
+        with pytest.raises(BadData, match=rf"{re.escape(str(store))} is damaged \({said}.* remove it to have it made"):
+            open_store(store)
+
+    @pytest.mark.parametrize(
+        ("key", "value", "said"),
+        [
+            ("images", {"train": 30, "val": 30, "test": 37}, "is damaged"),
+            ("hash", "/../../elsewhere", "its hash is not one"),
+            ("hash", "0" * 64, "its lists"),
+            ("classes", ["a"], "a label of .* is of no class"),
+        ],
+    )
+    def test_a_changed_manifest_is_none(self, store: Path, key: str, value: Any, said: str):
+        path = store / "manifest.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+        with pytest.raises(BadData, match=said):
+            open_store(store)
+
+    def test_a_damaged_copy_is_made_again(self, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+        copy = staged(store, tmp_path / "local")
+        labels = np.load(copy / "train_labels.npy")
+        assert staged(store, tmp_path / "local") == copy
+        assert "copied again" not in capsys.readouterr().err
+        np.save(copy / "train_labels.npy", np.ascontiguousarray(labels[::-1]))
+        assert staged(store, tmp_path / "local") == copy
+        assert "is damaged; it is copied again" in capsys.readouterr().err
+        np.testing.assert_array_equal(np.load(copy / "train_labels.npy"), labels)
+
+    def test_another_users_copy_is_refused(self, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        copy = staged(store, tmp_path / "local")
+        monkeypatch.setattr(os, "getuid", lambda: copy.stat().st_uid + 1)
+        with pytest.raises(BadData, match=f"{re.escape(str(copy))}: is another user's copy"):
+            staged(store, tmp_path / "local")

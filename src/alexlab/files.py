@@ -61,6 +61,12 @@ def remove_halves(folder: Path) -> None:
                 path.unlink()
 
 
+def sync_file(path: Path) -> None:
+    """Wait until a file's content is on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Let what was renamed or removed in a folder survive a crash of the machine, where the file system can."""
     try:

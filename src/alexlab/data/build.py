@@ -36,9 +36,11 @@ from alexlab.data.store import (
     SUFFIXES,
     digest,
     gigabytes,
+    places_hash,
     principal_components,
     store_hash,
 )
+from alexlab.files import sync_file, sync_folder
 from alexlab.progress import Progress
 
 JPEG_QUALITY = 90
@@ -209,6 +211,7 @@ def build_store(
         if _ON_THE_WAY.fullmatch(file.name):
             file.unlink()
     work.rename(path)
+    sync_folder(path.parent)
 
 
 class _Builder:
@@ -460,10 +463,17 @@ class _Builder:
             "words": self._source.words,
         }
         manifest["hash"] = store_hash(self._work, manifest)
-        # Last of all, and whole: with it the folder is a store, whatever else is still to be removed.
+        manifest["places_hash"] = places_hash(self._work, manifest)
+        # Last of all, and whole: with it the folder is a store, whatever else is still to be removed. All else is on
+        # the disk before it, or after a power cut a store would hold empty files and nothing to make it from.
+        for file in self._work.iterdir():
+            sync_file(file)
         half = self._file("manifest.half")
         half.write_text(json.dumps(manifest, indent=1) + "\n")
+        sync_file(half)
+        sync_folder(self._work)
         half.replace(self._file("manifest.json"))
+        sync_folder(self._work)
 
     def close(self) -> None:
         self._notes.close()

@@ -17,6 +17,8 @@ import fcntl
 import hashlib
 import json
 import mmap
+import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -31,6 +33,7 @@ import simplejpeg
 from loky import cpu_count
 
 from alexlab.data.parallel import in_order
+from alexlab.files import sync_file, sync_folder
 from alexlab.progress import Progress
 
 FORMAT_VERSION = 2
@@ -203,6 +206,8 @@ def read_manifest(path: Path) -> dict:
         raise BadData(f"{path} is not a finished store ({error}); remove it to have it made again") from error
     if version != FORMAT_VERSION:
         raise BadData(f"{path} has store format {version}, this code reads {FORMAT_VERSION}; remove it")
+    if not re.fullmatch("[0-9a-f]{64}", str(manifest.get("hash"))):  # which names folders
+        raise BadData(f"{path} is not a finished store (its hash is not one); remove it to have it made again")
     return manifest
 
 
@@ -210,10 +215,11 @@ def open_store(path: Path) -> Store:
     """Open a finished store.
 
     Raises:
-        BadData: where the folder is no store, or one of another format.
+        BadData: where the folder is no store, one of another format, or one whose lists were changed.
     """
     manifest = read_manifest(path)
     try:
+        _verify(path, _changes(path))
         mean, rgb = np.load(path / "mean.npy"), manifest["rgb"]
         return Store(path, manifest, mean, np.array(rgb["components"]), np.array(rgb["variances"]))
     except (OSError, ValueError, EOFError, KeyError) as error:
@@ -226,6 +232,47 @@ def principal_components(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray
     variances, components = np.maximum(variances[::-1], 0), components[:, ::-1]
     largest = components[np.abs(components).argmax(axis=0), range(3)]
     return components * np.sign(largest), variances
+
+
+def places_hash(path: Path, manifest: dict) -> str:
+    """The hash over where a store's images are in its files, and how many there are; results do not follow from it."""
+    total = hashlib.sha256(json.dumps(manifest["images"], sort_keys=True).encode())
+    for split in sorted(manifest["images"]):
+        total.update(np.load(path / f"{split}_places.npy").data)
+    return total.hexdigest()
+
+
+@cache
+def _verify(path: Path, changed: tuple[tuple[str, int, int], ...]) -> None:
+    """Raise BadData unless the lists of a store are those that its hashes were made of, once for each change of them.
+
+    Its images are not read: `python src/prepare.py check` does that.
+    """
+    manifest = read_manifest(path)
+    try:
+        wrong = "" if store_hash(path, manifest) == manifest["hash"] else "its lists or its mean image were changed"
+        if not wrong and places_hash(path, manifest) != manifest.get("places_hash", places_hash(path, manifest)):
+            wrong = "its lists of places were changed"
+        for split, count in manifest["images"].items():
+            labels, places = (np.load(path / f"{split}_{what}.npy") for what in ("labels", "places"))
+            size = (path / f"{split}{SUFFIXES[manifest['format']]}").stat().st_size
+            ends = places.sum(axis=1) if places.ndim == 2 else (places + 1) * 3 * manifest["size"] ** 2
+            if not len(labels) == len(places) == count:
+                wrong = f"the manifest has {count} images of {split}, its lists {len(labels)}"
+            elif count and not 0 <= labels.min() <= labels.max() < len(manifest["classes"]):
+                wrong = f"a label of {split} is of no class"
+            elif count and (places.min() < 0 or ends.max() > size):
+                wrong = f"an image of {split} lies outside of its file"
+    except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
+        raise BadData(f"{path} is damaged ({error}); remove it to have it made again") from error
+    if wrong:
+        raise BadData(f"{path} is damaged ({wrong}); remove it to have it made again")
+
+
+def _changes(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """What tells whether a file of a store was changed."""
+    stats = [(file.name, file.stat()) for file in sorted(path.iterdir())]
+    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
 
 
 def store_hash(path: Path, manifest: dict) -> str:
@@ -304,7 +351,12 @@ def staged(path: Path, folder: Path) -> Path:
     copy = folder / f"{path.name}-{manifest['hash'][:12]}"
     with locked(copy.with_suffix(".lock")):
         if (copy / "manifest.json").is_file():
-            return copy
+            if copy.stat().st_uid != os.getuid():  # whose name anyone could have foreseen
+                raise BadData(f"{copy}: is another user's copy; name a folder of your own in data.stage")
+            if _is_copy(copy, path):
+                return copy
+            print(f"{copy} is damaged; it is copied again", file=sys.stderr, flush=True)
+            shutil.rmtree(copy)
         half = copy.with_suffix(".unfinished")
         shutil.rmtree(half, ignore_errors=True)
         needed = sum(file.stat().st_size for file in path.iterdir())
@@ -315,11 +367,23 @@ def staged(path: Path, folder: Path) -> Path:
             half.mkdir()
             for file in path.iterdir():
                 shutil.copyfile(file, half / file.name)  # the bytes alone, since the store may be read-only
+                sync_file(half / file.name)
+            sync_folder(half)
             wrong = damage(half, cpu_count(), progress.advance)
         if wrong:
             raise BadData(f"{half}: the copy differs from {path} ({wrong[0]}); check both disks")
         half.rename(copy)
+        sync_folder(folder)
     return copy
+
+
+def _is_copy(copy: Path, path: Path) -> bool:
+    """Whether a copy has the store's files in their sizes, and lists that fit their hashes."""
+    sizes = [{file.name: file.stat().st_size for file in place.iterdir()} for place in (copy, path)]
+    try:
+        return sizes[0] == sizes[1] and open_store(copy).manifest == read_manifest(path)
+    except BadData:
+        return False
 
 
 def gigabytes(size: float) -> str:
