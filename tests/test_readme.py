@@ -206,8 +206,8 @@ def test_python_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         record.begin(to_yaml(load([f"seed={seed}"])), {"ablation": "none"})
         record.file("result.json").write_text(json.dumps({"test": {"ten": {"top1_error": error}}}))
         record.file("metrics.csv").write_text(f"epoch,val_top1_error\n1,0.5\n2,{error}\n")
-        top5 = {"center_top5": np.array([[1], [1], [0]]), "ten_top5": np.array([[1], [2], [1]])}
-        np.savez(record.file("predictions.npz"), labels=np.array([1, 2, 0]), **top5)
+        center, ten = np.array([[1], [1], [0]]), np.array([[1], [2], [1]])
+        np.savez(record.file("predictions.npz"), labels=np.array([1, 2, 0]), center_top5=center, ten_top5=ten)
         record.set_status(DONE)
     names: dict = {}
     for block in re.findall(r"```python\n(.*?)```", PAGES[page], re.DOTALL):
