@@ -1,4 +1,4 @@
-# One image for every command: the README's section on Docker has the lines. PyTorch's wheels bring CUDA, so a plain
+# One image for every command: docs/how-to/docker.md has the lines. PyTorch's wheels bring CUDA, so a plain
 # Python will do as a base, and the machine needs its driver and NVIDIA's container toolkit alone.
 # The digest is of python:3.12-slim, all architectures, while requirements.lock is for x86_64. To renew it:
 #   docker pull python:3.12-slim && docker images --digests python

@@ -4,12 +4,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+DOCS ?= .venv-docs
 KILLS ?= 200
 N ?= 10
 PYTEST := --numprocesses 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast test-all flaky chaos container bench bench-compare lock check format clean
+.PHONY: help install demo test test-fast test-long test-all flaky chaos container bench bench-compare docs lock check format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,8 +37,10 @@ test: $(INSTALLED) ## Run the tests
 test-fast: $(INSTALLED) ## Run the tests that take no training
 	@$(BIN)/python -m pytest $(PYTEST) -m 'not slow and not long'
 
-test-all: test container ## Run the tests, those on a SLURM of their own and the image's (see CONTRIBUTING.md)
+test-long: $(INSTALLED) ## Run the long tests alone, those on a SLURM of their own too (see CONTRIBUTING.md)
 	@$(BIN)/python -m pytest -m long
+
+test-all: test container test-long ## Run all tests, the image's too (see CONTRIBUTING.md)
 
 flaky: $(INSTALLED) ## Run the tests that start processes N=10 times, one busy loop per core beside them
 	@$(BIN)/python benchmarks/repeat.py $(N) $(BIN)/python -m pytest $(PYTEST) -m 'processes and not long' -q $(ARGS)
@@ -55,6 +58,16 @@ bench-compare: $(INSTALLED) ## Benchmark this tree against a commit, BASE= (half
 	@test -n "$(BASE)" || { echo "error: say which commit: make bench-compare BASE=main" >&2; exit 1; }
 	@$(BIN)/python benchmarks/compare.py $(BASE) $(ARGS)
 
+docs: $(DOCS)/installed ## Build the documentation as a site, in site/; any warning is an error
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict # not --quiet, which hides warnings from --strict
+	@echo "Open site/index.html, or see it live with: $(DOCS)/bin/mkdocs serve"
+
+$(DOCS)/installed: pyproject.toml
+	@$(PYTHON) -m venv $(DOCS)
+	@$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
+	@$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --group docs
+	@touch $@
+
 lock: $(INSTALLED) ## Renew requirements.lock, the image's packages: the versions that are installed here
 	@command -v uv >/dev/null || { echo "error: no uv; pip install uv" >&2; exit 1; }
 	@$(BIN)/python -m pip freeze --quiet --exclude-editable > $(VENV)/versions
@@ -67,9 +80,9 @@ check: $(INSTALLED) ## Check format, lint and types (the tests do so, too, types
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 
-format: $(INSTALLED) ## Format the code and mend what lint can mend
+format: $(INSTALLED) ## Format the code and fix what lint can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean: ## Remove the environment and caches; runs/ and cache/ stay
-	rm -rf $(VENV) .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(DOCS) site .pytest_cache .ruff_cache

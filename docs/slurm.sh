@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# A sweep, or one run, as one SLURM job, that goes on after the time limit and after preemption:
+# Run a sweep, or one run, as one SLURM job that resumes after the time limit and after preemption:
 #
 #   sbatch --gres=gpu:1 --time=12:00:00 docs/slurm.sh -m recipe=imagenet128 ablation=none,no_lrn seed=0,1,2
 #
 # Two minutes before the limit, and at preemption, the run under way is saved and the command ends with status 75; the
-# job then goes back into the queue, and types the same line again. scancel saves the run, too, and ends the job.
-# Submit it several times to share the work; hydra/launcher=slurm is one job for each run instead (docs/clusters.md).
+# job is then requeued and runs the same command again. scancel also saves the run, and ends the job.
+# Submit it several times to share the work; hydra/launcher=slurm is one job for each run instead (docs/how-to/slurm.md).
 #SBATCH --job-name=alexlab
 #SBATCH --requeue
 #SBATCH --open-mode=append

@@ -1,4 +1,4 @@
-"""Every line of the README that can run here does, on the shrunken demo."""
+"""Every command in README.md and docs/ that can run here does, on the shrunken demo."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import raw_data
@@ -21,13 +22,20 @@ from alexlab.runs.plan import make_plan
 from alexlab.runs.record import DONE, Record
 
 README = (PROJECT_DIR / "README.md").read_text()
-BASH = [
-    line
-    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-    for line in block.replace("\\\n", "").splitlines()
-    if line.strip()
-]
-LAUNCHED = [line for line in BASH if "hydra/launcher=" in line]
+PAGES = {path: path.read_text() for path in sorted((PROJECT_DIR / "docs").rglob("*.md"))}
+ALL = "\n".join([README, *PAGES.values()])
+TUTORIAL = PAGES[PROJECT_DIR / "docs" / "tutorial.md"]
+
+
+def commands(text: str) -> list[str]:
+    """The lines of its bash blocks, continued ones joined."""
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    return [line for block in blocks for line in block.replace("\\\n", "").splitlines() if line.strip()]
+
+
+# Once each: comments aside, pages repeat one another's lines.
+BASH = list({line.partition("  #")[0].strip(): line for line in reversed(commands(ALL))}.values())[::-1]
+LAUNCHED = [line for line in BASH if "hydra/launcher=" in line and "study=" not in line]
 TRAINING = [line for line in BASH if line.startswith("python src/train.py") and line not in LAUNCHED]
 PREPARING = [line for line in BASH if line.startswith("python src/prepare.py")]
 RAW = {  # what DIR stands for, by the set's name in the line
@@ -35,12 +43,13 @@ RAW = {  # what DIR stands for, by the set's name in the line
     "imagenet2012": raw_data.imagenet_tars,
     "imagenet2010": raw_data.imagenet2010_tars,
     "imagenette": raw_data.imagenette,
+    "imagenette_cpu": raw_data.imagenette,
     "cifar10": raw_data.cifar,
     "folder": raw_data.class_folders,
 }
 # What the tests do not run: they are running in what these make, or there is no such program in a test's machine.
 OTHERS = (
-    *("make demo", "make test", "python3 -m venv", "uv venv", "mkdir"),
+    *("make demo", "make test", "source .venv", "python3 -m venv", "uv venv", "mkdir"),
     *("docker build", "docker stop", "docker run", "alexlab"),  # tests/container.py
     "sbatch",  # tests/test_slurm.py
     "python src/evaluate.py",  # of runs that the demo made
@@ -51,16 +60,32 @@ OTHERS = (
 
 def test_every_line_is_known():
     assert [line for line in BASH if line not in TRAINING + PREPARING + LAUNCHED and not line.startswith(OTHERS)] == []
-    assert BASH[0].startswith("make demo")
-    assert BASH[1].startswith("make test")
+    assert [line.split()[:2] for line in commands(README)[:2]] == [["make", "demo"], ["make", "test"]]
+    assert "python src/train.py -m model.lrn=true,false pool.overlap=true,false" in commands(README)
+
+
+def test_the_readme_is_read_in_a_minute():
+    assert len(README.splitlines()) <= 150
+    for notebook in (PROJECT_DIR / "notebooks").glob("*.ipynb"):
+        assert f"](notebooks/{notebook.name})" in README
 
 
 def test_the_demos_ids_are_those_that_it_will_have():
-    """In its table, and in the line that averages two of them."""
+    """In README's table, and in the line that makes an ensemble of two of them."""
     runs = make_plan(["model.lrn=true,false", "pool.overlap=true,false"], multirun=True).runs
     assert re.findall(r"\b[0-9a-f]{12}\b", README)[:4] == [run.run_id for run in runs]
     [line] = [line for line in BASH if line.startswith("python src/evaluate.py")]
     assert set(re.findall(r"[0-9a-f]{12}", line)) <= {run.run_id for run in runs}
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder `mine` of the tutorial, from the files that its page shows."""
+    folder = tmp_path_factory.mktemp("tutorial")
+    for name, content in re.findall(r"```yaml\n# (mine/\S+)\n(.*?)```", TUTORIAL, re.DOTALL):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    return folder / "mine"
 
 
 def shortened(line: str, tiny: list[str]) -> list[str]:
@@ -68,11 +93,13 @@ def shortened(line: str, tiny: list[str]) -> list[str]:
     words = shlex.split(line, comments=True)[2:]
     words = [re.sub(r"^(seed|optim\.lr)=([^,]+),.*", r"\1=\2", word) for word in words]  # one is enough
     trial = [] if "--dry-run" in words or "seed=3" in words else ["trainer.fast_dev_run=true"]
+    words = [word for word in words if not word.startswith("hydra")]
     if any(word.startswith("recipe=") for word in words):  # on the embedded images
         trial += ["data=shapes", "data.holdout=0"]
         words = [word for word in words if not word.startswith("data.")]
     if any(word.startswith("study=") for word in words):  # one claim is enough, too
-        trial += ["study.seeds=1", "study.base_seeds=1", "study.claims=[paper/lrn]"]
+        trial += ["study.seeds=1", "study.base_seeds=1"]
+        trial += [] if "study=shapes" in words else ["study.claims=[paper/lrn]"]
     given = [word for word in tiny if word.split("=")[0] not in {w.split("=")[0] for w in words}]
     return [*words, *given, *trial]
 
@@ -86,19 +113,29 @@ NAMED = pytest.mark.parametrize(
 
 
 @NAMED
-def test_line_is_planned(line: str, tiny: list[str]):
+def test_line_is_planned(line: str, tiny: list[str], mine: Path):
     words = shortened(line, tiny)
+    config_dir = None
+    if "--config-dir" in words:
+        at = words.index("--config-dir")
+        assert words[at : at + 2] == ["--config-dir", mine.name]
+        del words[at : at + 2]
+        config_dir = str(mine)
     flags = {word for word in words if word.startswith("-")}
     if flags - {"-m", "--dry-run"}:  # which only show something
         assert main(words) == 0
         return
-    assert make_plan([word for word in words if word not in flags], multirun="-m" in flags).runs
+    overrides = [word for word in words if word not in flags]
+    assert make_plan(overrides, multirun="-m" in flags, config_dir=config_dir).runs
 
 
 @pytest.mark.long
 @pytest.mark.slow
 @NAMED
-def test_line_trains(line: str, tiny: list[str], capfd: pytest.CaptureFixture[str]):
+def test_line_trains(
+    line: str, tiny: list[str], mine: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(mine.parent)
     assert main(shortened(line, tiny)) == 0, capfd.readouterr()
 
 
@@ -106,7 +143,8 @@ def test_line_trains(line: str, tiny: list[str], capfd: pytest.CaptureFixture[st
 def test_launched_line(line: str):
     """Its plan; that launchers do what they are told: tests/test_launchers.py, tests/test_cluster.py."""
     words = [*shlex.split(line, comments=True)[3:], "data=shapes", "data.holdout=0"]
-    assert len(make_plan(words, multirun=True).runs) in (4, 6)
+    assert "-m" in line.split()
+    assert len(make_plan(words, multirun=True).runs) in (3, 4, 5, 6)
 
 
 @pytest.mark.parametrize("line", PREPARING, ids=lambda line: line.removeprefix("python src/prepare.py ")[:30])
@@ -142,38 +180,49 @@ def test_make_demo(tiny: list[str], more: str):
     assert "Next: " in done.stdout
 
 
-def test_the_mistake_shown_is_the_one_told(capsys: pytest.CaptureFixture[str]):
-    [(command, told)] = re.findall(r"\$ (python src/train.py .*)\n(error: .*)\n", README)
+def test_the_mistake_shown_is_the_one_reported(capsys: pytest.CaptureFixture[str]):
+    [(command, message)] = re.findall(r"\$ (python src/train.py .*)\n(error: .*)\n", ALL)
     assert main(shlex.split(command)[2:]) == 2
-    assert capsys.readouterr().err == told + "\n"
+    assert capsys.readouterr().err == message + "\n"
 
 
 def test_the_net_shown_is_the_one_printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "80")
-    [(line, shown)] = re.findall(r"`python src/train.py (--net [^`]+)`.*?```text\n(.*?)```", README, re.DOTALL)
+    [(line, shown)] = re.findall(r"`python src/train.py (--net [^`]+)`.*?```text\n(.*?)```", ALL, re.DOTALL)
     assert main(line.split()) == 0
     printed = [row.rstrip() for row in capsys.readouterr().out.strip("\n").splitlines()]
     assert shown.splitlines() == printed
 
 
-def test_python_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    [runs, pieces] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+@pytest.mark.parametrize(
+    "page", [page for page, text in PAGES.items() if "```python" in text], ids=lambda page: page.stem
+)
+def test_python_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """The blocks of a page, one after another, next to a folder with two records."""
     monkeypatch.chdir(tmp_path)
-    names: dict = {}
-    exec(pieces, names)
-    import torch
-
-    assert names["network"](torch.zeros(2, 3, 96, 96)).shape == (2, 10)
     for seed, error in ((0, 0.1), (1, 0.3)):
         record = Record(tmp_path / "runs", f"{seed:012}")
         record.path.mkdir(parents=True)
         record.begin(to_yaml(load([f"seed={seed}"])), {"ablation": "none"})
         record.file("result.json").write_text(json.dumps({"test": {"ten": {"top1_error": error}}}))
+        record.file("metrics.csv").write_text(f"epoch,val_top1_error\n1,0.5\n2,{error}\n")
+        center, ten = np.array([[1], [1], [0]]), np.array([[1], [2], [1]])
+        np.savez(record.file("predictions.npz"), labels=np.array([1, 2, 0]), center_top5=center, ten_top5=ten)
         record.set_status(DONE)
-    exec(runs, {})
-    assert re.search(r"none\s+0\.2\s+0\.141421\s+2", capsys.readouterr().out)
+    names: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", PAGES[page], re.DOTALL):
+        exec(block, names)
+    if "network" in names:
+        import torch
+
+        assert names["network"](torch.zeros(2, 3, 96, 96)).shape == (2, 10)
+    if "runs" in names:
+        out = capsys.readouterr().out
+        assert re.search(r"none\s+0\.2\s+0\.141421\s+2", out)  # mean, standard deviation and count of the errors
+        assert "[1]" in out  # the second image: right by ten views alone
+        assert re.search(r"^2 +0\.2$", out, re.MULTILINE)  # the mean of both curves after the second epoch
 
 
-def test_the_words_files_exist():
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (PROJECT_DIR / target).exists(), target
+def test_python_blocks_are_those_of_the_two_pages():
+    assert [page.stem for page, text in PAGES.items() if "```python" in text] == ["read-results", "interface"]
+    assert "```python" not in README
