@@ -20,7 +20,7 @@ from step import Contender
 
 from alexlab.config import load
 from alexlab.data import build_datamodule
-from alexlab.data.ahead import Ahead
+from alexlab.data.prefetch import Ahead
 from alexlab.data.store import JPEG, RAW
 
 

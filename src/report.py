@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).absolute().parent))  # this checkout's package, whatever is installed
 
-from alexlab.evidence.report import main
+from alexlab.cli.report import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -11,7 +11,7 @@ if __name__ == "__main__":
 
 sys.path.insert(0, str(Path(__file__).absolute().parent))  # this checkout's package, whatever is installed
 
-from alexlab.runs.launch import main
+from alexlab.cli.train import main
 
 if __name__ == "__main__":
     sys.exit(main())

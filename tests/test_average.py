@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 import torch
 
+from alexlab.cli.evaluate import main
 from alexlab.compose import to_yaml
 from alexlab.config import PROJECT_DIR
 from alexlab.data import build_datamodule
-from alexlab.data.prepare import store_path
+from alexlab.data.locate import store_path
 from alexlab.evidence import load_runs
 from alexlab.models import build_model
-from alexlab.runs.average import main
-from alexlab.runs.execute import Launch, execute
-from alexlab.runs.plan import make_plan
 from alexlab.runs.record import DONE, FAILED, Record
+from alexlab.runs.supervisor import Launch, execute
+from alexlab.sweep.plan import make_plan
 from alexlab.training.evaluate import Member, evaluate
 from alexlab.training.fit import load_weights, network_state
 from conftest import TINY, composed

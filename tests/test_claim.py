@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from alexlab.runs import claim as claims
-from alexlab.runs.claim import EXPIRY, LostClaim, holder, take
+from alexlab.runs import lease
+from alexlab.runs.lease import EXPIRY, LostClaim, holder, take
 from alexlab.runs.record import RUNNING, Record
 from launched import until
 
@@ -42,7 +42,7 @@ def test_one_owner_until_it_gives_up(tmp_path: Path):
 
 
 def test_a_dead_owner_is_followed_at_once(tmp_path: Path):
-    code = f"from pathlib import Path; from alexlab.runs.claim import take; take(Path({str(tmp_path)!r}))"
+    code = f"from pathlib import Path; from alexlab.runs.lease import take; take(Path({str(tmp_path)!r}))"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert (tmp_path / "claim.1").exists()
     assert holder(tmp_path) is None
@@ -100,7 +100,7 @@ def test_a_paused_owner_that_wakes_writes_no_more(tmp_path: Path):
 
 
 def test_an_owner_that_works_is_not_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(claims, "BEAT", 0.05)
+    monkeypatch.setattr(lease, "BEAT", 0.05)
     mine = take(tmp_path)
     assert mine is not None
     age(mine.path, 1000)

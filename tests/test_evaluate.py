@@ -12,10 +12,10 @@ from torch import nn
 
 from alexlab.data import build_datamodule
 from alexlab.data.datamodule import WholeImages
+from alexlab.distributed import ALONE
 from alexlab.models import build_model
-from alexlab.ranks import ALONE
 from alexlab.training.evaluate import VIEW_KINDS, Member, archive, evaluate
-from alexlab.training.task import accuracies
+from alexlab.training.module import accuracies
 from conftest import composed
 
 

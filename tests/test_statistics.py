@@ -1,4 +1,4 @@
-"""`alexlab.evidence.statistics` against slow formulas written here, SciPy's own tests, and studies of a known truth."""
+"""`alexlab.study.statistics` against slow formulas written here, SciPy's own tests, and studies of a known truth."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy import optimize, special, stats
 
-from alexlab.evidence.simulate import main, simulate
-from alexlab.evidence.statistics import (
+from alexlab.study.simulate import main, simulate
+from alexlab.study.statistics import (
     Effect,
     Matched,
     Sample,

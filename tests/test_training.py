@@ -15,7 +15,7 @@ from alexlab.data import build_datamodule
 from alexlab.models import build_model
 from alexlab.training import ClassificationTask
 from alexlab.training.fit import build_trainer, fit, load_weights, network_state
-from alexlab.training.task import Diverged
+from alexlab.training.module import Diverged
 from conftest import composed, stacked
 
 # The other data sets need raw files: tests/test_prepare.py. What claims and studies ask for: tests/test_study.py.

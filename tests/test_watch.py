@@ -11,10 +11,10 @@ import torch
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from alexlab.training import task
+from alexlab.training import module as training_module
+from alexlab.training.divergence import Late, Watch, sizes
 from alexlab.training.fit import fit
-from alexlab.training.task import ClassificationTask, Diverged
-from alexlab.training.watch import Late, Watch, sizes
+from alexlab.training.module import ClassificationTask, Diverged
 from conftest import composed
 
 
@@ -60,7 +60,7 @@ class TestWatch:
             weights.append(torch.cat([value.detach().flatten() for value in module.network.parameters()]))
 
         monkeypatch.setattr(ClassificationTask, "on_train_batch_start", note)
-        monkeypatch.setattr(task.F, "cross_entropy", spoiled)
+        monkeypatch.setattr(training_module.F, "cross_entropy", spoiled)
         with pytest.raises(Diverged, match=r"^the loss is nan at step 2 of epoch 2, before that step was taken$"):
             fit(composed([*tiny, "trainer.max_epochs=3"]), tmp_path, "run")
         assert len(weights) == 6
@@ -87,7 +87,9 @@ def test_no_step_reads_a_number_from_the_device(tiny, monkeypatch, tmp_path):
     monkeypatch.setattr(ClassificationTask, "_goes_ahead", True)
     monkeypatch.setattr(Late, "is_here", False)
     norms = torch._foreach_norm  # pyright: ignore[reportPrivateImportUsage]
-    monkeypatch.setattr(task, "sizes", lambda loss, gradients: torch.stack([loss, *norms(gradients)]))  # as on a GPU
+    monkeypatch.setattr(
+        training_module, "sizes", lambda loss, gradients: torch.stack([loss, *norms(gradients)])
+    )  # as on a GPU
     reads, steps, advance = Reads(), [0], _TrainingEpochLoop.advance
 
     def counted(loop: _TrainingEpochLoop, *args: Any) -> None:

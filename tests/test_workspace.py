@@ -17,14 +17,15 @@ import pytest
 import wandb
 from rich.console import Console
 
+from alexlab.cli import report
 from alexlab.command import exit_status
 from alexlab.config import ConfigError, LoggerConfig
-from alexlab.evidence import report, workspace
-from alexlab.evidence.archive import Archive, read_archive
-from alexlab.evidence.judge import Judgement, judge
-from alexlab.evidence.workspace import build_report, build_workspace, claims_markdown, main_keys, publish, run_names
-from alexlab.runs import tracking
-from alexlab.runs.study import read_looks
+from alexlab.report import wandb_report
+from alexlab.report.wandb_report import build_report, build_workspace, claims_markdown, main_keys, publish, run_names
+from alexlab.runs import trackers
+from alexlab.study.records import Archive, read_archive
+from alexlab.study.verdicts import Judgement, judge
+from alexlab.sweep.arms import read_looks
 from made import made_study
 
 pytest.importorskip("wandb_workspaces", reason="needs wandb-workspaces")
@@ -111,7 +112,7 @@ def logged(runs: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             config = archive.config(run)
             config.logger = MINE
             config.logger.name = config.logger.name.wandb
-            assert tracking.publish(config, run.record)
+            assert trackers.publish(config, run.record)
     return sent.runs
 
 
@@ -390,4 +391,4 @@ def test_no_network_and_no_good_key(runs: Path, tmp_path: Path, server: Server, 
 
 
 def test_the_library_is_imported_only_where_it_is_asked_for():
-    assert not any(name.startswith("wandb_workspaces") for name in vars(workspace))
+    assert not any(name.startswith("wandb_workspaces") for name in vars(wandb_report))

@@ -866,7 +866,7 @@ def _check_train_error(trainer: TrainerConfig) -> None:
 
 def _check_data(config: Config, stored: bool) -> dict[str, int]:
     """What a data set cannot be told, and what it must be; the images of each role, where that is known."""
-    from alexlab.data.prepare import image_counts, stored_manifest  # which read their types from this module
+    from alexlab.data.locate import image_counts, stored_manifest  # which read their types from this module
 
     data = config.data
     counts = {f"data.{split}_images": getattr(data, f"{split}_images") for split in ("train", "val", "test")}

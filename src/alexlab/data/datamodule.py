@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from alexlab.config import Config
-from alexlab.data.ahead import Ahead
 from alexlab.data.augment import (
     Normalisation,
     colour_shifts,
@@ -27,10 +26,11 @@ from alexlab.data.augment import (
     view_input,
 )
 from alexlab.data.limits import allow_open_files, check_shared_memory
-from alexlab.data.order import Window, draw, image_order, training_windows, view_windows
-from alexlab.data.prepare import prepare
+from alexlab.data.locate import prepare
+from alexlab.data.prefetch import Ahead
+from alexlab.data.sampling import Window, draw, image_order, training_windows, view_windows
 from alexlab.data.store import Split, Store, open_store, staged
-from alexlab.ranks import ALONE, Share
+from alexlab.distributed import ALONE, Share
 
 
 class TrainingBatch(NamedTuple):

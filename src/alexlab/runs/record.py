@@ -32,8 +32,8 @@ import yaml
 
 from alexlab.config import ConfigError
 from alexlab.files import remove_halves, write_whole
-from alexlab.runs.claim import Claim, holder
 from alexlab.runs.failure import KILLED, MENDS
+from alexlab.runs.lease import Claim, holder
 from alexlab.tree import flatten
 
 STATES = RUNNING, DONE, PREEMPTED, FAILED = "RUNNING", "DONE", "PREEMPTED", "FAILED"

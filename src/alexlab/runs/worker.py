@@ -23,22 +23,22 @@ from typing import Any
 import numpy as np
 import torch._dynamo  # noqa: F401  (every optimiser loads it: here, once for all runs)
 
-from alexlab import ranks
+from alexlab import distributed
 from alexlab.config import Config, Keep
 from alexlab.data.limits import allow_open_files
-from alexlab.data.prepare import described
-from alexlab.runs import tracking
-from alexlab.runs.claim import Claim, LostClaim
+from alexlab.data.locate import described
+from alexlab.runs import trackers
 from alexlab.runs.environment import code, environment
-from alexlab.runs.execute import EXITS, SIGNALS, STOPPED, Member, start_server
 from alexlab.runs.failure import MENDS, failure_of, is_echo, message_of, oom_kills
+from alexlab.runs.lease import Claim, LostClaim
 from alexlab.runs.record import DONE, FAILED, PREEMPTED, RECORD_VERSION, Record
-from alexlab.training import interrupt
+from alexlab.runs.supervisor import EXITS, SIGNALS, STOPPED, Member, start_server
+from alexlab.training import preemption
 from alexlab.training.checkpoint import States
 from alexlab.training.evaluate import archive
 from alexlab.training.fit import Outcome, fit
-from alexlab.training.interrupt import Preempted
-from alexlab.training.task import Diverged
+from alexlab.training.module import Diverged
+from alexlab.training.preemption import Preempted
 
 log = logging.getLogger(__name__)
 
@@ -68,16 +68,16 @@ def train(
         _hide(folder / "train.log")
     record = Record(folder.parent, folder.name, claim)
     handler = _log_to(record.file("train.log"), "" if member is None else f"[rank {member.rank}] ")
-    copy = tracking.Copy(config, record)
+    copy = trackers.Copy(config, record)
     kills, code = oom_kills(), 0
     try:
         with claim.kept() if claim is not None else nullcontext():
             try:
-                interrupt.install()
+                preemption.install()
                 if stop is not None and stop.exists():
-                    interrupt.request()
+                    preemption.request()
                 if member is not None:
-                    ranks.connect(member.rank, member.count, member.folder)
+                    distributed.connect(member.rank, member.count, member.folder)
                 if config.data.num_workers > 0:
                     allow_open_files(config.data.num_workers)
                     start_server("alexlab.data.datamodule")  # for the loaders
@@ -85,7 +85,7 @@ def train(
                     _train(record, config, title, copy)
                 else:
                     fit(config, None if config.trainer.fast_dev_run else record.path, title)
-                ranks.leave()
+                distributed.leave()
             except LostClaim:
                 raise
             except BaseException as error:
@@ -93,7 +93,7 @@ def train(
                     signal.signal(number, signal.SIG_IGN)
                 with suppress(OSError):  # where that cannot be seen, what failed is told
                     record.may_write()  # who has taken the run over has removed what this process was writing
-                if interrupt.requested() and is_echo(error):
+                if preemption.requested() and is_echo(error):
                     error = Preempted()  # the others have stopped
                 killed = oom_kills() - kills
                 if member is not None:
@@ -114,7 +114,7 @@ def train(
         sys.exit(code)
 
 
-def _train(record: Record, config: Config, title: str, copy: tracking.Copy) -> None:
+def _train(record: Record, config: Config, title: str, copy: trackers.Copy) -> None:
     if config.trainer.fast_dev_run:
         fit(config, None, title)
         record.set_status(DONE)
@@ -122,7 +122,7 @@ def _train(record: Record, config: Config, title: str, copy: tracking.Copy) -> N
     record.write("environment.json", _environment(record, config))
     copy.start()
     outcome = fit(config, record.path, title, copy.row, record.may_write)
-    with interrupt.held():  # all is done but for writing it down
+    with preemption.held():  # all is done but for writing it down
         record.write("predictions.npz", archive(outcome.test))
         record.write("conv1.npy", _array(outcome.conv1))
         record.write("result.json", _result(record, config, outcome))

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from alexlab import ranks
+from alexlab import distributed
 from alexlab.config import Average
 from alexlab.data.datamodule import StoreDataModule, WholeImages
-from alexlab.data.order import Window
+from alexlab.data.sampling import Window
 
 VIEW_KINDS = ("center", "ten")
 
@@ -96,7 +96,7 @@ def evaluate(
     for member, mode in zip(members, was_training, strict=True):
         member.network.train(mode)
     own = {kind: [tuple(part.cpu().numpy() for part in row) for row in rows] for kind, rows in kept.items()}
-    everyones = ranks.gathered(own) if share.of > 1 else [own]
+    everyones = distributed.gathered(own) if share.of > 1 else [own]
     return {kind: _joined([rows[kind] for rows in everyones]) for kind in kinds}
 
 
