@@ -22,8 +22,9 @@ from alexlab.data import build_datamodule
 from alexlab.data.locate import store_path
 from alexlab.evidence import load_runs
 from alexlab.models import build_model
+from alexlab.runs.process import Launch
 from alexlab.runs.record import DONE, FAILED, Record
-from alexlab.runs.supervisor import Launch, execute
+from alexlab.runs.supervisor import execute
 from alexlab.sweep.plan import make_plan
 from alexlab.training.evaluate import Member, evaluate
 from alexlab.training.fit import load_weights, network_state

@@ -37,8 +37,9 @@ from alexlab.report.figures import (
     speed,
 )
 from alexlab.report.neighbours import Answers, Near, Neighbours, _Nearest, _Queries, answers, neighbours
+from alexlab.runs.process import Launch
 from alexlab.runs.record import DONE, Record
-from alexlab.runs.supervisor import Launch, execute
+from alexlab.runs.supervisor import execute
 from alexlab.study.colour import colour_gap, colour_indices
 from alexlab.study.metrics import epochs_to
 from alexlab.sweep.plan import make_plan

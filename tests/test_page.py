@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from alexlab.report.content import MEANINGS, PlotOnPage
 from alexlab.report.figures import curves, save
-from alexlab.report.html import MEANINGS, PlotOnPage, markdown, page
+from alexlab.report.html import page
+from alexlab.report.markdown import markdown
 from alexlab.study.claims import Verdict, read_claims
 from alexlab.study.records import Archive, read_archive
 from alexlab.study.verdicts import Judgement, judge

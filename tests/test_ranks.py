@@ -28,6 +28,7 @@ from alexlab.data.datamodule import TrainingBatches
 from alexlab.data.store import BadData
 from alexlab.runs import supervisor
 from alexlab.runs.failure import is_echo
+from alexlab.runs.process import EXITS, Launch
 from alexlab.runs.record import Record
 from alexlab.training.fit import fit
 from alexlab.training.optim import PaperSGD
@@ -284,7 +285,7 @@ def test_stopped_before_the_first_step(line: list[str], tmp_path: Path):
     assert status_of(tmp_path / "runs")["state"] == "PREEMPTED"
 
 
-DISK_EXIT = next(code for code, failure in supervisor.EXITS.items() if failure == "disk full")
+DISK_EXIT = next(code for code, failure in EXITS.items() if failure == "disk full")
 TOLD = {"state": "FAILED", "failure": "disk full", "message": "no room", "mend": "make some"}
 ECHO = {"is_echo": True, "status": {**TOLD, "failure": "error"}}
 
@@ -308,7 +309,7 @@ def test_which_failure_counts(tmp_path: Path, before: str, codes: list[int], tol
     record.begin("", {})
     record.set_status(before, failure="before", message="before")
     told = deepcopy(told)
-    for status in (supervisor._settled(record, codes, told, supervisor.Launch(tmp_path), False), record.status()):
+    for status in (supervisor._settled(record, codes, told, Launch(tmp_path), False), record.status()):
         assert (status["state"], status["failure"], status["message"]) == ("FAILED", *expected)
 
 

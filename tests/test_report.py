@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from alexlab.cli.report import claims_table, main, print_claims
+from alexlab.cli.report import main, print_claims
+from alexlab.report.write import claims_table
 from alexlab.study.records import read_archive
 from alexlab.study.verdicts import judge
 from alexlab.sweep.arms import read_looks

@@ -17,10 +17,9 @@ import pytest
 import wandb
 from rich.console import Console
 
-from alexlab.cli import report
 from alexlab.command import exit_status
 from alexlab.config import ConfigError, LoggerConfig
-from alexlab.report import wandb_report
+from alexlab.report import wandb_report, wording
 from alexlab.report.wandb_report import build_report, build_workspace, claims_markdown, main_keys, publish, run_names
 from alexlab.runs import trackers
 from alexlab.study.records import Archive, read_archive
@@ -181,8 +180,8 @@ def test_claims_are_a_table_in_which_no_sign_counts(runs: Path):
     plain = [re.sub(r"\\([^a-zA-Z0-9\s])", r"\1", cell.strip()) for cell in cells[2]]
     assert plain[2] == " ".join(statement.split())
     row = judgement.rows[0]
-    assert [plain[0], *plain[3:5]] == ["lrn", report.published(row), report.measured(row)]
-    assert [row[8].strip() for row in cells[2:]] == [report.told(row) for row in judgement.rows]
+    assert [plain[0], *plain[3:5]] == ["lrn", wording.published(row), wording.measured(row)]
+    assert [row[8].strip() for row in cells[2:]] == [wording.verdict_and_reason(row) for row in judgement.rows]
     assert claims_markdown(*judged(runs)).count("|  |\n") == len(judgement.rows) - 1  # of a rehearsal, but the last
     blocks = spec(build_report(judgement, archive, MINE))["blocks"]
     [table] = [block["content"] for block in blocks if block["type"] == "markdown-block"]
@@ -195,7 +194,7 @@ def test_the_report_says_what_the_terminal_says_but_no_folder(runs: Path):
     judgement.problems.append(f"{runs}/0123456789ab/result.json: is damaged; left out")
     judgement.rows[0].confounds.append(f"the store differs: {runs}")
     text = json.dumps(spec(build_report(judgement, archive, MINE)), ensure_ascii=False)
-    assert report.summary(judgement)[0] in text
+    assert wording.summary(judgement)[0] in text
     assert "Interim: 1 planned runs are missing." in text
     assert "0123456789ab/result.json: is damaged" in text
     assert "lrn: the store differs: runs" in text

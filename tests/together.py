@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from alexlab import distributed
-from alexlab.runs.supervisor import start_server
+from alexlab.runs.process import start_server
 from launched import PATIENCE
 
 

@@ -6,29 +6,21 @@ what is averaged over views; asked for again, it is shown as it is.
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from statistics import mean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from alexlab import threads
-from alexlab.cli.tables import new_table, one_a_line, seeds_shown, wilson
+from alexlab.cli.tables import new_table, one_a_line, seeds_shown
 from alexlab.command import run_command
-from alexlab.compose import Composer, read_config
-from alexlab.config import Config, ConfigError, did_you_mean, walk
-from alexlab.data import build_datamodule
-from alexlab.data.locate import fingerprint
-from alexlab.progress import Progress
+from alexlab.compose import Composer
+from alexlab.config import Config, ConfigError, walk
+from alexlab.runs.ensemble import EVALUATE_KEYS, compute, count_of_nets, errors_of, evaluate_nets, in_common, read_done
 from alexlab.runs.record import Record
-
-if TYPE_CHECKING:  # torch takes seconds to load, and mistakes are told without it
-    from alexlab.training.evaluate import Member, Predictions
+from alexlab.study.intervals import wilson
 
 USAGE = """\
 Errors on the test split, of the centre and of ten views, without any training.
@@ -49,7 +41,6 @@ whatever train.py takes, and --config-dir DIR.
 Exit status: 0 done, 1 a file or folder failed, 2 a mistake in the command,
 130 stopped from the keyboard."""
 
-EVALUATE_KEYS = ("checkpoint", "average")  # of `evaluate`: what runs may be evaluated by, whatever they were before
 # Keys that change no run, and mean nothing where none is trained.
 _MEANINGLESS = (
     *(
@@ -103,19 +94,6 @@ def _ids(override: str) -> list[str]:
     return ids
 
 
-@dataclass(frozen=True)
-class DoneRun:
-    """A finished run as it is to be evaluated."""
-
-    record: Record
-    config: Config  # its own, but for what the command line sets
-    test: dict[str, Any]  # its result's test errors; empty where they are of another checkpoint or average over views
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.record.file(f"checkpoints/{self.config.evaluate.checkpoint.name}.ckpt")
-
-
 def average_runs(ids: list[str], composer: Composer, overrides: list[str], console: Console) -> None:
     """Evaluate the average of finished runs' nets, unless that was done before, and print it.
 
@@ -124,11 +102,11 @@ def average_runs(ids: list[str], composer: Composer, overrides: list[str], conso
     """
     settings = _settings(composer, overrides)
     runs = [read_done(run_id, settings, [_name(override) for override in overrides]) for run_id in ids]
-    chosen = _in_common(runs)
+    chosen = in_common(runs)
     average_id = sha256(" ".join([*sorted(ids), *chosen.values()]).encode()).hexdigest()[:12]
     record = Record(Path(settings.paths.runs) / "averages", average_id)
     how = " ".join(f"evaluate.{name}={value}" for name, value in chosen.items())
-    title = f"alexlab: average of {_nets(ids)}, {how}"
+    title = f"alexlab: average of {count_of_nets(ids)}, {how}"
     result = record.result()
     if result:
         console.print(f"{title}\nAveraged before; nothing is computed again.")
@@ -140,7 +118,7 @@ def average_runs(ids: list[str], composer: Composer, overrides: list[str], conso
         console.print(title)
         record.path.mkdir(parents=True, exist_ok=True)  # or fail here, before the work
         # Always in one order, since the last bits of a sum depend on it.
-        found, test = _compute(sorted(runs, key=lambda run: run.record.run_id), settings)
+        found, test = compute(sorted(runs, key=lambda run: run.record.run_id), settings)
         result = {"average_id": average_id, **chosen, **found}
         from alexlab.training.evaluate import archive
 
@@ -163,142 +141,18 @@ def _settings(composer: Composer, overrides: list[str]) -> Config:
     return composer.job(["data=folder", *overrides], trains=False).config
 
 
-def read_done(run_id: str, settings: Config, names: list[str]) -> DoneRun:
-    """A run from its record, with the keys `names` as they are in `settings`."""
-    folder = Path(settings.paths.runs)
-    known = [path.parent.name for path in folder.glob("*/status.json")]
-    if run_id not in known:
-        mend = did_you_mean(run_id, known) or "; paths.runs=FOLDER looks elsewhere"
-        raise ConfigError(f"runs: there is no run '{run_id}' in {folder}{mend}")
-    record = Record(folder, run_id)
-    if not record.is_done:
-        state = record.status().get("state")
-        raise ConfigError(f"runs: {run_id} is {state}, not DONE; train it to its end or leave it out")
-    config = read_config(record.file("config.yaml"))
-    recorded = [getattr(config.evaluate, name) for name in EVALUATE_KEYS]
-    for name in names:
-        section, _, key = name.partition(".")
-        setattr(getattr(config, section), key, getattr(getattr(settings, section), key))
-    trained_on = record.result().get("data", {}).get("store")  # older records do not say
-    if trained_on is not None and trained_on != fingerprint(config.data):
-        raise ConfigError(
-            f"runs: {run_id} was trained on the data {trained_on}, here is {fingerprint(config.data)}; name its store "
-            "by data.root"
-        )
-    is_recorded = recorded == [getattr(config.evaluate, name) for name in EVALUATE_KEYS]
-    return DoneRun(record, config, record.result().get("test", {}) if is_recorded else {})
-
-
-def _in_common(runs: list[DoneRun]) -> dict[str, str]:
-    """What all the runs are evaluated by; refuses runs that cannot be averaged."""
-    first, data = runs[0], fingerprint(runs[0].config.data)
-    for run in runs:
-        pair, other = (first.record.run_id, run.record.run_id), fingerprint(run.config.data)
-        if other != data:
-            raise ConfigError(
-                f"runs: {pair[0]} has the data {data}, {pair[1]} has {other}; average runs of one data set"
-            )
-        for name in EVALUATE_KEYS:
-            mine, theirs = (getattr(one.config.evaluate, name).name for one in (first, run))
-            if mine != theirs:
-                raise ConfigError(f"evaluate.{name}: {pair[0]} has {mine}, {pair[1]} has {theirs}; set it for all")
-    return {name: getattr(first.config.evaluate, name).name for name in EVALUATE_KEYS}
-
-
-def _compute(runs: list[DoneRun], settings: Config) -> tuple[dict[str, Any], dict[str, Predictions]]:
-    """The average's result and predictions, and each net's own errors where its record does not have them."""
-    started = time.monotonic()
-    batch_size = min(run.config.data.eval_batch_size for run in runs)
-    for run in runs:
-        run.config.data.eval_batch_size = batch_size  # all see the same images at a time
-    nets = [(run.config, run.checkpoint) for run in runs]
-    alone = [number for number, run in enumerate(runs) if not run.test]
-    device, (test, *singles) = _evaluate(nets, alone, settings, f"evaluating {_nets(runs)}")
-    computed = dict(zip(alone, map(_errors, singles), strict=True))
-    errors = [run.test or computed[number] for number, run in enumerate(runs)]
-    result = {
-        "device": device,
-        "seconds": round(time.monotonic() - started, 1),
-        "members": {
-            run.record.run_id: {
-                "labels": run.record.status()["labels"],
-                "seed": run.config.seed,
-                "data_seed": run.config.data.seed,
-                "test": own,
-            }
-            for run, own in zip(runs, errors, strict=True)
-        },
-        "mean": {
-            kind: {name: mean(own[kind][name] for own in errors) for name in predictions.errors()}
-            for kind, predictions in test.items()
-        },
-        "test": _errors(test),
-    }
-    return result, test
-
-
 def _evaluate_file(config: Config, console: Console) -> None:
     if config.trainer.fast_dev_run:
         raise ConfigError("trainer.fast_dev_run=true: nothing is trained here; leave it out")
     if config.weights is None:
         raise ConfigError("weights=null: name a file")
-    _, [test] = _evaluate([(config, Path(config.weights))], [], config, "evaluating")
+    _, [test] = evaluate_nets([(config, Path(config.weights))], [], config, "evaluating")
     table = _error_table("weights", [], [])
-    table.add_row(config.weights, *_cells(_errors(test), len(test["ten"].labels)))
+    table.add_row(config.weights, *_cells(errors_of(test), len(test["ten"].labels)))
     console.print()
     console.print(table)
     console.print(_interval_note(len(test["ten"].labels)), style="dim")
     console.print("Nothing is kept of this evaluation.")
-
-
-def _evaluate(
-    nets: list[tuple[Config, Path]], alone: list[int], settings: Config, title: str
-) -> tuple[str, list[dict[str, Predictions]]]:
-    """The device, and test predictions of the average of all nets, then of the ones whose places are in `alone`.
-
-    A net is a configuration and the file of its weights. Device and determinism are as in training by `settings`.
-    """
-    import torch
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-    from alexlab.models import build_model
-    from alexlab.training.evaluate import Member, evaluate
-    from alexlab.training.fit import build_trainer, device_name, load_weights, quiet
-
-    threads.use(threads.of_command())
-    quiet()
-    trainer = replace(settings.trainer, precision="32-true")  # evaluation has the precision of the weights
-    try:
-        device = build_trainer(replace(settings, trainer=trainer), title).strategy.root_device
-    except MisconfigurationException as error:
-        told = " ".join(str(error).split())
-        raise ConfigError(f"trainer.accelerator={trainer.accelerator.name}: {told} Set it to auto or cpu") from error
-    members = []
-    for config, path in nets:
-        network = build_model(config)
-        if config.trainer.precision == "64-true":
-            network.to(torch.float64)
-        load_weights(network, str(path), fresh_last=False)
-        data = build_datamodule(config)
-        try:
-            data.setup()
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
-        loader = data.evaluation_dataloader("test")
-        members.append(Member(network.to(device), loader, data, config.evaluate.average))
-    groups: list[list[Member]] = [members, *([members[number]] for number in alone)]
-    images = len(members[0].data.split("test"))
-    with Progress(title, images * len(groups), transient=True) as progress:
-        predictions = [evaluate(group, device, advance=progress.advance) for group in groups]
-    return device_name(device), predictions
-
-
-def _errors(test: dict[str, Predictions]) -> dict[str, Any]:
-    return {"images": len(test["ten"].labels), **{kind: found.errors() for kind, found in test.items()}}
-
-
-def _nets(items: list[Any]) -> str:
-    return f"{len(items)} nets" if len(items) > 1 else "1 net"
 
 
 def _print_average(result: dict[str, Any], ids: list[str], console: Console) -> None:
@@ -313,7 +167,7 @@ def _print_average(result: dict[str, Any], ids: list[str], console: Console) -> 
     table.add_section()
     table.add_row(f"mean of the {len(ids)}", "", *_cells(result["mean"]))
     images = result["test"]["images"]
-    table.add_row(f"average of the {_nets(ids)}", "", *_cells(result["test"], images), result["average_id"])
+    table.add_row(f"average of the {count_of_nets(ids)}", "", *_cells(result["test"], images), result["average_id"])
     console.print()
     console.print(table)
     console.print("average: of the nets' softmax outputs for each image, as in section 6", style="dim")

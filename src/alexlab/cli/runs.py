@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from alexlab.cli.tables import new_table, one_a_line, paired_difference
+from alexlab.cli.tables import new_table, one_a_line
 from alexlab.command import run_command
 from alexlab.compose import Composer, read_config
 from alexlab.config import Config, ConfigError, did_you_mean, shown
@@ -25,6 +25,7 @@ from alexlab.runs import bundle
 from alexlab.runs.failure import RESULTS
 from alexlab.runs.lease import take
 from alexlab.runs.record import DONE, FAILED, RUNNING, Record
+from alexlab.study.intervals import paired_difference
 from alexlab.tree import flatten
 
 USAGE = """\

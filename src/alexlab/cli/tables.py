@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,14 +15,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from alexlab.architecture import map_sides
 from alexlab.config import ConfigError
 from alexlab.data.locate import fingerprint
 from alexlab.files import write_whole
 from alexlab.runs.failure import MENDS
 from alexlab.runs.record import DONE, FAILED
-from alexlab.sweep.plan import Plan, PlannedRun, map_sides
-
-Z_95 = 1.959964  # of the standard normal distribution
+from alexlab.study.intervals import paired_difference, wilson
+from alexlab.sweep.plan import Plan, PlannedRun
 
 
 @dataclass(frozen=True)
@@ -46,20 +45,6 @@ def read_rows(plan: Plan) -> list[Row]:
             folder = row.run.record.path
             raise ConfigError(f"{folder}: is DONE and has no result.json; remove it to have the run done again")
     return rows
-
-
-def wilson(errors: float, images: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of an error rate over independent images (1927)."""
-    centre = (errors + Z_95**2 / (2 * images)) / (1 + Z_95**2 / images)
-    half = Z_95 / (1 + Z_95**2 / images) * math.sqrt(errors * (1 - errors) / images + Z_95**2 / (4 * images**2))
-    return centre - half, centre + half
-
-
-def paired_difference(wrong: np.ndarray, base_wrong: np.ndarray) -> tuple[float, float]:
-    """Difference of two error rates on the same images, and half of its 95 % interval over images."""
-    differences = wrong.astype(float) - base_wrong.astype(float)
-    half = Z_95 * differences.std(ddof=1) / math.sqrt(len(differences)) if len(differences) > 1 else float("inf")
-    return float(differences.mean()), float(half)
 
 
 def print_table(plan: Plan, rows: list[Row], console: Console) -> None:

@@ -1,54 +1,35 @@
 """`python src/train.py`: plan, then let Hydra launch what is not done, then one table.
 
-Everything is planned and checked first, since Hydra has no resume and finds a sweep's mistakes late. Hydra's launchers
-then run the jobs; whether a job has anything to do is its own decision, so every launcher can go on where another
-stopped. A job records its failure and never raises, so every launcher reaches its end. A run that another command works
-on is left to it, and looked at again at the end.
+Everything is planned and checked first, since Hydra finds a sweep's mistakes late.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
-import tempfile
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-import hydra
 from hydra._internal.utils import get_args_parser
-from hydra.conf import HydraConf
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
 from rich.console import Console
 
-from alexlab import threads
-from alexlab.children import inherit_code
 from alexlab.cli.dry_run import print_forecast
 from alexlab.cli.help import commented_yaml, print_help
 from alexlab.cli.show_net import print_nets
 from alexlab.cli.show_paper import markdown
 from alexlab.cli.tables import print_table, read_rows, write_sweep
 from alexlab.command import exit_status
-from alexlab.compose import CONFIG_NAME, VERSION_BASE, Composer, Job, of_hydra
-from alexlab.config import CONF_DIR, Config, ConfigError, Dataset, Rate, Retry
+from alexlab.compose import Composer
+from alexlab.config import Config, ConfigError, Dataset, Rate, Retry
 from alexlab.data.locate import described
-from alexlab.runs.failure import MENDS, failure_of
-from alexlab.runs.lease import EXPIRY, holder, machine
+from alexlab.runs.process import Launch
 from alexlab.runs.record import DONE, FAILED, PREEMPTED
-from alexlab.runs.supervisor import HELD, Launch, execute, needs_work
-from alexlab.sweep.arms import MIN_SEEDS, Study, document, does_not_learn, register, unmet
-from alexlab.sweep.plan import Plan, PlannedRun, labels, make_plan, varied
-from alexlab.sweep.stop import STOPPED_STATUS, Stop, Stopped, following, hand_on
-
-# What the plan tells its jobs, as JSON in the environment, since with some launchers they run in other processes.
-_TOLD = "ALEXLAB_PLAN"
-_NEAR = ("basic", "joblib", "submitit_local")  # the launchers whose jobs run on this machine
+from alexlab.runs.supervisor import needs_work
+from alexlab.sweep.arms import MIN_SEEDS, Study, document, register, unmet
+from alexlab.sweep.launcher import do_all, hydra_main, launch_jobs, launching
+from alexlab.sweep.plan import Plan, make_plan
+from alexlab.sweep.stop import STOPPED_STATUS, Stop, Stopped
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -89,7 +70,7 @@ def _obey(args: argparse.Namespace, argv: list[str], console: Console) -> int:
         print_nets([composer.job(job) for job in jobs], console)
         return 0
     if args.cfg or args.info is not None or args.hydra_help or args.shell_completion:
-        return _hydra_main(argv)
+        return hydra_main(argv)
     plan = make_plan(args.overrides, args.multirun, args.config_dir)
     _announce(plan, console)
     if args.dry_run:
@@ -116,9 +97,9 @@ def _round(plan: Plan, args: argparse.Namespace, console: Console) -> tuple[int,
     """Run the trials of learning rates that come next; return the exit status, and the plan that follows from them."""
     assert plan.study is not None
     _register(plan.study, console)
-    with _launching(plan, console) as launch:
+    with launching(plan, console) as launch:
         with suppress(Stopped):
-            _do_all(plan, args, console, launch)
+            do_all(plan, args, console, launch)
         is_stopped = launch.is_stopped
     if is_stopped:
         console.print("Stopped. What is done is kept; the same command goes on with the rest.")
@@ -213,27 +194,12 @@ def _data(config: Config) -> str:
 
 
 def _launch_and_report(plan: Plan, args: argparse.Namespace, console: Console) -> int:
-    with _launching(plan, console) as launch:
+    with launching(plan, console) as launch:
         if plan.is_trial:
             return _trial(plan, args, console, launch)
         with suppress(Stopped):
-            _do_all(plan, args, console, launch)
+            do_all(plan, args, console, launch)
         return _report(plan, console, launch.is_stopped)
-
-
-@contextmanager
-def _launching(plan: Plan, console: Console) -> Iterator[Launch]:
-    """A launch of the plan's runs, whose folder is there as long as it lasts."""
-    statuses = {} if plan.is_trial else {run.run_id: run.record.status() for run in plan.runs}
-    attempts = {name: status["attempt"] for name, status in statuses.items() if "attempt" in status}
-    is_near = plan.choices["hydra/launcher"] in _NEAR
-    shared = Path(plan.runs[0].config.paths.runs).absolute() / "sweeps"
-    if not is_near:
-        shared.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="alexlab-", dir=None if is_near else shared) as folder:
-        launch = Launch(Path(folder), attempts)
-        with Stop(launch, console):
-            yield launch
 
 
 def _report(plan: Plan, console: Console, is_stopped: bool) -> int:
@@ -252,175 +218,13 @@ def _report(plan: Plan, console: Console, is_stopped: bool) -> int:
     return 1
 
 
-def _do_all(plan: Plan, args: argparse.Namespace, console: Console, launch: Launch) -> None:
-    """Launch what is to do, until nobody else works on any of it."""
-    runs = Path(plan.runs[0].config.paths.runs)
-    while any(_is_left(run, launch) for run in plan.runs):
-        left = [run.run_id for run in plan.runs if _is_left(run, launch) and not holder(run.record.path)]
-        _launch(plan, args, launch, runs / "sweeps" / plan.sweep_id, map(plan.jobs.index, left))
-        held = [run for run in plan.runs if _is_left(run, launch) and holder(run.record.path)]
-        if not held:
-            return  # what is left could not be begun, and has said why
-        console.print(f"Waiting for {len(held)} of {len(plan.runs)} runs that other processes work on ...")
-        while all(holder(run.record.path) for run in held):
-            if launch.is_stopped:
-                raise Stopped
-            time.sleep(0.5)
-
-
-def _is_left(run: PlannedRun, launch: Launch) -> bool:
-    return needs_work(run.record.status(), run.config.retry, launch.attempts.get(run.run_id, 0))
-
-
 def _trial(plan: Plan, args: argparse.Namespace, console: Console, launch: Launch) -> int:
     passed = launch.folder / "passed"
     passed.mkdir()
     with suppress(Stopped):
-        _launch(plan, args, launch, launch.folder / "hydra", range(plan.num_jobs), passed=str(passed))
+        launch_jobs(plan, args, launch, launch.folder / "hydra", range(plan.num_jobs), passed=str(passed))
     num_passed = len(list(passed.iterdir()))
     console.print(f"fast_dev_run: {num_passed} of {plan.num_jobs} ran one batch of each split; nothing is kept")
     if num_passed == plan.num_jobs:
         return 0
     return STOPPED_STATUS if launch.is_stopped else 1
-
-
-def _launch(
-    plan: Plan, args: argparse.Namespace, launch: Launch, sweep_dir: Path, left: Iterable[int], **told: str
-) -> None:
-    """Let Hydra launch the plan's jobs; `sweep_dir` takes what Hydra and its launchers write.
-
-    `left`: the numbers of those jobs that are to do, for launchers that can leave out the others.
-    """
-    os.environ[_TOLD] = json.dumps(
-        {
-            **{"total": plan.num_jobs, "varying": plan.varying, "attempts": launch.attempts, "left": list(left)},
-            **{"machine": machine(), "process": os.getpid(), "cwd": str(Path.cwd()), "folder": str(launch.folder)},
-            "threads_set": threads.is_set_by_user(),
-            "arms": [] if plan.study is None else [name for name, _ in plan.study.jobs()],
-            "base": str(plan.runs[0].record.path) if plan.study is not None and plan.study.has_base else None,
-            **told,
-        }
-    )
-    planned = []
-    if plan.is_sweep:
-        given = [[line for line in job if not line.startswith("hydra")] for job in plan.given]
-        launch.jobs.write_text(json.dumps(given))
-        planned = ["hydra/sweeper=planned"]
-    quoted = str(sweep_dir).replace("\\", "\\\\").replace("'", "\\'")
-    flags = ["--multirun"] if plan.is_sweep else []
-    if args.config_dir is not None:
-        flags += ["--config-dir", str(Path(args.config_dir).expanduser().absolute())]
-    inherit_code()
-    # Jobs stay in this folder, so that a relative path means in them what it means here.
-    _hydra_main([*flags, *args.overrides, *planned, f"hydra.sweep.dir='{quoted}'", "hydra.job.chdir=false"])
-
-
-def _hydra_main(argv: list[str]) -> int:
-    before = sys.argv
-    sys.argv = [before[0], *argv]
-    try:
-        hydra.main(version_base=VERSION_BASE, config_path=str(CONF_DIR), config_name=CONFIG_NAME)(_job)()
-    except SystemExit as stop:  # hydra.main exits where a launcher raised; the records tell what became of the runs
-        if isinstance(stop.code, str):
-            print(stop.code, file=sys.stderr)
-        return stop.code if isinstance(stop.code, int) else 1
-    finally:
-        sys.argv = before
-    return 0
-
-
-def _job(composed: DictConfig) -> str | None:
-    """One job of Hydra's: in this process or, with other launchers, in one of theirs. Returns what it told at last."""
-    plan = json.loads(os.environ[_TOLD])
-    hydra_config = HydraConfig.get()
-    launch = Launch(Path(plan["folder"]), plan["attempts"], _threads(plan, hydra_config))
-    is_near = plan["machine"] == machine()
-    is_ours = is_near and os.getpid() == plan["process"]
-    if launch.is_stopped:
-        if is_ours:
-            raise Stopped  # at once, since Hydra composes every job that is left
-        return None
-    os.chdir(plan["cwd"])
-    sources = hydra_config.runtime.config_sources
-    config_dir = next((source.path for source in sources if source.provider == "command-line"), None)
-    choices = {str(name): str(option) for name, option in hydra_config.runtime.choices.items()}
-    job = Job(tuple(hydra_config.overrides.task), of_hydra(composed), choices)
-    number = hydra_config.job.num if plan["total"] > 1 else 0  # a single run has none
-    title = f"run {number + 1} of {plan['total']}" if plan["total"] > 1 else "run"
-    named = labels(job, config_dir)
-    what = plan["arms"][number] if plan["arms"] else varied(job, plan["varying"]) or named["ablation"]
-    print(f"{title}: {what} seed={job.config.seed}", flush=True)
-    if (base := plan["base"]) is not None and (why := does_not_learn(Path(base), job.config)) is not None:
-        told = f"{title}: not begun, since the study's base {why} ({Path(base).name}); mend that first"
-        print(told, flush=True)
-        return told
-    try:
-        if is_ours:
-            status = execute(job.config, named, title, launch)
-        else:
-            status = _execute_elsewhere(job.config, named, title, launch, plan["process"] if is_near else None)
-    except OSError as error:  # before there was a process to say so in the record
-        failure = failure_of(error)
-        told = f"{title}: FAILED ({failure}): {error}\n  {MENDS[failure]}"
-    except ConfigError as error:
-        told = f"{title}: {error}"
-    else:
-        told = _told(title, status)
-        if status["state"] == DONE and "passed" in plan:
-            (Path(plan["passed"]) / str(number)).touch()
-    if told is not None:
-        print(told, flush=True)
-    return told
-
-
-def _threads(plan: dict[str, Any], hydra_config: HydraConf) -> int | None:
-    """Threads of a run: its share of the cores beside the others that its launcher runs on this machine."""
-    if plan["threads_set"]:
-        return None
-    launcher, num_left = hydra_config.runtime.choices["hydra/launcher"], max(1, len(plan["left"]))
-    if launcher == "joblib":
-        from joblib import effective_n_jobs
-
-        return max(1, threads.cores() // min(effective_n_jobs(hydra_config.launcher["n_jobs"]), num_left))
-    if launcher == "submitit_local":  # starts all at once
-        return max(1, threads.cores() // num_left)
-    return threads.cores(of_launcher=True)
-
-
-def _told(title: str, status: dict[str, Any]) -> str | None:
-    """How a run ended, unless it is done."""
-    state = status["state"]
-    if state in (HELD, PREEMPTED):
-        return f"{title}: {state}: {status['message']}"
-    if state != DONE:
-        return f"{title}: {state} ({status.get('failure')}): {status.get('message')}\n  {status.get('mend')}"
-    return None
-
-
-def _execute_elsewhere(
-    config: Config, named: dict[str, str], title: str, launch: Launch, command: int | None
-) -> dict[str, Any]:
-    """Do a run in a process of a launcher's, which is told to stop as the command is, or by its own signals.
-
-    `command`: the command's process where it is on this machine, with which this one ends, unless it is SLURM's.
-    """
-    executor = os.environ.get("SUBMITIT_EXECUTOR")
-    with (
-        tempfile.TemporaryDirectory(prefix="alexlab-") as folder,
-        Stop(own := Launch(Path(folder), launch.attempts, launch.threads)) as stop,
-        following(launch, None if executor == "slurm" else command),
-    ):
-        status = execute(config, named, title, own)
-        patience = time.monotonic() + 1.5 * EXPIRY if os.environ.get("SLURM_RESTART_COUNT") else 0
-        while status["state"] == HELD and time.monotonic() < patience and not own.is_stopped:
-            time.sleep(5)  # by this very job, whose machine died before SLURM queued it again
-            status = execute(config, named, title, own)
-    if (
-        stop.number is not None
-        and executor is not None
-        and status["state"] in (HELD, PREEMPTED)
-        and not launch.is_stopped
-    ):
-        print(_told(title, status), flush=True)
-        hand_on(stop.number)
-    return status

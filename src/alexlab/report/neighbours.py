@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from alexlab.cli.evaluate import DoneRun, read_done
 from alexlab.config import Accelerator, Config, ConfigError
 from alexlab.data import build_datamodule
 from alexlab.data.store import Split
 from alexlab.models import build_model
 from alexlab.models.alexnet import AlexNet
 from alexlab.models.dropout import Dropout
+from alexlab.runs.ensemble import DoneRun, read_done
 from alexlab.runs.record import Record
 from alexlab.training.evaluate import Member, probabilities
 from alexlab.training.fit import load_weights

@@ -12,7 +12,7 @@ from scipy import stats
 
 from alexlab.config import ConfigError
 from alexlab.report import figures
-from alexlab.report.html import PlotOnPage
+from alexlab.report.content import PlotOnPage
 from alexlab.runs.record import Record
 from alexlab.study.claims import METRICS
 from alexlab.study.records import Archive

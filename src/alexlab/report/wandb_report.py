@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from alexlab.cli.report import measured, published, runs, summary, told
 from alexlab.config import ConfigError, LoggerConfig
 from alexlab.files import write_whole
+from alexlab.report.wording import measured, published, runs, summary, verdict_and_reason
 from alexlab.runs.trackers import is_copied, public_config, wandb_mode
 from alexlab.study.claims import VIEWED
 from alexlab.study.records import Archive
@@ -158,7 +158,7 @@ def _told(row: Row, is_rehearsal: bool) -> list[str]:
     says_nothing = is_rehearsal and row.verdict is None and claim.not_testable is None
     name = f"{claim.id}{'*' * bool(row.confounds)}"
     figures = [published(row), measured(row), *alone, runs(row)]
-    return [name, claim.section, claim.statement, *figures, "" if says_nothing else told(row)]
+    return [name, claim.section, claim.statement, *figures, "" if says_nothing else verdict_and_reason(row)]
 
 
 def run_names(judgement: Judgement, archive: Archive) -> list[str]:

@@ -31,8 +31,8 @@ from alexlab.runs import trackers
 from alexlab.runs.environment import code, environment
 from alexlab.runs.failure import MENDS, failure_of, is_echo, message_of, oom_kills
 from alexlab.runs.lease import Claim, LostClaim
+from alexlab.runs.process import EXITS, SIGNALS, STOPPED, Member, start_server
 from alexlab.runs.record import DONE, FAILED, PREEMPTED, RECORD_VERSION, Record
-from alexlab.runs.supervisor import EXITS, SIGNALS, STOPPED, Member, start_server
 from alexlab.training import preemption
 from alexlab.training.checkpoint import States
 from alexlab.training.evaluate import archive

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+RACE, LENGTH = "trainer.race_epochs=", "trainer.max_epochs="
+OF_TRIALS = ("optim.lr=", RACE, LENGTH)  # what a trial of a learning rate sets beside its arm's overrides
+
 
 def rate_remarks(plan: dict[str, Any]) -> list[str]:
     """Lines for a report: each arm's rate, and the ratios at the rates that two arms have in common.

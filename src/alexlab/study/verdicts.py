@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from alexlab.architecture import layers
+from alexlab.architecture import layers, map_sides
 from alexlab.config import Config, ConfigError
 from alexlab.runs.identity import DERIVED, differences
 from alexlab.study.claims import GROUPED, METRICS, OF_NETS, VIEWED, Claim, Verdict
 from alexlab.study.metrics import is_at_once, is_cut
-from alexlab.study.rates import rate_remarks
+from alexlab.study.rates import OF_TRIALS, rate_remarks
 from alexlab.study.records import Archive, Run
 from alexlab.study.samples import Measured, Samples
 from alexlab.study.statistics import (
@@ -44,8 +44,6 @@ from alexlab.study.statistics import (
     verdict,
     weaker,
 )
-from alexlab.sweep.arms import OF_TRIALS
-from alexlab.sweep.plan import map_sides
 
 LENGTH = "trainer.max_epochs"  # no departure for a claim about when something happens
 

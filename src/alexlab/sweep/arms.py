@@ -41,10 +41,9 @@ from alexlab.runs.failure import RESULTS
 from alexlab.runs.identity import DERIVED, arm_id, differences, run_id
 from alexlab.runs.record import DONE, FAILED, Record
 from alexlab.study.claims import Claim, digest, find_claims
+from alexlab.study.rates import LENGTH, RACE
 from alexlab.sweep.rate_search import Choice, Search, Trial, TrialResult, extending_search, grid_search, replay, rounded
 
-_RACE, _LENGTH = "trainer.race_epochs=", "trainer.max_epochs="
-OF_TRIALS = ("optim.lr=", _RACE, _LENGTH)  # what a trial of a learning rate sets beside its arm's overrides
 MIN_SEEDS = 3  # of an arm that a verdict is told of
 CHOICE_SEEDS_FROM = 1000  # seeds that choose a learning rate are none of those that are compared
 PLAN_VERSION = 1
@@ -64,7 +63,7 @@ _PLANNED = ("id", "line", "name", "rate", "recipe", "unmet", "claims", "claims_d
 
 def arm_name(overrides: tuple[str, ...]) -> str:
     """An arm's overrides, with the limits of a race as one word."""
-    parts = [override.removeprefix("ablation=") for override in overrides if not override.startswith(_RACE)]
+    parts = [override.removeprefix("ablation=") for override in overrides if not override.startswith(RACE)]
     return " ".join([*parts, *["(raced)"] * (len(parts) < len(overrides))]) or "none"
 
 
@@ -383,10 +382,10 @@ def _trials(arm: Arm, trials: list[Trial], settings: StudyConfig) -> list[Arm]:
         given = [f"optim.lr={trial.lr:g}"]
         if trial.race_epochs:
             config.trainer.race_epochs = list(trial.race_epochs)
-            given.append(f"{_RACE}{shown(config.trainer.race_epochs).replace(' ', '')}")
+            given.append(f"{RACE}{shown(config.trainer.race_epochs).replace(' ', '')}")
         if epochs != config.trainer.max_epochs:
             config.trainer.max_epochs = epochs
-            given.append(f"{_LENGTH}{epochs}")
+            given.append(f"{LENGTH}{epochs}")
         seeds.setdefault(tuple(given), []).append(trial.seed)
         jobs[tuple(given)] = Job((*arm.job.overrides, *given), config, arm.job.choices)
     return [Arm((*arm.overrides, *given), tuple(found), jobs[given]) for given, found in seeds.items()]

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from alexlab.architecture import layers
 from alexlab.compose import Composer, Job
 from alexlab.config import CONF_DIR, Config, ConfigError, flat, shown
 from alexlab.data.locate import has_store
@@ -166,8 +165,3 @@ def what_varies(jobs: list[Job]) -> list[str]:
     given = [_given(job.overrides) for job in jobs]
     names = dict.fromkeys(name for one in given for name in one if name not in SEEDS)
     return [name for name in names if len({one.get(name) for one in given}) > 1]
-
-
-def map_sides(config: Config) -> list[int]:
-    """The side of the map after each convolution and its pooling."""
-    return [spec.pooled_side for spec in layers(config) if spec.is_conv]

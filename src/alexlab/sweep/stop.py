@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from alexlab.runs.supervisor import SIGNALS, Launch
+from alexlab.runs.process import SIGNALS, Launch
 
 STOPPED_STATUS = 75  # EX_TEMPFAIL: a job script may start the same line again
 
