@@ -26,7 +26,7 @@ from alexlab.data.store import BadData
 from alexlab.files import written_whole
 from alexlab.runs import failure, supervisor, worker
 from alexlab.runs.failure import failure_of, is_retried, message_of
-from alexlab.runs.lease import Claim, take
+from alexlab.runs.lease import Lease, take
 from alexlab.runs.record import DONE, FAILED, PREEMPTED, RUNNING, Record
 from alexlab.runs.supervisor import needs_work
 from alexlab.training import checkpoint, preemption
@@ -348,17 +348,17 @@ def test_taken_over_while_a_state_is_written(config, monkeypatch, state):
         found = (path for path in folder.rglob("*") if path.is_file() and path.name != "train.log")
         return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
 
-    def falls_asleep(claim: Claim) -> None:
-        check(claim)
-        if claim is mine and not left and list(folder.glob("checkpoints/.*")):
-            os.utime(claim.path, (0, 0))
+    def falls_asleep(lease: Lease) -> None:
+        check(lease)
+        if lease is mine and not left and list(folder.glob("checkpoints/.*")):
+            os.utime(lease.path, (0, 0))
             other = Record(folder.parent, folder.name, take(folder))
             other.begin(to_yaml(config), {})
             other.set_status(state)
             left.update(files())
 
-    check = Claim.check
-    monkeypatch.setattr(Claim, "check", falls_asleep)
+    check = Lease.check
+    monkeypatch.setattr(Lease, "check", falls_asleep)
     worker.train(folder, "run", config, mine)
     assert left
     assert files() == left

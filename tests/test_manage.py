@@ -58,8 +58,8 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     add("eeeeeeeeeeee", "none", PREEMPTED, ["seed=4"], message="stopped")
     add("ffffffffffff", "none", None, ["seed=5"])  # its process is gone
     add("abababababab", "none", None, ["seed=6"])
-    claim = take(folder / "abababababab")  # this process lives
-    assert claim is not None
+    lease = take(folder / "abababababab")  # this process lives
+    assert lease is not None
     return folder
 
 

@@ -296,11 +296,11 @@ def _prune(request: Request, console: Console) -> None:
             return
     removed = 0
     for one in found:
-        claim = take(one.record.path, one.status.get("attempt", 0))  # nobody begins it meanwhile
-        if claim is None or one.record.status().get("attempt") != one.status.get("attempt"):
+        lease = take(one.record.path, one.status.get("attempt", 0))  # nobody begins it meanwhile
+        if lease is None or one.record.status().get("attempt") != one.status.get("attempt"):
             console.print(f"{one.record.run_id}: is being worked on, and stays")
-            if claim is not None:
-                claim.release()
+            if lease is not None:
+                lease.release()
             continue
         gone = one.record.path.with_name(f"{_REMOVED}{one.record.run_id}")
         one.record.path.replace(gone)  # at once, or somebody could begin the run amid what is being removed

@@ -1,4 +1,4 @@
-"""Who works on a run: one process at a time, on whatever machine, also where the file system has no working locks.
+"""The lease of a run: who works on it, one process at a time, on whatever machine, also without working file locks.
 
 The owner has the file `claim.<n>` of the highest n in the record and touches it every so often. Who finds no such file,
 or one whose owner is dead or silent, makes the next one; that succeeds for one process alone. An owner that was taken
@@ -19,16 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-BEAT = 10.0  # seconds between touches
+HEARTBEAT = 10.0  # seconds between touches
 EXPIRY = 180.0  # seconds without one after which an owner is taken for dead; NFS shows a touch up to 60 s late
 
 
-class LostClaim(BaseException):
+class LeaseLost(BaseException):
     """Another process has taken the run over; this one must not write to its record any more."""
 
 
 @dataclass(frozen=True)
-class Claim:
+class Lease:
     """A run that this process works on, or one that it started; it can be sent to other processes."""
 
     folder: Path
@@ -40,22 +40,22 @@ class Claim:
         return self.folder / f"claim.{self.number}"
 
     def check(self) -> None:
-        """Raise LostClaim unless the run is still ours, and OSError where that cannot be seen."""
+        """Raise LeaseLost unless the run is still ours, and OSError where that cannot be seen."""
         try:
             is_mine = json.loads(self.path.read_text())["token"] == self.token
         except FileNotFoundError:
             is_mine = False
         if not is_mine or _numbers(self.folder)[-1:] != [self.number]:
-            raise LostClaim(f"{self.folder.name} was taken over by another process")
+            raise LeaseLost(f"{self.folder.name} was taken over by another process")
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
+    def heartbeat(self) -> Iterator[None]:
         """Show now and then that this process lives, as long as it is the owner."""
         ended = threading.Event()
 
         def beat() -> None:
-            with suppress(LostClaim):
-                while not ended.wait(BEAT):
+            with suppress(LeaseLost):
+                while not ended.wait(HEARTBEAT):
                     with suppress(OSError):  # a disk that does not answer now may answer the next time
                         self.check()
                         os.utime(self.path)
@@ -69,12 +69,12 @@ class Claim:
             thread.join()
 
     def release(self) -> None:
-        with suppress(LostClaim, OSError, ValueError):
+        with suppress(LeaseLost, OSError, ValueError):
             self.check()
             self.path.unlink()
 
 
-def take(folder: Path, attempts: int = 0) -> Claim | None:
+def take(folder: Path, attempts: int = 0) -> Lease | None:
     """Become the owner of a record, whose folder is made; None where another process is, or was faster.
 
     `attempts`: the highest number that is known to have been used, so that no number comes back.
@@ -86,19 +86,19 @@ def take(folder: Path, attempts: int = 0) -> Claim | None:
     before = _numbers(folder)
     if before and _owner(folder, before[-1]) is not None:
         return None
-    claim = Claim(folder, max([attempts, *before]) + 1, uuid.uuid4().hex)
+    lease = Lease(folder, max([attempts, *before]) + 1, uuid.uuid4().hex)
     me = {"host": socket.gethostname(), "machine": machine(), "pid": os.getpid(), "began": _began(os.getpid())}
-    if not _make(claim.path, json.dumps({"token": claim.token, **me})):
+    if not _make(lease.path, json.dumps({"token": lease.token, **me})):
         return None
     try:
-        claim.check()
-    except LostClaim:
-        claim.path.unlink(missing_ok=True)
+        lease.check()
+    except LeaseLost:
+        lease.path.unlink(missing_ok=True)
         return None
     for number in _numbers(folder):
-        if number < claim.number:  # also one that was made meanwhile, whose owner finds it gone before it writes
+        if number < lease.number:  # also one that was made meanwhile, whose owner finds it gone before it writes
             (folder / f"claim.{number}").unlink(missing_ok=True)
-    return claim
+    return lease
 
 
 def _make(path: Path, content: str) -> bool:

@@ -1,4 +1,4 @@
-"""Do a run unless it is done: claim its record, start a worker process, see how it ended."""
+"""Do a run unless it is done: take its lease, start a worker process, see how it ended."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from alexlab.config import Config, ConfigError, Retry
 from alexlab.runs import process
 from alexlab.runs.failure import DISK, DIVERGED, ERROR, KILLED, MEMORY, MENDS, ended_by, is_retried, oom_kills
 from alexlab.runs.identity import run_id
-from alexlab.runs.lease import LostClaim, holder, take
+from alexlab.runs.lease import LeaseLost, holder, take
 from alexlab.runs.process import ENDED_BY_US, EXITS, STOPPED, Launch, Member, in_children
 from alexlab.runs.record import DONE, FAILED, PREEMPTED, RUNNING, Record
 
@@ -47,10 +47,10 @@ def _attempt(
     before = Record(runs, name).status()
     if not needs_work(before, config.retry, launch.attempts.get(name, 0)):
         return before
-    claim = take(runs / name, before.get("attempt", 0))
-    if claim is None:
+    lease = take(runs / name, before.get("attempt", 0))
+    if lease is None:
         return {"state": HELD, "message": f"{holder(runs / name) or 'another process'} works on it"}
-    record = Record(runs, name, claim)
+    record = Record(runs, name, lease)
     try:
         status = record.status()  # somebody may have done it in the meantime
         if not needs_work(status, config.retry, launch.attempts.get(name, 0)):
@@ -58,16 +58,16 @@ def _attempt(
         if status.get("failure") == DIVERGED:
             record.forget()  # its last state leads to the same end
         record.begin(to_yaml(config), labels, started=time.time())
-        with claim.kept():
+        with lease.heartbeat():
             kills = oom_kills()
-            arguments = (record.path, title, config, claim, launch.stop)
+            arguments = (record.path, title, config, lease, launch.stop)
             codes, told = _train_all(config.trainer.devices, arguments, launch)
             status = _settled(record, codes, told, launch, oom_kills() > kills)
         return status
-    except LostClaim as error:
+    except LeaseLost as error:
         return {"state": HELD, "message": str(error)}
     finally:
-        claim.release()
+        lease.release()
 
 
 def _train_all(count: int, arguments: tuple[Any, ...], launch: Launch) -> tuple[list[int], dict[int, dict[str, Any]]]:

@@ -30,7 +30,7 @@ from alexlab.data.locate import described
 from alexlab.runs import trackers
 from alexlab.runs.environment import code, environment
 from alexlab.runs.failure import MENDS, failure_of, is_echo, message_of, oom_kills
-from alexlab.runs.lease import Claim, LostClaim
+from alexlab.runs.lease import Lease, LeaseLost
 from alexlab.runs.process import EXITS, SIGNALS, STOPPED, Member, start_server
 from alexlab.runs.record import DONE, FAILED, PREEMPTED, RECORD_VERSION, Record
 from alexlab.training import preemption
@@ -51,7 +51,7 @@ def train(
     folder: Path,
     title: str,
     config: Config,
-    claim: Claim | None = None,
+    lease: Lease | None = None,
     stop: Path | None = None,
     member: Member | None = None,
 ) -> None:
@@ -64,14 +64,14 @@ def train(
     keep_memory()
     is_first = member is None or member.rank == 0
     if not is_first:
-        claim = None
+        lease = None
         _hide(folder / "train.log")
-    record = Record(folder.parent, folder.name, claim)
+    record = Record(folder.parent, folder.name, lease)
     handler = _log_to(record.file("train.log"), "" if member is None else f"[rank {member.rank}] ")
     copy = trackers.Copy(config, record)
     kills, code = oom_kills(), 0
     try:
-        with claim.kept() if claim is not None else nullcontext():
+        with lease.heartbeat() if lease is not None else nullcontext():
             try:
                 preemption.install()
                 if stop is not None and stop.exists():
@@ -86,7 +86,7 @@ def train(
                 else:
                     fit(config, None if config.trainer.fast_dev_run else record.path, title)
                 distributed.leave()
-            except LostClaim:
+            except LeaseLost:
                 raise
             except BaseException as error:
                 for number in SIGNALS:
@@ -100,7 +100,7 @@ def train(
                     code = _tell(member, error, killed)
                 if is_first and not record.is_done:
                     code = _say(record, error, killed)
-    except LostClaim as error:
+    except LeaseLost as error:
         log.warning("%s; this process ends and writes nothing", error)
         copy.abandon()
     else:
@@ -256,7 +256,7 @@ def _result(record: Record, config: Config, outcome: Outcome) -> dict[str, Any]:
 
 
 def _end_with_parent() -> None:
-    """Let this process end when the one that started it is gone, so that no run goes on without its claim."""
+    """Let this process end when the one that started it is gone, so that no run goes on without its lease."""
     parent = parent_process()
     if parent is None:
         return

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from alexlab.runs import lease
-from alexlab.runs.lease import EXPIRY, LostClaim, holder, take
+from alexlab.runs.lease import EXPIRY, LeaseLost, holder, take
 from alexlab.runs.record import RUNNING, Record
 from launched import until
 
@@ -25,7 +25,7 @@ def age(path: Path, seconds: float) -> None:
 
 
 def elsewhere(path: Path) -> None:
-    """Let a claim be another machine's, whose processes cannot be seen."""
+    """Let a lease be another machine's, whose processes cannot be seen."""
     path.write_text(json.dumps({**json.loads(path.read_text()), "machine": "other boot", "host": "other", "pid": 1}))
 
 
@@ -90,9 +90,9 @@ def test_a_paused_owner_that_wakes_writes_no_more(tmp_path: Path):
     age(first.path, EXPIRY + 20)  # it slept
     second = take(first.folder)
     assert second is not None
-    with pytest.raises(LostClaim, match="0123456789ab was taken over"):
+    with pytest.raises(LeaseLost, match="0123456789ab was taken over"):
         record.set_status("DONE")
-    with pytest.raises(LostClaim):
+    with pytest.raises(LeaseLost):
         first.check()
     assert record.status()["state"] == RUNNING
     first.release()  # nothing of the other's
@@ -100,11 +100,11 @@ def test_a_paused_owner_that_wakes_writes_no_more(tmp_path: Path):
 
 
 def test_an_owner_that_works_is_not_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(lease, "BEAT", 0.05)
+    monkeypatch.setattr(lease, "HEARTBEAT", 0.05)
     mine = take(tmp_path)
     assert mine is not None
     age(mine.path, 1000)
-    with mine.kept():
+    with mine.heartbeat():
         until(lambda: holder(tmp_path))
     age(mine.path, 1000)
     assert holder(tmp_path) is None
@@ -128,7 +128,7 @@ def test_of_many_that_come_at_once_one_is_the_owner(tmp_path: Path):
                         written.append(mine.number)
                     time.sleep(0.001)
                 mine.release()
-            except LostClaim:
+            except LeaseLost:
                 pass
             except BaseException as error:
                 failures.append(error)
@@ -145,7 +145,7 @@ def test_of_many_that_come_at_once_one_is_the_owner(tmp_path: Path):
     assert len(set(written)) >= 3
 
 
-def test_an_owner_that_cannot_read_its_claim_has_not_lost_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_owner_that_cannot_read_its_lease_has_not_lost_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """As where a network's disk does not answer for a moment."""
     mine = take(tmp_path)
     assert mine is not None
@@ -157,8 +157,8 @@ def test_an_owner_that_cannot_read_its_claim_has_not_lost_it(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("error", [errno.EPERM, errno.ENOSPC])
-def test_a_claim_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int):
-    """Without links there is another way; without room there is no claim, and nobody is locked out."""
+def test_a_lease_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int):
+    """Without links there is another way; without room there is no lease, and nobody is locked out."""
     with monkeypatch.context() as context:
         if error == errno.EPERM:
             context.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(error, "no links here")))
