@@ -23,7 +23,7 @@ from alexlab.data.build import build_store
 from alexlab.data.datamodule import TrainingBatches, _deaf
 from alexlab.data.decode import square
 from alexlab.data.locate import prepare, store_path
-from alexlab.data.prefetch import Ahead
+from alexlab.data.prefetch import DevicePrefetcher
 from alexlab.data.shapes import CLASSES, draw_shapes
 from alexlab.data.sources.folders import read_folders
 from alexlab.data.store import open_store
@@ -314,7 +314,7 @@ class TestFormats:
         data.setup()
         loader = data.train_dataloader()
         assert isinstance(loader, DataLoader)
-        ahead = Ahead(loader, torch.device("cpu"))
+        ahead = DevicePrefetcher(loader, torch.device("cpu"))
         assert len(ahead) == len(loader)
         assert ahead.sampler is loader.sampler
         assert ahead._iterator is loader._iterator  # by which Lightning ends a loader's processes

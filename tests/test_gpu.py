@@ -13,7 +13,7 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
 from alexlab.config import load
 from alexlab.data import build_datamodule
-from alexlab.data.prefetch import Ahead
+from alexlab.data.prefetch import DevicePrefetcher
 from alexlab.models import LocalResponseNorm
 from alexlab.training import module
 from alexlab.training.fit import _rounding, fit
@@ -122,10 +122,10 @@ def test_batches_ahead_of_time_are_the_same(line: list[str], workers: int):
     data = build_datamodule(config)
     data.setup()
     loader = data.train_dataloader()
-    assert not isinstance(loader, Ahead)
+    assert not isinstance(loader, DevicePrefetcher)
     expected = [batch.crops.clone() for batch in loader]
     found = []
-    for batch in Ahead(loader, torch.device("cuda")):
+    for batch in DevicePrefetcher(loader, torch.device("cuda")):
         assert batch.crops.is_cuda
         torch.cuda._sleep(10_000_000)  # the device is behind, and the next copy is not to overwrite this batch
         found.append(batch.crops.float().clone())

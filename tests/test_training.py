@@ -256,9 +256,9 @@ def test_best_weights_can_be_evaluated(tiny: list[str], tmp_path: Path):
     network.load_state_dict(network_state(tmp_path / "checkpoints" / "best.ckpt"))
     data = build_datamodule(config)
     data.setup()
-    from alexlab.training.evaluate import Member, evaluate
+    from alexlab.training.evaluate import EnsembleMember, evaluate
 
-    expected = evaluate([Member(network, data.test_dataloader(), data)], torch.device("cpu"))
+    expected = evaluate([EnsembleMember(network, data.test_dataloader(), data)], torch.device("cpu"))
     assert (outcome.test["ten"].log_probability == expected["ten"].log_probability).all()
 
 

@@ -26,7 +26,7 @@ from alexlab.sweep.plan import Plan, PlannedRun
 
 
 @dataclass(frozen=True)
-class Row:
+class RunRow:
     """One run with what it came to; `result` is empty where it is not done."""
 
     run: PlannedRun
@@ -38,8 +38,8 @@ class Row:
         return self.status.get("state") == DONE
 
 
-def read_rows(plan: Plan) -> list[Row]:
-    rows = [Row(run, run.record.seen(), run.record.result()) for run in plan.runs]
+def read_rows(plan: Plan) -> list[RunRow]:
+    rows = [RunRow(run, run.record.seen(), run.record.result()) for run in plan.runs]
     for row in rows:
         if row.done and not row.result:
             folder = row.run.record.path
@@ -47,7 +47,7 @@ def read_rows(plan: Plan) -> list[Row]:
     return rows
 
 
-def print_table(plan: Plan, rows: list[Row], console: Console) -> None:
+def print_table(plan: Plan, rows: list[RunRow], console: Console) -> None:
     """Print one row a run and, where an arm has several seeds, one row an arm."""
     many_seeds = len(plan.runs) > len({run.arm for run in plan.runs})
     console.print()
@@ -62,7 +62,7 @@ def new_table(title: str) -> Table:
     return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0), show_edge=False)
 
 
-def _runs_table(rows: list[Row], varying: list[str], many_seeds: bool) -> Table:
+def _runs_table(rows: list[RunRow], varying: list[str], many_seeds: bool) -> Table:
     table = new_table("Error on the test split, %")
     table.add_column(heading(varying), ratio=1, overflow="fold")
     if many_seeds:
@@ -113,7 +113,7 @@ def seeds_shown(seed: int, data_seed: int | None) -> str:
     return str(seed) if seed == data_seed else f"{seed}/{data_seed}"
 
 
-def _against(row: Row, base: Row | None, many_seeds: bool) -> str:
+def _against(row: RunRow, base: RunRow | None, many_seeds: bool) -> str:
     if base is None or many_seeds or row is base:
         return ""
     if fingerprint(row.run.config.data) != fingerprint(base.run.config.data):
@@ -122,23 +122,23 @@ def _against(row: Row, base: Row | None, many_seeds: bool) -> str:
     return f"{100 * difference:+.1f}±{100 * half:.1f}"
 
 
-def _wrong(row: Row) -> np.ndarray:
+def _wrong(row: RunRow) -> np.ndarray:
     with np.load(row.run.record.file("predictions.npz")) as arrays:
         return arrays["ten_top5"][:, 0] != arrays["labels"]
 
 
-def _state(row: Row) -> str:
+def _state(row: RunRow) -> str:
     state = row.status.get("state", "not run")
     return f"{state}: {row.status['failure']}" if "failure" in row.status else state
 
 
-def _arms_table(rows: list[Row], varying: list[str]) -> Table:
+def _arms_table(rows: list[RunRow], varying: list[str]) -> Table:
     """Mean and standard deviation over an arm's seeds; failed runs are counted, not averaged."""
     table = new_table("Arms: mean ± standard deviation over seeds, %")
     table.add_column(heading(varying), ratio=1, overflow="fold")
     for name in ("\nseeds", "ten views\ntop-1", "\ntop-5", "centre\ntop-1", "\ntop-5", "ten top-1\n- first"):
         table.add_column(name, justify="right", no_wrap=True)
-    arms: dict[str, list[Row]] = {}
+    arms: dict[str, list[RunRow]] = {}
     for row in rows:
         arms.setdefault(row.run.arm, []).append(row)
     first = next(iter(arms.values()))
@@ -165,7 +165,7 @@ def _percent(fraction: float) -> str:
     return f"{100 * fraction:.1f}"
 
 
-def _notes(plan: Plan, rows: list[Row], many_seeds: bool) -> list[str]:
+def _notes(plan: Plan, rows: list[RunRow], many_seeds: bool) -> list[str]:
     notes = []
     images = next((row.result["test"]["images"] for row in rows if row.done), None)
     if images is not None:
@@ -191,7 +191,7 @@ def _notes(plan: Plan, rows: list[Row], many_seeds: bool) -> list[str]:
     return [*notes, *(f"{failure}: {MENDS[failure]}" for failure in failures)]
 
 
-def write_sweep(plan: Plan, rows: list[Row], folder: Path) -> Path:
+def write_sweep(plan: Plan, rows: list[RunRow], folder: Path) -> Path:
     """Write `runs/sweeps/<id>.json`: the sweep's runs and what they came to."""
     document = {
         "sweep_id": plan.sweep_id,

@@ -10,7 +10,7 @@ from lightning.fabric.utilities import move_data_to_device
 from torch.utils.data import DataLoader
 
 
-class Ahead:
+class DevicePrefetcher:
     """A loader whose batches are on a device already; the same batches in the same order.
 
     The copy has a stream of its own and comes from pinned memory, so that neither this process nor the device's work

@@ -21,7 +21,7 @@ from alexlab.models.alexnet import AlexNet
 from alexlab.models.dropout import Dropout
 from alexlab.runs.ensemble import DoneRun, read_done
 from alexlab.runs.record import Record
-from alexlab.training.evaluate import Member, probabilities
+from alexlab.training.evaluate import EnsembleMember, probabilities
 from alexlab.training.fit import load_weights
 
 BATCH = 128  # images in memory at a time
@@ -156,7 +156,7 @@ def neighbours(
     )
 
 
-def _member(record: Record, cache: str | None) -> tuple[Member, torch.device]:
+def _member(record: Record, cache: str | None) -> tuple[EnsembleMember, torch.device]:
     """A finished run's network, in evaluation mode, and its data."""
     settings = Config()
     settings.paths.runs = str(record.path.parent)
@@ -178,7 +178,7 @@ def _member(record: Record, cache: str | None) -> tuple[Member, torch.device]:
     torch.backends.cudnn.allow_tf32 = False  # as in an evaluation
     use_gpu = torch.cuda.is_available() and config.trainer.accelerator is not Accelerator.cpu
     device = torch.device("cuda" if use_gpu else "cpu")
-    return Member(network.eval().to(device), (), data, config.evaluate.average), device
+    return EnsembleMember(network.eval().to(device), (), data, config.evaluate.average), device
 
 
 def _drawn(total: int, seed: int) -> np.ndarray:
@@ -211,7 +211,7 @@ def _last_hidden(network: nn.Module) -> tuple[str, nn.Sequential]:
 
 @torch.inference_mode()
 def _seen(
-    split: Split, places: np.ndarray, member: Member, hidden: nn.Sequential, device: torch.device
+    split: Split, places: np.ndarray, member: EnsembleMember, hidden: nn.Sequential, device: torch.device
 ) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
     """By batches: places, activations [B, D], and the centre view's pixels, uint8 [B, H * W * 3]."""
     [window] = member.data.windows("center")

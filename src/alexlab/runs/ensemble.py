@@ -17,7 +17,7 @@ from alexlab.progress import Progress
 from alexlab.runs.record import Record
 
 if TYPE_CHECKING:  # torch takes seconds to load, and mistakes are told without it
-    from alexlab.training.evaluate import Member, Predictions
+    from alexlab.training.evaluate import EnsembleMember, Predictions
 
 EVALUATE_KEYS = ("checkpoint", "average")  # of `evaluate`: what runs may be evaluated by, whatever they were before
 
@@ -120,7 +120,7 @@ def evaluate_nets(
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from alexlab.models import build_model
-    from alexlab.training.evaluate import Member, evaluate
+    from alexlab.training.evaluate import EnsembleMember, evaluate
     from alexlab.training.fit import build_trainer, device_name, load_weights, quiet
 
     threads.use(threads.of_command())
@@ -143,8 +143,8 @@ def evaluate_nets(
         except ValueError as error:
             raise ConfigError(str(error)) from error
         loader = data.evaluation_dataloader("test")
-        members.append(Member(network.to(device), loader, data, config.evaluate.average))
-    groups: list[list[Member]] = [members, *([members[number]] for number in alone)]
+        members.append(EnsembleMember(network.to(device), loader, data, config.evaluate.average))
+    groups: list[list[EnsembleMember]] = [members, *([members[number]] for number in alone)]
     images = len(members[0].data.split("test"))
     with Progress(title, images * len(groups), transient=True) as progress:
         predictions = [evaluate(group, device, advance=progress.advance) for group in groups]

@@ -65,7 +65,7 @@ class Launch:
 
 
 @dataclass(frozen=True)
-class Member:
+class RankProcess:
     """One of the processes of a run over several devices; `folder` is where they find each other."""
 
     rank: int

@@ -16,7 +16,7 @@ from alexlab.runs import process
 from alexlab.runs.failure import DISK, DIVERGED, ERROR, KILLED, MEMORY, MENDS, ended_by, is_retried, oom_kills
 from alexlab.runs.identity import run_id
 from alexlab.runs.lease import LeaseLost, holder, take
-from alexlab.runs.process import ENDED_BY_US, EXITS, STOPPED, Launch, Member, in_children
+from alexlab.runs.process import ENDED_BY_US, EXITS, STOPPED, Launch, RankProcess, in_children
 from alexlab.runs.record import DONE, FAILED, PREEMPTED, RUNNING, Record
 
 HELD = "HELD"  # not a record's state: another process works on the run
@@ -75,7 +75,7 @@ def _train_all(count: int, arguments: tuple[Any, ...], launch: Launch) -> tuple[
     if count == 1:
         return in_children(process.train, [arguments], launch), {}
     with tempfile.TemporaryDirectory(prefix="alexlab-") as folder:
-        members = [Member(rank, count, Path(folder)) for rank in range(count)]
+        members = [RankProcess(rank, count, Path(folder)) for rank in range(count)]
         calls = [(*arguments, member) for member in members]
         codes = in_children(process.train, calls, launch, members[0].failure.exists)
         told = {}

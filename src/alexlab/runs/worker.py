@@ -31,7 +31,7 @@ from alexlab.runs import trackers
 from alexlab.runs.environment import code, environment
 from alexlab.runs.failure import MENDS, failure_of, is_echo, message_of, oom_kills
 from alexlab.runs.lease import Lease, LeaseLost
-from alexlab.runs.process import EXITS, SIGNALS, STOPPED, Member, start_server
+from alexlab.runs.process import EXITS, SIGNALS, STOPPED, RankProcess, start_server
 from alexlab.runs.record import DONE, FAILED, PREEMPTED, RECORD_VERSION, Record
 from alexlab.training import preemption
 from alexlab.training.checkpoint import States
@@ -53,7 +53,7 @@ def train(
     config: Config,
     lease: Lease | None = None,
     stop: Path | None = None,
-    member: Member | None = None,
+    member: RankProcess | None = None,
 ) -> None:
     """Run the training whose record is at `folder`, or go on with it.
 
@@ -176,7 +176,7 @@ def _hide(path: Path) -> None:
             os.dup2(file.fileno(), number)
 
 
-def _tell(member: Member, error: BaseException, kills: int) -> int:
+def _tell(member: RankProcess, error: BaseException, kills: int) -> int:
     """Leave word of how this process ended for the one that started it, which has seen how all did."""
     if isinstance(error, Preempted):
         told = {"state": PREEMPTED, "message": STOPPED}

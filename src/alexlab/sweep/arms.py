@@ -68,7 +68,7 @@ def arm_name(overrides: tuple[str, ...]) -> str:
 
 
 @dataclass(frozen=True)
-class Arm:
+class PlannedArm:
     """One arm of a study: what is typed for it beside the study's own line."""
 
     overrides: tuple[str, ...]
@@ -157,12 +157,13 @@ class Study:
     base: Config
     choices: dict[str, str]
     claims: list[Claim]
-    arms: list[Arm]  # the base first, where it is one
+    arms: list[PlannedArm]  # the base first, where it is one
     departures: list[str]  # keys in which the base is not what the recipe makes it: no verdict is told of such
     config_dir: str | None
     rate: Rate = Rate.protocol  # what its runs are for: choose where the line asks for own and trials are missing
     rates: list[ArmRate] = field(default_factory=list)
-    round: list[Arm] = field(default_factory=list)  # those of the arms that come next, while rates are being chosen
+    # Trials of the arms that come next, while rates are being chosen.
+    round: list[PlannedArm] = field(default_factory=list)
 
     @property
     def id(self) -> str:
@@ -314,14 +315,16 @@ def unmet(claim: Claim, config: Config) -> list[str]:
     return [required for required in claim.requires if keys[required.partition("=")[0]] != required.partition("=")[2]]
 
 
-def _arm(composer: Composer, line: list[str], overrides: tuple[str, ...], seeds: tuple[int, ...], stored: bool) -> Arm:
+def _arm(
+    composer: Composer, line: list[str], overrides: tuple[str, ...], seeds: tuple[int, ...], stored: bool
+) -> PlannedArm:
     try:
         job = composer.job([*line, *overrides, f"seed={seeds[0]}"], stored=stored)
     except ConfigError as error:
         if not overrides:
             raise
         raise ConfigError(_misfit(composer.job(line, stored=stored).choices, overrides, error)) from error
-    return Arm(overrides, seeds, job)
+    return PlannedArm(overrides, seeds, job)
 
 
 def _misfit(choices: dict[str, str], overrides: tuple[str, ...], error: ConfigError) -> str:
@@ -343,7 +346,7 @@ def _recipe_of(study: Path) -> str | None:
 
 def _search(
     composer: Composer, line: list[str], overrides: tuple[str, ...], settings: StudyConfig, metric: str, stored: bool
-) -> tuple[ArmRate, list[Arm], list[Arm]]:
+) -> tuple[ArmRate, list[PlannedArm], list[PlannedArm]]:
     """An arm's trials of learning rates by the records that there are: all as arms, and those that come next."""
     first = settings.first_seed + CHOICE_SEEDS_FROM
     seeds = list(range(first, first + settings.rate_seeds))
@@ -371,7 +374,7 @@ def _search(
     return rate, tried, _trials(arm, rounds[-1], settings) if choice is None else []
 
 
-def _trials(arm: Arm, trials: list[Trial], settings: StudyConfig) -> list[Arm]:
+def _trials(arm: PlannedArm, trials: list[Trial], settings: StudyConfig) -> list[PlannedArm]:
     """Trials as arms: those that differ in the seed alone are one."""
     seeds: dict[tuple[str, ...], list[int]] = {}
     epochs = max(1, round(settings.rate_length * arm.job.config.trainer.max_epochs))
@@ -388,7 +391,7 @@ def _trials(arm: Arm, trials: list[Trial], settings: StudyConfig) -> list[Arm]:
             given.append(f"{LENGTH}{epochs}")
         seeds.setdefault(tuple(given), []).append(trial.seed)
         jobs[tuple(given)] = Job((*arm.job.overrides, *given), config, arm.job.choices)
-    return [Arm((*arm.overrides, *given), tuple(found), jobs[given]) for given, found in seeds.items()]
+    return [PlannedArm((*arm.overrides, *given), tuple(found), jobs[given]) for given, found in seeds.items()]
 
 
 def trial_result(record: Record, metric: str) -> TrialResult | None:

@@ -1,4 +1,4 @@
-"""Looks for numbers that are none, and numbers on their way from the device, without waiting for it."""
+"""Detect non-finite losses and gradients without synchronising with the GPU."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-class Late:
+class AsyncScalar:
     """A tensor's numbers, on their way from the device to this process."""
 
     def __init__(self, value: Tensor) -> None:
@@ -41,7 +41,7 @@ def sizes(loss: Tensor, gradients: list[Tensor]) -> Tensor:
     return torch.stack([loss, *(one.to(loss.dtype) for one in largest)])
 
 
-class Watch:
+class DivergenceDetector:
     """The first training step of which not all is a number.
 
     The device knows it at once, by `look`'s answer, and changes no weight from then on; this process hears of it later.
@@ -50,7 +50,7 @@ class Watch:
     def __init__(self) -> None:
         self._place: Tensor | None = None  # of that step; -1 = there was none
         self._sizes: Tensor | None = None
-        self._told: Late | None = None
+        self._told: AsyncScalar | None = None
 
     def look(self, seen: Tensor, place: int) -> Tensor:
         """Note a step's `sizes`; returns 1 from the first step on that is not to be taken, before it 0."""
@@ -60,7 +60,7 @@ class Watch:
         self._place = torch.where(is_first, place, self._place)
         self._sizes = torch.where(is_first, seen, self._sizes)
         if self._told is None:
-            self._told = Late(self._place)
+            self._told = AsyncScalar(self._place)
         return (self._place >= 0).float()
 
     def found(self, wait: bool) -> tuple[int, list[float]] | None:
@@ -68,7 +68,7 @@ class Watch:
         if self._place is None or self._sizes is None or self._told is None:
             return None
         if wait:
-            self._told = Late(self._place)
+            self._told = AsyncScalar(self._place)
         elif not self._told.is_here:
             return None
         place = int(self._told.get())

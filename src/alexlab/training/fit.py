@@ -22,7 +22,7 @@ from alexlab.data import build_datamodule
 from alexlab.progress import Progress
 from alexlab.training import preemption
 from alexlab.training.checkpoint import Recorder, States, Stopper, nothing, save_weights, weights_of
-from alexlab.training.evaluate import VIEW_KINDS, Member, Predictions, evaluate
+from alexlab.training.evaluate import VIEW_KINDS, EnsembleMember, Predictions, evaluate
 from alexlab.training.module import ClassificationTask, Diverged
 from alexlab.training.progress_bar import TrainingBar
 from alexlab.training.strategies import Started, load_whole_state, placed, shared
@@ -109,8 +109,8 @@ def fit(
     num_test = min(num_test, one_batch or num_test)
     num_train = min(num_train, one_batch or config.evaluate.train_images)
     average = config.evaluate.average
-    test_member = Member(network, data.evaluation_dataloader("test", num_test), data, average)
-    train_member = Member(network, data.evaluation_dataloader("train", num_train), data)
+    test_member = EnsembleMember(network, data.evaluation_dataloader("test", num_test), data, average)
+    train_member = EnsembleMember(network, data.evaluation_dataloader("train", num_train), data)
     with Progress(f"{title} · evaluating", num_test + num_train, transient=True) as progress:
         test = evaluate([test_member], device, advance=progress.advance)
         train = evaluate([train_member], device, ("center",), progress.advance)["center"]

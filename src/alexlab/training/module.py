@@ -17,7 +17,7 @@ from alexlab import distributed
 from alexlab.architecture import layers
 from alexlab.config import Compile, Config, by_layer
 from alexlab.models import build_model, compiled
-from alexlab.training.divergence import Watch, sizes
+from alexlab.training.divergence import DivergenceDetector, sizes
 from alexlab.training.optim import PaperSGD, conv1_factor, learning_rate, lost_race, steps_between
 
 
@@ -105,7 +105,7 @@ class ClassificationTask(L.LightningModule):
         self.passes_over = False  # the next step: it was taken before the run was taken up again
         self._loss: Tensor | None = None
         self._compiled: Any = None
-        self._watch, self._looked_at = Watch(), list[str]()
+        self._watch, self._looked_at = DivergenceDetector(), list[str]()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x)

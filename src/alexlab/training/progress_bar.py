@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from alexlab.progress import is_live
-from alexlab.training.divergence import Late
+from alexlab.training.divergence import AsyncScalar
 from alexlab.training.module import ClassificationTask
 
 
@@ -30,7 +30,7 @@ class TrainingBar(L.Callback):
         )
         self._bar = Progress(*columns, console=Console(stderr=True), disable=not self._live, refresh_per_second=4)
         self._task: TaskID | None = None
-        self._loss: Late | None = None
+        self._loss: AsyncScalar | None = None
         self._images = 0
         self._images_shown = 0
         self._shown = self._started = time.monotonic()
@@ -58,7 +58,7 @@ class TrainingBar(L.Callback):
                 told = "-" if self._loss is None else f"{float(self._loss.get()):.3f}"
                 self._bar.update(self._task, loss=told)
                 loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-                self._loss = Late(torch.as_tensor(loss))  # shown next time, so that nothing waits for it
+                self._loss = AsyncScalar(torch.as_tensor(loss))  # shown next time, so that nothing waits for it
             self._bar.update(
                 self._task,
                 completed=trainer.global_step,

@@ -62,7 +62,7 @@ class _Stretch(io.RawIOBase):
 
 
 @dataclass(frozen=True)
-class Member:
+class TarMember:
     """A file inside a tar: where its bytes lie in the file on disk."""
 
     name: str
@@ -70,7 +70,7 @@ class Member:
     size: int
 
 
-def members(path: Path, start: int = 0, size: int | None = None) -> Iterator[Member | LeftOut]:
+def members(path: Path, start: int = 0, size: int | None = None) -> Iterator[TarMember | LeftOut]:
     """The regular files of a tar, or of a tar that is a stretch of a file; what is no regular file is left out.
 
     Nothing is written anywhere, whatever the names are.
@@ -96,7 +96,7 @@ def members(path: Path, start: int = 0, size: int | None = None) -> Iterator[Mem
                 elif _is_unsafe(member.name):
                     yield LeftOut("", member.name, "its name leads out of the tar")
                 else:
-                    yield Member(member.name, start + member.offset_data, member.size)
+                    yield TarMember(member.name, start + member.offset_data, member.size)
                 archive.members = []  # pyright: ignore[reportAttributeAccessIssue]  # or a million of them pile up
                 member = archive.next()
             # A tar ends in empty blocks and has nothing behind them; a hole of zeros in its middle looks like its end.
@@ -122,7 +122,7 @@ class _Found:
     sizes: list[int]
     files: list[int]
 
-    def add(self, name: str, class_name: str, member: Member, file: int) -> None:
+    def add(self, name: str, class_name: str, member: TarMember, file: int) -> None:
         self.names.append(name)
         self.classes.append(class_name)
         self.offsets.append(member.offset)
@@ -235,8 +235,8 @@ def _read_train(path: Path, source: Source, processes: int) -> _Found:
     return found
 
 
-def _inner(path: Path, class_name: str, tar: Member) -> tuple[list[Member], list[LeftOut]]:
-    images: dict[str, Member] = {}  # a tar may hold a name twice; the later one is meant
+def _inner(path: Path, class_name: str, tar: TarMember) -> tuple[list[TarMember], list[LeftOut]]:
+    images: dict[str, TarMember] = {}  # a tar may hold a name twice; the later one is meant
     left_out = []
     try:
         for member in members(path, tar.offset, tar.size):
@@ -253,7 +253,7 @@ def _inner(path: Path, class_name: str, tar: Member) -> tuple[list[Member], list
 
 def _read_flat(path: Path, file: int, split: str, labels: list[str], source: Source) -> _Found:
     """A tar whose images are numbered; the number says which line of the labels is theirs."""
-    numbered: dict[str, Member] = {}
+    numbered: dict[str, TarMember] = {}
     for member in members(path):
         if isinstance(member, LeftOut):
             source.left_out.append(member._replace(split=split))
@@ -282,7 +282,7 @@ def _number(name: str) -> int:
     return int(match[1]) if match else 0
 
 
-def _patches(path: Path, source: Source) -> dict[str, Member]:
+def _patches(path: Path, source: Source) -> dict[str, TarMember]:
     found = {}
     for member in members(path):
         if isinstance(member, LeftOut):
