@@ -22,12 +22,12 @@ from step import full_scale
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from alexlab import ranks, threads
+from alexlab import distributed, threads
 from alexlab.architecture import bytes_sent
 from alexlab.config import Config, Strategy, load
+from alexlab.distributed import Share
 from alexlab.models import build_model
-from alexlab.ranks import Share
-from alexlab.training.sgd import PaperSGD
+from alexlab.training.optim import PaperSGD
 from alexlab.training.strategies import counted, shared
 
 SCALES: dict[str, tuple[Callable[[], Config], int]] = {"demo": (lambda: load([]), 32), "paper": (full_scale, 32)}
@@ -38,7 +38,7 @@ NAMES = (ALONE, "ddp", "towers")
 
 def stepper(name: str, config: Config, batch: int) -> Callable[[], None]:
     """A training step of this process's part of a contender."""
-    share = Share(ranks.rank(), ranks.count())
+    share = Share(distributed.rank(), distributed.count())
     config.data.batch_size = batch
     network: Any = build_model(config)
     own = slice(0, batch)
@@ -66,18 +66,18 @@ def stepper(name: str, config: Config, batch: int) -> Callable[[], None]:
 
 def measure(rank: int, folder: str, scale: str, batch: int, rounds: int, busy: bool, answer: Any) -> None:
     """Take the turns of one of the two processes; the first one starts the busy loops and sends the answer."""
-    ranks.connect(rank, 2, Path(folder))
+    distributed.connect(rank, 2, Path(folder))
     steps = {name: stepper(name, SCALES[scale][0](), batch) for name in NAMES}
     sent = dict.fromkeys(NAMES, 0)
 
     def turn(name: str) -> float:
         torch.set_num_threads(threads.cores() if name == ALONE else max(1, threads.cores() // 2))
-        ranks.any_of(False)
-        before, started = ranks.sent(), time.perf_counter()
+        distributed.any_of(False)
+        before, started = distributed.sent(), time.perf_counter()
         for _ in range(STEPS[scale] if name != ALONE or rank == 0 else 0):
             steps[name]()
-        ranks.any_of(False)
-        sent[name] = (ranks.sent() - before) // STEPS[scale]
+        distributed.any_of(False)
+        sent[name] = (distributed.sent() - before) // STEPS[scale]
         return (time.perf_counter() - started) / STEPS[scale]
 
     beside = busy_loops if rank == 0 else nullcontext

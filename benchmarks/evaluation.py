@@ -12,7 +12,7 @@ from step import SCALES
 from alexlab.data import build_datamodule
 from alexlab.models import build_model
 from alexlab.runs.worker import keep_memory
-from alexlab.training.evaluate import VIEW_KINDS, Member, evaluate
+from alexlab.training.evaluate import VIEW_KINDS, EnsembleMember, evaluate
 
 IMAGES = {"demo": 256, "paper": 64}
 
@@ -30,7 +30,7 @@ class Evaluation:
         self.before = self.peak()
 
     def step(self) -> None:
-        evaluate([Member(self.network, self.data.test_dataloader(), self.data)], device(), self.kinds)
+        evaluate([EnsembleMember(self.network, self.data.test_dataloader(), self.data)], device(), self.kinds)
 
     def peak(self) -> float:
         if torch.cuda.is_available():

@@ -40,7 +40,7 @@ from alexlab import threads
 from alexlab.config import load
 from alexlab.data import build_datamodule
 from alexlab.data.build import build_store
-from alexlab.data.raw.folders import read_folders
+from alexlab.data.sources.folders import read_folders
 from alexlab.data.store import JPEG, RAW, open_store
 
 BATCH, SIZE, CROP, CLASSES = 128, 256, 224, 10

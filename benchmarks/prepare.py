@@ -27,7 +27,7 @@ from PIL import Image
 
 from alexlab import threads
 from alexlab.data.build import build_store
-from alexlab.data.raw.folders import read_folders
+from alexlab.data.sources.folders import read_folders
 from alexlab.data.store import JPEG, RAW
 
 SIZE, IMAGENET = 256, 1281167
@@ -102,7 +102,7 @@ while Path(f'/proc/{sys.argv[1]}').exists():
     time.sleep(0.05)
     print(peak, flush=True)
 """
-PREPARE = "import sys; from alexlab.data.doctor import main; sys.exit(main(sys.argv[1:]))"
+PREPARE = "import sys; from alexlab.cli.prepare import main; sys.exit(main(sys.argv[1:]))"
 
 
 def memory(root: Path, work: Path) -> None:
@@ -123,8 +123,8 @@ OPEN = """
 import json, resource, sys, time
 from pathlib import Path
 import numpy as np
-import alexlab.data.order
-from alexlab.data.order import image_order
+import alexlab.data.sampling
+from alexlab.data.sampling import image_order
 from alexlab.data.store import open_store
 def resident():
     return int(Path('/proc/self/statm').read_text().split()[1]) * resource.getpagesize() / 1e6

@@ -15,7 +15,7 @@ from made import made_study
 # The report, and then its largest memory in kB; a parent's accounts of its children would count its own memory too.
 MEASURED = """
 import sys
-from alexlab.evidence.report import main
+from alexlab.cli.report import main
 assert main(sys.argv[1:]) == 0
 print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """

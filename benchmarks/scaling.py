@@ -18,8 +18,8 @@ from sweep import sweep
 
 from alexlab.config import load
 from alexlab.runs.worker import keep_memory
+from alexlab.training.estimate import seconds_per_image
 from alexlab.training.fit import fit
-from alexlab.training.timing import seconds_per_image
 
 BRIEF = ["trainer.max_epochs=2", "data.val_images=100", "data.test_images=100", "evaluate.train_images=100"]
 BRIEF += ["trainer.enable_progress_bar=false"]

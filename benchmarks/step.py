@@ -34,8 +34,8 @@ from alexlab.architecture import layers
 from alexlab.config import Config, load
 from alexlab.models import Dropout, LocalResponseNorm, build_model, compiled
 from alexlab.runs.worker import keep_memory
-from alexlab.training.sgd import PaperSGD
-from alexlab.training.task import parameter_groups
+from alexlab.training.module import parameter_groups
+from alexlab.training.optim import PaperSGD
 
 FULL_SCALE = [
     "model.width=1",
@@ -134,7 +134,7 @@ class Contender:
         self.labels = torch.randint(classes, (batch,), generator=generator).to(place)
 
     def step(self) -> None:
-        """As `alexlab.training.task` takes it."""
+        """As `alexlab.training.module` takes it."""
         torch.backends.cudnn.allow_tf32 = self.tf32
         torch.set_float32_matmul_precision("high" if self.tf32 else "highest")
         if self.is_ours:

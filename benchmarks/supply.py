@@ -20,7 +20,7 @@ from step import Contender
 
 from alexlab.config import load
 from alexlab.data import build_datamodule
-from alexlab.data.ahead import Ahead
+from alexlab.data.prefetch import DevicePrefetcher
 from alexlab.data.store import JPEG, RAW
 
 
@@ -49,7 +49,7 @@ def main() -> None:
             data.setup()
             loader = data.train_dataloader()
             if device().type == "cuda":
-                loader = Ahead(loader, device())  # pyright: ignore[reportArgumentType]
+                loader = DevicePrefetcher(loader, device())  # pyright: ignore[reportArgumentType]
             if cold:
                 forgotten(work / kind)
             started, count = time.perf_counter(), 0

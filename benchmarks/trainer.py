@@ -24,8 +24,8 @@ from alexlab.runs.worker import keep_memory
 from alexlab.training import ClassificationTask
 from alexlab.training.checkpoint import Recorder, States
 from alexlab.training.fit import build_trainer, quiet
-from alexlab.training.sgd import PaperSGD
-from alexlab.training.task import parameter_groups
+from alexlab.training.module import parameter_groups
+from alexlab.training.optim import PaperSGD
 
 EPOCHS = 2
 FEW = ["data.train_images=192", "data.val_images=32", "data.test_images=32", "data.batch_size=16"]

@@ -4,8 +4,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).absolute().parent))  # this checkout's package, whatever is installed
-
-from alexlab.data.doctor import main
+from alexlab.cli.__main__ import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("prepare"))

@@ -18,11 +18,11 @@ import pytest
 import torch
 
 from alexlab.children import inherit_code
+from alexlab.cli import train
 from alexlab.compose import Composer, Job
 from alexlab.config import Config
 from alexlab.data.store import Split
-from alexlab.runs import launch
-from alexlab.training import interrupt
+from alexlab.training import preemption
 from launched import PATIENCE, end_all
 
 # A shell starts what runs in its background with SIGINT ignored, and every process below inherits that.
@@ -126,7 +126,7 @@ def _few_threads():
 @pytest.fixture(autouse=True)
 def _signals():
     """A run that a test trains in this process takes the signals over; here they are given back."""
-    before = {number: signal.getsignal(number) for number in interrupt.SIGNALS}
+    before = {number: signal.getsignal(number) for number in preemption.SIGNALS}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -172,7 +172,7 @@ def typed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("COLUMNS", "80")
 
     def run(*line: str) -> Done:
-        status = launch.main(list(line))
+        status = train.main(list(line))
         told = capsys.readouterr()
         return Done(status, told.out, told.err)
 

@@ -13,7 +13,7 @@ import numpy as np
 from alexlab.compose import Composer, to_yaml
 from alexlab.runs.identity import arm_id, run_id
 from alexlab.runs.record import RECORD_VERSION
-from alexlab.runs.study import Study, document, make_study, register
+from alexlab.sweep.arms import Study, document, make_study, register
 from conftest import composer
 
 EPOCHS = 4

@@ -19,7 +19,7 @@ from alexlab.data.augment import (
     training_input,
     view_input,
 )
-from alexlab.data.order import Window, draw, training_windows, view_windows
+from alexlab.data.sampling import Window, draw, training_windows, view_windows
 from alexlab.data.store import Store, principal_components
 from conftest import raw_split
 

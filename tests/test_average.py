@@ -15,17 +15,18 @@ import numpy as np
 import pytest
 import torch
 
+from alexlab.cli.evaluate import main
 from alexlab.compose import to_yaml
 from alexlab.config import PROJECT_DIR
 from alexlab.data import build_datamodule
-from alexlab.data.prepare import store_path
+from alexlab.data.locate import store_path
 from alexlab.evidence import load_runs
 from alexlab.models import build_model
-from alexlab.runs.average import main
-from alexlab.runs.execute import Launch, execute
-from alexlab.runs.plan import make_plan
+from alexlab.runs.process import Launch
 from alexlab.runs.record import DONE, FAILED, Record
-from alexlab.training.evaluate import Member, evaluate
+from alexlab.runs.supervisor import execute
+from alexlab.sweep.plan import make_plan
+from alexlab.training.evaluate import EnsembleMember, evaluate
 from alexlab.training.fit import load_weights, network_state
 from conftest import TINY, composed
 
@@ -278,7 +279,7 @@ class TestWeights:
         torch.save(to_torchvision(network.state_dict()), "net.pth")
         data = build_datamodule(config)
         data.setup()
-        expected = evaluate([Member(network, data.test_dataloader(), data)], torch.device("cpu"))
+        expected = evaluate([EnsembleMember(network, data.test_dataloader(), data)], torch.device("cpu"))
         assert main([*arguments, "weights=net.pth", "seed=5"]) == 0  # other weights of its own
         out = capsys.readouterr().out
         [row] = re.findall(r"^net.pth +([\d.]+)±[\d.]+ +([\d.]+) +([\d.]+) +([\d.]+)$", out, re.MULTILINE)

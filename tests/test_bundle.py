@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from alexlab.cli import report
+from alexlab.cli import runs as runs_command
 from alexlab.compose import read_config
 from alexlab.config import ConfigError
-from alexlab.evidence import report
-from alexlab.runs import manage
 from alexlab.runs.bundle import opened, pack
 from alexlab.runs.identity import run_id
 from made import made_study
@@ -61,7 +61,7 @@ def test_a_report_reads_it_as_it_reads_the_folder(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("COLUMNS", "100")
-    assert manage.main(["bundle", str(tmp_path / "lrn.zip"), f"paths.runs={runs}"]) == 0
+    assert runs_command.main(["bundle", str(tmp_path / "lrn.zip"), f"paths.runs={runs}"]) == 0
     assert "runs in" in capsys.readouterr().out
     for place, out in ((runs, "folder"), (tmp_path / "lrn.zip", "file")):
         assert report.main([f"runs={place}", f"out={tmp_path / out}"]) == 0
@@ -104,9 +104,9 @@ def test_a_damaged_file(runs: Path, tmp_path: Path):
 
 
 def test_the_commands_mistakes(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert manage.main(["bundle", f"paths.runs={runs}"]) == 2
-    assert manage.main(["bundle", "a.zip", "b.zip", f"paths.runs={runs}"]) == 2
+    assert runs_command.main(["bundle", f"paths.runs={runs}"]) == 2
+    assert runs_command.main(["bundle", "a.zip", "b.zip", f"paths.runs={runs}"]) == 2
     (tmp_path / "empty").mkdir()
-    assert manage.main(["bundle", str(tmp_path / "a.zip"), f"paths.runs={tmp_path / 'empty'}"]) == 2
+    assert runs_command.main(["bundle", str(tmp_path / "a.zip"), f"paths.runs={tmp_path / 'empty'}"]) == 2
     assert capsys.readouterr().err.count("error: bundle: ") == 3
     assert not (tmp_path / "a.zip").exists()

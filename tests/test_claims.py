@@ -11,13 +11,13 @@ import pytest
 import yaml
 
 from alexlab.architecture import layers, pool_window
-from alexlab.claims import GROUPED, METRICS, claim_files, digest, find_claims, read_claims
 from alexlab.config import CONF_DIR, Config, ConfigError
-from alexlab.evidence.measures import MEASURES
 from alexlab.models import build_model
 from alexlab.runs.identity import DERIVED, differences
-from alexlab.runs.study import unmet
-from alexlab.training.schedule import conv1_factor, learning_rate
+from alexlab.study.claims import GROUPED, METRICS, claim_files, digest, find_claims, read_claims
+from alexlab.study.metrics import MEASURES
+from alexlab.sweep.arms import unmet
+from alexlab.training.optim import conv1_factor, learning_rate
 from conftest import composer
 
 ALL = [claim for path in claim_files().values() for claim in read_claims(path)]

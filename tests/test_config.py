@@ -9,10 +9,11 @@ import yaml
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from alexlab.cli.help import commented_yaml
 from alexlab.compose import Composer, key_types, read_config, to_yaml
-from alexlab.config import CONF_DIR, Config, ConfigError, finish, flat, load, walk
-from alexlab.runs.help import commented_yaml
-from alexlab.runs.plan import make_plan
+from alexlab.config import CONF_DIR, Config, ConfigError, flat, load, walk
+from alexlab.sweep.plan import make_plan
+from alexlab.validate import finish
 from conftest import composed, composer
 
 MISTAKES = {

@@ -22,15 +22,15 @@ from torch.utils.data import DataLoader
 
 from alexlab.config import Config, Resize
 from alexlab.data import build_datamodule
-from alexlab.data.ahead import Ahead
 from alexlab.data.build import build_store
 from alexlab.data.datamodule import TrainingBatches, _deaf
 from alexlab.data.decode import square
-from alexlab.data.prepare import prepare, store_path
-from alexlab.data.raw.folders import read_folders
+from alexlab.data.locate import prepare, store_path
+from alexlab.data.prefetch import DevicePrefetcher
 from alexlab.data.shapes import CLASSES, draw_shapes
+from alexlab.data.sources.folders import read_folders
 from alexlab.data.store import BadData, open_store, staged
-from alexlab.ranks import Share
+from alexlab.distributed import Share
 from conftest import composed, stacked
 from launched import PATIENCE
 
@@ -317,7 +317,7 @@ class TestFormats:
         data.setup()
         loader = data.train_dataloader()
         assert isinstance(loader, DataLoader)
-        ahead = Ahead(loader, torch.device("cpu"))
+        ahead = DevicePrefetcher(loader, torch.device("cpu"))
         assert len(ahead) == len(loader)
         assert ahead.sampler is loader.sampler
         assert ahead._iterator is loader._iterator  # by which Lightning ends a loader's processes

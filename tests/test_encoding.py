@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexlab.data.raw.encoding import describe_encoding, jpeg_quality
+from alexlab.data.sources.encoding import describe_encoding, jpeg_quality
 from raw_data import RED, encoded, flat
 
 # The luminance table of annex K of ITU-T T.81, row by row.

@@ -12,10 +12,10 @@ from torch import nn
 
 from alexlab.data import build_datamodule
 from alexlab.data.datamodule import WholeImages
+from alexlab.distributed import ALONE
 from alexlab.models import build_model
-from alexlab.ranks import ALONE
-from alexlab.training.evaluate import VIEW_KINDS, Member, archive, evaluate
-from alexlab.training.task import accuracies
+from alexlab.training.evaluate import VIEW_KINDS, EnsembleMember, archive, evaluate
+from alexlab.training.module import accuracies
 from conftest import composed
 
 
@@ -55,7 +55,8 @@ def batches(labels: list[int], size: int) -> list[WholeImages]:
 def test_a_short_last_batch_weighs_by_its_images(size):
     """Always class 0; eight images of class 0 and two of class 1: 0.8 right, for any batch size."""
     labels = [0] * 8 + [1] * 2
-    found = evaluate([Member(Constant([1.0, 0.0, 0.0]), batches(labels, size), TaggedViews(10))], torch.device("cpu"))  # pyright: ignore
+    member = EnsembleMember(Constant([1.0, 0.0, 0.0]), batches(labels, size), TaggedViews(10))  # pyright: ignore
+    found = evaluate([member], torch.device("cpu"))
     for kind in VIEW_KINDS:
         assert found[kind].errors()["top1_error"] == pytest.approx(0.2)
         assert found[kind].labels.tolist() == labels
@@ -77,7 +78,7 @@ def test_top5_with_few_classes(classes):
     metrics.update(logits, labels)
     assert metrics.compute()["top5"].item() == pytest.approx(min(5, classes) / classes)
     network = Constant(logits[0].tolist())
-    found = evaluate([Member(network, batches(labels.tolist(), 2), TaggedViews(1))], torch.device("cpu"))  # pyright: ignore
+    found = evaluate([EnsembleMember(network, batches(labels.tolist(), 2), TaggedViews(1))], torch.device("cpu"))  # pyright: ignore
     assert found["center"].errors()["top5_error"] == pytest.approx(1 - min(5, classes) / classes)
     assert found["center"].top5.shape == (classes, min(5, classes))
 
@@ -90,7 +91,7 @@ def test_ten_views_average_probabilities():
             first = torch.tensor([8.0, 0, 0])
             return torch.stack([first if view == 0 else torch.tensor([0, 0.5, 0]) for view in x[:, 0]])
 
-    found = evaluate([Member(ByView(), batches([1], 1), TaggedViews(10))], torch.device("cpu"))  # pyright: ignore
+    found = evaluate([EnsembleMember(ByView(), batches([1], 1), TaggedViews(10))], torch.device("cpu"))  # pyright: ignore
     assert len(found["ten"].labels) == 1
     assert found["ten"].top5[0].tolist() == [1, 0, 2]
     assert np.exp(found["ten"].log_probability[0]) == pytest.approx(0.407, abs=1e-3)
@@ -104,8 +105,8 @@ def test_each_view_alone_is_kept():
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return 5.0 * nn.functional.one_hot(x[:, 0].long() % 3, 3)
 
-    alone = Member(ByView(), batches([1, 2], 1), TaggedViews(10))  # pyright: ignore
-    other = Member(Constant([1.0, 0.0, 0.0]), batches([1, 2], 1), TaggedViews(10))  # pyright: ignore
+    alone = EnsembleMember(ByView(), batches([1, 2], 1), TaggedViews(10))  # pyright: ignore
+    other = EnsembleMember(Constant([1.0, 0.0, 0.0]), batches([1, 2], 1), TaggedViews(10))  # pyright: ignore
     for members in ([alone], [alone, other]):
         found = evaluate(members, torch.device("cpu"))
         assert found["center"].by_view is None
@@ -116,13 +117,14 @@ def test_each_view_alone_is_kept():
 
 
 def test_a_probability_of_zero_keeps_a_finite_logarithm():
-    found = evaluate([Member(Constant([500.0, 0.0]), batches([1], 1), TaggedViews(1))], torch.device("cpu"))  # pyright: ignore
+    member = EnsembleMember(Constant([500.0, 0.0]), batches([1], 1), TaggedViews(1))  # pyright: ignore
+    found = evaluate([member], torch.device("cpu"))
     assert np.isfinite(found["center"].log_probability).all()
 
 
 def test_evaluation_leaves_the_mode_as_it_was():
     network = nn.Sequential(nn.Flatten(), nn.Linear(1, 3)).train()
-    evaluate([Member(network, batches([0], 1), TaggedViews(1))], torch.device("cpu"))  # pyright: ignore
+    evaluate([EnsembleMember(network, batches([0], 1), TaggedViews(1))], torch.device("cpu"))  # pyright: ignore
     assert network.training
 
 
@@ -149,7 +151,7 @@ def test_what_is_kept_of_a_loaders_batches_keeps_no_file_open(tiny):
     data.prepare_data()
     data.setup()
     open_files: list[int] = []
-    member = Member(build_model(config), data.evaluation_dataloader("train"), data)
+    member = EnsembleMember(build_model(config), data.evaluation_dataloader("train"), data)
     device = torch.device("cpu")
     evaluate([member], device, ("center",), lambda _: open_files.append(len(list(Path("/proc/self/fd").iterdir()))))
     assert len(open_files) == 60

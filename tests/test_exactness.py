@@ -16,9 +16,8 @@ from torch.nn import functional as F
 import reference
 from alexlab.config import CONF_DIR, Activation, Config, OptimConfig, Schedule
 from alexlab.models import AlexNet, LocalResponseNorm, SameMapNorm, build_model
-from alexlab.training.schedule import conv1_factor, learning_rate
-from alexlab.training.sgd import PaperSGD
-from alexlab.training.task import ClassificationTask, parameter_groups
+from alexlab.training.module import ClassificationTask, parameter_groups
+from alexlab.training.optim import PaperSGD, conv1_factor, learning_rate
 from conftest import TINY, composed
 
 PROTOCOLS = ("paper", "source2012", "caffe")

@@ -22,19 +22,19 @@ import torch
 from alexlab.compose import to_yaml
 from alexlab.config import Config, Retry
 from alexlab.data import build_datamodule, limits
-from alexlab.data.order import image_order
+from alexlab.data.sampling import image_order
 from alexlab.data.store import BadData
 from alexlab.files import written_whole
-from alexlab.runs import execute as executing
-from alexlab.runs import failure, worker
-from alexlab.runs.claim import Claim, take
-from alexlab.runs.execute import needs_work
+from alexlab.runs import failure, supervisor, worker
 from alexlab.runs.failure import failure_of, is_retried, message_of
+from alexlab.runs.lease import Lease, take
 from alexlab.runs.record import DONE, FAILED, PREEMPTED, RUNNING, Record
-from alexlab.training import checkpoint, interrupt, task
+from alexlab.runs.supervisor import needs_work
+from alexlab.training import checkpoint, preemption
+from alexlab.training import module as training_module
 from alexlab.training.checkpoint import DoesNotLearn, States
 from alexlab.training.fit import network_state
-from alexlab.training.task import ClassificationTask, Diverged
+from alexlab.training.module import ClassificationTask, Diverged
 from chaos import content
 from conftest import TINY, composed
 from launched import TRAIN, begin, finish
@@ -50,7 +50,7 @@ def attempt(config: Config, name: str = "0123456789ab") -> Record:
     record = Record(config.paths.runs, name)
     record.path.mkdir(parents=True, exist_ok=True)
     record.begin(to_yaml(config), {})
-    handlers = {number: signal.getsignal(number) for number in interrupt.SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in preemption.SIGNALS}
     with suppress(SystemExit):
         worker.train(record.path, "run", config)
     for number, handler in handlers.items():  # of the fixtures that all tests share, too
@@ -180,7 +180,7 @@ class TestDiverged:
 
         with monkeypatch.context() as context:
             if request.param == "loss":
-                context.setattr(task.F, "cross_entropy", spoiled)
+                context.setattr(training_module.F, "cross_entropy", spoiled)
             else:
                 context.setattr(ClassificationTask, "on_after_backward", spoil)
             record = attempt(config)
@@ -336,7 +336,7 @@ def test_no_room_even_for_the_status(config, undisturbed, monkeypatch):
         with pytest.raises(SystemExit) as ended:
             worker.train(record.path, "run", config)
     assert isinstance(ended.value.code, int)
-    status = executing._ended(record, ended.value.code, is_stopped=False, is_memory=False)
+    status = supervisor._ended(record, ended.value.code, is_stopped=False, is_memory=False)
     assert (status["state"], status["failure"]) == (FAILED, "disk full")
     same(attempt(config), undisturbed)
 
@@ -352,17 +352,17 @@ def test_taken_over_while_a_state_is_written(config, monkeypatch, state):
         found = (path for path in folder.rglob("*") if path.is_file() and path.name != "train.log")
         return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
 
-    def falls_asleep(claim: Claim) -> None:
-        check(claim)
-        if claim is mine and not left and list(folder.glob("checkpoints/.*")):
-            os.utime(claim.path, (0, 0))
+    def falls_asleep(lease: Lease) -> None:
+        check(lease)
+        if lease is mine and not left and list(folder.glob("checkpoints/.*")):
+            os.utime(lease.path, (0, 0))
             other = Record(folder.parent, folder.name, take(folder))
             other.begin(to_yaml(config), {})
             other.set_status(state)
             left.update(files())
 
-    check = Claim.check
-    monkeypatch.setattr(Claim, "check", falls_asleep)
+    check = Lease.check
+    monkeypatch.setattr(Lease, "check", falls_asleep)
     worker.train(folder, "run", config, mine)
     assert left
     assert files() == left
@@ -526,11 +526,11 @@ def test_a_killed_child_is_out_of_memory_where_the_kernel_says_so(config, monkey
     record = Record(config.paths.runs, "0123456789ab")
     record.path.mkdir(parents=True)
     record.begin(to_yaml(config), {})
-    status = executing._ended(record, -signal.SIGKILL, is_stopped=False, is_memory=True)
+    status = supervisor._ended(record, -signal.SIGKILL, is_stopped=False, is_memory=True)
     assert status["failure"] == "out of memory"
     assert status["message"] == "the kernel killed its process, since the memory was used up"
-    assert executing._ended(record, 255, False, True)["failure"] == "out of memory"  # multiprocessing's server was
-    assert executing._ended(record, -signal.SIGKILL, False, False)["failure"] == "killed"
-    assert executing._ended(record, -signal.SIGSEGV, False, True)["failure"] == "error"
-    assert executing._ended(record, -signal.SIGKILL, True, False)["state"] == PREEMPTED
+    assert supervisor._ended(record, 255, False, True)["failure"] == "out of memory"  # multiprocessing's server was
+    assert supervisor._ended(record, -signal.SIGKILL, False, False)["failure"] == "killed"
+    assert supervisor._ended(record, -signal.SIGSEGV, False, True)["failure"] == "error"
+    assert supervisor._ended(record, -signal.SIGKILL, True, False)["state"] == PREEMPTED
     assert failure.oom_kills() >= 0

@@ -20,9 +20,9 @@ from matplotlib.text import Text
 from PIL import Image
 
 from alexlab.config import ConfigError
-from alexlab.data.prepare import store_path
-from alexlab.evidence.colour import colour_gap, colour_indices
-from alexlab.evidence.figures import (
+from alexlab.data.locate import store_path
+from alexlab.models import build_model
+from alexlab.report.figures import (
     INK,
     ForestRow,
     _spread,
@@ -36,12 +36,13 @@ from alexlab.evidence.figures import (
     save,
     speed,
 )
-from alexlab.evidence.look import Answers, Near, Neighbours, _Nearest, _Queries, answers, neighbours
-from alexlab.evidence.measures import epochs_to
-from alexlab.models import build_model
-from alexlab.runs.execute import Launch, execute
-from alexlab.runs.plan import make_plan
+from alexlab.report.neighbours import Answers, Near, Neighbours, _Nearest, _Queries, answers, neighbours
+from alexlab.runs.process import Launch
 from alexlab.runs.record import DONE, Record
+from alexlab.runs.supervisor import execute
+from alexlab.study.colour import colour_gap, colour_indices
+from alexlab.study.metrics import epochs_to
+from alexlab.sweep.plan import make_plan
 from conftest import TINY, composed
 
 

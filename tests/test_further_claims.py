@@ -12,16 +12,16 @@ import yaml
 from rich.console import Console
 from scipy import stats
 
+from alexlab.cli import report
+from alexlab.cli.nets import measure
+from alexlab.cli.train import main as train
 from alexlab.compose import Composer
 from alexlab.config import CONF_DIR
 from alexlab.data import build_datamodule, shapes
-from alexlab.evidence import report
-from alexlab.evidence.archive import read_archive
-from alexlab.evidence.judge import Judgement, Row, judge
-from alexlab.evidence.measures import far_from_centre
-from alexlab.evidence.nets import measure
-from alexlab.runs.launch import main as train
-from alexlab.runs.study import document, make_study, read_looks, register, unmet
+from alexlab.study.metrics import far_from_centre
+from alexlab.study.records import read_archive
+from alexlab.study.verdicts import Judgement, Row, judge
+from alexlab.sweep.arms import document, make_study, read_looks, register, unmet
 from conftest import TINY, composed, composer
 from made import made_study
 
@@ -318,7 +318,7 @@ def test_nets_are_measured_beside_their_records(
 ):
     """A whole study of tiny runs: five nets are averaged, and each one's neighbours found, once."""
     # Nets of two epochs guess, so that some would be set aside as partly trained.
-    monkeypatch.setattr("alexlab.evidence.judge._find_partly_trained", lambda arm, archive: None)
+    monkeypatch.setattr("alexlab.study.verdicts._find_partly_trained", lambda arm, archive: None)
     conf = at_demo(
         tmp_path, "paper/table2_five", "paper/retrieval", "paper/off_centre_views", "paper/off_centre_objects"
     )

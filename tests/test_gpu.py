@@ -13,11 +13,11 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
 from alexlab.config import load
 from alexlab.data import build_datamodule
-from alexlab.data.ahead import Ahead
+from alexlab.data.prefetch import DevicePrefetcher
 from alexlab.models import LocalResponseNorm
-from alexlab.training import task
+from alexlab.training import module
 from alexlab.training.fit import _rounding, fit
-from alexlab.training.task import Diverged
+from alexlab.training.module import Diverged
 from test_lrn import CONSTANTS, reference, reference_gradient
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
@@ -122,10 +122,10 @@ def test_batches_ahead_of_time_are_the_same(line: list[str], workers: int):
     data = build_datamodule(config)
     data.setup()
     loader = data.train_dataloader()
-    assert not isinstance(loader, Ahead)
+    assert not isinstance(loader, DevicePrefetcher)
     expected = [batch.crops.clone() for batch in loader]
     found = []
-    for batch in Ahead(loader, torch.device("cuda")):
+    for batch in DevicePrefetcher(loader, torch.device("cuda")):
         assert batch.crops.is_cuda
         torch.cuda._sleep(10_000_000)  # the device is behind, and the next copy is not to overwrite this batch
         found.append(batch.crops.float().clone())
@@ -141,6 +141,6 @@ def test_a_step_without_numbers_is_not_taken(line: list[str], tmp_path: Path, mo
         loss = cross_entropy(logits, labels)
         return loss * float("nan") if calls[0] == 5 and logits.requires_grad else loss
 
-    monkeypatch.setattr(task.F, "cross_entropy", spoiled)
+    monkeypatch.setattr(module.F, "cross_entropy", spoiled)
     with pytest.raises(Diverged, match=r"^the loss is nan at step 2 of epoch 2, before that step was taken$"):
         fit(load([*line, "trainer.max_epochs=3"]), tmp_path, "run")

@@ -8,7 +8,7 @@ import pytest
 
 from alexlab.config import Config, ConfigError
 from alexlab.runs.identity import arm_id, result_keys, run_id, silent_values
-from alexlab.runs.plan import make_plan
+from alexlab.sweep.plan import make_plan
 from conftest import composed
 
 

@@ -14,14 +14,14 @@ import pytest
 import yaml
 from scipy import optimize, special, stats
 
-from alexlab.claims import Verdict
 from alexlab.config import ConfigError
-from alexlab.evidence import judge as judge_module
-from alexlab.evidence.archive import read_archive
-from alexlab.evidence.judge import Judgement, Row, judge
-from alexlab.evidence.samples import Samples
-from alexlab.evidence.statistics import variance_components
-from alexlab.runs.study import read_looks
+from alexlab.study import verdicts
+from alexlab.study.claims import Verdict
+from alexlab.study.records import read_archive
+from alexlab.study.samples import Samples
+from alexlab.study.statistics import variance_components
+from alexlab.study.verdicts import Judgement, Row, judge
+from alexlab.sweep.arms import read_looks
 from conftest import composer
 from made import made_study
 
@@ -617,13 +617,13 @@ def test_what_was_there_when_first_logged_is_a_bound_too(records: Path):
 
 def test_only_this_test_set(finished: Path, monkeypatch: pytest.MonkeyPatch):
     """Where the interval for new images contains 0, and that for these images does not."""
-    real = judge_module.effect
+    real = verdicts.effect
 
     def wide(*arguments: Any, **more: Any) -> Any:
         found = real(*arguments, **more)
         return dataclasses.replace(found, new_study=None if found.new_study is None else 1.0)
 
-    monkeypatch.setattr(judge_module, "effect", wide)
+    monkeypatch.setattr(verdicts, "effect", wide)
     monkeypatch.setattr(Samples, "matched", lambda *_: {})
     assert row(judged(finished), "lrn").verdict == "inconclusive (same direction on this test set only)"
 
@@ -703,9 +703,9 @@ def test_arms_of_other_shapes_or_weights_share_no_seeds():
 
     base = start()
     for line in ("ablation=no_lrn", "ablation=no_pca", "ablation=no_dropout", "optim.weight_decay=0", "ablation=tanh"):
-        assert judge_module.starts_alike(base, start(line)), line
+        assert verdicts.starts_alike(base, start(line)), line
     for line in ("ablation=no_conv3", "ablation=half_net", "model.init_std=0.02", "ablation=ungrouped"):
-        assert not judge_module.starts_alike(base, start(line)), line
+        assert not verdicts.starts_alike(base, start(line)), line
 
 
 def test_a_configuration_against_itself(tmp_path: Path):

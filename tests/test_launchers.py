@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 import alexlab.compose
-import alexlab.runs.launch
+from alexlab.cli.train import main
 from alexlab.config import Config
-from alexlab.runs.execute import Launch
-from alexlab.runs.launch import main
+from alexlab.runs.process import Launch
+from alexlab.sweep import launcher as launchers
 from chaos import contents
 from conftest import TINY, Typed
 from launched import descendants, finish, halted, is_sent, living, owner, run, start, statuses, stop, under_way, until
@@ -76,12 +76,12 @@ def test_a_job_that_slurm_queued_again_waits_until_its_dead_machine_is_given_up(
     tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     waited, ends = [], iter(["HELD", "HELD", "DONE"])
-    monkeypatch.setattr(alexlab.runs.launch, "execute", lambda *_: {"state": next(ends)})
+    monkeypatch.setattr(launchers, "execute", lambda *_: {"state": next(ends)})
     monkeypatch.setattr(time, "sleep", waited.append)
     given = tiny_config, {}, "run", Launch(tmp_path), None
-    assert alexlab.runs.launch._execute_elsewhere(*given) == {"state": "HELD"}  # another's: what the job has is needed
+    assert launchers._execute_elsewhere(*given) == {"state": "HELD"}  # another's: what the job has is needed
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert alexlab.runs.launch._execute_elsewhere(*given) == {"state": "DONE"}
+    assert launchers._execute_elsewhere(*given) == {"state": "DONE"}
     assert waited == [5]
 
 

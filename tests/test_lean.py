@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from alexlab.lean import UNUSED
-from alexlab.runs.execute import start_server
+from alexlab.runs.process import start_server
 
 
 def _note(path: str) -> None:

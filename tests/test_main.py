@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from alexlab.runs.plan import make_plan
+from alexlab.sweep.plan import make_plan
 from conftest import TINY, Typed
 from launched import (
     TRAIN,

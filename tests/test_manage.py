@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from alexlab.cli.runs import main
 from alexlab.compose import to_yaml
-from alexlab.runs.claim import take
-from alexlab.runs.manage import main
+from alexlab.runs.lease import take
 from alexlab.runs.record import DONE, FAILED, PREEMPTED, Record
 from conftest import composed
 
@@ -58,8 +58,8 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     add("eeeeeeeeeeee", "none", PREEMPTED, ["seed=4"], message="stopped")
     add("ffffffffffff", "none", None, ["seed=5"])  # its process is gone
     add("abababababab", "none", None, ["seed=6"])
-    claim = take(folder / "abababababab")  # this process lives
-    assert claim is not None
+    lease = take(folder / "abababababab")  # this process lives
+    assert lease is not None
     return folder
 
 
@@ -163,7 +163,7 @@ def test_prune_removes_nothing_where_nobody_can_be_asked(runs: Path, monkeypatch
 
 
 def test_wandb_sends_what_it_has_not_sent(runs: Path, monkeypatch, capsys):
-    from alexlab.runs import tracking
+    from alexlab.runs import trackers
 
     sent: list[str] = []
 
@@ -173,7 +173,7 @@ def test_wandb_sends_what_it_has_not_sent(runs: Path, monkeypatch, capsys):
         return True
 
     monkeypatch.setenv("WANDB_MODE", "online")
-    monkeypatch.setattr(tracking, "publish", publish)
+    monkeypatch.setattr(trackers, "publish", publish)
     for name in ("aaaaaaaaaaaa", "bbbbbbbbbbbb", "abababababab"):
         (runs / name / "metrics.csv").write_text("epoch,step\n1,3\n")
     assert main(["wandb", "logger.project=mine"]) == 0

@@ -16,8 +16,8 @@ import pytest
 
 from alexlab.compose import Composer
 from alexlab.config import PROJECT_DIR
-from alexlab.evidence.statistics import seeds_needed
-from alexlab.runs.study import make_study
+from alexlab.study.statistics import seeds_needed
+from alexlab.sweep.arms import make_study
 from conftest import _marked
 from launched import PATIENCE, until
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from alexlab.config import AugmentConfig
-from alexlab.data.order import Draws, Window, draw, image_order, training_windows, view_windows
+from alexlab.data.sampling import Draws, Window, draw, image_order, training_windows, view_windows
 
 
 def test_order_is_a_permutation_that_depends_on_seed_and_epoch_alone():

@@ -1,4 +1,4 @@
-"""The wheel: configuration files are in it, and `load` works where nothing but it is installed."""
+"""The wheel: configuration files and the command are in it, and `load` works where nothing but it is installed."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ def test_the_wheel_works_away_from_the_checkout(tmp_path: Path, monkeypatch: pyt
     packaged = {path.relative_to(tmp_path / "site/alexlab/conf") for path in (tmp_path / "site").rglob("*.yaml")}
     assert packaged == {path.relative_to(CONF_DIR) for path in CONF_DIR.rglob("*.yaml")}
     assert (tmp_path / "site" / "hydra_plugins" / "alexlab.py").is_file()
+    assert (tmp_path / "site" / "alexlab" / "py.typed").is_file()
+    [entries] = (tmp_path / "site").glob("alexlab-*.dist-info/entry_points.txt")
+    assert "alexlab = alexlab.cli.__main__:main" in entries.read_text()
     (tmp_path / "work").mkdir()
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"

@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alexlab.claims import Verdict, read_claims
-from alexlab.evidence.archive import Archive, read_archive
-from alexlab.evidence.figures import curves, save
-from alexlab.evidence.judge import Judgement, judge
-from alexlab.evidence.page import MEANINGS, PlotOnPage, markdown, page
-from alexlab.runs.study import read_looks
+from alexlab.report.content import MEANINGS, PlotOnPage
+from alexlab.report.figures import curves, save
+from alexlab.report.html import page
+from alexlab.report.markdown import markdown
+from alexlab.study.claims import Verdict, read_claims
+from alexlab.study.records import Archive, read_archive
+from alexlab.study.verdicts import Judgement, judge
+from alexlab.sweep.arms import read_looks
 from made import made_study
 
 ODD = """

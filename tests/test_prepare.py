@@ -20,15 +20,15 @@ import pytest
 from PIL import Image
 
 import raw_data as raw
+from alexlab.cli.prepare import main
 from alexlab.compose import Composer
 from alexlab.config import ConfigError, DataConfig, load
-from alexlab.data import prepare as preparing
+from alexlab.data import locate
 from alexlab.data.build import BadImage, _Builder, build_store, needed_bytes, unfinished
-from alexlab.data.doctor import main
-from alexlab.data.prepare import image_counts, store_path
-from alexlab.data.raw import listing
-from alexlab.data.raw.folders import read_folders
-from alexlab.data.raw.listing import RawError
+from alexlab.data.locate import image_counts, store_path
+from alexlab.data.sources import source as listing
+from alexlab.data.sources.folders import read_folders
+from alexlab.data.sources.source import RawError
 from alexlab.data.store import Store, damage, held_out, open_store, staged
 from conftest import stacked
 from launched import PATIENCE, living, until
@@ -39,7 +39,7 @@ FORMS = {"tars": raw.imagenet_tars, "folders": raw.class_folders, "kaggle": raw.
 @pytest.fixture(autouse=True)
 def _one_process(monkeypatch: pytest.MonkeyPatch):
     """Most of these sets have a few images, and processes take a second to start."""
-    for name in ("alexlab.data.prepare.cpu_count", "alexlab.data.doctor.cpu_count"):
+    for name in ("alexlab.data.locate.cpu_count", "alexlab.cli.prepare.cpu_count"):
         monkeypatch.setattr(name, lambda: 1)
 
 
@@ -562,10 +562,9 @@ BUILD = """
 import sys, time
 from pathlib import Path
 from alexlab.data import build
-from alexlab.data.raw import listing
-from alexlab.data.prepare import image_counts, store_path
-from alexlab.data.raw import listing
-from alexlab.data.raw.folders import read_folders
+from alexlab.data.locate import image_counts, store_path
+from alexlab.data.sources import source as listing
+from alexlab.data.sources.folders import read_folders
 root, store, kind, pause = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], float(sys.argv[4])
 whole = listing.chunks
 listing.chunks = lambda rows, size=3: whole(rows, 3)
@@ -633,7 +632,7 @@ class TestInterrupted:
         root = raw.class_folders(tmp_path / "raw")
         code = (
             "import resource, signal, sys; from pathlib import Path\n"
-            "from alexlab.data.build import build_store; from alexlab.data.raw.folders import read_folders\n"
+            "from alexlab.data.build import build_store; from alexlab.data.sources.folders import read_folders\n"
             "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
             "build_store(read_folders(Path(sys.argv[1])), Path(sys.argv[2]), 32, 'folder', 'jpeg')"
@@ -654,11 +653,11 @@ class TestSpace:
         raw_bytes, jpeg_bytes = (needed_bytes(17, 300, kind) for kind in ("raw", "jpeg"))
         assert jpeg_bytes < raw_bytes
         for free, kind in ((raw_bytes, "raw"), (raw_bytes - 1, "jpeg")):
-            monkeypatch.setattr(preparing, "free_bytes", lambda folder, free=free: free)
+            monkeypatch.setattr(locate, "free_bytes", lambda folder, free=free: free)
             store = prepared(tmp_path / kind, root, "data.size=300")
             assert store.manifest["format"] == kind
             assert f"Format {kind}: " in capsys.readouterr().out
-        monkeypatch.setattr(preparing, "free_bytes", lambda folder: jpeg_bytes - 1)
+        monkeypatch.setattr(locate, "free_bytes", lambda folder: jpeg_bytes - 1)
         given = ["data=folder", f"data.raw={root}", f"data.cache={tmp_path / 'none'}", "data.size=300"]
         assert main(given) == 1
         told = capsys.readouterr().err
@@ -777,7 +776,7 @@ class TestHoldout:
 
 def test_unknown_forms_are_named(tmp_path: Path):
     raw.write_tree(tmp_path, {"data/train-0.parquet": b"PAR1 cut"})
-    from alexlab.data.raw.parquet import find_shards, read_parquet
+    from alexlab.data.sources.parquet import find_shards, read_parquet
 
     with pytest.raises(RawError, match=r"train-0.parquet: is cut or damaged"):
         read_parquet(tmp_path, find_shards(tmp_path))
@@ -1080,8 +1079,8 @@ def load_data(overrides: list[str]) -> DataConfig:
 
 def test_shapes_are_raw_whatever_is_there(tiny: list[str], tmp_path: Path):
     given = [*tiny, f"data.cache={tmp_path}"]
-    preparing.prepare(load([*given, "data.format=jpeg"]).data)
-    assert preparing.prepare(load(given).data).manifest["format"] == "raw"
+    locate.prepare(load([*given, "data.format=jpeg"]).data)
+    assert locate.prepare(load(given).data).manifest["format"] == "raw"
 
 
 def test_cifar_without_names_of_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

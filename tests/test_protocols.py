@@ -13,16 +13,16 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from alexlab.architecture import kept_bytes, layers
+from alexlab.cli.show_paper import markdown
 from alexlab.compose import from_file
 from alexlab.config import CONF_DIR, PROJECT_DIR, Config, flat, shown
 from alexlab.data import build_datamodule
 from alexlab.data.datamodule import TrainingBatches
-from alexlab.data.prepare import store_path
+from alexlab.data.locate import store_path
 from alexlab.models import build_model
-from alexlab.runs.choices import markdown
 from alexlab.runs.identity import differences, run_id
-from alexlab.training.schedule import conv1_factor, learning_rate
-from alexlab.training.task import parameter_groups
+from alexlab.training.module import parameter_groups
+from alexlab.training.optim import conv1_factor, learning_rate
 from conftest import FULL, composed, composer
 
 PROTOCOLS = [path.stem for path in sorted((CONF_DIR / "protocol").glob("*.yaml"))]

@@ -20,17 +20,18 @@ import pytest
 import torch
 from torch import distributed as dist
 
-from alexlab import ranks
+from alexlab import distributed
 from alexlab.architecture import bytes_sent
 from alexlab.config import ConfigError
 from alexlab.data import build_datamodule
 from alexlab.data.datamodule import TrainingBatches
 from alexlab.data.store import BadData
-from alexlab.runs import execute
+from alexlab.runs import supervisor
 from alexlab.runs.failure import is_echo
+from alexlab.runs.process import EXITS, Launch
 from alexlab.runs.record import Record
 from alexlab.training.fit import fit
-from alexlab.training.sgd import PaperSGD
+from alexlab.training.optim import PaperSGD
 from chaos import content
 from conftest import TINY, Typed, composed
 from launched import descendants, finish, halted, is_sent, living, run, start, trainers, until
@@ -284,7 +285,7 @@ def test_stopped_before_the_first_step(line: list[str], tmp_path: Path):
     assert status_of(tmp_path / "runs")["state"] == "PREEMPTED"
 
 
-DISK_EXIT = next(code for code, failure in execute.EXITS.items() if failure == "disk full")
+DISK_EXIT = next(code for code, failure in EXITS.items() if failure == "disk full")
 TOLD = {"state": "FAILED", "failure": "disk full", "message": "no room", "mend": "make some"}
 ECHO = {"is_echo": True, "status": {**TOLD, "failure": "error"}}
 
@@ -308,7 +309,7 @@ def test_which_failure_counts(tmp_path: Path, before: str, codes: list[int], tol
     record.begin("", {})
     record.set_status(before, failure="before", message="before")
     told = deepcopy(told)
-    for status in (execute._settled(record, codes, told, execute.Launch(tmp_path), False), record.status()):
+    for status in (supervisor._settled(record, codes, told, Launch(tmp_path), False), record.status()):
         assert (status["state"], status["failure"], status["message"]) == ("FAILED", *expected)
 
 
@@ -365,8 +366,8 @@ def test_one_process_is_not_taken_for_two(tmp_path: Path, cache: Path):
 
 def _on_gpus() -> float:
     """The sum over all processes' GPUs of their numbers from 1."""
-    own = torch.tensor(ranks.rank() + 1.0, device=torch.device("cuda", ranks.rank()))
-    return ranks.total(own).item()
+    own = torch.tensor(distributed.rank() + 1.0, device=torch.device("cuda", distributed.rank()))
+    return distributed.total(own).item()
 
 
 @pytest.mark.gpu

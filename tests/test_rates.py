@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from alexlab.config import RACE_ERRORS
-from alexlab.evidence.rates import rate_remarks
 from alexlab.runs.identity import run_id
-from alexlab.runs.rates import (
+from alexlab.runs.record import RECORD_VERSION
+from alexlab.study.rates import rate_remarks
+from alexlab.sweep.arms import Study, document, make_study, register
+from alexlab.sweep.rate_search import (
     Choice,
     Search,
     Trial,
@@ -23,8 +25,6 @@ from alexlab.runs.rates import (
     race_limits,
     replay,
 )
-from alexlab.runs.record import RECORD_VERSION
-from alexlab.runs.study import Study, document, make_study, register
 from conftest import composer
 
 SEEDS = [1000, 1001]

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 import raw_data
+from alexlab.cli.prepare import main as prepare_main
+from alexlab.cli.train import main
 from alexlab.compose import to_yaml
 from alexlab.config import PROJECT_DIR, load
-from alexlab.data.doctor import main as prepare_main
-from alexlab.runs.launch import main
-from alexlab.runs.plan import make_plan
 from alexlab.runs.record import DONE, Record
+from alexlab.sweep.plan import make_plan
 
 README = (PROJECT_DIR / "README.md").read_text()
 PAGES = {path: path.read_text() for path in sorted((PROJECT_DIR / "docs").rglob("*.md"))}
@@ -149,8 +149,8 @@ def test_launched_line(line: str):
 
 @pytest.mark.parametrize("line", PREPARING, ids=lambda line: line.removeprefix("python src/prepare.py ")[:30])
 def test_preparing_line(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
-    monkeypatch.setattr("alexlab.data.prepare.cpu_count", lambda: 1)
-    monkeypatch.setattr("alexlab.data.doctor.cpu_count", lambda: 1)
+    monkeypatch.setattr("alexlab.data.locate.cpu_count", lambda: 1)
+    monkeypatch.setattr("alexlab.cli.prepare.cpu_count", lambda: 1)
     words = shlex.split(line, comments=True)[2:]
     name = next(word.partition("=")[2] for word in words if word.startswith(("data=", "recipe=")))
     root = RAW[name](tmp_path / "raw")

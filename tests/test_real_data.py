@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 import raw_data as raw
+from alexlab.cli.evaluate import main as evaluate
+from alexlab.cli.prepare import main as prepare
 from alexlab.config import ConfigError
-from alexlab.data.doctor import main as prepare
 from alexlab.evidence import load_runs
-from alexlab.runs.average import main as evaluate
-from alexlab.runs.plan import make_plan
+from alexlab.sweep.plan import make_plan
 from conftest import Typed, composed
 from launched import command
 

@@ -13,7 +13,7 @@ import pytest
 from alexlab.config import ConfigError
 from alexlab.evidence import load_runs
 from alexlab.files import write_whole, written_whole
-from alexlab.runs.claim import LostClaim
+from alexlab.runs.lease import LeaseLost
 from alexlab.runs.record import DONE, FAILED, RECORD_VERSION, Record
 from conftest import composed
 
@@ -87,9 +87,9 @@ def test_a_process_that_was_paused_while_it_wrote_replaces_nothing(tmp_path: Pat
     write_whole(path, "the new owner's")
 
     def lost() -> None:
-        raise LostClaim("taken over")
+        raise LeaseLost("taken over")
 
-    with pytest.raises(LostClaim):
+    with pytest.raises(LeaseLost):
         write_whole(path, "the old owner's", lost)
     assert path.read_text() == "the new owner's"
     assert list(tmp_path.iterdir()) == [path]

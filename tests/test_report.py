@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from alexlab.evidence.archive import read_archive
-from alexlab.evidence.judge import judge
-from alexlab.evidence.report import claims_table, main, print_claims
-from alexlab.runs.study import read_looks
+from alexlab.cli.report import main, print_claims
+from alexlab.report.write import claims_table
+from alexlab.study.records import read_archive
+from alexlab.study.verdicts import judge
+from alexlab.sweep.arms import read_looks
 from made import made_study
 
 LINE = ["study=lrn", "study.base_seeds=15"]

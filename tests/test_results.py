@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from alexlab.cli import report
 from alexlab.config import PROJECT_DIR
-from alexlab.evidence import report
 
 KEPT = sorted(path.parent for path in PROJECT_DIR.glob("results/*/records.zip"))
 TODAY = re.compile(r"\b\d{4}-\d\d-\d\d\b( at \d\d:\d\d UTC)?")

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from alexlab.config import Config
-from alexlab.training import interrupt
+from alexlab.training import preemption
 from alexlab.training.checkpoint import Recorder, States
 from alexlab.training.fit import Outcome, fit
-from alexlab.training.interrupt import Preempted
-from alexlab.training.sgd import PaperSGD
-from alexlab.training.task import ClassificationTask
+from alexlab.training.module import ClassificationTask
+from alexlab.training.optim import PaperSGD
+from alexlab.training.preemption import Preempted
 from conftest import TINY, composed
 
 
@@ -194,11 +194,11 @@ def test_asked_to_stop(undisturbed, tmp_path, monkeypatch, cls, name, number, st
     def asks(*arguments: Any, **named: Any) -> Any:
         calls[0] += 1
         if calls[0] == number:
-            interrupt.request()
+            preemption.request()
         return method(*arguments, **named)
 
     with monkeypatch.context() as context:
-        context.setattr(interrupt, "_requested", False)
+        context.setattr(preemption, "_requested", False)
         context.setattr(cls, name, asks)
         with pytest.raises(Preempted):
             fit(config, tmp_path, "run")
@@ -209,9 +209,9 @@ def test_asked_to_stop(undisturbed, tmp_path, monkeypatch, cls, name, number, st
 
 def test_a_trial_ends_when_it_is_asked_to(tiny, monkeypatch):
     def asks(*_: Any, **__: Any) -> None:
-        interrupt.request()
+        preemption.request()
 
-    monkeypatch.setattr(interrupt, "_requested", False)
+    monkeypatch.setattr(preemption, "_requested", False)
     monkeypatch.setattr(ClassificationTask, "on_before_optimizer_step", asks)
     with pytest.raises(Preempted):
         fit(composed([*tiny, "trainer.fast_dev_run=true"]), None, "run")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from alexlab.config import OptimConfig, Schedule
-from alexlab.training.schedule import learning_rate, lost_race, steps_between
+from alexlab.training.optim import learning_rate, lost_race, steps_between
 
 
 def test_fixed_drops_at_fractions_of_the_run():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from alexlab.training.sgd import PaperSGD
+from alexlab.training.optim import PaperSGD
 
 
 @pytest.mark.parametrize("fused", [True, False])

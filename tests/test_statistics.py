@@ -1,4 +1,4 @@
-"""`alexlab.evidence.statistics` against slow formulas written here, SciPy's own tests, and studies of a known truth."""
+"""`alexlab.study.statistics` against slow formulas written here, SciPy's own tests, and studies of a known truth."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy import optimize, special, stats
 
-from alexlab.evidence.simulate import main, simulate
-from alexlab.evidence.statistics import (
+from alexlab.study.simulate import main, simulate
+from alexlab.study.statistics import (
     Effect,
     Matched,
     Sample,
@@ -502,7 +502,7 @@ def of(difference: float, half: float, scatter: float = 0.5, image_variance: flo
 
 
 V = Verdict
-# What the rules of docs/studies.md say, case by case: a published 1.5, so that the smallest effect of interest is .75.
+# What the rules of docs/explanation/verdicts.md say, case by case: a published 1.5, so that the smallest effect of interest is .75.
 CASES: list[tuple[Effect | None, float | None, dict[str, Any], Verdict]] = [
     # Negligible comes before the sign: the whole interval within a half of the published effect.
     (of(0.25, 0.5), 1.5, {}, V.negligible),

@@ -9,8 +9,8 @@ import pytest
 
 from alexlab.config import ConfigError
 from alexlab.runs.identity import run_id
-from alexlab.runs.plan import make_plan
-from alexlab.runs.study import document, is_study, make_study, read_looks, register
+from alexlab.sweep.arms import document, is_study, make_study, read_looks, register
+from alexlab.sweep.plan import make_plan
 from conftest import TINY, Typed, composer
 from made import made_study
 

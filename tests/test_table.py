@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from alexlab.runs.plan import Plan, make_plan
+from alexlab.cli.tables import print_table, read_rows, write_sweep
 from alexlab.runs.record import DONE, FAILED
-from alexlab.runs.table import paired_difference, print_table, read_rows, wilson, write_sweep
+from alexlab.study.intervals import paired_difference, wilson
+from alexlab.sweep.plan import Plan, make_plan
 
 
 def test_wilson_interval_of_a_textbook():

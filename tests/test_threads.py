@@ -18,7 +18,8 @@ import torch
 
 from alexlab import threads
 from alexlab.data.parallel import in_order
-from alexlab.runs import execute, launch
+from alexlab.runs import process
+from alexlab.sweep import launcher as launchers
 
 WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
 SET_HERE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000", "OPENBLAS_NUM_THREADS": "1"}
@@ -60,14 +61,14 @@ class TestProcesses:
     @pytest.mark.parametrize(("number", "processes", "each"), [(4, 1, 4), (4, 2, 2), (3, 2, 1), (1, 2, 1)])
     def test_a_runs_processes_share_its_threads(self, number: int, processes: int, each: int, tmp_path: Path):
         calls = [(str(tmp_path / str(rank)),) for rank in range(processes)]
-        launched = execute.Launch(tmp_path, threads=number)
-        assert execute.in_children(_noted, calls, launched) == [0] * processes
+        launched = process.Launch(tmp_path, threads=number)
+        assert process.in_children(_noted, calls, launched) == [0] * processes
         for (path,) in calls:
             assert json.loads(Path(path).read_text())["torch"] == each
 
     def test_what_the_user_has_set_holds_for_each(self, tmp_path: Path):
         assert os.environ["OMP_NUM_THREADS"] == "1"  # tests are such a user
-        execute.in_children(_noted, [(str(tmp_path / "it"),)], execute.Launch(tmp_path))
+        process.in_children(_noted, [(str(tmp_path / "it"),)], process.Launch(tmp_path))
         assert json.loads((tmp_path / "it").read_text()) == {**SET_HERE, "OMP_NUM_THREADS": "1", "torch": 1}
 
     def test_those_that_prepare_images(self):
@@ -152,11 +153,11 @@ class TestLaunchers:
         config: Any = SimpleNamespace(
             runtime=SimpleNamespace(choices={"hydra/launcher": launcher}), launcher={"n_jobs": n_jobs}
         )
-        assert launch._threads({"threads_set": False, "left": list(range(left))}, config) == number
-        assert launch._threads({"threads_set": True, "left": list(range(left))}, config) is None
+        assert launchers._threads({"threads_set": False, "left": list(range(left))}, config) == number
+        assert launchers._threads({"threads_set": True, "left": list(range(left))}, config) is None
 
     def test_ray_says_it_by_the_variable(self, monkeypatch: pytest.MonkeyPatch):
         machine(monkeypatch, 8, 8)
         monkeypatch.setenv("OMP_NUM_THREADS", "3")  # as Ray does in its processes, by num_cpus
         config: Any = SimpleNamespace(runtime=SimpleNamespace(choices={"hydra/launcher": "ray"}), launcher={})
-        assert launch._threads({"threads_set": False, "left": [0, 1]}, config) == 3
+        assert launchers._threads({"threads_set": False, "left": [0, 1]}, config) == 3

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from alexlab import ranks
+from alexlab import distributed
 from alexlab.architecture import bytes_sent
 from alexlab.config import ConfigError
+from alexlab.distributed import Share
 from alexlab.models import build_model
 from alexlab.models.towers import Tower
-from alexlab.ranks import Share
-from alexlab.training.sgd import PaperSGD
+from alexlab.training.optim import PaperSGD
 from alexlab.training.strategies import whole_state
 from conftest import FULL, composed
 from together import together
@@ -41,7 +41,7 @@ BY_THREE = ["model.width=1", "model.kernels=[12,24,24,24,24]"]
 FOUR = ["model.groups=4", "model.width=0.25", "model.cross_talk=[conv3,conv5]"]
 
 
-def trained(overrides: list[str], dtype: torch.dtype, steps: int, share: Share = ranks.ALONE) -> dict[str, Any]:
+def trained(overrides: list[str], dtype: torch.dtype, steps: int, share: Share = distributed.ALONE) -> dict[str, Any]:
     """Losses, and the whole net's weights and velocities, after some steps on images of noise."""
     config = composed([*SMALL, *overrides])
     network = build_model(config).to(dtype)
@@ -59,10 +59,10 @@ def trained(overrides: list[str], dtype: torch.dtype, steps: int, share: Share =
         y = torch.randint(num_classes, (BATCH,), generator=generator)
         network.reseed_dropout(0, "dropout", step)
         optimizer.zero_grad()
-        before = ranks.sent()
+        before = distributed.sent()
         loss = F.cross_entropy(network(x), y)
         loss.backward()
-        sent = ranks.sent() - before
+        sent = distributed.sent() - before
         optimizer.step()
         losses.append(loss.item())
     velocities = {name: optimizer.state[value]["velocity"] for name, value in network.named_parameters()}
@@ -77,7 +77,7 @@ def trained(overrides: list[str], dtype: torch.dtype, steps: int, share: Share =
 
 
 def all_trained(nets: dict[str, list[str]], dtype: torch.dtype, steps: int) -> dict[str, dict[str, Any]]:
-    share = Share(ranks.rank(), ranks.count())
+    share = Share(distributed.rank(), distributed.count())
     return {name: trained(overrides, dtype, steps, share) for name, overrides in nets.items()}
 
 

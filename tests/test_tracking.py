@@ -13,9 +13,9 @@ import wandb
 
 from alexlab.compose import to_yaml
 from alexlab.config import Config
-from alexlab.runs import tracking, worker
+from alexlab.runs import trackers, worker
 from alexlab.runs.record import DONE, FAILED, Record
-from alexlab.runs.tracking import Copy, group_name, publish, wandb_mode
+from alexlab.runs.trackers import Copy, group_name, publish, wandb_mode
 from conftest import composed
 
 LABELS = {"protocol": "paper", "recipe": "demo", "model": "alexnet", "ablation": "none", "arm": "0123456789ab"}
@@ -174,7 +174,7 @@ def test_a_service_that_dies_ends_nothing_but_the_copy(tiny, server, capsys):
 
 
 def test_a_network_that_is_gone_at_the_end_is_not_waited_for(tiny, server, monkeypatch, capsys):
-    monkeypatch.setattr(tracking, "_LAST_SECONDS", 0.1)
+    monkeypatch.setattr(trackers, "_LAST_SECONDS", 0.1)
     server.answers.clear()
     config = composed([*tiny, "logger=wandb", "trainer.max_epochs=1"])
     record = begun(config)
@@ -230,5 +230,5 @@ def test_a_record_is_where_it_was_asked_for_and_says_nothing_of_its_copy(tiny: l
     record = begun(config)
     assert record.path.parent == Path(config.paths.runs)
     assert "private" not in record.file("config.yaml").read_text()
-    assert "private" not in json.dumps(tracking.public_config(config))
-    assert not any(name.startswith("study.") for name in tracking.public_config(config))
+    assert "private" not in json.dumps(trackers.public_config(config))
+    assert not any(name.startswith("study.") for name in trackers.public_config(config))

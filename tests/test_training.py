@@ -15,7 +15,7 @@ from alexlab.data import build_datamodule
 from alexlab.models import build_model
 from alexlab.training import ClassificationTask
 from alexlab.training.fit import build_trainer, fit, load_weights, network_state
-from alexlab.training.task import Diverged
+from alexlab.training.module import Diverged
 from conftest import composed, stacked
 
 # The other data sets need raw files: tests/test_prepare.py. What claims and studies ask for: tests/test_study.py.
@@ -256,9 +256,9 @@ def test_best_weights_can_be_evaluated(tiny: list[str], tmp_path: Path):
     network.load_state_dict(network_state(tmp_path / "checkpoints" / "best.ckpt"))
     data = build_datamodule(config)
     data.setup()
-    from alexlab.training.evaluate import Member, evaluate
+    from alexlab.training.evaluate import EnsembleMember, evaluate
 
-    expected = evaluate([Member(network, data.test_dataloader(), data)], torch.device("cpu"))
+    expected = evaluate([EnsembleMember(network, data.test_dataloader(), data)], torch.device("cpu"))
     assert (outcome.test["ten"].log_probability == expected["ten"].log_probability).all()
 
 

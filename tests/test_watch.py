@@ -11,10 +11,10 @@ import torch
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from alexlab.training import task
+from alexlab.training import module as training_module
+from alexlab.training.divergence import AsyncScalar, DivergenceDetector, sizes
 from alexlab.training.fit import fit
-from alexlab.training.task import ClassificationTask, Diverged
-from alexlab.training.watch import Late, Watch, sizes
+from alexlab.training.module import ClassificationTask, Diverged
 from conftest import composed
 
 
@@ -29,8 +29,8 @@ class TestWatch:
     """What a device has seen is known here later, and is the first step's."""
 
     def test_the_first_odd_step_counts_and_none_is_taken_from_then_on(self, monkeypatch):
-        monkeypatch.setattr(Late, "is_here", False)
-        watch, nan = Watch(), float("nan")
+        monkeypatch.setattr(AsyncScalar, "is_here", False)
+        watch, nan = DivergenceDetector(), float("nan")
         seen = [[1.0, 2.0], [1.0, nan], [nan, 3.0], [1.0, 2.0]]
         assert [watch.look(torch.tensor(one), 10 + step).item() for step, one in enumerate(seen)] == [0, 1, 1, 1]
         assert watch.found(wait=False) is None
@@ -40,7 +40,7 @@ class TestWatch:
         assert math.isnan(sizes[1])
 
     def test_nothing_is_found_where_all_are_numbers(self):
-        watch = Watch()
+        watch = DivergenceDetector()
         assert watch.found(wait=True) is None
         for step in range(3):
             assert watch.look(torch.ones(2), step).item() == 0
@@ -49,7 +49,7 @@ class TestWatch:
     def test_a_run_that_goes_ahead_of_its_device_ends_at_the_same_step(self, tiny, monkeypatch, tmp_path):
         """On a GPU the process hears of it late, here at the epoch's end; the weights have stayed."""
         monkeypatch.setattr(ClassificationTask, "_goes_ahead", True)
-        monkeypatch.setattr(Late, "is_here", False)
+        monkeypatch.setattr(AsyncScalar, "is_here", False)
         cross_entropy, weights = torch.nn.functional.cross_entropy, []
 
         def spoiled(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -60,7 +60,7 @@ class TestWatch:
             weights.append(torch.cat([value.detach().flatten() for value in module.network.parameters()]))
 
         monkeypatch.setattr(ClassificationTask, "on_train_batch_start", note)
-        monkeypatch.setattr(task.F, "cross_entropy", spoiled)
+        monkeypatch.setattr(training_module.F, "cross_entropy", spoiled)
         with pytest.raises(Diverged, match=r"^the loss is nan at step 2 of epoch 2, before that step was taken$"):
             fit(composed([*tiny, "trainer.max_epochs=3"]), tmp_path, "run")
         assert len(weights) == 6
@@ -85,9 +85,11 @@ class Reads(TorchDispatchMode):
 def test_no_step_reads_a_number_from_the_device(tiny, monkeypatch, tmp_path):
     """Within an epoch; tests/test_gpu.py has CUDA itself look."""
     monkeypatch.setattr(ClassificationTask, "_goes_ahead", True)
-    monkeypatch.setattr(Late, "is_here", False)
+    monkeypatch.setattr(AsyncScalar, "is_here", False)
     norms = torch._foreach_norm  # pyright: ignore[reportPrivateImportUsage]
-    monkeypatch.setattr(task, "sizes", lambda loss, gradients: torch.stack([loss, *norms(gradients)]))  # as on a GPU
+    monkeypatch.setattr(
+        training_module, "sizes", lambda loss, gradients: torch.stack([loss, *norms(gradients)])
+    )  # as on a GPU
     reads, steps, advance = Reads(), [0], _TrainingEpochLoop.advance
 
     def counted(loop: _TrainingEpochLoop, *args: Any) -> None:

@@ -19,12 +19,12 @@ from rich.console import Console
 
 from alexlab.command import exit_status
 from alexlab.config import ConfigError, LoggerConfig
-from alexlab.evidence import report, workspace
-from alexlab.evidence.archive import Archive, read_archive
-from alexlab.evidence.judge import Judgement, judge
-from alexlab.evidence.workspace import build_report, build_workspace, claims_markdown, main_keys, publish, run_names
-from alexlab.runs import tracking
-from alexlab.runs.study import read_looks
+from alexlab.report import wandb_report, wording
+from alexlab.report.wandb_report import build_report, build_workspace, claims_markdown, main_keys, publish, run_names
+from alexlab.runs import trackers
+from alexlab.study.records import Archive, read_archive
+from alexlab.study.verdicts import Judgement, judge
+from alexlab.sweep.arms import read_looks
 from made import made_study
 
 pytest.importorskip("wandb_workspaces", reason="needs wandb-workspaces")
@@ -111,7 +111,7 @@ def logged(runs: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             config = archive.config(run)
             config.logger = MINE
             config.logger.name = config.logger.name.wandb
-            assert tracking.publish(config, run.record)
+            assert trackers.publish(config, run.record)
     return sent.runs
 
 
@@ -180,8 +180,8 @@ def test_claims_are_a_table_in_which_no_sign_counts(runs: Path):
     plain = [re.sub(r"\\([^a-zA-Z0-9\s])", r"\1", cell.strip()) for cell in cells[2]]
     assert plain[2] == " ".join(statement.split())
     row = judgement.rows[0]
-    assert [plain[0], *plain[3:5]] == ["lrn", report.published(row), report.measured(row)]
-    assert [row[8].strip() for row in cells[2:]] == [report.told(row) for row in judgement.rows]
+    assert [plain[0], *plain[3:5]] == ["lrn", wording.published(row), wording.measured(row)]
+    assert [row[8].strip() for row in cells[2:]] == [wording.verdict_and_reason(row) for row in judgement.rows]
     assert claims_markdown(*judged(runs)).count("|  |\n") == len(judgement.rows) - 1  # of a rehearsal, but the last
     blocks = spec(build_report(judgement, archive, MINE))["blocks"]
     [table] = [block["content"] for block in blocks if block["type"] == "markdown-block"]
@@ -194,7 +194,7 @@ def test_the_report_says_what_the_terminal_says_but_no_folder(runs: Path):
     judgement.problems.append(f"{runs}/0123456789ab/result.json: is damaged; left out")
     judgement.rows[0].confounds.append(f"the store differs: {runs}")
     text = json.dumps(spec(build_report(judgement, archive, MINE)), ensure_ascii=False)
-    assert report.summary(judgement)[0] in text
+    assert wording.summary(judgement)[0] in text
     assert "Interim: 1 planned runs are missing." in text
     assert "0123456789ab/result.json: is damaged" in text
     assert "lrn: the store differs: runs" in text
@@ -390,4 +390,4 @@ def test_no_network_and_no_good_key(runs: Path, tmp_path: Path, server: Server, 
 
 
 def test_the_library_is_imported_only_where_it_is_asked_for():
-    assert not any(name.startswith("wandb_workspaces") for name in vars(workspace))
+    assert not any(name.startswith("wandb_workspaces") for name in vars(wandb_report))

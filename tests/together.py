@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from alexlab import ranks
-from alexlab.runs.execute import start_server
+from alexlab import distributed
+from alexlab.runs.process import start_server
 from launched import PATIENCE
 
 
@@ -49,7 +49,7 @@ def together(function: Callable[..., Any], *arguments: Any, count: int = 2) -> l
 def _call(sender: Any, rank: int, count: int, folder: str, function: Callable[..., Any], arguments: Any) -> None:
     torch.set_num_threads(1)
     try:
-        ranks.connect(rank, count, Path(folder))
+        distributed.connect(rank, count, Path(folder))
         found = function(*arguments), None
     except BaseException:
         found = None, traceback.format_exc()

@@ -90,6 +90,11 @@ def layers(config: Config) -> list[Layer]:
         ) from None
 
 
+def map_sides(config: Config) -> list[int]:
+    """The side of the map after each convolution and its pooling."""
+    return [spec.pooled_side for spec in layers(config) if spec.is_conv]
+
+
 def _fits(config: Config, crop_size: int) -> bool:
     try:
         _layers(config, crop_size)

@@ -32,7 +32,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from yaml import YAMLError
 
-from alexlab.config import CONF_DIR, Config, ConfigError, did_you_mean, finish, shown
+from alexlab.config import CONF_DIR, Config, ConfigError, did_you_mean, shown
+from alexlab.validate import finish
 
 CONFIG_NAME = "train"
 VERSION_BASE = "1.3"
@@ -226,6 +227,15 @@ class Composer:
                 for parsed in OverridesParser.create().parse_overrides([f"{override.key_or_group}={text}"])
             ]
         return [override.value()]
+
+
+def load(overrides: list[str] | None = None) -> Config:
+    """Compose and check the configuration that the command line would, from a list such as `["model.lrn=false"]`.
+
+    Raises:
+        ConfigError: naming the key, its value and the mend.
+    """
+    return Composer().job(overrides or []).config
 
 
 @cache

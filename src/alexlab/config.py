@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import os
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -641,7 +639,7 @@ class StudyConfig:
     rate_search: RateSearch = key(
         RateSearch.grid,
         "grid = each of study.rates on each seed; extend = upwards by factors of 2 until three rates are past the "
-        "best, then finer around it (docs/studies.md).",
+        "best, then finer around it (docs/how-to/studies.md).",
         identity=False,
     )
 
@@ -669,14 +667,10 @@ class Config:
 
 
 def load(overrides: list[str] | None = None) -> Config:
-    """Compose and check the configuration that the command line would, from a list such as `["model.lrn=false"]`.
+    """`alexlab.compose.load`, by its published name."""
+    from alexlab import compose  # Hydra, so only where a configuration is composed
 
-    Raises:
-        ConfigError: naming the key, its value and the mend.
-    """
-    from alexlab.compose import Composer  # Hydra, so only where a configuration is composed
-
-    return Composer().job(overrides or []).config
+    return compose.load(overrides)
 
 
 def walk(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -694,41 +688,6 @@ def flat(config: Config) -> dict[str, Any]:
     return {name: value.name if isinstance(value, Enum) else value for name, value, _ in walk(config)}
 
 
-def finish(config: Config, trains: bool = True, stored: bool = True) -> Config:
-    """Fill in what follows from other keys, and refuse what cannot run.
-
-    With `trains=False` no net is to be trained by it, so that only values are checked, and combinations of the data's.
-    With `stored=False` no store of real data is looked at.
-
-    Raises:
-        ConfigError: for the first impossible value or combination.
-    """
-    for name, value, entry in walk(config):
-        if value is None:
-            continue
-        if entry.metadata["by_layer"]:
-            value[:] = _checked_by_layer(name, value, entry.metadata)
-            continue
-        values = value if isinstance(value, list) else [value]
-        for item in values:
-            _check_value(name, value, item, entry.metadata)
-        if entry.metadata["unordered"]:
-            if len(set(values)) < len(values):
-                raise ConfigError(f"{name}={shown(value)}: names an item twice; write each once")
-            value.sort()
-    for name in ("cache", "raw", "root", "stage"):
-        folder = getattr(config.data, name)
-        if folder is not None:  # one name for one folder
-            setattr(config.data, name, str(Path(folder).expanduser().resolve()))
-    images = _check_data(config, stored and trains)
-    if trains:
-        _check_combinations(config, images.get("train", sys.maxsize))
-    if config.data.seed is None:
-        config.data.seed = config.seed
-    config.paths.runs = str(Path(config.paths.runs).expanduser().absolute())
-    return config
-
-
 def shown(value: Any) -> str:
     """A value as one writes it on the command line."""
     if isinstance(value, list):
@@ -740,206 +699,9 @@ def shown(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _check_value(name: str, value: Any, item: Any, metadata: Any) -> None:
-    if isinstance(item, str) and not metadata["choices"] and item.lower() in ("none", "null", "~"):
-        raise ConfigError(f"{name}={item}: the text '{item}' is not nothing; write {name}=null")
-    if isinstance(item, str) and not item.strip():
-        raise ConfigError(f"{name}=: must not be empty")
-    if isinstance(item, float) and not math.isfinite(item):
-        raise ConfigError(f"{name}={shown(value)}: must be finite")
-    for wording, (bound, holds) in metadata["bounds"].items():
-        if bound is not None and not holds(item, bound):
-            raise ConfigError(f"{name}={shown(value)}: must be {wording} {bound:g}")
-    choices = metadata["choices"]
-    if choices and item not in choices:
-        raise ConfigError(
-            f"{name}={shown(value)}: '{item}' is not one of {', '.join(choices)}{did_you_mean(str(item), choices)}"
-        )
-
-
 def by_layer(values: list[str]) -> dict[str, str]:
     """["conv3:0.03"] as {"conv3": "0.03"}."""
     return dict(item.split(":") for item in values)
-
-
-def _checked_by_layer(name: str, value: list[str], metadata: Any) -> list[str]:
-    """The items in one spelling and order."""
-    known = (*CONV_LAYERS, *HIDDEN_LAYERS, "fc8")
-    found: dict[str, str] = {}
-    for item in value:
-        layer, sign, text = item.partition(":")
-        if not sign:
-            raise ConfigError(f"{name}={shown(value)}: '{item}' must be a layer and its value, such as conv3:...")
-        if layer not in known:
-            raise ConfigError(
-                f"{name}={shown(value)}: '{layer}' is not one of {', '.join(known)}{did_you_mean(layer, known)}"
-            )
-        if layer in found:
-            raise ConfigError(f"{name}={shown(value)}: names {layer} twice; write each once")
-        try:
-            converted = metadata["by_layer"](text)
-        except ValueError:
-            raise ConfigError(f"{name}={shown(value)}: '{text}' must be a number") from None
-        _check_value(name, value, converted, metadata)
-        found[layer] = shown(converted)
-    return [f"{layer}:{text}" for layer, text in sorted(found.items())]
-
-
-def _check_combinations(config: Config, images: int) -> None:
-    """`images`: how many there are to train on."""
-    data, model, optim = config.data, config.model, config.optim
-    _check_lengths(config)
-    _fill_in_crop(config)
-    assert data.crop_size is not None
-    if data.crop_size > data.size:
-        raise ConfigError(f"data.crop_size={data.crop_size}: must be at most data.size={data.size}")
-    if data.mean is Mean.torchvision and data.pixel_scale != 1:
-        raise ConfigError(
-            f"data.pixel_scale={data.pixel_scale:.12g}: data.mean=torchvision has a scale of its own; "
-            "set data.pixel_scale=1"
-        )
-    steps = max(1, images // data.batch_size)
-    limit = config.trainer.limit_train_batches
-    if isinstance(limit, float) and int(limit * steps) == 0:
-        raise ConfigError(f"trainer.limit_train_batches={limit}: is less than one of the {steps} steps of an epoch")
-    if model.lrn_size % 2 == 0:
-        raise ConfigError(f"model.lrn_size={model.lrn_size}: must be odd, so that the window has a middle map")
-    if model.lrn_k < 1e-6 and model.lrn:
-        raise ConfigError(f"model.lrn_k={model.lrn_k:g}: must be at least 1e-6, or a window of zeros is divided by 0")
-    if model.batch_norm is not BatchNorm.none and min(data.batch_size, images) == 1:
-        raise ConfigError("data.batch_size=1: model.batch_norm needs two images or more; raise it")
-    cut, freeze = optim.conv1_cut_at, optim.conv1_freeze_at
-    if cut is not None and freeze is not None and cut > freeze:
-        raise ConfigError(f"optim.conv1_cut_at={cut:g}: must be at most optim.conv1_freeze_at={freeze:g}")
-    if optim.drops != sorted(optim.drops):
-        raise ConfigError(f"optim.drops={shown(optim.drops)}: must rise from left to right")
-    if optim.schedule is Schedule.plateau and config.trainer.limit_val_batches == 0:
-        raise ConfigError(
-            "trainer.limit_val_batches=0: optim.schedule=plateau needs validation; set optim.schedule=fixed"
-        )
-    if config.evaluate.checkpoint is Checkpoint.best and config.trainer.limit_val_batches == 0:
-        raise ConfigError("trainer.limit_val_batches=0: evaluate.checkpoint=best needs validation; set it to last")
-    if min(data.batch_size, images) < config.trainer.devices:
-        raise ConfigError(
-            f"trainer.devices={config.trainer.devices}: a batch of {min(data.batch_size, images)} images has not one "
-            "for each; raise data.batch_size"
-        )
-    if config.trainer.precision == "16-mixed" and config.trainer.strategy is Strategy.towers:
-        raise ConfigError(
-            "trainer.precision=16-mixed: with trainer.strategy=towers each device would scale its gradients by itself; "
-            "use bf16-mixed or 32-true"
-        )
-    for precision in ("16-mixed", "tf32-true"):
-        if config.trainer.precision == precision and config.trainer.accelerator is Accelerator.cpu:
-            raise ConfigError(f"trainer.precision={precision}: needs a GPU; on a CPU use bf16-mixed or 32-true")
-    if config.trainer.strategy is Strategy.towers and config.trainer.devices > 1:
-        if config.trainer.compile is not Compile.none:
-            raise ConfigError(
-                f"trainer.compile={config.trainer.compile.name}: towers talk within the net, which is not compiled; "
-                "set it to none"
-            )
-        if not config.trainer.channels_last:
-            raise ConfigError("trainer.channels_last=false: trainer.strategy=towers is made for true")
-    _check_train_error(config.trainer)
-    for name in ("limit_train_batches", "limit_val_batches"):
-        limit = getattr(config.trainer, name)
-        if isinstance(limit, float) and limit > 1:
-            raise ConfigError(f"trainer.{name}={limit}: a fraction is at most 1.0; for steps write a whole number")
-
-    from alexlab.architecture import check_towers, layers  # above this module, which it reads its types from
-
-    net = layers(config)
-    if config.trainer.strategy is Strategy.towers:
-        check_towers(net, config)
-
-
-def _check_train_error(trainer: TrainerConfig) -> None:
-    """What ends a run by its training error needs the log of it."""
-    for name in ("stop_at_train_error", "race_epochs"):
-        value = getattr(trainer, name)
-        if value and trainer.train_error_every is None:
-            raise ConfigError(f"trainer.{name}={shown(value)}: needs the log; set trainer.train_error_every=0.25")
-    if trainer.race_epochs and len(trainer.race_epochs) != len(RACE_ERRORS):
-        levels = ", ".join(f"{error:g}" for error in RACE_ERRORS)
-        raise ConfigError(f"trainer.race_epochs={shown(trainer.race_epochs)}: must have one for each of {levels}")
-
-
-def _check_data(config: Config, stored: bool) -> dict[str, int]:
-    """What a data set cannot be told, and what it must be; the images of each role, where that is known."""
-    from alexlab.data.prepare import image_counts, stored_manifest  # which read their types from this module
-
-    data = config.data
-    counts = {f"data.{split}_images": getattr(data, f"{split}_images") for split in ("train", "val", "test")}
-    if data.name is Dataset.shapes:
-        for name, count in counts.items():
-            if count is None:
-                raise ConfigError(f"{name}=null: data.name=shapes draws as many as you say; give a number")
-        if data.num_classes is None or data.num_classes > SHAPES_CLASSES:
-            told = shown(data.num_classes)
-            raise ConfigError(f"data.num_classes={told}: data.name=shapes has {SHAPES_CLASSES} classes at most")
-        for name, value in (("data.raw", data.raw), ("data.root", data.root)):
-            if value is not None:
-                raise ConfigError(f"{name}={value}: data.name=shapes is drawn into data.cache; set {name}=null")
-    else:
-        for name, count in counts.items():
-            if count is not None:
-                raise ConfigError(f"{name}={count}: data.name={data.name.name} has what its store has; set {name}=null")
-        if not stored:
-            return {}
-        if data.num_classes is None:
-            data.num_classes = len(stored_manifest(data)["classes"])
-    images = image_counts(data)
-    if data.name is Dataset.shapes and (data.train_images or 0) < data.num_classes:
-        raise ConfigError(
-            f"data.train_images={data.train_images}: must be at least data.num_classes={data.num_classes}"
-        )
-    for split, count in images.items():
-        if count == 0:
-            mend = f"data.holdout={data.holdout} is too many" if split == "train" else "set data.holdout=50"
-            raise ConfigError(f"data.name={data.name.name}: no image is left for {split}; {mend}")
-    return images
-
-
-def _check_lengths(config: Config) -> None:
-    """Lists with a number for each layer, and names of layers, must fit the layers that there are."""
-    model, pool = config.model, config.pool
-    convs = CONV_LAYERS[: len(model.kernels)]
-    if not 2 <= len(model.kernels) <= len(CONV_LAYERS):
-        raise ConfigError(f"model.kernels={shown(model.kernels)}: must have two to {len(CONV_LAYERS)} numbers")
-    names = [*convs, *HIDDEN_LAYERS[: model.hidden_layers]]
-    for name, values, wanted in (
-        ("model.kernel_sizes", model.kernel_sizes, convs),
-        ("model.paddings", model.paddings, convs[1:]),
-    ):
-        if len(values) != len(wanted):
-            raise ConfigError(f"{name}={shown(values)}: must have one for each of {', '.join(wanted)}")
-    for name, values, there in (
-        ("model.remove", model.remove, names),
-        ("model.unshared", model.unshared, convs),
-        ("pool.after", pool.after, convs),
-        ("model.cross_talk", model.cross_talk if model.groups > 1 else [], convs),
-        ("model.dropout_after", model.dropout_after if model.dropout > 0 else [], names),
-    ):
-        for item in values:
-            if item not in there:
-                raise ConfigError(f"{name}={shown(values)}: this net has no {item}; it has {', '.join(there)}")
-    for layer in by_layer(pool.kinds):
-        if layer not in pool.after:
-            raise ConfigError(f"pool.kinds={shown(pool.kinds)}: there is no pooling after {layer}; see pool.after")
-    for name, order in (("model.conv1_order", model.conv1_order), ("model.conv2_order", model.conv2_order)):
-        if sorted(order) != sorted(ORDER):
-            raise ConfigError(f"{name}={shown(order)}: must name each of {', '.join(ORDER)} once")
-
-
-def _fill_in_crop(config: Config) -> None:
-    """Crop from map, or map from crop."""
-    data, model = config.data, config.model
-    stride, kernel = model.conv1_stride, model.kernel_sizes[0]
-    begin, end = CONV1_PADDING[model.conv1_padding.name]
-    if data.crop_size is None:
-        spare = model.conv1_padding is Padding.both and stride > 1  # 224 where 223 would do
-        data.crop_size = stride * (data.map_size - 1) + kernel - begin - end + spare
-    data.map_size = max(0, data.crop_size + begin + end - kernel) // stride + 1
 
 
 def did_you_mean(word: str, known: Any) -> str:

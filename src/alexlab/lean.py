@@ -1,7 +1,7 @@
 """Loads torchmetrics without the packages of its metrics that are not used here.
 
 torchmetrics, and so Lightning, loads SciPy, Matplotlib and torchvision wherever they are installed: half of the seconds
-in which a run starts. The servers of processes that train import this first (`alexlab.runs.execute.start_server`);
+in which a run starts. The servers of processes that train import this first (`alexlab.runs.process.start_server`);
 a process of the user's never does, since in it torchmetrics would lack those metrics.
 """
 

@@ -24,7 +24,7 @@ from hydra.core.utils import JobReturn, setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 if TYPE_CHECKING:
-    from alexlab.runs.execute import Launch
+    from alexlab.runs.process import Launch
 
 TOLD = "ALEXLAB_PLAN"  # what the plan tells its jobs, as JSON in the environment
 SQUEUE_SECONDS = 10.0  # between two questions to SLURM; a job that ends well is known by the file that it leaves
@@ -43,7 +43,7 @@ def _with_plan(job: Callable[[DictConfig], Any], plan: str, config: DictConfig) 
 
 def _plan() -> tuple[Launch, list[int]]:
     """The launch, and the numbers of the jobs that are left."""
-    from alexlab.runs.execute import Launch
+    from alexlab.runs.process import Launch
 
     plan = json.loads(os.environ[TOLD])
     return Launch(Path(plan["folder"])), plan["left"]

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from alexlab.config import AugmentConfig, DataConfig, Mean, PcaUnit
-from alexlab.data.order import Window
+from alexlab.data.sampling import Window
 from alexlab.data.store import Split, Store
 
 # What torchvision's published weights were trained with, on pixels of 0 to 1.

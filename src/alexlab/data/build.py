@@ -27,7 +27,7 @@ from PIL import Image
 from alexlab.config import Resize
 from alexlab.data.decode import Unreadable, read_square, square
 from alexlab.data.parallel import in_order
-from alexlab.data.raw.listing import LeftOut, Part, Source
+from alexlab.data.sources.source import LeftOut, Part, Source
 from alexlab.data.store import (
     DIGEST_BYTES,
     FORMAT_VERSION,

@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from alexlab.config import Config
-from alexlab.data.ahead import Ahead
 from alexlab.data.augment import (
     Normalisation,
     colour_shifts,
@@ -27,10 +26,11 @@ from alexlab.data.augment import (
     view_input,
 )
 from alexlab.data.limits import allow_open_files, check_shared_memory
-from alexlab.data.order import Window, draw, image_order, training_windows, view_windows
-from alexlab.data.prepare import prepare
+from alexlab.data.locate import prepare
+from alexlab.data.prefetch import DevicePrefetcher
+from alexlab.data.sampling import Window, draw, image_order, training_windows, view_windows
 from alexlab.data.store import Split, Store, open_store, staged
-from alexlab.ranks import ALONE, Share
+from alexlab.distributed import ALONE, Share
 
 
 class TrainingBatch(NamedTuple):
@@ -222,11 +222,11 @@ class StoreDataModule(L.LightningDataModule):
         """This process's part of each batch: all of it, unless batches are shared out over devices."""
         return Share(self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else ALONE
 
-    def train_dataloader(self) -> DataLoader | Ahead:
+    def train_dataloader(self) -> DataLoader | DevicePrefetcher:
         batches = TrainingBatches(self.split("train"), self.store, self._config, self.share)
         loader = self._loader(batches, EpochSteps(batches.num_steps, self._start))
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
-        return Ahead(loader, device) if device.type == "cuda" and self._config.trainer.ahead else loader
+        return DevicePrefetcher(loader, device) if device.type == "cuda" and self._config.trainer.ahead else loader
 
     def start_at(self, epoch: int, step: int) -> None:
         """Let the next training loader begin there: it reads ahead before Lightning tells it the epoch."""

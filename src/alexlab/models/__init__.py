@@ -3,9 +3,9 @@
 from alexlab.models.alexnet import AlexNet, build_model, compiled
 from alexlab.models.batch_norm import BatchNorm
 from alexlab.models.dropout import Dropout
+from alexlab.models.locally_connected import Unshared2d
 from alexlab.models.lrn import LocalResponseNorm, SameMapNorm
 from alexlab.models.towers import Tower
-from alexlab.models.unshared import Unshared2d
 
 __all__ = [
     "AlexNet",

@@ -14,8 +14,8 @@ from alexlab.architecture import POOL_STRIDE, Layer, layers, pool_kind, pool_win
 from alexlab.config import Activation, Config, DropoutScaling, Init, ModelConfig, PoolKind, by_layer
 from alexlab.models.batch_norm import BatchNorm
 from alexlab.models.dropout import Dropout
+from alexlab.models.locally_connected import Unshared2d
 from alexlab.models.lrn import LocalResponseNorm, SameMapNorm
-from alexlab.models.unshared import Unshared2d
 from alexlab.streams import stream
 
 _ACTIVATIONS = {

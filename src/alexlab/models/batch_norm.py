@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from alexlab.ranks import total
+from alexlab.distributed import total
 
 
 class BatchNorm(_BatchNorm):

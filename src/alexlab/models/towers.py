@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from alexlab import ranks
+from alexlab import distributed
+from alexlab.distributed import Share
 from alexlab.models.alexnet import AlexNet
 from alexlab.models.dropout import Dropout
+from alexlab.models.locally_connected import Unshared2d
 from alexlab.models.lrn import LocalResponseNorm
-from alexlab.models.unshared import Unshared2d
-from alexlab.ranks import Share
 
 Weighty = nn.Conv2d | nn.Linear | Unshared2d
 
@@ -63,11 +63,11 @@ class Tower(AlexNet):
 
     def full(self, name: str, own: Tensor) -> Tensor:
         """The whole of a value that belongs to a parameter or buffer, such as its velocity, from all devices' parts."""
-        return ranks.join_parts(own, self._share, self._shapes[name])
+        return distributed.join_parts(own, self._share, self._shapes[name])
 
     def part(self, name: str, whole: Tensor) -> Tensor:
         """This device's part of such a value."""
-        dim = ranks.split_dim(self.get_parameter_or_buffer(name).shape, whole.shape)
+        dim = distributed.split_dim(self.get_parameter_or_buffer(name).shape, whole.shape)
         begin, end = self._share.bounds(whole.shape[dim]) if dim is not None else (0, 0)
         return whole if dim is None else whole.narrow(dim, begin, end - begin)
 
@@ -139,13 +139,15 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, sizes: list[int], shares_use: bool) -> Tensor:
         ctx.sizes, ctx.shares_use = sizes, shares_use
-        return ranks.gather_parts(x.movedim(1, -1), sizes).movedim(-1, 1)  # maps last, as they lie in memory
+        return distributed.gather_parts(x.movedim(1, -1), sizes).movedim(-1, 1)  # maps last, as they lie in memory
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         grad = grads[0].movedim(1, -1)
-        own = ranks.sum_parts(grad, ctx.sizes) if ctx.shares_use else grad.split(ctx.sizes, -1)[ranks.rank()]
+        own = (
+            distributed.sum_parts(grad, ctx.sizes) if ctx.shares_use else grad.split(ctx.sizes, -1)[distributed.rank()]
+        )
         return own.movedim(-1, 1), None, None
 
 
@@ -168,7 +170,7 @@ class _Neighbours(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, reach: int) -> Tensor:
         ctx.reach = reach
-        before, behind = ranks.swap_edges(x[:, :reach], x[:, -reach:])
+        before, behind = distributed.swap_edges(x[:, :reach], x[:, -reach:])
         return torch.cat([before, x, behind], 1).contiguous(memory_format=torch.channels_last)
 
     @staticmethod
@@ -176,7 +178,7 @@ class _Neighbours(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (grad,) = grads
         reach = ctx.reach
-        before, behind = ranks.swap_edges(grad[:, :reach], grad[:, -reach:])
+        before, behind = distributed.swap_edges(grad[:, :reach], grad[:, -reach:])
         own = grad[:, reach:-reach].clone(memory_format=torch.channels_last)
         own[:, :reach] += before
         own[:, -reach:] += behind

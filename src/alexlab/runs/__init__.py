@@ -1,1 +1,1 @@
-"""Runs: their plan, their records, and the process that does one."""
+"""One run: its identity, its record, the lease of it, and the processes that do it."""

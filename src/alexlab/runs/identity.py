@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from alexlab.config import Config, Dataset, Init, Schedule, shown, walk
-from alexlab.data.prepare import fingerprint
+from alexlab.data.locate import fingerprint
 from alexlab.tree import flatten
 
 # Raised whenever a change of the code changes a result's bits; tests/test_golden.py notices.
@@ -41,12 +41,12 @@ def _canonical(value: Any) -> Any:
 
 @cache
 def silent_values() -> dict[str, Any]:
-    """{key: the value at which it is left out of a run id}, from silent.json.
+    """{key: the value at which it is left out of a run id}, from run_id_defaults.json.
 
     A new key comes with the value of what was done before it, so that it makes no finished run another one. An entry
     is never changed, so that a key whose default is changed speaks up, and gives a new id.
     """
-    return json.loads(Path(__file__).with_name("silent.json").read_text())
+    return json.loads(Path(__file__).with_name("run_id_defaults.json").read_text())
 
 
 def run_id(config: Config) -> str:

@@ -32,8 +32,8 @@ import yaml
 
 from alexlab.config import ConfigError
 from alexlab.files import remove_halves, write_whole
-from alexlab.runs.claim import Claim, holder
 from alexlab.runs.failure import KILLED, MENDS
+from alexlab.runs.lease import Lease, holder
 from alexlab.tree import flatten
 
 STATES = RUNNING, DONE, PREEMPTED, FAILED = "RUNNING", "DONE", "PREEMPTED", "FAILED"
@@ -42,12 +42,12 @@ RECORD_VERSION = 2  # of the files above; raised where an older one would be mis
 
 
 class Record:
-    """The record of one run; with a claim, what is written is first checked to be ours to write."""
+    """The record of one run; with a lease, what is written is first checked to be ours to write."""
 
-    def __init__(self, runs: str | Path, run_id: str, claim: Claim | None = None) -> None:
+    def __init__(self, runs: str | Path, run_id: str, lease: Lease | None = None) -> None:
         self.run_id = run_id
         self.path = Path(runs) / run_id
-        self._claim = claim
+        self._lease = lease
 
     def file(self, name: str) -> Path:
         return self.path / name
@@ -133,9 +133,9 @@ class Record:
         return self.status().get("state") == DONE
 
     def may_write(self) -> None:
-        """Raise LostClaim where another process has taken the run over."""
-        if self._claim is not None:
-            self._claim.check()
+        """Raise LeaseLost where another process has taken the run over."""
+        if self._lease is not None:
+            self._lease.check()
 
     def write(self, name: str, content: str | bytes | dict[str, Any]) -> None:
         """Write a file of the record, a dict as JSON."""
@@ -156,7 +156,7 @@ class Record:
         for folder in (self.path, self.file("checkpoints")):
             remove_halves(folder)
         self.write("config.yaml", config_yaml)
-        number = self._claim.number if self._claim is not None else 0  # of claims whose owners began nothing, too
+        number = self._lease.number if self._lease is not None else 0  # of leases whose owners began nothing, too
         self.set_status(RUNNING, attempt=max(number, status.get("attempt", 0) + 1), labels=labels, **more)
 
     def _refuse_links(self) -> None:

@@ -23,22 +23,22 @@ from typing import Any
 import numpy as np
 import torch._dynamo  # noqa: F401  (every optimiser loads it: here, once for all runs)
 
-from alexlab import ranks
+from alexlab import distributed
 from alexlab.config import Config, Keep
 from alexlab.data.limits import allow_open_files
-from alexlab.data.prepare import described
-from alexlab.runs import tracking
-from alexlab.runs.claim import Claim, LostClaim
+from alexlab.data.locate import described
+from alexlab.runs import trackers
 from alexlab.runs.environment import code, environment
-from alexlab.runs.execute import EXITS, SIGNALS, STOPPED, Member, start_server
 from alexlab.runs.failure import MENDS, failure_of, is_echo, message_of, oom_kills
+from alexlab.runs.lease import Lease, LeaseLost
+from alexlab.runs.process import EXITS, SIGNALS, STOPPED, RankProcess, start_server
 from alexlab.runs.record import DONE, FAILED, PREEMPTED, RECORD_VERSION, Record
-from alexlab.training import interrupt
+from alexlab.training import preemption
 from alexlab.training.checkpoint import States
 from alexlab.training.evaluate import archive
 from alexlab.training.fit import Outcome, fit
-from alexlab.training.interrupt import Preempted
-from alexlab.training.task import Diverged
+from alexlab.training.module import Diverged
+from alexlab.training.preemption import Preempted
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +51,9 @@ def train(
     folder: Path,
     title: str,
     config: Config,
-    claim: Claim | None = None,
+    lease: Lease | None = None,
     stop: Path | None = None,
-    member: Member | None = None,
+    member: RankProcess | None = None,
 ) -> None:
     """Run the training whose record is at `folder`, or go on with it.
 
@@ -64,20 +64,20 @@ def train(
     keep_memory()
     is_first = member is None or member.rank == 0
     if not is_first:
-        claim = None
+        lease = None
         _hide(folder / "train.log")
-    record = Record(folder.parent, folder.name, claim)
+    record = Record(folder.parent, folder.name, lease)
     handler = _log_to(record.file("train.log"), "" if member is None else f"[rank {member.rank}] ")
-    copy = tracking.Copy(config, record)
+    copy = trackers.Copy(config, record)
     kills, code = oom_kills(), 0
     try:
-        with claim.kept() if claim is not None else nullcontext():
+        with lease.heartbeat() if lease is not None else nullcontext():
             try:
-                interrupt.install()
+                preemption.install()
                 if stop is not None and stop.exists():
-                    interrupt.request()
+                    preemption.request()
                 if member is not None:
-                    ranks.connect(member.rank, member.count, member.folder)
+                    distributed.connect(member.rank, member.count, member.folder)
                 if config.data.num_workers > 0:
                     allow_open_files(config.data.num_workers)
                     start_server("alexlab.data.datamodule")  # for the loaders
@@ -85,22 +85,22 @@ def train(
                     _train(record, config, title, copy)
                 else:
                     fit(config, None if config.trainer.fast_dev_run else record.path, title)
-                ranks.leave()
-            except LostClaim:
+                distributed.leave()
+            except LeaseLost:
                 raise
             except BaseException as error:
                 for number in SIGNALS:
                     signal.signal(number, signal.SIG_IGN)
                 with suppress(OSError):  # where that cannot be seen, what failed is told
                     record.may_write()  # who has taken the run over has removed what this process was writing
-                if interrupt.requested() and is_echo(error):
+                if preemption.requested() and is_echo(error):
                     error = Preempted()  # the others have stopped
                 killed = oom_kills() - kills
                 if member is not None:
                     code = _tell(member, error, killed)
                 if is_first and not record.is_done:
                     code = _say(record, error, killed)
-    except LostClaim as error:
+    except LeaseLost as error:
         log.warning("%s; this process ends and writes nothing", error)
         copy.abandon()
     else:
@@ -114,7 +114,7 @@ def train(
         sys.exit(code)
 
 
-def _train(record: Record, config: Config, title: str, copy: tracking.Copy) -> None:
+def _train(record: Record, config: Config, title: str, copy: trackers.Copy) -> None:
     if config.trainer.fast_dev_run:
         fit(config, None, title)
         record.set_status(DONE)
@@ -122,7 +122,7 @@ def _train(record: Record, config: Config, title: str, copy: tracking.Copy) -> N
     record.write("environment.json", _environment(record, config))
     copy.start()
     outcome = fit(config, record.path, title, copy.row, record.may_write)
-    with interrupt.held():  # all is done but for writing it down
+    with preemption.held():  # all is done but for writing it down
         record.write("predictions.npz", archive(outcome.test))
         record.write("conv1.npy", _array(outcome.conv1))
         record.write("result.json", _result(record, config, outcome))
@@ -176,7 +176,7 @@ def _hide(path: Path) -> None:
             os.dup2(file.fileno(), number)
 
 
-def _tell(member: Member, error: BaseException, kills: int) -> int:
+def _tell(member: RankProcess, error: BaseException, kills: int) -> int:
     """Leave word of how this process ended for the one that started it, which has seen how all did."""
     if isinstance(error, Preempted):
         told = {"state": PREEMPTED, "message": STOPPED}
@@ -256,7 +256,7 @@ def _result(record: Record, config: Config, outcome: Outcome) -> dict[str, Any]:
 
 
 def _end_with_parent() -> None:
-    """Let this process end when the one that started it is gone, so that no run goes on without its claim."""
+    """Let this process end when the one that started it is gone, so that no run goes on without its lease."""
     parent = parent_process()
     if parent is None:
         return

@@ -1,5 +1,5 @@
 """Training and evaluation of one network."""
 
-from alexlab.training.task import ClassificationTask
+from alexlab.training.module import ClassificationTask
 
 __all__ = ["ClassificationTask"]

@@ -19,13 +19,13 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 from torch import nn
 
-from alexlab import ranks
+from alexlab import distributed
 from alexlab.config import CHANCE_SHARE, Config
 from alexlab.files import write_whole, written_whole
-from alexlab.training import interrupt
-from alexlab.training.interrupt import Preempted
+from alexlab.training import preemption
+from alexlab.training.module import ClassificationTask
+from alexlab.training.preemption import Preempted
 from alexlab.training.strategies import whole_state
-from alexlab.training.task import ClassificationTask
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ class Stopper(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        (is_asked,) = ranks.any_of(interrupt.requested())
+        (is_asked,) = distributed.any_of(preemption.requested())
         if is_asked:
             raise Preempted
 
@@ -165,8 +165,8 @@ class Recorder(Checkpoint):
         self._on_row, self._may_write = on_row, may_write
         self.rows: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
-        split = config.trainer.strategy.name if ranks.count() > 1 else ""
-        self._devices = [ranks.count(), split]
+        split = config.trainer.strategy.name if distributed.count() > 1 else ""
+        self._devices = [distributed.count(), split]
         self._place = (0, 0)  # epoch, and steps done of it
         self._saved_place = (0, 0)
         self._started = self._saved_at = time.monotonic()
@@ -229,7 +229,7 @@ class Recorder(Checkpoint):
             )
 
     def _show_rows(self, new: list[dict[str, Any]]) -> None:
-        if ranks.is_first():
+        if distributed.is_first():
             self._write_rows()
             for row in new:
                 self._on_row(row)
@@ -239,7 +239,7 @@ class Recorder(Checkpoint):
 
     def _write_train_errors(self, task: L.LightningModule) -> None:
         assert isinstance(task, ClassificationTask)
-        if self._config.trainer.train_error_every is not None and ranks.is_first():
+        if self._config.trainer.train_error_every is not None and distributed.is_first():
             _write_csv(self._folder / "train_error.csv", task.train_errors, self._may_write)
 
     # Saving
@@ -252,7 +252,7 @@ class Recorder(Checkpoint):
         )
 
     def _stop_or_save(self, trainer: L.Trainer, is_due: bool) -> None:
-        is_asked, is_due = ranks.any_of(interrupt.requested(), is_due and ranks.is_first())  # by one clock
+        is_asked, is_due = distributed.any_of(preemption.requested(), is_due and distributed.is_first())  # by one clock
         if is_asked or is_due:
             self._save(trainer)
         if is_asked:

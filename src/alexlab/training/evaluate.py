@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from alexlab import ranks
+from alexlab import distributed
 from alexlab.config import Average
 from alexlab.data.datamodule import StoreDataModule, WholeImages
-from alexlab.data.order import Window
+from alexlab.data.sampling import Window
 
 VIEW_KINDS = ("center", "ten")
 
@@ -50,7 +50,7 @@ def archive(test: dict[str, Predictions]) -> bytes:
 
 
 @dataclass(frozen=True)
-class Member:
+class EnsembleMember:
     """A network and the images that it is to see: for all members the same ones, each prepared as it wants them."""
 
     network: nn.Module
@@ -61,7 +61,7 @@ class Member:
 
 @torch.inference_mode()
 def evaluate(
-    members: Sequence[Member],
+    members: Sequence[EnsembleMember],
     device: torch.device,
     kinds: tuple[str, ...] = VIEW_KINDS,
     advance: Callable[[int], None] = lambda images: None,
@@ -96,7 +96,7 @@ def evaluate(
     for member, mode in zip(members, was_training, strict=True):
         member.network.train(mode)
     own = {kind: [tuple(part.cpu().numpy() for part in row) for row in rows] for kind, rows in kept.items()}
-    everyones = ranks.gathered(own) if share.of > 1 else [own]
+    everyones = distributed.gathered(own) if share.of > 1 else [own]
     return {kind: _joined([rows[kind] for rows in everyones]) for kind in kinds}
 
 
@@ -106,26 +106,26 @@ def _joined(everyones: list[list[tuple[np.ndarray, ...]]]) -> Predictions:
     return Predictions(*(np.concatenate(parts) for parts in zip(*rows, strict=True)))
 
 
-def probabilities(member: Member, images: Tensor, kinds: tuple[str, ...]) -> dict[str, Tensor]:
+def probabilities(member: EnsembleMember, images: Tensor, kinds: tuple[str, ...]) -> dict[str, Tensor]:
     """By view kind; a crop that several of them have, as the centre is one of the ten, goes through the net once."""
     logits = _view_logits(member, images, kinds)
     return {kind: _averaged(member, kind, logits) for kind in kinds}
 
 
-def _view_logits(member: Member, images: Tensor, kinds: tuple[str, ...]) -> dict[Window, Tensor]:
+def _view_logits(member: EnsembleMember, images: Tensor, kinds: tuple[str, ...]) -> dict[Window, Tensor]:
     windows = list(dict.fromkeys(window for kind in kinds for window in member.data.windows(kind)))
     views = member.data.views(images, windows)
     return {window: member.network(view) for window, view in zip(windows, views, strict=True)}
 
 
-def _averaged(member: Member, kind: str, logits: dict[Window, Tensor]) -> Tensor:
+def _averaged(member: EnsembleMember, kind: str, logits: dict[Window, Tensor]) -> Tensor:
     wanted = member.data.windows(kind)
     if member.average is Average.logits:
         return torch.stack([logits[one] for one in wanted]).mean(0).softmax(1)
     return torch.stack([logits[one].softmax(1) for one in wanted]).mean(0)
 
 
-def _by_view(members: Sequence[Member], outputs: list[dict[Window, Tensor]]) -> Tensor:
+def _by_view(members: Sequence[EnsembleMember], outputs: list[dict[Window, Tensor]]) -> Tensor:
     """The likeliest class by each of the ten views alone, int16 [B, 10], of the members' mean softmax."""
     views = zip(*(member.data.windows("ten") for member in members), strict=True)
     means = [

@@ -16,16 +16,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from alexlab import ranks
+from alexlab import distributed
 from alexlab.config import Checkpoint, Config, ConfigError
 from alexlab.data import build_datamodule
 from alexlab.progress import Progress
-from alexlab.training import interrupt
-from alexlab.training.bar import TrainingBar
+from alexlab.training import preemption
 from alexlab.training.checkpoint import Recorder, States, Stopper, nothing, save_weights, weights_of
-from alexlab.training.evaluate import VIEW_KINDS, Member, Predictions, evaluate
+from alexlab.training.evaluate import VIEW_KINDS, EnsembleMember, Predictions, evaluate
+from alexlab.training.module import ClassificationTask, Diverged
+from alexlab.training.progress_bar import TrainingBar
 from alexlab.training.strategies import Started, load_whole_state, placed, shared
-from alexlab.training.task import ClassificationTask, Diverged
 
 log = logging.getLogger(__name__)
 
@@ -69,14 +69,14 @@ def fit(
     quiet()
     placed(config.trainer)  # refused before there is work to do
     data = build_datamodule(config)
-    with ranks.first_alone():
+    with distributed.first_alone():
         data.prepare_data()
         data.setup()  # now, where a request to stop need not wait for a copy on another disk
     task = ClassificationTask(config)
     if config.trainer.precision == "64-true":
         task.double()  # Lightning would do it only after it has put a state's weights into float32 ones
     states = States(folder / "checkpoints", may_write) if folder is not None else None
-    state = ranks.gathered(states.newest() if states is not None and ranks.is_first() else None)[0]
+    state = distributed.gathered(states.newest() if states is not None and distributed.is_first() else None)[0]
     if state is not None:
         print(f"{title}: goes on from step {int(state.name.partition('-')[0]):,}", flush=True)
     elif config.weights is not None:
@@ -93,7 +93,7 @@ def fit(
             f"trainer.precision={config.trainer.precision}: not on this device; it would be {trainer.precision}"
         )
     started = time.monotonic()
-    with interrupt.held(), _rounding(is_tf32):  # the recorder looks for it where the run's state can be saved
+    with preemption.held(), _rounding(is_tf32):  # the recorder looks for it where the run's state can be saved
         trainer.fit(task, datamodule=data, ckpt_path=state)
     fitted = time.monotonic()
     seconds = recorder.seconds if recorder is not None else fitted - started
@@ -109,14 +109,14 @@ def fit(
     num_test = min(num_test, one_batch or num_test)
     num_train = min(num_train, one_batch or config.evaluate.train_images)
     average = config.evaluate.average
-    test_member = Member(network, data.evaluation_dataloader("test", num_test), data, average)
-    train_member = Member(network, data.evaluation_dataloader("train", num_train), data)
+    test_member = EnsembleMember(network, data.evaluation_dataloader("test", num_test), data, average)
+    train_member = EnsembleMember(network, data.evaluation_dataloader("train", num_train), data)
     with Progress(f"{title} · evaluating", num_test + num_train, transient=True) as progress:
         test = evaluate([test_member], device, advance=progress.advance)
         train = evaluate([train_member], device, ("center",), progress.advance)["center"]
     if not np.isfinite(train.log_probability).all():  # the last step, after which no loss is looked at
         raise Diverged("the final weights give outputs that are no numbers", epoch=trainer.current_epoch)
-    if folder is not None and recorder is not None and ranks.is_first():
+    if folder is not None and recorder is not None and distributed.is_first():
         content = {"state_dict": last, "epoch": trainer.current_epoch}
         save_weights(folder / "checkpoints" / "last.ckpt", content, may_write)
         if recorder.best is not None:
@@ -161,7 +161,7 @@ def build_trainer(config: Config, title: str, recorder: Recorder | None = None) 
     trainer = config.trainer
     callbacks: list[L.Callback] = [recorder or Stopper()]
     if trainer.enable_progress_bar:
-        callbacks.append(TrainingBar(title, ranks.is_first()))
+        callbacks.append(TrainingBar(title, distributed.is_first()))
     built = L.Trainer(
         max_epochs=trainer.max_epochs,
         limit_train_batches=trainer.limit_train_batches,

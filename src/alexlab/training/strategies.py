@@ -1,4 +1,4 @@
-"""One run on several devices: how Lightning sees the processes that `alexlab.runs.execute` has started."""
+"""One run on several devices: how Lightning sees the processes that `alexlab.runs.supervisor` has started."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from alexlab import ranks
+from alexlab import distributed
 from alexlab.config import Accelerator, ConfigError, TrainerConfig
 from alexlab.config import Strategy as Split
+from alexlab.distributed import Share
 from alexlab.models import AlexNet, BatchNorm, Dropout, Tower
-from alexlab.ranks import Share
-from alexlab.training.task import ClassificationTask
+from alexlab.training.module import ClassificationTask
 
 
 class Started(LightningEnvironment):
@@ -27,13 +27,13 @@ class Started(LightningEnvironment):
         return True
 
     def world_size(self) -> int:
-        return ranks.count()
+        return distributed.count()
 
     def global_rank(self) -> int:
-        return ranks.rank()
+        return distributed.rank()
 
     def local_rank(self) -> int:
-        return ranks.rank()
+        return distributed.rank()
 
     def set_global_rank(self, rank: int) -> None:
         pass
@@ -58,7 +58,9 @@ class DataParallel(DDPStrategy):
 
 
 def counted(state, bucket):  # torch wants no annotations that are text
-    ranks.note_sent(2 * (ranks.count() - 1) * bucket.buffer().nbytes // ranks.count())  # around a ring
+    distributed.note_sent(
+        2 * (distributed.count() - 1) * bucket.buffer().nbytes // distributed.count()
+    )  # around a ring
     return allreduce_hook(None, bucket)  # pyright: ignore[reportArgumentType]
 
 
@@ -71,10 +73,10 @@ class Towers(SingleDeviceStrategy):
 
     @property
     def is_global_zero(self) -> bool:
-        return ranks.is_first()
+        return distributed.is_first()
 
     def barrier(self, *args: Any, **kwargs: Any) -> None:
-        ranks.any_of(False)
+        distributed.any_of(False)
 
     @property
     def _tower(self) -> Tower:
@@ -117,7 +119,7 @@ def _each(change: Any, name: str, values: dict[str, torch.Tensor]) -> dict[str, 
 
 def shared(network: AlexNet, trainer: TrainerConfig, batch_size: int) -> AlexNet:
     """The network for this process, so that all of them together compute what one alone would."""
-    share = Share(ranks.rank(), ranks.count())
+    share = Share(distributed.rank(), distributed.count())
     if share.of == 1:
         return network
     if trainer.strategy is Split.towers:
@@ -148,25 +150,26 @@ def placed(trainer: TrainerConfig) -> dict[str, Any]:
     Raises:
         ConfigError: where this machine has too few of them, or nobody has started a process for each.
     """
-    if trainer.devices != ranks.count():
+    if trainer.devices != distributed.count():
         raise ConfigError(
-            f"trainer.devices={trainer.devices}: this process trains with {ranks.count()}; src/train.py starts one "
-            "process for each device"
+            f"trainer.devices={trainer.devices}: this process trains with {distributed.count()}; src/train.py starts "
+            "one process for each device"
         )
     told: dict[str, Any] = {"accelerator": trainer.accelerator.name, "devices": 1}
-    if ranks.count() == 1:
+    if distributed.count() == 1:
         return told
     gpus = torch.cuda.device_count() if trainer.accelerator is not Accelerator.cpu else 0
-    if 0 < gpus < ranks.count() or (gpus == 0 and trainer.accelerator is Accelerator.gpu):
+    if 0 < gpus < distributed.count() or (gpus == 0 and trainer.accelerator is Accelerator.gpu):
         raise ConfigError(
-            f"trainer.devices={ranks.count()}: this machine has {gpus} GPUs; lower it, or set trainer.accelerator=cpu"
+            f"trainer.devices={distributed.count()}: this machine has {gpus} GPUs; lower it, or set "
+            "trainer.accelerator=cpu"
         )
     strategy: Strategy
     if trainer.strategy is Split.towers:
-        device = torch.device("cuda", ranks.rank()) if gpus else torch.device("cpu")
-        told["devices"], strategy = ([ranks.rank()] if gpus else 1), Towers(device)
+        device = torch.device("cuda", distributed.rank()) if gpus else torch.device("cpu")
+        told["devices"], strategy = ([distributed.rank()] if gpus else 1), Towers(device)
     else:
         # DDP sums in other groups of parameters after its first step, unless it looks for unused ones. Of two numbers
         # the sum is the same; of more it depends on the groups, and a run that goes on has another first step.
-        told["devices"], strategy = ranks.count(), DataParallel(find_unused_parameters=ranks.count() > 2)
+        told["devices"], strategy = distributed.count(), DataParallel(find_unused_parameters=distributed.count() > 2)
     return {**told, "accelerator": "gpu" if gpus else "cpu", "strategy": strategy}

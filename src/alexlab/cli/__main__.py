@@ -1,0 +1,61 @@
+"""The command `alexlab`: finds the subcommand, and loads nothing else before that."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from importlib import import_module
+
+import alexlab
+
+COMMANDS = {
+    "train": "Train one run, a sweep or a study",
+    "prepare": "Prepare a data set, or check one",
+    "evaluate": "Evaluate finished runs, their average, or a file of weights",
+    "runs": "List, show, compare and remove records, or send them to W&B",
+    "report": "Judge the claims of a study by its records",
+}
+USAGE = "\n".join(
+    [
+        "AlexNet (2012) re-run as a controlled study.",
+        "",
+        *(f"  alexlab {name:<10}{meaning}" for name, meaning in COMMANDS.items()),
+        "",
+        "alexlab COMMAND --help lists its options; alexlab --version prints the version.",
+    ]
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command line; return its exit status."""
+    name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name in ("--help", "-h"):
+        print(USAGE)
+        return 0
+    if name == "--version":
+        print(f"alexlab {alexlab.__version__}")
+        return 0
+    if name not in COMMANDS:
+        from alexlab.config import did_you_mean
+
+        near = did_you_mean(name, COMMANDS)
+        print(f"error: {name}: no such command{near} (there are: {', '.join(COMMANDS)})", file=sys.stderr)
+        return 2
+    if argv is not None:
+        return import_module(f"alexlab.cli.{name}").main(rest)
+    sys.argv = [f"alexlab {name}", *rest]  # so that a usage line names the command
+    return run(name)
+
+
+def run(name: str) -> int:
+    """Run a subcommand with this process's own arguments; return its exit status."""
+    if name == "train":
+        # Until the command itself listens.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, lambda *_: os._exit(75))
+    return import_module(f"alexlab.cli.{name}").main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""Measure what claims need of the finished nets themselves: averages of five, and the nearest training images.
+
+No record has these, as they need weights and images. They are kept with the records: an average in `averages/<id>/`, as
+`src/evaluate.py` makes it, and a run's `neighbours.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+
+from alexlab.cli.evaluate import average_runs
+from alexlab.compose import Composer
+from alexlab.config import ConfigError
+from alexlab.report import neighbours
+from alexlab.runs.record import Record
+from alexlab.study.claims import GROUPED
+from alexlab.study.metrics import groups
+from alexlab.study.records import Run
+from alexlab.study.verdicts import Judgement
+
+NEIGHBOURS = "neighbours.json"
+NEAREST = 6  # as figure 4 shows
+
+
+def measure(judgement: Judgement, composer: Composer, console: Console) -> None:
+    """Measure all that the claims of a study need and that is not there yet; a line for each that cannot be."""
+    for runs in _groups(judgement):
+        ids = [run.run_id for run in runs]
+        folder = runs[0].record.path.parent
+        try:
+            average_runs(ids, composer, [f'paths.runs="{folder}"'], console)
+        except ConfigError as error:
+            console.print(f"not averaged: {error}", soft_wrap=True, highlight=False)
+    for run in _alone(judgement):
+        if run.record.file(NEIGHBOURS).is_file():
+            continue
+        try:
+            run.record.write(NEIGHBOURS, precision(run.record))
+        except (ConfigError, ValueError) as error:
+            console.print(f"{run.run_id}: no neighbours measured: {error}", soft_wrap=True, highlight=False)
+        else:
+            console.print(f"{run.run_id}: neighbours measured", highlight=False)
+
+
+def precision(record: Record) -> dict[str, Any]:
+    """The precision of a run's nearest training images by its last hidden layer and by pixels, with standard errors."""
+    found = neighbours.neighbours(record, queries=1, nearest=NEAREST)
+    return {
+        "layer": found.layer,
+        "nearest": NEAREST,
+        "queries": found.queries,
+        "pool": found.pool,
+        "precision": {"layer": found.by_layer.precision, "pixels": found.by_pixels.precision},
+        "standard_error": {"layer": found.by_layer.standard_error, "pixels": found.by_pixels.standard_error},
+    }
+
+
+def _groups(judgement: Judgement) -> list[Sequence[Run]]:
+    """The groups of runs whose nets are to be averaged, each once."""
+    rows = [row for row in judgement.rows if row.claim.metric in GROUPED]
+    found = [each for row in rows for arm in row.arms for each in groups(arm.runs, GROUPED[row.claim.metric][0])]
+    return list({tuple(run.run_id for run in group): group for group in found}.values())
+
+
+def _alone(judgement: Judgement) -> list[Run]:
+    runs = [run for row in judgement.rows if row.claim.metric == "retrieval" for arm in row.arms for run in arm.runs]
+    return list({run.run_id: run for run in runs}.values())

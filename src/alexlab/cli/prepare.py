@@ -1,0 +1,160 @@
+"""`python src/prepare.py`: make a store from raw files, or check one, and report on what was found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from loky import cpu_count
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from alexlab.command import run_command
+from alexlab.compose import Composer
+from alexlab.config import ConfigError, DataConfig
+from alexlab.data.build import printable
+from alexlab.data.locate import has_store, make, prepare, store_path
+from alexlab.data.sources import KNOWN
+from alexlab.data.store import damage, gigabytes
+from alexlab.progress import Progress
+
+USAGE = """\
+Makes the store that training reads: resized images, their mean, their colours'
+principal components, and a report on every odd file.
+
+  python src/prepare.py data=imagenet2012 data.raw=DIR
+                    from ImageNet's tars, Kaggle's folders, parquet shards or
+                    class folders, whatever DIR holds
+  python src/prepare.py recipe=imagenet128 data.raw=DIR
+                    the same, at the size of a recipe
+  python src/prepare.py data=cifar10
+                    fetched where data.raw does not say where it is
+  python src/prepare.py data=folder data.raw=DIR
+                    your own images, in train/<class>/ and val/<class>/
+  python src/prepare.py check data=imagenet2012
+                    is the store still as it was made?
+
+A data set's size is that of the recipe of its name, where there is one.
+
+Keys: data.raw, data.cache, data.root, data.size, data.resize, data.format,
+data.on_bad (python src/train.py --help says what they mean). Interrupted, the
+same command goes on where it was; done, it does nothing.
+Exit status: 0 done, 1 a file or disk failed, or the check found damage, 2 a
+mistake in the command or the raw files, 130 stopped from the keyboard."""
+
+_SHOWN = 5  # lines of a kind in the terminal; manifest.json has all
+_GROUPS = ("data", "recipe")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command line; return its exit status."""
+    return run_command(argv, USAGE, ". What is done is kept; the same command goes on with the rest.", _obey)
+
+
+def _obey(overrides: list[str], config_dir: str | None, console: Console) -> int:
+    others = [override for override in overrides if override != "check"]
+    data = _data(others, config_dir)
+    return _prepare(data, console) if others == overrides else _check(data, console)
+
+
+def _data(overrides: list[str], config_dir: str | None) -> DataConfig:
+    """The data section of a command line, which must name a data set."""
+    for override in overrides:
+        name, sign, _ = override.lstrip("+").partition("=")
+        if not sign:
+            raise ConfigError(f"{override}: is neither 'check' nor a key with its value; see --help")
+        if name not in _GROUPS and not name.startswith("data."):
+            raise ConfigError(f"{override}: changes nothing of a store; only data=, recipe= and data.* do")
+    if not any(override.startswith(("data=", "recipe=")) for override in overrides):
+        raise ConfigError(f"no data set: name one, data={'|'.join(name.name for name in KNOWN)}; see --help")
+    composer = Composer(config_dir)
+    chosen = next((override.partition("=")[2] for override in overrides if override.startswith("data=")), "")
+    if chosen in composer.groups["recipe"] and not any(override.startswith("recipe=") for override in overrides):
+        overrides = [f"recipe={chosen}", *overrides]
+    return composer.job(overrides, trains=False).config.data
+
+
+def _prepare(data: DataConfig, console: Console) -> int:
+    store, is_new = make(data, lambda line: console.print(line, soft_wrap=True))
+    if not is_new:
+        made_from = f", made from {store.manifest['raw']}" if store.manifest["raw"] else ""
+        told = f"{store.path} is there already{made_from}; nothing to do. Remove it to have it made again."
+        console.print(told, soft_wrap=True)
+    report(store.manifest, console)
+    size = sum(file.stat().st_size for file in store.path.iterdir())
+    console.print(f"\nStore: {store.path} ({gigabytes(size)}); all of this is in its manifest.json", soft_wrap=True)
+    return 0
+
+
+def _check(data: DataConfig, console: Console) -> int:
+    if not has_store(data):
+        raise ConfigError(f"check: there is no store at {store_path(data)}; leave out 'check' to make it")
+    data.num_classes = None
+    try:
+        store = prepare(data)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        console.print(f"DAMAGED: {error}", soft_wrap=True)
+        return 1
+    with Progress("Checking", sum(store.manifest["images"].values())) as progress:
+        found = damage(store.path, cpu_count(), progress.advance)
+    if not found:
+        console.print(f"{store.path}: every image is as it was made ({store.manifest['hash'][:16]})", soft_wrap=True)
+        return 0
+    console.print(f"{store.path}: DAMAGED", soft_wrap=True)
+    _list(found, console)
+    console.print("Remove the folder and prepare it again, or copy it again.")
+    return 1
+
+
+def report(manifest: dict[str, Any], console: Console) -> None:
+    """Print what a manifest says."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
+    table.add_column("split")
+    for title in ("images", "known", "classes", "a class", "left out"):
+        table.add_column(title, justify="right")
+    left_out = Counter(item["split"] for item in manifest["left_out"])
+    for split, count in manifest["images"].items():
+        counts = np.array(manifest["class_counts"][split])
+        known = manifest["known_images"].get(split)
+        least, most = int(counts.min()), int(counts.max())
+        a_class = str(least) if least == most else f"{least}-{most}"
+        table.add_row(
+            split,
+            f"{count:,}",
+            f"{known:,}" if known else "",
+            str(int((counts > 0).sum())),
+            a_class,
+            str(left_out[split] or ""),
+        )
+    title = f"{manifest['name']} at {manifest['size']} px, {manifest['format']}, from {manifest['source']}"
+    console.print(f"\n{title}\n")
+    console.print(table)
+    for warning in manifest["warnings"]:
+        console.print(f"Note: {printable(warning)}", style="yellow", soft_wrap=True)
+    for kind, names in manifest["converted"].items():
+        console.print(f"Converted, {kind}: {len(names)}  ({_few(names)})", soft_wrap=True)
+    if manifest["left_out"]:
+        console.print(f"Left out: {len(manifest['left_out'])}", style="yellow")
+        _list([f"{item['split'] or 'raw'}: {item['name']}: {item['reason']}" for item in manifest["left_out"]], console)
+    for kind, style in (("across", "yellow"), ("within", "")):
+        groups = manifest["duplicates"][kind]
+        if groups:
+            where = "two splits" if kind == "across" else "one split twice"
+            console.print(f"The same file in {where}: {len(groups)}", style=style)
+            _list([" = ".join(group) for group in groups], console)
+    console.print(f"Hash: {manifest['hash']}", soft_wrap=True)
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")
+
+
+def _list(lines: list[str], console: Console) -> None:
+    for line in lines[:_SHOWN]:
+        console.print(f"  {line}", soft_wrap=True)
+    if len(lines) > _SHOWN:
+        console.print(f"  and {len(lines) - _SHOWN} more")

@@ -1,0 +1,175 @@
+"""`python src/report.py`: a study's records as tables, plots and one page, under `reports/<study>/`.
+
+Records are read and nothing else, so a copy of `runs/` on a laptop will do.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from alexlab.cli.tables import new_table
+from alexlab.command import run_command
+from alexlab.compose import Composer
+from alexlab.config import PROJECT_DIR, ConfigError
+from alexlab.report.wording import measured, published, runs, summary, verdict_and_reason
+from alexlab.runs import bundle
+from alexlab.study.records import read_archive
+from alexlab.study.verdicts import Judgement, judge
+from alexlab.sweep.arms import document, is_study, make_study, read_looks
+
+USAGE = """\
+Judge the claims of a study by its records, and write reports/<study>/:
+report.html (one file), report.md, claims.csv, and plots as PNG and SVG.
+
+  python src/report.py                              every study that was begun
+  python src/report.py study=paper recipe=demo      one of them
+  python src/report.py 'runs=[runs,/mnt/box/runs]'  records of several folders,
+                                                    merged by run id
+  python src/report.py study=paper --pictures       figure 4 too, by a run's
+                                                    weights and its data
+  python src/report.py study=paper --nets           measures first what claims
+                                                    need of the nets: averages
+                                                    of five, neighbours; kept
+                                                    with the records
+  python src/report.py study=paper --wandb logger.project=NAME
+                                                    also a W&B workspace and
+                                                    report of it
+
+out=FOLDER writes elsewhere than reports/. What study=... takes besides is what
+src/train.py takes. Verdicts are given where all planned runs are there, at the
+recipes that a claim names; --help of src/train.py tells how to run a study.
+Exit status: 0 done, 1 a file or folder failed, 2 a mistake in the command."""
+
+SETTINGS = ("paths.", "logger.")  # keys that choose no study
+# What chooses among studies that were begun: the name in a line, and in their plans.
+GROUPS = {name: name for name in ("recipe", "protocol", "model", "data")} | {"study": "name", "study.rate": "rate"}
+Looks = list[dict[str, Any]]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command line; return its exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    flags = [argument for argument in argv if argument in ("--wandb", "--pictures", "--nets")]
+    arguments = [argument for argument in argv if argument not in flags]
+    return run_command(arguments, USAGE, ".", lambda given, folder, console: _obey(given, folder, console, flags))
+
+
+def _obey(given: list[str], config_dir: str | None, console: Console, flags: list[str]) -> int:
+    settings = {name: value for name, sign, value in (one.partition("=") for one in given) if sign}
+    line = [one for one in given if one.partition("=")[0] not in ("runs", "out")]
+    composer = Composer(config_dir)
+    config = composer.job([one for one in line if one.startswith(SETTINGS)], trains=False, stored=False).config
+    places = _folders(settings["runs"]) if "runs" in settings else [Path(config.paths.runs)]
+    folders = list(bundle.folders(places))
+    out = Path(settings["out"]).expanduser() if "out" in settings else PROJECT_DIR / "reports"
+    archive = read_archive(folders)
+    begun = begun_studies(folders)
+    known = {id for looks in begun.values() for look in looks for arm in look["arms"] for id in arm["runs"].values()}
+    plans = find_plans([one for one in line if not one.startswith(SETTINGS)], begun, composer, config_dir)
+    if "--nets" in flags:
+        from alexlab.cli.nets import measure
+
+        for plan in plans.values():
+            measure(judge(plan.looks, archive, known=known), composer, console)
+    judged = {name: judge(plan.looks, archive, plan.own, known, begun) for name, plan in plans.items()}
+    from alexlab.report.write import write  # with Matplotlib, once the command line is known to be right
+
+    for name, judgement in judged.items():
+        print_claims(judgement, console)
+        written = write(judgement, archive, out / name, "--pictures" in flags)
+        console.print(f"Report: {written}", soft_wrap=True)
+    if "--wandb" in flags:  # once all is written, since W&B may not answer
+        from alexlab.report.wandb_report import publish
+
+        for name, judgement in judged.items():
+            publish(judgement, archive, out / name, config.logger, console)
+    return 0
+
+
+def _folders(given: str) -> list[Path]:
+    names = [one.strip(" '\"") for one in given.strip("[] ").split(",")]
+    if not all(names):
+        raise ConfigError(f"runs={given}: has a place without a folder")
+    return [Path(name).expanduser() for name in names]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """All that a study planned, and what it planned for each arm's own learning rate, where it did."""
+
+    looks: list[dict[str, Any]]
+    own: list[dict[str, Any]] | None
+
+
+def find_plans(
+    line: list[str], begun: dict[str, Looks], composer: Composer, config_dir: str | None
+) -> dict[str, Planned]:
+    """The studies that a line asks for, by their ids, of those that were `begun`.
+
+    Where it asks for one that was not, that one is composed, so that finished runs of its arms count and the missing
+    ones are listed.
+
+    Raises:
+        ConfigError: for a mistake in the line, or one that asks for a begun study with other runs or claims.
+    """
+    wanted = {name: value for name, _, value in (one.partition("=") for one in line)}
+    for name in wanted.keys() & GROUPS.keys():
+        if all(looks[-1][GROUPS[name]] != wanted[name] for looks in begun.values()):
+            composer.check(f"{name}={wanted[name]}")
+    found = {
+        id: looks
+        for id, looks in begun.items()
+        if all(looks[-1][GROUPS[name]] == value for name, value in wanted.items() if name in GROUPS)
+    }
+    if not found or wanted.keys() - GROUPS.keys():
+        given = line if is_study(line) else ["study=paper", *line]
+        study = make_study(composer, given, config_dir, stored=False)
+        plan = document(study)
+        looks = begun.get(study.id)
+        if looks is not None and (looks[-1]["arms"], looks[-1]["claims"]) != (plan["arms"], plan["claims"]):
+            raise ConfigError(
+                f"{' '.join(given)}: this study was begun with other claims or seeds; leave out what changes them, or "
+                "train it first"
+            )
+        found = {study.id: looks or [{"digest": None, **plan}]}
+    return {
+        id: Planned(looks, begun.get(f"{id[:-7]}-own{id[-7:]}"))
+        for id, looks in found.items()
+        if looks[-1]["rate"] != "own" or "study.rate" in wanted or f"{id[:-11]}{id[-7:]}" not in found
+    }
+
+
+def begun_studies(folders: list[Path]) -> dict[str, Looks]:
+    """By id, all that each study planned; of several folders together, in the order of time.
+
+    Raises:
+        ConfigError: where a plan is damaged.
+    """
+    begun: dict[str, dict[str, dict[str, Any]]] = {}
+    for folder in folders:
+        for path in sorted((folder / "studies").glob("*.json")):
+            begun.setdefault(path.stem, {}).update({look["digest"]: look for look in read_looks(path)})
+    return {id: sorted(looks.values(), key=lambda look: look.get("planned", 0)) for id, looks in begun.items()}
+
+
+def print_claims(judgement: Judgement, console: Console) -> None:
+    """The claims in the terminal, one row each."""
+    plan = judgement.plan
+    table = new_table(f"{plan['name']}: {plan['recipe']}, effects as arm less the other, study-wise intervals")
+    table.add_column("claim", ratio=1, overflow="fold")
+    for name in ("paper", "measured", "runs"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", ratio=1, overflow="fold")
+    testable = [row for row in judgement.rows if row.claim.not_testable is None]
+    for row in testable:
+        verdict = "" if judgement.is_rehearsal and row.verdict is None else verdict_and_reason(row)
+        table.add_row(f"{row.claim.id}{'*' * bool(row.confounds)}", published(row), measured(row), runs(row), verdict)
+    console.print()
+    console.print(table)
+    for line in summary(judgement):
+        console.print(line, style="dim", highlight=False, soft_wrap=True)

@@ -1,0 +1,84 @@
+"""`--net`: what a net would be, layer by layer, before it runs."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from alexlab.architecture import Layer, bytes_sent, kept_bytes, layers
+from alexlab.cli.tables import new_table
+from alexlab.compose import Job
+from alexlab.config import Config, DataConfig
+from alexlab.sweep.plan import varied, what_varies
+
+_MEGA = 1e6
+
+
+def print_nets(jobs: list[Job], console: Console) -> None:
+    """Print each different net once, with its totals beside those of the paper's."""
+    varying, seen = what_varies(jobs), []
+    for job in jobs:
+        net, config = layers(job.config), job.config
+        kept = [kept_bytes(layer, config) * config.data.batch_size for layer in net]
+        if (net, kept) not in seen:
+            seen.append((net, kept))
+            _print_net(net, kept, config, varied(job, varying), console)
+
+
+def _print_net(net: list[Layer], kept: list[int], config: Config, what: str, console: Console) -> None:
+    batch, side = config.data.batch_size, config.data.crop_size
+    table = new_table(f"The net for images of {side} x {side} pixels{f', {what}' if what else ''}")
+    table.add_column("layer")
+    table.add_column("kernel")
+    for heading in ("stride", "groups", "output", "pooled"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("parameters", justify="right", no_wrap=True)
+    table.add_column("million\nmult-adds", justify="right", no_wrap=True)
+    table.add_column(f"MB at\nbatch {batch}", justify="right", no_wrap=True)
+    for layer, size in zip(net, kept, strict=True):
+        place = f"{layer.kernel}x{layer.kernel}" if layer.is_conv else ""
+        sizes = [str(layer.stride), str(layer.groups)] if layer.is_conv else ["", ""]
+        table.add_row(
+            layer.name,
+            f"{place}{'' if layer.shared else ' unshared'}",
+            *sizes,
+            f"{layer.outputs}x{layer.side}²" if layer.is_conv else str(layer.outputs),
+            f"{layer.pooled_side}²" if layer.pooled_side != layer.side else "",
+            f"{layer.parameters:,}",
+            _millions(layer.multiply_adds),
+            f"{size / _MEGA:,.1f}",
+        )
+    table.add_section()
+    parameters, multiply_adds, neurons = _totals(net)
+    table.add_row("total", "", "", "", "", "", f"{parameters:,}", _millions(multiply_adds), f"{sum(kept) / _MEGA:,.1f}")
+    papers = _totals(layers(Config(data=DataConfig(crop_size=224))))
+    table.add_row("the paper", "", "", "", "", "", f"{papers[0]:,}", _millions(papers[1]), "")
+    console.print()
+    console.print(table)
+    console.print(
+        f"{neurons:,} neurons; the paper's net has {papers[2]:,} (its text: 60 million parameters, 650,000 neurons).\n"
+        f"MB: what training keeps of each layer for its backward pass, in float32. Weights, gradients and velocities "
+        f"take {12 * parameters / _MEGA:,.0f} MB more.\n{_sending(config)}"
+    )
+
+
+def _sending(config: Config) -> str:
+    """What two devices, or as many as are asked for, send each other."""
+    devices = max(2, config.trainer.devices)
+    sent = bytes_sent(config, devices)
+    return (
+        f"Over {devices} devices each sends {sent['ddp'] / _MEGA:,.1f} MB a step with trainer.strategy=ddp, "
+        f"{sent['towers'] / _MEGA:,.1f} MB with towers."
+    )
+
+
+def _totals(net: list[Layer]) -> tuple[int, int, int]:
+    """Parameters, multiply-adds and neurons of one image."""
+    return (
+        sum(layer.parameters for layer in net),
+        sum(layer.multiply_adds for layer in net),
+        sum(layer.neurons for layer in net),
+    )
+
+
+def _millions(number: int) -> str:
+    return f"{number / _MEGA:,.2f}"

@@ -1,0 +1,526 @@
+"""All that the page and its Markdown show of a judgement, as text. The same judgement gives the same text."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from alexlab.report.wording import published
+from alexlab.study.claims import METRICS, VIEWED, Claim, Range, Verdict
+from alexlab.study.statistics import LEAST_RUNS, MAX_FAILED
+from alexlab.study.verdicts import SURROUNDINGS, Arm, Judgement, Row
+
+NOTHING = "–"
+VIEW_NAMES = {"ten": "ten views", "center": "centre view", "corner": "corner crops"}
+DIGITS = {"points": 2, "nats": 3, "epochs": 1, "": 3}  # after the point, by unit
+INTERVALS = {"fixed": "this test set", "new": "new images", "decisive": "study-wise"}  # the last carries the verdict
+SHARE = "of published"
+OTHER, CONTEXT, NO_VERDICT = "other", "for comparison", "no verdict"
+MEANINGS = {
+    Verdict.reproduced.value: "The study-wise interval lies wholly on the claimed side of zero, the effect is at least "
+    "the smallest one of interest (half of the published one), its own 95 % interval excludes a quarter of the "
+    "published one, and two single runs might have shown the published one.",
+    Verdict.larger.value: "On the claimed side, and larger than what two such single runs might have shown.",
+    Verdict.same_direction.value: "On the claimed side; of the size a bound, or a range that the claim itself states.",
+    Verdict.size_open.value: "On the claimed side; noise alone allows the published effect, and much less as well.",
+    Verdict.smaller.value: "On the claimed side, and smaller than what two such single runs might have shown.",
+    Verdict.inconclusive.value: "The interval contains zero, or two analyses disagree; more runs could decide.",
+    Verdict.negligible.value: "The whole interval lies within the smallest effect of interest around zero.",
+    Verdict.reversed.value: "The study-wise interval lies wholly on the other side of zero.",
+    Verdict.does_not_train.value: f"More than one in {MAX_FAILED} runs of the named arm failed or trained only partly.",
+    Verdict.not_testable.value: f"Nothing that runs record can decide, or an arm has fewer than {LEAST_RUNS} runs.",
+    OTHER: "A published error, not an effect, is outside of where one more run would fall.",
+}
+ORDER = (*MEANINGS, NO_VERDICT, CONTEXT)  # of verdicts, when sorted
+READING = (
+    ("Effect", "What the claim's arm has, less what the other has, each averaged over its seeds."),
+    ("This test set", "A 95 % interval for other seeds of the same arms, on these very test images."),
+    ("New images", "A 95 % interval for other seeds and for other images of the same kind."),
+    (
+        "Study-wise",
+        "For new images too, and wide enough that all of the study's intervals hold at once with 95 %. It carries the "
+        "verdict. Metrics that are not of single images have no images' part.",
+    ),
+    ("Of published", "The measured effect over the published one, with the study-wise interval's ends."),
+    ("Shrinkage", "With few runs a variance is poorly estimated, so it is shrunk towards that of all arms."),
+    (
+        "Unlike arms",
+        "Where two arms' spreads differ by more than twice, their own count if that interval is wider; with under four "
+        "arms their own always do.",
+    ),
+    (
+        "Shared seeds",
+        "Where an arm starts from the base's initial weights, its runs correlate with the base's on the same seeds; "
+        "what they share is no effect, and is taken out by a control variate.",
+    ),
+    ("sd", "The standard deviation over an arm's seeds, as measured and not shrunk; for a ratio, of logarithms."),
+    (
+        "Failed",
+        "Such runs diverged or did not learn, or trained only partly: an error above halfway between the arm's median "
+        "and that of guessing. They are counted and never tried again.",
+    ),
+    ("Interim", "Verdicts wait until all planned runs are there, and runs that nobody planned are not counted."),
+    ("Confound", "Something else differs between the arms, so the effect may not be the claim's."),
+    (
+        "z, Bayes factor",
+        "z: the published effect over the scatter of two single runs, which is all that the original saw. The Bayes "
+        "factor: how much likelier the measured effect is if the published one was real than if there is none.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class PlotOnPage:
+    """A plot with its caption: inline in the page, a file beside the Markdown."""
+
+    title: str
+    text: str
+    svg: str  # as `alexlab.report.figures.save` writes it: an element alone, ids of its own, no address
+    png_name: str
+
+
+@dataclass
+class ArmOfClaim:
+    """One arm of a claim."""
+
+    name: str
+    anchor: str
+    counts: str
+    time: str
+    overrides: list[str]
+    lr: str
+
+
+@dataclass
+class ClaimRow:
+    """A row of the claims table as text, and by what it is sorted."""
+
+    id: str
+    anchor: str
+    name: str
+    section: str
+    statement: str
+    published: str
+    unit: str
+    metric: str
+    effect: str
+    intervals: dict[str, str]
+    sides: list[ArmOfClaim]
+    sds: list[str]
+    verdict: str
+    kind: str  # the verdict's word, by which one filters
+    is_told: bool
+    reason: str
+    confounds: list[str]
+    notes: list[str]
+    rule: str
+    authors: str
+    secondary: list[tuple[str, str, str]]
+    differing: list[tuple[str, bool]]  # keys, and whether the claim names them
+    fisher: str
+    original: str
+    sort: dict[str, Any]
+    own: ClaimRow | None = None
+
+
+@dataclass
+class ArmRow:
+    name: str
+    anchor: str
+    lr: str
+    done: int
+    planned: int
+    failed: int
+    missing: int
+    unplanned: str
+    error: str
+    sd: str
+    time: str
+    sort: dict[str, Any] = field(default_factory=dict)
+
+
+def report_content(judgement: Judgement) -> dict[str, Any]:
+    plan = judgement.plan
+    anchors = _anchors("arm", [arm.name for arm in judgement.arms])
+    ids = {id(arm): anchor for arm, anchor in zip(judgement.arms, anchors, strict=True)}
+    places = _anchors("claim", [row.claim.name for row in judgement.rows])
+    claims = [_claim(row, anchor, ids) for row, anchor in zip(judgement.rows, places, strict=True)]
+    kinds = Counter(one.kind for one in claims)
+    settings = ", ".join(f"{group} {plan[group]}" for group in ("recipe", "protocol", "model", "data"))
+    missing = [(arm.name, sorted(arm.missing.items())) for arm in judgement.arms if arm.missing]
+    return {
+        "title": f"Study {plan['name']}",
+        "subtitle": f"{settings}; learning rates: {plan['rate']}.",
+        "rehearsal": _rehearsal(judgement),
+        "interim": _interim(judgement),
+        "findings": _findings(judgement),
+        "summary": _summary(judgement),
+        "command": judgement.command,
+        "claims": claims,
+        "kinds": sorted(kinds.items(), key=lambda item: ORDER.index(item[0])),
+        "arms": [_arm(arm, anchor) for arm, anchor in zip(judgement.arms, anchors, strict=True)],
+        "missing": missing,
+        "problems": judgement.problems,
+        "meanings": MEANINGS,
+        "reading": READING,
+        "provenance": _provenance(judgement),
+    }
+
+
+def _rehearsal(judgement: Judgement) -> str:
+    if not judgement.is_rehearsal:
+        return ""
+    recipes = dict.fromkeys(recipe for row in judgement.rows for recipe in row.claim.recipes)
+    where = f" Verdicts are given at {', '.join(recipes)}, each claim at its own." if recipes else ""
+    return (
+        f"At recipe {judgement.plan['recipe']} no claim gets a verdict. Such runs show that every switch works and "
+        f"what a study looks like, and nothing about ImageNet.{where}"
+    )
+
+
+def _interim(judgement: Judgement) -> str:
+    if not judgement.is_interim:
+        return ""
+    return (
+        f"{judgement.missing} of {len(_planned(judgement))} planned runs are missing, and verdicts wait for them. This "
+        "makes them; finished runs are reused."
+    )
+
+
+def _planned(judgement: Judgement) -> set[str]:
+    return {run_id for arm in judgement.arms for run_id in arm.planned.values()}
+
+
+def _summary(judgement: Judgement) -> list[str]:
+    failed = len({run.run_id for arm in judgement.arms for run in arm.failed})
+    planned = len(_planned(judgement))
+    lines = [
+        f"{judgement.done} of {_count(planned, 'planned run')} {'is' if planned == 1 else 'are'} finished"
+        + (f", {failed} failed for good." if failed else "; none failed for good.")
+    ]
+    if judgement.family > 1:
+        lines.append(
+            f"{judgement.family} claims are tested; the study-wise intervals hold for all of them at once with 95 %, "
+            "for new images where the metric is of images."
+        )
+    confounded = sum(bool(row.confounds) for row in judgement.rows)
+    if confounded:
+        lines.append(f"In {_count(confounded, 'row')} more differs between the arms than the claim says: confounds.")
+    lines += [remark[:1].upper() + remark[1:].rstrip(".") + "." for remark in judgement.remarks]
+    if judgement.plan.get("digest") is None:
+        lines.append("Nothing shows that these seeds were planned beforehand: the study was not begun by study=.")
+    if judgement.problems:
+        lines.append(f"{_count(len(judgement.problems), 'record')} could not be used, or not in full.")
+    return lines
+
+
+def _findings(judgement: Judgement) -> list[str]:
+    """Five sentences: what was asked, what was found, of what size, what cannot be said, and what to doubt."""
+    plan, rows = judgement.plan, [row for row in judgement.rows if not row.claim.is_context]
+    if not rows:
+        return []
+    tested = [row for row in rows if row.effect is not None or row.level is not None]
+    arms, planned = _count(len(judgement.arms), "arm"), _count(len(_planned(judgement)), "planned run")
+    asked = (
+        f"Asked: do {_count(len(rows), 'claim')} hold at recipe {plan['recipe']}? {arms}, {planned}; the runs bear on "
+        f"{len(tested)} of them."
+    )
+    if any(row.word is not None for row in tested):
+        kinds: dict[str, list[str]] = {}
+        for row in tested:
+            kinds.setdefault(_kind(row), []).append(_short(row))
+        told = [f"{kind}: {', '.join(kinds[kind])}" for kind in ORDER if kind in kinds and kind != NO_VERDICT]
+        found = f"Found: {'; '.join(told)}."
+    else:
+        sides = [(row, row.claim.sign * row.effect.difference, row.effect.decisive) for row in tested if row.effect]
+        toward = [_short(row) for row, effect, half in sides if effect > half]
+        against = [_short(row) for row, effect, half in sides if effect < -half]
+        found = (
+            f"Measured, without a verdict: {', '.join(toward) or 'no effect'} clear of zero in the claimed direction; "
+            f"{', '.join(against) or 'none'} clear of zero in the other."
+        )
+    sizes = [(row, row.share) for row in tested if row.share is not None and not row.is_bound]
+    shares = [share[0] for _, share in sizes]
+    size = "Sizes: no published figure to compare with."
+    if shares:
+        near = sum(low <= 1 <= high for _, (_, low, high) in sizes)
+        size = (
+            f"Sizes: the effects are {_number(min(shares), 2)} to {_number(max(shares), 2)} times the published ones; "
+            f"{near} of {len(sizes)} intervals contain the published figure."
+        )
+    open_ = [_short(row) for row in tested if row.effect and abs(row.effect.difference) <= row.effect.decisive]
+    never = len(rows) - len(tested)
+    cannot = (
+        f"Cannot be said: whether {', '.join(open_)} differ from zero; " if open_ else "Cannot be said: "
+    ) + f"anything of {_count(never, 'claim')} that these runs do not test."
+    if judgement.is_rehearsal:
+        cannot = f"{cannot[:-1]}, or anything of the paper's own data, since this is a rehearsal."
+    confounded = sum(bool(row.confounds) for row in rows)
+    lost = sum(arm.lost for arm in judgement.arms)
+    doubts = [f"{_count(confounded, 'row')} with confounds", f"{_count(lost, 'failed or partly trained run')}"]
+    if judgement.looks > 1:
+        doubts.append(f"{judgement.looks} looks, by which the 5 % is divided")
+    return [asked, found, size, cannot, f"To doubt: {', '.join(doubts)}."]
+
+
+def _short(row: Row) -> str:
+    return row.claim.id.replace("_", " ")
+
+
+def _claim(row: Row, anchor: str, arms: dict[int, str]) -> ClaimRow:
+    claim = row.claim
+    testable = claim.not_testable is None
+    kind = _kind(row)
+    effect, intervals = _measured(row)
+    measured = row.shown(row.effect.difference) if row.effect else row.shown(row.level[0]) if row.level else None
+    sds = [_spread(row, sd) for sd in row.spreads]
+    return ClaimRow(
+        id=claim.id,
+        anchor=anchor,
+        name=claim.name,
+        section=claim.section,
+        statement=claim.statement,
+        published=_signs(published(row)) if testable else "",
+        unit=_unit(claim),
+        metric=_metric(claim, claim.metric, claim.view) if testable else "",
+        effect=effect,
+        intervals=intervals,
+        sides=[_side(arm, arms.get(id(arm), "")) for arm in row.arms],
+        sds=sds,
+        verdict=row.verdict or kind,
+        kind=kind,
+        is_told=row.verdict is not None,
+        reason=row.why_none or "",
+        confounds=row.confounds,
+        notes=row.notes,
+        rule=_rule(claim),
+        authors=claim.authors or "",
+        secondary=[_secondary(row, label, value) for label, value in row.secondary.items()],
+        differing=[(name, name in claim.differs or not claim.differs) for name in row.differing],
+        fisher="" if row.fisher is None else "p < 0.001" if row.fisher < 0.001 else f"p = {row.fisher:.3f}",
+        original=_original(row),
+        sort={
+            "published": _sortable(claim.published.get(claim.metric)) if testable else "",
+            "measured": _sortable(measured),
+            "runs": min(len(arm.runs) for arm in row.arms) if row.arms else "",
+            "sd": _sortable(row.spreads[0] if row.spreads else None),
+            "time": _sortable(row.arms[0].seconds if row.arms else None),
+            "verdict": ORDER.index(kind),
+        },
+        own=_claim(row.own_rate, f"{anchor}-own", {}) if row.own_rate else None,
+    )
+
+
+def _kind(row: Row) -> str:
+    if row.word is None:
+        return CONTEXT if row.claim.is_context else NO_VERDICT
+    return OTHER if row.claim.is_level and row.word is Verdict.reversed else row.word.value
+
+
+def _original(row: Row) -> str:
+    """What the published pair of runs could show, and how the measured effect bears on it."""
+    if row.strength is None:
+        return ""
+    text = f"z = {row.strength:.1f} for the published effect as the difference of two single runs"
+    if row.bayes_factor is None:
+        return text
+    factor = row.bayes_factor if row.bayes_factor >= 1 else 1 / row.bayes_factor
+    size = f"{factor:.2g}" if factor < 1000 else "over 1,000"
+    favoured = "the published effect" if row.bayes_factor >= 1 else "no effect"
+    return f"{text}; the measured effect is {size} times likelier under {favoured} than under the other of the two"
+
+
+def _side(arm: Arm, anchor: str) -> ArmOfClaim:
+    counts = str(len(arm.runs)) + (f", {arm.lost} failed" if arm.lost else "")
+    return ArmOfClaim(arm.name, anchor, counts, _time(arm.seconds), arm.overrides, f"{arm.lr:g}")
+
+
+def _measured(row: Row) -> tuple[str, dict[str, str]]:
+    """The effect, or the level, and its intervals from end to end."""
+    if row.level is not None:
+        mean, half = map(row.shown, row.level[:2])
+        digits = _digits(row.claim)
+        return _number(mean, digits), {INTERVALS["fixed"]: _range(mean - half, mean + half, digits, False)}
+    if row.effect is None:
+        return NOTHING, {}
+    found = row.effect.difference
+    is_ratio, digits = row.claim.ratio, _digits(row.claim)
+    times = "×" if is_ratio else ""
+    intervals = {}
+    for name, label in INTERVALS.items():
+        half = getattr(row.effect, name)
+        if half is None:
+            continue
+        low, high = (row.shown(found + sign * half) if half < 700 else math.nan for sign in (-1, 1))
+        intervals[label] = _range(low, high, digits, not is_ratio)
+    if row.share is not None:
+        share, low, high = row.share
+        intervals[SHARE] = f"{_number(share, 2)} ({_range(low, high, 2, False)})"
+    return times + _number(row.shown(found), digits, not is_ratio), intervals
+
+
+def _digits(claim: Claim) -> int:
+    return 2 if claim.ratio else DIGITS[METRICS[claim.metric][1]]
+
+
+def _unit(claim: Claim) -> str:
+    """Of the published figure."""
+    if claim.not_testable is not None or claim.ratio or claim.metric not in claim.published:
+        return ""
+    unit = METRICS[claim.metric][1]
+    return "%" if claim.is_level and unit == "points" else unit
+
+
+def _spread(row: Row, sd: float) -> str:
+    return _number(sd, 3) if row.claim.ratio else _number(row.shown(sd), _digits(row.claim))
+
+
+def _secondary(row: Row, label: str, value: float) -> tuple[str, str, str]:
+    """Metric, published, measured."""
+    metric, _, view = label.partition(", ")
+    claim = row.claim
+    figure = None if view else claim.published.get(metric)
+    name = _metric(claim, metric, view.removesuffix(" view") or claim.view)
+    if claim.ratio:
+        return name, NOTHING if figure is None else f"×{figure:g}", f"×{_number(math.exp(value), 2)}"
+    signed = not claim.is_level
+    unit, size = METRICS[metric][1:]
+    said = NOTHING if figure is None else _signs(f"{figure:+g}" if signed else f"{figure:g}")
+    return name, said, f"{_number(value / size, 2, signed)} {unit}".rstrip()
+
+
+def _metric(claim: Claim, metric: str, view: str) -> str:
+    name = METRICS[metric][0]
+    if metric not in VIEWED:
+        return name
+    against = f" against {VIEW_NAMES[claim.against_view]}" if claim.against_view else ""
+    return f"{name}, {VIEW_NAMES[view]}{against}"
+
+
+def _rule(claim: Claim) -> str:
+    """What counts as reproduced, in words."""
+    if claim.reproduced:
+        return claim.reproduced
+    if claim.not_testable is not None:
+        return ""
+    if claim.is_context:
+        return "No claim: an effect by which another row is read. It gets no verdict."
+    if claim.is_level:
+        return "The published figure is one that one more run might have: it lies in the 95 % interval of a new run."
+    if claim.ranges:
+        return "; ".join(_range_rule(one) for one in claim.ranges) + "; else inconclusive."
+    null = "one" if claim.ratio else "zero"
+    rule = f"The study-wise interval lies wholly {'below' if claim.sign < 0 else 'above'} {null}"
+    unit = "" if claim.ratio else f" {METRICS[claim.metric][1]}".rstrip()
+    if claim.smallest_effect is not None:
+        rule += f", and the effect is at least {claim.smallest_effect:g}{unit} ({claim.smallest_effect_reason})"
+    elif claim.effect is not None:
+        rule += ", and the effect is at least half of the published one"
+    if claim.effect is not None:
+        rule += f"; its own 95 % interval excludes {abs(claim.effect) / 4:.3g}{unit}, a quarter of the published one"
+        rule += ", which lies in the 95 % prediction interval for two such single runs"
+        rule += " or is exceeded; as it is a bound, the interval is not wholly short of it" if claim.at_least else ""
+    for metric, side in claim.also.items():
+        rule += f", and {METRICS[metric][0]} is {side} too"
+    return f"{rule}."
+
+
+def _range_rule(one: Range) -> str:
+    ends = [f"{side} {end:g}" for side, end in (("above", one.above), ("below", one.below)) if end is not None]
+    return f"{one.words or one.verdict}: the interval lies wholly {' and '.join(ends)}"
+
+
+def _arm(arm: Arm, anchor: str) -> ArmRow:
+    errors = [100 * run.result["test"]["ten"]["top1_error"] for run in arm.runs]
+    mean = float(np.mean(errors)) if errors else None
+    sd = float(np.std(errors, ddof=1)) if len(errors) > 1 else None
+    seconds = float(sum(run.result["seconds"] for run in arm.runs)) if arm.runs else None
+    return ArmRow(
+        name=arm.name,
+        anchor=anchor,
+        lr=f"{arm.lr:g}",
+        done=arm.done,
+        planned=len(arm.planned),
+        failed=arm.lost,
+        missing=len(arm.missing),
+        unplanned=", ".join(str(run.seed) for run in arm.unplanned),
+        error=_number(mean, 2),
+        sd="" if sd is None else f"± {_number(sd, 2)}",
+        time=_time(seconds),
+        sort={"error": _sortable(mean), "time": _sortable(seconds)},
+    )
+
+
+def _provenance(judgement: Judgement) -> list[tuple[str, list[str]]]:
+    """What is seen in the finished runs' records, with how many runs have it, and what was planned."""
+    plan = judgement.plan
+    runs = {run.run_id: run for arm in judgement.arms for run in arm.runs}
+    seen = []
+    for what, value in SURROUNDINGS.items():
+        counts = Counter(value(run) or "unknown" for run in runs.values())
+        values = [f"{found} ({_count(count, 'run')})" for found, count in sorted(counts.items())]
+        name = what.removeprefix("the ")
+        seen.append((name[:1].upper() + name[1:], values or [NOTHING]))
+    plans = [f"{plan['id']}, claims {plan['claims_digest']}, plan {plan.get('digest') or 'not written down'}"]
+    if plan.get("planned"):
+        plans.append(f"written down on {datetime.fromtimestamp(plan['planned'], UTC):%Y-%m-%d at %H:%M} UTC")
+    if plan.get("git_commit"):
+        plans.append(f"at commit {plan['git_commit'][:10]}{' with changes' if plan.get('git_dirty') else ''}")
+    if judgement.looks > 1:
+        plans.append(f"look {judgement.looks}")
+    return [("Plan", plans), ("Command", [judgement.command]), *seen]
+
+
+def _number(value: float | None, digits: int, signed: bool = False) -> str:
+    """With a true minus; a dash for what is not a number, or without end."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    text = f"{value:{'+' if signed else ''}.{digits}f}"
+    return _signs(f"{0:.{digits}f}" if float(text) == 0 else text)
+
+
+def _range(low: float, high: float, digits: int, signed: bool) -> str:
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "unknown"
+    return f"{_number(low, digits, signed)} to {_number(high, digits, signed)}"
+
+
+def _signs(text: str) -> str:
+    text = re.sub(r"(?<![\w])-(?=[\d.])", "−", text)
+    return re.sub(r"([\d.]+)x$", r"×\1", text)
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None or not math.isfinite(seconds):
+        return NOTHING
+    for size, unit in ((3600.0, "h"), (60.0, "min")):
+        if round(seconds, 1) >= size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _sortable(value: float | None) -> str:
+    """Empty for what has no place in an order, which comes last in either."""
+    return "" if value is None or not math.isfinite(value) else f"{value:.9g}"
+
+
+def _anchors(kind: str, names: list[str]) -> list[str]:
+    """An id for each name, all different."""
+    found: dict[str, None] = {}
+    for name in names:
+        plain = f"{kind}-{re.sub(r'[^A-Za-z0-9_]+', '-', name).strip('-')}"
+        anchor, number = plain, 2
+        while anchor in found:
+            anchor, number = f"{plain}-{number}", number + 1
+        found[anchor] = None
+    return list(found)

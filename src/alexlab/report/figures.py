@@ -1,0 +1,801 @@
+"""Figures: numbers in, a matplotlib Figure out; `save` writes it as PNG, and as SVG for a page of any colours.
+
+Nothing here knows of records, and no state of matplotlib's is left changed. Positions are in points, of which a figure
+is 320 wide, so that text stays legible on a phone.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+import math
+import re
+import textwrap
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from PIL import Image
+
+from alexlab.files import write_whole
+from alexlab.study.colour import colour_indices
+from alexlab.study.metrics import epochs_to
+
+if TYPE_CHECKING:  # made with torch, which takes seconds to load
+    from alexlab.report.neighbours import Answers, Neighbours
+
+WIDTH = 320.0  # of every figure, in points
+INK = "#010203"  # of text and axes; in the SVG it becomes the page's own colour of text
+GREY = "#8a8a8a"
+BLUE, ORANGE, GREEN, RED = "#2f7fc1", "#d98c00", "#00966e", "#d55e00"
+# Okabe and Ito's colours for all kinds of colour vision, in shades that are seen on white and on black.
+COLOURS = (BLUE, RED, GREEN, ORANGE, "#b8609a", "#45a5d6", "#8a8a8a")
+LINES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
+MARKERS = ("o", "s", "^", "D")
+SMALL, SIZE = 8.5, 9.5  # of text
+LINE_HEIGHT = 11.5
+MOST_LETTERS = 17  # a line of an arm's name beside a plot
+MOST_NAMES = 120.0  # points that names beside a plot may take
+RANGE_UNDER = 5  # seeds: of fewer a band shows the lowest to the highest, of as many or more the standard deviation
+LINEAR_TO = 2.0  # points; beyond, the axis of effects is logarithmic where one is over `ALL_LINEAR`
+ALL_LINEAR = 8.0
+TICKS = (2, 10, 50, 1, 5, 20, 100)  # of that axis: the first ones stay where there is no room for all
+_LOOK: dict[Any, Any] = {
+    "font.size": SIZE,
+    "text.parse_math": False,
+    "svg.fonttype": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "axes.facecolor": "none",
+    "axes.labelsize": SIZE,
+    "legend.fontsize": SMALL,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor"), INK),
+    **{f"{axis}tick.{what}": INK for axis in "xy" for what in ("color", "labelcolor")},
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize"), SMALL),
+}
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    """matplotlib's own defaults, whatever the user's files say, and ours; afterwards all is as it was."""
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_LOOK)
+        yield
+
+
+def _figure(height: float) -> Figure:
+    figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)  # display units are points
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Axes at a place in points."""
+    total = figure.get_figheight() * 72
+    return figure.add_axes((left / WIDTH, bottom / total, width / WIDTH, height / total))
+
+
+def _text_width(figure: Figure, text: str, size: float = SMALL) -> float:
+    drawn = figure.text(0, 0, text, fontsize=size)
+    width = drawn.get_window_extent().width
+    drawn.remove()
+    return width
+
+
+def _cut(figure: Figure, text: str, width: float, size: float = SMALL) -> str:
+    """A text as far as it fits."""
+    while len(text) > 1 and _text_width(figure, text, size) > width:
+        text = text.removesuffix("…")[:-1].rstrip() + "…"
+    return text
+
+
+def _signed(number: float, digits: int) -> str:
+    return f"{number:+.{digits}f}".replace("-", "−")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Claims
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ForestRow:
+    """One claim; effects and half widths in points, None (or NaN) where there is none."""
+
+    name: str
+    effect: float | None = None
+    half: float | None = None  # of the effect's own 95 % interval; infinite: it reaches over the figure's edges
+    study: float | None = None  # of the interval that holds for all of the study's claims at once
+    published: float | None = None
+    section: str = ""  # a heading, where it is not the one before
+    at_least: bool = False  # what was published is a bound: "over 1 point"
+    noise: float | None = None  # half width of the 95 % interval that the published pair of single runs has by itself
+    verdict: str = ""
+    runs: str = ""  # of each arm
+    has_side: bool = True  # whether there is a side that speaks for it
+
+
+@_style()
+def forest(rows: Sequence[ForestRow], xlabel: str = "effect, points", watermark: str = "") -> Figure:
+    """One line a claim: what was published, hollow, and what was measured with its two intervals, around zero.
+
+    Rows are oriented so that right is as the paper says, whose side is shaded. All are of one kind of quantity, which
+    `xlabel` names. The published figure has the interval of a pair of single runs. `watermark` is set across it all.
+    Where an effect or its 95 % interval goes beyond 8 points the axis is logarithmic beyond 2; an interval that leaves
+    the figure ends in an arrow. Names stand above the lines, so that these have the whole width.
+
+    Raises:
+        ValueError: without rows.
+    """
+    if not rows:
+        raise ValueError("rows: are none")
+    left, right, lane, top, bottom = 10.0, 10.0, 15.0, 54.0, 38.0
+    letters = 40
+    names = [textwrap.wrap(row.name, letters) or [""] for row in rows]
+    heads = [bool(row.section) and (i == 0 or rows[i - 1].section != row.section) for i, row in enumerate(rows)]
+    body = sum(
+        (len(name) + bool(row.verdict or row.runs)) * LINE_HEIGHT + lane + 7 + 17 * head
+        for row, name, head in zip(rows, names, heads, strict=True)
+    )
+    figure = _figure(top + body + bottom)
+    axes = _axes(figure, left, bottom, WIDTH - left - right, body)
+    low, high = _scale(axes, rows, xlabel)
+    axes.set_ylim(body, 0)
+    if any(row.has_side for row in rows):
+        axes.axvspan(0, high, color=GREEN, alpha=0.07, linewidth=0)
+    if watermark:
+        place = axes.transAxes
+        axes.text(0.5, 0.5, watermark, transform=place, fontsize=34, rotation=35, ha="center", va="center", alpha=0.12)
+    axes.spines["left"].set_visible(False)
+    axes.spines["top"].set_visible(True)
+    axes.yaxis.set_major_locator(NullLocator())
+    axes.tick_params(top=True, labeltop=True, length=3)
+    beside = axes.get_yaxis_transform()  # x as a share of the width
+    y = 0.0
+    for row, name, head in zip(rows, names, heads, strict=True):
+        if head:
+            y += 17
+            axes.text(0, y - 4, row.section, transform=beside, weight="bold", fontsize=SIZE, va="baseline")
+        axes.text(1, y + 10, _told(row), transform=beside, fontsize=SMALL, ha="right", va="baseline", alpha=0.75)
+        for line in name:
+            y += LINE_HEIGHT
+            axes.text(0, y - 1.5, line, transform=beside, fontsize=SIZE, va="baseline")
+        if row.verdict or row.runs:
+            y += LINE_HEIGHT
+            said = "; ".join(part for part in (row.verdict, row.runs) if part)
+            axes.text(0, y - 1.5, _cut(figure, said, 296), transform=beside, fontsize=SMALL, va="baseline", alpha=0.75)
+        strip = Rectangle((0, y + 1), 1, lane, transform=beside, facecolor=INK, alpha=0.05, linewidth=0)
+        axes.add_patch(strip)
+        axes.plot([0, 0], [y + 1, y + 1 + lane], color=INK, linewidth=0.8, solid_capstyle="butt")
+        _interval(axes, row, y + 1 + lane / 2, low, high)
+        y += lane + 7
+    _forest_key(figure, any(row.at_least for row in rows))
+    return figure
+
+
+def _given(*numbers: float | None) -> list[float]:
+    return [number for number in numbers if number is not None and not math.isnan(number)]
+
+
+def _told(row: ForestRow) -> str:
+    if not _given(row.effect):
+        return "no result"
+    assert row.effect is not None
+    half = row.half if _given(row.half) and row.half != math.inf else None
+    digits = 2 if (half or 1) < 0.095 else 1
+    return _signed(row.effect, digits) + ("" if half is None else f" ± {half:.{digits}f}")
+
+
+def _scale(axes: Axes, rows: Sequence[ForestRow], xlabel: str) -> tuple[float, float]:
+    """Set up the axis of effects; its ends."""
+    inner, outer = [0.0], [0.0]
+    for row in rows:
+        inner += _given(row.published)
+        for effect, half in itertools.product(_given(row.effect), [0.0, *_given(row.half), *_given(row.study)]):
+            ends = [end for end in (effect - half, effect + half) if math.isfinite(end)]
+            outer += ends
+            inner += ends if half in (0.0, row.half) else []
+    most = max(map(abs, inner))
+    is_linear = most <= ALL_LINEAR
+    # A study interval of few runs may be many times the rest: it is cut at three times what all else takes.
+    reach = 3 * most if most else 1.0
+    low, high = max(min(inner + outer), -reach), min(max(inner + outer), reach)
+    if is_linear:
+        margin = 0.05 * (high - low) or 1.0
+        low, high = low - margin, high + margin
+        axes.set_xlim(low, high)
+        axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+        axes.set_xlabel(xlabel)
+    else:
+        low, high = min(1.25 * low, -1.0), max(1.25 * high, 1.0)
+        axes.set_xscale("symlog", linthresh=LINEAR_TO, linscale=0.7)
+        axes.set_xlim(low, high)
+        ticks, places = [0.0], [axes.transData.transform((0, 0))[0]]
+        for tick in (sign * tick for tick in TICKS for sign in (-1, 1) if low <= sign * tick <= high):
+            place = axes.transData.transform((tick, 0))[0]
+            if min(abs(place - other) for other in places) >= 21:
+                ticks, places = [*ticks, tick], [*places, place]
+        axes.xaxis.set_major_locator(FixedLocator(sorted(ticks)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+        axes.set_xlabel(f"{xlabel}; beyond ±{LINEAR_TO:g} logarithmic")
+    return low, high
+
+
+def _interval(axes: Axes, row: ForestRow, y: float, low: float, high: float) -> None:
+    if _given(row.effect):
+        assert row.effect is not None
+        for half, width in ((row.study, 1.0), (row.half, 3.4)):
+            if not _given(half):
+                continue
+            assert half is not None
+            ends = [max(row.effect - half, low), min(row.effect + half, high)]
+            axes.plot(ends, [y, y], color=BLUE, linewidth=width, solid_capstyle="butt")
+            for end, edge, arrow in ((row.effect - half, low, "<"), (row.effect + half, high, ">")):
+                if end < low or end > high:
+                    axes.plot(edge, y, marker=arrow, color=BLUE, markersize=6, clip_on=False, linestyle="none")
+        axes.plot(row.effect, y, marker="o", color=BLUE, markersize=6.5, clip_on=False, linestyle="none")
+    if _given(row.published):
+        assert row.published is not None
+        marker = ("<" if row.published < 0 else ">") if row.at_least else "D"
+        hollow = {"markerfacecolor": "none", "markeredgewidth": 1.5, "linestyle": "none", "clip_on": False}
+        if _given(row.noise):
+            assert row.noise is not None
+            ends = [max(row.published - row.noise, low), min(row.published + row.noise, high)]
+            axes.plot(ends, [y + 4.5, y + 4.5], color=RED, linewidth=1, alpha=0.8, solid_capstyle="butt")
+        axes.plot(row.published, y, marker=marker, color=RED, markersize=8, **hollow)
+
+
+def _forest_key(figure: Figure, has_bounds: bool) -> None:
+    hollow = {"markerfacecolor": "none", "markeredgewidth": 1.5, "linestyle": "none"}
+    entries = [
+        (Line2D([], [], color=BLUE, marker="o", markersize=6.5, linewidth=3.4), "measured, 95 % interval"),
+        (Line2D([], [], color=BLUE, linewidth=1), "for all claims at once"),
+        (Line2D([], [], color=RED, marker="D", markersize=7, **hollow), "published, its noise"),
+    ]
+    if has_bounds:
+        entries.append((Line2D([], [], color=RED, marker="<", markersize=8, **hollow), "published, or more"))
+    handles, texts = zip(*entries, strict=True)
+    figure.legend(handles, texts, loc="upper left", bbox_to_anchor=(0, 1), ncols=2, borderpad=0.3, columnspacing=1.2)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Courses of training
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@_style()
+def curves(
+    arms: Mapping[str, np.ndarray], ylabel: str, percent: bool = False, others: Sequence[np.ndarray] = ()
+) -> Figure:
+    """Each arm's mean over seeds by epoch, with a band, of arrays [seeds, epochs]; with `percent` of fractions.
+
+    The band is from the lowest to the highest seed, or where every arm with more than one seed has 5 or more, one
+    standard deviation either way; the figure says which. A mean is of the seeds that have a number at that epoch.
+    `others`: of arms whose means are drawn in grey, without names.
+
+    Raises:
+        ValueError: without arms, or for arrays of another shape.
+    """
+    arms, size = _checked(arms), 100 if percent else 1
+    figure, axes = _lines({name: size * values for name, values in arms.items()}, {}, ylabel)
+    for values in _checked({str(i): values for i, values in enumerate(others)}).values() if others else ():
+        here = np.isfinite(values).any(0)
+        axes.plot(
+            np.flatnonzero(here) + 1, size * np.nanmean(values[:, here], 0), color=GREY, linewidth=0.8, zorder=0.5
+        )
+    return figure
+
+
+@_style()
+def speed(arms: Mapping[str, np.ndarray], threshold: float = 0.25) -> Figure:
+    """Figure 1: training error, a fraction [seeds, epochs], by epoch and arm, and when each is at the threshold.
+
+    Of an arm's seeds that reach it, the mean of `epochs_to`. Where all seeds do, its ratio to the first arm's.
+
+    Raises:
+        ValueError: without arms, or for arrays of another shape.
+    """
+    arms = _checked(arms)
+    times = {name: np.array([epochs_to(row, threshold) for row in values]) for name, values in arms.items()}
+    base = next(iter(times.values())).mean()
+    notes = {name: _reached(times[name], len(arms[name]), base if i else math.nan) for i, name in enumerate(times)}
+    percent = {name: 100 * values for name, values in arms.items()}
+    figure, axes = _lines(percent, notes, "training error, %", top=20, level=100 * threshold)
+    for each, (colour, _) in zip(times.values(), _ways(), strict=False):
+        if np.isfinite(each).all() and len(each):
+            axes.plot(each.mean(), 100 * threshold, marker="o", color=colour, markersize=5.5, zorder=4)
+    words = f"Epochs to {100 * threshold:g} %"
+    if len(times) == 2:
+        (first, one), (second, other) = times.items()
+        ratio = other.mean() / one.mean()
+        if math.isfinite(ratio):
+            words = f"{second} takes {ratio:.1f} times as many epochs to {100 * threshold:g} % as {first}"
+    figure.text(10 / WIDTH, 1 - 4 / (72 * figure.get_figheight()), _cut(figure, words, WIDTH - 20, SIZE), va="top")
+    return figure
+
+
+def _reached(times: np.ndarray, seeds: int, base: float) -> str:
+    there = times[np.isfinite(times)]
+    if not len(there):
+        return "never reached"
+    words = ("at most " if (there == 1).all() else "") + f"{there.mean():.1f} epochs"
+    if len(there) < seeds:
+        return f"{len(there)} of {seeds} seeds:\n{words}"
+    return words + (f" ({there.mean() / base:.1f}×)" if math.isfinite(base) else "")
+
+
+def _checked(arms: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    if not arms:
+        raise ValueError("arms: are none")
+    found = {name: np.asarray(values, dtype=np.float64) for name, values in arms.items()}
+    for name, values in found.items():
+        if values.ndim != 2:
+            raise ValueError(f"arms: {name} has the shape {values.shape}; give [seeds, epochs]")
+        found[name] = np.where(np.isfinite(values), values, np.nan)
+    return found
+
+
+def _ways() -> Iterator[tuple[str, Any]]:
+    """Colours and kinds of line, no two alike for 28 arms."""
+    for line in itertools.cycle(LINES):
+        for colour in COLOURS:
+            yield colour, line
+
+
+@dataclass(frozen=True)
+class _End:
+    """Where an arm's name is drawn to: a place in the plot, NaN where it has none."""
+
+    text: str
+    x: float
+    y: float
+    colour: str
+    line: Any = "-"
+    marker: str = ""
+
+
+def _lines(
+    arms: dict[str, np.ndarray], notes: dict[str, str], ylabel: str, top: float = 6, level: float | None = None
+) -> tuple[Figure, Axes]:
+    """`notes`: lines below arms' names. `level`: a line across, in a plot that begins at 0."""
+    counts = [int(np.isfinite(values).any(1).sum()) for values in arms.values()]
+    many = [count for count in counts if count > 1]
+    is_range = min(many, default=0) < RANGE_UNDER
+    ends, bands = [], []
+    for (name, values), (colour, line) in zip(arms.items(), _ways(), strict=False):
+        here, text = np.isfinite(values).any(0), _wrapped(name)
+        x, known = np.flatnonzero(here) + 1, values[:, here]
+        if not len(x):
+            ends.append(_End(f"{text}\nno values", math.nan, math.nan, colour, line))
+            continue
+        mean = np.nanmean(known, 0)
+        if is_range:
+            low, high = np.nanmin(known, 0), np.nanmax(known, 0)
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # one seed has no deviation
+                deviation = np.nan_to_num(np.nanstd(known, 0, ddof=1))
+            low, high = mean - deviation, mean + deviation
+        text += f"\n{notes[name]}" if name in notes else ""
+        bands.append((x, mean, low, high, colour, line))
+        ends.append(_End(text, float(x[-1]), float(mean[-1]), colour, line))
+    figure, axes = _with_names(ends, bottom=48, top=top)
+    for x, mean, low, high, colour, line in bands:
+        axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+        axes.plot(x, mean, color=colour, linestyle=line, marker="." if len(x) == 1 else "")
+    epochs = max((x[-1] for x, *_ in bands), default=1)
+    axes.set_xlim(*((1, epochs) if epochs > 1 else (0.5, 1.5)))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]) if epochs > 1 else FixedLocator([1]))
+    axes.set_ylabel(ylabel)
+    axes.set_xlabel("epoch")
+    figure.text(10 / WIDTH, 6 / (72 * figure.get_figheight()), _band_words(counts, is_range), fontsize=SMALL)
+    if level is not None:
+        axes.axhline(level, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+        axes.set_ylim(bottom=0)
+    _grid(axes)
+    _write_names(figure, axes, ends)
+    return figure, axes
+
+
+def _band_words(counts: list[int], is_range: bool) -> str:
+    least, most = min((count for count in counts if count), default=0), max(counts)
+    if most <= 1:
+        return "one seed an arm"
+    seeds = f"{least}" if least == most else f"{least} to {most}"
+    return f"lines: mean of {seeds} seeds; bands: " + ("lowest to highest" if is_range else "±1 sd")
+
+
+def _grid(axes: Axes) -> None:
+    axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def _with_names(ends: list[_End], bottom: float, top: float, left: float = 40) -> tuple[Figure, Axes]:
+    """A figure with axes, and room beside them for the names."""
+    height = max(190.0, sum(_height(end) for end in ends) + 4)
+    figure = _figure(bottom + height + top)
+    widest = max(_text_width(figure, line) for end in ends for line in end.text.split("\n"))
+    gutter = min(widest, MOST_NAMES) + 36
+    return figure, _axes(figure, left, bottom, WIDTH - left - gutter, height)
+
+
+def _wrapped(name: str) -> str:
+    """A name in lines, which also end after the signs within keys, as in model.lrn=false."""
+    lines = [""]
+    for part in re.findall(r"[^\s.=_]*[.=_\s]*", name):
+        if lines[-1] and len((lines[-1] + part).rstrip()) > MOST_LETTERS:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.strip() for line in lines) or "-"
+
+
+def _height(end: _End) -> float:
+    return LINE_HEIGHT * (end.text.count("\n") + 1) + 3
+
+
+def _write_names(figure: Figure, axes: Axes, ends: list[_End]) -> None:
+    """Write each name beside the axes, as near to its end's height as the others allow, with a thin line to it.
+
+    The limits of the axes must be final.
+    """
+    axes.autoscale_view()  # which matplotlib puts off until it draws
+    tight, place = axes.get_tightbbox(), axes.get_position()
+    if tight is not None and tight.x0 < 4:  # the numbers at the axis are long
+        axes.set_position(
+            (place.x0 + (4 - tight.x0) / WIDTH, place.y0, place.width - (4 - tight.x0) / WIDTH, place.height)
+        )
+    box = axes.get_window_extent()
+    places = [axes.transData.transform((end.x, end.y)) if math.isfinite(end.y) else (box.x1, box.y0) for end in ends]
+    heights = [_height(end) for end in ends]
+    ys = _spread([float(y) for _, y in places], heights, box.y0 - 4, box.y1 + 4)
+    width, height = figure.get_size_inches() * 72
+    for end, (x, y), at in zip(ends, places, ys, strict=True):
+        if math.isfinite(end.y):
+            xs, line_ys = [x / width, (box.x1 + 13) / width], [y / height, at / height]
+            figure.add_artist(Line2D(xs, line_ys, color=end.colour, linewidth=0.7, alpha=0.6, zorder=0))
+        xs = np.array([box.x1 + 13, box.x1 + 29])
+        sample = Line2D(xs / width, [at / height] * 2, color=end.colour, linestyle=end.line, linewidth=1.6)
+        if end.marker:
+            sample = Line2D([xs.mean() / width], [at / height], color=end.colour, marker=end.marker, markersize=5.5)
+        figure.add_artist(sample)
+        lines = end.text.split("\n")
+        for number, line in enumerate(lines):
+            down = LINE_HEIGHT * (number - (len(lines) - 1) / 2)
+            text = _cut(figure, line, MOST_NAMES)
+            figure.text((box.x1 + 33) / width, (at - down) / height, text, fontsize=SMALL, va="center_baseline")
+
+
+def _spread(wanted: list[float], sizes: list[float], low: float, high: float) -> list[float]:
+    """Middles of stretches as near to the wanted ones as goes without overlap, from low on, up to high if they fit.
+
+    The least sum of squared moves, by isotonic regression (pool adjacent violators).
+    """
+    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
+    before = np.cumsum([0.0, *(sizes[i] for i in order)])
+    offsets = before[:-1] + np.array([sizes[i] / 2 for i in order])
+    blocks: list[tuple[float, int]] = []  # (mean, how many)
+    for i, offset in zip(order, offsets, strict=True):
+        mean, count = wanted[i] - offset, 1
+        while blocks and blocks[-1][0] > mean:
+            other, many = blocks.pop()
+            mean, count = (mean * count + other * many) / (count + many), count + many
+        blocks.append((mean, count))
+    shifts = np.repeat([mean for mean, _ in blocks], [count for _, count in blocks])
+    middles = np.clip(shifts, low, max(low, high - before[-1])) + offsets
+    found = [0.0] * len(wanted)
+    for i, middle in zip(order, middles, strict=True):
+        found[i] = float(middle)
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Cost
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@_style()
+def cost(points: Sequence[tuple[str, float, float, float]]) -> Figure:
+    """Error against the time of training: (name, seconds, error, half width), errors as fractions.
+
+    The half width is of the error's interval, NaN where there is none. Time is on a logarithmic axis where one arm took
+    over four times as long as another.
+
+    Raises:
+        ValueError: without points.
+    """
+    if not points:
+        raise ValueError("points: are none")
+    known = [(seconds, 100 * error, 100 * half) for _, seconds, error, half in points]
+    known = [each if math.isfinite(each[0]) and each[0] > 0 and math.isfinite(each[1]) else None for each in known]
+    ends = []
+    for (name, *_), each, (way, kind) in zip(points, known, _marks(), strict=False):
+        text = _wrapped(name)
+        x, y = each[:2] if each else (math.nan, math.nan)
+        ends.append(_End(text if each else f"{text}\nno values", x, y, way, marker=kind))
+    longest = max((each[0] for each in known if each), default=1.0)
+    unit, size = ("hours", 3600) if longest >= 2 * 3600 else ("minutes", 60) if longest >= 120 else ("seconds", 1)
+    ends = [replace(end, x=end.x / size) for end in ends]
+    figure, axes = _with_names(ends, bottom=36, top=6)
+    for end, each in zip(ends, known, strict=True):
+        if each:
+            if math.isfinite(each[2]):
+                axes.plot([end.x] * 2, [end.y - each[2], end.y + each[2]], color=end.colour, linewidth=1.2, alpha=0.7)
+            axes.plot(end.x, end.y, marker=end.marker, color=end.colour, markersize=6, linestyle="none")
+    xs = [end.x for end in ends if math.isfinite(end.x)]
+    if xs and max(xs) > 4 * min(xs):
+        axes.set_xscale("log")
+        axes.set_xlim(min(xs) / 1.3, max(xs) * 1.3)
+        ticks = [digit * 10.0**power for power in range(-4, 7) for digit in (1, 2, 5)]
+        axes.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if min(xs) / 1.3 <= tick <= max(xs) * 1.3]))
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        axes.margins(x=0.12)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xlabel(f"training time, {unit}")
+    axes.set_ylabel("error, %")
+    _grid(axes)
+    _write_names(figure, axes, ends)
+    return figure
+
+
+@_style()
+def dots(arms: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: str, watermark: str = "") -> Figure:
+    """Every run as a dot, one line an arm: its whole runs, with their mean, and hollow those that trained only partly.
+
+    Raises:
+        ValueError: without arms.
+    """
+    if not arms:
+        raise ValueError("arms: are none")
+    lane, top, bottom, left = 17.0, 6.0, 38.0, 112.0
+    body = lane * len(arms)
+    figure = _figure(top + body + bottom)
+    axes = _axes(figure, left, bottom, WIDTH - left - 10, body)
+    axes.set_ylim(len(arms) - 0.5, -0.5)
+    axes.set_yticks(range(len(arms)), [_cut(figure, name, left - 14) for name in arms])
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    for place, (whole, partly) in enumerate(arms.values()):
+        axes.axhline(place, color=INK, linewidth=0.5, alpha=0.15)
+        axes.plot(whole, [place] * len(whole), "o", color=BLUE, markersize=4.5, alpha=0.55, markeredgewidth=0)
+        axes.plot(partly, [place] * len(partly), "o", color=RED, markersize=5, markerfacecolor="none")
+        if len(whole):
+            mean = float(np.mean(whole))
+            axes.plot([mean, mean], [place - 0.35, place + 0.35], color=INK, linewidth=1.3)
+    if watermark:
+        place = axes.transAxes
+        axes.text(0.5, 0.5, watermark, transform=place, fontsize=34, rotation=35, ha="center", va="center", alpha=0.12)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.set_xlabel(xlabel)
+    return figure
+
+
+def _marks() -> Iterator[tuple[str, str]]:
+    for marker in itertools.cycle(MARKERS):
+        for colour in COLOURS:
+            yield colour, marker
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Images
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@_style()
+def kernels(conv1: np.ndarray, groups: int) -> Figure:
+    """Figure 3: the kernels [K, 3, S, S] of the first layer, one tower below the other, and how much of each is colour.
+
+    Each kernel is scaled by its own largest weight, with 0 as mid-grey.
+
+    Raises:
+        ValueError: for kernels of another shape, or a number that does not divide into towers.
+    """
+    indices = colour_indices(conv1)
+    if groups < 1 or len(conv1) % groups or not len(conv1):
+        raise ValueError(f"groups={groups}: {len(conv1)} kernels do not divide into them")
+    each = len(conv1) // groups
+    per_row = _per_row(each)
+    rows = -(-each // per_row)
+    side = conv1.shape[-1]
+    cell = min((WIDTH - 20) / per_row, 44.0)  # with the gap of one weight
+    gap = cell / (side + 1)
+    block = rows * cell - gap
+    head = 20.0
+    figure = _figure(groups * (head + block) + 8 * (groups - 1) + 8)
+    total = figure.get_figheight() * 72
+    for tower in range(groups):
+        own = slice(tower * each, (tower + 1) * each)
+        top = tower * (head + block + 8)
+        name = f"Tower {tower + 1}" if groups > 1 else "All kernels"
+        share = f"{name}: {100 * indices[own].mean():.0f} % of a kernel's energy is colour, on average"
+        figure.text(10 / WIDTH, 1 - (top + 14) / total, share, va="baseline")
+        tiles = _tiles(_shown(conv1[own]), per_row)
+        axes = _axes(figure, 10, total - top - head - block, per_row * cell - gap, block)
+        _image(axes, tiles)
+    return figure
+
+
+def _per_row(count: int) -> int:
+    """Kernels side by side: of 8 to 16 the number that leaves the fewest places empty, and then the largest."""
+    return count if count <= 16 else min(range(16, 7, -1), key=lambda width: -count % width)
+
+
+def _shown(weights: np.ndarray) -> np.ndarray:
+    """Kernels [K, 3, S, S] as colours from 0 to 1, [K, S, S, 3]."""
+    weights = weights.astype(np.float64).transpose(0, 2, 3, 1)
+    largest = np.abs(weights).max((1, 2, 3), keepdims=True)
+    return 0.5 + 0.5 * np.divide(weights, largest, out=np.zeros_like(weights), where=largest > 0)
+
+
+def _tiles(images: np.ndarray, per_row: int) -> np.ndarray:
+    """Images [N, S, S, 3] side by side with gaps of one transparent pixel, uint8 [.., .., 4]."""
+    count, side = images.shape[:2]
+    rows = -(-count // per_row)
+    canvas = np.zeros((rows * (side + 1) - 1, per_row * (side + 1) - 1, 4), np.uint8)
+    for number, image in enumerate(images):
+        y, x = (side + 1) * (number // per_row), (side + 1) * (number % per_row)
+        canvas[y : y + side, x : x + side, :3] = np.rint(255 * image)
+        canvas[y : y + side, x : x + side, 3] = 255
+    return canvas
+
+
+def _image(axes: Axes, image: np.ndarray, interpolation: str = "none", frame: str | None = None) -> None:
+    """An image in its own pixels; a frame around it in a colour."""
+    axes.imshow(image, interpolation=interpolation, aspect="auto")
+    axes.xaxis.set_major_locator(NullLocator())
+    axes.yaxis.set_major_locator(NullLocator())
+    for spine in axes.spines.values():
+        spine.set_visible(frame is not None)
+        spine.set_color(frame or INK)
+        spine.set_linewidth(2.2)
+
+
+@_style()
+def answers_figure(found: Answers) -> Figure:
+    """Figure 4, left: test images with their class and the five likeliest, whose bars are as long as they are likely.
+
+    The bar of the true class is green.
+    """
+    count = len(found.images)
+    image, gap, column = 62.0, 10.0, (WIDTH - 30) / 2
+    row = image + 24
+    rows = -(-count // 2)
+    figure = _figure(rows * row + 4)
+    total = figure.get_figheight() * 72
+    for number in range(count):
+        left, top = 10 + (number % 2) * (column + gap), (number // 2) * row + 18
+        true = _cut(figure, found.true[number], column, SIZE)
+        figure.text(left / WIDTH, 1 - (top - 5) / total, true, va="baseline", weight="bold")
+        axes = _axes(figure, left, total - top - image, image, image)
+        _image(axes, found.images[number], "antialiased")
+        width = column - image - 8
+        bars = _axes(figure, left + image + 8, total - top - image, width, image)
+        bars.axis("off")
+        bars.set_xlim(0, 1)
+        bars.set_ylim(5, 0)
+        for place, (name, chance) in enumerate(zip(found.names[number], found.probabilities[number], strict=True)):
+            colour = GREEN if name == found.true[number] else BLUE
+            bars.add_patch(Rectangle((0, place + 0.06), chance, 0.88, facecolor=colour, alpha=0.45, linewidth=0))
+            words = _cut(figure, name, width - 4)
+            bars.text(0.02, place + 0.5, words, va="center_baseline", fontsize=SMALL)
+    return figure
+
+
+@_style()
+def neighbours_figure(found: Neighbours) -> Figure:
+    """Figure 4, right: test images, each beside the training images next to it, by the network and by the pixels.
+
+    Neighbours of the test image's own class have a green frame.
+    """
+    count, nearest = found.by_layer.shown.shape[:2]
+    gap, big = 5.0, 62.0
+    small = min(44.0, (WIDTH - 20 - big - 14 - gap * (nearest - 1)) / nearest)
+    row = 2 * small + gap + 14
+    head, foot = 4.0, 10 + 5 * LINE_HEIGHT
+    figure = _figure(head + count * row + foot)
+    total = figure.get_figheight() * 72
+    for number in range(count):
+        top = head + number * row
+        _image(_axes(figure, 10, total - top - big, big, big), found.images[number], "antialiased")
+        name = _cut(figure, found.true[number], big)
+        figure.text(10 / WIDTH, 1 - (top + big + 10) / total, name, fontsize=SMALL, va="baseline")
+        for line, nearby in enumerate((found.by_layer, found.by_pixels)):
+            for place in range(nearest):
+                left, y = 10 + big + 14 + place * (small + gap), total - top - small - line * (small + gap)
+                is_same = nearby.names[number][place] == found.true[number]
+                axes = _axes(figure, left, y, small, small)
+                _image(axes, nearby.shown[number, place], "antialiased", frame=GREEN if is_same else None)
+    units, pixels = (
+        f"{100 * each.precision:.0f}\xa0±\xa0{100 * each.standard_error:.0f}\xa0%"
+        for each in (found.by_layer, found.by_pixels)
+    )
+    words = (
+        f"Upper rows: nearest by {found.layer}; lower rows: by pixels; green: of the test image's class, as are, over "
+        f"{found.queries:,} test images, {units} and {pixels} of the {nearest} nearest (± standard error). Searched: "
+        f"{found.pool:,} of {found.train_images:,} training images."
+    )
+    for number, line in enumerate(textwrap.wrap(words, 62)):
+        y = (foot - 14 - number * LINE_HEIGHT) / total
+        figure.text(10 / WIDTH, y, line, fontsize=SMALL, va="baseline")
+    return figure
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Files
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def save(figure: Figure, stem: Path) -> None:
+    """Write <stem>.png, on white, and <stem>.svg, to be put into a page: transparent, in the page's colour of text.
+
+    The SVG's text is text, in the page's font; its ids begin with the stem's name, so that no two figures of a page
+    share one. The same figure gives the same bytes.
+    """
+    raster, drawing = io.BytesIO(), io.BytesIO()
+    with _style():
+        matplotlib.rcParams["svg.hashsalt"] = stem.name
+        figure.savefig(raster, format="png", dpi=150, facecolor="white", metadata={"Software": None})
+        nothing: Any = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(drawing, format="svg", dpi=110, transparent=True, metadata=nothing)  # its images' resolution
+    write_whole(stem.with_name(f"{stem.name}.png"), raster.getvalue())
+    write_whole(stem.with_name(f"{stem.name}.svg"), _for_a_page(drawing.getvalue().decode(), stem.name))
+
+
+def _for_a_page(svg: str, name: str) -> str:
+    svg = svg[svg.index("<svg") :]  # without the document type, which names a file elsewhere
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    # A style sheet would be the whole page's.
+    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<svg [^>]*>", _root, svg, count=1)
+    svg = svg.replace(INK, "currentColor")
+    svg = re.sub(r"font-family: [^;\"]*", "font-family: system-ui, sans-serif", svg)
+    svg = re.sub(r"font: ([^;\"]*?px)[^;\"]*", r"font: \1 system-ui, sans-serif", svg)
+    svg = re.sub(r"data:image/png;base64,([^\"]*)", _smaller, svg)
+    svg = re.sub(r' (?:d|x|y|transform|points)="[^"]*"', _rounded, svg)
+    used = set(re.findall(r'(?:url\(|href=")#([^)"]+)', svg))
+    prefix = re.sub(r"\W", "_", name)
+    svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{prefix}-{found[1]}"' if found[1] in used else "", svg)
+    return re.sub(r'(url\(|href=")#', rf"\1#{prefix}-", svg)
+
+
+def _root(found: re.Match[str]) -> str:
+    width, height = re.findall(r'(?:width|height)="([\d.]+)pt"', found[0])
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 {width} '
+        f'{height}" width="{width}pt" height="{height}pt" style="max-width: 100%; height: auto" '
+        'stroke-linejoin="round" stroke-linecap="butt">'
+    )
+
+
+def _rounded(found: re.Match[str]) -> str:
+    return re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), found[0])
+
+
+def _smaller(found: re.Match[str]) -> str:
+    """A photograph as JPEG; what has transparent parts, as the kernels have, or is smaller as it is, stays."""
+    image = Image.open(io.BytesIO(base64.b64decode(found[1])))
+    if np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+        return found[0]
+    packed = io.BytesIO()
+    image.convert("RGB").save(packed, "JPEG", quality=85)
+    text = f"data:image/jpeg;base64,{base64.b64encode(packed.getvalue()).decode()}"
+    return min(text, found[0], key=len)

@@ -1,0 +1,100 @@
+"""A study's report as GitHub's Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from alexlab.report.content import INTERVALS, NOTHING, SHARE, ClaimRow, PlotOnPage, report_content
+from alexlab.study.verdicts import Judgement
+
+
+def markdown(judgement: Judgement, figures: list[PlotOnPage]) -> str:
+    """The report as GitHub's Markdown, without what opens on the page."""
+    content = report_content(judgement)
+    lines = [f"# {_md(content['title'])}", "", _md(content["subtitle"]), ""]
+    if content["rehearsal"]:
+        lines += [f"> **A rehearsal.** {_md(content['rehearsal'])}", ""]
+    if content["interim"]:
+        lines += [f"> **Interim.** {_md(content['interim'])}", "", *_fenced(judgement.command), ""]
+    lines += [f"{number}. {_md(sentence)}" for number, sentence in enumerate(content["findings"], 1)] + [""]
+    tally = ", ".join(f"{count} {kind}" for kind, count in content["kinds"])
+    lines += [f"- {_md(sentence)}" for sentence in [f"Claims: {tally or 'none'}.", *content["summary"]]]
+    lines += ["", "## Claims", ""]
+    shown: list[ClaimRow] = content["claims"]
+    lines += _table(
+        ("claim", "published", "effect", *INTERVALS.values(), SHARE, "runs", "sd", "time/run", "verdict"),
+        (
+            (
+                f"{_md(one.statement)} (§ {_md(one.section)}, {_code(one.name)})",
+                _md(" ".join((one.published, one.unit)).strip()),
+                _md(one.effect),
+                *(_md(one.intervals.get(name, NOTHING)) for name in (*INTERVALS.values(), SHARE)),
+                *(
+                    "<br>".join(_md(cell) for cell in cells) or NOTHING
+                    for cells in (
+                        [f"{side.name}: {side.counts}" for side in one.sides],
+                        one.sds,
+                        [side.time for side in one.sides],
+                    )
+                ),
+                ". ".join(
+                    part.rstrip(".")
+                    for part in (
+                        f"**{_md(one.verdict)}**" if one.is_told else _md(one.verdict),
+                        _md(one.reason),
+                        *map(_md, one.confounds),
+                    )
+                    if part
+                ),
+            )
+            for one in shown
+        ),
+    )
+    if figures:
+        lines += ["", "## Plots"]
+        for plot in figures:
+            lines += ["", f"**{_md(plot.title)}.** {_md(plot.text)}", "", f"![{_md(plot.title)}]({plot.png_name})"]
+    lines += ["", "## Arms", ""]
+    lines += _table(
+        ("arm", "rate", "done of planned", "failed", "missing", "unplanned seeds", "top-1 error, ten views, %", "time"),
+        (
+            (
+                _code(arm.name), arm.lr, f"{arm.done} / {arm.planned}", str(arm.failed), str(arm.missing),
+                arm.unplanned or NOTHING, f"{arm.error} {arm.sd}".strip(), arm.time,
+            )
+            for arm in content["arms"]
+        ),
+    )  # fmt: skip
+    if content["missing"]:
+        lines += ["", "## Missing runs", "", *_fenced(judgement.command), ""]
+        lines += [
+            f"- {_code(name)}: " + ", ".join(f"{_code(run)} (seed {seed})" for seed, run in runs)
+            for name, runs in content["missing"]
+        ]
+    if judgement.problems:
+        lines += ["", "## Records left out", "", *(f"- {_md(problem)}" for problem in judgement.problems)]
+    lines += ["", "## Where the runs come from", ""]
+    lines += [f"- {_md(what)}: {'; '.join(map(_md, values))}" for what, values in content["provenance"]]
+    return "\n".join(lines) + "\n"
+
+
+def _md(text: str) -> str:
+    """Text that Markdown shows as it is, also within a table."""
+    return re.sub(r"[\\`*\[\]|<>~]|(?<!\w)_|_(?!\w)", r"\\\g<0>", " ".join(text.split()))
+
+
+def _code(text: str) -> str:
+    """A code span, also within a table."""
+    longest = max((len(found) for found in re.findall("`+", text)), default=0)
+    fence, space = "`" * (longest + 1), " " if longest else ""
+    return f"{fence}{space}{text}{space}{fence}".replace("|", "\\|")
+
+
+def _fenced(command: str) -> list[str]:
+    return ["```bash", command, "```"]
+
+
+def _table(names: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    names = list(names)
+    return [f"| {' | '.join(cells)} |" for cells in (names, ["---"] * len(names), *rows)]

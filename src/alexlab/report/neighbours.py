@@ -1,0 +1,262 @@
+"""What a finished run's network says of single images, and which images it holds for alike (6.1, figure 4).
+
+Legend: Q queries, n neighbours, S side of a stored image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from alexlab.config import Accelerator, Config, ConfigError
+from alexlab.data import build_datamodule
+from alexlab.data.store import Split
+from alexlab.models import build_model
+from alexlab.models.alexnet import AlexNet
+from alexlab.models.dropout import Dropout
+from alexlab.runs.ensemble import DoneRun, read_done
+from alexlab.runs.record import Record
+from alexlab.training.evaluate import EnsembleMember, probabilities
+from alexlab.training.fit import load_weights
+
+BATCH = 128  # images in memory at a time
+AT_ONCE = 64  # queries that are float64 at a time
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a network says of some test images, of each the five classes that it holds for likeliest."""
+
+    images: np.ndarray  # uint8 [N, S, S, 3], as stored
+    true: list[str]
+    names: list[list[str]]  # likeliest first; all classes, where they are under five
+    probabilities: np.ndarray  # float64 [N, 5]
+    view: str  # ten or center
+    places: np.ndarray  # int64 [N], in the test split
+
+
+@dataclass(frozen=True)
+class Near:
+    """The training images nearest to test images by one distance, nearest first."""
+
+    shown: np.ndarray  # uint8 [Q, n, S, S, 3], for the queries that are shown
+    names: list[list[str]]  # their classes
+    distances: np.ndarray  # float64 [Q, n]
+    places: np.ndarray  # int64 [Q, n], in the training split
+    precision: float  # share of the n nearest that have the query's class, over all queries
+    standard_error: float  # of it, over queries; NaN of one query
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Test images and what lies next to them among the training images."""
+
+    images: np.ndarray  # uint8 [Q, S, S, 3]
+    true: list[str]
+    places: np.ndarray  # int64 [Q], in the test split
+    layer: str  # whose activations `by_layer` compares
+    by_layer: Near
+    by_pixels: Near  # of the centre view, in grey levels
+    queries: int  # test images that the precisions are of
+    pool: int  # training images that were searched ...
+    train_images: int  # ... of so many
+
+
+def answers(record: Record, count: int = 8, seed: int = 0, view: str = "ten", cache: str | None = None) -> Answers:
+    """What a finished run's network says of `count` test images drawn by `seed`, of as many classes as there are.
+
+    `cache`: where the store is, if not where the run had it (`data.cache`).
+
+    Raises:
+        ConfigError: where the run is not done, its weights are gone or its data are not here.
+    """
+    member, device = _member(record, cache)
+    test, classes = member.data.split("test"), member.data.store.classes
+    places = _of_all_classes(test.labels, _drawn(len(test), seed), count)
+    images = _images(test, places)
+    with torch.inference_mode():
+        [chances] = probabilities(member, torch.from_numpy(images).to(device), (view,)).values()
+        found = chances.double().topk(min(5, chances.shape[1]), dim=1)
+    names = [[classes[label] for label in row] for row in found.indices.tolist()]
+    true = [classes[label] for label in test.labels[places]]
+    return Answers(images, true, names, found.values.cpu().numpy(), view, places)
+
+
+def neighbours(
+    record: Record,
+    queries: int = 5,
+    nearest: int = 6,
+    seed: int = 0,
+    pool: int = 20_000,
+    tested: int = 500,
+    cache: str | None = None,
+) -> Neighbours:
+    """The training images nearest to test images, by the network's last hidden activations and by pixels.
+
+    Both distances are Euclidean and of the centre view: of what goes into the last layer in evaluation mode, before
+    dropout (the paper's fc7 after ReLU; the last convolution's, pooled, where there is no hidden layer), and of pixels
+    from 0 to 255. Precisions are over `tested` test images drawn by `seed`, of which `queries` are shown, of as many
+    classes as there are. Of more than `pool` training images as many are searched, evenly spread. Memory: the queries
+    as bytes, and a batch of each.
+
+    Raises:
+        ConfigError: as `answers`.
+        ValueError: for fewer training images than neighbours.
+    """
+    member, device = _member(record, cache)
+    train, test = member.data.split("train"), member.data.split("test")
+    layer, hidden = _last_hidden(member.network)
+    asked = _drawn(len(test), seed)[:tested]
+    shown = _of_all_classes(test.labels[asked], np.arange(len(asked)), queries)
+    total = len(train)
+    searched = np.arange(total) if total <= pool else np.arange(pool) * total // pool
+    if len(searched) < nearest:
+        raise ValueError(f"nearest={nearest}: there are {len(searched)} training images to search")
+    wanted = [(units, pixels) for _, units, pixels in _seen(test, asked, member, hidden, device)]
+    from_units, from_pixels = (_Queries(torch.cat(parts)) for parts in zip(*wanted, strict=True))
+    by_units, by_pixels = _Nearest(len(asked), nearest), _Nearest(len(asked), nearest)
+    for places, units, pixels in _seen(train, searched, member, hidden, device):
+        by_units.add(from_units.squared_to(units), places)
+        by_pixels.add(from_pixels.squared_to(pixels), places)
+    classes = member.data.store.classes
+
+    def near(found: _Nearest) -> Near:
+        is_same = train.labels[found.places] == test.labels[asked][:, None]
+        shares = is_same.mean(1)
+        error = shares.std(ddof=1) / math.sqrt(len(shares)) if len(shares) > 1 else math.nan
+        places = found.places[shown]
+        images = _images(train, places.ravel())
+        names = [[classes[label] for label in row] for row in train.labels[places]]
+        squared = found.squared[shown]
+        return Near(
+            images.reshape(*places.shape, *images.shape[1:]),
+            names,
+            np.sqrt(squared),
+            places,
+            float(shares.mean()),
+            float(error),
+        )
+
+    places = asked[shown]
+    return Neighbours(
+        _images(test, places),
+        [classes[label] for label in test.labels[places]],
+        places,
+        layer,
+        near(by_units),
+        near(by_pixels),
+        len(asked),
+        len(searched),
+        total,
+    )
+
+
+def _member(record: Record, cache: str | None) -> tuple[EnsembleMember, torch.device]:
+    """A finished run's network, in evaluation mode, and its data."""
+    settings = Config()
+    settings.paths.runs = str(record.path.parent)
+    if cache is not None:
+        settings.data.cache = cache
+    run: DoneRun = read_done(record.run_id, settings, ["data.cache"] if cache is not None else [])
+    if not run.checkpoint.is_file():
+        raise ConfigError(f"{record.path}: has no {run.checkpoint.name}; its network cannot be looked at")
+    config = run.config
+    network = build_model(config)
+    if config.trainer.precision == "64-true":
+        network.double()
+    load_weights(network, str(run.checkpoint), fresh_last=False)
+    data = build_datamodule(config)
+    try:
+        data.setup()
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    torch.backends.cudnn.allow_tf32 = False  # as in an evaluation
+    use_gpu = torch.cuda.is_available() and config.trainer.accelerator is not Accelerator.cpu
+    device = torch.device("cuda" if use_gpu else "cpu")
+    return EnsembleMember(network.eval().to(device), (), data, config.evaluate.average), device
+
+
+def _drawn(total: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(total)
+
+
+def _of_all_classes(labels: np.ndarray, order: np.ndarray, count: int) -> np.ndarray:
+    """The first `count` places in an order, but none of a class that was there before while there is another class."""
+    _, first = np.unique(labels[order], return_index=True)
+    is_first = np.zeros(len(order), bool)
+    is_first[first] = True
+    return np.concatenate([order[is_first], order[~is_first]])[:count]
+
+
+def _images(split: Split, places: np.ndarray) -> np.ndarray:
+    return np.stack([split.image(int(place)) for place in places])
+
+
+def _last_hidden(network: nn.Module) -> tuple[str, nn.Sequential]:
+    """All of a network before its last layer and that one's dropout, and the name of the last layer with weights."""
+    assert isinstance(network, AlexNet)
+    modules = dict(network.named_children())
+    names = list(modules)
+    names = names[: names.index("fc8")]
+    while isinstance(modules[names[-1]], Dropout):
+        names.pop()
+    layer = next(name for name in reversed(names) if name.startswith(("conv", "fc")))
+    return layer, nn.Sequential(*(modules[name] for name in names))
+
+
+@torch.inference_mode()
+def _seen(
+    split: Split, places: np.ndarray, member: EnsembleMember, hidden: nn.Sequential, device: torch.device
+) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
+    """By batches: places, activations [B, D], and the centre view's pixels, uint8 [B, H * W * 3]."""
+    [window] = member.data.windows("center")
+    for start in range(0, len(places), BATCH):
+        batch = places[start : start + BATCH]
+        images = torch.from_numpy(_images(split, batch)).to(device)
+        [view] = member.data.views(images, [window])
+        assert isinstance(member.network, AlexNet)
+        units = hidden(member.network.as_input(view)).flatten(1)
+        side = view.shape[-1]
+        crops = images[:, window.y : window.y + side, window.x : window.x + side]
+        yield batch, units, crops.flatten(1)
+
+
+class _Queries:
+    """Vectors [Q, D] to measure from. Distances of bytes are exact: all sums are whole numbers below 2^53."""
+
+    def __init__(self, vectors: Tensor) -> None:
+        self._parts = vectors.split(AT_ONCE)
+        self._squares = [_squares(part.double()) for part in self._parts]
+
+    def squared_to(self, others: Tensor) -> np.ndarray:
+        """Squared Euclidean distances to others [B, D], float64 [Q, B]."""
+        others = others.double()
+        squares = _squares(others)
+        found = [
+            own[:, None] + squares - 2 * part.double() @ others.T
+            for part, own in zip(self._parts, self._squares, strict=True)
+        ]
+        return torch.cat(found).clamp_(min=0).cpu().numpy()
+
+
+def _squares(vectors: Tensor) -> Tensor:
+    return (vectors * vectors).sum(1)
+
+
+class _Nearest:
+    """The nearest so far, of others that come a batch at a time; of equal distances the first that came."""
+
+    def __init__(self, queries: int, count: int) -> None:
+        self.squared, self.places = np.full((queries, count), np.inf), np.zeros((queries, count), np.int64)
+
+    def add(self, squared: np.ndarray, places: np.ndarray) -> None:
+        count = self.squared.shape[1]
+        all_squared = np.concatenate([self.squared, squared], 1)
+        all_places = np.concatenate([self.places, np.broadcast_to(places, squared.shape)], 1)
+        order = np.argsort(all_squared, axis=1, kind="stable")[:, :count]
+        self.squared, self.places = (np.take_along_axis(each, order, 1) for each in (all_squared, all_places))

@@ -1,0 +1,343 @@
+"""A study at W&B: a saved workspace and a report, of the runs that `alexlab.runs.trackers` copies there.
+
+Both are built without any network and written down first, so that a key, or a server, that is not there loses nothing.
+What is sent says nothing of this machine's folders. W&B's library is imported only where it is asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from alexlab.config import ConfigError, LoggerConfig
+from alexlab.files import write_whole
+from alexlab.report.wording import measured, published, runs, summary, verdict_and_reason
+from alexlab.runs.trackers import is_copied, public_config, wandb_mode
+from alexlab.study.claims import VIEWED
+from alexlab.study.records import Archive
+from alexlab.study.verdicts import Judgement, Row
+
+if TYPE_CHECKING:
+    from wandb_workspaces.reports.v2.interface import Report
+    from wandb_workspaces.workspaces import Workspace
+
+CURVES = {"train_loss": "training loss", "train_top1_error": "training error", "val_top1_error": "validation error"}
+GROUP = "Group"  # as W&B calls the arm that tracking.group_name gives
+_LONGEST_TITLE = 128  # that W&B takes
+_LONGEST_REASON = 300  # of what is told of a server's answer, which may be a page
+_BUSY = "the service process is busy and did not respond in time"  # what W&B says of a server that is not there
+_GRID = 24  # columns of a report's width
+_MARKS = re.compile(r"([\\`*_\[\]<>|~$&])")  # of Markdown within a line, a table's and a formula's among them
+
+_LOGGED_VIEWS = ("ten", "center")  # whose errors are in W&B's summary
+
+
+def publish(judgement: Judgement, archive: Archive, folder: Path, logger: LoggerConfig, console: Console) -> None:
+    """Write <folder>/wandb_report.json and wandb_workspace.json, and with a W&B key send both to `logger`'s project.
+
+    What was sent before, by those files, is replaced there.
+
+    Raises:
+        ConfigError: where wandb-workspaces is not installed.
+        OSError: where W&B does not take one, in a line; both files are there.
+    """
+    views: dict[str, Any] = {  # the report first, as only that makes a project that is not there yet
+        "report": build_report(judgement, archive, logger),
+        "workspace": build_workspace(judgement, archive, logger),
+    }
+    files = {what: folder / f"wandb_{what}.json" for what in views}
+    folder.mkdir(parents=True, exist_ok=True)
+    for what, view in views.items():
+        _replace(view, files[what], logger)
+        _write(view, files[what])
+    for what, view in views.items():
+        try:
+            with _quiet():
+                url = _sent(view)
+        except Exception as error:  # W&B's are of many kinds
+            raise OSError(_refused(what, view, files[what], error)) from error
+        if url is None:
+            console.print(_unsent(list(files.values())), soft_wrap=True)
+            return
+        _write(view, files[what])
+        console.print(f"W&B {what}: {url}", soft_wrap=True)
+    absent = sum(not is_copied(run.record, "online") for arm in judgement.arms for run in arm.runs)
+    if absent:
+        keys = f"logger.project={logger.project}" + (f" logger.entity={logger.entity}" if logger.entity else "")
+        console.print(f"{absent} runs are not at W&B yet: python src/runs.py wandb {keys}", soft_wrap=True)
+
+
+def build_workspace(judgement: Judgement, archive: Archive, logger: LoggerConfig) -> Workspace:
+    """The study's saved view: its runs by arm, with curves, test errors and keys.
+
+    Raises:
+        ConfigError: where wandb-workspaces is not installed.
+    """
+    _, workspaces = _library()
+    most = len(run_names(judgement, archive))
+    return workspaces.Workspace(
+        entity=logger.entity or "",
+        project=logger.project,
+        name=_title(judgement),
+        sections=[
+            workspaces.Section(name="Training, by arm", panels=_curves(most), is_open=True),
+            workspaces.Section(name="Test errors, by arm", panels=_bars(most), is_open=True),
+            workspaces.Section(name="Keys and test error", panels=_parallel(judgement, archive), is_open=True),
+        ],
+        settings=workspaces.WorkspaceSettings(x_axis="epoch", max_runs=most),
+        runset_settings=workspaces.RunsetSettings(
+            filters=_filters(judgement, archive), groupby=[workspaces.Metric(GROUP)]
+        ),
+    )
+
+
+def build_report(judgement: Judgement, archive: Archive, logger: LoggerConfig) -> Report:
+    """The study's report: what holds of it, its claims, what to doubt, and the workspace's panels.
+
+    Raises:
+        ConfigError: where wandb-workspaces is not installed.
+    """
+    reports, _ = _library()
+    plan = judgement.plan
+    most, filters = len(run_names(judgement, archive)), _filters(judgement, archive)
+    lines = [line.replace(judgement.command, "").strip() for line in summary(judgement)]
+    doubts = [f"{row.claim.id}: {doubt}" for row in judgement.rows for doubt in (*row.confounds, *row.notes)]
+
+    def listed(texts: list[str]) -> Any:
+        return reports.UnorderedList(items=[_public(text, archive) for text in texts])
+
+    def grid(panels: list[Any], groupby: list[str]) -> Any:
+        runset = reports.Runset(name=plan["id"], filters=filters, groupby=groupby)  # of the report's own project
+        return reports.PanelGrid(runsets=[runset], panels=panels)
+
+    blocks = [
+        reports.P(f"What the records of study {plan['name']} say at recipe {plan['recipe']}, claim by claim."),
+        listed(lines),
+        reports.H2("Claims"),
+        reports.MarkdownBlock(claims_markdown(judgement, archive)),
+        *([reports.H2("What to doubt"), listed(doubts)] if doubts else []),
+        reports.H2("By arm"),
+        reports.P("Lines and bars are means over an arm's runs; bands reach from the lowest run to the highest."),
+        grid([*_placed(_curves(most), 3), *_placed(_bars(most), 2, top=8)], [GROUP]),
+        reports.H2("By run"),
+        reports.P("Each line is a run: the keys in which the arms differ, and its test error."),
+        grid(_placed(_parallel(judgement, archive), 1), []),
+    ]
+    return reports.Report(
+        entity=logger.entity or "",
+        project=logger.project,
+        title=_title(judgement),
+        description=f"Of {judgement.done} runs; python src/report.py --wandb renews it.",
+        blocks=blocks,
+        width="fluid",
+    )
+
+
+def claims_markdown(judgement: Judgement, archive: Archive) -> str:
+    """The claims as a Markdown table, one row each."""
+    heads = ["claim", "section", "statement", "paper", "measured, ± for all claims at once"]
+    heads += ["± for this claim alone", "± on new images", "runs", "verdict"]
+    rows = [heads, ["---"] * len(heads)]
+    for row in judgement.rows:
+        rows.append([_cell(_public(text, archive)) for text in _told(row, judgement.is_rehearsal)])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+
+
+def _told(row: Row, is_rehearsal: bool) -> list[str]:
+    claim = row.claim
+    alone = [measured(row, which) if row.level is None else "" for which in ("fixed", "new")]
+    says_nothing = is_rehearsal and row.verdict is None and claim.not_testable is None
+    name = f"{claim.id}{'*' * bool(row.confounds)}"
+    figures = [published(row), measured(row), *alone, runs(row)]
+    return [name, claim.section, claim.statement, *figures, "" if says_nothing else verdict_and_reason(row)]
+
+
+def run_names(judgement: Judgement, archive: Archive) -> list[str]:
+    """W&B's ids of all runs that the study planned, as `tracking.Copy` gives them; each once."""
+    found = {}
+    for run_id in (run_id for arm in judgement.arms for run_id in arm.planned.values()):
+        run = archive.runs.get(run_id)
+        found[run.record.read("wandb.json").get("id", run_id) if run is not None else run_id] = None
+    return list(found)
+
+
+def main_keys(judgement: Judgement, archive: Archive) -> list[str]:
+    """The keys that the study's claims are about, where runs differ in them and W&B can draw their values."""
+    wanted = dict.fromkeys(name for row in judgement.rows for name in row.claim.differs or row.differing)
+    configs = []
+    for arm in judgement.arms:
+        with contextlib.suppress(ConfigError):  # which `judge` has told
+            configs += [public_config(archive.config(run)) for run in arm.runs[:1]]
+    found = []
+    for name in wanted:
+        values = [config.get(name) for config in configs]
+        if all(isinstance(value, bool | int | float | str) for value in values) and len({*map(repr, values)}) > 1:
+            found.append(name)
+    return found
+
+
+def _library() -> tuple[Any, Any]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydantic's, of how the library is written
+            import wandb_workspaces.reports.v2 as reports
+            import wandb_workspaces.workspaces as workspaces
+    except ImportError as error:
+        raise ConfigError("--wandb: needs wandb-workspaces; pip install -e '.[workspaces]'") from error
+    return reports, workspaces
+
+
+def _title(judgement: Judgement) -> str:
+    """Without the signs that W&B takes for emojis, + and = among them."""
+    return re.sub(r"[^\w./ -]", "-", judgement.plan["id"])[:_LONGEST_TITLE]
+
+
+def _filters(judgement: Judgement, archive: Archive) -> str:
+    """By id and not by group, as a group may hold runs that no plan knows of; and the library garbles =, < and >."""
+    return f"Metric('ID') in {run_names(judgement, archive)}"
+
+
+def _curves(most: int) -> list[Any]:
+    reports, _ = _library()
+    return [
+        reports.LinePlot(
+            title=f"{title}, mean and range over seeds",
+            x="epoch",
+            y=[name],
+            groupby=GROUP,
+            groupby_aggfunc="mean",
+            groupby_rangefunc="minmax",
+            max_runs_to_show=most,
+        )
+        for name, title in CURVES.items()
+    ]
+
+
+def _bars(most: int) -> list[Any]:
+    reports, _ = _library()
+    return [
+        reports.BarPlot(
+            title=f"test {metric.replace('_', ' ')}, {view} view",
+            metrics=[error_name(view, metric)],
+            groupby=GROUP,
+            groupby_aggfunc="mean",
+            groupby_rangefunc="minmax",
+            max_runs_to_show=most,
+            max_bars_to_show=most,
+        )
+        for metric in VIEWED
+        for view in _LOGGED_VIEWS
+    ]
+
+
+def _parallel(judgement: Judgement, archive: Archive) -> list[Any]:
+    reports, _ = _library()
+    from wandb_workspaces.reports.v2 import internal
+
+    class Key(reports.ParallelCoordinatesPlotColumn):
+        """A key with dots in its name, as tracking logs them; `reports.Config` takes the dots for levels."""
+
+        def _to_model(self) -> Any:
+            return internal.Column(accessor=f"config:{self.metric}.value", display_name=self.metric)
+
+    error = error_name(_LOGGED_VIEWS[0], VIEWED[0])
+    columns = [Key(metric=name) for name in main_keys(judgement, archive)]
+    columns.append(reports.ParallelCoordinatesPlotColumn(metric=reports.SummaryMetric(error), display_name=error))
+    return [reports.ParallelCoordinatesPlot(title="keys and test error", columns=columns)]
+
+
+def error_name(view: str, metric: str) -> str:
+    """The name in W&B's summary, as `tracking.Copy` writes it."""
+    return f"test/{view}/{metric}"
+
+
+def _placed(panels: list[Any], columns: int, top: int = 0) -> list[Any]:
+    """The panels side by side, in a report's grid."""
+    reports, _ = _library()
+    width = _GRID // columns
+    for place, panel in enumerate(panels):
+        panel.layout = reports.Layout(x=width * (place % columns), y=top + 8 * (place // columns), w=width, h=8)
+    return panels
+
+
+def _cell(text: str) -> str:
+    """A text as Markdown shows it unchanged, in a table's cell."""
+    return _MARKS.sub(r"\\\1", " ".join(text.split()))
+
+
+def _public(text: str, archive: Archive) -> str:
+    """A text without this machine's folders."""
+    for folder in archive.folders:
+        if folder.is_absolute():
+            text = text.replace(f"{folder}/", "").replace(str(folder), folder.name)
+    return text
+
+
+def _replace(view: Any, file: Path, logger: LoggerConfig) -> None:
+    """Let a view take the place of the one that was sent before, of which its file tells."""
+    try:
+        before = json.loads(file.read_text())
+        ours = before["project"] == logger.project and logger.entity in (None, before["entity"])
+        if not (ours and before["id"]):
+            return
+        view.entity = before["entity"]
+        if hasattr(view, "_internal_id"):
+            view._internal_id, view._internal_name = before["id"], before["name"]
+        else:
+            view.id = before["id"]
+    except (OSError, ValueError, KeyError, TypeError):  # there is none, or it is not ours
+        return
+
+
+def _write(view: Any, file: Path) -> None:
+    """Write all that is sent of a view; `id` and `name` are W&B's, empty until it has been."""
+    model = view._to_model()
+    spec = json.loads(model.spec.model_dump_json(by_alias=True, exclude_none=True))
+    content = {"entity": view.entity, "project": view.project, "title": model.display_name, "id": model.id}
+    content["name"] = getattr(view, "_internal_name", "")
+    write_whole(file, json.dumps({**content, "spec": spec}, indent=1, ensure_ascii=False) + "\n")
+
+
+def _sent(view: Any) -> str | None:
+    """Send a view; where it is to be seen, or None where W&B is not to be asked."""
+    import wandb
+
+    if wandb_mode() != "online":
+        return None
+    if "WANDB_MODE" in os.environ and not wandb.login(
+        prompt=False, verify=False
+    ):  # else it is asked for in the terminal
+        raise ValueError("there is no key; type wandb login")
+    view.entity = view.entity or wandb.Api().default_entity
+    view.save()
+    return view.url
+
+
+def _refused(what: str, view: Any, file: Path, error: Exception) -> str:
+    reason = " ".join(str(error).split()).replace(_BUSY, "no answer in time") or type(error).__name__
+    known = getattr(view, "_internal_id", getattr(view, "id", ""))
+    hint = "; if it was deleted there, remove that file first" if known else ""
+    return f"W&B did not take the {what} ({reason[:_LONGEST_REASON]}); {file} has it, the same command sends it{hint}"
+
+
+def _unsent(files: list[Path]) -> str:
+    mode = os.environ.get("WANDB_MODE")
+    why, mend = (f"WANDB_MODE={mode}", "unset it") if mode else ("no key", "wandb login")
+    return f"W&B: {why}, so nothing is sent; {files[0]} and {files[1].name} hold it. To send: {mend}, type this again"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without W&B's own lines, which it writes to stderr."""
+    with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

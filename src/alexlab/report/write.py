@@ -1,0 +1,110 @@
+"""Write a study's report: the page, its Markdown, the table of claims as CSV, and the plots."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from alexlab.files import write_whole
+from alexlab.report.html import page
+from alexlab.report.markdown import markdown
+from alexlab.report.plots import draw
+from alexlab.study.claims import METRICS
+from alexlab.study.records import Archive
+from alexlab.study.verdicts import Judgement, Row
+
+CSV_COLUMNS = (
+    *("claim", "section", "statement", "metric", "view", "unit", "arm", "against", "published", "measured"),
+    *(
+        "fixed_half",
+        "new_half",
+        "study_half",
+        "new_study_half",
+        "share",
+        "share_low",
+        "share_high",
+        "standard_error",
+        "df",
+    ),
+    *("correlation", "original_z", "bayes_factor", "word", "verdict", "why_none"),
+    *("runs_arm", "runs_against", "failed_arm", "failed_against", "fisher_p", "sd_arm", "sd_against", "seconds_arm"),
+    *("seconds_against", "differing", "confounds", "notes"),
+    *("own_rate_measured", "own_rate_study_half", "own_rate_verdict"),
+)
+
+
+def claims_table(judgement: Judgement) -> list[dict[str, Any]]:
+    """One mapping a claim, by CSV_COLUMNS: numbers in the published figure's unit, ratios as their logarithms' ends."""
+    return [_facts(row) for row in judgement.rows]
+
+
+def _facts(row: Row) -> dict[str, Any]:
+    claim, effect = row.claim, row.effect
+    testable = claim.not_testable is None
+    facts: dict[str, Any] = dict.fromkeys(CSV_COLUMNS)
+    facts.update(
+        claim=claim.name,
+        section=claim.section,
+        statement=claim.statement,
+        word=None if row.word is None else row.word.value,
+        verdict=row.verdict,
+        why_none=row.why_none,
+        notes="; ".join(row.notes) or None,
+        confounds="; ".join(row.confounds) or None,
+        differing=" ".join(row.differing) or None,
+    )
+    if not testable:
+        return facts
+    facts.update(
+        metric=claim.metric,
+        view=claim.view,
+        unit="ratio" if claim.ratio else METRICS[claim.metric][1],
+        arm=" ".join(claim.arm) or "none",
+        against=claim.against_view or (" ".join(claim.against) or "none" if len(claim.compared) == 2 else None),
+        published=claim.published.get(claim.metric),
+        original_z=row.strength,
+        bayes_factor=row.bayes_factor,
+        fisher_p=row.fisher,
+    )
+    for number, (place, arm) in enumerate(zip(("arm", "against"), row.arms, strict=False)):
+        counted = row.counted[number] if row.counted else len(arm.runs)
+        facts.update({f"runs_{place}": counted, f"failed_{place}": arm.lost, f"seconds_{place}": arm.seconds})
+    for place, spread in zip(("arm", "against"), row.spreads, strict=False):
+        facts[f"sd_{place}"] = spread if claim.ratio else row.shown(spread)
+    if row.level is not None:
+        facts["measured"], facts["fixed_half"] = map(row.shown, row.level[:2])
+    scaled = (lambda value: value) if claim.ratio else row.shown
+    if effect is not None:
+        facts.update(
+            measured=row.shown(effect.difference),
+            fixed_half=scaled(effect.fixed),
+            new_half=None if effect.new is None else scaled(effect.new),
+            study_half=scaled(effect.study),
+            new_study_half=None if effect.new_study is None else scaled(effect.new_study),
+            correlation=effect.correlation,
+            standard_error=scaled(effect.standard_error),
+            df=effect.df,
+        )
+    if row.share is not None:
+        facts.update(zip(("share", "share_low", "share_high"), row.share, strict=True))
+    if row.own_rate is not None and row.own_rate.effect is not None:
+        own = row.own_rate
+        facts.update(own_rate_measured=own.shown(own.effect.difference), own_rate_verdict=own.verdict)  # pyright: ignore
+        facts["own_rate_study_half"] = scaled(own.effect.study)  # pyright: ignore
+    return facts
+
+
+def write(judgement: Judgement, archive: Archive, folder: Path, with_pictures: bool = False) -> Path:
+    """Write the report's files; the page's path. `with_pictures`: as for `plots.draw`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(claims_table(judgement))
+    write_whole(folder / "claims.csv", text.getvalue())
+    plots = draw(judgement, archive, folder, with_pictures)
+    write_whole(folder / "report.md", markdown(judgement, plots))
+    write_whole(folder / "report.html", page(judgement, plots))
+    return folder / "report.html"

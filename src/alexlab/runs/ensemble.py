@@ -1,0 +1,159 @@
+"""Test errors of finished runs' nets, alone and averaged (section 6)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+from alexlab import threads
+from alexlab.compose import read_config
+from alexlab.config import Config, ConfigError, did_you_mean
+from alexlab.data import build_datamodule
+from alexlab.data.locate import fingerprint
+from alexlab.progress import Progress
+from alexlab.runs.record import Record
+
+if TYPE_CHECKING:  # torch takes seconds to load, and mistakes are told without it
+    from alexlab.training.evaluate import EnsembleMember, Predictions
+
+EVALUATE_KEYS = ("checkpoint", "average")  # of `evaluate`: what runs may be evaluated by, whatever they were before
+
+
+@dataclass(frozen=True)
+class DoneRun:
+    """A finished run as it is to be evaluated."""
+
+    record: Record
+    config: Config  # its own, but for what the command line sets
+    test: dict[str, Any]  # its result's test errors; empty where they are of another checkpoint or average over views
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.record.file(f"checkpoints/{self.config.evaluate.checkpoint.name}.ckpt")
+
+
+def read_done(run_id: str, settings: Config, names: list[str]) -> DoneRun:
+    """A run from its record, with the keys `names` as they are in `settings`."""
+    folder = Path(settings.paths.runs)
+    known = [path.parent.name for path in folder.glob("*/status.json")]
+    if run_id not in known:
+        mend = did_you_mean(run_id, known) or "; paths.runs=FOLDER looks elsewhere"
+        raise ConfigError(f"runs: there is no run '{run_id}' in {folder}{mend}")
+    record = Record(folder, run_id)
+    if not record.is_done:
+        state = record.status().get("state")
+        raise ConfigError(f"runs: {run_id} is {state}, not DONE; train it to its end or leave it out")
+    config = read_config(record.file("config.yaml"))
+    recorded = [getattr(config.evaluate, name) for name in EVALUATE_KEYS]
+    for name in names:
+        section, _, key = name.partition(".")
+        setattr(getattr(config, section), key, getattr(getattr(settings, section), key))
+    trained_on = record.result().get("data", {}).get("store")  # older records do not say
+    if trained_on is not None and trained_on != fingerprint(config.data):
+        raise ConfigError(
+            f"runs: {run_id} was trained on the data {trained_on}, here is {fingerprint(config.data)}; name its store "
+            "by data.root"
+        )
+    is_recorded = recorded == [getattr(config.evaluate, name) for name in EVALUATE_KEYS]
+    return DoneRun(record, config, record.result().get("test", {}) if is_recorded else {})
+
+
+def in_common(runs: list[DoneRun]) -> dict[str, str]:
+    """What all the runs are evaluated by; refuses runs that cannot be averaged."""
+    first, data = runs[0], fingerprint(runs[0].config.data)
+    for run in runs:
+        pair, other = (first.record.run_id, run.record.run_id), fingerprint(run.config.data)
+        if other != data:
+            raise ConfigError(
+                f"runs: {pair[0]} has the data {data}, {pair[1]} has {other}; average runs of one data set"
+            )
+        for name in EVALUATE_KEYS:
+            mine, theirs = (getattr(one.config.evaluate, name).name for one in (first, run))
+            if mine != theirs:
+                raise ConfigError(f"evaluate.{name}: {pair[0]} has {mine}, {pair[1]} has {theirs}; set it for all")
+    return {name: getattr(first.config.evaluate, name).name for name in EVALUATE_KEYS}
+
+
+def compute(runs: list[DoneRun], settings: Config) -> tuple[dict[str, Any], dict[str, Predictions]]:
+    """The average's result and predictions, and each net's own errors where its record does not have them."""
+    started = time.monotonic()
+    batch_size = min(run.config.data.eval_batch_size for run in runs)
+    for run in runs:
+        run.config.data.eval_batch_size = batch_size  # all see the same images at a time
+    nets = [(run.config, run.checkpoint) for run in runs]
+    alone = [number for number, run in enumerate(runs) if not run.test]
+    device, (test, *singles) = evaluate_nets(nets, alone, settings, f"evaluating {count_of_nets(runs)}")
+    computed = dict(zip(alone, map(errors_of, singles), strict=True))
+    errors = [run.test or computed[number] for number, run in enumerate(runs)]
+    result = {
+        "device": device,
+        "seconds": round(time.monotonic() - started, 1),
+        "members": {
+            run.record.run_id: {
+                "labels": run.record.status()["labels"],
+                "seed": run.config.seed,
+                "data_seed": run.config.data.seed,
+                "test": own,
+            }
+            for run, own in zip(runs, errors, strict=True)
+        },
+        "mean": {
+            kind: {name: mean(own[kind][name] for own in errors) for name in predictions.errors()}
+            for kind, predictions in test.items()
+        },
+        "test": errors_of(test),
+    }
+    return result, test
+
+
+def evaluate_nets(
+    nets: list[tuple[Config, Path]], alone: list[int], settings: Config, title: str
+) -> tuple[str, list[dict[str, Predictions]]]:
+    """The device, and test predictions of the average of all nets, then of the ones whose places are in `alone`.
+
+    A net is a configuration and the file of its weights. Device and determinism are as in training by `settings`.
+    """
+    import torch
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    from alexlab.models import build_model
+    from alexlab.training.evaluate import EnsembleMember, evaluate
+    from alexlab.training.fit import build_trainer, device_name, load_weights, quiet
+
+    threads.use(threads.of_command())
+    quiet()
+    trainer = replace(settings.trainer, precision="32-true")  # evaluation has the precision of the weights
+    try:
+        device = build_trainer(replace(settings, trainer=trainer), title).strategy.root_device
+    except MisconfigurationException as error:
+        told = " ".join(str(error).split())
+        raise ConfigError(f"trainer.accelerator={trainer.accelerator.name}: {told} Set it to auto or cpu") from error
+    members = []
+    for config, path in nets:
+        network = build_model(config)
+        if config.trainer.precision == "64-true":
+            network.to(torch.float64)
+        load_weights(network, str(path), fresh_last=False)
+        data = build_datamodule(config)
+        try:
+            data.setup()
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        loader = data.evaluation_dataloader("test")
+        members.append(EnsembleMember(network.to(device), loader, data, config.evaluate.average))
+    groups: list[list[EnsembleMember]] = [members, *([members[number]] for number in alone)]
+    images = len(members[0].data.split("test"))
+    with Progress(title, images * len(groups), transient=True) as progress:
+        predictions = [evaluate(group, device, advance=progress.advance) for group in groups]
+    return device_name(device), predictions
+
+
+def errors_of(test: dict[str, Predictions]) -> dict[str, Any]:
+    return {"images": len(test["ten"].labels), **{kind: found.errors() for kind, found in test.items()}}
+
+
+def count_of_nets(items: list[Any]) -> str:
+    return f"{len(items)} nets" if len(items) > 1 else "1 net"

@@ -1,0 +1,392 @@
+"""Claims as data, the files of `conf/claims/`: what a paper says of two arms, with its figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Union
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from alexlab.config import CONF_DIR, Config, ConfigError, did_you_mean, flat, shown
+
+# What a claim may be about: (what it is, the unit in which figures are published, the unit's size).
+METRICS = {
+    "top1_error": ("top-1 error", "points", 0.01),
+    "top5_error": ("top-5 error", "points", 0.01),
+    "gap": ("test less training error, centre view, top-1", "points", 0.01),
+    "train_top1_error": ("training error, centre view, top-1", "points", 0.01),
+    "train_loss": ("training loss, centre view", "nats", 1.0),
+    "first_epoch_loss": ("mean loss of the first epoch", "nats", 1.0),
+    "epochs": ("epochs until the rule of section 5 ends the run", "epochs", 1.0),
+    "epochs_to_25": ("epochs to a training error of 25 %", "epochs", 1.0),
+    "colour_gap": ("difference of conv1's share of colour between the halves of its kernels", "", 1.0),
+    "five_top1_error": ("top-1 error of five nets averaged less the mean of the five", "points", 0.01),
+    "five_top5_error": ("top-5 error of five nets averaged less the mean of the five", "points", 0.01),
+    "retrieval": ("precision of the six nearest training images by fc7 less that by pixels", "points", 0.01),
+    "off_centre": (
+        "top-1 error, centre view, of the half with objects far from the centre less the other",
+        "points",
+        0.01,
+    ),
+}
+# Metrics of several runs together, in the order of their seeds: (how many, what of each).
+GROUPED = {"five_top1_error": (5, "top1_error"), "five_top5_error": (5, "top5_error")}
+OF_NETS = (*GROUPED, "retrieval")  # metrics that need the nets themselves: `report.py --nets` measures them
+VIEWED = ("top1_error", "top5_error")  # which are of single images, and of a view kind
+VIEWS = ("ten", "center", "corner")  # corner: of each image one of its four corner crops, in turn
+EARLY = ("first_epoch_loss", "epochs_to_25")  # metrics of early learning
+WAITING = (*EARLY, "epochs")  # metrics of when something happens
+
+
+class Verdict(Enum):
+    """The words of a verdict. `alexlab.study.statistics.verdict` has the rules."""
+
+    reproduced = "reproduced"
+    larger = "same direction, larger"
+    same_direction = "same direction"
+    size_open = "same direction, size open"
+    smaller = "same direction, smaller"
+    inconclusive = "inconclusive"
+    negligible = "negligible"
+    reversed = "reversed"
+    does_not_train = "does not train"
+    not_testable = "not testable here"
+
+
+SIDES = ("lower", "higher")
+RANGE_VERDICTS = tuple(one.value for one in Verdict if one not in (Verdict.does_not_train, Verdict.not_testable))
+
+
+@dataclass
+class Range:
+    """A decision range of one claim: the verdict where the effect's whole interval lies between the bounds."""
+
+    verdict: str = ""  # one of RANGE_VERDICTS
+    words: Union[str, None] = None  # printed instead of the verdict
+    above: Union[float, None] = None  # in the unit of the published figure; a ratio is itself, not its logarithm
+    below: Union[float, None] = None
+
+
+@dataclass
+class Claim:
+    """One statement, and the comparison that tests it: the effect is `arm` less `against`."""
+
+    id: str = ""
+    section: str = ""
+    statement: str = ""  # in our words
+    arm: list[str] = field(default_factory=list)  # overrides; none = the study's base
+    against: list[str] = field(default_factory=list)
+    metric: str = "top1_error"
+    view: str = "ten"
+    against_view: Union[str, None] = None  # the same runs, seen otherwise, instead of another arm
+    # The published effect in the metric's unit, by metric; the claim's own metric carries the verdict.
+    published: dict[str, float] = field(default_factory=dict)
+    at_least: bool = False  # the published effect is a bound: "over 1 point"
+    is_level: bool = False  # the published figure is one of `arm` itself, in the metric's unit, not of a difference
+    one_arm: bool = False  # the metric of `arm` alone is the effect: it is a difference within each run
+    every_run: bool = False  # the claim is of every run of `arm`, not only of their mean: the verdict counts them
+    ratio: bool = False  # the effect is arm / against, and not arm - against
+    direction: Union[str, None] = None  # lower or higher, where there is no figure
+    # The smallest effect of interest in the metric's unit, above 0, or for a ratio a factor above 1. Half of the
+    # published effect where there is one; a claim without a figure must state it, with the reason.
+    smallest_effect: Union[float, None] = None
+    smallest_effect_reason: Union[str, None] = None
+    also: dict[str, str] = field(
+        default_factory=dict
+    )  # other metrics that the claim needs too: {metric: lower or higher}
+    ranges: list[Range] = field(default_factory=list)  # instead of the general rule, tried in this order
+    is_context: bool = False  # no claim, but an effect by which another row is read: it gets no verdict
+    published_on: Union[str, None] = None  # the data set whose test images the figures are of
+    recipes: list[str] = field(default_factory=list)  # at which a verdict may be told
+    requires: list[str] = field(default_factory=list)  # key=value that the runs must have, or the metric means nothing
+    differs: list[str] = field(default_factory=list)  # the keys in which the claim's two arms are to differ
+    authors: Union[str, None] = None  # the authors' own pair of runs, where it is known
+    reproduced: Union[str, None] = None  # what counts, where it is not the rule of all
+    not_testable: Union[str, None] = None  # why no records can tell, and what would
+    source: str = ""  # the file: paper in conf/claims/paper.yaml
+
+    def __post_init__(self) -> None:
+        self.ranges = [one if isinstance(one, Range) else Range(**one) for one in self.ranges]  # a plan has mappings
+
+    @property
+    def compared(self) -> list[list[str]]:
+        """The overrides of the arms whose runs the claim needs: `arm`, and `against` unless it is of one arm."""
+        is_of_one = self.is_level or self.one_arm or self.against_view is not None
+        return [self.arm] if is_of_one else [self.arm, self.against]
+
+    @property
+    def name(self) -> str:
+        return f"{self.source}/{self.id}"
+
+    @property
+    def sign(self) -> int:
+        """Of the effect that is claimed."""
+        if self.direction is not None:
+            return -1 if self.direction == "lower" else 1
+        if self.metric not in self.published:
+            return 0
+        size = self.published[self.metric]
+        return -1 if (size < 1 if self.ratio else size < 0) else 1
+
+    @property
+    def unit(self) -> float:
+        """What a published figure is multiplied by to have the measured one's scale."""
+        return 1.0 if self.ratio else METRICS[self.metric][2]
+
+    @property
+    def effect(self) -> float | None:
+        """The published effect on the metric's own scale, errors as fractions; None where only its sign is claimed."""
+        return self.published[self.metric] * self.unit if self.metric in self.published else None
+
+    @property
+    def least(self) -> float | None:
+        """The smallest effect of interest on the scale of the interval; a ratio's is a logarithm. None: not stated."""
+        if self.smallest_effect is not None:
+            return math.log(self.smallest_effect) if self.ratio else self.smallest_effect * self.unit
+        if self.effect is None:
+            return None
+        return abs(math.log(self.effect) if self.ratio else self.effect) / 2
+
+    @property
+    def is_early(self) -> bool:
+        """Whether it is about early learning, which no rule for runs that do not learn may decide."""
+        return self.metric in EARLY
+
+    @property
+    def waits(self) -> bool:
+        """Whether its runs last until something happens, so that their greatest length is no departure."""
+        return self.metric in WAITING
+
+
+def claim_files(config_dir: str | None = None) -> dict[str, Path]:
+    """{name: file} of every file of claims; a folder of the user's own comes before the project's."""
+    folders = [CONF_DIR, *([Path(config_dir).expanduser()] if config_dir else [])]
+    return {path.stem: path for folder in folders for path in sorted((folder / "claims").glob("*.yaml"))}
+
+
+def find_claims(names: list[str], config_dir: str | None = None) -> list[Claim]:
+    """The claims that `paper`, a whole file, or `paper/lrn`, one of its claims, stand for; each once, in that order.
+
+    Raises:
+        ConfigError: for a name that there is not, and for a mistake in a file.
+    """
+    files = claim_files(config_dir)
+    found: dict[str, Claim] = {}
+    for name in names:
+        source, _, wanted = name.partition("/")
+        if source not in files:
+            near = did_you_mean(source, files)
+            raise ConfigError(f"study.claims: there is no {source}{near} (there are: {', '.join(files)})")
+        claims = read_claims(files[source])
+        chosen = [claim for claim in claims if wanted in ("", claim.id)]
+        if not chosen:
+            near = did_you_mean(wanted, [claim.id for claim in claims])
+            raise ConfigError(f"study.claims: {files[source].name} has no claim '{wanted}'{near}")
+        found.update({claim.name: claim for claim in chosen})
+    return list(found.values())
+
+
+def read_claims(path: Path) -> list[Claim]:
+    """The claims of a file.
+
+    Raises:
+        ConfigError: naming file, claim and key.
+    """
+    return list(_read(path, path.stat().st_mtime_ns))
+
+
+def digest(claims: list[Claim]) -> str:
+    """Of all that claims say: a study that was begun shows by it that they were not changed since."""
+    text = yaml.safe_dump([dataclasses.asdict(claim) for claim in claims], sort_keys=True)
+    return sha256(text.encode()).hexdigest()[:12]
+
+
+@cache
+def _read(path: Path, changed: int) -> tuple[Claim, ...]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
+    if not isinstance(content, list) or not all(isinstance(one, dict) for one in content):
+        raise ConfigError(f"{path}: must be a list of claims, each with its id, statement and arms")
+    claims = tuple(_claim(path, one) for one in content)
+    ids = [claim.id for claim in claims]
+    for name in ids:
+        if ids.count(name) > 1:
+            raise ConfigError(f"{path.name}: {name}: there are two claims with this id; rename one of them")
+    return claims
+
+
+# What an arm may not set: what starts and records runs, and places of whoever runs it.
+_NOT_AN_ARMS = (
+    "hydra",
+    "paths",
+    "logger",
+    "weights",
+    "study",
+    "retry",
+    "data.raw",
+    "data.root",
+    "data.cache",
+    "data.stage",
+)
+
+
+def _claim(path: Path, given: dict[str, Any]) -> Claim:
+    where = f"{path.name}: {given.get('id', 'a claim without id')}"
+    for name, value in given.items():
+        if "${" in str(value):  # it would be filled in, from the environment too
+            raise ConfigError(f"{where}: {name}: holds an interpolation, ${{...}}; write the value itself")
+    known = [entry.name for entry in dataclasses.fields(Claim) if entry.name != "source"]
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"{where}: there is no key '{name}'{did_you_mean(name, known)}")
+    try:
+        claim = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Claim), given, {"source": path.stem}))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{where}: {str(error.msg or error).splitlines()[0]}") from error
+    assert isinstance(claim, Claim)
+    _check(claim, where)
+    return claim
+
+
+def _check(claim: Claim, where: str) -> None:
+    for line in (*claim.arm, *claim.against):
+        if re.match(rf"[+~]*({'|'.join(map(re.escape, _NOT_AN_ARMS))})\b", line.strip()):
+            raise ConfigError(
+                f"{where}: {line}: is not for a claim to set; an arm is made of groups and keys of the net"
+            )
+    for name in ("id", "section", "statement"):
+        if not getattr(claim, name).strip():
+            raise ConfigError(f"{where}: has no {name}")
+    if claim.not_testable is not None:
+        return
+    for name in (claim.metric, *claim.published):
+        if name not in METRICS:
+            raise ConfigError(f"{where}: '{name}' is no metric{did_you_mean(name, METRICS)} ({', '.join(METRICS)})")
+    for view in (claim.view, claim.against_view):
+        if view is not None and view not in VIEWS:
+            raise ConfigError(f"{where}: '{view}' is no view (there are: {', '.join(VIEWS)})")
+    if claim.direction not in (None, "lower", "higher"):
+        raise ConfigError(f"{where}: direction={claim.direction}: must be lower or higher")
+    if claim.metric not in claim.published and claim.direction is None and not claim.is_context:
+        raise ConfigError(f"{where}: has neither a published figure of its metric, {claim.metric}, nor a direction")
+    if claim.is_level and (claim.against or claim.against_view or claim.ratio):
+        raise ConfigError(f"{where}: is_level: the figure is of one arm; leave out against, against_view and ratio")
+    figure = claim.published.get(claim.metric)
+    if not all(map(math.isfinite, claim.published.values())):
+        raise ConfigError(f"{where}: a published figure must be finite")
+    if claim.is_level and figure is None:
+        raise ConfigError(f"{where}: is_level: has no published figure of {claim.metric}")
+    if figure is not None and not claim.is_level and not claim.is_context:
+        if figure <= 0 and claim.ratio:
+            raise ConfigError(f"{where}: a published ratio must be above 0")
+        if figure == (1 if claim.ratio else 0):
+            raise ConfigError(f"{where}: a published effect of none has no side to be on; set is_context: true")
+        if claim.direction is not None and (claim.direction == "lower") != (figure < (1 if claim.ratio else 0)):
+            bound = "at_least " if claim.at_least else ""
+            raise ConfigError(
+                f"{where}: direction={claim.direction}: the published figure, {bound}{figure:g}, is on the other side; "
+                "change its sign or leave direction out"
+            )
+    _check_size(claim, where, figure)
+    _check_requires(claim, where)
+    if claim.one_arm and (claim.is_level or claim.against or claim.against_view or claim.ratio):
+        raise ConfigError(f"{where}: one_arm: leave out is_level, against, against_view and ratio")
+    if claim.metric in GROUPED and not claim.one_arm:
+        raise ConfigError(f"{where}: {claim.metric} is of groups of one arm's runs; set one_arm: true")
+    if claim.every_run and len(claim.compared) < 2:
+        raise ConfigError(f"{where}: every_run: needs another arm, whose runs each one is compared with; name against")
+    if "corner" in (claim.view, claim.against_view) and claim.metric != "top1_error":
+        raise ConfigError(f"{where}: view corner: records have top1_error of it alone; set metric: top1_error")
+    if len(claim.compared) == 2 and claim.arm == claim.against:
+        raise ConfigError(f"{where}: its two arms are the same; name one, or an against_view")
+    if claim.against_view is not None and claim.metric not in VIEWED:
+        raise ConfigError(f"{where}: {claim.metric} has no views")
+
+
+def _check_size(claim: Claim, where: str, figure: float | None) -> None:
+    """Check what the claim says of sizes: a bound, a smallest effect of interest, ranges of its own."""
+    if claim.at_least and figure is None:
+        raise ConfigError(
+            f"{where}: at_least: has no published figure to exceed; add published: {{{claim.metric}: ...}} or leave "
+            "at_least out"
+        )
+    needs_size = figure is None and not claim.is_context and not claim.is_level and not claim.ranges
+    if needs_size and claim.smallest_effect is None:
+        unit = "a factor above 1" if claim.ratio else METRICS[claim.metric][1] or "its own unit"
+        raise ConfigError(
+            f"{where}: has no figure and no smallest effect of interest; add smallest_effect: ... ({unit}) and "
+            "smallest_effect_reason: ..."
+        )
+    if claim.smallest_effect is not None:
+        least = 1 if claim.ratio else 0
+        if not (math.isfinite(claim.smallest_effect) and claim.smallest_effect > least):
+            raise ConfigError(f"{where}: smallest_effect={claim.smallest_effect:g}: must be a size above {least}")
+        if not (claim.smallest_effect_reason or "").strip():
+            raise ConfigError(f"{where}: smallest_effect: has no reason; add smallest_effect_reason: ...")
+        if figure is not None and not claim.is_level:
+            size = max(figure, 1 / figure) if claim.ratio else abs(figure)
+            if claim.smallest_effect > size:
+                raise ConfigError(
+                    f"{where}: smallest_effect={claim.smallest_effect:g}: is more than the published effect, {size:g}; "
+                    "lower it"
+                )
+    for metric, side in claim.also.items():
+        if metric not in METRICS or metric == claim.metric:
+            raise ConfigError(f"{where}: also: '{metric}' is no other metric{did_you_mean(metric, METRICS)}")
+        if side not in SIDES:
+            raise ConfigError(f"{where}: also: {metric}: {side}: must be lower or higher")
+    for one in claim.ranges:
+        _check_range(claim, one, where, figure)
+
+
+def _check_range(claim: Claim, one: Range, where: str, figure: float | None) -> None:
+    if one.verdict not in RANGE_VERDICTS:
+        near = did_you_mean(one.verdict, RANGE_VERDICTS)
+        raise ConfigError(f"{where}: ranges: '{one.verdict}' is no verdict{near} ({'; '.join(RANGE_VERDICTS)})")
+    bounds = [bound for bound in (one.above, one.below) if bound is not None]
+    if not bounds or not all(map(math.isfinite, bounds)) or (claim.ratio and min(bounds) <= 0):
+        kind = "ratios above 0" if claim.ratio else "numbers"
+        raise ConfigError(f"{where}: ranges: {one.verdict}: needs above, below or both, {kind}")
+    low, high = -math.inf if one.above is None else one.above, math.inf if one.below is None else one.below
+    if low >= high:
+        raise ConfigError(
+            f"{where}: ranges: {one.verdict}: above={low:g} is not less than below={high:g}; exchange them"
+        )
+    if one.verdict == Verdict.reproduced.value and figure is not None and not low <= figure <= high:
+        raise ConfigError(f"{where}: ranges: reproduced: does not contain the published {figure:g}; change its bounds")
+
+
+def _check_requires(claim: Claim, where: str) -> None:
+    """Check that some configuration has what a claim requires, spelled as a configuration prints it."""
+    seen: dict[str, str] = {}
+    for required in claim.requires:
+        name, sign, value = required.partition("=")
+        known = flat(Config())
+        if not sign or name not in known:
+            raise ConfigError(f"{where}: requires {required}: there is no such key{did_you_mean(name, known)}")
+        try:
+            made = OmegaConf.to_object(
+                OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.from_dotlist([required]))
+            )
+        except OmegaConfBaseException as error:
+            reason = str(error.msg or error).splitlines()[0]
+            raise ConfigError(f"{where}: requires {required}: no recipe can meet it: {reason}") from error
+        assert isinstance(made, Config)
+        spelled = shown(flat(made)[name])
+        if spelled != value:
+            raise ConfigError(f"{where}: requires {required}: no recipe can meet it; write {name}={spelled}")
+        if seen.setdefault(name, value) != value:
+            raise ConfigError(
+                f"{where}: requires {name}={seen[name]} and {required}: no recipe can meet both; remove one"
+            )

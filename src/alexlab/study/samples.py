@@ -1,0 +1,138 @@
+"""Each arm's values of each metric, as the statistics want them, and the spreads shrunk over all arms of a study."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from alexlab.config import ConfigError
+from alexlab.study.claims import GROUPED, VIEWED
+from alexlab.study.metrics import MEASURES, five_nets, groups
+from alexlab.study.records import Run
+from alexlab.study.statistics import Effect, Matched, Sample, Spread, effect, match_seeds, shrink
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What an arm's runs came to in one metric; runs that do not have it are left out, and told of."""
+
+    runs: list[Run]
+    sample: Sample
+    images: str | None  # a hash of the test images' classes in their order, where the metric is of images
+
+    def among(self, other: Measured) -> Sample:
+        """The sample of those runs alone that `other` has too, in the same order."""
+        ids = {run.run_id for run in other.runs}
+        kept = [place for place, run in enumerate(self.runs) if run.run_id in ids]
+        return self.sample.of_runs(kept)
+
+
+class Samples:
+    """Of arms, each a list of finished runs by its name; `problems` gets a line for each run that is not counted."""
+
+    def __init__(self, arms: dict[str, Sequence[Run]], problems: list[str]) -> None:
+        self._arms, self._problems = arms, problems
+        self._measured: dict[tuple[str, str, str, bool], Measured | None] = {}
+        self._spreads: dict[tuple[str, str, bool], dict[str, Spread]] = {}
+        self._wrong: dict[tuple[str, str, str], tuple[np.ndarray, str]] = {}
+        # The base, and the arms whose runs share its initial weights, order and augmentation on shared seeds.
+        self.alike: tuple[str, list[str]] | None = None
+
+    def measured(self, arm: str, metric: str, view: str, ratio: bool = False) -> Measured | None:
+        """None where no run of the arm has the metric. With `ratio` of its logarithms."""
+        key = arm, metric, view, ratio
+        if key not in self._measured:
+            self._measured[key] = self._measure(*key)
+        return self._measured[key]
+
+    def spreads(self, metric: str, view: str, ratio: bool = False) -> dict[str, Spread]:
+        """By arm. Runs that several arms share are counted in the largest of them alone."""
+        key = metric, view, ratio
+        if key not in self._spreads:
+            found = {arm: one for arm in self._arms if (one := self.measured(arm, *key)) is not None}
+            ids = {arm: {run.run_id for run in one.runs} for arm, one in found.items()}
+            owner = {arm: next(big for big in sorted(ids, key=lambda name: -len(ids[name])) if own <= ids[big])
+                     for arm, own in ids.items()}  # fmt: skip
+            alone = {arm: one.sample for arm, one in found.items() if owner[arm] == arm}
+            shrunk = shrink(alone) if alone else {}
+            self._spreads[key] = {arm: shrunk[owner[arm]] for arm in found}
+        return self._spreads[key]
+
+    def matched(self, metric: str, view: str, ratio: bool, family: float) -> dict[str, Effect]:
+        """The effect against the base of each arm that is `alike`, all of whose seeds the base has too."""
+        key = metric, view, ratio
+        if self.alike is None or (base := self.measured(self.alike[0], *key)) is None:
+            return {}
+        places = {run.seed: place for place, run in enumerate(base.runs)}
+        spreads = self.spreads(*key)
+        found: dict[str, Matched] = {}
+        for name in self.alike[1]:
+            arm = self.measured(name, *key)
+            if arm is None or not arm.sample.variance > 0 or arm.images != base.images:
+                continue
+            ids = {run.run_id for run in base.runs}
+            if any(run.seed not in places or run.run_id in ids for run in arm.runs):
+                continue
+            independent = effect(arm.sample, base.sample, (spreads[name], spreads[self.alike[0]]), family)
+            found[name] = Matched(independent, arm.sample.values, np.array([places[run.seed] for run in arm.runs]))
+        return match_seeds(base.sample, spreads[self.alike[0]], found, family) if found else {}
+
+    def _measure(self, arm: str, metric: str, view: str, ratio: bool) -> Measured | None:
+        if metric in GROUPED:
+            return self._measure_groups(arm, metric)
+        runs, values, wrongs = [], [], []
+        for run in self._arms[arm]:
+            try:
+                value = float(MEASURES[metric](run, view))
+                if not math.isfinite(value) or (ratio and value <= 0):
+                    raise ConfigError(f"its {metric} is no number")
+                wrong = None
+                if not ratio and metric in VIEWED:
+                    wrong = self._wrongs(run, metric, view)
+                elif not ratio and metric == "gap":  # its training images are always the same
+                    wrong = self._wrongs(run, "top1_error", "center")
+            except (ConfigError, KeyError, TypeError, ValueError) as error:
+                self._leave_out(run, metric, " ".join(str(error).split()))
+                continue
+            runs.append(run)
+            values.append(math.log(value) if ratio else value)
+            wrongs.append(wrong)
+        hashes = Counter(wrong[1] for wrong in wrongs if wrong is not None)
+        if hashes:
+            usual = hashes.most_common(1)[0][0]
+            for run, wrong in zip(runs, wrongs, strict=True):
+                if wrong[1] != usual:
+                    self._leave_out(run, metric, "its test images are not those of the arm's other runs")
+            kept = [place for place, wrong in enumerate(wrongs) if wrong[1] == usual]
+            images = np.stack([wrongs[place][0] for place in kept])
+            if images.shape[1] > 1:
+                less = images.mean(axis=1) - np.array(values)[kept] if metric == "gap" else 0.0
+                return Measured([runs[place] for place in kept], Sample.of_images(images, less), usual)
+        return Measured(runs, Sample(np.array(values)), None) if runs else None
+
+    def _measure_groups(self, arm: str, metric: str) -> Measured | None:
+        """A value for each whole group of runs, by their first."""
+        size, of_each = GROUPED[metric]
+        runs, values = [], []
+        for group in groups(self._arms[arm], size):
+            try:
+                values.append(five_nets(group, of_each))
+                runs.append(group[0])
+            except ConfigError as error:
+                self._leave_out(group[0], metric, str(error))
+        return Measured(runs, Sample(np.array(values)), None) if runs else None
+
+    def _leave_out(self, run: Run, metric: str, why: str) -> None:
+        line = f"{run.run_id}: {why}; not counted for {metric}"
+        if line not in self._problems:
+            self._problems.append(line)
+
+    def _wrongs(self, run: Run, metric: str, view: str) -> tuple[np.ndarray, str]:
+        key = run.run_id, metric, view
+        if key not in self._wrong:
+            self._wrong[key] = run.wrong(metric, view)
+        return self._wrong[key]

@@ -1,0 +1,1 @@
+"""Many runs: what a command line or a study asks for, and their launch."""

@@ -1,0 +1,506 @@
+"""`study=NAME`: the arms of its claims times seeds, in an order in which a stopped study leaves whole blocks.
+
+What was planned is written down before the first run (`runs/studies/<id>.json`) and never changed: seeds that come
+later are a second look, and the report says so.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+import time
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alexlab.compose import Composer, Job
+from alexlab.config import (
+    CHANCE_SHARE,
+    CONF_DIR,
+    RACE_ERRORS,
+    Config,
+    ConfigError,
+    Dataset,
+    Rate,
+    RateSearch,
+    StudyConfig,
+    flat,
+    shown,
+)
+from alexlab.crossings import THRESHOLD, epochs_to
+from alexlab.data.locate import described
+from alexlab.files import write_whole
+from alexlab.runs.environment import code
+from alexlab.runs.failure import RESULTS
+from alexlab.runs.identity import DERIVED, arm_id, differences, run_id
+from alexlab.runs.record import DONE, FAILED, Record
+from alexlab.study.claims import Claim, digest, find_claims
+from alexlab.study.rates import LENGTH, RACE
+from alexlab.sweep.rate_search import Choice, Search, Trial, TrialResult, extending_search, grid_search, replay, rounded
+
+MIN_SEEDS = 3  # of an arm that a verdict is told of
+CHOICE_SEEDS_FROM = 1000  # seeds that choose a learning rate are none of those that are compared
+PLAN_VERSION = 1
+SPEED = "epochs_to_25"  # the metric of claims about speed, by which rates are chosen for them
+# What the file of a study of speed alone may set, too: a run is over when it has got there.
+SPEEDS_OWN = ("trainer.max_epochs", "trainer.train_error_every", "trainer.stop_at_train_error")
+MAX_RATE_STEP = 2.0  # between two rates that are tried; a wider grid adds noise of its own to an arm at its best rate
+# What a study's file may set without departing from the recipe: its line may not.
+STUDYS_OWN = ("optim.schedule", "optim.drops", "optim.drop_factor", "optim.num_drops", "optim.patience")
+STUDYS_OWN += ("optim.threshold", "data.holdout", "trainer.precision")
+# What a line may set, too: how numbers are computed.
+SETTLED = ("data.num_classes", "trainer.channels_last", "trainer.compile", "trainer.fused_lrn")
+SETTLED += ("trainer.fused_optimizer", "trainer.deterministic", "trainer.limit_val_batches")
+NO_EARLY_STOP = "trainer.chance_epochs=null"
+_PLANNED = ("id", "line", "name", "rate", "recipe", "unmet", "claims", "claims_digest", "arms")
+
+
+def arm_name(overrides: tuple[str, ...]) -> str:
+    """An arm's overrides, with the limits of a race as one word."""
+    parts = [override.removeprefix("ablation=") for override in overrides if not override.startswith(RACE)]
+    return " ".join([*parts, *["(raced)"] * (len(parts) < len(overrides))]) or "none"
+
+
+@dataclass(frozen=True)
+class PlannedArm:
+    """One arm of a study: what is typed for it beside the study's own line."""
+
+    overrides: tuple[str, ...]
+    seeds: tuple[int, ...]
+    job: Job  # of its first seed
+    is_again: bool = False  # the same configuration once more, with seeds of its own
+
+    @property
+    def name(self) -> str:
+        return "none again" if self.is_again else arm_name(self.overrides)
+
+    def jobs(self) -> list[tuple[int, Job]]:
+        return [(seed, self._job(seed)) for seed in self.seeds]
+
+    def _job(self, seed: int) -> Job:
+        config = copy.deepcopy(self.job.config)
+        if not any(override.startswith("data.seed=") for override in self.job.overrides):
+            config.data.seed = seed
+        config.seed = seed
+        given = tuple(override for override in self.job.overrides if not override.startswith("seed="))
+        return Job((*given, f"seed={seed}"), config, self.job.choices)
+
+
+@dataclass(frozen=True)
+class ArmRate:
+    """How the learning rate of an arm is chosen: its trials in their order, and the choice once all are finished."""
+
+    overrides: tuple[str, ...]
+    metric: str
+    rounds: list[list[Trial]]
+    results: dict[Trial, TrialResult]
+    runs: dict[Trial, str]  # run ids
+    choice: Choice | None
+
+    @property
+    def name(self) -> str:
+        return arm_name(self.overrides)
+
+    def shown(self, trial: Trial) -> str:
+        """A trial in words."""
+        result = self.results.get(trial)
+        told = "to do" if result is None else self._value(result)
+        return f"{self.name} optim.lr={trial.lr:g} seed={trial.seed}: {told}"
+
+    def _value(self, result: TrialResult) -> str:
+        if result.has_diverged:
+            return "failed"
+        if self.metric == SPEED:
+            is_there = math.isfinite(result.score)
+            return f"25 % after {math.exp(result.score):.2f} epochs" if is_there else "stopped before 25 %"
+        return f"validation error {100 * result.score:.2f} %"
+
+    def document(self) -> dict[str, Any]:
+        trials = [trial for round_ in self.rounds for trial in round_]
+        return {
+            "overrides": list(self.overrides),
+            "name": self.name,
+            "metric": self.metric,
+            "lr": self.choice.lr if self.choice else None,
+            "warning": self.choice.warning if self.choice else None,
+            "trials": [
+                {
+                    "lr": trial.lr,
+                    "seed": trial.seed,
+                    "race_epochs": list(trial.race_epochs),
+                    "run": self.runs[trial],
+                    "value": _finite(self.results.get(trial), self.metric),
+                }
+                for trial in trials
+            ],
+        }
+
+
+def _finite(result: TrialResult | None, metric: str) -> float | None:
+    """A trial's value in the metric's unit; None where it has none (yet)."""
+    if result is None or not math.isfinite(result.score):
+        return None
+    return math.exp(result.score) if metric == SPEED else result.score
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a line with `study=` asks for, or the trials of learning rates that come before it."""
+
+    overrides: tuple[str, ...]  # the line's
+    base: Config
+    choices: dict[str, str]
+    claims: list[Claim]
+    arms: list[PlannedArm]  # the base first, where it is one
+    departures: list[str]  # keys in which the base is not what the recipe makes it: no verdict is told of such
+    config_dir: str | None
+    rate: Rate = Rate.protocol  # what its runs are for: choose where the line asks for own and trials are missing
+    rates: list[ArmRate] = field(default_factory=list)
+    # Trials of the arms that come next, while rates are being chosen.
+    round: list[PlannedArm] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        """The same for the same line, whatever its number of seeds."""
+        rate = "" if self.rate is Rate.protocol else f"-{self.rate.name}"
+        return f"{self.choices['study']}-{self.choices['recipe']}{rate}-{arm_id(self.base)[:6]}"
+
+    @property
+    def has_base(self) -> bool:
+        """Whether the first run is one that all depends on.
+
+        Not where rates are tried that may well be wrong, or where all claims are about early learning.
+        """
+        is_early = bool(self.claims) and all(claim.is_early for claim in self.claims)
+        return not self.arms[0].overrides and not is_early
+
+    def jobs(self) -> list[tuple[str, Job]]:
+        """All runs with the names of their arms, seeds outermost; while rates are being chosen, those of the round."""
+        arms = self.round or self.arms
+        numbered = [(place, arm.name, job) for arm in arms for place, (_, job) in enumerate(arm.jobs())]
+        return [(name, job) for _, name, job in sorted(numbered, key=lambda one: one[0])]  # a stable sort
+
+
+def is_study(overrides: list[str]) -> bool:
+    """Whether a command line asks for a study."""
+    named = [override.partition("=")[2] for override in overrides if override.partition("=")[0] == "study"]
+    return bool(named) and named[-1] != "none"
+
+
+def make_study(composer: Composer, overrides: list[str], config_dir: str | None = None, stored: bool = True) -> Study:
+    """The study of a command line, composed and checked; with `stored=False` its data need not be here.
+
+    Raises:
+        ConfigError: for the first mistake in the line, its claims or any arm.
+    """
+    refuse_sweeps(composer, overrides)
+    base = composer.job(overrides, stored=stored)
+    settings = base.config.study
+    _check_rates(settings)
+    claims = find_claims(settings.claims, config_dir)
+    given = {override.partition("=")[0].lstrip("+") for override in overrides}
+    found: dict[tuple[str, ...], None] = {(): None}
+    tested = [claim for claim in claims if claim.not_testable is None and not unmet(claim, base.config)]
+    for claim in tested:
+        found.update({tuple(arm): None for arm in claim.compared})
+    for arm in found:
+        for override in arm:
+            if override.partition("=")[0] in given:
+                raise ConfigError(f"{override.partition('=')[0]}: the study's arms set it ({override}); leave it out")
+    if claims and not tested:
+        told = "; ".join(f"{claim.name} requires {' '.join(unmet(claim, base.config))}" for claim in claims[:1])
+        raise ConfigError(f"study={base.choices['study']}: none of its claims can be tested here: {told}")
+    if claims and not any(not arm for claim in tested for arm in claim.compared):
+        del found[()]  # no claim is against the base
+    is_of_speed = bool(tested) and all(claim.metric == SPEED for claim in tested)
+    has_val = base.config.data.name is Dataset.shapes or not stored or is_of_speed
+    if settings.rate is not Rate.protocol and not has_val and described(base.config.data)["chosen_on_reported"]:
+        raise ConfigError(
+            f"study.rate={settings.rate.name}: rates would be chosen on the reported images; set data.holdout=50"
+        )
+    early = {tuple(arm) for claim in tested if claim.is_early for arm in claim.compared}  # which nothing ends early
+
+    def line(arm: tuple[str, ...]) -> list[str]:
+        return [*overrides, *([NO_EARLY_STOP] if arm in early and NO_EARLY_STOP.partition("=")[0] not in given else [])]
+
+    base_seeds = settings.base_seeds or round(math.sqrt(max(1, len(found) - 1))) * settings.seeds
+    if settings.first_seed + max(settings.seeds, base_seeds) * (1 if claims else 2) > CHOICE_SEEDS_FROM:
+        raise ConfigError(f"study.first_seed={settings.first_seed}: seeds from {CHOICE_SEEDS_FROM} on choose the rates")
+
+    def seeds(arm: tuple[str, ...]) -> tuple[int, ...]:
+        return tuple(range(settings.first_seed, settings.first_seed + (settings.seeds if arm else base_seeds)))
+
+    departures = _departures(composer, base, SPEEDS_OWN if is_of_speed else ())
+    study = Study(tuple(overrides), base.config, base.choices, claims, [], departures, config_dir, settings.rate)
+    if settings.rate is Rate.protocol:
+        arms = [_arm(composer, line(arm), arm, seeds(arm), stored) for arm in found]
+        if settings.data_seeds is not None and not claims:
+            each = [(f"data.seed={number}",) for number in range(settings.data_seeds)]
+            arms = [_arm(composer, overrides, one, seeds(()), stored) for one in each]
+        elif not claims:  # the base against itself
+            again = tuple(seed + base_seeds for seed in seeds(()))
+            arms.append(dataclasses.replace(_arm(composer, overrides, (), again, stored), is_again=True))
+        return dataclasses.replace(study, arms=arms)
+    metric = SPEED if is_of_speed else "val_top1_error"
+    searched = [_search(composer, line(arm), arm, settings, metric, stored) for arm in found]
+    rates = [rate for rate, _, _ in searched]
+    is_searching = any(rate.choice is None for rate in rates)
+    if settings.rate is Rate.choose or is_searching:
+        tried = [arm for _, arms, _ in searched for arm in arms]
+        coming = [arm for _, _, arms in searched for arm in arms]
+        return dataclasses.replace(study, arms=tried, rate=Rate.choose, rates=rates, round=coming)
+    arms = []
+    for rate in rates:
+        assert rate.choice is not None
+        if rate.choice.lr is not None:
+            at_own = (*rate.overrides, f"optim.lr={rate.choice.lr:g}")
+            arm = _arm(composer, line(rate.overrides), at_own, seeds(rate.overrides), stored)
+            arms.append(dataclasses.replace(arm, overrides=rate.overrides))
+    if not arms:
+        raise ConfigError(f"study.rate=own: {rates[0].choice.warning if rates[0].choice else ''}")
+    return dataclasses.replace(study, arms=arms, rates=rates)
+
+
+def _check_rates(settings: StudyConfig) -> None:
+    if settings.rate is Rate.protocol:
+        return
+    for low, high in pairwise(sorted(settings.rates)):
+        if high > low * MAX_RATE_STEP * (1 + 1e-9):
+            raise ConfigError(
+                f"study.rates={shown(settings.rates)}: from {low:g} to {high:g} is a factor of {high / low:.3g}; add "
+                f"rates between, at most a factor of {MAX_RATE_STEP:g} apart"
+            )
+    if settings.rate_search is RateSearch.extend and len(settings.rates) > 1:
+        raise ConfigError(f"study.rates={shown(settings.rates)}: rate_search=extend begins at one rate; give it one")
+
+
+def _departures(composer: Composer, base: Job, studys_own: tuple[str, ...]) -> list[str]:
+    """The keys in which the base is not what its recipe makes it, nor what the study's file may set."""
+    chosen = [f"{name}={base.choices[name]}" for name in ("recipe", "protocol", "model")]
+    by_recipe = composer.job([*chosen, "ablation=none"], stored=False).config
+    by_study = composer.job([*chosen, "ablation=none", f"study={base.choices['study']}"], stored=False).config
+    changed, by_line = (
+        {*differences(base.config, other), *differences(other, base.config)} for other in (by_recipe, by_study)
+    )
+    allowed = {*DERIVED, *SETTLED, *(name for name in (*STUDYS_OWN, *studys_own) if name not in by_line)}
+    if base.config.study.rate is not Rate.protocol:
+        allowed.add("data.holdout")  # on which rates are chosen
+    return sorted(changed - allowed)
+
+
+def refuse_sweeps(composer: Composer, overrides: list[str]) -> None:
+    """Raise ConfigError where a study's line asks for what the study itself varies."""
+    for override in composer.parse(overrides):
+        line = override.input_line or ""
+        if override.is_sweep_override():
+            raise ConfigError(f"{line}: a study has one value of each key; type its line once for each")
+        if override.key_or_group == "seed":
+            raise ConfigError(f"{line}: a study has seeds of its own; set study.seeds and study.first_seed")
+
+
+def unmet(claim: Claim, config: Config) -> list[str]:
+    """What a claim requires of the runs and does not find, as `key=value`."""
+    keys = {name: shown(value) for name, value in flat(config).items()}
+    if config.study.rate is Rate.choose:
+        keys["study.rate"] = Rate.own.name  # which its runs are the trials of
+    for required in claim.requires:
+        if required.partition("=")[0] not in keys:
+            raise ConfigError(f"{claim.name}: requires {required}: there is no such key")
+    return [required for required in claim.requires if keys[required.partition("=")[0]] != required.partition("=")[2]]
+
+
+def _arm(
+    composer: Composer, line: list[str], overrides: tuple[str, ...], seeds: tuple[int, ...], stored: bool
+) -> PlannedArm:
+    try:
+        job = composer.job([*line, *overrides, f"seed={seeds[0]}"], stored=stored)
+    except ConfigError as error:
+        if not overrides:
+            raise
+        raise ConfigError(_misfit(composer.job(line, stored=stored).choices, overrides, error)) from error
+    return PlannedArm(overrides, seeds, job)
+
+
+def _misfit(choices: dict[str, str], overrides: tuple[str, ...], error: ConfigError) -> str:
+    """The line for an arm that the study's net or data cannot have, such as half of AlexNet's kernels on CIFAR-10."""
+    recipe = choices["recipe"]
+    studies = [path.stem for path in sorted((CONF_DIR / "study").glob("*.yaml")) if _recipe_of(path) == recipe]
+    made_for = f"; studies made for recipe={recipe}: {', '.join(studies)}" if studies else ""
+    where = f"recipe={recipe} model={choices['model']}"
+    return f"study={choices['study']}: its arm {' '.join(overrides)} does not fit {where}{made_for} ({error})"
+
+
+def _recipe_of(study: Path) -> str | None:
+    """The recipe that a study's file chooses."""
+    defaults = (yaml.safe_load(study.read_text()) or {}).get("defaults", [])
+    return next(
+        (one["override /recipe"] for one in defaults if isinstance(one, dict) and "override /recipe" in one), None
+    )
+
+
+def _search(
+    composer: Composer, line: list[str], overrides: tuple[str, ...], settings: StudyConfig, metric: str, stored: bool
+) -> tuple[ArmRate, list[PlannedArm], list[PlannedArm]]:
+    """An arm's trials of learning rates by the records that there are: all as arms, and those that come next."""
+    first = settings.first_seed + CHOICE_SEEDS_FROM
+    seeds = list(range(first, first + settings.rate_seeds))
+    arm = _arm(composer, line, overrides, tuple(seeds), stored)
+    at_one = arm.job.config.optim.lr
+    search: Search
+    if settings.rate_search is RateSearch.extend:
+        search = extending_search(at_one * settings.rates[0], seeds)
+    else:
+        search = grid_search([rounded(at_one * factor) for factor in settings.rates], seeds)
+    results: dict[Trial, TrialResult] = {}
+    runs: dict[Trial, str] = {}
+
+    def look(trial: Trial) -> TrialResult | None:
+        config = _trials(arm, [trial], settings)[0].jobs()[0][1].config
+        runs[trial] = run_id(config)
+        result = trial_result(Record(config.paths.runs, runs[trial]), metric)
+        if result is not None:
+            results[trial] = result
+        return result
+
+    rounds, choice = replay(search, look)
+    rate = ArmRate(overrides, metric, rounds, results, runs, choice)
+    tried = _trials(arm, [trial for round_ in rounds for trial in round_], settings)
+    return rate, tried, _trials(arm, rounds[-1], settings) if choice is None else []
+
+
+def _trials(arm: PlannedArm, trials: list[Trial], settings: StudyConfig) -> list[PlannedArm]:
+    """Trials as arms: those that differ in the seed alone are one."""
+    seeds: dict[tuple[str, ...], list[int]] = {}
+    epochs = max(1, round(settings.rate_length * arm.job.config.trainer.max_epochs))
+    jobs: dict[tuple[str, ...], Job] = {}
+    for trial in trials:
+        config = copy.deepcopy(arm.job.config)
+        config.optim.lr = trial.lr
+        given = [f"optim.lr={trial.lr:g}"]
+        if trial.race_epochs:
+            config.trainer.race_epochs = list(trial.race_epochs)
+            given.append(f"{RACE}{shown(config.trainer.race_epochs).replace(' ', '')}")
+        if epochs != config.trainer.max_epochs:
+            config.trainer.max_epochs = epochs
+            given.append(f"{LENGTH}{epochs}")
+        seeds.setdefault(tuple(given), []).append(trial.seed)
+        jobs[tuple(given)] = Job((*arm.job.overrides, *given), config, arm.job.choices)
+    return [PlannedArm((*arm.overrides, *given), tuple(found), jobs[given]) for given, found in seeds.items()]
+
+
+def trial_result(record: Record, metric: str) -> TrialResult | None:
+    """The result of a trial by its record; None where it is not finished.
+
+    Raises:
+        ConfigError: where the record lacks what the metric needs.
+    """
+    status = record.status()
+    if status.get("state") == FAILED and status.get("failure") in RESULTS:
+        return TrialResult(math.inf, has_diverged=True)
+    if status.get("state") != DONE:
+        return None
+    if metric != SPEED:
+        return TrialResult(validation_error(record))
+    epochs, errors = record.train_errors()
+    reached, *levels = (epochs_to(errors, level, epochs) for level in (THRESHOLD, *RACE_ERRORS))
+    return TrialResult(math.inf if math.isnan(reached) else math.log(reached), reached=tuple(levels))
+
+
+def validation_error(record: Record) -> float:
+    """Of a run's last epoch.
+
+    Raises:
+        ConfigError: where it had no validation.
+    """
+    rows = record.rows()
+    error = rows[-1].get("val_top1_error") if rows else None
+    if error is None:
+        raise ConfigError(
+            f"{record.path}: has no validation error to choose a rate by; set trainer.limit_val_batches=1.0"
+        )
+    return error
+
+
+def does_not_learn(base: Path, config: Config) -> str | None:
+    """What is wrong with a study's first run, where there is no point in going on; not of that run itself.
+
+    `config`: of the run that is to be begun, whose number of classes is the base's.
+    """
+    if run_id(config) == base.name:
+        return None
+    record = Record(base.parent, base.name)
+    status = record.status()
+    if status.get("state") == FAILED and status.get("failure") in RESULTS:
+        return f"failed: {status['failure']}"
+    chance = CHANCE_SHARE * math.log(config.data.num_classes or 1)
+    loss = record.result().get("train", {}).get("center", {}).get("loss", 0.0)
+    return f"does not learn: its training loss is {loss:.3f}, that of guessing" if loss >= chance else None
+
+
+def document(study: Study) -> dict[str, Any]:
+    """What a study plans, as it is written down."""
+    arms = []
+    for arm in study.arms:
+        runs = {str(seed): run_id(job.config) for seed, job in arm.jobs()}
+        lr = arm.job.config.optim.lr
+        arms.append({"overrides": list(arm.overrides), "name": arm.name, "lr": lr, "runs": runs})
+    return {
+        "version": PLAN_VERSION,
+        "id": study.id,
+        "line": list(study.overrides),
+        "config_dir": study.config_dir,
+        "departures": study.departures,
+        "name": study.choices["study"],
+        "rate": study.rate.name,
+        "rates": [rate.document() for rate in study.rates],
+        **{group: study.choices[group] for group in ("recipe", "protocol", "model", "data")},
+        "unmet": {claim.name: missing for claim in study.claims if (missing := unmet(claim, study.base))},
+        "claims": [dataclasses.asdict(claim) for claim in study.claims],
+        "claims_digest": digest(study.claims),
+        "arms": arms,
+    }
+
+
+def register(plan: dict[str, Any], folder: Path) -> list[str]:
+    """Write down what a study plans, before its first run; what to tell where it planned something else before."""
+    path = folder / f"{plan['id']}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    mark = sha256(json.dumps([plan["claims_digest"], plan["arms"]], sort_keys=True).encode()).hexdigest()[:12]
+    looks = read_looks(path) if path.is_file() else []
+    if plan["rate"] == Rate.choose.name:
+        looks = []  # a search plans its rounds one after another, and nothing is judged by them
+    if any(look["digest"] == mark for look in looks):
+        return []
+    seen = [id for arm in plan["arms"] for id in arm["runs"].values() if Record(folder.parent, id).is_done]
+    when = {"planned": time.time(), **code(), "finished_before": sorted(set(seen))}
+    looks.append({"digest": mark, **when, **plan})
+    write_whole(path, json.dumps({"version": PLAN_VERSION, "looks": looks}, indent=1) + "\n")
+    if len(looks) == 1:
+        return []
+    return [f"{path.name} planned other runs before; this is look {len(looks)}, and the report says so"]
+
+
+def read_looks(path: Path) -> list[dict[str, Any]]:
+    """All that a study planned, the first time first.
+
+    Raises:
+        ConfigError: where the file is damaged.
+    """
+    try:
+        content = json.loads(path.read_text())
+        if content["version"] != PLAN_VERSION:
+            raise ConfigError(f"{path}: is of version {content['version']}, this code reads version {PLAN_VERSION}")
+        looks = list(content["looks"])
+        if not looks or any(name not in look for look in looks for name in _PLANNED):
+            raise ValueError("it does not say what was planned")
+        return looks
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{path}: is damaged ({error}); bring it back from a copy") from error

@@ -1,0 +1,167 @@
+"""The plan of a command line: every run that it asks for, checked and identified before the first one starts."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from alexlab.compose import Composer, Job
+from alexlab.config import CONF_DIR, Config, ConfigError, flat, shown
+from alexlab.data.locate import has_store
+from alexlab.runs.identity import SEEDS, arm_id, arm_label, run_id
+from alexlab.runs.record import Record
+from alexlab.sweep.arms import Study, is_study, make_study
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a plan."""
+
+    run_id: str
+    arm: str  # hash of what its runs share
+    varied: str  # what differs between the plan's overrides, seeds aside, with this run's values
+    overrides: tuple[str, ...]
+    config: Config
+    labels: dict[str, str]
+
+    @property
+    def record(self) -> Record:
+        return Record(self.config.paths.runs, self.run_id)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs of a command line, in order, each once."""
+
+    runs: list[PlannedRun]
+    varying: list[str]  # the keys and groups, seeds aside, in which the jobs' overrides differ
+    jobs: list[str]  # Hydra's, by their runs' ids; some may be the same run
+    is_sweep: bool
+    choices: dict[str, str]
+    merged: list[tuple[str, str]]  # jobs that are the same run as an earlier one: what varied in each
+    given: list[tuple[str, ...]]  # the overrides of each of Hydra's jobs
+    study: Study | None = None
+
+    @property
+    def is_trial(self) -> bool:
+        return any(run.config.trainer.fast_dev_run for run in self.runs)
+
+    @property
+    def num_jobs(self) -> int:
+        return len(self.jobs)
+
+    @property
+    def sweep_id(self) -> str:
+        """The same for the same runs in the same order."""
+        return sha256(" ".join(run.run_id for run in self.runs).encode()).hexdigest()[:12]
+
+
+def make_plan(overrides: list[str], multirun: bool = False, config_dir: str | None = None) -> Plan:
+    """Compose and check every run of a command line.
+
+    Raises:
+        ConfigError: for the first mistake in any of them.
+    """
+    composer = Composer(config_dir)
+    study = make_study(composer, overrides, config_dir) if is_study(overrides) else None
+    arms: list[str] = []
+    if study is not None:
+        arms, jobs = map(list, zip(*study.jobs(), strict=True))
+        is_sweep = True
+    else:
+        expanded, is_sweep = composer.expand(overrides, multirun)
+        jobs = [composer.job(job) for job in expanded]
+    if len({job.config.trainer.fast_dev_run for job in jobs}) > 1:
+        raise ConfigError("trainer.fast_dev_run: a sweep keeps its records or it does not; set one value for all")
+    if len({job.config.paths.runs for job in jobs}) > 1:
+        raise ConfigError("paths.runs: a sweep has one folder of records; set one value for all")
+    varying = ["arm"] if study is not None else what_varies(jobs)
+    runs: dict[str, PlannedRun] = {}
+    ids: list[str] = []
+    merged: list[tuple[str, str]] = []
+    for number, job in enumerate(jobs):
+        names = labels(job, config_dir)
+        planned = PlannedRun(
+            run_id(job.config),
+            arm_id(job.config),
+            arms[number] if arms else varied(job, varying) or names["ablation"],
+            job.overrides,
+            job.config,
+            names,
+        )
+        ids.append(planned.run_id)
+        first = runs.setdefault(planned.run_id, planned)
+        if first.varied != planned.varied:
+            merged.append((planned.varied, first.varied))
+    plan = Plan(
+        list(runs.values()),
+        varying,
+        ids,
+        is_sweep,
+        jobs[0].choices,
+        list(dict.fromkeys(merged)),
+        [job.overrides for job in jobs],
+        study,
+    )
+    for run in plan.runs:
+        if not run.record.is_done:
+            _check_folder("paths.runs", Path(run.config.paths.runs))
+            if run.config.data.stage is not None:
+                _check_folder("data.stage", Path(run.config.data.stage))
+            if not has_store(run.config.data):
+                _check_folder("data.cache", Path(run.config.data.cache))
+    return plan
+
+
+def _check_folder(name: str, folder: Path) -> None:
+    """Refuse a folder that cannot be made or written, before anything runs."""
+    try:
+        there = next(place for place in (folder, *folder.parents) if place.exists())
+        if not there.is_dir():
+            raise ConfigError(f"{name}={folder}: {there} is a file; name a folder")
+        writable = os.access(there, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise ConfigError(f"{name}={folder}: {error.strerror}; name another folder") from error
+    if not writable:
+        raise ConfigError(f"{name}={folder}: {there} cannot be written; name another folder")
+
+
+def labels(job: Job, config_dir: str | None = None) -> dict[str, str]:
+    """What a run is called: protocol, recipe, model, ablation (or the change itself), and the arm's hash."""
+    names = {name: job.choices[name] for name in ("protocol", "recipe", "model")}
+    chosen = [f"{name}={job.choices[name]}" for name in ("data", "model", "protocol", "recipe", "study")]
+    if job.choices["data"] == "folder":
+        chosen.append(f"data.num_classes={job.config.data.num_classes}")  # which only the store tells
+    base = _base(config_dir, *chosen)
+    folders = [Path(folder) / "ablation" for folder in (config_dir, CONF_DIR) if folder]
+    return {**names, "ablation": arm_label(job.config, base, folders), "arm": arm_id(job.config)}
+
+
+_bases: dict[tuple[str | None, tuple[str, ...]], Config] = {}
+
+
+def _base(config_dir: str | None, *choices: str) -> Config:
+    """The configuration without any ablation or override."""
+    place = config_dir, choices
+    if place not in _bases:
+        _bases[place] = Composer(config_dir).job([*choices, "ablation=none"], stored=False).config
+    return _bases[place]
+
+
+def varied(job: Job, varying: list[str]) -> str:
+    """A job's own share of what a sweep varies: as it was asked for, so `ablation=six_convs` and not its five keys."""
+    values = {**_given(job.overrides), **{name: shown(value) for name, value in flat(job.config).items()}}
+    return " ".join(f"{name}={values[name]}" for name in varying if name in values)
+
+
+def _given(overrides: tuple[str, ...]) -> dict[str, str]:
+    return dict(override.lstrip("+").split("=", 1) for override in overrides)
+
+
+def what_varies(jobs: list[Job]) -> list[str]:
+    """The keys and groups, seeds aside, in which the jobs' overrides differ."""
+    given = [_given(job.overrides) for job in jobs]
+    names = dict.fromkeys(name for one in given for name in one if name not in SEEDS)
+    return [name for name in names if len({one.get(name) for one in given}) > 1]

@@ -1,0 +1,71 @@
+"""What a run would take on this machine, from a few timed steps on made-up images."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch.nn import functional as F
+
+from alexlab.architecture import layers
+from alexlab.config import Config
+from alexlab.data.locate import image_counts
+from alexlab.models import build_model
+from alexlab.training.optim import PaperSGD
+
+_STEPS = 3
+
+
+def seconds_per_run(config: Config) -> float:
+    """An estimate in seconds: training, validation and final evaluation, without the loader and without start-up."""
+    train, forward = seconds_per_image(config)
+    data, trainer = config.data, config.trainer
+    limit = trainer.limit_train_batches
+    images = image_counts(data)
+    steps = limit if isinstance(limit, int) else limit * images["train"] / data.batch_size
+    trained = min(steps * data.batch_size, images["train"]) * trainer.max_epochs
+    looked = images["val"] * trainer.max_epochs + 10 * images["test"]
+    looked += min(images["train"], config.evaluate.train_images)
+    return trained * train + looked * forward
+
+
+def seconds_per_image(config: Config) -> tuple[float, float]:
+    """Of a training step, and of a look at one view, in batches of 32 at most."""
+    accelerator = config.trainer.accelerator.name
+    use_gpu = accelerator == "gpu" or (accelerator == "auto" and torch.cuda.is_available())
+    device = torch.device("cuda" if use_gpu else "cpu")
+    data = config.data
+    assert data.crop_size is not None
+    batch = min(data.batch_size, 32)
+    network = build_model(config).to(device)
+    optimizer = PaperSGD(network.parameters(), config.optim.lr, config.optim.momentum, config.optim.weight_decay)
+    inputs = torch.randn(batch, 3, data.crop_size, data.crop_size, device=device)
+    inputs = inputs.contiguous(memory_format=torch.channels_last)
+    labels = torch.zeros(batch, dtype=torch.long, device=device)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(network(inputs), labels).backward()
+        optimizer.step()
+
+    @torch.inference_mode()
+    def look() -> None:
+        network(inputs)
+
+    return _seconds(step, device) / batch, _seconds(look, device) / batch
+
+
+def _seconds(call, device: torch.device) -> float:
+    times = []
+    for _ in range(_STEPS + 1):  # the first one warms up
+        started = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return sorted(times[1:])[_STEPS // 2]
+
+
+def record_bytes(config: Config) -> int:
+    """About what a run's record takes: two checkpoints of weights and velocities, and the predictions."""
+    return 2 * 2 * 4 * sum(spec.parameters for spec in layers(config)) + 120 * image_counts(config.data)["test"]

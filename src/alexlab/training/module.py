@@ -1,0 +1,321 @@
+"""The LightningModule: the network, its loss, its optimiser and its error rates."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+from alexlab import distributed
+from alexlab.architecture import layers
+from alexlab.config import Compile, Config, by_layer
+from alexlab.models import build_model, compiled
+from alexlab.training.divergence import DivergenceDetector, sizes
+from alexlab.training.optim import PaperSGD, conv1_factor, learning_rate, lost_race, steps_between
+
+
+class Diverged(RuntimeError):
+    """Loss or gradient are no longer finite numbers.
+
+    `details` says where: epoch and step (from 1), the loss, the layers whose gradients are not finite, and the images
+    of the batch, as the store counts its training images.
+    """
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.details = details
+
+
+_EPOCH_METRICS = ("train_loss", "train_top1", "recent_top1")
+
+
+class MeanLoss(MeanMetric):
+    """The mean of batches' losses by their weights, in which a NaN stays one.
+
+    torchmetrics would leave it out of the mean or, told not to look for it, leave out the weights.
+    """
+
+    def update(self, value: Tensor, weight: float = 1.0) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        self.mean_value += value * weight
+        self.weight += weight
+
+
+def accuracies(num_classes: int) -> MetricCollection:
+    """Top-1 and top-5 accuracy over images, whatever the batches' sizes; with under 5 classes top-5 is always right."""
+
+    def top(k: int) -> MulticlassAccuracy:
+        return MulticlassAccuracy(num_classes, top_k=min(k, num_classes), average="micro", validate_args=False)
+
+    return MetricCollection({"top1": top(1), "top5": top(5)}, compute_groups=False)
+
+
+def parameter_groups(network: nn.Module, config: Config) -> list[dict[str, Any]]:
+    """Parameters by what the optimiser does to them.
+
+    A group has `weight_decay`, `lr_factor` (of the rate), `keeps_rate` (no drop touches it) and `is_conv1`.
+    What is neither weight nor bias of a layer of the net (PReLU's slopes, batch normalisation) never decays.
+    """
+    optim = config.optim
+    names, decays = {spec.name for spec in layers(config)}, by_layer(optim.weight_decays)
+    groups: dict[tuple[float, float, bool, bool], dict[str, Any]] = {}
+    for name, parameter in network.named_parameters():
+        layer, _, kind = name.rpartition(".")
+        is_bias = layer in names and kind == "bias"
+        decays_at_all = layer in names and (optim.decay_biases or not is_bias)
+        decay = float(decays.get(layer, optim.weight_decay)) if decays_at_all else 0.0
+        factor = optim.bias_lr_factor if is_bias else 1.0
+        is_conv1 = layer == "conv1" and (optim.conv1_cut_at is not None or optim.conv1_freeze_at is not None)
+        keeps_rate = is_bias and not optim.drop_biases
+        group = groups.setdefault((decay, factor, is_conv1, keeps_rate), {"params": []})
+        group["params"].append(parameter)
+        group.update(weight_decay=decay, lr_factor=factor, is_conv1=is_conv1, keeps_rate=keeps_rate)
+    return list(groups.values())
+
+
+class ClassificationTask(L.LightningModule):
+    """Trains a network to classify; takes batches of (input [B, 3, H, W], labels [B]).
+
+    Logs once an epoch: train_loss, train_top1_error, lr, val_loss, val_top1_error, val_top5_error (errors as
+    fractions; the training ones are averages over the epoch, with augmentation and dropout on). With
+    `trainer.train_error_every` it also collects `train_errors`, averages over the images since the last entry.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.network = build_model(config)
+        num_classes = config.data.num_classes
+        assert num_classes is not None
+        self.train_loss, self.val_loss, self.test_loss = (MeanLoss() for _ in range(3))
+        self.train_top1, self.recent_top1 = (
+            MulticlassAccuracy(num_classes, average="micro", validate_args=False) for _ in range(2)
+        )
+        self.val_accuracy, self.test_accuracy = accuracies(num_classes), accuracies(num_classes)
+        self.val_errors: list[float] = []  # top-1, one an epoch: what the plateau schedule goes by
+        self.train_errors: list[dict[str, float]] = []  # {"epoch": epochs done, "step": ..., "train_top1_error": ...}
+        self.sent_per_step = 0  # bytes to other devices
+        self._sent_before = 0
+        self.passes_over = False  # the next step: it was taken before the run was taken up again
+        self._loss: Tensor | None = None
+        self._compiled: Any = None
+        self._watch, self._looked_at = DivergenceDetector(), list[str]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)
+
+    def _training_network(self) -> Any:
+        """The network, compiled where `trainer.compile` says so; evaluation goes by the network itself."""
+        how = self.config.trainer.compile
+        if how is Compile.none:
+            return self.network
+        if self._compiled is None:
+            mode = "reduce-overhead" if how is Compile.graphs else None
+            self._compiled = compiled(self.network, mode)
+        return self._compiled
+
+    def configure_optimizers(self) -> PaperSGD:
+        optim = self.config.optim
+        groups, is_fused = parameter_groups(self.network, self.config), self.config.trainer.fused_optimizer
+        return PaperSGD(groups, optim.lr, optim.momentum, optim.weight_decay, is_fused)
+
+    def _learning_rate(self, epoch: int) -> float | None:
+        return learning_rate(self.config.optim, epoch, self.config.trainer.max_epochs, self.val_errors[:epoch])
+
+    def ends_before(self, epoch: int) -> bool:
+        """Whether the run ends before an epoch, by its schedule or its training error."""
+        return self.ended_by(epoch) not in (None, "max_epochs")
+
+    def ended_by(self, epoch: int) -> str | None:
+        """What ends the run once `epoch` epochs are done; None where it goes on."""
+        trainer = self.config.trainer
+        done = [row for row in self.train_errors if row["epoch"] <= epoch]
+        epochs, errors = ([row[name] for row in done] for name in ("epoch", "train_top1_error"))
+        if trainer.stop_at_train_error is not None and min(errors, default=1) <= trainer.stop_at_train_error:
+            return "train_error"
+        if trainer.race_epochs and lost_race(epochs, errors, trainer.race_epochs):
+            return "race"
+        if self._learning_rate(epoch) is None:
+            return "schedule"
+        return "max_epochs" if epoch >= trainer.max_epochs else None
+
+    def on_train_epoch_start(self) -> None:
+        rate = self._learning_rate(self.current_epoch)
+        assert rate is not None, "the epoch before ended the run"
+        factor = conv1_factor(self.config.optim, self.current_epoch, self.config.trainer.max_epochs)
+        for group in self.trainer.optimizers[0].param_groups:
+            conv1 = factor if group["is_conv1"] else 1.0
+            if group["keeps_rate"]:  # a bias that no drop touches, though conv1's stops where conv1 does
+                group["lr"] = self.config.optim.lr * group["lr_factor"] * (conv1 > 0)
+            else:
+                group["lr"] = rate * group["lr_factor"] * conv1
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self._sent_before = distributed.sent()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.sent_per_step = distributed.sent() - self._sent_before
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor | None:
+        if self.passes_over:
+            self.passes_over = False
+            if self.trainer.world_size > 1:  # where Lightning wants a loss, of which its strategy makes no step
+                return torch.stack([value.sum() for value in self.network.parameters()]).sum() * 0
+            return None  # Lightning counts it, and changes nothing
+        inputs, labels = batch
+        self.network.reseed_dropout(self.config.seed, "dropout", self.global_step)
+        logits = self._training_network()(inputs)
+        loss = F.cross_entropy(logits, labels)
+        devices = self.trainer.world_size  # that share the batch out, and whose gradients are averaged
+        part = 1.0 if devices == 1 else devices * len(labels) / self.trainer.datamodule.train_batch_size  # pyright: ignore[reportAttributeAccessIssue]
+        self.train_loss.update(loss.detach(), part / devices)  # a step weighs 1, over however many
+        self.train_top1.update(logits.detach(), labels)
+        self._log_train_error(logits.detach(), labels, batch_idx)
+        self._loss = loss.detach()
+        return loss * part if devices > 1 else loss
+
+    def _log_train_error(self, logits: Tensor, labels: Tensor, batch_idx: int) -> None:
+        """Add to `train_errors` where an entry is due; the device is waited for only then."""
+        every, steps = self.config.trainer.train_error_every, int(self.trainer.num_training_batches)
+        if every is None:
+            return
+        self.recent_top1.update(logits, labels)
+        step = self.current_epoch * steps + batch_idx + 1
+        if step in steps_between(self.current_epoch, steps, every):
+            error = 1 - self.recent_top1.compute().item()
+            self.train_errors.append({"epoch": step / steps, "step": step, "train_top1_error": error})
+            self.recent_top1.reset()
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Let no step put numbers that are none into the weights."""
+        if self._loss is None:
+            return
+        with_gradient = [(name, p.grad) for name, p in self._parameters_by_name if p.grad is not None]
+        if self.config.trainer.precision == "16-mixed":
+            with_gradient = []  # there an overflow is expected, and the step left out by the gradients' scaler
+        self._looked_at = [name for name, _ in with_gradient]
+        seen = sizes(self._loss, [gradient for _, gradient in with_gradient])
+        if self._goes_ahead:
+            assert isinstance(optimizer, PaperSGD)
+            optimizer.skip = self._watch.look(seen, self._place)
+            self.end_if_diverged(wait=False)
+            return
+        is_odd = not bool(seen.isfinite().all())
+        if distributed.count() > 1:  # each sees its own part, and all end if one has seen what is no number
+            (is_odd,) = distributed.any_of(is_odd)
+        if is_odd:
+            everyones = distributed.gathered(self._told_of(seen.tolist()))
+            loss = next((loss for loss, _ in everyones if not math.isfinite(loss)), everyones[0][0])
+            self._diverged(self._place, loss, list(dict.fromkeys(name for _, names in everyones for name in names)))
+
+    @property
+    def _goes_ahead(self) -> bool:
+        """Whether steps are given out before the device is done with the last."""
+        return self.device.type == "cuda" and self.config.trainer.ahead and distributed.count() == 1
+
+    @cached_property
+    def _parameters_by_name(self) -> list[tuple[str, nn.Parameter]]:
+        return list(self.network.named_parameters())
+
+    @property
+    def _place(self) -> int:
+        """The step that is taken, counted over the epochs."""
+        return self.current_epoch * int(self.trainer.num_training_batches) + self.trainer.fit_loop.batch_idx
+
+    def end_if_diverged(self, wait: bool) -> None:
+        """Raise `Diverged` if a step was not taken; without `wait` for the device, if that is known by now."""
+        found = self._watch.found(wait)
+        if found is not None:
+            self._diverged(found[0], *self._told_of(found[1]))
+
+    def _told_of(self, seen: list[float]) -> tuple[float, list[str]]:
+        """The loss and the layers whose gradients are not finite, from a step's `sizes`."""
+        odd = [name for name, size in zip(self._looked_at, seen[1:], strict=True) if not math.isfinite(size)]
+        return seen[0], odd
+
+    def _diverged(self, place: int, loss: float, layers: list[str]) -> None:
+        epoch, step = divmod(place, int(self.trainer.num_training_batches))
+        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient of {layers[0]} is not finite"
+        images = self.trainer.datamodule.batch_images(epoch, step)  # pyright: ignore[reportAttributeAccessIssue]
+        details = {"epoch": epoch + 1, "step": step + 1, "loss": str(loss), "layers": layers, "images": images}
+        raise Diverged(f"{what} at step {step + 1} of epoch {epoch + 1}, before that step was taken", **details)
+
+    def on_train_epoch_end(self) -> None:
+        self.end_if_diverged(wait=True)
+        self.log("train_loss", self.train_loss.compute())
+        self.log("train_top1_error", 1 - self.train_top1.compute())
+        self.log("lr", self._learning_rate(self.current_epoch))  # pyright: ignore[reportArgumentType]
+        self.train_loss.reset()
+        self.train_top1.reset()
+        if self.ends_before(self.current_epoch + 1):
+            self.trainer.should_stop = True
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._evaluation_step(batch, self.val_loss, self.val_accuracy)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_evaluation("val", self.val_loss, self.val_accuracy)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._evaluation_step(batch, self.test_loss, self.test_accuracy)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_evaluation("test", self.test_loss, self.test_accuracy)
+
+    def _evaluation_step(self, batch: tuple[Tensor, Tensor], loss: MeanMetric, accuracy: MetricCollection) -> None:
+        inputs, labels = batch
+        if len(labels) == 0:  # of a small batch a device may have nothing
+            return
+        logits = self(inputs)
+        loss.update(F.cross_entropy(logits, labels), len(labels) / self.config.data.eval_batch_size)
+        accuracy.update(logits, labels)
+
+    def _log_evaluation(self, split: str, loss: MeanMetric, accuracy: MetricCollection) -> None:
+        errors = {name: 1 - value for name, value in accuracy.compute().items()}
+        mean = loss.compute()
+        if split == "val" and not torch.isfinite(mean):
+            epoch = self.current_epoch + 1
+            raise Diverged(f"the validation loss of epoch {epoch} is {mean.item()}", epoch=epoch)
+        self.log(f"{split}_loss", mean)
+        self.log(f"{split}_top1_error", errors["top1"])
+        self.log(f"{split}_top5_error", errors["top5"])
+        if split == "val" and not self.trainer.sanity_checking:
+            self.val_errors.append(errors["top1"].item())
+        loss.reset()
+        accuracy.reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.end_if_diverged(wait=True)
+        checkpoint["val_errors"], checkpoint["train_errors"] = list(self.val_errors), list(self.train_errors)
+        own: dict[str, dict[str, Tensor]] = {}
+        for name in _EPOCH_METRICS:  # what an epoch has summed up by now
+            metric = getattr(self, name)
+            metric.persistent(True)
+            own[name] = {key: value.to("cpu", copy=True) for key, value in metric.state_dict().items()}
+            metric.persistent(False)
+        # One for each device that has its own images: sums of sums in another order would have other last bits.
+        checkpoint["train_metrics"] = distributed.gathered(own) if self.trainer.world_size > 1 else [own]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.val_errors = list(checkpoint["val_errors"])
+        self.train_errors = list(checkpoint.get("train_errors", []))  # a state of before they were logged has none
+        saved, share = checkpoint["train_metrics"], (self.trainer.global_rank, self.trainer.world_size)
+        for name in _EPOCH_METRICS:
+            if name not in saved[0]:
+                continue
+            sums = [part[name] for part in saved]
+            if len(saved) == share[1]:
+                state = sums[share[0]]
+            else:  # another number of devices: the first goes on with all that was summed up
+                state = {key: sum(one[key] for one in sums) * (share[0] == 0) for key in sums[0]}
+            metric = getattr(self, name)
+            metric.persistent(True)
+            metric.load_state_dict(state)
+            metric.persistent(False)
+            metric._update_count = 1  # or it takes itself for empty
