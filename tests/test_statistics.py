@@ -502,7 +502,7 @@ def of(difference: float, half: float, scatter: float = 0.5, image_variance: flo
 
 
 V = Verdict
-# What the rules of docs/explanation/verdicts.md say, case by case: a published 1.5, so that the smallest effect of interest is .75.
+# What the rules (docs/explanation/verdicts.md) say, case by case: a published 1.5, so that the smallest effect is .75.
 CASES: list[tuple[Effect | None, float | None, dict[str, Any], Verdict]] = [
     # Negligible comes before the sign: the whole interval within a half of the published effect.
     (of(0.25, 0.5), 1.5, {}, V.negligible),
