@@ -476,7 +476,10 @@ def test_a_gap_has_its_test_images_part():
         errors.append(Sample.of_images(images))
         gaps.append(Sample.of_images(images, less))
         assert gaps[-1].values == pytest.approx(images.mean(1) - less)
-    found, plain = (effect(one, other, (Spread(1e-4, 1e-4, 8.0, 8.0),) * 2, 3) for one, other in (gaps, errors))
+    found, plain = (
+        effect(one, other, (Spread(1e-4, 1e-4, 8.0, 8.0), Spread(1e-4, 1e-4, 8.0, 8.0)), 3)
+        for one, other in (gaps, errors)
+    )
     means = [images.mean() - less.mean() for images, less in zip(wrong, training, strict=True)]
     assert found.difference == pytest.approx(means[0] - means[1])
     each = wrong[0].mean(0) - wrong[1].mean(0)

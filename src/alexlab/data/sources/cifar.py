@@ -64,10 +64,10 @@ class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIss
     Python's own, not the one in C, which allocates whatever index a pickle names.
     """
 
-    def find_class(self, module_name: str, global_name: str) -> Any:
-        if (module_name, global_name) not in _STANDS_FOR:
-            raise pickle.UnpicklingError(f"it wants {module_name}.{global_name}")
-        return _STANDS_FOR[module_name, global_name]
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _STANDS_FOR:
+            raise pickle.UnpicklingError(f"it wants {module}.{name}")
+        return _STANDS_FOR[module, name]
 
 
 def read_cifar(root: Path) -> Source:
