@@ -218,8 +218,8 @@ def open_store(path: Path) -> Store:
         BadData: where the folder is no store, one of another format, or one whose lists were changed.
     """
     manifest = read_manifest(path)
+    _verify(path, _changes(path))
     try:
-        _verify(path, _changes(path))
         mean, rgb = np.load(path / "mean.npy"), manifest["rgb"]
         return Store(path, manifest, mean, np.array(rgb["components"]), np.array(rgb["variances"]))
     except (OSError, ValueError, EOFError, KeyError) as error:
@@ -255,14 +255,15 @@ def _verify(path: Path, changed: tuple[tuple[str, int, int], ...]) -> None:
             wrong = "its lists of places were changed"
         for split, count in manifest["images"].items():
             labels, places = (np.load(path / f"{split}_{what}.npy") for what in ("labels", "places"))
-            size = (path / f"{split}{SUFFIXES[manifest['format']]}").stat().st_size
+            file = path / f"{split}{SUFFIXES[manifest['format']]}"
+            size = file.stat().st_size
             ends = places.sum(axis=1) if places.ndim == 2 else (places + 1) * 3 * manifest["size"] ** 2
             if not len(labels) == len(places) == count:
                 wrong = f"the manifest has {count} images of {split}, its lists {len(labels)}"
             elif count and not 0 <= labels.min() <= labels.max() < len(manifest["classes"]):
                 wrong = f"a label of {split} is of no class"
             elif count and (places.min() < 0 or ends.max() > size):
-                wrong = f"an image of {split} lies outside of its file"
+                wrong = f"an image of {split} lies outside of {file}"
     except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
         raise BadData(f"{path} is damaged ({error}); remove it to have it made again") from error
     if wrong:
