@@ -140,8 +140,8 @@ def halted(process: subprocess.Popen[str], runs: Path, number: int = 1) -> Itera
 
     def halt() -> bool:
         for record in under_way(runs, 1):
-            if record not in pids:
-                pids[record] = trainers(owner(record))[-1]
+            if record not in pids and (found := trainers(owner(record))):  # none before its first process is started
+                pids[record] = found[-1]
                 os.kill(pids[record], signal.SIGSTOP)
                 until(lambda pid=pids[record]: _is_halted(pid))
         return len(pids) == number
