@@ -213,7 +213,7 @@ def check_limits(engine: Engine) -> None:
     line = (*TINY, "data.num_workers=4")
     small = engine.run(*line, options=("--shm-size=1m",), runs=(runs := engine.records()), wanted=1)
     assert "FAILED (no shared memory): data.num_workers=4: batches need" in small, small
-    assert "--ipc=host" in statuses(runs)[0]["mend"]
+    assert "--ipc=host" in statuses(runs)[0]["hint"]
     few = engine.run(*line, options=("--ulimit=nofile=128:128",), runs=(runs := engine.records()), wanted=1)
     assert "FAILED (too many open files): data.num_workers=4: needs 148 open files" in few, few
     engine.run(*line, options=("--ipc=host",), runs=runs)  # the same line goes on
@@ -247,8 +247,8 @@ def check_stop(engine: Engine, init: tuple[str, ...]) -> None:
     engine("rm", "stopped")
     assert states(runs) == ["DONE", "PREEMPTED"], output
     again = engine.run(*line, options=init, runs=runs)
-    assert "1 of 2 done before" in again
-    assert "goes on from step" in again
+    assert "1 of 2 already done" in again
+    assert "resumes from step" in again
     assert states(runs) == ["DONE", "DONE"]
 
 
@@ -274,7 +274,7 @@ def check_keyboard(engine: Engine) -> None:
     assert b"Stopping: the step under way is finished" in shown
     [status] = statuses(runs)
     assert status["state"] == "PREEMPTED"
-    assert status["message"].startswith("the same command goes on")  # it saved, and was not ended at once
+    assert status["message"].startswith("run the same command again")  # it saved, and was not ended at once
 
 
 def check_demo(engine: Engine) -> None:

@@ -81,7 +81,7 @@ def made_record(
     environment = {"packages": {"torch": "2.14.1"}, "git_commit": "0123456789abcdef", "git_dirty": False}
     (path / "environment.json").write_text(json.dumps(environment))
     if diverged:
-        told = {"state": "FAILED", "failure": "diverged", "message": "the loss is nan", "mend": "it is a result"}
+        told = {"state": "FAILED", "failure": "diverged", "message": "the loss is nan", "hint": "it is a result"}
         (path / "status.json").write_text(json.dumps({**kept, **told}))
         return
     arrays: dict[str, np.ndarray] = {"labels": true}

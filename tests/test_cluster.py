@@ -72,7 +72,7 @@ def test_a_sweep_is_one_array_and_is_reused(cluster: dict[str, str], tiny: list[
     assert len(list(folder.glob("*.out"))) == 3
     assert sorted(path.suffix for path in folder.parent.parent.iterdir()) == ["", ".json"]
     status, output = run([*SWEEP, *tiny], cluster)
-    assert (status, "3 of 3 done before" in output, "SLURM" in output) == (0, True, False), output
+    assert (status, "3 of 3 already done" in output, "SLURM" in output) == (0, True, False), output
     status, output = run(["-m", "seed=0,1,2,3", "optim.lr=0.01,1e9", "hydra/launcher=slurm", *tiny], cluster)
     assert status == 1, output
     assert "SLURM job" in output
@@ -122,7 +122,7 @@ def test_stopped_it_cancels_what_waits_and_saves_what_runs(
     os.kill(process.pid, signal.SIGINT)
     status, output = finish(process)
     assert status == 75, output
-    assert "Stopped. What is done is kept" in output
+    assert "Stopped. Finished work is kept" in output
     assert statuses(runs) == [("PREEMPTED", 1)] * 2
     until(lambda: not queue(cluster))
 

@@ -126,7 +126,7 @@ def test_classes(error: BaseException, wanted: str):
     wrapped.__cause__ = error
     assert failure_of(wrapped) == wanted
     assert "\n" not in message_of(error)
-    assert failure.MENDS[wanted]
+    assert failure.HINTS[wanted]
 
 
 def test_a_loaders_process_that_the_kernel_killed_for_memory():
@@ -141,9 +141,9 @@ def test_a_loaders_error_is_told_by_its_last_line():
 @pytest.mark.parametrize(
     ("name", "retry", "is_tried"),
     [
-        *((name, Retry.faults, name not in ("diverged", "does not learn")) for name in failure.MENDS),
-        *((name, Retry.all, True) for name in failure.MENDS),
-        *((name, Retry.none, False) for name in failure.MENDS),
+        *((name, Retry.faults, name not in ("diverged", "does not learn")) for name in failure.HINTS),
+        *((name, Retry.all, True) for name in failure.HINTS),
+        *((name, Retry.none, False) for name in failure.HINTS),
     ],
 )
 def test_what_is_tried_again(name: str, retry: Retry, is_tried: bool):
@@ -247,7 +247,7 @@ class TestDamagedStates:
         same(attempt(config), undisturbed)
         assert sorted(path.name for path in stopped.file("checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
         told = capsys.readouterr().out
-        assert told.count("is damaged; the run goes on from the state before it") == 1
+        assert told.count("is damaged; the run resumes from the checkpoint before it") == 1
         assert str(newest) in told
 
     def test_it_does_not_count_among_the_two_that_are_kept(self, stopped, config, monkeypatch):
@@ -390,7 +390,7 @@ def test_a_disk_that_is_full(tiny, undisturbed, small_disk, capsys):
     record = attempt(config)
     status = record.status()
     assert (status["state"], status["failure"]) == (FAILED, "disk full"), status
-    assert "make room" in status["mend"]
+    assert "make room" in status["hint"]
     assert states(record)
     (small_disk / "filler").unlink()
     same(attempt(config), undisturbed)
@@ -405,7 +405,7 @@ class TestLimits:
         assert (status["state"], status["failure"]) == (FAILED, "no shared memory"), status
         told = f"data.num_workers=4: batches need 26.1 MB of shared memory, {small_disk} has 0.7 MB free"
         assert status["message"] == told  # 12 batches, of the 60 images that are evaluated at a time
-        assert "--ipc=host" in status["mend"]
+        assert "--ipc=host" in status["hint"]
 
     @pytest.mark.long
     @pytest.mark.slow
@@ -479,7 +479,7 @@ class TestBadData:
         status = record.status()
         assert (status["state"], status["failure"]) == (FAILED, "bad data"), status
         assert status["message"].startswith(f"{path}/train.jpegs: image 17 cannot be read")
-        assert "src/prepare.py check" in status["mend"]
+        assert "src/prepare.py check" in status["hint"]
 
     def test_of_a_raw_store_that_is_cut_short(self, store):
         overrides, _ = store

@@ -116,7 +116,7 @@ def test_table_2s_average_of_five_is_judged_by_three_groups_of_the_base(tmp_path
     assert len(ids) == 15
     missing = row(runs, "table2_five")
     assert (missing.verdict, missing.effect) == (None, None)
-    assert missing.why_none == "interim: the nets are not measured yet; type this command with --nets"
+    assert missing.why_none == "interim: the nets are not measured yet; run this command with --nets"
     assert any("python src/report.py with --nets makes it" in line for line in judged(runs).problems)
     gains = [(0.026, 0.018), (0.027, 0.018), (0.025, 0.017)]
     for number, gain in enumerate(gains):
@@ -142,7 +142,7 @@ def test_table_2s_average_of_five_is_judged_by_three_groups_of_the_base(tmp_path
 def test_retrieval_is_the_difference_of_two_precisions(tmp_path: Path):
     runs = made(tmp_path, ["paper/retrieval"], seeds="5/5")
     ids = planned(runs)["none"]
-    assert row(runs, "retrieval").why_none == "interim: the nets are not measured yet; type this command with --nets"
+    assert row(runs, "retrieval").why_none == "interim: the nets are not measured yet; run this command with --nets"
     by_layer, by_pixels = [0.52, 0.55, 0.50, 0.53, 0.54], [0.20, 0.21, 0.20, 0.19, 0.20]
     for run_id, layer, pixels in zip(ids, by_layer, by_pixels, strict=True):
         content = {

@@ -197,7 +197,7 @@ def test_failures_are_counted_and_told_beside_the_row(records: Path):
 
 def fail(record: Path, failure: str) -> None:
     status = json.loads((record / "status.json").read_text())
-    told = {"state": "FAILED", "failure": failure, "message": "", "mend": ""}
+    told = {"state": "FAILED", "failure": failure, "message": "", "hint": ""}
     (record / "status.json").write_text(json.dumps({**status, **told}))
 
 
@@ -244,10 +244,12 @@ def test_changed_claims_and_more_seeds_are_a_second_look(finished: Path):
     [first] = read_looks(path)
     other = judge([first, {**first, "claims_digest": "0"}], read_archive([finished]))
     assert other.remarks == [
-        "look 2: the study's claims were changed after it had begun; its 5 % is divided by the looks",
+        "look 2: the study's claims were changed after it had started; its 5 % is divided by the looks",
     ]
     more = judge([{**first, "arms": []}, first], read_archive([finished]))
-    assert more.remarks == ["look 2: the study's runs were changed after it had begun; its 5 % is divided by the looks"]
+    assert more.remarks == [
+        "look 2: the study's runs were changed after it had started; its 5 % is divided by the looks"
+    ]
 
 
 def test_one_run_or_two_in_an_arm(tmp_path: Path, own: Path):
@@ -664,7 +666,7 @@ def test_other_studies_with_the_same_claims_are_listed(finished: Path):
     elsewhere = {**other, "recipe": "imagenet128"}
     begun = {look["id"]: [look], "lrn-demo-abcdef": [other], "lrn-imagenet128-abcdef": [elsewhere]}
     assert judge([look], read_archive([finished]), begun=begun).remarks == [
-        "also begun at this recipe: lrn-demo-abcdef, with other optim.drops, with 1 of these claims: mine/lrn"
+        "also started at this recipe: lrn-demo-abcdef, with other optim.drops, with 1 of these claims: mine/lrn"
     ]
 
 

@@ -96,7 +96,7 @@ def test_submitit_with_a_run_that_fails(tiny: list[str], tmp_path: Path, typed: 
     assert output.count("Error on the test split") == 1
     assert sorted(statuses(tmp_path / "runs")) == [("DONE", 1), ("FAILED", 1)]
     again = typed("-m", "optim.lr=0.01", "hydra/launcher=submitit_local", *tiny)
-    assert (again.status, "1 of 1 done before" in again.output) == (0, True), again
+    assert (again.status, "1 of 1 already done" in again.output) == (0, True), again
 
 
 @pytest.mark.slow

@@ -101,7 +101,7 @@ class TestTheUsersLine:
         before = {path: path.stat().st_mtime_ns for path in runs.glob("*/*") if path.parent.name != "sweeps"}
         again = command(*SWEEP, *place[0])
         assert again.returncode == 0
-        assert "4 of 4 done before" in again.stdout
+        assert "4 of 4 already done" in again.stdout
         table = first.stdout[first.stdout.index("Error on the test") :]
         assert again.stdout[again.stdout.index("Error on the test") :] == table
         assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -111,7 +111,7 @@ class TestTheUsersLine:
         before = {path.name for path in runs.glob("*") if path.name != "sweeps"}
         done = typed("-m", "model.lrn=true,false", "seed=0,5", *place[0], "model.dropout=0.2")
         assert done.status == 0, done.output
-        assert "2 of 4 done before" in done.output
+        assert "2 of 4 already done" in done.output
         assert "Arms: mean ± standard deviation over seeds" in done.output
         ids = run_ids(done.output)[:4]
         assert [name in before for name in ids] == [True, False, True, False]
@@ -351,7 +351,7 @@ def test_a_killed_run_is_told_and_started_again(tmp_path: Path, cache: Path):
     [record] = [path.parent for path in tmp_path.glob("*/status.json")]
     (record / "metrics.csv").unlink()  # so that a new row is waited for
     output = stop(start(line), tmp_path, by=signal.SIGINT)  # to the command alone, as a supervisor would
-    assert "Stopped. What is done is kept" in output
+    assert "Stopped. Finished work is kept" in output
     assert statuses(tmp_path) == [("PREEMPTED", 2)]
     assert not list(record.glob("claim.*"))
 
@@ -403,7 +403,7 @@ def test_another_launcher_is_stopped_and_hydras_own_goes_on(tmp_path: Path, cach
     assert done.status == 0, done
     assert statuses(tmp_path) == [("DONE", 2)] * 2
     assert len(run_ids(done.output)) == 2
-    assert "2 of 2 done before" in typed(*joblib).output
+    assert "2 of 2 already done" in typed(*joblib).output
 
 
 @pytest.mark.slow

@@ -53,8 +53,8 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         test = {"images": 40, "center": errors, "ten": errors}
         result = {"test": test, "epochs": 20, "seconds": 50.0, "data": {"store": "s"}}
         record.write("result.json", {"run_id": name, **result})
-    add("cccccccccccc", "none", FAILED, ["seed=2"], failure="diverged", message="nan", mend="m")
-    add("dddddddddddd", "none", FAILED, ["seed=3"], failure="disk full", message="full", mend="m")
+    add("cccccccccccc", "none", FAILED, ["seed=2"], failure="diverged", message="nan", hint="m")
+    add("dddddddddddd", "none", FAILED, ["seed=3"], failure="disk full", message="full", hint="m")
     add("eeeeeeeeeeee", "none", PREEMPTED, ["seed=4"], message="stopped")
     add("ffffffffffff", "none", None, ["seed=5"])  # its process is gone
     add("abababababab", "none", None, ["seed=6"])
@@ -103,7 +103,7 @@ def test_show(capsys):
     assert main(["show", "d"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"^state +FAILED: disk full", out, re.MULTILINE)
-    assert re.search(r"^mend +m", out, re.MULTILINE)
+    assert re.search(r"^hint +m", out, re.MULTILINE)
     assert main(["show", "aaaa"]) == 0
     assert re.search(r"^test.ten.top1_error +0.25", capsys.readouterr().out, re.MULTILINE)
 

@@ -128,7 +128,7 @@ def test_quick_start(execute, files: Path):
     [page] = files.glob("alexlab-notebooks/reports/*/report.html")
     assert "<title>" in page.read_text()
     assert "paper/overlap_overfits" in page.with_name("claims.csv").read_text()
-    assert "3 of 3 done before" in shown
+    assert "3 of 3 already done" in shown
     assert "A rehearsal" in shown
     assert shown.count("image/png") == 1  # the forest plot
     assert not (FOLDER / "runs").exists()

@@ -232,7 +232,7 @@ def test_no_run_or_one_is_no_number_that_is_none(made: Made, runs: int):
         assert not re.search(r"\b(nan|NaN|inf|Infinity|None)\b", words)
         assert f"{4 * runs} of 12 planned runs are finished" in words
         assert f"{12 - 4 * runs} of 12 planned runs are missing" in words
-        assert ("not begun by study=" in words) == (runs == 0)
+        assert ("not started by study=" in words) == (runs == 0)
     assert not {"nan", "inf", "None"} & set(parsed.values("data-sort"))
 
 

@@ -641,7 +641,7 @@ class TestInterrupted:
         done = subprocess.run([sys.executable, "-c", code, str(root), str(store)], capture_output=True, text=True)
         assert done.returncode == 1
         assert "the disk is full" in done.stderr.splitlines()[-1]
-        assert "the same command goes on from image" in done.stderr.splitlines()[-1]
+        assert "run the same command again; it resumes from image" in done.stderr.splitlines()[-1]
         build_store(read_folders(root), store, 32, "folder", "jpeg")
         build_store(read_folders(root), tmp_path / "whole", 32, "folder", "jpeg")
         assert contents(store) == contents(tmp_path / "whole")

@@ -206,7 +206,7 @@ def test_a_sweep_trains_each_run_once(line: list[str], tmp_path: Path, typed: Ty
         log = (record / "train.log").read_text()
         assert "[rank 0] " in log
     assert len(re.findall(r"^run \d of 2: ", output, re.MULTILINE)) == 2
-    assert "2 of 2 done before" in typed(*sweep).output
+    assert "2 of 2 already done" in typed(*sweep).output
     assert typed(*line, f"paths.runs={tmp_path / 'one'}", "trainer.max_epochs=2").status == 0
     alone = record_of(tmp_path / "one")
     [mine] = [record for record in records if record.name == alone.name]
@@ -268,7 +268,7 @@ def test_the_command_is_stopped_and_goes_on_with_one_device(line: list[str], tmp
     done = typed(*line)
     assert done.status == 0, done
     log = (record_of(runs) / "train.log").read_text()
-    assert "the run goes on with one device where it had 2 x towers: the same but for rounding, not to the bit" in log
+    assert "the run resumes with one device where it had 2 x towers: the same but for rounding, not to the bit" in log
 
 
 @pytest.mark.long
@@ -286,7 +286,7 @@ def test_stopped_before_the_first_step(line: list[str], tmp_path: Path):
 
 
 DISK_EXIT = next(code for code, failure in EXITS.items() if failure == "disk full")
-TOLD = {"state": "FAILED", "failure": "disk full", "message": "no room", "mend": "make some"}
+TOLD = {"state": "FAILED", "failure": "disk full", "message": "no room", "hint": "make some"}
 ECHO = {"is_echo": True, "status": {**TOLD, "failure": "error"}}
 
 

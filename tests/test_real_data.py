@@ -77,7 +77,7 @@ def test_a_run_says_what_it_was_trained_and_chosen_on(
     assert result["test"]["images"] == 5
     assert result["train"]["images"] == 18
     again = typed(*IMAGENET, "data.num_workers=2", f"data.stage={place / 'local'}")
-    assert "1 of 1 done before" in again.output
+    assert "1 of 1 already done" in again.output
 
     # Its average finds the store again where it was moved to, and refuses another one.
     moved = place / "elsewhere"

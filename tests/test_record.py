@@ -61,6 +61,14 @@ def test_a_record_of_another_version_is_refused(record: Record, version: int | N
         load_runs(record.path.parent)
 
 
+def test_the_hint_of_an_older_record_is_read(record: Record):
+    record.set_status(FAILED, failure="disk full", message="full")
+    path = record.file("status.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "mend": "make room"}))
+    assert record.status()["hint"] == "make room"
+    assert "mend" not in record.status()
+
+
 def test_a_finished_run_is_never_begun_again(record: Record):
     record.set_status(DONE)
     with pytest.raises(AssertionError):

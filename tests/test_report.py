@@ -85,14 +85,14 @@ def test_a_study_that_was_not_begun_is_composed_and_its_finished_runs_count(
     shutil.copytree(records, copy, ignore=shutil.ignore_patterns("studies"))
     assert main([*LINE, f"runs={copy}", f"out={tmp_path}"]) == 0
     printed = capsys.readouterr().out
-    assert "This study was not begun by study=" in printed
+    assert "This study was not started by study=" in printed
     assert "23 runs done" in printed
 
 
 def test_a_study_is_chosen_by_what_it_was_begun_with(records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["study=lrn", "recipe=demo", f"runs={records}", f"out={tmp_path}"]) == 0
     assert [path.name for path in tmp_path.iterdir()] == [study_id(records)]
-    assert "not begun" not in capsys.readouterr().out
+    assert "not started" not in capsys.readouterr().out
 
 
 def test_ones_own_rates_are_a_row_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

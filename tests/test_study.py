@@ -254,12 +254,12 @@ def test_a_study_trains_its_plan_goes_on_and_stops_where_the_base_does_not_learn
     records = {one.parent.name for one in (tmp_path / "runs").glob("*/result.json")}
     assert records == planned
     again = typed(*line)
-    assert "3 of 3 done before" in again.output
+    assert "3 of 3 already done" in again.output
     assert again.status == 0
 
     still = [*line, "trainer.max_epochs=1", "optim.lr=1e-9", f"paths.runs={tmp_path / 'still'}"]
     stopped = typed(*[one for one in still if not one.startswith(f"paths.runs={tmp_path / 'runs'}")])
     assert stopped.status == 1
-    assert "not begun, since the study's base does not learn: its training loss is 2." in stopped.output
+    assert "not started: the study's base does not learn: its training loss is 2." in stopped.output
     states = [json.loads(one.read_text())["state"] for one in (tmp_path / "still").glob("*/status.json")]
     assert states == ["DONE"]  # the base alone

@@ -230,11 +230,11 @@ def test_without_a_key_it_is_written_and_not_sent(runs: Path, tmp_path: Path, mo
     monkeypatch.setattr(wandb, "Api", None)
     judgement, archive = judged(runs)
     why = "no key" if mode is None else f"WANDB_MODE={mode}"
-    mend = "wandb login" if mode is None else "unset it"
+    hint = "wandb login" if mode is None else "unset it"
     out = tmp_path / "out"
     assert told(judgement, archive, out) == [
-        f"W&B: {why}, so nothing is sent; {out}/wandb_report.json and wandb_workspace.json hold it. To send: {mend}, "
-        "type this again"
+        f"W&B: {why}, so nothing is sent; {out}/wandb_report.json and wandb_workspace.json hold it. To send: {hint}, "
+        "and run this command again"
     ]
     assert capfd.readouterr() == ("", "")
     for name, build in (("report", build_report), ("workspace", build_workspace)):

@@ -201,10 +201,10 @@ def check_towers(net: list[Layer], config: Config) -> None:
         if layer.outputs < devices:
             raise ConfigError(f"trainer.devices={devices}: {layer.name} has {layer.outputs} outputs, not one for each")
         if "lrn" in layer.follows and not per_tower and model.lrn_size // 2 > layer.outputs // devices:
-            mend = "set model.lrn_per_tower=true or raise" if model.groups > 1 else "raise"
+            hint = "set model.lrn_per_tower=true or raise" if model.groups > 1 else "raise"
             raise ConfigError(
                 f"trainer.devices={devices}: LRN's window of {model.lrn_size} maps after {layer.name} reaches beyond "
-                f"the next device's; {mend} model.width"
+                f"the next device's; {hint} model.width"
             )
 
 

@@ -233,7 +233,7 @@ def load(overrides: list[str] | None = None) -> Config:
     """Compose and check the configuration that the command line would, from a list such as `["model.lrn=false"]`.
 
     Raises:
-        ConfigError: naming the key, its value and the mend.
+        ConfigError: naming the key, its value and the fix.
     """
     return Composer().job(overrides or []).config
 

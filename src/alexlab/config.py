@@ -19,7 +19,7 @@ from typing import Any, Union
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot run; the message is one line that names the key, its value and the mend."""
+    """A configuration that cannot run; the message is one line that names the key, its value and the fix."""
 
 
 def _conf_dir() -> Path:

@@ -215,8 +215,8 @@ def _check_data(config: Config, stored: bool) -> dict[str, int]:
         )
     for split, count in images.items():
         if count == 0:
-            mend = f"data.holdout={data.holdout} is too many" if split == "train" else "set data.holdout=50"
-            raise ConfigError(f"data.name={data.name.name}: no image is left for {split}; {mend}")
+            hint = f"data.holdout={data.holdout} is too many" if split == "train" else "set data.holdout=50"
+            raise ConfigError(f"data.name={data.name.name}: no image is left for {split}; {hint}")
     return images
 
 

@@ -113,8 +113,8 @@ def average_runs(ids: list[str], composer: Composer, overrides: list[str], conso
     else:
         for run in runs:
             if not run.checkpoint.is_file():
-                mend = "set evaluate.checkpoint or leave the run out"
-                raise ConfigError(f"runs: {run.record.run_id} has no {run.checkpoint}; {mend}")
+                hint = "set evaluate.checkpoint or leave the run out"
+                raise ConfigError(f"runs: {run.record.run_id} has no {run.checkpoint}; {hint}")
         console.print(title)
         record.path.mkdir(parents=True, exist_ok=True)  # or fail here, before the work
         # Always in one order, since the last bits of a sum depend on it.

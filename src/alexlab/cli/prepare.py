@@ -50,7 +50,7 @@ _GROUPS = ("data", "recipe")
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; return its exit status."""
-    return run_command(argv, USAGE, ". What is done is kept; the same command goes on with the rest.", _obey)
+    return run_command(argv, USAGE, ". Finished work is kept; run the same command again for the rest.", _obey)
 
 
 def _obey(overrides: list[str], config_dir: str | None, console: Console) -> int:

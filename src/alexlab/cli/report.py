@@ -133,8 +133,8 @@ def find_plans(
         looks = begun.get(study.id)
         if looks is not None and (looks[-1]["arms"], looks[-1]["claims"]) != (plan["arms"], plan["claims"]):
             raise ConfigError(
-                f"{' '.join(given)}: this study was begun with other claims or seeds; leave out what changes them, or "
-                "train it first"
+                f"{' '.join(given)}: this study was started with other claims or seeds; leave out what changes them, "
+                "or train it first"
             )
         found = {study.id: looks or [{"digest": None, **plan}]}
     return {

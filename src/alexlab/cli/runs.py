@@ -170,8 +170,8 @@ def _one(request: Request, given: str) -> Found:
         return _read(Record(request.runs, fitting[0]))
     if fitting:
         raise ConfigError(f"{given}: may be {', '.join(fitting)}; write more of it")
-    mend = did_you_mean(given, known) or "; paths.runs=FOLDER looks elsewhere"
-    raise ConfigError(f"{given}: there is no such run in {request.runs}{mend}")
+    hint = did_you_mean(given, known) or "; paths.runs=FOLDER looks elsewhere"
+    raise ConfigError(f"{given}: there is no such run in {request.runs}{hint}")
 
 
 def _list(request: Request, console: Console) -> None:
@@ -210,7 +210,7 @@ def _print_records(found: list[Found], title: str, console: Console) -> None:
 def _show(request: Request, console: Console) -> None:
     one = _one(request, request.ids[0])
     lines = {"run id": one.record.run_id, "state": one.state}
-    lines.update({name: str(one.status[name]) for name in ("message", "mend") if name in one.status})
+    lines.update({name: str(one.status[name]) for name in ("message", "hint") if name in one.status})
     lines.update({name: str(value) for name, value in one.status.get("labels", {}).items()})
     lines["seed"] = str(one.config.get("seed", ""))
     lines["attempt"] = str(one.status.get("attempt", ""))

@@ -19,7 +19,7 @@ from alexlab.architecture import map_sides
 from alexlab.config import ConfigError
 from alexlab.data.locate import fingerprint
 from alexlab.files import write_whole
-from alexlab.runs.failure import MENDS
+from alexlab.runs.failure import HINTS
 from alexlab.runs.record import DONE, FAILED
 from alexlab.study.intervals import paired_difference, wilson
 from alexlab.sweep.plan import Plan, PlannedRun
@@ -188,7 +188,7 @@ def _notes(plan: Plan, rows: list[RunRow], many_seeds: bool) -> list[str]:
             log = row.run.record.file("train.log")
             notes.append(f"{row.run.run_id} {_state(row)}: {row.status['message']} ({log})")
     failures = dict.fromkeys(row.status["failure"] for row in rows if row.status.get("state") == FAILED)
-    return [*notes, *(f"{failure}: {MENDS[failure]}" for failure in failures)]
+    return [*notes, *(f"{failure}: {HINTS[failure]}" for failure in failures)]
 
 
 def write_sweep(plan: Plan, rows: list[RunRow], folder: Path) -> Path:

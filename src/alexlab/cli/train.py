@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         with Stop():
             return exit_status(lambda: _obey(args, argv, console))
     except Stopped:
-        console.print("\nStopped; the same command goes on.")
+        console.print("\nStopped. Run the same command again to resume.")
         return STOPPED_STATUS
 
 
@@ -102,7 +102,7 @@ def _round(plan: Plan, args: argparse.Namespace, console: Console) -> tuple[int,
             do_all(plan, args, console, launch)
         is_stopped = launch.is_stopped
     if is_stopped:
-        console.print("Stopped. What is done is kept; the same command goes on with the rest.")
+        console.print("Stopped. Finished work is kept; run the same command again for the rest.")
         return STOPPED_STATUS, plan
     states = [run.record.status() for run in plan.runs]
     if any(status.get("state") == PREEMPTED for status in states):
@@ -150,7 +150,7 @@ def _announce(plan: Plan, console: Console) -> None:
     states = [(run, run.record.status()) for run in plan.runs]
     done = sum(status.get("state") == DONE for _, status in states)
     if done:
-        console.print(f"{done} of {len(plan.runs)} done before")
+        console.print(f"{done} of {len(plan.runs)} already done")
     kept = Counter(
         status["failure"]
         for run, status in states
@@ -213,7 +213,7 @@ def _report(plan: Plan, console: Console, is_stopped: bool) -> int:
     if all(row.done for row in rows):
         return 0
     if is_stopped or any(row.status.get("state") == PREEMPTED for row in rows):
-        console.print("Stopped. What is done is kept; the same command goes on with the rest.")
+        console.print("Stopped. Finished work is kept; run the same command again for the rest.")
         return STOPPED_STATUS
     return 1
 

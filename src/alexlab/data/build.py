@@ -201,8 +201,8 @@ def build_store(
             saved = builder.saved if builder else 0
             rest = gigabytes(needed_bytes(total - saved, size, kind))
             raise OSError(
-                f"{work}: the disk is full ({error.strerror}); free about {rest}, then the same command goes on from "
-                f"image {saved} of {total}"
+                f"{work}: the disk is full ({error.strerror}); free about {rest}, then run the same command "
+                f"again; it resumes from image {saved} of {total}"
             ) from error
         finally:
             if builder is not None:
@@ -517,7 +517,7 @@ class _Builder:
 
 
 def _bad(name: str, split: str, reason: str) -> str:
-    return f"{name} of {split}: {reason}; mend or remove it, or set data.on_bad=report"
+    return f"{name} of {split}: {reason}; fix or remove it, or set data.on_bad=report"
 
 
 def _as_numbers(content: np.ndarray) -> np.ndarray:

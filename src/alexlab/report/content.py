@@ -214,7 +214,7 @@ def _summary(judgement: Judgement) -> list[str]:
         lines.append(f"In {_count(confounded, 'row')} more differs between the arms than the claim says: confounds.")
     lines += [remark[:1].upper() + remark[1:].rstrip(".") + "." for remark in judgement.remarks]
     if judgement.plan.get("digest") is None:
-        lines.append("Nothing shows that these seeds were planned beforehand: the study was not begun by study=.")
+        lines.append("Nothing shows that these seeds were planned beforehand: the study was not started by study=.")
     if judgement.problems:
         lines.append(f"{_count(len(judgement.problems), 'record')} could not be used, or not in full.")
     return lines

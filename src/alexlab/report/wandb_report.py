@@ -331,8 +331,9 @@ def _refused(what: str, view: Any, file: Path, error: Exception) -> str:
 
 def _unsent(files: list[Path]) -> str:
     mode = os.environ.get("WANDB_MODE")
-    why, mend = (f"WANDB_MODE={mode}", "unset it") if mode else ("no key", "wandb login")
-    return f"W&B: {why}, so nothing is sent; {files[0]} and {files[1].name} hold it. To send: {mend}, type this again"
+    why, hint = (f"WANDB_MODE={mode}", "unset it") if mode else ("no key", "wandb login")
+    sent = f"W&B: {why}, so nothing is sent; {files[0]} and {files[1].name} hold it."
+    return f"{sent} To send: {hint}, and run this command again"
 
 
 @contextlib.contextmanager

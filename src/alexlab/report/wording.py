@@ -71,7 +71,7 @@ def summary(judgement: Judgement) -> list[str]:
         lines.append("* more differs between the arms than the claim says; see the report.")
     lines += judgement.remarks
     if plan.get("digest") is None:
-        lines.append("This study was not begun by study=, so nothing shows that its seeds were planned beforehand.")
+        lines.append("This study was not started by study=, so nothing shows that its seeds were planned beforehand.")
     lines += [f"Left out: {problem}" for problem in judgement.problems[:5]]
     if len(judgement.problems) > 5:
         lines.append(f"... and {len(judgement.problems) - 5} more; report.md lists them")

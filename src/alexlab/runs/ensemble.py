@@ -40,8 +40,8 @@ def read_done(run_id: str, settings: Config, names: list[str]) -> DoneRun:
     folder = Path(settings.paths.runs)
     known = [path.parent.name for path in folder.glob("*/status.json")]
     if run_id not in known:
-        mend = did_you_mean(run_id, known) or "; paths.runs=FOLDER looks elsewhere"
-        raise ConfigError(f"runs: there is no run '{run_id}' in {folder}{mend}")
+        hint = did_you_mean(run_id, known) or "; paths.runs=FOLDER looks elsewhere"
+        raise ConfigError(f"runs: there is no run '{run_id}' in {folder}{hint}")
     record = Record(folder, run_id)
     if not record.is_done:
         state = record.status().get("state")

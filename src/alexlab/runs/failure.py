@@ -16,16 +16,17 @@ DIVERGED, NOT_LEARNING, MEMORY, DISK, DATA, KILLED, ERROR = (
 )
 SHARED, FILES = "no shared memory", "too many open files"
 # What to do, for the table and status.json.
-MENDS = {
+HINTS = {
     DIVERGED: "a result, and kept: lower optim.lr for another arm, or retry=all to do it again; see diverged.json",
     NOT_LEARNING: "a result, and kept: see model.init and optim.lr; retry=all trainer.chance_epochs=null trains it on",
-    MEMORY: "free memory, or lower data.eval_batch_size or data.num_workers; the same line goes on",
-    SHARED: "docker run --ipc=host or --shm-size=2g gives more, data.num_workers=0 needs none; the same line goes on",
+    MEMORY: "free memory, or lower data.eval_batch_size or data.num_workers; then run the same command again",
+    SHARED: "docker run --ipc=host or --shm-size=2g gives more, data.num_workers=0 needs none; then run the same "
+    "command again",
     FILES: "raise it, `ulimit -n 4096` or docker run --ulimit nofile=65536:65536, or lower data.num_workers; "
-    "the same line goes on",
-    DISK: "make room, `python src/runs.py prune` may help; the same line goes on",
-    DATA: "`python src/prepare.py check` with the same data= tells what is damaged; then the same line goes on",
-    KILLED: "the same line goes on from its last saved state",
+    "then run the same command again",
+    DISK: "make room, `python src/runs.py prune` may help; then run the same command again",
+    DATA: "`python src/prepare.py check` with the same data= tells what is damaged; then run the same command again",
+    KILLED: "run the same command again: it resumes from the last checkpoint",
     ERROR: "train.log has the traceback; the same line tries again",
 }
 RESULTS = (DIVERGED, NOT_LEARNING)  # to try these again until they pass would be to select survivors

@@ -20,12 +20,12 @@ from typing import Any
 from alexlab import threads
 from alexlab.children import inherit_code
 from alexlab.progress import BESIDE_OTHERS
-from alexlab.runs.failure import MENDS
+from alexlab.runs.failure import HINTS
 
 # What asks a command, or a run, to stop; the last is submitit's.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 WORKER = "alexlab.runs.worker"  # by name, since it imports torch, which a command never does
-STOPPED = "the same command goes on from where it was"
+STOPPED = "run the same command again to resume"
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ _FAREWELL = 20.0  # seconds that the processes of a run have once one of them is
 _LAST_WORDS = 60.0  # more for the first one, once it has seen that, for what W&B has not got yet
 ENDED_BY_US = 256  # no exit code
 # The exit codes of a worker that could not write its status.
-EXITS = dict(enumerate(MENDS, 100))
+EXITS = dict(enumerate(HINTS, 100))
 
 
 def in_children(

@@ -32,7 +32,7 @@ import yaml
 
 from alexlab.config import ConfigError
 from alexlab.files import remove_halves, write_whole
-from alexlab.runs.failure import KILLED, MENDS
+from alexlab.runs.failure import HINTS, KILLED
 from alexlab.runs.lease import Lease, holder
 from alexlab.tree import flatten
 
@@ -67,13 +67,15 @@ class Record:
             )
         if status and status.get("state") not in STATES:
             raise _damaged(self.file("status.json"), "it does not say what became of the run")
+        if "mend" in status:  # as records before 0.2.0 have it
+            status["hint"] = status.pop("mend")
         return status
 
     def seen(self) -> dict[str, Any]:
         """The status as it is to be taken: a run whose process is gone without a word was killed."""
         status = self.status()
         if status.get("state") == RUNNING and holder(self.path) is None:
-            status = {**status, "state": FAILED, "failure": KILLED, "message": GONE, "mend": MENDS[KILLED]}
+            status = {**status, "state": FAILED, "failure": KILLED, "message": GONE, "hint": HINTS[KILLED]}
         return status
 
     def read(self, name: str) -> dict[str, Any]:

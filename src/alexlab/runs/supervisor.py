@@ -13,7 +13,7 @@ from typing import Any
 from alexlab.compose import to_yaml
 from alexlab.config import Config, ConfigError, Retry
 from alexlab.runs import process
-from alexlab.runs.failure import DISK, DIVERGED, ERROR, KILLED, MEMORY, MENDS, ended_by, is_retried, oom_kills
+from alexlab.runs.failure import DISK, DIVERGED, ERROR, HINTS, KILLED, MEMORY, ended_by, is_retried, oom_kills
 from alexlab.runs.identity import run_id
 from alexlab.runs.lease import LeaseLost, holder, take
 from alexlab.runs.process import ENDED_BY_US, EXITS, STOPPED, Launch, RankProcess, in_children
@@ -124,7 +124,7 @@ def _ended(record: Record, code: int, is_stopped: bool, is_memory: bool) -> dict
             message = "the kernel killed its process, since the memory was used up"
         elif failure == DISK:
             message = "no room was left, even for saying so"
-        state, told = FAILED, {"failure": failure, "message": message, "mend": MENDS[failure]}
+        state, told = FAILED, {"failure": failure, "message": message, "hint": HINTS[failure]}
     return _write(record, {"state": state, **told})
 
 

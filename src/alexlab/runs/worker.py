@@ -29,7 +29,7 @@ from alexlab.data.limits import allow_open_files
 from alexlab.data.locate import described
 from alexlab.runs import trackers
 from alexlab.runs.environment import code, environment
-from alexlab.runs.failure import MENDS, failure_of, is_echo, message_of, oom_kills
+from alexlab.runs.failure import HINTS, failure_of, is_echo, message_of, oom_kills
 from alexlab.runs.lease import Lease, LeaseLost
 from alexlab.runs.process import EXITS, SIGNALS, STOPPED, RankProcess, start_server
 from alexlab.runs.record import DONE, FAILED, PREEMPTED, RECORD_VERSION, Record
@@ -147,7 +147,7 @@ def _say(record: Record, error: BaseException, kills: int) -> int:
     try:
         if isinstance(error, Diverged):
             record.write("diverged.json", {"message": message, **error.details})
-        record.set_status(FAILED, failure=failure, message=message, mend=MENDS[failure], ended=time.time())
+        record.set_status(FAILED, failure=failure, message=message, hint=HINTS[failure], ended=time.time())
     except OSError:
         return next(code for code, name in EXITS.items() if name == failure)
     return 0
@@ -186,7 +186,7 @@ def _tell(member: RankProcess, error: BaseException, kills: int) -> int:
         elif member.rank > 0:
             log.exception("this process of the run failed")
         failure, message = failure_of(error, kills), message_of(error)
-        told = {"state": FAILED, "failure": failure, "message": message, "mend": MENDS[failure]}
+        told = {"state": FAILED, "failure": failure, "message": message, "hint": HINTS[failure]}
     with suppress(OSError):
         member.failure.write_text(json.dumps({"is_echo": is_echo(error), "status": told}))
     return 1
@@ -196,7 +196,7 @@ def _log_to(path: Path, prefix: str = "") -> logging.Handler:
     try:
         handler: logging.Handler = _ToFile(path)
     except OSError as error:  # a run can do without
-        print(f"{path}: {error}; the run goes on without its log", flush=True)
+        print(f"{path}: {error}; the run continues without its log", flush=True)
         handler = logging.NullHandler()
     handler.setFormatter(logging.Formatter(f"%(asctime)s {prefix}%(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
@@ -218,7 +218,7 @@ def _environment(record: Record, config: Config) -> dict[str, Any]:
     if before and before != now:
         earlier.append(before)
         changed = [name for name in now if before.get(name) != now[name]]
-        log.warning("the run goes on with another %s than it began with: bits may differ", ", ".join(changed))
+        log.warning("the run resumes with another %s than it began with: bits may differ", ", ".join(changed))
     return {**now, "earlier": earlier} if earlier else now
 
 

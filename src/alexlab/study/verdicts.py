@@ -352,7 +352,7 @@ def _same_claims(plan: dict[str, Any], tested: list[Claim], begun: Mapping[str, 
             departs = last.get("departures") or []
             changed = f", with other {', '.join(departs)}" if departs else ""
             lines.append(
-                f"also begun at this recipe: {id}{changed}, with {len(shared)} of these claims: {' '.join(shared)}"
+                f"also started at this recipe: {id}{changed}, with {len(shared)} of these claims: {' '.join(shared)}"
             )
     return lines
 
@@ -603,7 +603,7 @@ def _conclude(row: Row, claim: Claim, plan: dict[str, Any], archive: Archive, sa
         row.word = Verdict.not_testable
         row.why_none = "runs ended before what the claim is about" if any(short) else "it was there when first logged"
     elif lost and claim.metric in OF_NETS:
-        row.why_none = "interim: the nets are not measured yet; type this command with --nets"
+        row.why_none = "interim: the nets are not measured yet; run this command with --nets"
     elif lost:
         row.why_none = "interim: finished runs could not be read"
     else:
@@ -931,7 +931,7 @@ def _remarks(looks: list[dict[str, Any]], arms: list[Arm]) -> list[str]:
     for number, (before, after) in enumerate(pairwise(looks), 2):
         changed = "claims" if before["claims_digest"] != after["claims_digest"] else "runs"
         remarks.append(
-            f"look {number}: the study's {changed} were changed after it had begun; its 5 % is divided by the looks"
+            f"look {number}: the study's {changed} were changed after it had started; its 5 % is divided by the looks"
         )
     unplanned = sum(len(arm.unplanned) for arm in arms)
     if unplanned:

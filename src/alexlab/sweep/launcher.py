@@ -28,7 +28,7 @@ from alexlab import threads
 from alexlab.children import inherit_code
 from alexlab.compose import CONFIG_NAME, VERSION_BASE, Job, of_hydra
 from alexlab.config import CONF_DIR, Config, ConfigError
-from alexlab.runs.failure import MENDS, failure_of
+from alexlab.runs.failure import HINTS, failure_of
 from alexlab.runs.lease import EXPIRY, holder, machine
 from alexlab.runs.process import Launch
 from alexlab.runs.record import DONE, PREEMPTED
@@ -144,7 +144,7 @@ def _job(composed: DictConfig) -> str | None:
     what = plan["arms"][number] if plan["arms"] else varied(job, plan["varying"]) or named["ablation"]
     print(f"{title}: {what} seed={job.config.seed}", flush=True)
     if (base := plan["base"]) is not None and (why := does_not_learn(Path(base), job.config)) is not None:
-        told = f"{title}: not begun, since the study's base {why} ({Path(base).name}); mend that first"
+        told = f"{title}: not started: the study's base {why} ({Path(base).name}); fix that first"
         print(told, flush=True)
         return told
     try:
@@ -154,7 +154,7 @@ def _job(composed: DictConfig) -> str | None:
             status = _execute_elsewhere(job.config, named, title, launch, plan["process"] if is_near else None)
     except OSError as error:  # before there was a process to say so in the record
         failure = failure_of(error)
-        told = f"{title}: FAILED ({failure}): {error}\n  {MENDS[failure]}"
+        told = f"{title}: FAILED ({failure}): {error}\n  {HINTS[failure]}"
     except ConfigError as error:
         told = f"{title}: {error}"
     else:
@@ -186,7 +186,7 @@ def _ending(title: str, status: dict[str, Any]) -> str | None:
     if state in (HELD, PREEMPTED):
         return f"{title}: {state}: {status['message']}"
     if state != DONE:
-        return f"{title}: {state} ({status.get('failure')}): {status.get('message')}\n  {status.get('mend')}"
+        return f"{title}: {state} ({status.get('failure')}): {status.get('message')}\n  {status.get('hint')}"
     return None
 
 

@@ -76,7 +76,7 @@ class States(CheckpointIO):
                 digest = f"it cannot be read: {error}"
             if path.stem.endswith(f"-{digest}"):
                 return path
-            said = f"{path} is damaged; the run goes on from the state before it"
+            said = f"{path} is damaged; the run resumes from the checkpoint before it"
             log.warning("%s (%s)", said, digest)
             print(said, flush=True)
             with suppress(OSError):
@@ -299,10 +299,10 @@ class Recorder(Checkpoint):
                 f"{number} x {split}" if split else "one device"
                 for number, split in (checkpoint["devices"], self._devices)
             )
-            said = f"the run goes on with {now} where it had {before}: the same but for rounding, not to the bit"
+            said = f"the run resumes with {now} where it had {before}: the same but for rounding, not to the bit"
             log.warning(said)
         elif checkpoint["threads"] != torch.get_num_threads():  # sums in another order would have other last bits
-            log.info("the run goes on with %d threads, as it began", checkpoint["threads"])
+            log.info("the run resumes with %d threads, as it began", checkpoint["threads"])
             torch.set_num_threads(checkpoint["threads"])
         pl_module.passes_over = step == steps
         done = step - pl_module.passes_over

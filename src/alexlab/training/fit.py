@@ -78,7 +78,7 @@ def fit(
     states = States(folder / "checkpoints", may_write) if folder is not None else None
     state = distributed.gathered(states.newest() if states is not None and distributed.is_first() else None)[0]
     if state is not None:
-        print(f"{title}: goes on from step {int(state.name.partition('-')[0]):,}", flush=True)
+        print(f"{title}: resumes from step {int(state.name.partition('-')[0]):,}", flush=True)
     elif config.weights is not None:
         load_weights(task.network, config.weights)
     num_parameters = sum(p.numel() for p in task.network.parameters())
@@ -255,8 +255,8 @@ def load_weights(network: nn.Module, path: str, fresh_last: bool = True) -> None
                 state[name] = own[name]
                 continue
             theirs, ours = tuple(state[name].shape), tuple(own[name].shape)
-            mend = f"; set data.num_classes={theirs[0]}" if is_last and theirs[1:] == ours[1:] else ""
-            raise ConfigError(f"weights={path}: {name} is {theirs}, this network's is {ours}{mend}")
+            hint = f"; set data.num_classes={theirs[0]}" if is_last and theirs[1:] == ours[1:] else ""
+            raise ConfigError(f"weights={path}: {name} is {theirs}, this network's is {ours}{hint}")
     network.load_state_dict({name: state[name] for name in own})
 
 

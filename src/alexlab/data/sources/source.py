@@ -22,7 +22,7 @@ PART = 128  # images that a worker takes at a time
 
 
 class RawError(ValueError):
-    """Raw data that cannot be used; the message names the file and the mend."""
+    """Raw data that cannot be used; the message names the file and the fix."""
 
 
 class LeftOut(NamedTuple):
