@@ -177,3 +177,32 @@ def test_load_runs(tmp_path: Path):
     assert runs["seed"].tolist() == [0, 1]
     assert runs["ablation"].tolist() == ["no_conv3", "no_conv3"]
     assert runs.loc["bbbbbbbbbbbb", "config.model.remove"] == ["conv3"]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "holds an alias within an anchored value"),
+        ("a: &a x\nb: [" + "*a, " * 101 + "x]\n", "or more than 100 aliases"),
+        ("a: " + "[" * 1000 + "]" * 1000, "is damaged"),
+        ("a: " + "[" * 100_000, "has more than 2,000 lists"),
+        ("a: b\n" * 300_000, "has 1,500,000 bytes, and a configuration at most 1,048,576"),
+        ("a: \x07", "is damaged"),
+    ],
+    ids=["aliases", "many aliases", "depth", "lists", "length", "control"],
+)
+def test_a_hostile_configuration_is_one_line(record: Record, content: str, why: str):
+    """A kilobyte of aliases of aliases is as much as all memory."""
+    record.begin("seed: 0\n", {})
+    record.file("config.yaml").write_text(content)
+    with pytest.raises(ConfigError, match=why) as error:
+        record.keys()
+    assert "\n" not in str(error.value)
+
+
+def test_a_pipe_in_a_configurations_place_is_not_waited_for(record: Record):
+    record.begin("seed: 0\n", {})
+    record.file("config.yaml").unlink()
+    os.mkfifo(record.file("config.yaml"))
+    with pytest.raises(ConfigError, match="is not a regular file"):
+        record.keys()

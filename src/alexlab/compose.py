@@ -33,6 +33,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from yaml import YAMLError
 
 from alexlab.config import CONF_DIR, Config, ConfigError, did_you_mean, shown
+from alexlab.tree import read_yaml
 from alexlab.validate import finish
 
 CONFIG_NAME = "train"
@@ -297,8 +298,8 @@ def from_file(path: Path) -> Config:
 def read_config(path: Path, stored: bool = True) -> Config:
     """The configuration that a record keeps; with `stored=False` its data need not be here."""
     with _one_line([str(path)]):
-        loaded = OmegaConf.load(path)
-        if "${" in path.read_text(encoding="utf-8"):  # it would be filled in, from the reader's environment too
+        loaded = read_yaml(path)
+        if "${" in str(loaded):  # it would be filled in, from the reader's environment too
             raise ConfigError(f"{path}: holds an interpolation, ${{...}}; a record has values")
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), loaded))
     assert isinstance(config, Config)

@@ -28,13 +28,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from alexlab.config import ConfigError
 from alexlab.files import remove_halves, write_whole
 from alexlab.runs.failure import HINTS, KILLED
 from alexlab.runs.lease import Lease, holder
-from alexlab.tree import flatten
+from alexlab.tree import flatten, read_yaml
 
 STATES = RUNNING, DONE, PREEMPTED, FAILED = "RUNNING", "DONE", "PREEMPTED", "FAILED"
 GONE = "its process is gone without a word"
@@ -124,10 +123,10 @@ class Record:
         """The configuration by dotted keys, as config.yaml has it; empty where there is none."""
         path = self.file("config.yaml")
         try:
-            return flatten(yaml.safe_load(path.read_text()))
+            return flatten(read_yaml(path))
         except FileNotFoundError:
             return {}
-        except (yaml.YAMLError, AttributeError, ValueError) as error:
+        except (AttributeError, ValueError) as error:
             raise _damaged(path, " ".join(str(error).split())) from error
 
     @property

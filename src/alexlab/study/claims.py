@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alexlab.config import CONF_DIR, Config, ConfigError, did_you_mean, flat, shown
+from alexlab.tree import read_yaml
 
 # What a claim may be about: (what it is, the unit in which figures are published, the unit's size).
 METRICS = {
@@ -213,8 +214,8 @@ def digest(claims: list[Claim]) -> str:
 @cache
 def _read(path: Path, changed: int) -> tuple[Claim, ...]:
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        content = read_yaml(path)
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
     if not isinstance(content, list) or not all(isinstance(one, dict) for one in content):
         raise ConfigError(f"{path}: must be a list of claims, each with its id, statement and arms")

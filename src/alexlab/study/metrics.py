@@ -9,7 +9,6 @@ from contextlib import suppress
 from functools import cache
 
 import numpy as np
-import yaml
 
 from alexlab.config import ConfigError
 from alexlab.crossings import THRESHOLD, epochs_to
@@ -17,6 +16,7 @@ from alexlab.data.shapes import CLASSES, object_offsets
 from alexlab.study.claims import GROUPED, METRICS
 from alexlab.study.colour import colour_gap
 from alexlab.study.records import Run
+from alexlab.tree import read_yaml
 
 
 def _error(metric: str) -> Callable[[Run, str], float]:
@@ -35,7 +35,7 @@ def _neighbours(run: Run, view: str) -> float:
 
 def _off_centre(run: Run, view: str) -> float:
     """The images' objects are where the generator of `shapes` put them; half of the images are nearer the centre."""
-    settings = yaml.safe_load(run.record.file("config.yaml").read_text())["data"]
+    settings = read_yaml(run.record.file("config.yaml"))["data"]
     if settings["name"] != "shapes":
         raise ConfigError(f"data.name={settings['name']}: only shapes says where its objects are")
     names = sorted(CLASSES)[: settings["num_classes"]]
