@@ -27,6 +27,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     for record in folder.glob("*/status.json"):
         (record.parent / "train.log").write_text(f"{HOME}/log")
+        (record.parent / "train_error.csv").write_text("epoch,step,train_top1_error\n0.25,3,0.5\n")  # figure 1's
+        (record.parent / "neighbours.json").write_text('{"precision": {"layer": 0.5, "pixels": 0.25}}\n')
         (record.parent / "checkpoints").mkdir()
         (record.parent / "checkpoints" / "last.ckpt").write_text("weights")
     return folder

@@ -24,8 +24,8 @@ from alexlab.config import ConfigError
 from alexlab.files import written_whole
 
 FILES = (
-    *("config.yaml", "conv1.npy", "diverged.json", "environment.json", "metrics.csv"),
-    *("predictions.npz", "result.json", "status.json"),
+    *("config.yaml", "conv1.npy", "diverged.json", "environment.json", "metrics.csv", "neighbours.json"),
+    *("predictions.npz", "result.json", "status.json", "train_error.csv"),
 )
 _MEMBER = re.compile(
     rf"studies/[\w.-]+\.json|[0-9a-f]{{12}}/[\w-]+\.(?:{'|'.join({name.split('.')[1] for name in FILES})})"
