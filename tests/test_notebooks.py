@@ -96,7 +96,7 @@ def execute(kernels: Path, files: Path, tmp_path: Path, monkeypatch: pytest.Monk
         notebook = nbformat.reads((FOLDER / f"{name}.ipynb").read_text(), 4)
         for old, new in SMALLER.get(name, {}).items():
             cells = [cell for cell in notebook.cells if old in cell.source]
-            assert len(cells) == 1, old  # one of them each, some the same one
+            assert len(cells) == 1, old
             cells[0].source = cells[0].source.replace(old, new)
         client = nbclient.NotebookClient(
             notebook, timeout=int(PATIENCE), kernel_name="python3", resources={"metadata": {"path": str(folder)}}

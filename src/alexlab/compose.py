@@ -110,9 +110,11 @@ class Composer:
         names = [override.partition("=")[0] for override in overrides]
         if {"data.map_size", "data.crop_size"} <= set(names):
             raise ConfigError("data.map_size, data.crop_size: the one follows from the other; set only one")
-        values = [override for override in parsed if override.key_or_group in key_types()]
+        keys = key_types()
+        values = [override for override in parsed if override.key_or_group in keys]
+        options = [str(override.input_line) for override in parsed if override.key_or_group not in keys]
         with _one_line(overrides):
-            base = self._base(tuple(str(override.input_line) for override in parsed if override not in values))
+            base = self._base(tuple(options))
             config = typed(base.with_values(values), trains, stored)
         return Job(tuple(overrides), config, dict(base.choices))
 

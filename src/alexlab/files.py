@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 
 
 def write_whole(path: Path, content: str | bytes, check: Callable[[], None] = lambda: None) -> None:
@@ -56,7 +56,7 @@ def written_whole(path: Path, check: Callable[[], None] = lambda: None) -> Itera
 def remove_halves(folder: Path) -> None:
     """Remove what was being written in a folder when its process was killed, and nothing else that is there."""
     for path in folder.glob(".*.tmp"):
-        if _TEMPORARY.fullmatch(path.name):
+        if TEMPORARY.fullmatch(path.name):
             with suppress(OSError):
                 path.unlink()
 

@@ -1,4 +1,5 @@
-"""Threads of the processes that compute: how they wait, and how many there are. Nothing else decides either.
+"""Threads of the processes that compute: how they wait, and how many there are. Nothing else decides either. And one
+that a block of code has beside it.
 
 OpenMP threads that spin while they wait for one another take the cores that others need: with one busy process a core
 beside it, a training step is five to sixteen times slower for it (benchmarks/README.md).
@@ -7,7 +8,9 @@ beside it, a training step is five to sixteen times slower for it (benchmarks/RE
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # GNU, LLVM and Intel OpenMP.
@@ -69,3 +72,16 @@ def keep_niceness() -> None:
     with suppress(OSError):  # no such grouping here
         if niceness:
             Path("/proc/self/autogroup").write_text(str(niceness))
+
+
+@contextmanager
+def beside(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Context beside which a thread works; `work` returns soon once its event is set, which ends the block."""
+    ended = threading.Event()
+    thread = threading.Thread(target=work, args=(ended,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

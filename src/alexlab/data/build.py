@@ -40,14 +40,14 @@ from alexlab.data.store import (
     principal_components,
     store_hash,
 )
-from alexlab.files import sync_file, sync_folder
+from alexlab.files import TEMPORARY, sync_file, sync_folder, write_whole
 from alexlab.progress import Progress
 
 JPEG_QUALITY = 90
 JPEG_BYTES_PER_PIXEL = 0.55  # at that quality, at most, over many photographs: 35 KiB at 256 pixels
 PENDING, KEPT, LEFT_OUT = 0, 1, 2
 _PARTS = ("state", "content", "stored", "places")
-_ON_THE_WAY = re.compile(r"\w+\.part|notes\.jsonl|progress(\.half)?\.npz|manifest\.half")
+_ON_THE_WAY = re.compile(rf"\w+\.part|notes\.jsonl|progress(\.half)?\.npz|manifest\.half|{TEMPORARY.pattern}")
 _OURS = re.compile(rf"{_ON_THE_WAY.pattern}|manifest\.json|mean\.npy|(train|val|test)(\.npy|\.jpegs|_\w+\.(npy|txt))")
 SECONDS_BETWEEN_CHECKPOINTS = 20.0
 
@@ -468,12 +468,8 @@ class _Builder:
         # the disk before it, or after a power cut a store would hold empty files and nothing to make it from.
         for file in self._work.iterdir():
             sync_file(file)
-        half = self._file("manifest.half")
-        half.write_text(json.dumps(manifest, indent=1) + "\n")
-        sync_file(half)
         sync_folder(self._work)
-        half.replace(self._file("manifest.json"))
-        sync_folder(self._work)
+        write_whole(self._file("manifest.json"), json.dumps(manifest, indent=1) + "\n")
 
     def close(self) -> None:
         self._notes.close()

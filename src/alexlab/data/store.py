@@ -218,7 +218,8 @@ def open_store(path: Path) -> Store:
         BadData: where the folder is no store, one of another format, or one whose lists were changed.
     """
     manifest = read_manifest(path)
-    _verify(path, _changes(path))
+    if wrong := _wrong_lists(path):
+        raise BadData(f"{path} is damaged ({wrong}); remove it to have it made again")
     try:
         mean, rgb = np.load(path / "mean.npy"), manifest["rgb"]
         return Store(path, manifest, mean, np.array(rgb["components"]), np.array(rgb["variances"]))
@@ -242,32 +243,36 @@ def places_hash(path: Path, manifest: dict) -> str:
     return total.hexdigest()
 
 
-@cache
-def _verify(path: Path, changed: tuple[tuple[str, int, int], ...]) -> None:
-    """Raise BadData unless the lists of a store are those that its hashes were made of, once for each change of them.
+def _wrong_lists(path: Path) -> str:
+    """What is wrong with a store's lists, by the hashes that were made of them; empty where nothing is.
 
     Its images are not read: `python src/prepare.py check` does that.
     """
-    manifest = read_manifest(path)
     try:
-        wrong = "" if store_hash(path, manifest) == manifest["hash"] else "its lists or its mean image were changed"
-        if not wrong and places_hash(path, manifest) != manifest.get("places_hash", places_hash(path, manifest)):
-            wrong = "its lists of places were changed"
-        for split, count in manifest["images"].items():
-            labels, places = (np.load(path / f"{split}_{what}.npy") for what in ("labels", "places"))
-            file = path / f"{split}{SUFFIXES[manifest['format']]}"
-            size = file.stat().st_size
-            ends = places.sum(axis=1) if places.ndim == 2 else (places + 1) * 3 * manifest["size"] ** 2
-            if not len(labels) == len(places) == count:
-                wrong = f"the manifest has {count} images of {split}, its lists {len(labels)}"
-            elif count and not 0 <= labels.min() <= labels.max() < len(manifest["classes"]):
-                wrong = f"a label of {split} is of no class"
-            elif count and (places.min() < 0 or ends.max() > size):
-                wrong = f"an image of {split} lies outside of {file}"
+        return _wrong_lists_of(path, _changes(path))
     except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
-        raise BadData(f"{path} is damaged ({error}); remove it to have it made again") from error
-    if wrong:
-        raise BadData(f"{path} is damaged ({wrong}); remove it to have it made again")
+        return str(error)
+
+
+@cache
+def _wrong_lists_of(path: Path, changed: tuple[tuple[str, int, int], ...]) -> str:
+    """As `_wrong_lists`, once for each change of a store's files."""
+    manifest, wrong = read_manifest(path), ""
+    if store_hash(path, manifest) != manifest["hash"]:
+        wrong = "its lists or its mean image were changed"
+    elif "places_hash" in manifest and places_hash(path, manifest) != manifest["places_hash"]:  # older ones have none
+        wrong = "its lists of places were changed"
+    for split, count in manifest["images"].items():
+        labels, places = (np.load(path / f"{split}_{what}.npy") for what in ("labels", "places"))
+        file = path / f"{split}{SUFFIXES[manifest['format']]}"
+        ends = places.sum(axis=1) if places.ndim == 2 else (places + 1) * 3 * manifest["size"] ** 2
+        if not len(labels) == len(places) == count:
+            wrong = f"the manifest has {count} images of {split}, its lists {len(labels)}"
+        elif count and not 0 <= labels.min() <= labels.max() < len(manifest["classes"]):
+            wrong = f"a label of {split} is of no class"
+        elif count and (places.min() < 0 or ends.max() > file.stat().st_size):
+            wrong = f"an image of {split} lies outside of {file}"
+    return wrong
 
 
 def _changes(path: Path) -> tuple[tuple[str, int, int], ...]:
@@ -294,11 +299,8 @@ def damage(path: Path, processes: int, advance: Callable[[int], None] = lambda d
     `advance(n)` is called as n more images are checked.
     """
     manifest = read_manifest(path)
-    try:
-        if store_hash(path, manifest) != manifest["hash"]:
-            return ["the lists of labels and hashes, the mean image or the manifest are not as they were made"]
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        return [f"a file is missing or damaged ({error})"]
+    if wrong := _wrong_lists(path):
+        return [wrong]
     jobs = [
         (path, split, start, min(start + 1000, count))
         for split, count in manifest["images"].items()

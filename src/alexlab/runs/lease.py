@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alexlab import threads
+
 HEARTBEAT = 10.0  # seconds between touches
 EXPIRY = 180.0  # seconds without one after which an owner is taken for dead; NFS shows a touch up to 60 s late
 
@@ -51,22 +53,16 @@ class Lease:
     @contextmanager
     def heartbeat(self) -> Iterator[None]:
         """Show now and then that this process lives, as long as it is the owner."""
-        ended = threading.Event()
 
-        def beat() -> None:
+        def beat(ended: threading.Event) -> None:
             with suppress(LeaseLost):
                 while not ended.wait(HEARTBEAT):
                     with suppress(OSError):  # a disk that does not answer now may answer the next time
                         self.check()
                         os.utime(self.path)
 
-        thread = threading.Thread(target=beat, daemon=True)
-        thread.start()
-        try:
+        with threads.beside(beat):
             yield
-        finally:
-            ended.set()
-            thread.join()
 
     def release(self) -> None:
         with suppress(LeaseLost, OSError, ValueError):

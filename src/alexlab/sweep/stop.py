@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
+from alexlab import threads
 from alexlab.runs.process import SIGNALS, Launch
 
 STOPPED_STATUS = 75  # EX_TEMPFAIL: a job script may start the same line again
@@ -65,11 +66,10 @@ def following(launch: Launch, command: int | None) -> Iterator[None]:
 
     `command`: the command's process, on this machine, with which this one ends.
     """
-    ended = threading.Event()
     main = threading.main_thread().ident
     assert main is not None
 
-    def follow() -> None:
+    def follow(ended: threading.Event) -> None:
         passed_on = 0
         while not ended.wait(0.5):
             for _ in range(passed_on, launch.requests):
@@ -81,13 +81,8 @@ def following(launch: Launch, command: int | None) -> Iterator[None]:
                 except ProcessLookupError:
                     os._exit(1)
 
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
+    with threads.beside(follow):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def hand_on(number: int) -> None:
