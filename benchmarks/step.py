@@ -222,8 +222,8 @@ def main() -> None:
         columns["hours of 90 cycles"][name] = f"{EPOCHS * IMAGES / pace / 3600:,.1f}"
     if args.scale != "paper":
         del columns["hours of 90 cycles"]
-    if not args.quick:
-        activation = sum(4 * batch * spec.outputs * spec.side**2 for spec in specs if "lrn" in spec.follows)
+    activation = sum(4 * batch * spec.outputs * spec.side**2 for spec in specs if "lrn" in spec.follows)
+    if activation and not args.quick:
         kept = {name: found[name].ask("kept_bytes") for name in (PLAIN, "plain", PLAIN_WITHOUT, OURS, OURS_WITHOUT)}
         columns["kept for LRN"] = {
             name: f"{(kept[name] - kept[without]) / activation:.2f}"

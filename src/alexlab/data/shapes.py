@@ -81,13 +81,23 @@ def _field(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     return total
 
 
-def _mask(polygons: list[tuple[Points, bool]], height: int, width: int) -> np.ndarray:
-    """Coverage in 0-1, float32 [height, width], drawn at twice the size so that edges are smooth."""
+def _paint(image: np.ndarray, polygons: list[tuple[Points, bool]], colour: np.ndarray) -> None:
+    """Paint polygons over an image in place, drawn at twice its size for smooth edges.
+
+    `image` is [3, height, width]; `colour` is [3, 1, 1] or [3, height, width]. Only the bounding box is touched.
+    """
+    height, width = image.shape[1:]
     canvas = Image.new("L", (2 * width, 2 * height))
     draw = ImageDraw.Draw(canvas)
     for points, paint in polygons:
         draw.polygon([(2 * x, 2 * y) for x, y in points], fill=255 if paint else 0)
-    return np.asarray(canvas.reduce(2), np.float32) / 255
+    if (box := canvas.getbbox()) is None:
+        return
+    left, upper, right, lower = box[0] // 2, box[1] // 2, (box[2] + 1) // 2, (box[3] + 1) // 2
+    reduced = canvas.reduce(2, (2 * left, 2 * upper, 2 * right, 2 * lower))
+    coverage = np.asarray(reduced, np.float32) / 255
+    part = np.s_[:, upper:lower, left:right]
+    image[part] += (np.broadcast_to(colour, image.shape)[part] - image[part]) * coverage
 
 
 def _placed(points: Points, x: float, y: float, radius: float, angle: float, aspect: float = 1.0) -> Points:
@@ -99,9 +109,9 @@ def _placed(points: Points, x: float, y: float, radius: float, angle: float, asp
 class _Scene:
     """An image before its shape: the background with its clutter, and where the shape will stand."""
 
-    image: np.ndarray  # float64 [height, width, 3]
+    image: np.ndarray  # float64 [3, height, width]: NumPy is slow where the last axis has three elements
     short: int  # the shorter side
-    colour: np.ndarray  # of the shape, [3]
+    colour: np.ndarray  # of the shape, [3, 1, 1]
     radius: float
     x: float
     y: float
@@ -113,9 +123,10 @@ def _scene(rng: np.random.Generator) -> _Scene:
     width, height = (long, short) if rng.random() < 0.7 else (short, long)
 
     # Background: two colours mixed by smooth noise.
-    first, second = rng.uniform(20, 235, (2, 3))
-    mix = np.clip(0.5 + 0.35 * _field(rng, height, width), 0, 1)[..., None]
-    image = first * mix + second * (1 - mix)
+    first, second = rng.uniform(20, 235, (2, 3, 1, 1))
+    mix = np.clip(0.5 + 0.35 * _field(rng, height, width), 0, 1)
+    image = first * mix
+    image += second * (1 - mix)
 
     # Clutter: small scraps of any colour, kept small so that no scrap looks like the shape.
     for _ in range(int(rng.integers(0, 4))):
@@ -126,12 +137,12 @@ def _scene(rng: np.random.Generator) -> _Scene:
             short * rng.uniform(0.04, 0.09),
             rng.uniform(0, math.tau),
         )
-        image += (rng.uniform(0, 255, 3) - image) * _mask([(scrap, True)], height, width)[..., None]
+        _paint(image, [(scrap, True)], rng.uniform(0, 255, (3, 1, 1)))
 
     # The shape, in a colour at least 90 grey levels (Euclidean) away from the background's middle colour.
-    colour = rng.uniform(0, 255, 3)
+    colour = rng.uniform(0, 255, (3, 1, 1))
     while np.linalg.norm(colour - (first + second) / 2) < 90:
-        colour = rng.uniform(0, 255, 3)
+        colour = rng.uniform(0, 255, (3, 1, 1))
     radius = short * rng.uniform(0.26, 0.42)
     x = width / 2 + short * rng.uniform(-0.12, 0.12)
     y = height / 2 + short * rng.uniform(-0.12, 0.12)
@@ -146,7 +157,7 @@ def object_offsets(names: list[str], split: str, count: int, seed: int) -> np.nd
     offsets = np.empty((count, 2))
     for place, index in enumerate(index for first in range(len(names)) for index in range(first, count, len(names))):
         scene = _scene(_generator(seed, split, index))
-        height, width = scene.image.shape[:2]
+        height, width = scene.image.shape[1:]
         offsets[place] = (scene.x - width / 2) / scene.short, (scene.y - height / 2) / scene.short
     return offsets
 
@@ -159,12 +170,11 @@ def draw_image(class_name: str, rng: np.random.Generator) -> Image.Image:
     """Draw one image of a class, RGB, its sides between 110 and 190 pixels."""
     scene = _scene(rng)
     image, colour, radius, x, y = scene.image, scene.colour, scene.radius, scene.x, scene.y
-    height, width = image.shape[:2]
+    height, width = image.shape[1:]
     angle, aspect = rng.uniform(-0.5, 0.5), rng.uniform(0.85, 1.15)
     placed = [(_placed(points, x, y, radius, angle, aspect), paint) for points, paint in CLASSES[class_name]]
-    shape = _mask(placed, height, width)[..., None]
-    shading = 1 + 0.12 * _field(rng, height, width)[..., None]
-    image += (colour * shading - image) * shape
+    shading = 1 + 0.12 * _field(rng, height, width)
+    _paint(image, placed, colour * shading)
 
     # A thin bar in front, on two images of five.
     if rng.random() < 0.4:
@@ -172,16 +182,17 @@ def draw_image(class_name: str, rng: np.random.Generator) -> Image.Image:
         turn = rng.uniform(0, math.tau)
         off = radius * rng.uniform(-0.5, 0.5)
         placed_bar = _placed(bar, x - off * math.sin(turn), y + off * math.cos(turn), radius, turn)
-        image += (rng.uniform(0, 255, 3) - image) * _mask([(placed_bar, True)], height, width)[..., None]
+        _paint(image, [(placed_bar, True)], rng.uniform(0, 255, (3, 1, 1)))
 
     # Light: a slope of brightness across the image, a colour cast, and sensor noise.
     direction = rng.uniform(0, math.tau)
     slope = np.add.outer(
         np.linspace(-1, 1, height) * math.sin(direction), np.linspace(-1, 1, width) * math.cos(direction)
     )
-    image *= (1 + rng.uniform(0, 0.3) * slope[..., None]) * rng.uniform(0.85, 1.15, 3)
-    image += rng.normal(0, 4, (height, width, 1))
-    return Image.fromarray(np.clip(image, 0, 255).astype(np.uint8))
+    image *= (1 + rng.uniform(0, 0.3) * slope) * rng.uniform(0.85, 1.15, (3, 1, 1))
+    image += rng.normal(0, 4, (height, width))
+    pixels = np.clip(image, 0, 255, out=image).astype(np.uint8)
+    return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
 
 
 def _draw_files(root: Path, names: list[str], split: str, indices: range, seed: int) -> int:
