@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from alexlab import threads
 from alexlab.config import CONF_DIR, PROJECT_DIR, TrainerConfig
+from alexlab.runs.code_fingerprint import modified
+from alexlab.runs.identity import RESULTS_VERSION
 
 _PACKAGES = ("alexlab", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy", "pillow", "wandb")
 
@@ -23,7 +27,9 @@ def environment(trainer: TrainerConfig) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: found for name in _PACKAGES if (found := _version(name))},
         **code(),
+        "modified_code": modified(RESULTS_VERSION),
         "machine": platform.machine(),
+        "cpu": cpu_model(),
         "system": platform.system(),
         "cpus": threads.cores(),
         "threads": torch.get_num_threads(),
@@ -31,6 +37,17 @@ def environment(trainer: TrainerConfig) -> dict[str, Any]:
         "strategy": trainer.strategy.name if trainer.devices > 1 else None,
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
     }
+
+
+@cache
+def cpu_model() -> str:
+    """The processor's name with its family and model: its kind decides how float32 sums are rounded."""
+    with suppress(OSError):
+        lines = (line.partition(":") for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines())
+        found = {name.strip(): value.strip() for name, _, value in lines}
+        if "model name" in found:
+            return f"{found['model name']} (family {found.get('cpu family')}, model {found.get('model')})"
+    return platform.processor() or platform.machine()
 
 
 @cache

@@ -15,6 +15,7 @@ from yaml import YAMLError
 
 from alexlab.config import Config, Dataset, Init, Schedule, shown, walk
 from alexlab.data.locate import fingerprint
+from alexlab.runs.code_fingerprint import modified
 from alexlab.tree import flatten
 
 # Raised whenever a change of the code changes a result's bits; tests/test_golden.py notices.
@@ -105,6 +106,8 @@ def _same(one: Any, other: Any) -> bool:
 
 def _content(config: Config) -> dict[str, Any]:
     content: dict[str, Any] = {"store": fingerprint(config.data), "results_version": RESULTS_VERSION}
+    if (code := modified(RESULTS_VERSION)) is not None:
+        content["code"] = code  # its results are not those of the code that others have
     if config.optim.conv1_freeze_at is not None and config.optim.conv1_freeze_at < 1:
         content["conv1_freeze"] = 2  # 1: the velocity moved conv1 on after its rate was 0; other runs came to the same
     if config.weights is not None:

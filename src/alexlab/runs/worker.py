@@ -217,8 +217,9 @@ def _environment(record: Record, config: Config) -> dict[str, Any]:
     earlier = before.pop("earlier", [])
     if before and before != now:
         earlier.append(before)
-        changed = [name for name in now if before.get(name) != now[name]]
-        log.warning("the run resumes with another %s than it began with: bits may differ", ", ".join(changed))
+        changed = [name for name in now if name in before and before[name] != now[name]]
+        if changed:
+            log.warning("the run resumes with another %s than it started with: bits may differ", ", ".join(changed))
     return {**now, "earlier": earlier} if earlier else now
 
 

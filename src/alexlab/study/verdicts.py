@@ -918,7 +918,10 @@ def _components(arms: list[Arm], samples: Samples) -> str | None:
 SURROUNDINGS: dict[str, Callable[[Run], str]] = {
     "the store": lambda run: str(run.result["data"]["store"]),
     "the code": _code,
+    "modified code": lambda run: str(run.environment.get("modified_code") or "none"),
     "the packages": _packages,
+    "the CPU": lambda run: str(run.environment.get("cpu") or "unknown"),
+    "the number of threads": lambda run: str(run.environment.get("threads") or "unknown"),
     "the device": lambda run: str(run.result["device"]),
     "the GPU": lambda run: ", ".join(sorted(set(run.environment.get("gpus") or ()))) or "none",
     "the precision": lambda run: str(run.result["precision"]),
