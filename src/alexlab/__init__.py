@@ -1,8 +1,14 @@
 """AlexNet (Krizhevsky, Sutskever and Hinton, 2012) re-run as a controlled study."""
 
+from __future__ import annotations
+
 import os
+from typing import TYPE_CHECKING, Any
 
 from alexlab import threads
+
+if TYPE_CHECKING:
+    from alexlab.runs.trained import load_run as load_run
 
 __version__ = "0.1.0"
 
@@ -10,3 +16,11 @@ __version__ = "0.1.0"
 # compute it.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 threads.set_environment()
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load_run":  # late, since it loads torch
+        from alexlab.runs.trained import load_run
+
+        return load_run
+    raise AttributeError(f"module 'alexlab' has no attribute '{name}'")

@@ -13,6 +13,7 @@ COMMANDS = {
     "train": "Train one run, a sweep or a study",
     "prepare": "Prepare a data set, or check one",
     "evaluate": "Evaluate finished runs, their average, or a file of weights",
+    "predict": "Classify image files with a finished run's network",
     "runs": "List, show, compare and remove records, or send them to W&B",
     "report": "Judge the claims of a study by its records",
 }

@@ -1,0 +1,143 @@
+"""`alexlab predict`: what a trained network says of image files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from alexlab.command import exit_status
+from alexlab.config import Config, ConfigError
+
+USAGE = """\
+What a finished run's network says of images: the five likeliest classes.
+
+  alexlab predict run=ID photo.jpg          one image, a table in the terminal
+  alexlab predict run=ID DIR *.png          folders and files, many at once
+  alexlab predict run=ID DIR --json         one line of JSON for each image
+  alexlab predict run=ID DIR --png out.png  the images with bars, as a picture
+
+An ID may be cut short; `alexlab runs list` lists them. Images are read as in
+preparing a data set: turned upright, converted to RGB, resized, cropped.
+  view=ten|center      the paper's ten views averaged (default), or the centre
+  paths.runs=FOLDER    the folder of the records
+  data.cache=FOLDER    the cache that has the run's prepared images
+  --top N              classes an image, 5 by default
+Exit status: 0 done, 1 a file could not be read, 2 a mistake in the command."""
+
+SUFFIXES = {".jpeg", ".jpg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+MAX_DRAWN = 100  # images in a picture
+_KEYS = ("run", "view", "paths.runs", "data.cache")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command line; return its exit status."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--help", "-h", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--png", type=Path)
+    parser.add_argument("--top", type=int, default=5)
+    args, unknown = parser.parse_known_intermixed_args(sys.argv[1:] if argv is None else argv)
+    console = Console(highlight=False, markup=False)
+
+    def command() -> int:
+        if args.help:
+            print(USAGE)
+            return 0
+        if unknown:
+            raise ConfigError(f"{unknown[0]}: no such option; --help lists them")
+        if args.top < 1:
+            raise ConfigError(f"--top {args.top}: must be at least 1")
+        return _predict(args, console)
+
+    try:
+        return exit_status(command)
+    except KeyboardInterrupt:
+        console.print("\nStopped.")
+        return 130
+
+
+def _predict(args: argparse.Namespace, console: Console) -> int:
+    keys = dict(word.split("=", 1) for word in args.words if word.partition("=")[0] in _KEYS and "=" in word)
+    files = image_files([word for word in args.words if word.partition("=")[0] not in _KEYS])
+    if "run" not in keys:
+        raise ConfigError("run: name a finished run, as in run=4018eb608f84; `alexlab runs list` lists them")
+    if (view := keys.get("view", "ten")) not in ("ten", "center"):
+        raise ConfigError(f"view={view}: must be ten or center")
+    if not files:
+        raise ConfigError("name one or more image files or folders")
+    from alexlab.runs.trained import load_run
+
+    run = load_run(keys["run"], keys.get("paths.runs", Config().paths.runs), keys.get("data.cache"))
+    stored, read, unreadable = [], [], []
+    for file in files:
+        try:
+            stored.append(run.stored(file))
+            read.append(file)
+        except (ConfigError, OSError) as error:
+            unreadable.append(file)
+            print(f"error: {error}", file=sys.stderr)
+    if not read:
+        return 1
+    images = np.stack(stored)
+    found = run.probabilities(images, view)
+    order = np.argsort(-found, axis=1, kind="stable")[:, : args.top]
+    if args.json:
+        for file, row, chances in zip(read, order, found, strict=True):
+            classes = [{"class": run.classes[label], "probability": round(float(chances[label]), 6)} for label in row]
+            print(json.dumps({"file": str(file), "run_id": run.record.run_id, "view": view, "classes": classes}))
+    else:
+        console.print(f"{run.record.run_id}, {'mean of ten views' if view == 'ten' else 'centre view'}", style="dim")
+        for file, row, chances in zip(read, order, found, strict=True):
+            console.print(f"\n{file}", style="bold", soft_wrap=True)
+            for label in row:
+                console.print(f"{100 * chances[label]:6.1f} %  {run.classes[label]}", soft_wrap=True)
+    if args.png is not None:
+        count = min(len(read), MAX_DRAWN)
+        _draw(args.png, images[:count], read[:count], run.classes, found)
+        if count < len(read):
+            console.print(f"The picture has the first {count} of {len(read)} images.")
+        console.print(f"Picture: {args.png}", soft_wrap=True)
+    return 1 if unreadable else 0
+
+
+def image_files(words: list[str]) -> list[Path]:
+    """The image files that paths name: files as they are, folders with all images below them, in order of their names.
+
+    Raises:
+        ConfigError: for a path that is not there, and a folder without images.
+    """
+    found: list[Path] = []
+    for word in words:
+        path = Path(word)
+        if path.is_dir():
+            below = sorted(
+                file
+                for file in path.rglob("*")
+                if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+            )
+            if not below:
+                raise ConfigError(f"{word}: no image files in this folder")
+            found += below
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise ConfigError(f"{word}: no such file or folder")
+    return list(dict.fromkeys(found))
+
+
+def _draw(out: Path, images: np.ndarray, files: list[Path], classes: list[str], found: np.ndarray) -> None:
+    """Figure 4, left, for these images: bars as long as the five likeliest classes are likely."""
+    from alexlab.report.figures import answers_figure
+    from alexlab.report.neighbours import Answers
+
+    order = np.argsort(-found, axis=1, kind="stable")[:, :5]
+    names = [[classes[label] for label in row] for row in order]
+    chances = np.take_along_axis(found, order, 1)
+    answers = Answers(images, [file.name for file in files], names, chances, "ten", np.arange(len(files)))
+    answers_figure(answers).savefig(out, format="png", dpi=150, facecolor="white")

@@ -1,0 +1,156 @@
+"""A finished run to be used: its network, its classes, how it sees an image, and its curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from alexlab.config import Accelerator, Config, ConfigError
+from alexlab.data import build_datamodule
+from alexlab.data.decode import Unreadable, read_square, square
+from alexlab.models import build_model
+from alexlab.runs.ensemble import DoneRun, read_done
+from alexlab.runs.record import Record
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+    from torch import nn
+
+    from alexlab.training.evaluate import EnsembleMember
+
+BATCH = 64  # images in memory at a time
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished run's network in evaluation mode, with its final weights (`evaluate.checkpoint`)."""
+
+    record: Record
+    config: Config
+    member: EnsembleMember
+    device: torch.device
+
+    @property
+    def network(self) -> nn.Module:
+        """From float32 [B, 3, H, W], as `preprocessed` makes it, to logits [B, K]."""
+        return self.member.network
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the K classes, in the order of the logits."""
+        return self.member.data.store.classes
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row an epoch, as in metrics.csv."""
+        import pandas as pd
+
+        return pd.read_csv(self.record.file("metrics.csv"))
+
+    def stored(self, image: str | Path | bytes | Image.Image | np.ndarray) -> np.ndarray:
+        """An image as a store would hold it, uint8 [S, S, 3]: upright, RGB, resized and cut as `data.resize` says.
+
+        Raises:
+            ConfigError: for a file that holds no complete image.
+            OSError: for a file that cannot be read.
+        """
+        data = self.config.data
+        if isinstance(image, np.ndarray):
+            image = Image.fromarray(image)
+        if isinstance(image, Image.Image):
+            return square(image.convert("RGB"), data.size, data.resize)
+        name, content = ("the image", image) if isinstance(image, bytes) else (str(image), Path(image).read_bytes())
+        try:
+            return read_square(content, name, data.size, data.resize)[0]
+        except Unreadable as error:
+            raise ConfigError(f"{name}: {error}") from error
+
+    def preprocessed(self, images: np.ndarray, view: str = "center") -> list[torch.Tensor]:
+        """The network's inputs of stored images, uint8 [N, S, S, 3]: float32 [N, 3, H, W] for each crop of the view.
+
+        The crop, less the mean image (`data.mean`), times `data.pixel_scale`; `view` is `center` or `ten` (4.1).
+        """
+        import torch
+
+        data = self.member.data
+        return list(data.views(torch.from_numpy(images).to(self.device), data.windows(view)))
+
+    def probabilities(self, images: np.ndarray, view: str = "ten") -> np.ndarray:
+        """Of stored images, uint8 [N, S, S, 3], the probability of each class, float64 [N, K]: the mean over crops."""
+        import torch
+
+        from alexlab.training.evaluate import probabilities
+
+        with torch.inference_mode():
+            batches = [torch.from_numpy(images[first : first + BATCH]) for first in range(0, len(images), BATCH)]
+            found = [probabilities(self.member, batch.to(self.device), (view,))[view] for batch in batches]
+            return torch.cat(found).double().cpu().numpy()
+
+    def predict(
+        self, images: Sequence[str | Path | bytes | Image.Image | np.ndarray], top: int = 5, view: str = "ten"
+    ) -> list[list[tuple[str, float]]]:
+        """For each image its likeliest classes with their probabilities, likeliest first.
+
+        Raises:
+            ConfigError, OSError: as `stored`.
+        """
+        if not images:
+            return []
+        found = self.probabilities(np.stack([self.stored(image) for image in images]), view)
+        order = np.argsort(-found, axis=1, kind="stable")[:, :top]
+        return [
+            [(self.classes[label], float(chances[label])) for label in row]
+            for row, chances in zip(order, found, strict=True)
+        ]
+
+
+def load_run(run_id: str, runs: str | Path = "runs", cache: str | Path | None = None) -> TrainedRun:
+    """Load a finished run by its id, which may be cut short.
+
+    `runs`: the folder of the records. `cache`: where the prepared images are, if not where the run had them
+    (`data.cache`): the mean image and the classes' names are there.
+
+    Raises:
+        ConfigError: if the run is not there or not done, or its weights or its store are missing.
+    """
+    import torch
+
+    from alexlab.training.evaluate import EnsembleMember
+    from alexlab.training.fit import load_weights
+
+    settings = Config()
+    settings.paths.runs = str(runs)
+    if cache is not None:
+        settings.data.cache = str(cache)
+    run: DoneRun = read_done(_complete(run_id, Path(runs)), settings, ["data.cache"] if cache is not None else [])
+    if not run.checkpoint.is_file():
+        raise ConfigError(f"{run.record.path}: has no {run.checkpoint.name}; without weights there is no network")
+    config = run.config
+    network = build_model(config)
+    if config.trainer.precision == "64-true":
+        network.double()
+    load_weights(network, str(run.checkpoint), fresh_last=False)
+    data = build_datamodule(config)
+    try:
+        data.setup()
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    torch.backends.cudnn.allow_tf32 = False  # as in an evaluation
+    use_gpu = torch.cuda.is_available() and config.trainer.accelerator is not Accelerator.cpu
+    device = torch.device("cuda" if use_gpu else "cpu")
+    member = EnsembleMember(network.eval().to(device), (), data, config.evaluate.average)
+    return TrainedRun(run.record, config, member, device)
+
+
+def _complete(run_id: str, runs: Path) -> str:
+    """The one run id that begins so; what was given, if none does."""
+    found = [path.parent.name for path in runs.glob("*/status.json") if path.parent.name.startswith(run_id)]
+    if len(found) > 1 and run_id not in found:
+        raise ConfigError(f"{run_id}: {len(found)} runs begin so; write more digits ({', '.join(sorted(found)[:3])})")
+    return found[0] if len(found) == 1 else run_id
