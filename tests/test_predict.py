@@ -123,3 +123,21 @@ def test_mistakes_are_one_line(
 def test_a_run_that_is_not_there(tmp_path: Path):
     with pytest.raises(ConfigError, match="there is no run 'abc'"):
         alexlab.load_run("abc", tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("default")  # the exporter's own
+def test_the_onnx_file_gives_the_networks_probabilities(run: TrainedRun, runs: Path, tmp_path: Path):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="pip install onnx onnxscript onnxruntime")
+    path = tmp_path / "net.onnx"
+    assert predict.main([f"run={run.record.run_id}", f"paths.runs={runs}", "--onnx", str(path)]) == 0
+    session = onnxruntime.InferenceSession(path)
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert (metadata["run_id"], json.loads(metadata["classes"])) == (run.record.run_id, run.classes)
+    for count in (1, 5):
+        images = np.stack([run.stored(path) for path in source_files(run)[:count]])
+        start = (run.config.data.size - 96) // 2
+        part = slice(start, start + 96)
+        pixels = images[:, part, part].astype(np.float32).transpose(0, 3, 1, 2)
+        [found] = session.run(None, {"images": pixels})
+        np.testing.assert_allclose(found, run.probabilities(images, "center"), atol=1e-4)

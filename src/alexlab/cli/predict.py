@@ -20,6 +20,7 @@ What a finished run's network says of images: the five likeliest classes.
   alexlab predict run=ID DIR *.png          folders and files, many at once
   alexlab predict run=ID DIR --json         one line of JSON for each image
   alexlab predict run=ID DIR --png out.png  the images with bars, as a picture
+  alexlab predict run=ID --onnx net.onnx    no images: the network as ONNX
 
 An ID may be cut short; `alexlab runs list` lists them. Images are read as in
 preparing a data set: turned upright, converted to RGB, resized, cropped.
@@ -41,6 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--png", type=Path)
+    parser.add_argument("--onnx", type=Path)
     parser.add_argument("--top", type=int, default=5)
     args, unknown = parser.parse_known_intermixed_args(sys.argv[1:] if argv is None else argv)
     console = Console(highlight=False, markup=False)
@@ -69,11 +71,16 @@ def _predict(args: argparse.Namespace, console: Console) -> int:
         raise ConfigError("run: name a finished run, as in run=4018eb608f84; `alexlab runs list` lists them")
     if (view := keys.get("view", "ten")) not in ("ten", "center"):
         raise ConfigError(f"view={view}: must be ten or center")
-    if not files:
+    if not files and args.onnx is None:
         raise ConfigError("name one or more image files or folders")
     from alexlab.runs.trained import load_run
 
     run = load_run(keys["run"], keys.get("paths.runs", Config().paths.runs), keys.get("data.cache"))
+    if args.onnx is not None:
+        run.export_onnx(args.onnx)
+        console.print(f"ONNX: {args.onnx}", soft_wrap=True)
+    if not files:
+        return 0
     stored, read, unreadable = [], [], []
     for file in files:
         try:
