@@ -4,7 +4,7 @@ import os
 
 from alexlab import threads
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Read by PyTorch before its first large block: with small pages a CPU takes longer to map a batch of 77 MB than to
 # compute it.
