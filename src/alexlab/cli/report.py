@@ -66,8 +66,8 @@ def _obey(given: list[str], config_dir: str | None, console: Console, flags: lis
     line = [one for one in given if one.partition("=")[0] not in ("runs", "out")]
     composer = Composer(config_dir)
     config = composer.job([one for one in line if one.startswith(SETTINGS)], trains=False, stored=False).config
-    places = _folders(settings["runs"]) if "runs" in settings else [Path(config.paths.runs)]
-    folders = list(bundle.folders(places))
+    paths = _folders(settings["runs"]) if "runs" in settings else [Path(config.paths.runs)]
+    folders = list(bundle.folders(paths))
     out = Path(settings["out"]).expanduser() if "out" in settings else PROJECT_DIR / "reports"
     archive = read_archive(folders)
     started = read_plans(folders)

@@ -14,7 +14,7 @@ _MEGA = 1e6
 
 
 def print_nets(jobs: list[Job], console: Console) -> None:
-    """Print each different net once, with its totals beside those of the paper's."""
+    """Print each different net once, with its totals and those of the paper's net."""
     varying, seen = what_varies(jobs), []
     for job in jobs:
         net, config = layers(job.config), job.config
