@@ -50,9 +50,7 @@ def print_help(console: Console, config_dir: str | None = None) -> None:
         marked = [f"{option}*" if option == chosen.choices.get(name) else option for option in options]
         groups.add_row(f"  {name}", ", ".join(marked))
     console.print(groups, highlight=False)
-    console.print(
-        "\nKeys with their present values (KEY=VALUE; numbers in brackets are the paper's sections)", style="bold"
-    )
+    console.print("\nKeys with their values (KEY=VALUE; in brackets: sections of the paper)", style="bold")
     for name, value, entry in walk(chosen.config):
         console.print(f"  {name}={_scalar(value)}", style="cyan", markup=False, soft_wrap=True)
         unstated = entry.metadata["unstated"]

@@ -151,7 +151,9 @@ def _read(record: Record) -> Found:
 
 def _records(request: Request) -> list[Found]:
     """The records that pass the filters, those that began first at the head."""
-    if not request.runs.is_dir():
+    if (
+        not request.runs.is_dir() and request.settings.paths.runs != Config().paths.runs
+    ):  # the first run creates that one
         raise ConfigError(f"paths.runs={request.runs}: no such folder")
     found = [_read(Record(request.runs, path.parent.name)) for path in request.runs.glob("*/status.json")]
     passed = [

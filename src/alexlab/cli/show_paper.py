@@ -20,7 +20,7 @@ A value in brackets is not stated in the paper, or not all of it is; the row say
 released code or the replica that the text does not mention are at the end. `trainer=towers2` splits the net over two
 devices as in section 3.2; one device computes the same.
 
-This page is generated from the schema by `python src/train.py --paper > docs/paper.md`.
+This page is generated from the schema by `alexlab train --paper > docs/paper.md`.
 
 | choice | section | key | paper | source2012 | caffe |
 |---|---|---|---|---|---|"""
