@@ -34,31 +34,31 @@ demo: $(INSTALLED) ## Train the ablations on the embedded data, compare them (ab
 test: $(INSTALLED) ## Run the tests
 	@$(BIN)/python -m pytest $(PYTEST) -m 'not long'
 
-test-fast: $(INSTALLED) ## Run the tests that take no training
+test-fast: $(INSTALLED) ## Run the tests that do not train
 	@$(BIN)/python -m pytest $(PYTEST) -m 'not slow and not long'
 
-test-long: $(INSTALLED) ## Run the long tests alone, those on a SLURM of their own too (see CONTRIBUTING.md)
+test-long: $(INSTALLED) ## Run only the long tests, with a SLURM of their own (see CONTRIBUTING.md)
 	@$(BIN)/python -m pytest -m long
 
-test-all: test container test-long ## Run all tests, the image's too (see CONTRIBUTING.md)
+test-all: test container test-long ## Run all tests, with those of the image (see CONTRIBUTING.md)
 
-flaky: $(INSTALLED) ## Run the tests that start processes N=10 times, one busy loop per core beside them
+flaky: $(INSTALLED) ## Run the tests that start processes N=10 times, with one busy loop per core
 	@$(BIN)/python benchmarks/repeat.py $(N) $(BIN)/python -m pytest $(PYTEST) -m 'processes and not long' -q $(ARGS)
 
-chaos: $(INSTALLED) ## Kill runs and sweeps at KILLS random moments and compare their bits (10 s a kill)
+chaos: $(INSTALLED) ## Kill runs and sweeps at KILLS random moments and compare their bits (10 s per kill)
 	@$(BIN)/python tests/chaos.py --kills $(KILLS) $(ARGS)
 
-container: $(INSTALLED) ## Build the image and use it, with podman and Debian's packages (as root, about ten minutes)
+container: $(INSTALLED) ## Build and try the image with podman and Debian's packages (as root, about ten minutes)
 	@$(BIN)/python tests/container.py $(ARGS)
 
-bench: $(INSTALLED) ## Run every benchmark, nothing else running (about three hours; benchmarks/README.md)
+bench: $(INSTALLED) ## Run every benchmark, on an otherwise idle machine (about three hours; benchmarks/README.md)
 	@$(BIN)/python benchmarks/all.py
 
-bench-compare: $(INSTALLED) ## Benchmark this tree against a commit, BASE= (half an hour); fails where it is 10 % slower
-	@test -n "$(BASE)" || { echo "error: say which commit: make bench-compare BASE=main" >&2; exit 1; }
+bench-compare: $(INSTALLED) ## Benchmark this tree against a commit, BASE= (half an hour); fails if it is 10 % slower
+	@test -n "$(BASE)" || { echo "error: no commit given; make bench-compare BASE=main" >&2; exit 1; }
 	@$(BIN)/python benchmarks/compare.py $(BASE) $(ARGS)
 
-docs: $(DOCS)/installed ## Build the documentation as a site, in site/; any warning is an error
+docs: $(DOCS)/installed ## Build the documentation as a site in site/; any warning is an error
 	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict # not --quiet, which hides warnings from --strict
 	@echo "Open site/index.html, or see it live with: $(DOCS)/bin/mkdocs serve"
 
@@ -68,14 +68,14 @@ $(DOCS)/installed: pyproject.toml
 	@$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --group docs
 	@touch $@
 
-lock: $(INSTALLED) ## Renew requirements.lock, the image's packages: the versions that are installed here
+lock: $(INSTALLED) ## Renew requirements.lock, the image's packages, with the versions installed here
 	@command -v uv >/dev/null || { echo "error: no uv; pip install uv" >&2; exit 1; }
 	@$(BIN)/python -m pip freeze --quiet --exclude-editable > $(VENV)/versions
 	uv pip compile pyproject.toml --quiet --extra container --constraint $(VENV)/versions --generate-hashes --no-annotate \
 		--python-version 3.12 --python-platform x86_64-manylinux_2_28 --no-emit-index-url \
 		--custom-compile-command 'make lock' --output-file requirements.lock
 
-check: $(INSTALLED) ## Check format, lint and types (the tests do so, too, types in test-all)
+check: $(INSTALLED) ## Check format, lint and types (tests do so too; types in test-all)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright

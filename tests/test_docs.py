@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+import alexlab
 from alexlab.config import PROJECT_DIR
 
 DOCS = PROJECT_DIR / "docs"
@@ -106,3 +107,26 @@ def test_workflows_run_targets_of_the_makefile(workflow: Path):
     used = {target for command in commands for target in re.findall(r"\bmake ([a-z-]+)", command)}
     assert used
     assert used <= targets
+
+
+def test_the_version_is_the_same_everywhere():
+    citation = yaml.safe_load((PROJECT_DIR / "CITATION.cff").read_text())
+    releases = re.findall(r"^## \[(\d[\w.]*)\] - (\S+)$", (PROJECT_DIR / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert releases[0] == (alexlab.__version__, str(citation["date-released"]))
+    assert citation["version"] == alexlab.__version__
+
+
+def test_pages_use_the_installed_command():
+    """README.md and the overview say once that the scripts of a checkout are the same."""
+    for page in WRITTEN:
+        named = re.findall(r"python src/\w+\.py", page.read_text())
+        assert not named or page in (PROJECT_DIR / "README.md", DOCS / "index.md"), page
+
+
+def test_hooks_need_no_environment_of_the_project():
+    [tools] = yaml.safe_load((PROJECT_DIR / ".pre-commit-config.yaml").read_text())["repos"]
+    assert tools["hooks"]
+    for hook in tools["hooks"]:
+        [package] = hook["additional_dependencies"]
+        assert hook["language"] == "python"
+        assert hook["entry"].split()[0] == package.partition("==")[0]

@@ -332,7 +332,7 @@ def test_nets_are_measured_beside_their_records(
     told = capsys.readouterr().out
     assert told.count("neighbours measured") == 5  # once each
     assert told.count("Averaged before; nothing is computed again.") == 1
-    assert "not averaged" not in told
+    assert "no ensemble" not in told
     judgement = judged(tmp_path / "runs")
     assert not judgement.problems
     five, retrieval, views, objects = judgement.rows

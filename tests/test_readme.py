@@ -36,8 +36,9 @@ def commands(text: str) -> list[str]:
 # Once each: comments aside, pages repeat one another's lines.
 BASH = list({line.partition("  #")[0].strip(): line for line in reversed(commands(ALL))}.values())[::-1]
 LAUNCHED = [line for line in BASH if "hydra/launcher=" in line and "study=" not in line]
-TRAINING = [line for line in BASH if line.startswith("python src/train.py") and line not in LAUNCHED]
-PREPARING = [line for line in BASH if line.startswith("python src/prepare.py")]
+TRAIN = ("alexlab train", "python src/train.py")
+TRAINING = [line for line in BASH if line.startswith(TRAIN) and line not in LAUNCHED]
+PREPARING = [line for line in BASH if line.startswith("alexlab prepare")]
 RAW = {  # what DIR stands for, by the set's name in the line
     "imagenet128": raw_data.imagenet_tars,
     "imagenet2012": raw_data.imagenet_tars,
@@ -50,11 +51,12 @@ RAW = {  # what DIR stands for, by the set's name in the line
 # What the tests do not run: they are running in what these make, or there is no such program in a test's machine.
 OTHERS = (
     *("make demo", "make test", "source .venv", "python3 -m venv", "uv venv", "mkdir"),
-    *("docker build", "docker stop", "docker run", "alexlab"),  # tests/container.py
+    *("docker build", "docker stop", "docker run", "alexlab() {"),  # tests/container.py
     "sbatch",  # tests/test_slurm.py
-    "python src/evaluate.py",  # of runs that the demo made
-    "python src/runs.py",  # likewise: tests/test_manage.py
-    "python src/report.py",  # tests/test_report.py
+    "eval",  # tests/test_completion.py
+    "alexlab evaluate",  # of runs that the demo made
+    "alexlab runs",  # likewise: tests/test_manage.py
+    "alexlab report",  # tests/test_report.py
 )
 
 
@@ -74,7 +76,7 @@ def test_the_demos_ids_are_those_that_it_will_have():
     """In README's table, and in the line that makes an ensemble of two of them."""
     runs = make_plan(["model.lrn=true,false", "pool.overlap=true,false"], multirun=True).runs
     assert re.findall(r"\b[0-9a-f]{12}\b", README)[:4] == [run.run_id for run in runs]
-    [line] = [line for line in BASH if line.startswith("python src/evaluate.py")]
+    [line] = [line for line in BASH if line.startswith("alexlab evaluate")]
     assert set(re.findall(r"[0-9a-f]{12}", line)) <= {run.run_id for run in runs}
 
 
@@ -108,7 +110,7 @@ NAMED = pytest.mark.parametrize(
     "line",
     # All ablations at once are composed, and timed, in half a minute.
     [pytest.param(line, marks=[pytest.mark.long] if "glob" in line else []) for line in TRAINING],
-    ids=lambda line: line.removeprefix("python src/train.py ")[:40],
+    ids=lambda line: " ".join(line.split()[2:])[:40],
 )
 
 
@@ -147,7 +149,7 @@ def test_launched_line(line: str):
     assert len(make_plan(words, multirun=True).runs) in (3, 4, 5, 6)
 
 
-@pytest.mark.parametrize("line", PREPARING, ids=lambda line: line.removeprefix("python src/prepare.py ")[:30])
+@pytest.mark.parametrize("line", PREPARING, ids=lambda line: " ".join(line.split()[2:])[:30])
 def test_preparing_line(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
     monkeypatch.setattr("alexlab.data.locate.cpu_count", lambda: 1)
     monkeypatch.setattr("alexlab.cli.prepare.cpu_count", lambda: 1)
@@ -181,14 +183,14 @@ def test_make_demo(tiny: list[str], more: str):
 
 
 def test_the_mistake_shown_is_the_one_reported(capsys: pytest.CaptureFixture[str]):
-    [(command, message)] = re.findall(r"\$ (python src/train.py .*)\n(error: .*)\n", ALL)
+    [(command, message)] = re.findall(r"\$ (alexlab train .*)\n(error: .*)\n", ALL)
     assert main(shlex.split(command)[2:]) == 2
     assert capsys.readouterr().err == message + "\n"
 
 
 def test_the_net_shown_is_the_one_printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "80")
-    [(line, shown)] = re.findall(r"`python src/train.py (--net [^`]+)`.*?```text\n(.*?)```", ALL, re.DOTALL)
+    [(line, shown)] = re.findall(r"`alexlab train (--net [^`]+)`.*?```text\n(.*?)```", ALL, re.DOTALL)
     assert main(line.split()) == 0
     printed = [row.rstrip() for row in capsys.readouterr().out.strip("\n").splitlines()]
     assert shown.splitlines() == printed

@@ -114,7 +114,7 @@ def test_ones_own_rates_are_a_row_of_their_own(tmp_path: Path, capsys: pytest.Ca
         (["study=lrm"], "study=lrm: there is no study 'lrm'; did you mean 'lrn'?"),
         (["recipe=dmo"], "recipe=dmo: there is no recipe 'dmo'; did you mean 'demo'?"),
         (["stduy=lrn"], "stduy=lrn: there is no key 'stduy'; did you mean 'study'?"),
-        (["runs=[,]"], "runs=[,]: has a place without a folder"),
+        (["runs=[,]"], "runs=[,]: a folder is empty"),
         (["runs=/nowhere"], "runs=/nowhere: no such folder"),
         (["--wanb"], "--wanb: there is no such flag here"),
     ],

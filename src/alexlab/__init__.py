@@ -10,7 +10,7 @@ from alexlab import threads
 if TYPE_CHECKING:
     from alexlab.runs.trained import load_run as load_run
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Read by PyTorch before its first large block: with small pages a CPU takes longer to map a batch of 77 MB than to
 # compute it.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from rich.console import Console
 
@@ -29,7 +31,7 @@ def run_command(
         if unknown:
             raise ConfigError(f"{unknown[0]}: there is no such flag here; --help shows what there is")
         if args.help:
-            console.print(usage)
+            console.print(as_typed(usage))
             return 0
         return obey(args.overrides, args.config_dir, console)
 
@@ -38,6 +40,25 @@ def run_command(
     except KeyboardInterrupt:
         console.print(f"\nStopped{stopped}")
         return 130
+
+
+def program(name: str) -> str:
+    """A command of the project in the way in which this one was typed: `alexlab train` or `python src/train.py`."""
+    start = sys.argv[0].rpartition(" ")[0]  # of "alexlab train" or "python -m alexlab train"
+    script = Path(sys.argv[0]).parent / f"{name}.py"
+    if script.is_file() and not start.endswith("alexlab"):
+        return f"python {script}"
+    return f"{start if start.endswith('alexlab') else 'alexlab'} {name}"
+
+
+def as_typed(usage: str) -> str:
+    """A usage text whose `python src/train.py` and the like are written as `program` has them; its columns stay."""
+
+    def typed(match: re.Match[str]) -> str:
+        command, rest = program(match[1]), match[2]
+        return f"{command}{rest.rstrip()}".ljust(len(match[0]) - 2) + "  " if rest else command
+
+    return re.sub(r"python src/(\w+)\.py(.*?  +)?", typed, usage)
 
 
 def exit_status(command: Callable[[], int]) -> int:

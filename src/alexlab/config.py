@@ -28,7 +28,7 @@ def _conf_dir() -> Path:
 
 
 CONF_DIR = _conf_dir()
-# Where `runs/` and `cache/` go unless told: the checkout, or for an installed package the current directory.
+# The default folder of `runs/` and `cache/`: the checkout, or for an installed package the current directory.
 PROJECT_DIR = CONF_DIR.parent if (CONF_DIR.parent / "pyproject.toml").is_file() else Path.cwd()
 
 
@@ -240,22 +240,25 @@ class ModelConfig:
         unstated="chosen because they give the sizes of figure 2; the released code has them",
     )
     unshared: list[str] = key(
-        [], "Convolutions whose weights differ from place to place.", unordered=True, choices=CONV_LAYERS
+        [],
+        "Locally connected convolutions: weights are not shared across positions.",
+        unordered=True,
+        choices=CONV_LAYERS,
     )
     width: float = key(1.0, "Multiplies the number of kernels of every convolution.", above=0, at_most=100)
     hidden: int = key(4096, "Units of each hidden fully connected layer, fc6 and fc7 (3.5).", at_least=1)
     hidden_layers: int = key(2, "Hidden fully connected layers, from fc6 on (3.5).", at_least=0, at_most=2)
     hidden_width: float = key(1.0, "Multiplies model.hidden.", above=0, at_most=100)
-    groups: int = key(2, "Towers: kernels see only the maps of their own tower (3.2, 3.5).", at_least=1)
+    groups: int = key(2, "Towers: kernels see only the channels of their own tower (3.2, 3.5).", at_least=1)
     cross_talk: list[str] = key(
         ["conv3"],
-        "Convolutions that see all towers; a removed one hands this to the next one kept (3.2).",
+        "Convolutions that see all towers; if one is removed, the next remaining one does (3.2).",
         unordered=True,
         choices=CONV_LAYERS[1:],
     )
     activation: Activation = key(Activation.relu, "Nonlinearity after every layer but the last (3.1).")
     last_activation: bool = key(
-        False, "Nonlinearity after the last layer too: the text's words, taken literally, say so (3.5)."
+        False, "Nonlinearity after the last layer too: the text says so if taken literally (3.5)."
     )
     conv1_order: list[str] = key(
         list(ORDER), "What follows conv1, in order: activation, lrn, pool (3.3, 3.4, 3.5).", choices=ORDER
@@ -267,56 +270,56 @@ class ModelConfig:
     lrn_after: list[str] = key(
         ["conv1", "conv2"], "Layers that LRN follows (3.5).", unordered=True, choices=("conv1", "conv2")
     )
-    lrn_size: int = key(5, "n: how many adjacent maps LRN sums over, an odd number (3.3).", at_least=1)
+    lrn_size: int = key(5, "n: how many adjacent channels LRN sums over, an odd number (3.3).", at_least=1)
     lrn_k: float = key(2.0, "k of LRN (3.3).", at_least=0)
     lrn_alpha: float = key(
         1e-4,
-        "alpha of LRN by the paper's formula: on the sum, not the mean; 0 = just the scale k^-beta (3.3).",
+        "alpha of LRN in the paper's formula: on the sum, not the mean; 0 = only the scale k^-beta (3.3).",
         at_least=0,
     )
     lrn_beta: float = key(0.75, "beta of LRN (3.3).", at_least=0)
-    lrn_per_tower: bool = key(False, "true = LRN's window ends at its tower's last map (3.3: all maps of the layer).")
+    lrn_per_tower: bool = key(False, "true = LRN's window ends at its tower's last channel (3.3: all of the layer).")
     lrn_scale: float = key(
-        1.0, "Multiplies activities inside LRN's sum: 1 / data.pixel_scale keeps what alpha means.", above=0
+        1.0, "Multiplies activations inside LRN's sum: 1 / data.pixel_scale keeps the meaning of alpha.", above=0
     )
     same_map_norm: bool = key(
-        False, "After conv2's LRN, divide by (1 + 4e-5 * sum of squares of 5 x 5 places of the same map)^.75."
+        False, "After conv2's LRN, divide by (1 + 4e-5 * sum of squares in 5 x 5 pixels of the channel)^.75."
     )
     batch_norm: BatchNorm = key(
         BatchNorm.none, "Batch normalisation before or after the nonlinearity of every layer but the last."
     )
     dropout: float = key(
         0.5,
-        "Chance that a unit of model.dropout_after is dropped in training; 0 = no dropout (4.2).",
+        "Probability that a unit of model.dropout_after is dropped in training; 0 = no dropout (4.2).",
         at_least=0,
         below=1,
     )
     dropout_after: list[str] = key(
         ["fc6", "fc7"],
-        "Layers whose outputs, once pooled, see dropout (4.2).",
+        "Layers whose outputs, after pooling, get dropout (4.2).",
         unordered=True,
         choices=(*CONV_LAYERS, *HIDDEN_LAYERS),
     )
     dropout_scaling: DropoutScaling = key(
         DropoutScaling.test,
-        "test = outputs times (1 - dropout) at test, the paper's (4.2); train = divided by it in training.",
+        "test = outputs times (1 - dropout) at test time (4.2); train = outputs divided by it in training.",
     )
     remove: list[str] = key(
-        [], "Layers to leave out; what follows is rewired (1, 7).", unordered=True, choices=REMOVABLE_LAYERS
+        [], "Layers to leave out; the layers after them are rewired (1, 7).", unordered=True, choices=REMOVABLE_LAYERS
     )
     init: Init = key(
         Init.normal,
-        "Weights at the start: normal = by model.init_std (5), he = sqrt(2 / fan in), lecun = sqrt(1 / fan in), "
+        "Initial weights: normal = with model.init_std (5), he = sqrt(2 / fan in), lecun = sqrt(1 / fan in), "
         "torch = PyTorch's default.",
     )
-    init_std: float = key(0.01, "Standard deviation of the weights where init=normal (5).", above=0)
+    init_std: float = key(0.01, "Standard deviation of the initial weights if model.init=normal (5).", above=0)
     init_stds: list[str] = key(
-        [], "Likewise for single layers, as in [conv3:0.03]; the others have init_std.", above=0, by_layer=float
+        [], "The same for single layers, such as [conv3:0.03]; others use model.init_std.", above=0, by_layer=float
     )
     init_last_std: Union[float, None] = key(
-        None, "Standard deviation of the last layer's weights; null = as the other layers.", above=0
+        None, "Standard deviation of the last layer's initial weights; null = as the other layers.", above=0
     )
-    init_bias: float = key(1.0, "Biases of model.init_bias_layers at the start; the others are 0 (5).")
+    init_bias: float = key(1.0, "Initial biases of model.init_bias_layers; the others start at 0 (5).")
     init_bias_layers: list[str] = key(
         ["conv2", "conv4", "conv5", "fc6", "fc7"],
         "Layers whose biases start at model.init_bias (5).",
@@ -331,18 +334,18 @@ class PoolConfig:
     after: list[str] = key(
         ["conv1", "conv2", "conv5"], "Layers that pooling follows (3.5).", unordered=True, choices=CONV_LAYERS
     )
-    kind: PoolKind = key(PoolKind.max, "What a window gives: max, average, or the sum of both (3.5).")
+    kind: PoolKind = key(PoolKind.max, "What pooling computes in a window: max, average, or the sum of both (3.5).")
     kinds: list[str] = key(
         [],
-        "Likewise after single layers, as in [conv1:max]; the others have pool.kind.",
+        "The same after single layers, such as [conv1:max]; others use pool.kind.",
         choices=tuple(kind.name for kind in PoolKind),
         by_layer=str,
     )
     ceil: bool = key(
         False,
-        "true = a last window may stand over the map's edge (3.4).",
-        unstated="chosen because 3.4 compares nets of equal maps: 27, 13 and 6 with windows of 3 either way, and with "
-        "windows of 2 by rounding down. The released code and Caffe round up, which gives those 28, 14 and 7",
+        "true = the last window may reach beyond the feature map's edge (3.4).",
+        unstated="chosen because 3.4 compares nets with equal feature maps: 27, 13 and 6 with windows of 3, and with "
+        "windows of 2 if rounded down. The released code and Caffe round up, which gives the latter 28, 14 and 7",
     )
 
 
@@ -350,70 +353,68 @@ class PoolConfig:
 class DataConfig:
     name: Dataset = key(Dataset.shapes, "Data set.")
     raw: Union[str, None] = key(
-        None, "Folder of the raw files, for src/prepare.py; null = fetched, where that is allowed.", identity=False
+        None, "Folder of the source files, for `prepare`; null = download, where that is allowed.", identity=False
     )
-    root: Union[str, None] = key(
-        None, "Folder of the store; null = by the data set's name in data.cache.", identity=False
-    )
+    root: Union[str, None] = key(None, "Folder of the store; null = the data set's own in data.cache.", identity=False)
     cache: str = key(
         lambda: os.environ.get("ALEXLAB_CACHE") or str(PROJECT_DIR / "cache"),
-        "Folder that keeps made files and stores; the environment variable ALEXLAB_CACHE moves it.",
+        "Folder of downloads and stores; the environment variable ALEXLAB_CACHE sets its default.",
         identity=False,
     )
     stage: Union[str, None] = key(
         None,
-        "Folder on a disk of this machine: the store is copied there, checked, and read from there.",
+        "Folder on a local disk: the store is copied there, verified, and read from there.",
         identity=False,
     )
     format: Union[StoreFormat, None] = key(
         None,
-        "raw = uint8 pixels, jpeg = packed JPEGs of a tenth of the size; null = the larger that fits the disk.",
+        "raw = uint8 pixels, jpeg = packed JPEGs of a tenth of the size; null = the larger that fits on disk.",
         identity=False,
     )
     on_bad: OnBad = key(
-        OnBad.report, "A file that cannot be stored: report = left out and listed, stop = an error.", identity=False
+        OnBad.report, "If a file cannot be stored: report = leave it out and list it, stop = an error.", identity=False
     )
     holdout: int = key(
         0,
-        "Training images of each class set aside for validation, so that no choice is made on the reported ones; "
+        "Training images of each class held out for validation, so that no choice is made on the reported ones; "
         "0 = the data set's own validation split, or the reported one.",
         at_least=0,
     )
     num_classes: Union[int, None] = key(1000, "Number of classes; null = as many as the store has.", at_least=2)
     train_images: Union[int, None] = key(
-        None, "Images that data.name=shapes draws for training; another set has what its store has.", at_least=1
+        None, "Training images that data.name=shapes draws; other data sets have those of their store.", at_least=1
     )
-    val_images: Union[int, None] = key(None, "Likewise, for validation.", at_least=1)
-    test_images: Union[int, None] = key(None, "Likewise, for test.", at_least=1)
-    files_seed: int = key(0, "Seed that the embedded data set is drawn from.", at_least=0)
+    val_images: Union[int, None] = key(None, "The same for validation.", at_least=1)
+    test_images: Union[int, None] = key(None, "The same for test.", at_least=1)
+    files_seed: int = key(0, "Seed of the embedded data set.", at_least=0)
     size: int = key(256, "Side of the stored image (2).", at_least=1)
     resize: Resize = key(
         Resize.crop,
-        "crop = shorter side resized, centre cut out (2); stretch = both sides resized, shape lost.",
-        unstated="the filter. Bilinear with antialiasing (Pillow's) for all, chosen because images of any size stay "
-        "free of aliases. The authors' converter of 2014 averages areas where it shrinks and is cubic where it "
+        "crop = resize the shorter side, cut out the centre (2); stretch = resize both sides to a square.",
+        unstated="the filter. Bilinear with antialiasing (Pillow's) for all, chosen because it avoids aliasing at any "
+        "size. The authors' converter of 2014 averages areas where it shrinks and is cubic where it "
         "enlarges; Caffe's is bilinear without antialiasing",
     )
     map_size: int = key(
-        55, "Side of conv1's map, which data.crop_size is chosen for; 55 makes it 224 (3.5).", at_least=1
+        55, "Side of conv1's feature map, for which data.crop_size is chosen; 55 makes it 224 (3.5).", at_least=1
     )
     crop_size: Union[int, None] = key(
-        None, "Side of the crop that the net sees; null = by data.map_size (3.5, 4.1).", at_least=1
+        None, "Side of the crop that the net sees; null = from data.map_size (3.5, 4.1).", at_least=1
     )
     mean: Mean = key(
         Mean.image,
-        "Taken from each pixel: image = the mean image there (2), center = its centre from every crop, channel = the "
+        "Subtracted from pixels: image = the mean image there (2), center = its centre from every crop, channel = the "
         "colour's mean, none = nothing (3.3), torchvision = its own.",
     )
-    pixel_scale: float = key(1.0, "Multiplies pixels (0-255, less the mean) on their way in; the paper has 1.", above=0)
-    batch_size: int = key(128, "Images a step, over all devices (5).", at_least=1)
-    eval_batch_size: int = key(128, "Images a step in evaluation.", identity=False, at_least=1)
+    pixel_scale: float = key(1.0, "Multiplies the input pixels (0-255, minus the mean); the paper has 1.", above=0)
+    batch_size: int = key(128, "Images per step, over all devices (5).", at_least=1)
+    eval_batch_size: int = key(128, "Images per step in evaluation.", identity=False, at_least=1)
     num_workers: int = key(0, "Loader processes; 0 is fastest with a memory-mapped store.", identity=False, at_least=0)
     seed: Union[int, None] = key(
         None,
         "Seed of image order and augmentation; null = seed (5).",
         at_least=0,
-        unstated="the order. A new one each epoch, chosen because no batch comes twice; the released code and Caffe "
+        unstated="the order. A new one each epoch, chosen because no batch repeats; the released code and Caffe "
         "shuffle the images once, before training",
     )
 
@@ -426,84 +427,82 @@ class AugmentConfig:
     pca_std: float = key(0.1, "Standard deviation of the random factor of each component (4.1).", at_least=0)
     pca_unit: PcaUnit = key(
         PcaUnit.variance,
-        "What the factor multiplies: variance = the eigenvalue, of pixels from 0 to 1 (4.1), deviation = its root.",
-        unstated="the pixels' scale. From 0 to 1, chosen because by 0 to 255 shifts would be of over a thousand grey "
-        "levels. The first axis then has a standard deviation of some 6 levels; in the released code, by roots, of 12",
+        "What the factor multiplies: variance = the eigenvalue of pixels in 0 to 1 (4.1), deviation = its square root.",
+        unstated="the pixels' scale. From 0 to 1, chosen because with 0 to 255 shifts would exceed a thousand grey "
+        "levels. Along the first component their standard deviation is then 6 levels; in the released code it is 12",
     )
-    pca_divisor: float = key(1.0, "Divides a colour-shifted training input.", above=0)
-    pca_until: float = key(1.0, "Fraction of the run after which colours are shifted no more.", at_least=0, at_most=1)
+    pca_divisor: float = key(1.0, "Divides a training input after its colour shift.", above=0)
+    pca_until: float = key(1.0, "Fraction of the run after which colours are no longer shifted.", at_least=0, at_most=1)
     inclusive_offsets: bool = key(
-        False, "Crop offsets 0 to size - crop, 33 x 33 x 2 crops; false = one fewer each way, 2048 (4.1)."
+        False, "Crop offsets 0 to size - crop, 33 x 33 x 2 crops; false = one fewer per axis, 2048 (4.1)."
     )
-    shared_by: int = key(1, "Images in a row that share one draw of crop and mirroring.", at_least=1, at_most=1e9)
+    shared_by: int = key(1, "Consecutive images that share one draw of crop and mirroring.", at_least=1, at_most=1e9)
 
 
 @dataclass
 class OptimConfig:
-    lr: float = key(0.01, "Learning rate at the start (5).", above=0)
+    lr: float = key(0.01, "Initial learning rate (5).", above=0)
     momentum: float = key(0.9, "Momentum (5).", at_least=0, below=1)
     weight_decay: float = key(5e-4, "Weight decay, inside the velocity: - weight_decay * lr * w (5).", at_least=0)
     weight_decays: list[str] = key(
-        [], "Likewise for single layers, as in [fc8:0.01]; the others have weight_decay.", at_least=0, by_layer=float
+        [], "The same for single layers, such as [fc8:0.01]; others use optim.weight_decay.", at_least=0, by_layer=float
     )
     decay_biases: bool = key(
         True,
         "Weight decay on biases too (5).",
-        unstated="chosen because the rule, though given for a weight, has no exception; the released code and Caffe do "
-        "not decay biases",
+        unstated="chosen because the rule, though stated for a weight, has no exception; the released code and Caffe "
+        "do not decay biases",
     )
     bias_lr_factor: float = key(1.0, "Multiplies the learning rate of biases (5: equal for all layers).", at_least=0)
-    drop_biases: bool = key(True, "What lowers the rate lowers that of biases too (5: equal for all layers).")
+    drop_biases: bool = key(True, "Learning-rate drops apply to biases too (5: equal for all layers).")
     schedule: Schedule = key(
         Schedule.plateau,
-        "plateau = drop when validation error stalls (5, by hand there), fixed = drop at optim.drops, linear = fall by "
-        "as much each epoch, constant.",
+        "plateau = drop when validation error stalls (5, there by hand), fixed = drop at optim.drops, linear = fall by "
+        "the same amount each epoch, constant.",
     )
     drops: list[float] = key(
-        [0.25, 0.55, 0.85], "Fractions of the run after which schedule=fixed drops the rate.", above=0, below=1
+        [0.25, 0.55, 0.85], "Fractions of the run at which optim.schedule=fixed drops the rate.", above=0, below=1
     )
-    num_drops: int = key(3, "Drops before schedule=plateau ends the run (5).", at_least=0)
-    drop_factor: float = key(0.1, "What a drop multiplies the rate by (5).", above=0, below=1)
+    num_drops: int = key(3, "Drops before optim.schedule=plateau ends the run (5).", at_least=0)
+    drop_factor: float = key(0.1, "Factor by which a drop multiplies the rate (5).", above=0, below=1)
     conv1_cut_at: Union[float, None] = key(
-        None, "Fraction of the run from which conv1 learns at optim.drop_factor of the rate.", at_least=0, at_most=1
+        None, "Fraction of the run from which conv1 learns at optim.drop_factor times the rate.", at_least=0, at_most=1
     )
     conv1_freeze_at: Union[float, None] = key(
-        None, "Fraction of the run from which conv1 learns no more.", at_least=0, at_most=1
+        None, "Fraction of the run from which conv1 is frozen.", at_least=0, at_most=1
     )
     patience: int = key(
         5,
-        "Epochs without a better validation error after which schedule=plateau drops (5).",
+        "Epochs without a better validation error after which optim.schedule=plateau drops (5).",
         at_least=1,
-        unstated="the authors dropped the rate by hand. Chosen because a dozen epochs a rate fit into 90",
+        unstated="the authors dropped the rate by hand. Chosen because a dozen epochs per rate fit into 90",
     )
     threshold: float = key(
         0.001,
-        "By how much (fraction, absolute) an error must fall to be better (5).",
+        "By how much (an absolute fraction) an error must fall to count as better (5).",
         at_least=0,
         below=1,
-        unstated="likewise. Chosen because .1 points is half the standard error of 40 % on 50,000 validation images",
+        unstated="as above. Chosen because .1 points is half the standard error of 40 % on 50,000 validation images",
     )
 
 
 @dataclass
 class TrainerConfig:
-    max_epochs: int = key(90, "Cycles through the training set (5).", at_least=1)
+    max_epochs: int = key(90, "Epochs: cycles through the training set (5).", at_least=1)
     limit_train_batches: Union[int, float] = key(
-        1.0, "Training steps an epoch: a whole number of steps, or a fraction with a point (1.0 = all).", above=0
+        1.0, "Training steps per epoch: a whole number, or a fraction with a decimal point (1.0 = all).", above=0
     )
-    limit_val_batches: Union[int, float] = key(
-        1.0, "Validation steps an epoch, likewise; 0 = no validation.", at_least=0
-    )
+    limit_val_batches: Union[int, float] = key(1.0, "The same for validation steps; 0 = no validation.", at_least=0)
     train_error_every: Union[float, None] = key(
         None,
-        "Epochs between entries of train_error.csv: training error of the images since the last one, as trained on; "
-        "null = metrics.csv alone, once an epoch.",
+        "Epochs between rows of train_error.csv: training error of the images since the last one, as trained on; "
+        "null = only metrics.csv, once per epoch.",
         above=0,
         at_most=1,
     )
     stop_at_train_error: Union[float, None] = key(
         None,
-        "A run ends with the epoch in which an entry of train_error.csv is at most this; null = no such end.",
+        "The run ends with the epoch in which a row of train_error.csv is at most this; null = no such limit.",
         above=0,
         below=1,
     )
@@ -515,8 +514,8 @@ class TrainerConfig:
     )
     chance_epochs: Union[int, None] = key(
         2,
-        "Epochs, of 1,000 steps together at least, after which a run ends whose training loss is still that of "
-        "guessing; null = it never does.",
+        "Epochs, with at least 1,000 steps together, after which a run ends if its training loss is still that of "
+        "guessing; null = never.",
         identity=False,
         at_least=1,
     )
@@ -524,30 +523,32 @@ class TrainerConfig:
     devices: int = key(1, "Number of devices of one run.", identity=False, at_least=1)
     strategy: Strategy = key(
         Strategy.ddp,
-        "How several devices share a run: ddp = each has the net, and a part of each batch; towers = each has a part "
-        "of every layer, as the paper's two GPUs did.",
+        "How several devices share a run: ddp = each has the net and a part of each batch; towers = each has a part "
+        "of every layer, as the paper's two GPUs had.",
         identity=False,
     )
     precision: str = key(
         "32-true",
-        "Precision of the arithmetic; tf32-true = float32 whose products a GPU rounds to 10 bits.",
+        "Precision of the arithmetic; tf32-true = float32 whose factors a GPU rounds to 10 bits.",
         choices=("32-true", "tf32-true", "16-mixed", "bf16-mixed", "64-true"),
     )
-    channels_last: bool = key(True, "Memory layout of weights and activations: the channels of a place together.")
-    compile: Compile = key(
-        Compile.none, "torch.compile of the training step's net: none, default, or graphs = with CUDA graphs."
+    channels_last: bool = key(
+        True, "Memory layout of weights and activations: the channels of a pixel together (NHWC)."
     )
-    fused_lrn: bool = key(True, "On a GPU, LRN as one kernel each way, which keeps nothing but its input.")
-    fused_optimizer: bool = key(True, "The update of all weights in one pass over memory, not in four.")
+    compile: Compile = key(
+        Compile.none, "torch.compile for the net in training steps: none, default, or graphs = with CUDA graphs."
+    )
+    fused_lrn: bool = key(True, "On a GPU, LRN as one kernel forward and one backward, which save only its input.")
+    fused_optimizer: bool = key(True, "Update all weights in one pass over memory instead of four.")
     ahead: bool = key(
         True,
-        "On one GPU, batches are copied, and steps given out, ahead of its work; false = wait for it at each step.",
+        "On one GPU, prefetch batches and queue steps without waiting for it; false = synchronise at each step.",
         identity=False,
     )
-    deterministic: bool = key(True, "Only algorithms that give the same bits each time.")
+    deterministic: bool = key(True, "Use only algorithms that give the same bits each time.")
     fast_dev_run: bool = key(False, "One batch of training, validation and test, and no record.", identity=False)
     enable_progress_bar: bool = key(
-        True, "Show progress: a live bar in a terminal, else a line an epoch.", identity=False
+        True, "Show progress: a live bar in a terminal, otherwise a line per epoch.", identity=False
     )
 
 
@@ -555,14 +556,16 @@ class TrainerConfig:
 class CheckpointConfig:
     every_minutes: Union[float, None] = key(
         5.0,
-        "Minutes after which the state of a run is saved, to go on from; null = by steps alone.",
+        "Minutes between the checkpoints from which a run resumes; null = by steps alone.",
         identity=False,
         above=0,
     )
-    every_steps: Union[int, None] = key(None, "Likewise, training steps; null = by time.", identity=False, at_least=1)
+    every_steps: Union[int, None] = key(
+        None, "Training steps between checkpoints; null = by time alone.", identity=False, at_least=1
+    )
     keep: Keep = key(
         Keep.weights,
-        "What a finished run keeps: weights = the last and the best ones; all = the optimiser's state too.",
+        "What a finished run keeps: weights = the last and the best; all = the optimiser's state too.",
         identity=False,
     )
 
@@ -574,15 +577,13 @@ class EvaluateConfig:
     )
     average: Average = key(Average.softmax, "What is averaged over the ten views: softmax (4.1) or logits.")
     train_images: int = key(
-        50000, "Training images, at most, on which training error is measured in the end.", at_least=1
+        50000, "Maximum number of training images on which the final training error is measured.", at_least=1
     )
 
 
 @dataclass
 class LoggerConfig:
-    name: Logger = key(
-        Logger.record, "record = local files only; wandb = Weights & Biases beside them.", identity=False
-    )
+    name: Logger = key(Logger.record, "record = local files only; wandb = Weights & Biases as well.", identity=False)
     project: str = key("alexlab", "W&B project.", identity=False)
     entity: Union[str, None] = key(None, "W&B user or team; null = the account's default.", identity=False)
 
@@ -591,7 +592,7 @@ class LoggerConfig:
 class PathsConfig:
     runs: str = key(
         lambda: os.environ.get("ALEXLAB_RUNS") or str(PROJECT_DIR / "runs"),
-        "Folder of the records; the environment variable ALEXLAB_RUNS moves it.",
+        "Folder of the records; the environment variable ALEXLAB_RUNS sets its default.",
         identity=False,
     )
 
@@ -600,22 +601,21 @@ class PathsConfig:
 class StudyConfig:
     claims: list[str] = key(
         [],
-        "Claims whose arms it runs: a file of conf/claims/, as paper, or one of its claims, as paper/lrn.",
+        "Claims whose arms it runs: a file of conf/claims/, such as paper, or one claim, such as paper/lrn.",
         identity=False,
     )
-    seeds: int = key(5, "Runs of each arm; a verdict takes three.", identity=False, at_least=1)
+    seeds: int = key(5, "Runs of each arm; a verdict needs three.", identity=False, at_least=1)
     base_seeds: Union[int, None] = key(
         None,
-        "Runs of the base, which most claims are against; null = study.seeds times the rounded root of the number of "
+        "Runs of the base, the other arm of most claims; null = study.seeds times the rounded root of the number of "
         "other arms.",
         identity=False,
         at_least=1,
     )
-    first_seed: int = key(0, "The first run's seed; the others follow.", identity=False, at_least=0)
+    first_seed: int = key(0, "The first run's seed; the others count up from it.", identity=False, at_least=0)
     data_seeds: Union[int, None] = key(
         None,
-        "Data seeds, from 0, with each of which the base's seeds are crossed where there are no claims; null = each "
-        "run's own seed.",
+        "Data seeds, from 0, that a study without claims crosses with the base's seeds; null = each run's own seed.",
         identity=False,
         at_least=2,
     )
@@ -627,14 +627,14 @@ class StudyConfig:
     )
     rates: list[float] = key(
         [0.5, 1, 2],
-        "Multiples of optim.lr that rate=choose tries, each at most twice the one before; for rate_search=extend where "
-        "it begins.",
+        "Multiples of optim.lr that study.rate=choose tries, each at most twice the one before; the first ones with "
+        "study.rate_search=extend.",
         identity=False,
         above=0,
     )
-    rate_seeds: int = key(2, "Seeds, from 1000 on, that choose a rate.", identity=False, at_least=1)
+    rate_seeds: int = key(2, "Number of seeds, from 1000 on, by which a rate is chosen.", identity=False, at_least=1)
     rate_length: float = key(
-        1.0, "Share of trainer.max_epochs that a trial of a rate trains for.", identity=False, above=0, at_most=1
+        1.0, "Fraction of trainer.max_epochs that a trial of a rate trains for.", identity=False, above=0, at_most=1
     )
     rate_search: RateSearch = key(
         RateSearch.grid,
@@ -646,11 +646,11 @@ class StudyConfig:
 
 @dataclass
 class Config:
-    seed: int = key(0, "Seed of initial weights and dropout; the data's too unless data.seed is set.", at_least=0)
+    seed: int = key(0, "Seed of initial weights and dropout, and of the data unless data.seed is set.", at_least=0)
     weights: Union[str, None] = key(None, "Checkpoint whose network the run starts from; null = from scratch.")
     retry: Retry = key(
         Retry.faults,
-        "Failed runs to try again: faults = all but those that diverged or do not learn, which are results; all; none.",
+        "Failed runs to retry: faults = all but those that diverged or do not learn, which are results; all; none.",
         identity=False,
     )
     data: DataConfig = field(default_factory=DataConfig)
@@ -705,6 +705,6 @@ def by_layer(values: list[str]) -> dict[str, str]:
 
 
 def did_you_mean(word: str, known: Any) -> str:
-    """`; did you mean 'x'?`, or nothing where no known word is near."""
+    """`; did you mean 'x'?`, or an empty string if no known word is close."""
     near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else ""

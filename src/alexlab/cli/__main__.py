@@ -1,4 +1,4 @@
-"""The command `alexlab`: finds the subcommand, and loads nothing else before that."""
+"""The command `alexlab`: find the subcommand, and load nothing else before that."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ import alexlab
 COMMANDS = {
     "train": "Train one run, a sweep or a study",
     "prepare": "Prepare a data set, or check one",
-    "evaluate": "Evaluate finished runs, their average, or a file of weights",
+    "evaluate": "Evaluate an ensemble of finished runs, or a file of weights",
     "predict": "Classify image files with a finished run's network",
     "runs": "List, show, compare and remove records, or send them to W&B",
     "report": "Judge the claims of a study by its records",
 }
 USAGE = "\n".join(
     [
+        "usage: alexlab COMMAND ...",
+        "",
         "AlexNet (2012) re-run as a controlled study.",
         "",
         *(f"  alexlab {name:<10}{meaning}" for name, meaning in COMMANDS.items()),
         "",
-        "alexlab COMMAND --help lists its options; alexlab --version prints the version.",
+        "alexlab COMMAND --help lists its options, alexlab --version prints the version.",
+        'eval "$(alexlab --completion bash)", or zsh, lets Tab complete its command line.',
     ]
 )
 
@@ -37,6 +40,10 @@ def main(argv: list[str] | None = None) -> int:
     if name == "--version":
         print(f"alexlab {alexlab.__version__}")
         return 0
+    if name in ("--completion", "--complete"):
+        from alexlab.cli import completion
+
+        return (completion.print_script if name == "--completion" else completion.print_words)(*rest[:1])
     if name not in COMMANDS:
         from alexlab.config import did_you_mean
 
@@ -45,7 +52,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     if argv is not None:
         return import_module(f"alexlab.cli.{name}").main(rest)
-    sys.argv = [f"alexlab {name}", *rest]  # so that a usage line names the command
+    typed = "python -m alexlab" if sys.argv[0].endswith("__main__.py") else "alexlab"
+    sys.argv = [f"{typed} {name}", *rest]  # so that a usage line names the command
     return run(name)
 
 

@@ -23,6 +23,8 @@ from alexlab.runs.record import Record
 from alexlab.study.intervals import wilson
 
 USAGE = """\
+usage: python src/evaluate.py runs=[ID,ID,...] | weights=FILE [KEY=VALUE ...]
+
 Errors on the test split, of the centre and of ten views, without any training.
 
   python src/evaluate.py 'runs=[ID,ID,...]'         the average of finished runs

@@ -1,4 +1,4 @@
-"""What `--help` and `--cfg job` print: every key with its value and its meaning."""
+"""The output of `--help` and `--cfg job`: every key with its value and its meaning."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from alexlab.command import as_typed
 from alexlab.compose import Composer
 from alexlab.config import Config, shown, walk
 
 USAGE = """\
-Train AlexNet, or a sweep of its ablations, and compare them.
+usage: python src/train.py [-m] [FLAGS] [GROUP=OPTION ...] [KEY=VALUE ...]
+
+Train AlexNet, or a sweep of its ablations, and compare the arms.
 
   python src/train.py                               one run: the demo's baseline
   python src/train.py model.dropout=0 seed=3        one run, changed
@@ -27,27 +30,27 @@ Train AlexNet, or a sweep of its ablations, and compare them.
   python src/train.py --cfg job ...                 the configuration, as YAML
   python src/train.py --net ...                     the net, layer by layer
   python src/train.py --paper                       the paper's choices as keys
+  python src/train.py --config-dir DIR ...          add options from DIR
 
-Typed again, a command trains only what is not done yet, each run from where it
-was. Ctrl-C, SIGTERM and SIGUSR1 save and stop; twice, at once.
-Exit status: 0 all done, 1 a run failed, 2 a mistake in the configuration,
-75 stopped, to be typed again. --hydra-help tells Hydra's own flags.
+Re-run a command to resume it: finished runs are reused, interrupted ones
+continue from their last checkpoint. Ctrl-C, SIGTERM or SIGUSR1 saves and stops;
+a second one stops at once.
+Exit status: 0 done, 1 a run failed, 2 a mistake in the command, 75 stopped and
+saved: run the same command again. --hydra-help lists Hydra's own flags.
 python src/runs.py lists, compares and removes records."""
 
 
 def print_help(console: Console, config_dir: str | None = None) -> None:
     composer = Composer(config_dir)
-    console.print(USAGE, highlight=False, markup=False)
-    console.print("\nGroups (choose one of each: group=option)", style="bold")
+    console.print(as_typed(USAGE), highlight=False, markup=False)
+    console.print("\nGroups (GROUP=OPTION; * marks the default)", style="bold")
     groups = Table.grid(padding=(0, 2))
     chosen = composer.job([])
     for name, options in composer.groups.items():
         marked = [f"{option}*" if option == chosen.choices.get(name) else option for option in options]
         groups.add_row(f"  {name}", ", ".join(marked))
     console.print(groups, highlight=False)
-    console.print(
-        "\nKeys, with their values now (key=value; numbers in brackets are the paper's sections)", style="bold"
-    )
+    console.print("\nKeys with their values (KEY=VALUE; in brackets: sections of the paper)", style="bold")
     for name, value, entry in walk(chosen.config):
         console.print(f"  {name}={_scalar(value)}", style="cyan", markup=False, soft_wrap=True)
         unstated = entry.metadata["unstated"]
@@ -56,7 +59,7 @@ def print_help(console: Console, config_dir: str | None = None) -> None:
 
 
 def commented_yaml(config: Config) -> str:
-    """The configuration as YAML that Hydra reads back, each key with its meaning behind it."""
+    """The configuration as YAML that Hydra reads back, each key with its meaning as a comment."""
     lines: list[str] = []
     _write(config, "", lines)
     return "\n".join(lines) + "\n"
@@ -69,8 +72,8 @@ def _write(config: Any, indent: str, lines: list[str]) -> None:
             lines.append(f"{indent}{entry.name}:")
             _write(value, f"{indent}  ", lines)
         else:
-            said = f"{indent}{entry.name}: {_scalar(value)}"
-            lines.append(f"{said:<40}  # {entry.metadata['meaning']}")
+            line = f"{indent}{entry.name}: {_scalar(value)}"
+            lines.append(f"{line:<40}  # {entry.metadata['meaning']}")
 
 
 def _scalar(value: Any) -> str:

@@ -1,7 +1,7 @@
-"""Measure what claims need of the finished nets themselves: averages of five, and the nearest training images.
+"""Measure what claims need of the nets themselves: ensembles of five, and the nearest training images.
 
-No record has these, as they need weights and images. They are kept with the records: an average in `averages/<id>/`, as
-`src/evaluate.py` makes it, and a run's `neighbours.json`.
+No record has these, since they need weights and images. They are kept with the records: an ensemble in
+`averages/<id>/`, as `alexlab evaluate` makes it, and a run's `neighbours.json`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ NEAREST = 6  # as figure 4 shows
 
 
 def measure(judgement: Judgement, composer: Composer, console: Console) -> None:
-    """Measure all that the claims of a study need and that is not there yet; a line for each that cannot be."""
+    """Measure what the claims of a study need and is not there yet; print a line for each failure."""
     for runs in _groups(judgement):
         ids = [run.run_id for run in runs]
         folder = runs[0].record.path.parent
         try:
             average_runs(ids, composer, [f'paths.runs="{folder}"'], console)
         except ConfigError as error:
-            console.print(f"not averaged: {error}", soft_wrap=True, highlight=False)
+            console.print(f"no ensemble: {error}", soft_wrap=True, highlight=False)
     for run in _alone(judgement):
         if run.record.file(NEIGHBOURS).is_file():
             continue
@@ -59,7 +59,7 @@ def precision(record: Record) -> dict[str, Any]:
 
 
 def _groups(judgement: Judgement) -> list[Sequence[Run]]:
-    """The groups of runs whose nets are to be averaged, each once."""
+    """The groups of runs that form ensembles, each once."""
     rows = [row for row in judgement.rows if row.claim.metric in GROUPED]
     found = [each for row in rows for arm in row.arms for each in groups(arm.runs, GROUPED[row.claim.metric][0])]
     return list({tuple(run.run_id for run in group): group for group in found}.values())

@@ -10,21 +10,24 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from alexlab.command import exit_status
+from alexlab.command import as_typed, exit_status
 from alexlab.config import Config, ConfigError
 
 USAGE = """\
 What a finished run's network says of images: the five likeliest classes.
 
-  alexlab predict run=ID photo.jpg          one image, a table in the terminal
-  alexlab predict run=ID DIR *.png          folders and files, many at once
-  alexlab predict run=ID DIR --json         one line of JSON for each image
-  alexlab predict run=ID DIR --png out.png  the images with bars, as a picture
-  alexlab predict run=ID --onnx net.onnx    no images: the network as ONNX
+  python src/predict.py run=ID photo.jpg            one image
+  python src/predict.py run=ID DIR *.png            folders and files, many at
+                                                    once
+  python src/predict.py run=ID DIR --json           a line of JSON for each image
+  python src/predict.py run=ID DIR --png out.png    the images with bars, as a
+                                                    picture
+  python src/predict.py run=ID --onnx net.onnx      no images: the network as
+                                                    ONNX
 
-An ID may be cut short; `alexlab runs list` lists them. Images are read as in
-preparing a data set: turned upright, converted to RGB, resized, cropped.
-  view=ten|center      the paper's ten views averaged (default), or the centre
+An ID may be cut short. Images are read as in preparing a data set: turned
+upright, converted to RGB, resized, cropped.
+  view=ten|center      the mean of the paper's ten views (default), or the centre
   paths.runs=FOLDER    the folder of the records
   data.cache=FOLDER    the cache that has the run's prepared images
   --top N              classes an image, 5 by default
@@ -49,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def command() -> int:
         if args.help:
-            print(USAGE)
+            print(as_typed(USAGE))
             return 0
         if unknown:
             raise ConfigError(f"{unknown[0]}: no such option; --help lists them")

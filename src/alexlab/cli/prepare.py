@@ -1,4 +1,4 @@
-"""`python src/prepare.py`: make a store from raw files, or check one, and report on what was found."""
+"""`alexlab prepare`: make a store from source files, or check one, and report what was found."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ from alexlab.data.store import damage, gigabytes
 from alexlab.progress import Progress
 
 USAGE = """\
-Makes the store that training reads: resized images, their mean, their colours'
-principal components, and a report on every odd file.
+usage: python src/prepare.py [check] data=NAME | recipe=NAME [KEY=VALUE ...]
+
+Make the store that training reads: resized images, their mean image and colour
+components, and a report on every unusual file.
 
   python src/prepare.py data=imagenet2012 data.raw=DIR
                     from ImageNet's tars, Kaggle's folders, parquet shards or
@@ -30,21 +32,21 @@ principal components, and a report on every odd file.
   python src/prepare.py recipe=imagenet128 data.raw=DIR
                     the same, at the size of a recipe
   python src/prepare.py data=cifar10
-                    fetched where data.raw does not say where it is
+                    downloaded, unless data.raw says where it is
   python src/prepare.py data=folder data.raw=DIR
                     your own images, in train/<class>/ and val/<class>/
   python src/prepare.py check data=imagenet2012
-                    is the store still as it was made?
+                    verify every image of the store
 
-A data set's size is that of the recipe of its name, where there is one.
+If a recipe has the data set's name, its image size is used.
 
 Keys: data.raw, data.cache, data.root, data.size, data.resize, data.format,
-data.on_bad (python src/train.py --help says what they mean). Interrupted, the
-same command goes on where it was; done, it does nothing.
-Exit status: 0 done, 1 a file or disk failed, or the check found damage, 2 a
-mistake in the command or the raw files, 130 stopped from the keyboard."""
+data.on_bad (python src/train.py --help explains them). If it is interrupted,
+the same command resumes; if the store is complete, it does nothing.
+Exit status: 0 done, 1 a file or disk failed, or the check found corruption, 2 a
+mistake in the command or the source files, 130 stopped from the keyboard."""
 
-_SHOWN = 5  # lines of a kind in the terminal; manifest.json has all
+_SHOWN = 5  # lines of each kind in the terminal; manifest.json has all
 _GROUPS = ("data", "recipe")
 
 
@@ -64,7 +66,7 @@ def _data(overrides: list[str], config_dir: str | None) -> DataConfig:
     for override in overrides:
         name, sign, _ = override.lstrip("+").partition("=")
         if not sign:
-            raise ConfigError(f"{override}: is neither 'check' nor a key with its value; see --help")
+            raise ConfigError(f"{override}: neither 'check' nor KEY=VALUE; see --help")
         if name not in _GROUPS and not name.startswith("data."):
             raise ConfigError(f"{override}: changes nothing of a store; only data=, recipe= and data.* do")
     if not any(override.startswith(("data=", "recipe=")) for override in overrides):
@@ -80,8 +82,8 @@ def _prepare(data: DataConfig, console: Console) -> int:
     store, is_new = make(data, lambda line: console.print(line, soft_wrap=True))
     if not is_new:
         made_from = f", made from {store.manifest['raw']}" if store.manifest["raw"] else ""
-        told = f"{store.path} is there already{made_from}; nothing to do. Remove it to have it made again."
-        console.print(told, soft_wrap=True)
+        line = f"{store.path} is there already{made_from}; nothing to do. Remove it to have it made again."
+        console.print(line, soft_wrap=True)
     report(store.manifest, console)
     size = sum(file.stat().st_size for file in store.path.iterdir())
     console.print(f"\nStore: {store.path} ({gigabytes(size)}); all of this is in its manifest.json", soft_wrap=True)
@@ -97,21 +99,21 @@ def _check(data: DataConfig, console: Console) -> int:
     except ConfigError:
         raise
     except ValueError as error:
-        console.print(f"DAMAGED: {error}", soft_wrap=True)
+        console.print(f"CORRUPT: {error}", soft_wrap=True)
         return 1
     with Progress("Checking", sum(store.manifest["images"].values())) as progress:
         found = damage(store.path, cpu_count(), progress.advance)
     if not found:
         console.print(f"{store.path}: every image is as it was made ({store.manifest['hash'][:16]})", soft_wrap=True)
         return 0
-    console.print(f"{store.path}: DAMAGED", soft_wrap=True)
+    console.print(f"{store.path}: CORRUPT", soft_wrap=True)
     _list(found, console)
     console.print("Remove the folder and prepare it again, or copy it again.")
     return 1
 
 
 def report(manifest: dict[str, Any], console: Console) -> None:
-    """Print what a manifest says."""
+    """Print the preparation report that a manifest holds."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
     table.add_column("split")
     for title in ("images", "known", "classes", "a class", "left out"):
@@ -139,7 +141,9 @@ def report(manifest: dict[str, Any], console: Console) -> None:
         console.print(f"Converted, {kind}: {len(names)}  ({_few(names)})", soft_wrap=True)
     if manifest["left_out"]:
         console.print(f"Left out: {len(manifest['left_out'])}", style="yellow")
-        _list([f"{item['split'] or 'raw'}: {item['name']}: {item['reason']}" for item in manifest["left_out"]], console)
+        _list(
+            [f"{item['split'] or 'source'}: {item['name']}: {item['reason']}" for item in manifest["left_out"]], console
+        )
     for kind, style in (("across", "yellow"), ("within", "")):
         groups = manifest["duplicates"][kind]
         if groups:

@@ -1,6 +1,6 @@
-"""`python src/report.py`: a study's records as tables, plots and one page, under `reports/<study>/`.
+"""`alexlab report`: a study's records as tables, plots and one page, under `reports/<study>/`.
 
-Records are read and nothing else, so a copy of `runs/` on a laptop will do.
+Only records are read, so a copy of `runs/` on a laptop is enough.
 """
 
 from __future__ import annotations
@@ -23,30 +23,32 @@ from alexlab.study.verdicts import Judgement, judge
 from alexlab.sweep.arms import document, is_study, make_study, read_looks
 
 USAGE = """\
+usage: python src/report.py [FLAGS] [study=NAME] [runs=PATH] [out=FOLDER] ...
+
 Judge the claims of a study by its records, and write reports/<study>/:
 report.html (one file), report.md, claims.csv, and plots as PNG and SVG.
 
-  python src/report.py                              every study that was begun
+  python src/report.py                              every study that has started
   python src/report.py study=paper recipe=demo      one of them
   python src/report.py 'runs=[runs,/mnt/box/runs]'  records of several folders,
                                                     merged by run id
-  python src/report.py study=paper --pictures       figure 4 too, by a run's
+  python src/report.py study=paper --pictures       figure 4 too, from a run's
                                                     weights and its data
-  python src/report.py study=paper --nets           measures first what claims
-                                                    need of the nets: averages
-                                                    of five, neighbours; kept
-                                                    with the records
+  python src/report.py study=paper --nets           first measures what claims
+                                                    need of the nets (ensembles
+                                                    of five, retrieval) and
+                                                    keeps it with the records
   python src/report.py study=paper --wandb logger.project=NAME
-                                                    also a W&B workspace and
-                                                    report of it
+                                                    also as a W&B workspace and
+                                                    report
 
-out=FOLDER writes elsewhere than reports/. What study=... takes besides is what
-src/train.py takes. Verdicts are given where all planned runs are there, at the
-recipes that a claim names; --help of src/train.py tells how to run a study.
+out=FOLDER writes elsewhere than reports/. study=... accepts the same overrides
+as python src/train.py, whose --help says how to run a study. A claim gets a
+verdict once all planned runs are done, at the recipes that it names.
 Exit status: 0 done, 1 a file or folder failed, 2 a mistake in the command."""
 
-SETTINGS = ("paths.", "logger.")  # keys that choose no study
-# What chooses among studies that were begun: the name in a line, and in their plans.
+SETTINGS = ("paths.", "logger.")  # keys that do not choose a study
+# What selects started studies: the name on the command line, and in their plans.
 GROUPS = {name: name for name in ("recipe", "protocol", "model", "data")} | {"study": "name", "study.rate": "rate"}
 Looks = list[dict[str, Any]]
 
@@ -64,26 +66,26 @@ def _obey(given: list[str], config_dir: str | None, console: Console, flags: lis
     line = [one for one in given if one.partition("=")[0] not in ("runs", "out")]
     composer = Composer(config_dir)
     config = composer.job([one for one in line if one.startswith(SETTINGS)], trains=False, stored=False).config
-    places = _folders(settings["runs"]) if "runs" in settings else [Path(config.paths.runs)]
-    folders = list(bundle.folders(places))
+    paths = _folders(settings["runs"]) if "runs" in settings else [Path(config.paths.runs)]
+    folders = list(bundle.folders(paths))
     out = Path(settings["out"]).expanduser() if "out" in settings else PROJECT_DIR / "reports"
     archive = read_archive(folders)
-    begun = begun_studies(folders)
-    known = {id for looks in begun.values() for look in looks for arm in look["arms"] for id in arm["runs"].values()}
-    plans = find_plans([one for one in line if not one.startswith(SETTINGS)], begun, composer, config_dir)
+    started = read_plans(folders)
+    known = {id for looks in started.values() for look in looks for arm in look["arms"] for id in arm["runs"].values()}
+    plans = find_plans([one for one in line if not one.startswith(SETTINGS)], started, composer, config_dir)
     if "--nets" in flags:
         from alexlab.cli.nets import measure
 
         for plan in plans.values():
             measure(judge(plan.looks, archive, known=known), composer, console)
-    judged = {name: judge(plan.looks, archive, plan.own, known, begun) for name, plan in plans.items()}
-    from alexlab.report.write import write  # with Matplotlib, once the command line is known to be right
+    judged = {name: judge(plan.looks, archive, plan.own, known, started) for name, plan in plans.items()}
+    from alexlab.report.write import write  # imports Matplotlib, so only once the command line is checked
 
     for name, judgement in judged.items():
         print_claims(judgement, console)
         written = write(judgement, archive, out / name, "--pictures" in flags)
         console.print(f"Report: {written}", soft_wrap=True)
-    if "--wandb" in flags:  # once all is written, since W&B may not answer
+    if "--wandb" in flags:  # last, since W&B may not answer
         from alexlab.report.wandb_report import publish
 
         for name, judgement in judged.items():
@@ -94,73 +96,72 @@ def _obey(given: list[str], config_dir: str | None, console: Console, flags: lis
 def _folders(given: str) -> list[Path]:
     names = [one.strip(" '\"") for one in given.strip("[] ").split(",")]
     if not all(names):
-        raise ConfigError(f"runs={given}: has a place without a folder")
+        raise ConfigError(f"runs={given}: a folder is empty; separate folders with commas")
     return [Path(name).expanduser() for name in names]
 
 
 @dataclass(frozen=True)
 class Planned:
-    """All that a study planned, and what it planned for each arm's own learning rate, where it did."""
+    """A study's plans, and those for each arm's own learning rate, if there are any."""
 
     looks: list[dict[str, Any]]
     own: list[dict[str, Any]] | None
 
 
 def find_plans(
-    line: list[str], begun: dict[str, Looks], composer: Composer, config_dir: str | None
+    line: list[str], started: dict[str, Looks], composer: Composer, config_dir: str | None
 ) -> dict[str, Planned]:
-    """The studies that a line asks for, by their ids, of those that were `begun`.
+    """Return the studies that a line asks for, by id, out of those that were `started`.
 
-    Where it asks for one that was not, that one is composed, so that finished runs of its arms count and the missing
-    ones are listed.
+    A study that was not started is composed, so that finished runs of its arms count and the missing ones are listed.
 
     Raises:
-        ConfigError: for a mistake in the line, or one that asks for a begun study with other runs or claims.
+        ConfigError: if the line has a mistake, or asks for a started study with other runs or claims.
     """
     wanted = {name: value for name, _, value in (one.partition("=") for one in line)}
     for name in wanted.keys() & GROUPS.keys():
-        if all(looks[-1][GROUPS[name]] != wanted[name] for looks in begun.values()):
+        if all(looks[-1][GROUPS[name]] != wanted[name] for looks in started.values()):
             composer.check(f"{name}={wanted[name]}")
     found = {
         id: looks
-        for id, looks in begun.items()
+        for id, looks in started.items()
         if all(looks[-1][GROUPS[name]] == value for name, value in wanted.items() if name in GROUPS)
     }
     if not found or wanted.keys() - GROUPS.keys():
         given = line if is_study(line) else ["study=paper", *line]
         study = make_study(composer, given, config_dir, stored=False)
         plan = document(study)
-        looks = begun.get(study.id)
+        looks = started.get(study.id)
         if looks is not None and (looks[-1]["arms"], looks[-1]["claims"]) != (plan["arms"], plan["claims"]):
             raise ConfigError(
-                f"{' '.join(given)}: this study was started with other claims or seeds; leave out what changes them, "
-                "or train it first"
+                f"{' '.join(given)}: this study was started with other claims or seeds; leave out what changes "
+                "them, or run it first"
             )
         found = {study.id: looks or [{"digest": None, **plan}]}
     return {
-        id: Planned(looks, begun.get(f"{id[:-7]}-own{id[-7:]}"))
+        id: Planned(looks, started.get(f"{id[:-7]}-own{id[-7:]}"))
         for id, looks in found.items()
         if looks[-1]["rate"] != "own" or "study.rate" in wanted or f"{id[:-11]}{id[-7:]}" not in found
     }
 
 
-def begun_studies(folders: list[Path]) -> dict[str, Looks]:
-    """By id, all that each study planned; of several folders together, in the order of time.
+def read_plans(folders: list[Path]) -> dict[str, Looks]:
+    """Read every plan of each study, by study id; those of several folders are merged by time.
 
     Raises:
-        ConfigError: where a plan is damaged.
+        ConfigError: if a plan is corrupt.
     """
-    begun: dict[str, dict[str, dict[str, Any]]] = {}
+    started: dict[str, dict[str, dict[str, Any]]] = {}
     for folder in folders:
         for path in sorted((folder / "studies").glob("*.json")):
-            begun.setdefault(path.stem, {}).update({look["digest"]: look for look in read_looks(path)})
-    return {id: sorted(looks.values(), key=lambda look: look.get("planned", 0)) for id, looks in begun.items()}
+            started.setdefault(path.stem, {}).update({look["digest"]: look for look in read_looks(path)})
+    return {id: sorted(looks.values(), key=lambda look: look.get("planned", 0)) for id, looks in started.items()}
 
 
 def print_claims(judgement: Judgement, console: Console) -> None:
-    """The claims in the terminal, one row each."""
+    """Print the claims in the terminal, one row each."""
     plan = judgement.plan
-    table = new_table(f"{plan['name']}: {plan['recipe']}, effects as arm less the other, study-wise intervals")
+    table = new_table(f"{plan['name']}: {plan['recipe']}, effects as arm minus other, study-wise intervals")
     table.add_column("claim", ratio=1, overflow="fold")
     for name in ("paper", "measured", "runs"):
         table.add_column(name, justify="right", no_wrap=True)

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from alexlab.cli.tables import new_table, one_a_line
-from alexlab.command import run_command
+from alexlab.command import as_typed, run_command
 from alexlab.compose import Composer, read_config
 from alexlab.config import Config, ConfigError, did_you_mean, shown
 from alexlab.data.store import gigabytes
@@ -29,6 +29,8 @@ from alexlab.study.intervals import paired_difference
 from alexlab.tree import flatten
 
 USAGE = """\
+usage: python src/runs.py VERB [FILTER=VALUE ...]
+
 Look at records, remove some, or send them to W&B.
 
   python src/runs.py list                           every run
@@ -75,7 +77,7 @@ def _obey(given: list[str], config_dir: str | None, console: Console, is_sure: b
         "bundle": _bundle,
     }
     if not given:
-        console.print(USAGE)
+        console.print(as_typed(USAGE))
         return 0
     if given[0] not in verbs:
         raise ConfigError(f"{given[0]}: is none of {', '.join(verbs)}{did_you_mean(given[0], verbs)}")
@@ -149,7 +151,9 @@ def _read(record: Record) -> Found:
 
 def _records(request: Request) -> list[Found]:
     """The records that pass the filters, those that began first at the head."""
-    if not request.runs.is_dir():
+    if (
+        not request.runs.is_dir() and request.settings.paths.runs != Config().paths.runs
+    ):  # the first run creates that one
         raise ConfigError(f"paths.runs={request.runs}: no such folder")
     found = [_read(Record(request.runs, path.parent.name)) for path in request.runs.glob("*/status.json")]
     passed = [

@@ -1,4 +1,4 @@
-"""`--net`: what a net would be, layer by layer, before it runs."""
+"""`--net`: the layers of a net, their sizes and costs, before it runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MEGA = 1e6
 
 
 def print_nets(jobs: list[Job], console: Console) -> None:
-    """Print each different net once, with its totals beside those of the paper's."""
+    """Print each different net once, with its totals and those of the paper's net."""
     varying, seen = what_varies(jobs), []
     for job in jobs:
         net, config = layers(job.config), job.config
@@ -35,11 +35,11 @@ def _print_net(net: list[Layer], kept: list[int], config: Config, what: str, con
     table.add_column("million\nmult-adds", justify="right", no_wrap=True)
     table.add_column(f"MB at\nbatch {batch}", justify="right", no_wrap=True)
     for layer, size in zip(net, kept, strict=True):
-        place = f"{layer.kernel}x{layer.kernel}" if layer.is_conv else ""
+        kernel = f"{layer.kernel}x{layer.kernel}" if layer.is_conv else ""
         sizes = [str(layer.stride), str(layer.groups)] if layer.is_conv else ["", ""]
         table.add_row(
             layer.name,
-            f"{place}{'' if layer.shared else ' unshared'}",
+            f"{kernel}{'' if layer.shared else ' local'}",
             *sizes,
             f"{layer.outputs}x{layer.side}²" if layer.is_conv else str(layer.outputs),
             f"{layer.pooled_side}²" if layer.pooled_side != layer.side else "",
@@ -62,7 +62,7 @@ def _print_net(net: list[Layer], kept: list[int], config: Config, what: str, con
 
 
 def _sending(config: Config) -> str:
-    """What two devices, or as many as are asked for, send each other."""
+    """A sentence on what two devices, or trainer.devices of them, send each other."""
     devices = max(2, config.trainer.devices)
     sent = bytes_sent(config, devices)
     return (

@@ -14,13 +14,13 @@ _SECTIONS = re.compile(r" ?\((\d[\d., ]*)(?:[:,] [^)]*)?\)")
 HEADER = """\
 # The paper's choices as keys
 
-Each choice of the paper, the section that tells of it, the key that sets it, and the key's value under each protocol:
+Each choice of the paper, the section that states it, the key that sets it, and the key's value under each protocol:
 `paper` is the text, `source2012` the authors' released code, `caffe` the public replica. An empty cell: as in `paper`.
 A value in brackets is not stated in the paper, or not all of it is; the row says why it was chosen. Choices of the
-released code or the replica of which the text says nothing stand at the end. `trainer=towers2` shares the net out over
-two devices as section 3.2 has it; one device computes the same.
+released code or the replica that the text does not mention are at the end. `trainer=towers2` splits the net over two
+devices as in section 3.2; one device computes the same.
 
-This page is made from the schema by `python src/train.py --paper > docs/paper.md`.
+This page is generated from the schema by `alexlab train --paper > docs/paper.md`.
 
 | choice | section | key | paper | source2012 | caffe |
 |---|---|---|---|---|---|"""
@@ -35,7 +35,7 @@ Each is a file of `conf/` that changes some of the keys above.
 
 
 def markdown() -> str:
-    """The page, ended by a newline."""
+    """The page, with a final newline."""
     values = [flat(from_file(CONF_DIR / "protocol" / f"{name}.yaml")) for name in PROTOCOLS]
     rows: list[tuple[str, str]] = []
     for name, _, entry in walk(Config()):
@@ -48,8 +48,8 @@ def markdown() -> str:
             text, *others = (value[name] for value in values)
             if unstated:
                 choice = f"{choice}. Unstated in the paper: {unstated}"
-            told = f"({shown(text)})" if unstated else shown(text)
-            cells = [choice, section, f"`{name}`", told, *(shown(v) if v != text else "" for v in others)]
+            paper = f"({shown(text)})" if unstated else shown(text)
+            cells = [choice, section, f"`{name}`", paper, *(shown(v) if v != text else "" for v in others)]
             rows.append((section or "none", f"| {' | '.join(cells)} |"))
     rows.sort(key=lambda row: row[0])  # a stable sort: within a section the schema's order
     lines = [HEADER, *(line for _, line in rows), FILES]
@@ -60,6 +60,6 @@ def markdown() -> str:
 
 
 def _comment(path: Path) -> str:
-    """What a file says of itself, on one line."""
-    said = [line[2:] for line in path.read_text().splitlines() if line.startswith("# ") and "@package" not in line]
-    return " ".join(said).replace("|", "\\|")
+    """The comment at the head of a file, on one line."""
+    lines = [line[2:] for line in path.read_text().splitlines() if line.startswith("# ") and "@package" not in line]
+    return " ".join(lines).replace("|", "\\|")

@@ -19,7 +19,7 @@ from alexlab.cli.help import commented_yaml, print_help
 from alexlab.cli.show_net import print_nets
 from alexlab.cli.show_paper import markdown
 from alexlab.cli.tables import print_table, read_rows, write_sweep
-from alexlab.command import exit_status
+from alexlab.command import exit_status, program
 from alexlab.compose import Composer
 from alexlab.config import Config, ConfigError, Dataset, Rate, Retry
 from alexlab.data.locate import described
@@ -36,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command line; return its exit status."""
     argv = sys.argv[1:] if argv is None else argv
     parser = get_args_parser()
+    parser.prog = program("train")
     parser.add_argument("--dry-run", action="store_true", help="Print the plan, and run nothing")
     parser.add_argument("--paper", action="store_true", help="Print the paper's choices as keys, and run nothing")
     parser.add_argument("--net", action="store_true", help="Print the net, layer by layer, and run nothing")
