@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from PIL import Image
 
 import alexlab
 from alexlab.cli import predict, train
-from alexlab.config import ConfigError
+from alexlab.config import PROJECT_DIR, ConfigError
 from alexlab.runs.trained import TrainedRun
 from conftest import TINY
 
@@ -72,6 +74,18 @@ def test_inputs_are_the_crop_less_the_mean(run: TrainedRun):
     expected = (images[:, part, part].astype(float) - store.mean[part, part]) * data.pixel_scale
     np.testing.assert_allclose(found.numpy(), expected.transpose(0, 3, 1, 2), rtol=1e-5, atol=1e-5)
     assert len(run.preprocessed(images, "ten")) == 10
+
+
+def test_the_page(run: TrainedRun, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its Python block, in a folder that has the run and an image."""
+    page = (PROJECT_DIR / "docs" / "how-to" / "classify-images.md").read_text()
+    [block] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").symlink_to(runs)
+    shutil.copy(source_files(run)[0], tmp_path / "photo.jpg")
+    names: dict = {}
+    exec(block.replace("4018eb608f84", run.record.run_id), names)
+    assert names["run"].predict(["photo.jpg"]) == run.predict([source_files(run)[0]])
 
 
 def test_the_history_is_the_epochs(run: TrainedRun):
