@@ -271,7 +271,7 @@ def check_keyboard(engine: Engine) -> None:
         process.kill()
         os.close(ours)
     assert code == 75, shown.decode(errors="replace")
-    assert b"Stopping: the step under way is finished" in shown
+    assert b"Stopping: the current step is finished" in shown
     [status] = statuses(runs)
     assert status["state"] == "PREEMPTED"
     assert status["message"].startswith("run the same command again")  # it saved, and was not ended at once

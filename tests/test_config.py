@@ -1,4 +1,4 @@
-"""The configuration: what composes, what is refused and how it is told."""
+"""The configuration: what composes, what is rejected, and the messages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MISTAKES = {
         "model=alexnte: there is no model 'alexnte'; did you mean 'alexnet'? (there are: alexnet, cifar_11pct, "
         "cifar_13pct, cifar_fig1, torchvision)"
     ),
-    ("+model.lrn=false",): "+model.lrn=false: the key is there already; leave out the +",
+    ("+model.lrn=false",): "+model.lrn=false: the key exists already; remove the +",
     ("~model.lrn",): "~model.lrn: a key cannot be deleted; set it to null or to its default",
     # options
     ("recipe=dmeo",): (
@@ -43,7 +43,7 @@ MISTAKES = {
     ("optim.lr=fast",): "optim.lr=fast: must be a number",
     ("seed=None",): "seed=None: must be a whole number",
     ("data.seed=None",): "data.seed=None: must be a whole number or null",
-    ("weights=None",): "weights=None: the text 'None' is not nothing; write weights=null",
+    ("weights=None",): "weights=None: 'None' is read as a string; use weights=null",
     (
         "model.activation=rleu",
     ): "model.activation=rleu: must be one of relu, tanh, sigmoid, elu, prelu; did you mean 'relu'?",
@@ -89,20 +89,20 @@ MISTAKES = {
         "trainer.precision=tf32-true: needs a GPU; on a CPU use bf16-mixed or 32-true"
     ),
     ("trainer.compile=default", "trainer.devices=2", "trainer.strategy=towers"): (
-        "trainer.compile=default: towers talk within the net, which is not compiled; set it to none"
+        "trainer.compile=default: towers communicate inside the network, so it cannot be compiled; set it to none"
     ),
     ("trainer.channels_last=false", "trainer.devices=2", "trainer.strategy=towers"): (
-        "trainer.channels_last=false: trainer.strategy=towers is made for true"
+        "trainer.channels_last=false: trainer.strategy=towers needs true"
     ),
     ("pool.kinds=[conv1:none]",): "pool.kinds=[conv1:none]: 'none' is not one of max, average, max_average",
     ("data.mean=torchvision",): (
-        "data.pixel_scale=0.0166666666667: data.mean=torchvision has a scale of its own; set data.pixel_scale=1"
+        "data.pixel_scale=0.0166666666667: data.mean=torchvision sets its own scale; set data.pixel_scale=1"
     ),
     ("data.map_size=50", "data.crop_size=96"): (
-        "data.map_size, data.crop_size: the one follows from the other; set only one"
+        "data.map_size, data.crop_size: each determines the other; set only one"
     ),
     ("model.batch_norm=after", "data.batch_size=1"): (
-        "data.batch_size=1: model.batch_norm needs two images or more; raise it"
+        "data.batch_size=1: model.batch_norm needs at least two images; raise it"
     ),
     ("optim.conv1_cut_at=0.9", "optim.conv1_freeze_at=0.1"): (
         "optim.conv1_cut_at=0.9: must be at most optim.conv1_freeze_at=0.1"
@@ -118,23 +118,25 @@ MISTAKES = {
     ),
     ("optim.weight_decays=['fc8:1','fc8:2']",): "optim.weight_decays=[fc8:1, fc8:2]: names fc8 twice; write each once",
     ("pool.kinds=['conv1:mean']",): ("pool.kinds=[conv1:mean]: 'mean' is not one of max, average, max_average"),
-    ("model.lrn_size=4",): "model.lrn_size=4: must be odd, so that the window has a middle map",
+    ("model.lrn_size=4",): "model.lrn_size=4: must be odd, so that the window has a central channel",
     ("optim.schedule=plateau", "trainer.limit_val_batches=0"): (
         "trainer.limit_val_batches=0: optim.schedule=plateau needs validation; set optim.schedule=fixed"
     ),
     ("evaluate.checkpoint=best", "trainer.limit_val_batches=0"): (
         "trainer.limit_val_batches=0: evaluate.checkpoint=best needs validation; set it to last"
     ),
-    ("data.num_classes=11",): "data.num_classes=11: data.name=shapes has 10 classes at most",
+    ("data.num_classes=11",): "data.num_classes=11: data.name=shapes has at most 10 classes",
     ("trainer.limit_train_batches=2.5",): (
-        "trainer.limit_train_batches=2.5: a fraction is at most 1.0; for steps write a whole number"
+        "trainer.limit_train_batches=2.5: a fraction must be at most 1.0; for steps use a whole number"
     ),
     ("weights=/no/such.ckpt",): "weights=/no/such.ckpt: no such file",
     ("trainer=towers2", "trainer.precision=16-mixed"): (
-        "trainer.precision=16-mixed: with trainer.strategy=towers each device would scale its gradients by itself; "
+        "trainer.precision=16-mixed: with trainer.strategy=towers each device would choose its own loss scale; "
         "use bf16-mixed or 32-true"
     ),
-    ("trainer.devices=101",): "trainer.devices=101: a batch of 32 images has not one for each; raise data.batch_size",
+    (
+        "trainer.devices=101",
+    ): "trainer.devices=101: a batch of 32 images is too small for so many devices; raise data.batch_size",
     ("trainer.precision=16-mixed", "trainer.accelerator=cpu"): (
         "trainer.precision=16-mixed: needs a GPU; on a CPU use bf16-mixed or 32-true"
     ),
@@ -143,18 +145,18 @@ MISTAKES = {
     ("data.train_images=96", "trainer.limit_train_batches=0.1"): (
         "trainer.limit_train_batches=0.1: is less than one of the 3 steps of an epoch"
     ),
-    ("model.dropout=???",): "model.dropout=???: has no value; give it one",
+    ("model.dropout=???",): "model.dropout=???: has no value; set one",
     ("paths.runs=",): "paths.runs=: must not be empty",
     # grammar
-    ("model.lrn=true,false",): "model.lrn=true,false: several values make a sweep; write -m before them",
+    ("model.lrn=true,false",): "model.lrn=true,false: several values make a sweep; add -m",
     ("model.remove=[conv3",): "model.remove=[conv3: no viable alternative at input '[conv3'; "
-    """a value with signs or spaces needs quotes inside quotes: 'key="value"'""",
+    """a value with special characters or spaces needs nested quotes: 'key="value"'""",
     ("optim.lr=${optim.no}",): "optim.lr=${optim.no}: Interpolation key 'optim.no' not found",
 }
 
 
 @pytest.mark.parametrize(("overrides", "message"), MISTAKES.items(), ids=lambda value: str(value)[:40])
-def test_a_mistake_is_one_line_with_key_value_and_mend(overrides, message):
+def test_a_mistake_is_one_line_with_key_value_and_fix(overrides, message):
     with pytest.raises(ConfigError) as caught:
         composed(list(overrides))
     assert str(caught.value) == message
@@ -168,13 +170,13 @@ def test_a_mistake_is_one_line_with_key_value_and_mend(overrides, message):
         (["ablation=none,no_lrm"], "there is no ablation 'no_lrm'; did you mean 'no_lrn'?"),
         (["+model.lnr=true,false"], "there is no key 'model.lnr'; did you mean 'model.lrn'?"),
         (["seed=0,1", "hydra/sweeper=nosuch"], "hydra/sweeper"),
-        (["ablation=glob(nolrn*)"], "ablation=glob(nolrn*): stands for no value at all"),
-        (["model.lrn=glob(*)"], "model.lrn=glob(*): stands for no value at all"),
-        (["seed=range(0,0)"], "seed=range(0,0): stands for no value at all"),
-        (["model.dropout=interval(0,1)"], "model.dropout=interval(0,1): an interval has no list of values"),
-        (["paths.runs=a,b"], "paths.runs: a sweep has one folder of records"),
+        (["ablation=glob(nolrn*)"], "ablation=glob(nolrn*): matches no value"),
+        (["model.lrn=glob(*)"], "model.lrn=glob(*): matches no value"),
+        (["seed=range(0,0)"], "seed=range(0,0): matches no value"),
+        (["model.dropout=interval(0,1)"], "model.dropout=interval(0,1): an interval cannot be swept"),
+        (["paths.runs=a,b"], "paths.runs: must be the same for all jobs"),
         (["seed=0,1", "hydra.launcher.n_jobs=abc", "hydra/launcher=joblib"], "hydra.launcher.n_jobs"),
-        (["trainer.fast_dev_run=true,false"], "trainer.fast_dev_run: a sweep keeps its records or it does not"),
+        (["trainer.fast_dev_run=true,false"], "trainer.fast_dev_run: must be the same for all jobs"),
     ],
 )
 def test_a_mistake_in_any_job_of_a_sweep_stops_all(sweep, message):
@@ -193,7 +195,7 @@ def test_a_mistake_in_any_job_of_a_sweep_stops_all(sweep, message):
         ("model:\n  dropout: 2", "model.dropout=2: must be below 1"),
         ("model:\n  remove: conv3", "model.remove"),
         ("model: [1, 2", "mine.yaml"),
-        ("model:", "ablation/mine.yaml: model: is a set of keys; give it some"),
+        ("model:", "ablation/mine.yaml: model: is a set of keys; set some of them"),
         ("model:\n  kernels: [1, a]", "ablation/mine.yaml: model.kernels=a: must be a list of numbers"),
     ],
 )
@@ -215,6 +217,21 @@ def test_a_folder_of_ones_own_adds_options(tmp_path: Path):
     assert run.labels["ablation"] == "mine"
     with pytest.raises(ConfigError, match="--config-dir /no/such: no such folder"):
         Composer("/no/such")
+
+
+def test_a_composer_reads_each_file_once(tmp_path: Path):
+    """So the rounds of a study that chooses learning rates are of one configuration."""
+    file = tmp_path / "ablation" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text("# @package _global_\nmodel:\n  dropout: 0.125\n")
+    composer_ = Composer(str(tmp_path))
+    first = composer_.job(["ablation=mine", "optim.lr=0.02"])
+    file.write_text("no: [configuration")
+    second = composer_.job(["ablation=mine", "optim.lr=0.04"])
+    assert (second.config.model.dropout, second.config.optim.lr) == (0.125, 0.04)
+    assert {name for name, value in flat(second.config).items() if value != flat(first.config)[name]} == {"optim.lr"}
+    with pytest.raises(ConfigError, match="mine"):
+        Composer(str(tmp_path)).job(["ablation=mine"])
 
 
 def test_defaults_and_precedence():
@@ -354,10 +371,10 @@ def test_a_record_reads_nothing_from_the_environment(tmp_path: Path, monkeypatch
     assert "A_KEY" in path.read_text()
     with pytest.raises(ConfigError) as error:
         read_config(path)
-    assert str(error.value) == f"{path}: holds an interpolation, ${{...}}; a record has values"
+    assert str(error.value) == f"{path}: holds an interpolation, ${{...}}; a record has plain values"
 
 
-def test_cfg_job_is_yaml_with_a_meaning_behind_each_key():
+def test_cfg_job_is_yaml_with_a_meaning_after_each_key():
     config = load(["optim.lr=1e-5", "model.remove=[conv3]"])
     text = commented_yaml(config)
     whole, kept = yaml.safe_load(text), yaml.safe_load(to_yaml(config))
@@ -366,10 +383,10 @@ def test_cfg_job_is_yaml_with_a_meaning_behind_each_key():
     assert text.count("  # ") == len(list(walk(config)))
 
 
-def test_a_file_that_forgets_its_package_is_told(tmp_path: Path):
+def test_a_file_without_its_package_line_is_rejected(tmp_path: Path):
     (tmp_path / "ablation").mkdir()
     (tmp_path / "ablation" / "mine.yaml").write_text("model:\n  lrn: false\n")
-    with pytest.raises(ConfigError, match="begins with '# @package _global_'"):
+    with pytest.raises(ConfigError, match="must begin with '# @package _global_'"):
         Composer(str(tmp_path)).job(["ablation=mine"])
 
 

@@ -364,7 +364,7 @@ def test_a_second_interruption_ends_it_at_once(tmp_path: Path, cache: Path):
     process = start([*line, "checkpoint.every_steps=1"])
     with halted(process, tmp_path):
         process.send_signal(signal.SIGTERM)
-        told(process, "Once more ends it at once")
+        told(process, "A second signal ends it at once")
         process.send_signal(signal.SIGTERM)
         status, output = finish(process)
     assert status == 75, output

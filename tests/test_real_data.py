@@ -125,10 +125,13 @@ def test_cifar(typed: Typed):
         (["recipe=cifar10", "data.root=STORE"], "data.name=cifar10: the store .* has imagenet2012"),
         (["recipe=imagenet128", "data.root=STORE"], "data.size=146: the store .* has 256"),
         (["recipe=imagenet2012", "data.root=STORE", "data.resize=stretch"], "data.resize=stretch: the store"),
-        (["recipe=imagenet2012", "data.train_images=5"], "data.train_images=5: data.name=imagenet2012 has what its"),
+        (
+            ["recipe=imagenet2012", "data.train_images=5"],
+            "data.train_images=5: data.name=imagenet2012 has the images of its",
+        ),
         (["data.raw=x"], "data.raw=.*x: data.name=shapes is drawn into data.cache"),
         (["data=folder"], "data.name=folder needs data.raw=DIR"),
-        (["data.train_images=null"], "data.train_images=null: data.name=shapes draws as many as you say"),
+        (["data.train_images=null"], "data.train_images=null: data.name=shapes needs the number of images"),
     ],
 )
 def test_data_that_is_not_there_or_does_not_fit(place: Path, overrides: list[str], message: str):

@@ -1,4 +1,4 @@
-"""A study's arms and seeds, their order, what is refused, what is written down, and each arm's own learning rate."""
+"""A study's arms and seeds, their order, what is rejected, what is registered, and each arm's own learning rate."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_claim_whose_requirements_are_not_met_brings_no_arms():
     cifar = make_study(composer(), ["study=cifar_lrn", "data=shapes"])
     assert document(cifar)["unmet"] == {}
     assert [arm.name for arm in cifar.arms] == ["none", "cifar_lrn"]
-    assert "data.name" in document(cifar)["departures"]  # so no verdict is told of the drawn images
+    assert "data.name" in document(cifar)["departures"]  # so no verdict is given on the drawn images
     with pytest.raises(
         ConfigError, match=r"none of its claims can be tested here: paper/lrn_cifar requires model\.lrn"
     ):
@@ -62,10 +62,10 @@ def test_figure_1_is_of_its_own_net_alone():
 def test_an_arm_that_the_net_cannot_have_is_named_with_the_studies_that_fit():
     with pytest.raises(ConfigError) as error:
         make_study(composer(), ["study=paper", "recipe=cifar10", "data=shapes"], stored=False)
-    said = str(error.value)
-    assert said.startswith("study=paper: its arm ablation=half_net does not fit recipe=cifar10 model=cifar_13pct; ")
-    assert "studies made for recipe=cifar10: cifar_lrn, figure1 (model.kernel_sizes=" in said
-    assert "\n" not in said
+    message = str(error.value)
+    assert message.startswith("study=paper: its arm ablation=half_net does not fit recipe=cifar10 model=cifar_13pct; ")
+    assert "studies made for recipe=cifar10: cifar_lrn, figure1 (model.kernel_sizes=" in message
+    assert "\n" not in message
 
 
 def test_studies_of_other_nets_have_their_recipe():
@@ -80,12 +80,12 @@ def test_studies_of_other_nets_have_their_recipe():
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
-        (["study=lrn", "seed=1"], "seed=1: a study has seeds of its own; set study.seeds and study.first_seed"),
-        (["study=lrn", "seed=1,2"], "seed=1,2: a study has one value of each key; type its line once for each"),
+        (["study=lrn", "seed=1"], "seed=1: a study sets the seeds; use study.seeds and study.first_seed"),
+        (["study=lrn", "seed=1,2"], "seed=1,2: a study has one value of each key; run one command for each"),
         (["study=lrn", "recipe=demo,imagenette"], "recipe=demo,imagenette: a study has one value of each key"),
-        (["study=lrn", "ablation=no_pca"], "ablation: the study's arms set it (ablation=no_lrn); leave it out"),
+        (["study=lrn", "ablation=no_pca"], "ablation: the study's arms set it (ablation=no_lrn); remove it"),
         (["study=lrm"], "study=lrm: there is no study 'lrm'; did you mean 'lrn'?"),
         (["study=lrn", "study.claims=[paper/lnr]"], "study.claims: paper.yaml has no claim 'lnr'; did you mean 'lrn'?"),
         (["study=lrn", "study.seeds=0"], "study.seeds=0: must be at least 1"),
@@ -93,21 +93,21 @@ def test_studies_of_other_nets_have_their_recipe():
         (["study=lrn", "study.sedes=3"], "study.sedes=3: there is no key 'study.sedes'; did you mean 'study.seeds'?"),
         (
             ["study=lrn", "study.rate=choose", "study.rates=[3, 1, 0.3]"],
-            "study.rates=[3, 1, 0.3]: from 0.3 to 1 is a factor of 3.33; add rates between, at most a factor of 2",
+            "study.rates=[3, 1, 0.3]: from 0.3 to 1 is a factor of 3.33; add rates between them, at most a factor of 2",
         ),
         (["study=lrn", "claims=paper"], "claims=paper: there is no key 'claims'"),
     ],
 )
-def test_a_mistake_is_one_line(line: list[str], said: str):
+def test_a_mistake_is_one_line(line: list[str], message: str):
     with pytest.raises(ConfigError) as error:
         make_plan(line)
-    assert str(error.value).startswith(said)
+    assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
 
 
-def test_arms_that_are_one_run_here_are_merged_and_said_so(tmp_path: Path):
+def test_arms_that_are_one_run_are_merged(tmp_path: Path):
     plan = make_plan(["study=paper", "study.claims=[paper/biases]", "study.seeds=1", f"paths.runs={tmp_path}"])
-    assert plan.merged == [("biases_0", "none")]  # the demo's biases start at 0 as it is
+    assert plan.merged == [("biases_0", "none")]  # the demo's biases start at 0 already
     assert [run.varied for run in plan.runs] == ["none"]
     assert plan.num_jobs == 2
 
@@ -147,18 +147,18 @@ def test_is_study():
     assert not is_study(["study=lrn", "study=none"])
 
 
-def test_what_was_planned_stays_written_down(tmp_path: Path):
+def test_a_registered_plan_stays(tmp_path: Path):
     study = make_study(composer(), ["study=lrn", "study.seeds=1"])
     plan = document(study)
     assert register(plan, tmp_path) == []
     path = tmp_path / f"{study.id}.json"
     before = path.read_bytes()
-    assert register(document(study), tmp_path) == []  # typed again
+    assert register(document(study), tmp_path) == []  # the same command again
     assert path.read_bytes() == before
     more = document(make_study(composer(), ["study=lrn", "study.seeds=2"]))
     assert more["id"] == plan["id"]
-    [told] = register(more, tmp_path)
-    assert "look 2" in told
+    [warning] = register(more, tmp_path)
+    assert "look 2" in warning
     looks = read_looks(path)
     assert [look["arms"][0]["runs"].keys() for look in looks] == [{"0"}, {"0", "1"}]
     assert looks[0]["planned"] <= looks[1]["planned"]
@@ -168,7 +168,7 @@ def test_what_was_planned_stays_written_down(tmp_path: Path):
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"version": 99, "looks": []}', '{"version": 1}'])
-def test_a_damaged_plan_is_one_line(tmp_path: Path, content: str):
+def test_a_corrupt_plan_is_one_line(tmp_path: Path, content: str):
     path = tmp_path / "lrn.json"
     path.write_text(content)
     with pytest.raises(ConfigError, match=r"lrn\.json: is ") as error:
@@ -193,7 +193,7 @@ def test_each_arm_is_tried_at_each_rate_and_takes_the_best_of_its_own(tmp_path: 
     made_study(tmp_path, [*line, "study.rate=choose"], {**errors, **no_lrn}, failed={"no_lrn optim.lr=0.02": 1})
     own = make_study(composer(), [*line, "study.rate=own"])
     rates = {arm.name: {job.config.optim.lr for _, job in arm.jobs()} for arm in own.arms}
-    assert rates == {"none": {0.01}, "no_lrn": {0.005}}  # a rate at which a run failed is none
+    assert rates == {"none": {0.01}, "no_lrn": {0.005}}  # a rate at which a run failed is not chosen
     assert own.arms[0].seeds == tuple(range(5))
     plan = document(own)
     assert plan["rate"] == "own"
@@ -226,12 +226,12 @@ def test_figure_1_has_no_verdict_at_one_common_rate():
         make_study(composer(), ["study=figure1", "data=shapes", "study.rate=protocol"])
     with pytest.raises(ConfigError, match=r"paper/relu_speed requires optim\.weight_decay=0"):
         make_study(composer(), ["study=figure1", "data=shapes", "model=cifar_13pct"])
-    with pytest.raises(ConfigError, match=r"study\.rates=\[1, 2\]: rate_search=extend begins at one rate; give it one"):
+    with pytest.raises(ConfigError, match=r"study\.rates=\[1, 2\]: rate_search=extend starts at one rate; set one"):
         make_study(composer(), ["study=figure1", "data=shapes", "study.rates=[1,2]"])
 
 
 @pytest.mark.slow
-def test_a_study_trains_its_plan_goes_on_and_stops_where_the_base_does_not_learn(
+def test_a_study_trains_its_plan_resumes_and_stops_where_the_base_does_not_learn(
     tmp_path: Path, cache: Path, typed: Typed
 ):
     small = [f"data.cache={cache}", f"paths.runs={tmp_path / 'runs'}", "study.claims=[paper/lrn]"]
@@ -247,7 +247,7 @@ def test_a_study_trains_its_plan_goes_on_and_stops_where_the_base_does_not_learn
     done = typed(*line)
     assert done.status == 0, done
     assert "1 claims, 2 arms, 3 runs" in done.output
-    assert "study.seeds=1: a verdict takes 3" in done.output
+    assert "study.seeds=1: a verdict needs at least 3" in done.output
     [path] = (tmp_path / "runs" / "studies").glob("*.json")
     [look] = read_looks(path)
     planned = {run_id for arm in look["arms"] for run_id in arm["runs"].values()}

@@ -153,11 +153,11 @@ class TestLaunchers:
         config: Any = SimpleNamespace(
             runtime=SimpleNamespace(choices={"hydra/launcher": launcher}), launcher={"n_jobs": n_jobs}
         )
-        assert launchers._threads({"threads_set": False, "left": list(range(left))}, config) == number
-        assert launchers._threads({"threads_set": True, "left": list(range(left))}, config) is None
+        assert launchers._threads({"threads_set": False, "launched": left}, config) == number
+        assert launchers._threads({"threads_set": True, "launched": left}, config) is None
 
     def test_ray_says_it_by_the_variable(self, monkeypatch: pytest.MonkeyPatch):
         machine(monkeypatch, 8, 8)
         monkeypatch.setenv("OMP_NUM_THREADS", "3")  # as Ray does in its processes, by num_cpus
         config: Any = SimpleNamespace(runtime=SimpleNamespace(choices={"hydra/launcher": "ray"}), launcher={})
-        assert launchers._threads({"threads_set": False, "left": [0, 1]}, config) == 3
+        assert launchers._threads({"threads_set": False, "launched": 2}, config) == 3

@@ -1,4 +1,4 @@
-"""All checks of a configuration, of single values and across keys; and what follows from other keys, filled in."""
+"""Check a configuration, each value and combinations of keys, and fill in the keys that others determine."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from alexlab.data.locate import image_counts, stored_manifest
 
 
 def finish(config: Config, trains: bool = True, stored: bool = True) -> Config:
-    """Fill in what follows from other keys, and refuse what cannot run.
+    """Fill in the keys that others determine, and reject a configuration that cannot run.
 
-    With `trains=False` no net is to be trained by it, so that only values are checked, and combinations of the data's.
-    With `stored=False` no store of real data is looked at.
+    With `trains=False`, for commands that train no network, only values and the data's combinations are checked.
+    With `stored=False` the stores of real data are not read.
 
     Raises:
         ConfigError: for the first impossible value or combination.
@@ -59,7 +59,7 @@ def finish(config: Config, trains: bool = True, stored: bool = True) -> Config:
             value.sort()
     for name in ("cache", "raw", "root", "stage"):
         folder = getattr(config.data, name)
-        if folder is not None:  # one name for one folder
+        if folder is not None:  # so that each folder has one name
             setattr(config.data, name, str(Path(folder).expanduser().resolve()))
     images = _check_data(config, stored and trains)
     if trains:
@@ -72,7 +72,7 @@ def finish(config: Config, trains: bool = True, stored: bool = True) -> Config:
 
 def _check_value(name: str, value: Any, item: Any, metadata: Any) -> None:
     if isinstance(item, str) and not metadata["choices"] and item.lower() in ("none", "null", "~"):
-        raise ConfigError(f"{name}={item}: the text '{item}' is not nothing; write {name}=null")
+        raise ConfigError(f"{name}={item}: '{item}' is read as a string; use {name}=null")
     if isinstance(item, str) and not item.strip():
         raise ConfigError(f"{name}=: must not be empty")
     if isinstance(item, float) and not math.isfinite(item):
@@ -88,7 +88,7 @@ def _check_value(name: str, value: Any, item: Any, metadata: Any) -> None:
 
 
 def _checked_by_layer(name: str, value: list[str], metadata: Any) -> list[str]:
-    """The items in one spelling and order."""
+    """Check a list of `layer:value` items; return them in a canonical spelling and order."""
     known = (*CONV_LAYERS, *HIDDEN_LAYERS, "fc8")
     found: dict[str, str] = {}
     for item in value:
@@ -111,7 +111,7 @@ def _checked_by_layer(name: str, value: list[str], metadata: Any) -> list[str]:
 
 
 def _check_combinations(config: Config, images: int) -> None:
-    """`images`: how many there are to train on."""
+    """Reject keys that do not go together; `images`: the number of training images."""
     data, model, optim = config.data, config.model, config.optim
     _check_lengths(config)
     _fill_in_crop(config)
@@ -120,7 +120,7 @@ def _check_combinations(config: Config, images: int) -> None:
         raise ConfigError(f"data.crop_size={data.crop_size}: must be at most data.size={data.size}")
     if data.mean is Mean.torchvision and data.pixel_scale != 1:
         raise ConfigError(
-            f"data.pixel_scale={data.pixel_scale:.12g}: data.mean=torchvision has a scale of its own; "
+            f"data.pixel_scale={data.pixel_scale:.12g}: data.mean=torchvision sets its own scale; "
             "set data.pixel_scale=1"
         )
     steps = max(1, images // data.batch_size)
@@ -128,16 +128,16 @@ def _check_combinations(config: Config, images: int) -> None:
     if isinstance(limit, float) and int(limit * steps) == 0:
         raise ConfigError(f"trainer.limit_train_batches={limit}: is less than one of the {steps} steps of an epoch")
     if model.lrn_size % 2 == 0:
-        raise ConfigError(f"model.lrn_size={model.lrn_size}: must be odd, so that the window has a middle map")
+        raise ConfigError(f"model.lrn_size={model.lrn_size}: must be odd, so that the window has a central channel")
     if model.lrn_k < 1e-6 and model.lrn:
-        raise ConfigError(f"model.lrn_k={model.lrn_k:g}: must be at least 1e-6, or a window of zeros is divided by 0")
+        raise ConfigError(f"model.lrn_k={model.lrn_k:g}: must be at least 1e-6, so that no window is divided by 0")
     if model.batch_norm is not BatchNorm.none and min(data.batch_size, images) == 1:
-        raise ConfigError("data.batch_size=1: model.batch_norm needs two images or more; raise it")
+        raise ConfigError("data.batch_size=1: model.batch_norm needs at least two images; raise it")
     cut, freeze = optim.conv1_cut_at, optim.conv1_freeze_at
     if cut is not None and freeze is not None and cut > freeze:
         raise ConfigError(f"optim.conv1_cut_at={cut:g}: must be at most optim.conv1_freeze_at={freeze:g}")
     if optim.drops != sorted(optim.drops):
-        raise ConfigError(f"optim.drops={shown(optim.drops)}: must rise from left to right")
+        raise ConfigError(f"optim.drops={shown(optim.drops)}: must increase from left to right")
     if optim.schedule is Schedule.plateau and config.trainer.limit_val_batches == 0:
         raise ConfigError(
             "trainer.limit_val_batches=0: optim.schedule=plateau needs validation; set optim.schedule=fixed"
@@ -146,12 +146,12 @@ def _check_combinations(config: Config, images: int) -> None:
         raise ConfigError("trainer.limit_val_batches=0: evaluate.checkpoint=best needs validation; set it to last")
     if min(data.batch_size, images) < config.trainer.devices:
         raise ConfigError(
-            f"trainer.devices={config.trainer.devices}: a batch of {min(data.batch_size, images)} images has not one "
-            "for each; raise data.batch_size"
+            f"trainer.devices={config.trainer.devices}: a batch of {min(data.batch_size, images)} images is too "
+            "small for so many devices; raise data.batch_size"
         )
     if config.trainer.precision == "16-mixed" and config.trainer.strategy is Strategy.towers:
         raise ConfigError(
-            "trainer.precision=16-mixed: with trainer.strategy=towers each device would scale its gradients by itself; "
+            "trainer.precision=16-mixed: with trainer.strategy=towers each device would choose its own loss scale; "
             "use bf16-mixed or 32-true"
         )
     for precision in ("16-mixed", "tf32-true"):
@@ -160,23 +160,23 @@ def _check_combinations(config: Config, images: int) -> None:
     if config.trainer.strategy is Strategy.towers and config.trainer.devices > 1:
         if config.trainer.compile is not Compile.none:
             raise ConfigError(
-                f"trainer.compile={config.trainer.compile.name}: towers talk within the net, which is not compiled; "
-                "set it to none"
+                f"trainer.compile={config.trainer.compile.name}: towers communicate inside the network, "
+                "so it cannot be compiled; set it to none"
             )
         if not config.trainer.channels_last:
-            raise ConfigError("trainer.channels_last=false: trainer.strategy=towers is made for true")
+            raise ConfigError("trainer.channels_last=false: trainer.strategy=towers needs true")
     _check_train_error(config.trainer)
     for name in ("limit_train_batches", "limit_val_batches"):
         limit = getattr(config.trainer, name)
         if isinstance(limit, float) and limit > 1:
-            raise ConfigError(f"trainer.{name}={limit}: a fraction is at most 1.0; for steps write a whole number")
+            raise ConfigError(f"trainer.{name}={limit}: a fraction must be at most 1.0; for steps use a whole number")
     net = layers(config)
     if config.trainer.strategy is Strategy.towers:
         check_towers(net, config)
 
 
 def _check_train_error(trainer: TrainerConfig) -> None:
-    """What ends a run by its training error needs the log of it."""
+    """Check the keys that end a run by its training error, which must then be logged."""
     for name in ("stop_at_train_error", "race_epochs"):
         value = getattr(trainer, name)
         if value and trainer.train_error_every is None:
@@ -187,23 +187,26 @@ def _check_train_error(trainer: TrainerConfig) -> None:
 
 
 def _check_data(config: Config, stored: bool) -> dict[str, int]:
-    """What a data set cannot be told, and what it must be; the images of each role, where that is known."""
+    """Check the keys of the data; return the number of images of each split, empty if unknown."""
     data = config.data
     counts = {f"data.{split}_images": getattr(data, f"{split}_images") for split in ("train", "val", "test")}
     if data.name is Dataset.shapes:
         for name, count in counts.items():
             if count is None:
-                raise ConfigError(f"{name}=null: data.name=shapes draws as many as you say; give a number")
+                raise ConfigError(f"{name}=null: data.name=shapes needs the number of images to draw; set one")
         if data.num_classes is None or data.num_classes > SHAPES_CLASSES:
-            told = shown(data.num_classes)
-            raise ConfigError(f"data.num_classes={told}: data.name=shapes has {SHAPES_CLASSES} classes at most")
+            raise ConfigError(
+                f"data.num_classes={shown(data.num_classes)}: data.name=shapes has at most {SHAPES_CLASSES} classes"
+            )
         for name, value in (("data.raw", data.raw), ("data.root", data.root)):
             if value is not None:
                 raise ConfigError(f"{name}={value}: data.name=shapes is drawn into data.cache; set {name}=null")
     else:
         for name, count in counts.items():
             if count is not None:
-                raise ConfigError(f"{name}={count}: data.name={data.name.name} has what its store has; set {name}=null")
+                raise ConfigError(
+                    f"{name}={count}: data.name={data.name.name} has the images of its store; set {name}=null"
+                )
         if not stored:
             return {}
         if data.num_classes is None:
@@ -221,7 +224,7 @@ def _check_data(config: Config, stored: bool) -> dict[str, int]:
 
 
 def _check_lengths(config: Config) -> None:
-    """Lists with a number for each layer, and names of layers, must fit the layers that there are."""
+    """Check that lists with one item per layer, and names of layers, match the layers of the network."""
     model, pool = config.model, config.pool
     convs = CONV_LAYERS[: len(model.kernels)]
     if not 2 <= len(model.kernels) <= len(CONV_LAYERS):
@@ -233,7 +236,7 @@ def _check_lengths(config: Config) -> None:
     ):
         if len(values) != len(wanted):
             raise ConfigError(f"{name}={shown(values)}: must have one for each of {', '.join(wanted)}")
-    for name, values, there in (
+    for name, values, known in (
         ("model.remove", model.remove, names),
         ("model.unshared", model.unshared, convs),
         ("pool.after", pool.after, convs),
@@ -241,8 +244,8 @@ def _check_lengths(config: Config) -> None:
         ("model.dropout_after", model.dropout_after if model.dropout > 0 else [], names),
     ):
         for item in values:
-            if item not in there:
-                raise ConfigError(f"{name}={shown(values)}: this net has no {item}; it has {', '.join(there)}")
+            if item not in known:
+                raise ConfigError(f"{name}={shown(values)}: this net has no {item}; it has {', '.join(known)}")
     for layer in by_layer(pool.kinds):
         if layer not in pool.after:
             raise ConfigError(f"pool.kinds={shown(pool.kinds)}: there is no pooling after {layer}; see pool.after")
@@ -252,11 +255,11 @@ def _check_lengths(config: Config) -> None:
 
 
 def _fill_in_crop(config: Config) -> None:
-    """Crop from map, or map from crop."""
+    """Compute the crop size from the size of the feature maps, or the other way round."""
     data, model = config.data, config.model
     stride, kernel = model.conv1_stride, model.kernel_sizes[0]
     begin, end = CONV1_PADDING[model.conv1_padding.name]
     if data.crop_size is None:
-        spare = model.conv1_padding is Padding.both and stride > 1  # 224 where 223 would do
+        spare = model.conv1_padding is Padding.both and stride > 1  # 224, although 223 gives the same maps
         data.crop_size = stride * (data.map_size - 1) + kernel - begin - end + spare
     data.map_size = max(0, data.crop_size + begin + end - kernel) // stride + 1

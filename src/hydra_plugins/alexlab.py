@@ -1,76 +1,42 @@
-"""Hydra's launchers `slurm` and `ray`, for runs that are stopped, go on and are shared, and its sweeper `planned`.
+"""Hydra's launchers `slurm` and `ray`, for runs that can be stopped, resumed and shared between commands.
 
-Against those that they are made of, these launch only what is left of a sweep, wait for all that they have launched
-whatever becomes of one of it, and end when the command is told to stop. The sweeper sweeps what was planned. Hydra
-takes both from this package alone, and loads this module at each start; so what it needs is loaded late.
+Unlike the launchers that they extend, these wait for all of their jobs even if one fails, and end when the command is
+stopped. Hydra loads this module at each start of any application, so it imports what it needs late.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import chdir, suppress
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
-from hydra.core.utils import JobReturn, setup_globals
+from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 if TYPE_CHECKING:
+    from alexlab.hydra_compat import JobReturn, PlannedJobs
     from alexlab.runs.process import Launch
 
-TOLD = "ALEXLAB_PLAN"  # what the plan tells its jobs, as JSON in the environment
-SQUEUE_SECONDS = 10.0  # between two questions to SLURM; a job that ends well is known by the file that it leaves
+SQUEUE_SECONDS = 10.0  # between two calls of squeue; a job that ends normally is noticed by its result file
 
 
 def cpus(config: DictConfig) -> int:
-    """Cores that a run has use for: its processes, one for each device, and their loaders."""
+    """Cores that a run can use: one for each device's process, and one for each of its data loader's workers."""
     return config.trainer.devices * (config.data.num_workers + 1)
 
 
-def _with_plan(job: Callable[[DictConfig], Any], plan: str, config: DictConfig) -> Any:
-    """Hydra's job, told the plan wherever it runs."""
-    os.environ[TOLD] = plan
-    return job(config)
-
-
-def _plan() -> tuple[Launch, list[int]]:
-    """The launch, and the numbers of the jobs that are left."""
+def _jobs(context: HydraContext | None) -> tuple[PlannedJobs, Launch]:
     from alexlab.runs.process import Launch
 
-    plan = json.loads(os.environ[TOLD])
-    return Launch(Path(plan["folder"])), plan["left"]
-
-
-class PlannedSweeper(BasicSweeper):
-    """The jobs of a plan, left in the launch's folder; Hydra's own sweeper composes each once more to check it."""
-
-    def sweep(self, arguments: list[str]) -> Any:
-        assert self.config is not None
-        assert self.launcher is not None
-        folder = Path(self.config.hydra.sweep.dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.config, folder / "multirun.yaml")  # as Hydra's own does
-        launch, _ = _plan()
-        returned = self.launcher.launch(json.loads(launch.jobs.read_text()), initial_job_idx=0)
-        for job in returned:
-            _ = job.return_value  # which raises what it raised
-        return [returned]
-
-
-ConfigStore.instance().store(
-    group="hydra/sweeper",
-    name="planned",
-    node={"_target_": f"{PlannedSweeper.__module__}.PlannedSweeper", "max_batch_size": None, "params": None},
-    provider="alexlab",
-)
+    assert context is not None
+    jobs = cast("PlannedJobs", context.config_loader)
+    return jobs, Launch(jobs.folder)
 
 
 with suppress(ImportError):  # the extra `slurm`
@@ -82,16 +48,13 @@ with suppress(ImportError):  # the extra `slurm`
 
         def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
             import submitit
-            from hydra.core.singleton import Singleton
 
-            assert self.task_function is not None
-            launch, left = _plan()
-            if not left:
-                return []
-            self.task_function = partial(_with_plan, self.task_function, os.environ[TOLD])
-            given = [
-                (list(job_overrides[number]), "hydra.sweep.dir", number, f"job_id_for_{number}", Singleton.get_state())
-                for number in left
+            from alexlab.hydra_compat import Singleton
+
+            _, launch = _jobs(self.hydra_context)
+            calls = [
+                (list(overrides), "hydra.sweep.dir", number, f"job_id_for_{number}", Singleton.get_state())
+                for number, overrides in enumerate(job_overrides, initial_job_idx)
             ]
             keys = self._keys()
             folder = Path(keys.pop("submitit_folder")).absolute()
@@ -99,8 +62,8 @@ with suppress(ImportError):  # the extra `slurm`
                 executor = submitit.AutoExecutor(folder, "slurm", slurm_max_num_timeout=keys.pop("max_num_timeout"))
                 shared = OmegaConf.structured(BaseQueueConf)
                 executor.update_parameters(**{k if k in shared else f"slurm_{k}": v for k, v in keys.items()})
-                jobs = executor.map_array(self, *zip(*given, strict=True))
-            except Exception as error:  # no SLURM here, or what sbatch does not take
+                jobs = executor.map_array(self, *zip(*calls, strict=True))
+            except Exception as error:  # SLURM is not installed, or sbatch rejects an option
                 raise SystemExit(f"error: hydra/launcher=slurm: {' '.join(str(error).split())}") from error
             job_id = jobs[0].job_id.split("_")[0]
             print(f"SLURM job {job_id}, runs: {len(jobs)}. Their output: {folder}/{job_id}*.out", flush=True)
@@ -115,16 +78,16 @@ with suppress(ImportError):  # the extra `slurm`
             if keys["gpus_per_node"] is None and keys["gres"] is None and keys["gpus_per_task"] is None:
                 keys["gpus_per_node"] = 0 if trainer.accelerator.name == "cpu" else trainer.devices
             keys["gpus_per_node"] = keys["gpus_per_node"] or None
-            # Which srun has not taken over from sbatch since SLURM 22.05.
-            share = '[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"'
-            keys["setup"] = [*(keys["setup"] or []), share]
+            # Since SLURM 22.05, srun does not inherit --cpus-per-task from sbatch.
+            export = '[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"'
+            keys["setup"] = [*(keys["setup"] or []), export]
             return keys
 
 
 def _wait(job_id: str, jobs: dict[str, Any], launch: Launch) -> None:
-    """Wait until none of an array's jobs is queued or runs; those that wait are cancelled where the command is stopped.
+    """Wait until no job of an array is queued or running; when the command is stopped, cancel those that are pending.
 
-    Those that run see by themselves that it is, and save their state.
+    Running jobs notice the stop themselves and save their state.
     """
     asked, was_stopped, missing = time.monotonic(), False, set()
     while jobs:
@@ -139,25 +102,25 @@ def _wait(job_id: str, jobs: dict[str, Any], launch: Launch) -> None:
                 subprocess.run(["scancel", "--state=PENDING", job_id], check=False)
             with suppress(subprocess.SubprocessError):  # SLURM does not answer now
                 gone = jobs.keys() - _queued()
-                ended |= gone & missing  # twice, since a job that is queued again may be missing for a moment
+                ended |= gone & missing  # missing twice: a job that is being requeued may be missing for a moment
                 missing = gone
         for name in sorted(ended):
             job = jobs.pop(name)
             if job.paths.result_pickle.exists() and job.exception() is None:
-                if (told := job.result().return_value) is not None:
-                    print(told, flush=True)
+                if (message := job.result().return_value) is not None:
+                    print(message, flush=True)
             elif not was_stopped:
                 print(f"SLURM job {name} ended early; its output: {job.paths.stdout}", flush=True)
 
 
 def _queued() -> set[str]:
-    """The jobs of this user that are queued or run."""
+    """The ids of this user's jobs that are queued or running."""
     command = ["squeue", "--me", "--array", "--noheader", "--format=%i"]
     return set(subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.split())
 
 
 with suppress(ImportError):  # the extra `ray`
-    from hydra_plugins.hydra_ray_launcher import _config  # noqa: F401 (it stores `ray`, which ours takes the place of)
+    from hydra_plugins.hydra_ray_launcher import _config  # noqa: F401 (it stores the option `ray`, which ours replaces)
     from hydra_plugins.hydra_ray_launcher.ray_launcher import RayLauncher as _RayLauncher
 
     ConfigStore.instance().repo["hydra"]["launcher"].pop("ray.yaml", None)
@@ -166,18 +129,19 @@ with suppress(ImportError):  # the extra `ray`
         """A Ray task for each run, on this machine or a cluster."""
 
         def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-            # Nothing is sent to Ray's makers; each line of a run is shown, and as it was written.
+            # Send no usage statistics; print every line of a run, unchanged.
             for name in ("RAY_USAGE_STATS_ENABLED", "RAY_DEDUP_LOGS", "RAY_COLOR_PREFIX"):
                 os.environ.setdefault(name, "0")
             import ray
-            from hydra.core.singleton import Singleton
             from hydra_plugins.hydra_ray_launcher._launcher_util import launch_job_on_ray
+
+            from alexlab.hydra_compat import Singleton, setup_globals
 
             assert self.config is not None
             assert self.hydra_context is not None
             assert self.task_function is not None
             setup_globals()
-            launch, left = _plan()
+            jobs, launch = _jobs(self.hydra_context)
             init = OmegaConf.to_container(self.ray_cfg.init, resolve=True)
             assert isinstance(init, dict)
             before = signal.getsignal(signal.SIGTERM)
@@ -187,36 +151,35 @@ with suppress(ImportError):  # the extra `ray`
             except (ConnectionError, ValueError) as error:
                 raise SystemExit(f"error: hydra/launcher=ray: {' '.join(str(error).split())}") from error
             finally:
-                signal.signal(signal.SIGTERM, before)  # which Ray has taken for itself
+                signal.signal(signal.SIGTERM, before)  # Ray installs a handler of its own
             try:
                 tasks = {}
-                for number in left:
-                    overrides = list(job_overrides[number])
-                    config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+                has_gpus = "GPU" in ray.cluster_resources()
+                for number, overrides in enumerate(job_overrides, initial_job_idx):
+                    config = jobs.load_sweep_config(self.config, overrides)
                     with open_dict(config):
                         config.hydra.job.id, config.hydra.job.num = f"job_id_for_{number}", number
-                    told = partial(_with_plan, self.task_function, os.environ[TOLD])
-                    share = self._share("GPU" in ray.cluster_resources())
-                    task = launch_job_on_ray(self.hydra_context, share, config, told, Singleton.get_state())
-                    tasks[task] = number
+                    resources = self._resources(config, has_gpus)
+                    state = Singleton.get_state()
+                    task = launch_job_on_ray(self.hydra_context, resources, config, self.task_function, state)
+                    tasks[task] = jobs.read(number)["title"]
                 while tasks and launch.requests < 2:
                     for task in ray.wait(list(tasks), timeout=0.5)[0]:
-                        number = tasks.pop(task)
+                        title = tasks.pop(task)
                         try:
                             _ = ray.get(task).return_value
                         except Exception as error:
-                            print(f"run {number + 1}: its Ray task failed: {error}", flush=True)
-                time.sleep(1)  # Ray shows what runs have written a moment later
+                            print(f"{title}: its Ray task failed: {error}", flush=True)
+                time.sleep(1)  # Ray prints what runs have written a moment later
             finally:
                 ray.shutdown()
             return []
 
-        def _share(self, has_gpus: bool) -> DictConfig:
-            """What a run has of the machine."""
-            assert self.config is not None
-            share, trainer = self.ray_cfg.remote.copy(), self.config.trainer
-            if share.num_cpus is None:
-                share.num_cpus = cpus(self.config)
-            if share.num_gpus is None:
-                share.num_gpus = trainer.devices if has_gpus and trainer.accelerator.name != "cpu" else 0
-            return share
+        def _resources(self, config: DictConfig, has_gpus: bool) -> DictConfig:
+            """The resources that Ray reserves for a run."""
+            resources, trainer = self.ray_cfg.remote.copy(), config.trainer
+            if resources.num_cpus is None:
+                resources.num_cpus = cpus(config)
+            if resources.num_gpus is None:
+                resources.num_gpus = trainer.devices if has_gpus and trainer.accelerator.name != "cpu" else 0
+            return resources

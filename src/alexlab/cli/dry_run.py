@@ -1,4 +1,4 @@
-"""`--dry-run`: the runs that a command would do, those done already, and what the rest would take."""
+"""`--dry-run`: the runs of a command, those done already, and the time and space that the rest needs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from alexlab.sweep.plan import Plan
 
 
 def print_forecast(plan: Plan, console: Console) -> None:
-    """Print the plan; times some steps of each arm that has runs to do."""
+    """Print the plan, with estimates from some timed steps of each arm that is not done."""
     pending = [run for run in plan.runs if not run.record.is_done]
     arms = {run.arm: run.config for run in pending}
     costs = dict(zip(arms, forecast(list(arms.values())), strict=True)) if arms else {}

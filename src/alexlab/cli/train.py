@@ -1,4 +1,4 @@
-"""`python src/train.py`: plan, then let Hydra launch what is not done, then one table.
+"""`python src/train.py`: plan all runs, let Hydra launch those that are not done, print one table.
 
 Everything is planned and checked first, since Hydra finds a sweep's mistakes late.
 """
@@ -11,7 +11,8 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
-from hydra._internal.utils import get_args_parser
+import hydra
+from omegaconf import DictConfig
 from rich.console import Console
 
 from alexlab.cli.dry_run import print_forecast
@@ -20,16 +21,19 @@ from alexlab.cli.show_net import print_nets
 from alexlab.cli.show_paper import markdown
 from alexlab.cli.tables import print_table, read_rows, write_sweep
 from alexlab.command import exit_status, program
-from alexlab.compose import Composer
-from alexlab.config import Config, ConfigError, Dataset, Rate, Retry
+from alexlab.compose import CONFIG_NAME, Composer
+from alexlab.config import CONF_DIR, Config, ConfigError, Dataset, Rate, Retry
 from alexlab.data.locate import described
+from alexlab.hydra_compat import VERSION_BASE, get_args_parser
 from alexlab.runs.process import Launch
 from alexlab.runs.record import DONE, FAILED, PREEMPTED
 from alexlab.runs.supervisor import needs_work
 from alexlab.sweep.arms import MIN_SEEDS, Study, document, register, unmet
-from alexlab.sweep.launcher import do_all, hydra_main, launch_jobs, launching
+from alexlab.sweep.launcher import count_passed, do_all, launch_jobs, launching
 from alexlab.sweep.plan import Plan, make_plan
 from alexlab.sweep.stop import STOPPED_STATUS, Stop, Stopped
+
+_STOPPED = "Stopped. Finished work is kept; run the same command again for the rest."
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,35 +48,35 @@ def main(argv: list[str] | None = None) -> int:
     console = Console(highlight=False, markup=False)
     try:
         with Stop():
-            return exit_status(lambda: _obey(args, argv, console))
+            return exit_status(lambda: _run(args, argv, console))
     except Stopped:
         console.print("\nStopped. Run the same command again to resume.")
         return STOPPED_STATUS
 
 
-def _obey(args: argparse.Namespace, argv: list[str], console: Console) -> int:
-    _refuse_flags(args)
+def _run(args: argparse.Namespace, argv: list[str], console: Console) -> int:
+    _reject_flags(args)
     if args.help:
         print_help(console, args.config_dir)
         return 0
-    if args.cfg == "job" and args.package is None:
-        composer = Composer(args.config_dir)
-        jobs, _ = composer.expand(args.overrides, args.multirun)
-        print("---\n".join(commented_yaml(composer.job(job).config) for job in jobs), end="")
-        return 0
     if args.paper:
         if args.overrides:
-            raise ConfigError(f"--paper: shows the protocols' values whatever is set; leave out {args.overrides[0]}")
+            raise ConfigError(f"--paper: prints the protocols' own values; remove {args.overrides[0]}")
         print(markdown(), end="")
         return 0
-    if args.net:
-        composer = Composer(args.config_dir)
-        jobs, _ = composer.expand(args.overrides, args.multirun)
-        print_nets([composer.job(job) for job in jobs], console)
+    prints_job = args.cfg == "job" and args.package is None
+    if not prints_job and (args.cfg or args.info is not None or args.hydra_help or args.shell_completion):
+        return _run_hydra(argv)
+    composer = Composer(args.config_dir)
+    if prints_job or args.net:
+        expanded, _ = composer.expand(args.overrides, args.multirun)
+        jobs = [composer.job(job) for job in expanded]
+        if prints_job:
+            print("---\n".join(commented_yaml(job.config) for job in jobs), end="")
+        else:
+            print_nets(jobs, console)
         return 0
-    if args.cfg or args.info is not None or args.hydra_help or args.shell_completion:
-        return hydra_main(argv)
-    plan = make_plan(args.overrides, args.multirun, args.config_dir)
+    plan = make_plan(args.overrides, args.multirun, args.config_dir, composer)
     _announce(plan, console)
     if args.dry_run:
         print_forecast(plan, console)
@@ -80,40 +84,55 @@ def _obey(args: argparse.Namespace, argv: list[str], console: Console) -> int:
             console.print("These are trials of learning rates, at their longest; more may follow from their results.")
         return 0
     while plan.study is not None and plan.study.round and not plan.is_trial:
-        status, after = _round(plan, args, console)
+        status, after = _round(plan, args, composer, console)
         if status:
             return status
         plan = after
     if plan.study is not None and not plan.is_trial:
         _register(plan.study, console)
-    return _launch_and_report(plan, args, console)
+    return _launch_and_report(plan, console)
+
+
+def _run_hydra(argv: list[str]) -> int:
+    """Let Hydra act on those of its flags that only print; return its exit status."""
+    before = sys.argv
+    sys.argv = [before[0], *argv]
+    try:
+        hydra.main(version_base=VERSION_BASE, config_path=str(CONF_DIR), config_name=CONFIG_NAME)(_train_nothing)()
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
+    finally:
+        sys.argv = before
+    return 0
+
+
+def _train_nothing(config: DictConfig) -> None:
+    """Hydra's task function where it prints instead."""
 
 
 def _register(study: Study, console: Console) -> None:
-    for told in register(document(study), Path(study.base.paths.runs) / "studies"):
-        console.print(told, style="dim")
+    for warning in register(document(study), Path(study.base.paths.runs) / "studies"):
+        console.print(warning, style="dim")
 
 
-def _round(plan: Plan, args: argparse.Namespace, console: Console) -> tuple[int, Plan]:
-    """Run the trials of learning rates that come next; return the exit status, and the plan that follows from them."""
+def _round(plan: Plan, args: argparse.Namespace, composer: Composer, console: Console) -> tuple[int, Plan]:
+    """Run the next trials of learning rates; return the exit status, and the plan that follows from them."""
     assert plan.study is not None
     _register(plan.study, console)
     with launching(plan, console) as launch:
         with suppress(Stopped):
-            do_all(plan, args, console, launch)
+            do_all(plan, console, launch)
         is_stopped = launch.is_stopped
     if is_stopped:
-        console.print("Stopped. Finished work is kept; run the same command again for the rest.")
+        console.print(_STOPPED)
         return STOPPED_STATUS, plan
     states = [run.record.status() for run in plan.runs]
     if any(status.get("state") == PREEMPTED for status in states):
         return STOPPED_STATUS, plan
     if any(needs_work(status, Retry.faults) for status in states):
-        console.print(
-            "A trial of a learning rate failed, and the next ones depend on it; fix it, then the same command."
-        )
+        console.print("A trial of a learning rate failed; fix it and run the same command again, for the next trials.")
         return 1, plan
-    after = make_plan(args.overrides, args.multirun, args.config_dir)
+    after = make_plan(args.overrides, args.multirun, args.config_dir, composer)
     assert after.study is not None
     for before, now in zip(plan.study.rates, after.study.rates, strict=True):
         for trial in now.results:
@@ -124,8 +143,8 @@ def _round(plan: Plan, args: argparse.Namespace, console: Console) -> tuple[int,
     return 0, after
 
 
-def _refuse_flags(args: argparse.Namespace) -> None:
-    """Flags of Hydra's that the plan does not follow."""
+def _reject_flags(args: argparse.Namespace) -> None:
+    """Reject flags of Hydra that the plan does not support."""
     for flag in ("config_path", "config_name", "experimental_rerun"):
         if getattr(args, flag) is not None:
             name = flag.replace("_", "-")
@@ -142,22 +161,22 @@ def _announce(plan: Plan, console: Console) -> None:
         _announce_study(plan, plan.study, console)
     if plan.choices["recipe"] == "demo" and "data" not in plan.varying and plan.choices["data"] == "shapes":
         console.print("The demo rehearses on drawn images; recipe= sets another scale (--help).", style="dim")
-    for told in dict.fromkeys(_data(run.config) for run in plan.runs if run.config.data.name is not Dataset.shapes):
-        console.print(told, style="dim")
-    for dropped, kept in plan.merged:
-        console.print(f"{dropped} is the same run as {kept} here", style="dim")
+    for line in dict.fromkeys(_data(run.config) for run in plan.runs if run.config.data.name is not Dataset.shapes):
+        console.print(line, style="dim")
+    for merged, run in plan.merged:
+        console.print(f"{merged} is the same run as {run} here", style="dim")
     if plan.is_trial:
         return
     states = [(run, run.record.status()) for run in plan.runs]
     done = sum(status.get("state") == DONE for _, status in states)
     if done:
         console.print(f"{done} of {len(plan.runs)} already done")
-    kept = Counter(
+    final = Counter(
         status["failure"]
         for run, status in states
         if status.get("state") == FAILED and not needs_work(status, run.config.retry)
     )
-    for failure, number in kept.items():
+    for failure, number in final.items():
         console.print(f"{number} of {len(plan.runs)} failed before ({failure}); retry=all tries again")
 
 
@@ -180,13 +199,13 @@ def _announce_study(plan: Plan, study: Study, console: Console) -> None:
         console.print(f"{name} is left out: it requires {' '.join(missing)}", style="dim")
     if len(testable) < len(study.claims):
         number = len(study.claims) - len(testable)
-        console.print(f"{number} claims no runs can test; the report says what would", style="dim")
+        console.print(f"{number} claims cannot be tested by runs; the report says what would", style="dim")
     if settings.seeds < MIN_SEEDS and study.rate is not Rate.choose and study.claims:
-        console.print(f"study.seeds={settings.seeds}: a verdict takes {MIN_SEEDS}", style="dim")
+        console.print(f"study.seeds={settings.seeds}: a verdict needs at least {MIN_SEEDS}", style="dim")
 
 
 def _data(config: Config) -> str:
-    """The data of a run, and on what its choices are made."""
+    """The data of a run, with a warning if choices are made on the reported images."""
     found = described(config.data)
     parts = [f"{role} {count:,} ({found['from'][role]})" for role, count in found["images"].items()]
     is_chosen = found["chosen_on_reported"] and config.trainer.limit_val_batches
@@ -194,12 +213,12 @@ def _data(config: Config) -> str:
     return f"data {found['store']}, {config.data.size} px, {found['format']}: {', '.join(parts)}{warning}"
 
 
-def _launch_and_report(plan: Plan, args: argparse.Namespace, console: Console) -> int:
+def _launch_and_report(plan: Plan, console: Console) -> int:
     with launching(plan, console) as launch:
         if plan.is_trial:
-            return _trial(plan, args, console, launch)
+            return _try_out(plan, console, launch)
         with suppress(Stopped):
-            do_all(plan, args, console, launch)
+            do_all(plan, console, launch)
         return _report(plan, console, launch.is_stopped)
 
 
@@ -214,18 +233,17 @@ def _report(plan: Plan, console: Console, is_stopped: bool) -> int:
     if all(row.done for row in rows):
         return 0
     if is_stopped or any(row.status.get("state") == PREEMPTED for row in rows):
-        console.print("Stopped. Finished work is kept; run the same command again for the rest.")
+        console.print(_STOPPED)
         return STOPPED_STATUS
     return 1
 
 
-def _trial(plan: Plan, args: argparse.Namespace, console: Console, launch: Launch) -> int:
-    passed = launch.folder / "passed"
-    passed.mkdir()
+def _try_out(plan: Plan, console: Console, launch: Launch) -> int:
+    """Run one batch of each split of every job (`trainer.fast_dev_run`); return the exit status."""
     with suppress(Stopped):
-        launch_jobs(plan, args, launch, launch.folder / "hydra", range(plan.num_jobs), passed=str(passed))
-    num_passed = len(list(passed.iterdir()))
-    console.print(f"fast_dev_run: {num_passed} of {plan.num_jobs} ran one batch of each split; nothing is kept")
-    if num_passed == plan.num_jobs:
+        launch_jobs(plan, launch, launch.folder / "hydra", range(plan.num_jobs))
+    passed = count_passed(launch)
+    console.print(f"fast_dev_run: {passed} of {plan.num_jobs} ran one batch of each split; nothing is kept")
+    if passed == plan.num_jobs:
         return 0
     return STOPPED_STATUS if launch.is_stopped else 1

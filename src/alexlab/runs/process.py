@@ -33,9 +33,9 @@ class Launch:
     """One command, or a job of its launcher's, for the processes that do its runs.
 
     In `folder`, which is gone once the command is, `stop` has a byte for each time that it was told to stop, and
-    `<process id>` says that this process trains; `jobs.json` has the overrides of each job of a sweep. `attempts`: how
-    often runs had been tried before the command began, where they had. `threads`: of a run, over all of its processes;
-    None where OMP_NUM_THREADS says how many each has.
+    `<process id>` says that this process trains; `job_<number>.json` is a planned job (`alexlab.hydra_compat`).
+    `attempts`: how often runs had been tried before the command began, where they had. `threads`: of a run, over all of
+    its processes; None where OMP_NUM_THREADS says how many each has.
     """
 
     folder: Path
@@ -45,10 +45,6 @@ class Launch:
     @property
     def stop(self) -> Path:
         return self.folder / "stop"
-
-    @property
-    def jobs(self) -> Path:
-        return self.folder / "jobs.json"
 
     @property
     def requests(self) -> int:

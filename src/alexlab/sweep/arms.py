@@ -1,7 +1,8 @@
-"""`study=NAME`: the arms of its claims times seeds, in an order in which a stopped study leaves whole blocks.
+"""Plan a study (`study=NAME`): the arms of its claims times the seeds, seeds outermost, so that a stopped study has
+complete blocks.
 
-What was planned is written down before the first run (`runs/studies/<id>.json`) and never changed: seeds that come
-later are a second look, and the report says so.
+The plan is registered before the first run (`runs/studies/<id>.json`) and never changed: seeds added later are a second
+look, which the report states.
 """
 
 from __future__ import annotations
@@ -44,17 +45,17 @@ from alexlab.study.claims import Claim, digest, find_claims
 from alexlab.study.rates import LENGTH, RACE
 from alexlab.sweep.rate_search import Choice, Search, Trial, TrialResult, extending_search, grid_search, replay, rounded
 
-MIN_SEEDS = 3  # of an arm that a verdict is told of
-CHOICE_SEEDS_FROM = 1000  # seeds that choose a learning rate are none of those that are compared
+MIN_SEEDS = 3  # of each arm, for a verdict to be given
+CHOICE_SEEDS_FROM = 1000  # learning rates are chosen on other seeds than those compared
 PLAN_VERSION = 1
 SPEED = "epochs_to_25"  # the metric of claims about speed, by which rates are chosen for them
-# What the file of a study of speed alone may set, too: a run is over when it has got there.
+# A study of speed alone may set these in its file, too: a run ends when it reaches the error.
 SPEEDS_OWN = ("trainer.max_epochs", "trainer.train_error_every", "trainer.stop_at_train_error")
-MAX_RATE_STEP = 2.0  # between two rates that are tried; a wider grid adds noise of its own to an arm at its best rate
-# What a study's file may set without departing from the recipe: its line may not.
+MAX_RATE_STEP = 2.0  # between two trial rates; a coarser grid adds noise to each arm's best rate
+# Keys that a study's file may set without departing from the recipe; its command line may not.
 STUDYS_OWN = ("optim.schedule", "optim.drops", "optim.drop_factor", "optim.num_drops", "optim.patience")
 STUDYS_OWN += ("optim.threshold", "data.holdout", "trainer.precision")
-# What a line may set, too: how numbers are computed.
+# Keys that a command line may set, too: they change how numbers are computed.
 SETTLED = ("data.num_classes", "trainer.channels_last", "trainer.compile", "trainer.fused_lrn")
 SETTLED += ("trainer.fused_optimizer", "trainer.deterministic", "trainer.limit_val_batches")
 NO_EARLY_STOP = "trainer.chance_epochs=null"
@@ -69,12 +70,12 @@ def arm_name(overrides: tuple[str, ...]) -> str:
 
 @dataclass(frozen=True)
 class PlannedArm:
-    """One arm of a study: what is typed for it beside the study's own line."""
+    """One arm of a study, with its overrides in addition to those of the study."""
 
     overrides: tuple[str, ...]
     seeds: tuple[int, ...]
     job: Job  # of its first seed
-    is_again: bool = False  # the same configuration once more, with seeds of its own
+    is_again: bool = False  # the base's configuration again, with other seeds
 
     @property
     def name(self) -> str:
@@ -94,7 +95,7 @@ class PlannedArm:
 
 @dataclass(frozen=True)
 class ArmRate:
-    """How the learning rate of an arm is chosen: its trials in their order, and the choice once all are finished."""
+    """The search for an arm's learning rate: its trials in order, and the choice once all are finished."""
 
     overrides: tuple[str, ...]
     metric: str
@@ -108,10 +109,10 @@ class ArmRate:
         return arm_name(self.overrides)
 
     def shown(self, trial: Trial) -> str:
-        """A trial in words."""
+        """Describe a trial in words."""
         result = self.results.get(trial)
-        told = "to do" if result is None else self._value(result)
-        return f"{self.name} optim.lr={trial.lr:g} seed={trial.seed}: {told}"
+        outcome = "to do" if result is None else self._value(result)
+        return f"{self.name} optim.lr={trial.lr:g} seed={trial.seed}: {outcome}"
 
     def _value(self, result: TrialResult) -> str:
         if result.has_diverged:
@@ -143,7 +144,7 @@ class ArmRate:
 
 
 def _finite(result: TrialResult | None, metric: str) -> float | None:
-    """A trial's value in the metric's unit; None where it has none (yet)."""
+    """A trial's value in the metric's unit; None if it has none (yet)."""
     if result is None or not math.isfinite(result.score):
         return None
     return math.exp(result.score) if metric == SPEED else result.score
@@ -151,39 +152,38 @@ def _finite(result: TrialResult | None, metric: str) -> float | None:
 
 @dataclass(frozen=True)
 class Study:
-    """What a line with `study=` asks for, or the trials of learning rates that come before it."""
+    """The runs of a command line with `study=`, or the trials of learning rates that must come first."""
 
-    overrides: tuple[str, ...]  # the line's
+    overrides: tuple[str, ...]  # of the command line
     base: Config
     choices: dict[str, str]
     claims: list[Claim]
-    arms: list[PlannedArm]  # the base first, where it is one
-    departures: list[str]  # keys in which the base is not what the recipe makes it: no verdict is told of such
+    arms: list[PlannedArm]  # the base first, if it is one of them
+    departures: list[str]  # keys in which the base differs from its recipe: then no verdict is given
     config_dir: str | None
-    rate: Rate = Rate.protocol  # what its runs are for: choose where the line asks for own and trials are missing
+    rate: Rate = Rate.protocol  # `choose` if the line sets `own` and trials are missing
     rates: list[ArmRate] = field(default_factory=list)
-    # Trials of the arms that come next, while rates are being chosen.
-    round: list[PlannedArm] = field(default_factory=list)
+    round: list[PlannedArm] = field(default_factory=list)  # the next trials, while rates are being chosen
 
     @property
     def id(self) -> str:
-        """The same for the same line, whatever its number of seeds."""
+        """An id that depends on the command line, but not on its number of seeds."""
         rate = "" if self.rate is Rate.protocol else f"-{self.rate.name}"
         return f"{self.choices['study']}-{self.choices['recipe']}{rate}-{arm_id(self.base)[:6]}"
 
     @property
     def has_base(self) -> bool:
-        """Whether the first run is one that all depends on.
+        """Whether the first run must learn for the rest to make sense.
 
-        Not where rates are tried that may well be wrong, or where all claims are about early learning.
+        Not so for trials of rates, which may well diverge, and if all claims are about early learning.
         """
         is_early = bool(self.claims) and all(claim.is_early for claim in self.claims)
         return not self.arms[0].overrides and not is_early
 
     def jobs(self) -> list[tuple[str, Job]]:
-        """All runs with the names of their arms, seeds outermost; while rates are being chosen, those of the round."""
+        """All runs with their arms' names, seeds outermost; while rates are being chosen, the next trials only."""
         arms = self.round or self.arms
-        numbered = [(place, arm.name, job) for arm in arms for place, (_, job) in enumerate(arm.jobs())]
+        numbered = [(index, arm.name, job) for arm in arms for index, (_, job) in enumerate(arm.jobs())]
         return [(name, job) for _, name, job in sorted(numbered, key=lambda one: one[0])]  # a stable sort
 
 
@@ -194,10 +194,10 @@ def is_study(overrides: list[str]) -> bool:
 
 
 def make_study(composer: Composer, overrides: list[str], config_dir: str | None = None, stored: bool = True) -> Study:
-    """The study of a command line, composed and checked; with `stored=False` its data need not be here.
+    """Compose and check the study of a command line; with `stored=False` its data need not be on this machine.
 
     Raises:
-        ConfigError: for the first mistake in the line, its claims or any arm.
+        ConfigError: for the first error in the line, its claims or any arm.
     """
     refuse_sweeps(composer, overrides)
     base = composer.job(overrides, stored=stored)
@@ -212,10 +212,10 @@ def make_study(composer: Composer, overrides: list[str], config_dir: str | None 
     for arm in found:
         for override in arm:
             if override.partition("=")[0] in given:
-                raise ConfigError(f"{override.partition('=')[0]}: the study's arms set it ({override}); leave it out")
+                raise ConfigError(f"{override.partition('=')[0]}: the study's arms set it ({override}); remove it")
     if claims and not tested:
-        told = "; ".join(f"{claim.name} requires {' '.join(unmet(claim, base.config))}" for claim in claims[:1])
-        raise ConfigError(f"study={base.choices['study']}: none of its claims can be tested here: {told}")
+        missing = "; ".join(f"{claim.name} requires {' '.join(unmet(claim, base.config))}" for claim in claims[:1])
+        raise ConfigError(f"study={base.choices['study']}: none of its claims can be tested here: {missing}")
     if claims and not any(not arm for claim in tested for arm in claim.compared):
         del found[()]  # no claim is against the base
     is_of_speed = bool(tested) and all(claim.metric == SPEED for claim in tested)
@@ -224,7 +224,8 @@ def make_study(composer: Composer, overrides: list[str], config_dir: str | None 
         raise ConfigError(
             f"study.rate={settings.rate.name}: rates would be chosen on the reported images; set data.holdout=50"
         )
-    early = {tuple(arm) for claim in tested if claim.is_early for arm in claim.compared}  # which nothing ends early
+    # Arms whose runs must not end early.
+    early = {tuple(arm) for claim in tested if claim.is_early for arm in claim.compared}
 
     def line(arm: tuple[str, ...]) -> list[str]:
         return [*overrides, *([NO_EARLY_STOP] if arm in early and NO_EARLY_STOP.partition("=")[0] not in given else [])]
@@ -274,14 +275,14 @@ def _check_rates(settings: StudyConfig) -> None:
         if high > low * MAX_RATE_STEP * (1 + 1e-9):
             raise ConfigError(
                 f"study.rates={shown(settings.rates)}: from {low:g} to {high:g} is a factor of {high / low:.3g}; add "
-                f"rates between, at most a factor of {MAX_RATE_STEP:g} apart"
+                f"rates between them, at most a factor of {MAX_RATE_STEP:g} apart"
             )
     if settings.rate_search is RateSearch.extend and len(settings.rates) > 1:
-        raise ConfigError(f"study.rates={shown(settings.rates)}: rate_search=extend begins at one rate; give it one")
+        raise ConfigError(f"study.rates={shown(settings.rates)}: rate_search=extend starts at one rate; set one")
 
 
 def _departures(composer: Composer, base: Job, studys_own: tuple[str, ...]) -> list[str]:
-    """The keys in which the base is not what its recipe makes it, nor what the study's file may set."""
+    """The keys in which the base differs from its recipe, apart from those that the study's file may set."""
     chosen = [f"{name}={base.choices[name]}" for name in ("recipe", "protocol", "model")]
     by_recipe = composer.job([*chosen, "ablation=none"], stored=False).config
     by_study = composer.job([*chosen, "ablation=none", f"study={base.choices['study']}"], stored=False).config
@@ -290,25 +291,25 @@ def _departures(composer: Composer, base: Job, studys_own: tuple[str, ...]) -> l
     )
     allowed = {*DERIVED, *SETTLED, *(name for name in (*STUDYS_OWN, *studys_own) if name not in by_line)}
     if base.config.study.rate is not Rate.protocol:
-        allowed.add("data.holdout")  # on which rates are chosen
+        allowed.add("data.holdout")  # rates are chosen on it
     return sorted(changed - allowed)
 
 
 def refuse_sweeps(composer: Composer, overrides: list[str]) -> None:
-    """Raise ConfigError where a study's line asks for what the study itself varies."""
+    """Raise ConfigError if a study's command line sets what the study itself varies."""
     for override in composer.parse(overrides):
         line = override.input_line or ""
         if override.is_sweep_override():
-            raise ConfigError(f"{line}: a study has one value of each key; type its line once for each")
+            raise ConfigError(f"{line}: a study has one value of each key; run one command for each")
         if override.key_or_group == "seed":
-            raise ConfigError(f"{line}: a study has seeds of its own; set study.seeds and study.first_seed")
+            raise ConfigError(f"{line}: a study sets the seeds; use study.seeds and study.first_seed")
 
 
 def unmet(claim: Claim, config: Config) -> list[str]:
-    """What a claim requires of the runs and does not find, as `key=value`."""
+    """The requirements of a claim (`key=value`) that a configuration does not meet."""
     keys = {name: shown(value) for name, value in flat(config).items()}
     if config.study.rate is Rate.choose:
-        keys["study.rate"] = Rate.own.name  # which its runs are the trials of
+        keys["study.rate"] = Rate.own.name  # its runs are the trials for that
     for required in claim.requires:
         if required.partition("=")[0] not in keys:
             raise ConfigError(f"{claim.name}: requires {required}: there is no such key")
@@ -328,7 +329,7 @@ def _arm(
 
 
 def _misfit(choices: dict[str, str], overrides: tuple[str, ...], error: ConfigError) -> str:
-    """The line for an arm that the study's net or data cannot have, such as half of AlexNet's kernels on CIFAR-10."""
+    """The error message for an arm that does not fit the study's network or data, such as `half_net` on CIFAR-10."""
     recipe = choices["recipe"]
     studies = [path.stem for path in sorted((CONF_DIR / "study").glob("*.yaml")) if _recipe_of(path) == recipe]
     made_for = f"; studies made for recipe={recipe}: {', '.join(studies)}" if studies else ""
@@ -347,7 +348,7 @@ def _recipe_of(study: Path) -> str | None:
 def _search(
     composer: Composer, line: list[str], overrides: tuple[str, ...], settings: StudyConfig, metric: str, stored: bool
 ) -> tuple[ArmRate, list[PlannedArm], list[PlannedArm]]:
-    """An arm's trials of learning rates by the records that there are: all as arms, and those that come next."""
+    """Search an arm's learning rate by its records; return the search, and all trials and the next ones as arms."""
     first = settings.first_seed + CHOICE_SEEDS_FROM
     seeds = list(range(first, first + settings.rate_seeds))
     arm = _arm(composer, line, overrides, tuple(seeds), stored)
@@ -375,7 +376,7 @@ def _search(
 
 
 def _trials(arm: PlannedArm, trials: list[Trial], settings: StudyConfig) -> list[PlannedArm]:
-    """Trials as arms: those that differ in the seed alone are one."""
+    """Group trials into arms: those that differ only in the seed are one."""
     seeds: dict[tuple[str, ...], list[int]] = {}
     epochs = max(1, round(settings.rate_length * arm.job.config.trainer.max_epochs))
     jobs: dict[tuple[str, ...], Job] = {}
@@ -395,10 +396,10 @@ def _trials(arm: PlannedArm, trials: list[Trial], settings: StudyConfig) -> list
 
 
 def trial_result(record: Record, metric: str) -> TrialResult | None:
-    """The result of a trial by its record; None where it is not finished.
+    """Read the result of a trial from its record; None if it is not finished.
 
     Raises:
-        ConfigError: where the record lacks what the metric needs.
+        ConfigError: if the record lacks what the metric needs.
     """
     status = record.status()
     if status.get("state") == FAILED and status.get("failure") in RESULTS:
@@ -413,10 +414,10 @@ def trial_result(record: Record, metric: str) -> TrialResult | None:
 
 
 def validation_error(record: Record) -> float:
-    """Of a run's last epoch.
+    """The validation error of a run's last epoch.
 
     Raises:
-        ConfigError: where it had no validation.
+        ConfigError: if it had no validation.
     """
     rows = record.rows()
     error = rows[-1].get("val_top1_error") if rows else None
@@ -428,9 +429,9 @@ def validation_error(record: Record) -> float:
 
 
 def does_not_learn(base: Path, config: Config) -> str | None:
-    """What is wrong with a study's first run, where there is no point in going on; not of that run itself.
+    """The reason why a study's first run makes the others pointless; None if there is none, and for that run itself.
 
-    `config`: of the run that is to be begun, whose number of classes is the base's.
+    `config`: of the run to start, which has the base's number of classes.
     """
     if run_id(config) == base.name:
         return None
@@ -444,7 +445,7 @@ def does_not_learn(base: Path, config: Config) -> str | None:
 
 
 def document(study: Study) -> dict[str, Any]:
-    """What a study plans, as it is written down."""
+    """The plan of a study, as it is registered."""
     arms = []
     for arm in study.arms:
         runs = {str(seed): run_id(job.config) for seed, job in arm.jobs()}
@@ -468,7 +469,7 @@ def document(study: Study) -> dict[str, Any]:
 
 
 def register(plan: dict[str, Any], folder: Path) -> list[str]:
-    """Write down what a study plans, before its first run; what to tell where it planned something else before."""
+    """Register the plan of a study before its first run; return warnings if it had another plan before."""
     path = folder / f"{plan['id']}.json"
     folder.mkdir(parents=True, exist_ok=True)
     mark = sha256(json.dumps([plan["claims_digest"], plan["arms"]], sort_keys=True).encode()).hexdigest()[:12]
@@ -483,24 +484,24 @@ def register(plan: dict[str, Any], folder: Path) -> list[str]:
     write_whole(path, json.dumps({"version": PLAN_VERSION, "looks": looks}, indent=1) + "\n")
     if len(looks) == 1:
         return []
-    return [f"{path.name} planned other runs before; this is look {len(looks)}, and the report says so"]
+    return [f"{path.name}: other runs were planned before; this is look {len(looks)}, which the report states"]
 
 
 def read_looks(path: Path) -> list[dict[str, Any]]:
-    """All that a study planned, the first time first.
+    """Read all plans that a study has registered, oldest first.
 
     Raises:
-        ConfigError: where the file is damaged.
+        ConfigError: if the file is corrupt.
     """
     try:
         content = json.loads(path.read_text())
         if content["version"] != PLAN_VERSION:
-            raise ConfigError(f"{path}: is of version {content['version']}, this code reads version {PLAN_VERSION}")
+            raise ConfigError(f"{path}: is version {content['version']}, this code reads version {PLAN_VERSION}")
         looks = list(content["looks"])
         if not looks or any(name not in look for look in looks for name in _PLANNED):
-            raise ValueError("it does not say what was planned")
+            raise ValueError("it lacks a part of the plan")
         return looks
     except (ValueError, KeyError, TypeError, OSError) as error:
         if isinstance(error, ConfigError):
             raise
-        raise ConfigError(f"{path}: is damaged ({error}); bring it back from a copy") from error
+        raise ConfigError(f"{path}: is corrupt ({error}); restore it from a copy") from error

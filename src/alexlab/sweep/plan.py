@@ -1,4 +1,4 @@
-"""The plan of a command line: every run that it asks for, checked and identified before the first one starts."""
+"""The plan of a command line: all of its runs, composed, checked and identified before the first one starts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+
+from omegaconf import DictConfig
 
 from alexlab.compose import Composer, Job
 from alexlab.config import CONF_DIR, Config, ConfigError, flat, shown
@@ -24,6 +26,7 @@ class PlannedRun:
     varied: str  # what differs between the plan's overrides, seeds aside, with this run's values
     overrides: tuple[str, ...]
     config: Config
+    choices: dict[str, str]  # the option chosen in each config group
     labels: dict[str, str]
 
     @property
@@ -37,12 +40,16 @@ class Plan:
 
     runs: list[PlannedRun]
     varying: list[str]  # the keys and groups, seeds aside, in which the jobs' overrides differ
-    jobs: list[str]  # Hydra's, by their runs' ids; some may be the same run
+    jobs: list[PlannedRun]  # one for each job of the sweep; some may be the same run
     is_sweep: bool
-    choices: dict[str, str]
     merged: list[tuple[str, str]]  # jobs that are the same run as an earlier one: what varied in each
-    given: list[tuple[str, ...]]  # the overrides of each of Hydra's jobs
+    for_launcher: DictConfig  # the whole line, composed with Hydra's own part
     study: Study | None = None
+
+    @property
+    def choices(self) -> dict[str, str]:
+        """The options of the first job."""
+        return self.jobs[0].choices
 
     @property
     def is_trial(self) -> bool:
@@ -54,17 +61,21 @@ class Plan:
 
     @property
     def sweep_id(self) -> str:
-        """The same for the same runs in the same order."""
+        """A hash of the runs in their order."""
         return sha256(" ".join(run.run_id for run in self.runs).encode()).hexdigest()[:12]
 
 
-def make_plan(overrides: list[str], multirun: bool = False, config_dir: str | None = None) -> Plan:
+def make_plan(
+    overrides: list[str], multirun: bool = False, config_dir: str | None = None, composer: Composer | None = None
+) -> Plan:
     """Compose and check every run of a command line.
+
+    `composer`: of the same `config_dir`; what it composed before is not read from files again.
 
     Raises:
         ConfigError: for the first mistake in any of them.
     """
-    composer = Composer(config_dir)
+    composer = composer or Composer(config_dir)
     study = make_study(composer, overrides, config_dir) if is_study(overrides) else None
     arms: list[str] = []
     if study is not None:
@@ -74,66 +85,58 @@ def make_plan(overrides: list[str], multirun: bool = False, config_dir: str | No
         expanded, is_sweep = composer.expand(overrides, multirun)
         jobs = [composer.job(job) for job in expanded]
     if len({job.config.trainer.fast_dev_run for job in jobs}) > 1:
-        raise ConfigError("trainer.fast_dev_run: a sweep keeps its records or it does not; set one value for all")
+        raise ConfigError("trainer.fast_dev_run: must be the same for all jobs; a sweep keeps its records or does not")
     if len({job.config.paths.runs for job in jobs}) > 1:
-        raise ConfigError("paths.runs: a sweep has one folder of records; set one value for all")
+        raise ConfigError("paths.runs: must be the same for all jobs; a sweep has one folder of records")
     varying = ["arm"] if study is not None else what_varies(jobs)
+    planned: list[PlannedRun] = []
     runs: dict[str, PlannedRun] = {}
-    ids: list[str] = []
     merged: list[tuple[str, str]] = []
     for number, job in enumerate(jobs):
         names = labels(job, config_dir)
-        planned = PlannedRun(
-            run_id(job.config),
-            arm_id(job.config),
-            arms[number] if arms else varied(job, varying) or names["ablation"],
-            job.overrides,
-            job.config,
-            names,
-        )
-        ids.append(planned.run_id)
-        first = runs.setdefault(planned.run_id, planned)
-        if first.varied != planned.varied:
-            merged.append((planned.varied, first.varied))
-    plan = Plan(
-        list(runs.values()),
-        varying,
-        ids,
-        is_sweep,
-        jobs[0].choices,
-        list(dict.fromkeys(merged)),
-        [job.overrides for job in jobs],
-        study,
-    )
-    for run in plan.runs:
+        what = arms[number] if arms else varied(job, varying) or names["ablation"]
+        run = PlannedRun(run_id(job.config), arm_id(job.config), what, job.overrides, job.config, job.choices, names)
+        planned.append(run)
+        first = runs.setdefault(run.run_id, run)
+        if first.varied != run.varied:
+            merged.append((run.varied, first.varied))
+    for run in runs.values():
         if not run.record.is_done:
             _check_folder("paths.runs", Path(run.config.paths.runs))
             if run.config.data.stage is not None:
                 _check_folder("data.stage", Path(run.config.data.stage))
             if not has_store(run.config.data):
                 _check_folder("data.cache", Path(run.config.data.cache))
-    return plan
+    return Plan(
+        list(runs.values()),
+        varying,
+        planned,
+        is_sweep,
+        list(dict.fromkeys(merged)),
+        composer.for_launcher(overrides),
+        study,
+    )
 
 
 def _check_folder(name: str, folder: Path) -> None:
-    """Refuse a folder that cannot be made or written, before anything runs."""
+    """Reject a folder that cannot be created or written, before anything runs."""
     try:
-        there = next(place for place in (folder, *folder.parents) if place.exists())
-        if not there.is_dir():
-            raise ConfigError(f"{name}={folder}: {there} is a file; name a folder")
-        writable = os.access(there, os.W_OK | os.X_OK)
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        if not existing.is_dir():
+            raise ConfigError(f"{name}={folder}: {existing} is a file; name a folder")
+        is_writable = os.access(existing, os.W_OK | os.X_OK)
     except OSError as error:
         raise ConfigError(f"{name}={folder}: {error.strerror}; name another folder") from error
-    if not writable:
-        raise ConfigError(f"{name}={folder}: {there} cannot be written; name another folder")
+    if not is_writable:
+        raise ConfigError(f"{name}={folder}: {existing} is not writable; name another folder")
 
 
 def labels(job: Job, config_dir: str | None = None) -> dict[str, str]:
-    """What a run is called: protocol, recipe, model, ablation (or the change itself), and the arm's hash."""
+    """The names of a run: protocol, recipe, model, ablation (or the change itself), and the arm's hash."""
     names = {name: job.choices[name] for name in ("protocol", "recipe", "model")}
     chosen = [f"{name}={job.choices[name]}" for name in ("data", "model", "protocol", "recipe", "study")]
     if job.choices["data"] == "folder":
-        chosen.append(f"data.num_classes={job.config.data.num_classes}")  # which only the store tells
+        chosen.append(f"data.num_classes={job.config.data.num_classes}")  # known from the store alone
     base = _base(config_dir, *chosen)
     folders = [Path(folder) / "ablation" for folder in (config_dir, CONF_DIR) if folder]
     return {**names, "ablation": arm_label(job.config, base, folders), "arm": arm_id(job.config)}
@@ -144,14 +147,14 @@ _bases: dict[tuple[str | None, tuple[str, ...]], Config] = {}
 
 def _base(config_dir: str | None, *choices: str) -> Config:
     """The configuration without any ablation or override."""
-    place = config_dir, choices
-    if place not in _bases:
-        _bases[place] = Composer(config_dir).job([*choices, "ablation=none"], stored=False).config
-    return _bases[place]
+    key = config_dir, choices
+    if key not in _bases:
+        _bases[key] = Composer(config_dir).job([*choices, "ablation=none"], stored=False).config
+    return _bases[key]
 
 
 def varied(job: Job, varying: list[str]) -> str:
-    """A job's own share of what a sweep varies: as it was asked for, so `ablation=six_convs` and not its five keys."""
+    """The values of a job in what a sweep varies, as overrides gave them: `ablation=six_convs`, not its five keys."""
     values = {**_given(job.overrides), **{name: shown(value) for name, value in flat(job.config).items()}}
     return " ".join(f"{name}={values[name]}" for name in varying if name in values)
 

@@ -1,7 +1,7 @@
-"""The learning rate of an arm by trials: which trials come next, and which rate is chosen.
+"""Search the learning rate of an arm by trials.
 
-A search is a generator that yields rounds of trials, gets their results, and returns a choice. It depends on nothing
-else, so the same finished trials give the same next round, whichever process asks.
+A search is a generator that yields rounds of trials, is sent their results, and returns a choice. It depends on nothing
+else, so the same finished trials give the same next round in every process.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from statistics import mean
 
-PAST_BEST = 3  # rates that a search upwards tries past the best one
-MOST_RATES = 12  # that a search in one direction tries, at a factor of 2
+PAST_BEST = 3  # rates that an upward search tries past the best one
+MOST_RATES = 12  # tried in one direction, at a factor of 2
 RACE_FACTOR = 1.3  # how much later than the best trial so far a trial may reach an error of RACE_ERRORS
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One run that helps to choose a rate."""
+    """One run by which a rate is chosen."""
 
     lr: float
     seed: int
@@ -29,14 +29,14 @@ class Trial:
 class TrialResult:
     """The result of a finished trial."""
 
-    score: float  # less is better; infinite where it diverged, lost a race or never got there
+    score: float  # lower is better; infinite if it diverged, lost a race or never reached the error
     has_diverged: bool = False
-    reached: tuple[float, ...] = ()  # epochs to each of RACE_ERRORS, where trials can be raced
+    reached: tuple[float, ...] = ()  # epochs to each of RACE_ERRORS, if trials can be raced
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A search's end: the rate, None where no trial had a finite score, and what to doubt."""
+    """The result of a search: the rate, None if no trial had a finite score, and a warning."""
 
     lr: float | None
     warning: str | None = None
@@ -46,9 +46,9 @@ Search = Generator[list[Trial], list[TrialResult], Choice]
 
 
 def replay(search: Search, look: Callable[[Trial], TrialResult | None]) -> tuple[list[list[Trial]], Choice | None]:
-    """All rounds so far with the choice, or with None where the last round is not finished.
+    """Run a search on finished trials; return its rounds and its choice, None if the last round is not finished.
 
-    `look(trial)` gives the result of a trial, None where it is not finished.
+    `look(trial)` returns the result of a trial, None if it is not finished.
     """
     rounds = [next(search)]
     while True:
@@ -78,10 +78,10 @@ def grid_search(rates: list[float], seeds: list[int]) -> Search:
 def extending_search(start: float, seeds: list[int]) -> Search:
     """Factors of 2 from `start` until the best rate is interior, then steps of the root of 2 around it.
 
-    Upwards it ends three rates past the best, or where training diverges; downwards one rate past the best. All this is
-    on the first seed, where trials are raced against the best one so far. The best rate and its two neighbours also
-    run on the other seeds, in full, and the smallest mean score wins. A neighbour that has no finite score cannot win,
-    so it is not run again; and where the winner is the last rate of the grid, one more is tried beyond it.
+    Upward it ends three rates past the best, or when training diverges; downward one rate past the best. These trials
+    use the first seed, and are raced against the best one so far. The best rate and its two neighbours also run on the
+    other seeds, in full, and the smallest mean score wins. A neighbour without a finite score cannot win, so it is not
+    run again; if the winner is the last rate of the grid, one more is tried beyond it.
     """
     first, others = seeds[0], seeds[1:]
     found: dict[int, TrialResult] = {}  # on the first seed, by steps of the root of 2 from `start`
@@ -124,8 +124,8 @@ def extending_search(start: float, seeds: list[int]) -> Search:
         again = [step for step in candidates if step not in means] if len(candidates) > 1 and others else []
         if again:
             results = yield [Trial(rate(step), seed) for step in again for seed in others]
-            for place, step in enumerate(again):
-                own = results[place * len(others) : (place + 1) * len(others)]
+            for index, step in enumerate(again):
+                own = results[index * len(others) : (index + 1) * len(others)]
                 means[step] = mean([found[step].score, *(result.score for result in own)])
         winner = min(candidates, key=lambda step: (means.get(step, found[step].score), found[step].score, step))
         if tried[0] < winner < tried[-1]:
@@ -136,7 +136,7 @@ def extending_search(start: float, seeds: list[int]) -> Search:
 
 
 def race_limits(results: Iterable[TrialResult]) -> tuple[float, ...]:
-    """Epochs by which a trial must reach each of RACE_ERRORS, from the best one so far; empty where there is none."""
+    """Epochs by which a trial must reach each of RACE_ERRORS, from the best one so far; empty if there is none."""
     finite = [result for result in results if math.isfinite(result.score)]
     if not finite:
         return ()

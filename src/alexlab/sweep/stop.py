@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM, SIGUSR1 and SIGUSR2 to a command: its runs save their state and end, and the same line goes on."""
+"""Handle Ctrl-C, SIGTERM, SIGUSR1 and SIGUSR2: runs save their state and end; the same command resumes them."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from rich.console import Console
 from alexlab import threads
 from alexlab.runs.process import SIGNALS, Launch
 
-STOPPED_STATUS = 75  # EX_TEMPFAIL: a job script may start the same line again
+STOPPED_STATUS = 75  # EX_TEMPFAIL: a job script may run the same command again
 
 
 class Stopped(BaseException):
-    """The command was told to stop, and has nothing under way any more."""
+    """The command was asked to stop, and none of its runs is training any more."""
 
 
 class Stop:
-    """Context in which a signal is passed on to the processes that train, by way of the launch's folder.
+    """Context that forwards signals to the processes that train, which are listed in the launch's folder.
 
-    The first one lets them finish their step and save; a second one ends them at once. Without a launch there is
-    nothing to finish yet, and Stopped is raised.
+    After the first signal they finish their step and save; a second one ends them at once. Without a launch nothing is
+    training yet, and Stopped is raised.
     """
 
     def __init__(self, launch: Launch | None = None, console: Console | None = None) -> None:
         self._launch, self._console = launch, console
         self._before: dict[int, Any] = {}
         self._count = 0
-        self.number: int | None = None  # the signal that came
+        self.number: int | None = None  # of the last signal received
 
     def __enter__(self) -> Stop:
-        if threading.current_thread() is threading.main_thread():  # no other may
+        if threading.current_thread() is threading.main_thread():  # only this thread may
             self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
@@ -50,30 +50,30 @@ class Stop:
         self._count, self.number = self._count + 1, number
         if self._launch is None:
             raise Stopped
-        with self._launch.stop.open("ab") as file:  # first, for a process that is not in the list yet
+        with self._launch.stop.open("ab") as file:  # first, for a process that has no mark yet
             file.write(b".")
         for mark in self._launch.folder.iterdir():
             if mark.name.isdecimal():
                 with suppress(ProcessLookupError):
                     os.kill(int(mark.name), signal.SIGTERM if self._count == 1 else signal.SIGKILL)
         if self._console is not None and self._count == 1:
-            self._console.print("\nStopping: the step under way is finished and saved. Once more ends it at once.")
+            self._console.print("\nStopping: the current step is finished and saved. A second signal ends it at once.")
 
 
 @contextmanager
 def following(launch: Launch, command: int | None) -> Iterator[None]:
-    """Context in which this process, a launcher's own, is told to stop as often as the command is.
+    """Context in which this process, one of a launcher, gets a SIGTERM for each signal to the command.
 
-    `command`: the command's process, on this machine, with which this one ends.
+    `command`: the command's process id, on this machine; this process ends with it.
     """
     main = threading.main_thread().ident
     assert main is not None
 
     def follow(ended: threading.Event) -> None:
-        passed_on = 0
+        forwarded = 0
         while not ended.wait(0.5):
-            for _ in range(passed_on, launch.requests):
-                passed_on += 1
+            for _ in range(forwarded, launch.requests):
+                forwarded += 1
                 signal.pthread_kill(main, signal.SIGTERM)
             if command is not None:
                 try:
@@ -86,10 +86,10 @@ def following(launch: Launch, command: int | None) -> Iterator[None]:
 
 
 def hand_on(number: int) -> None:
-    """Let submitit hear of the signal on which its job's run was saved; SLURM's jobs end here.
+    """Pass the signal on which a run was saved to submitit, whose job this process is; a SLURM job ends here.
 
-    Its own signal puts the job back into the queue. A SIGTERM does so only where SLURM goes on with the job, as in the
-    grace time of a preemption; else it cancels the job, or queues it again by itself.
+    Submitit's own signal requeues the job. A SIGTERM does so only while SLURM keeps the job running, as in the grace
+    time of a preemption; otherwise SLURM cancels the job, or requeues it itself.
     """
     if os.environ["SUBMITIT_EXECUTOR"] != "slurm":
         signal.raise_signal(number)
@@ -98,4 +98,4 @@ def hand_on(number: int) -> None:
     state = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60).stdout.strip()
     if state in ("RUNNING", ""):
         signal.raise_signal(signal.Signals[f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"])
-    sys.exit(STOPPED_STATUS)  # without a result, for which the command would take it
+    sys.exit(STOPPED_STATUS)  # without a result file, which would tell the command that the job is done
