@@ -75,9 +75,10 @@ class States(CheckpointIO):
             except OSError as error:
                 digest = f"it cannot be read: {error}"
             if path.stem.endswith(f"-{digest}"):
-                if _is_before_validation(path):
-                    continue
-                return path
+                if not _is_before_validation(path):
+                    return path
+                log.info("%s: saved by an older version before its epoch was validated; passed over", path)
+                continue
             message = f"{path} is corrupt; the run resumes from the checkpoint before it"
             log.warning("%s (%s)", message, digest)
             print(message, flush=True)

@@ -121,7 +121,9 @@ def _check_finite(predictions: Predictions, members: Sequence[EnsembleMember]) -
         for name, value in member.network.state_dict().items()
         if value.is_floating_point()
     }
-    (member, name), size = max(sizes.items(), key=lambda item: item[1], default=(("the network", "a layer"), math.inf))
+    (member, name), size = max(
+        sizes.items(), key=lambda item: item[1], default=((members[0].name, "a layer"), math.inf)
+    )
     cause = f"{name} has values up to {size:.3g}" if math.isfinite(size) else f"{name} is not finite"
     total = len(predictions.labels)
     raise NonFiniteOutput(f"{member}: outputs for {num_bad} of {total} images are not finite; {cause}")
