@@ -17,7 +17,7 @@ import torch
 
 from alexlab.cli.evaluate import main
 from alexlab.compose import to_yaml
-from alexlab.config import PROJECT_DIR
+from alexlab.config import PROJECT_DIR, ConfigError
 from alexlab.data import build_datamodule
 from alexlab.data.locate import store_path
 from alexlab.evidence import load_runs
@@ -169,6 +169,23 @@ class TestAverage:
         with np.load(trained.runs / other / "predictions.npz") as expected:
             np.testing.assert_allclose(arrays["ten_log_probability"], expected["ten_log_probability"], rtol=1e-5)
 
+    def test_with_a_member_whose_weights_are_not_finite_is_not_made(
+        self, trained: Trained, capsys: pytest.CaptureFixture[str]
+    ):
+        run_id, other = trained.ids[1:3]
+        best = trained.runs / run_id / "checkpoints" / "best.ckpt"
+        content = torch.load(best)
+        saved = best.read_bytes()
+        content["state_dict"]["fc7.bias"][2] = float("nan")
+        torch.save(content, best)
+        arguments = [f"runs=[{run_id},{other}]", "evaluate.checkpoint=best", f"paths.runs={trained.runs}"]
+        try:
+            assert main(arguments) == 2
+        finally:
+            best.write_bytes(saved)
+        assert f"weights={best}: fc7.bias has non-finite values (1 of 16)" in capsys.readouterr().err
+        assert main(arguments) == 0  # nothing was kept of the first attempt
+
     def test_is_no_run(self, trained: Trained):
         trained.averaged(trained.ids[2:4])
         assert sorted(load_runs(trained.runs)["run_id"]) == sorted(trained.ids)
@@ -293,7 +310,7 @@ class TestWeights:
         ("more", "message"),
         [
             (["data.num_classes=5"], r"fc8.weight is \(10, 16\), this network's is \(5, 16\); set data.num_classes=10"),
-            (["model.remove=[fc7]"], "has fc7.weight, this network has not; it was trained with another `model`"),
+            (["model.remove=[fc7]"], "has fc7.weight, which this network lacks; it was trained with another `model`"),
             (["model.hidden=256"], r"fc6.weight is \(16, 64\), this network's is \(32, 64\)"),
             (["model.activation=prelu"], "has no prelu1.weight; it was trained with another `model`"),
         ],
@@ -306,6 +323,45 @@ class TestWeights:
         assert main([*tiny, f"weights={path}", *more]) == 2
         told = capsys.readouterr().err
         assert re.fullmatch(rf"error: weights={path}: {message}\n", told), told
+
+    @pytest.mark.filterwarnings("ignore:Validating sparse tensor")
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda w: w.fill_(float("nan")), r"conv1.weight has non-finite values .2178 of 2178.; name weights"),
+            (
+                lambda w: w[0, 0, 0, 0].fill_(float("-inf")),
+                r"conv1.weight has non-finite values .1 of \d+.; name weights",
+            ),
+            (lambda w: w.double().mul_(1e300), r"conv1.weight has non-finite values .2178 of 2178.; name weights"),
+            (
+                lambda w: w.fill_(1e38),
+                "outputs for 37 of 37 images are not finite; conv1.weight has values up to 1e.38",
+            ),
+            (lambda w: w.int(), "conv1.weight has the type int32; save it as float32"),
+            (lambda w: w.bool(), "conv1.weight has the type bool; save it as float32"),
+            (lambda w: w.to_sparse(), "conv1.weight is not a dense tensor; save it as one"),
+        ],
+        ids=["nan", "one infinity", "too large for float32", "overflow", "int", "bool", "sparse"],
+    )
+    def test_that_give_no_numbers_are_refused(
+        self, tiny: list[str], tmp_path: Path, change: Any, message: str, capsys: pytest.CaptureFixture[str]
+    ):
+        path, state = tmp_path / "net.pth", build_model(composed(tiny)).state_dict()
+        changed = change(state["conv1.weight"])
+        state["conv1.weight"] = changed if changed.dim() == 4 else state["conv1.weight"]
+        torch.save(state, path)
+        assert main([*tiny, f"weights={path}"]) == 2
+        shown = capsys.readouterr()
+        assert re.match(rf"error: (weights=)?{path}: {message}", shown.err.splitlines()[-1]), shown.err
+        assert shown.out == ""
+
+    @pytest.mark.parametrize("other", ["module.conv1.weight", "network.conv1.weight", "features.0.weight"])
+    def test_two_entries_for_one_parameter_are_refused(self, tiny: list[str], tmp_path: Path, other: str):
+        state = build_model(composed(tiny)).state_dict()
+        torch.save({**state, other: torch.zeros_like(state["conv1.weight"])}, tmp_path / "net.pth")
+        with pytest.raises(ConfigError, match=f"has 2 entries for conv1.weight: conv1.weight and {re.escape(other)};"):
+            network_state(tmp_path / "net.pth")
 
     @pytest.mark.parametrize(
         "prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "network.", "network._orig_mod."]

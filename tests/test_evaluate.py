@@ -14,7 +14,7 @@ from alexlab.data import build_datamodule
 from alexlab.data.datamodule import WholeImages
 from alexlab.distributed import ALONE
 from alexlab.models import build_model
-from alexlab.training.evaluate import VIEW_KINDS, EnsembleMember, archive, evaluate
+from alexlab.training.evaluate import VIEW_KINDS, EnsembleMember, NonFiniteOutput, archive, evaluate
 from alexlab.training.module import accuracies
 from conftest import composed
 
@@ -156,3 +156,31 @@ def test_what_is_kept_of_a_loaders_batches_keeps_no_file_open(tiny):
     evaluate([member], device, ("center",), lambda _: open_files.append(len(list(Path("/proc/self/fd").iterdir()))))
     assert len(open_files) == 60
     assert max(open_files[10:]) - min(open_files[10:]) < 20
+
+
+@pytest.mark.parametrize("logits", [[float("nan"), 0.0], [float("inf"), 0.0], [float("-inf"), float("-inf")]])
+def test_outputs_that_are_not_finite_have_no_error(logits: list[float]):
+    member = EnsembleMember(Constant(logits), batches([0, 1, 0], 2), TaggedViews(10))  # pyright: ignore
+    with pytest.raises(NonFiniteOutput, match="outputs for 3 of 3 images are not finite"):
+        evaluate([member], torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "cause"),
+    [
+        ("bias", float("nan"), "1.bias is not finite"),
+        ("weight", float("-inf"), "1.weight is not finite"),
+        ("weight", 3e38, r"1.weight has values up to 3e\+38"),  # finite, and overflows
+    ],
+)
+def test_the_network_and_the_parameter_are_named(name: str, value: float, cause: str):
+    """Of an ensemble, whose average one such network spoils."""
+    networks = [nn.Sequential(nn.Flatten(), nn.Linear(1, 3)) for _ in range(2)]
+    nn.init.constant_(getattr(networks[1][1], name), value)
+    members = [
+        EnsembleMember(network, batches([0, 1], 2), TaggedViews(10), name=file)  # pyright: ignore
+        for network, file in zip(networks, ("good.pth", "bad.pth"), strict=True)
+    ]
+    evaluate(members[:1], torch.device("cpu"))
+    with pytest.raises(NonFiniteOutput, match=rf"^bad.pth: outputs for 2 of 2 images are not finite; {cause}$"):
+        evaluate(members, torch.device("cpu"))

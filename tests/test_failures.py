@@ -247,7 +247,7 @@ class TestDamagedStates:
         same(attempt(config), undisturbed)
         assert sorted(path.name for path in stopped.file("checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
         told = capsys.readouterr().out
-        assert told.count("is damaged; the run resumes from the checkpoint before it") == 1
+        assert told.count("is corrupt; the run resumes from the checkpoint before it") == 1
         assert str(newest) in told
 
     def test_it_does_not_count_among_the_two_that_are_kept(self, stopped, config, monkeypatch):
@@ -264,7 +264,7 @@ class TestDamagedStates:
         for path in states(stopped):
             path.write_bytes(b"nothing")
         same(attempt(config), undisturbed)
-        assert capsys.readouterr().out.count("is damaged") == 2
+        assert capsys.readouterr().out.count("is corrupt") == 2
 
     def test_a_half_written_one_is_none(self, stopped, config, undisturbed, capsys):
         ending = f"{uuid.uuid4().hex}.tmp"
@@ -273,7 +273,7 @@ class TestDamagedStates:
         for file in halves + others:
             file.write_bytes(b"half")
         same(attempt(config), undisturbed)
-        assert "damaged" not in capsys.readouterr().out
+        assert "corrupt" not in capsys.readouterr().out
         assert not any(half.exists() for half in halves)
         assert all(other.exists() for other in others)  # no names of ours
 

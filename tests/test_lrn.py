@@ -127,7 +127,7 @@ def test_the_gpus_kernels_are_translated(name: str, capability: int):
     from alexlab.models import lrn_triton
 
     kernel = getattr(lrn_triton, name)
-    fixed = {"GROUP": 48, "IS_SPLIT": True, "REACH": 2, "PLACES": 8, "MAPS": 128}
+    fixed = {"GROUP": 48, "IS_SPLIT": True, "REACH": 2, "POSITIONS": 8, "CHANNELS": 128}
     kinds = {**dict.fromkeys(fixed, "constexpr"), "P": "i32", "C": "i32", "k": "fp32", "alpha": "fp32", "beta": "fp32"}
     signature = {argument: kinds.get(argument, "*fp32") for argument in kernel.arg_names}
     places = {(kernel.arg_names.index(argument),): value for argument, value in fixed.items()}

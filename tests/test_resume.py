@@ -215,3 +215,37 @@ def test_a_trial_ends_when_it_is_asked_to(tiny, monkeypatch):
     monkeypatch.setattr(ClassificationTask, "on_before_optimizer_step", asks)
     with pytest.raises(Preempted):
         fit(composed([*tiny, "trainer.fast_dev_run=true"]), None, "run")
+
+
+def test_no_state_is_saved_between_the_last_step_and_the_end_of_validation(undisturbed, tmp_path, monkeypatch):
+    overrides, _ = undisturbed
+    saved, save = [], States.save_checkpoint
+
+    def note(states: States, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        saved.append((checkpoint["place"], len(checkpoint["val_errors"])))
+        save(states, checkpoint, path, storage_options)
+
+    monkeypatch.setattr(States, "save_checkpoint", note)
+    fit(composed([*overrides, "checkpoint.every_steps=1"]), tmp_path, "run")
+    places = [(epoch, step) for epoch in range(4) for step in range(3)][1:10]
+    assert [(place["epoch"], place["step"]) for place, _ in saved] == places  # none at step 3 of 3
+    assert [validations for _, validations in saved] == [epoch for epoch, _ in places]
+
+
+def test_a_state_that_an_older_version_saved_there_is_passed_over(undisturbed, tmp_path, monkeypatch):
+    """The run resumes from the state before it."""
+    overrides, expected = undisturbed
+    config = composed([*overrides, "checkpoint.every_steps=1"])
+    with monkeypatch.context() as context:
+        break_at(context, PaperSGD, "step", 6)
+        with pytest.raises(Break):
+            fit(config, tmp_path, "run")
+    states = States(tmp_path / "checkpoints")
+    newest = states.newest()
+    assert newest is not None
+    assert newest.name.startswith("00000005-")
+    content = torch.load(newest)
+    content["place"]["step"] = content["place"]["steps"]
+    states.save_checkpoint(content, "00000006")
+    assert states.newest() == newest
+    same_in_the_end(config, tmp_path, expected)

@@ -15,7 +15,7 @@ from alexlab.distributed import Share
 from alexlab.models import build_model
 from alexlab.models.towers import Tower
 from alexlab.training.optim import PaperSGD
-from alexlab.training.strategies import whole_state
+from alexlab.training.strategies import full_state
 from conftest import FULL, composed
 from together import together
 
@@ -72,7 +72,7 @@ def trained(overrides: list[str], dtype: torch.dtype, steps: int, share: Share =
     x = torch.randn(4, 3, crop_size, crop_size, generator=generator, dtype=dtype) * 50 * config.data.pixel_scale
     with torch.no_grad():
         logits = network(x)
-    state = {name: value.clone() for name, value in whole_state(network).items()}
+    state = {name: value.clone() for name, value in full_state(network).items()}
     return {"losses": losses, "weights": state, "velocities": velocities, "logits": logits, "sent": sent}
 
 

@@ -1,4 +1,4 @@
-"""Numbers that are none: seen by the device at once, heard of later, and nothing waits for it."""
+"""Non-finite losses and gradients are detected without synchronising with the GPU."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from alexlab.training.module import ClassificationTask, Diverged
 from conftest import composed
 
 
-def test_gradients_whose_squares_overflow_are_numbers_all_the_same():
+def test_gradients_whose_squares_overflow_are_finite():
     gradients = [torch.full((3,), 1e30), torch.ones(2)]
     assert sizes(torch.tensor(1.0), gradients).isfinite().all()
     gradients[1][0] = float("inf")
     assert sizes(torch.tensor(1.0), gradients).isfinite().tolist() == [True, True, False]
 
 
-class TestWatch:
-    """What a device has seen is known here later, and is the first step's."""
+class TestDivergenceDetector:
+    """The process learns later of the first non-finite step that the device has seen."""
 
-    def test_the_first_odd_step_counts_and_none_is_taken_from_then_on(self, monkeypatch):
+    def test_the_first_nonfinite_step_is_found_and_no_later_one_is_taken(self, monkeypatch):
         monkeypatch.setattr(AsyncScalar, "is_here", False)
-        watch, nan = DivergenceDetector(), float("nan")
+        detector, nan = DivergenceDetector(), float("nan")
         seen = [[1.0, 2.0], [1.0, nan], [nan, 3.0], [1.0, 2.0]]
-        assert [watch.look(torch.tensor(one), 10 + step).item() for step, one in enumerate(seen)] == [0, 1, 1, 1]
-        assert watch.found(wait=False) is None
-        place, sizes = watch.found(wait=True) or (None, [])
+        assert [detector.check(torch.tensor(one), 10 + step).item() for step, one in enumerate(seen)] == [0, 1, 1, 1]
+        assert detector.found(wait=False) is None
+        place, sizes = detector.found(wait=True) or (None, [])
         assert place == 11
         assert sizes[0] == 1
         assert math.isnan(sizes[1])
 
-    def test_nothing_is_found_where_all_are_numbers(self):
-        watch = DivergenceDetector()
-        assert watch.found(wait=True) is None
+    def test_nothing_is_found_if_all_is_finite(self):
+        detector = DivergenceDetector()
+        assert detector.found(wait=True) is None
         for step in range(3):
-            assert watch.look(torch.ones(2), step).item() == 0
-            assert watch.found(wait=step == 1) is None
+            assert detector.check(torch.ones(2), step).item() == 0
+            assert detector.found(wait=step == 1) is None
 
-    def test_a_run_that_goes_ahead_of_its_device_ends_at_the_same_step(self, tiny, monkeypatch, tmp_path):
-        """On a GPU the process hears of it late, here at the epoch's end; the weights have stayed."""
-        monkeypatch.setattr(ClassificationTask, "_goes_ahead", True)
+    def test_an_asynchronous_run_ends_at_the_same_step(self, tiny, monkeypatch, tmp_path):
+        """On a GPU the process learns of it late, here at the end of the epoch; the weights have not changed."""
+        monkeypatch.setattr(ClassificationTask, "_is_async", True)
         monkeypatch.setattr(AsyncScalar, "is_here", False)
         cross_entropy, weights = torch.nn.functional.cross_entropy, []
 
@@ -84,7 +84,7 @@ class Reads(TorchDispatchMode):
 
 def test_no_step_reads_a_number_from_the_device(tiny, monkeypatch, tmp_path):
     """Within an epoch; tests/test_gpu.py has CUDA itself look."""
-    monkeypatch.setattr(ClassificationTask, "_goes_ahead", True)
+    monkeypatch.setattr(ClassificationTask, "_is_async", True)
     monkeypatch.setattr(AsyncScalar, "is_here", False)
     norms = torch._foreach_norm  # pyright: ignore[reportPrivateImportUsage]
     monkeypatch.setattr(

@@ -1,6 +1,6 @@
-"""The processes that share one run, one on each device: which one this is, and what they tell each other.
+"""Collectives among the processes that share one run, one per device.
 
-Where there is one process alone, nothing is sent, and each function gives what it was given.
+In a run of one process nothing is sent, and each function returns its input.
 """
 
 from __future__ import annotations
@@ -16,42 +16,43 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-_PATIENCE = timedelta(hours=2)  # one that dies is noticed by the process that started them; a slow disk is none
+# Long enough for a slow disk; if a process dies, the process that started them all notices at once.
+_TIMEOUT = timedelta(hours=2)
 _sent = 0
 
 
 @dataclass(frozen=True)
 class Share:
-    """What is this process's of something that `of` processes share out: images of a batch, kernels of a layer."""
+    """One process's part of something that `of` processes divide: images of a batch, kernels of a layer."""
 
     rank: int = 0
     of: int = 1
 
     def bounds(self, total: int, rank: int | None = None) -> tuple[int, int]:
-        """First and behind the last of `total` that are this process's, or another's."""
+        """Begin and end (exclusive) of this process's part of `total` items, or of another rank's."""
         rank = self.rank if rank is None else rank
         return total * rank // self.of, total * (rank + 1) // self.of
 
     def sizes(self, total: int) -> list[int]:
-        """How many each process has."""
+        """The number of items of each process."""
         return [end - begin for begin, end in (self.bounds(total, rank) for rank in range(self.of))]
 
 
 def connect(rank: int, count: int, folder: Path) -> None:
-    """Find the others, by a folder that all of them see; CPU tensors go by gloo, those of GPUs by NCCL.
+    """Join the process group through a folder that all processes see: gloo for CPU tensors, NCCL for GPU tensors.
 
-    By a file in it, since a port that is free now may be taken a moment later.
+    They meet by a file, since another program may take a free port before it is used.
     """
     backend = "gloo"
     if torch.cuda.is_available():
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(rank % torch.cuda.device_count())
     method = f"file://{folder / 'meeting'}"
-    dist.init_process_group(backend, init_method=method, rank=rank, world_size=count, timeout=_PATIENCE)
+    dist.init_process_group(backend, init_method=method, rank=rank, world_size=count, timeout=_TIMEOUT)
 
 
 def leave() -> None:
-    """Part from the others, when all is done."""
+    """Leave the process group, at the end of a run."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -68,31 +69,31 @@ def count() -> int:
 
 
 def is_first() -> bool:
-    """Whether this is the one process of the run that writes and shows anything."""
+    """Whether this is rank 0, the one process of a run that writes files and prints."""
     return rank() == 0
 
 
 def any_of(*flags: bool) -> tuple[bool, ...]:
-    """For each flag, whether it is set in any process: they must decide alike, or they wait for each other for ever."""
+    """For each flag, whether any process has set it: processes that decide differently would deadlock."""
     if count() == 1:
         return flags
-    told = torch.tensor(flags, dtype=torch.uint8)
-    dist.all_reduce(told, dist.ReduceOp.MAX)
-    return tuple(bool(flag) for flag in told)
+    summed = torch.tensor(flags, dtype=torch.uint8)
+    dist.all_reduce(summed, dist.ReduceOp.MAX)
+    return tuple(bool(flag) for flag in summed)
 
 
-def gathered(value: Any) -> list[Any]:
-    """A value of each process, in their order."""
+def gather_objects(value: Any) -> list[Any]:
+    """The value of each process, in the order of ranks."""
     if count() == 1:
         return [value]
-    found: list[Any] = [None] * count()
-    dist.all_gather_object(found, value)
-    return found
+    values: list[Any] = [None] * count()
+    dist.all_gather_object(values, value)
+    return values
 
 
 @contextmanager
-def first_alone() -> Iterator[None]:
-    """The first process does this before the others do."""
+def first_rank_first() -> Iterator[None]:
+    """Run the block in rank 0, then in the other processes."""
     if not is_first():
         any_of(False)
     yield
@@ -101,7 +102,7 @@ def first_alone() -> Iterator[None]:
 
 
 def note_sent(num_bytes: int) -> None:
-    """Count what this process has sent to others in a step."""
+    """Add to the number of bytes that this process has sent."""
     global _sent
     _sent += num_bytes
 
@@ -114,27 +115,27 @@ def sent() -> int:
 class _Total(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, own: Tensor) -> Tensor:
-        return _summed(own)
+        return _all_reduce(own)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return _summed(grads[0])
+        return _all_reduce(grads[0])
 
 
-def _summed(own: Tensor) -> Tensor:
-    whole = own.clone(memory_format=torch.contiguous_format)
-    dist.all_reduce(whole)
-    note_sent(2 * (count() - 1) * whole.nbytes // count())
-    return whole
+def _all_reduce(own: Tensor) -> Tensor:
+    summed = own.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(summed)
+    note_sent(2 * (count() - 1) * summed.nbytes // count())
+    return summed
 
 
 def total(own: Tensor) -> Tensor:
-    """The sum over all processes, on each; its gradient is the sum of theirs."""
+    """The sum over all processes (all-reduce), differentiable: the gradient is the sum of the processes' gradients."""
     return _Total.apply(own)
 
 
 def gather_parts(own: Tensor, sizes: list[int]) -> Tensor:
-    """Join the parts of all processes along the last dimension, of which each has its size."""
+    """Concatenate the parts of all processes along the last dimension; `sizes` has the size of each."""
     widest = max(sizes)
     padded = torch.nn.functional.pad(own, (0, widest - own.shape[-1])) if own.shape[-1] < widest else own
     padded = padded.contiguous()
@@ -144,9 +145,9 @@ def gather_parts(own: Tensor, sizes: list[int]) -> Tensor:
     return torch.cat([part[..., :size] for part, size in zip(parts, sizes, strict=True)], -1)
 
 
-def sum_parts(whole: Tensor, sizes: list[int]) -> Tensor:
-    """The sum over all processes of this process's part of `whole`, along the last dimension."""
-    pieces = [piece.contiguous() for piece in whole.split(sizes, -1)]
+def sum_parts(full: Tensor, sizes: list[int]) -> Tensor:
+    """This process's part of the sum of `full` over all processes (reduce-scatter), along the last dimension."""
+    pieces = [piece.contiguous() for piece in full.split(sizes, -1)]
     own = pieces[rank()]
     received = own.new_empty((count(), *own.shape))
     dist.all_to_all_single(
@@ -155,12 +156,12 @@ def sum_parts(whole: Tensor, sizes: list[int]) -> Tensor:
         [own.numel()] * count(),
         [piece.numel() for piece in pieces],
     )
-    note_sent(whole.nbytes - own.nbytes)
+    note_sent(full.nbytes - own.nbytes)
     return received.sum(0)
 
 
 def swap_edges(to_lower: Tensor, to_upper: Tensor) -> tuple[Tensor, Tensor]:
-    """Send one tensor to the process before this one and one to that behind; what those two sent, zeros at an end."""
+    """Send one tensor to the previous rank and one to the next; return what they sent, zeros at either end."""
     to_lower, to_upper = to_lower.contiguous(), to_upper.contiguous()
     from_lower, from_upper = torch.zeros_like(to_upper), torch.zeros_like(to_lower)
     calls = []
@@ -176,19 +177,19 @@ def swap_edges(to_lower: Tensor, to_upper: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def join_parts(own: Tensor, share: Share, shape: torch.Size) -> Tensor:
-    """A tensor of `shape` of which each process has its share along the one dimension in which they differ."""
+    """Join a tensor of `shape` from the parts of all processes, which differ in size along one dimension."""
     dim = split_dim(own.shape, shape)
     if dim is None:
         return own.detach()
-    whole = own.new_empty(shape)
+    full = own.new_empty(shape)
     for rank_, size in enumerate(share.sizes(shape[dim])):
         part = own.detach() if rank_ == share.rank else own.new_empty((*shape[:dim], size, *shape[dim + 1 :]))
         part = part.contiguous()
         dist.broadcast(part, rank_)
-        whole.narrow(dim, share.bounds(shape[dim], rank_)[0], size).copy_(part)
-    return whole
+        full.narrow(dim, share.bounds(shape[dim], rank_)[0], size).copy_(part)
+    return full
 
 
-def split_dim(part: torch.Size, whole: torch.Size) -> int | None:
-    """The dimension in which a part is smaller than the whole."""
-    return next((dim for dim, (a, b) in enumerate(zip(part, whole, strict=True)) if a != b), None)
+def split_dim(part: torch.Size, full: torch.Size) -> int | None:
+    """The dimension in which a part is smaller than the full tensor; None if there is none."""
+    return next((dim for dim, (a, b) in enumerate(zip(part, full, strict=True)) if a != b), None)

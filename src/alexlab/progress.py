@@ -11,20 +11,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
-_QUIET_SECONDS = 60  # between lines outside a terminal
-BESIDE_OTHERS = "ALEXLAB_BESIDE_OTHERS"  # in the environment of processes that share a terminal with others
+_SECONDS_BETWEEN_LINES = 60  # outside a terminal
+BESIDE_OTHERS = "ALEXLAB_BESIDE_OTHERS"  # in the environment of processes that share a terminal
 
 
 def is_live() -> bool:
-    """Whether this process can have a live bar: it has the terminal to itself."""
+    """Whether this process can show a live bar: it has a terminal and does not share it."""
     return sys.stderr.isatty() and BESIDE_OTHERS not in os.environ
 
 
 class Progress:
-    """Context that shows how far `total` pieces of work have come, how many a second, and the time left.
+    """Context that shows how many of `total` items are done, the rate, and the time left.
 
-    Outside a terminal it prints a line at the start, one a minute and one at the end. A `transient` bar is gone when it
-    is done. `done` pieces were there before.
+    Outside a terminal it prints a line at the start, one a minute and one at the end. A `transient` bar disappears at
+    the end. `done` items were done before.
     """
 
     def __init__(self, title: str, total: int, transient: bool = False, unit: str = "images", done: int = 0) -> None:
@@ -39,7 +39,7 @@ class Progress:
             TimeRemainingColumn(),
         )
         self._bar = RichProgress(*columns, console=Console(stderr=True), disable=not self._live, transient=transient)
-        self._started = self._told = time.monotonic()
+        self._started = self._last_line_at = time.monotonic()
 
     def __enter__(self) -> Progress:
         if self._live:
@@ -50,12 +50,13 @@ class Progress:
         return self
 
     def advance(self, done: int) -> None:
+        """Count `done` more items."""
         self._done += done
         now = time.monotonic()
         rate = (self._done - self._before) / max(now - self._started, 1e-3)
         self._bar.update(self._task, advance=done, rate=f"{rate:,.0f} {self._unit}/s")
-        if not self._live and now - self._told > _QUIET_SECONDS:
-            self._told = now
+        if not self._live and now - self._last_line_at > _SECONDS_BETWEEN_LINES:
+            self._last_line_at = now
             left = (self._total - self._done) / max(rate, 1e-9)
             self._print(f"{self._done} of {self._total}, {rate:,.0f} {self._unit}/s, {left / 60:.0f} min left")
 

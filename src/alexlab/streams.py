@@ -1,4 +1,4 @@
-"""Random streams of their own: one for each thing that draws, named by what it is for."""
+"""Named random streams: a seed of its own for everything that draws random numbers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import hashlib
 
 
 def stream(*names: object) -> int:
-    """A seed in 0 .. 2**63 - 1 that depends on all the names and on nothing else, the same on every machine."""
+    """Return a seed in 0 .. 2**63 - 1 that depends on the names alone and is the same on every machine."""
     digest = hashlib.sha256("/".join(map(str, names)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

@@ -3,7 +3,7 @@
 from alexlab.models.alexnet import AlexNet, build_model, compiled
 from alexlab.models.batch_norm import BatchNorm
 from alexlab.models.dropout import Dropout
-from alexlab.models.locally_connected import Unshared2d
+from alexlab.models.locally_connected import LocallyConnected2d
 from alexlab.models.lrn import LocalResponseNorm, SameMapNorm
 from alexlab.models.towers import Tower
 
@@ -12,9 +12,9 @@ __all__ = [
     "BatchNorm",
     "Dropout",
     "LocalResponseNorm",
+    "LocallyConnected2d",
     "SameMapNorm",
     "Tower",
-    "Unshared2d",
     "build_model",
     "compiled",
 ]

@@ -14,7 +14,7 @@ from alexlab.architecture import POOL_STRIDE, Layer, layers, pool_kind, pool_win
 from alexlab.config import Activation, Config, DropoutScaling, Init, ModelConfig, PoolKind, by_layer
 from alexlab.models.batch_norm import BatchNorm
 from alexlab.models.dropout import Dropout
-from alexlab.models.locally_connected import Unshared2d
+from alexlab.models.locally_connected import LocallyConnected2d
 from alexlab.models.lrn import LocalResponseNorm, SameMapNorm
 from alexlab.streams import stream
 
@@ -28,9 +28,9 @@ _ACTIVATIONS = {
 
 
 class AlexNet(nn.Sequential):
-    """Layers in the order of the configuration; the paper's is convolution, nonlinearity, LRN, pooling (3.5).
+    """Layers in the order of the configuration; in the paper: convolution, nonlinearity, LRN, pooling (3.5).
 
-    Takes [B, 3, crop, crop], pixels less the mean; gives [B, K] logits. Children are named conv1 .. fc8, relu1, lrn1,
+    Takes [B, 3, crop, crop], pixels minus the mean; gives [B, K] logits. Children are named conv1 .. fc8, relu1, lrn1,
     pool1, dropout6 and so on, so that a state dict's keys are the paper's layer names.
     """
 
@@ -40,7 +40,7 @@ class AlexNet(nn.Sequential):
         return super().forward(self.as_input(input))
 
     def as_input(self, x: Tensor) -> Tensor:
-        """In the network's layout and type: float64 weights take float64 input."""
+        """Convert to the network's memory layout and type: float64 weights take float64 input."""
         return x.to(next(self.parameters()).dtype, memory_format=self.layout)
 
     def reseed_dropout(self, *names: object) -> None:
@@ -51,7 +51,7 @@ class AlexNet(nn.Sequential):
 
 
 def compiled(network: AlexNet, mode: str | None) -> Callable[[Tensor], Tensor]:
-    """torch.compile of a network in the parts between its dropout layers, each of whose steps has a seed of its own."""
+    """Compile a network in the parts between its dropout layers, whose seed changes with every step."""
     calls: list[Any] = []
     for is_dropout, part in itertools.groupby(network, lambda module: isinstance(module, Dropout)):
         modules = list(part)
@@ -67,7 +67,7 @@ def compiled(network: AlexNet, mode: str | None) -> Callable[[Tensor], Tensor]:
 
 
 def build_model(config: Config) -> AlexNet:
-    """Build and initialise the network of a configuration; its first weights depend on `seed` and layer names only."""
+    """Build and initialise the network of a configuration; initial weights depend on `seed` and layer names only."""
     network = AlexNet()
     for spec in layers(config):
         if not spec.is_conv and "flatten" not in network._modules:
@@ -87,12 +87,12 @@ def build_model(config: Config) -> AlexNet:
 
 
 def _number(spec: Layer) -> str:
-    """What ends the names of all that follows a layer; relu6 is fc6's."""
+    """Suffix for the names of the modules that follow a layer: relu6 follows fc6."""
     return "_conv6" if spec.name == "conv6" else spec.name[-1]
 
 
 def _following(step: str, spec: Layer, config: Config) -> Iterator[tuple[str, nn.Module]]:
-    """What follows a layer at one step, by the name that it has in the network."""
+    """The modules of one step after a layer, with their names in the network."""
     model, number = config.model, _number(spec)
     if step == "activation":
         yield f"{model.activation.name}{number}", _ACTIVATIONS[model.activation](spec.outputs)
@@ -122,7 +122,7 @@ def _pooling(name: str, config: Config) -> nn.Module:
 
 
 class MaxPlusAverage(nn.Module):
-    """The sum of max and average pooling, at a stride of 2."""
+    """The sum of max pooling and average pooling, with stride 2."""
 
     def __init__(self, window: int, ceil_mode: bool) -> None:
         super().__init__()
@@ -133,22 +133,24 @@ class MaxPlusAverage(nn.Module):
         return self.maximum(x) + self.average(x)
 
 
-def _weights(spec: Layer) -> nn.Conv2d | nn.Linear | Unshared2d:
-    with torch.random.fork_rng(devices=[]):  # torch's own initial values must not move the caller's generator
+def _weights(spec: Layer) -> nn.Conv2d | nn.Linear | LocallyConnected2d:
+    with torch.random.fork_rng(devices=[]):  # torch's default initialisation must not advance the caller's generator
         if not spec.is_conv:
             return nn.Linear(spec.inputs, spec.outputs)
         padding = spec.padding[0] if len(set(spec.padding)) == 1 else 0
         if not spec.shared:
-            return Unshared2d(spec.inputs, spec.outputs, spec.kernel, spec.stride, padding, spec.side)
+            return LocallyConnected2d(spec.inputs, spec.outputs, spec.kernel, spec.stride, padding, spec.side)
         return nn.Conv2d(spec.inputs, spec.outputs, spec.kernel, spec.stride, padding, groups=spec.groups)
 
 
 @torch.no_grad()
-def _initialise(weights: nn.Conv2d | nn.Linear | Unshared2d, spec: Layer, model: ModelConfig, seed: int) -> None:
+def _initialise(
+    weights: nn.Conv2d | nn.Linear | LocallyConnected2d, spec: Layer, model: ModelConfig, seed: int
+) -> None:
     generator = torch.Generator().manual_seed(stream(seed, "init", spec.name))
     bias = weights.bias
     assert isinstance(bias, Tensor)
-    if model.init is Init.torch:  # nn.Conv2d's and nn.Linear's own rule
+    if model.init is Init.torch:  # the default of nn.Conv2d and nn.Linear
         bound = 1 / math.sqrt(spec.fan_in)
         weights.weight.copy_((2 * torch.rand(weights.weight.shape, generator=generator) - 1) * bound)
         bias.copy_((2 * torch.rand(bias.shape, generator=generator) - 1) * bound)

@@ -1,4 +1,4 @@
-"""Batch normalisation whose batch may be shared out over several devices."""
+"""Batch normalisation over a batch that may be divided among several devices."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from alexlab.distributed import total
 
 
 class BatchNorm(_BatchNorm):
-    """As `nn.BatchNorm2d` and `nn.BatchNorm1d`; where `is_shared`, over the images of all devices.
+    """`nn.BatchNorm2d` and `nn.BatchNorm1d` in one; with `is_shared`, statistics are over the images of all devices.
 
-    `nn.SyncBatchNorm` does that on GPUs alone. Mean and variance are summed up one after the other, so that nothing is
-    lost to cancellation.
+    `nn.SyncBatchNorm` does this on GPUs only. Mean and variance are summed in two passes, to avoid cancellation.
     """
 
     is_shared = False

@@ -9,14 +9,15 @@ from torch import Tensor, nn
 class Dropout(nn.Module):
     """Set each unit to zero with probability `rate` in training.
 
-    `scale_at_test=True` is the paper's form: survivors are left as they are, and at test all outputs are multiplied
-    by 1 - rate. False is today's: survivors are divided by 1 - rate, and nothing happens at test.
+    `scale_at_test=True` is the paper's form: surviving units are unchanged in training, and at test all outputs are
+    multiplied by 1 - rate. False is today's (inverted dropout): surviving units are divided by 1 - rate in training,
+    and nothing happens at test.
 
-    After `reseed(seed)` the next mask is a function of that seed alone, so that a run that goes on after a break draws
-    what it would have drawn; before it, masks come from torch's global generator.
+    After `reseed(seed)` the next mask is a function of that seed alone, so that a resumed run draws the same masks.
+    Without it, masks come from torch's global generator.
 
-    `part`: (dimension, begin, end, total) where the input is that stretch of a tensor whose other parts are on other
-    devices: the mask is drawn for the whole, so that their number changes nothing.
+    `part`: (dimension, begin, end, total) if the input is this slice of a tensor that is divided among devices. The
+    mask is drawn for the full tensor, so the number of devices does not change it.
     """
 
     def __init__(self, rate: float, scale_at_test: bool = True) -> None:
@@ -31,19 +32,19 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x * (1 - self.rate) if self.scale_at_test else x
-        x = x * (self._drawn(x) >= self.rate)  # pyright: ignore
+        x = x * (self._uniform_like(x) >= self.rate)  # pyright: ignore
         return x if self.scale_at_test else x / (1 - self.rate)
 
-    @torch.compiler.disable  # pyright: ignore[reportArgumentType]; it would make a graph for each seed
-    def _drawn(self, x: Tensor) -> Tensor:
+    @torch.compiler.disable  # pyright: ignore[reportArgumentType]; torch.compile would recompile for each seed
+    def _uniform_like(self, x: Tensor) -> Tensor:
         generator = None
         if self._seed is not None:
             generator = torch.Generator(x.device).manual_seed(self._seed)
         shape = list(x.shape)
         dim, begin, end, total = self.part or (0, 0, shape[0], shape[0])
         shape[dim] = total
-        drawn = torch.rand(shape, generator=generator, device=x.device, dtype=torch.float32)
-        return drawn.narrow(dim, begin, end - begin)
+        uniform = torch.rand(shape, generator=generator, device=x.device, dtype=torch.float32)
+        return uniform.narrow(dim, begin, end - begin)
 
     def extra_repr(self) -> str:
         return f"rate={self.rate}, scale_at_test={self.scale_at_test}"

@@ -1,4 +1,4 @@
-"""A convolution whose weights differ from place to place, as in the authors' CIFAR-10 nets (section 3.3, footnote)."""
+"""Locally connected layers (weights are not shared across positions), as in the authors' CIFAR-10 nets (3.3)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class Unshared2d(nn.Module):
-    """Like `nn.Conv2d` with square kernels, but each of the `side` x `side` places has weights and biases of its own.
+class LocallyConnected2d(nn.Module):
+    """Like `nn.Conv2d` with square kernels, but each of the `side` x `side` positions has its own weights and biases.
 
     Takes [B, inputs, H, W], gives [B, outputs, side, side]. Weights are [side * side, outputs, inputs * kernel^2] and
-    biases [side * side, outputs], places in rows from the top left.
+    biases [side * side, outputs], positions in row-major order.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, padding: int, side: int) -> None:
@@ -21,10 +21,11 @@ class Unshared2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(side**2, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        patches = F.unfold(x, self.kernel, padding=self.padding, stride=self.stride)  # [B, inputs * kernel^2, places]
+        patches = F.unfold(x, self.kernel, padding=self.padding, stride=self.stride)  # [B, fan-in, positions]
         sums = torch.baddbmm(self.bias[:, None], patches.permute(2, 0, 1), self.weight.transpose(1, 2))
         return sums.permute(1, 2, 0).unflatten(2, (self.side, self.side))
 
     def extra_repr(self) -> str:
-        places, outputs, fan_in = self.weight.shape
-        return f"{fan_in // self.kernel**2}, {outputs}, kernel={self.kernel}, padding={self.padding}, places={places}"
+        positions, outputs, fan_in = self.weight.shape
+        inputs = fan_in // self.kernel**2
+        return f"{inputs}, {outputs}, kernel={self.kernel}, padding={self.padding}, positions={positions}"

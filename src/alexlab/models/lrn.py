@@ -1,4 +1,4 @@
-"""Local response normalisation (section 3.3), with its gradient written out; and the released code's norm in a map."""
+"""Local response normalisation (section 3.3) with an explicit gradient, and the released code's norm within a map."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-_HAS_TRITON = find_spec("triton") is not None  # not in torch's builds for a CPU alone
+_HAS_TRITON = find_spec("triton") is not None  # CPU builds of torch come without it
 
 
 class LocalResponseNorm(nn.Module):
-    """Divide each activity by (k + alpha * sum of the squares of `size` adjacent maps) ** beta.
+    """Divide each activation by (k + alpha * sum of the squares of `size` adjacent channels) ** beta.
 
-    Unlike `torch.nn.LocalResponseNorm`, alpha multiplies the sum, as in the paper's formula, not the mean. Takes
-    [B, C, ...] in any memory layout; computes in float32 at least, whatever autocast says: at k = 2 the numbers of
-    bfloat16 lie 0.016 apart and would swallow the sum. With `groups` towers a window ends at its tower's last map.
+    Unlike in `torch.nn.LocalResponseNorm`, alpha multiplies the sum, as in the paper's formula, not the mean. Takes
+    [B, C, ...] in any memory layout. Computes in float32 at least, even under autocast: near k = 2 bfloat16 has steps
+    of 0.016, which would swallow the sum. With `groups` towers a window stops at the last channel of its tower.
 
-    `fused`: where there is a GPU, one kernel each way (`alexlab.models.lrn_triton`), which keeps its input alone.
+    `fused`: on a GPU, use one kernel for each direction (`alexlab.models.lrn_triton`), which saves the input only.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class LocalResponseNorm(nn.Module):
     ) -> None:
         super().__init__()
         if size < 1 or size % 2 == 0:
-            raise ValueError(f"size={size}: must be odd, so that the window has a middle map")
+            raise ValueError(f"size={size}: must be odd, so that the window has a middle channel")
         self.size, self.k, self.alpha, self.beta, self.groups, self.fused = size, k, alpha, beta, groups, fused
 
     def forward(self, x: Tensor) -> Tensor:
@@ -52,10 +52,10 @@ class LocalResponseNorm(nn.Module):
 
 
 class SameMapNorm(nn.Module):
-    """Divide each activity by (1 + alpha * sum of the squares of the 5 x 5 places around it, in its own map) ** beta.
+    """Divide each activation by (1 + alpha * sum of the squares of its 5 x 5 neighbourhood in its own map) ** beta.
 
-    It stands behind the second LRN in the authors' released code (`rnorm` there, alpha = 0.001 / 25), and nowhere in
-    the paper. `scale` multiplies the activities inside the sum. Computes in float32 at least.
+    It follows the second LRN in the authors' released code (`rnorm` there, alpha = 0.001 / 25) and is not in the
+    paper. `scale` multiplies the activations inside the sum. Computes in float32 at least.
     """
 
     def __init__(self, size: int = 5, alpha: float = 4e-5, beta: float = 0.75, scale: float = 1.0) -> None:
@@ -74,19 +74,19 @@ class SameMapNorm(nn.Module):
 
 
 def _window_sum(values: Tensor, size: int, groups: int) -> Tensor:
-    """Sum over the window of `size` adjacent maps, cut off at the first and the last map of each tower."""
+    """Sum over the window of `size` adjacent channels, truncated at the first and last channel of each tower."""
     total = values.clone(memory_format=torch.preserve_format)
-    for sums, maps in zip(total.chunk(groups, 1), values.chunk(groups, 1), strict=True):
-        for distance in range(1, min(size // 2, maps.shape[1] - 1) + 1):
-            sums[:, distance:] += maps[:, :-distance]
-            sums[:, :-distance] += maps[:, distance:]
+    for sums, channels in zip(total.chunk(groups, 1), values.chunk(groups, 1), strict=True):
+        for distance in range(1, min(size // 2, channels.shape[1] - 1) + 1):
+            sums[:, distance:] += channels[:, :-distance]
+            sums[:, :-distance] += channels[:, distance:]
     return total
 
 
 class _Normalise(torch.autograd.Function):
-    """y = x * s ** -beta with s = k + alpha * window(x ** 2); keeps x and r = s ** -1/2, nothing else.
+    """y = x * s ** -beta with s = k + alpha * window(x ** 2); saves only x and r = s ** -1/2.
 
-    dL/dx = t - 2 alpha beta x * window(t * x / s) with t = g * s ** -beta, the window being symmetric.
+    dL/dx = t - 2 alpha beta x * window(t * x / s) with t = g * s ** -beta, since the window is symmetric.
     """
 
     @staticmethod
@@ -108,5 +108,5 @@ class _Normalise(torch.autograd.Function):
 
 
 def _power(root: Tensor, beta: float) -> Tensor:
-    """root ** (2 beta); the paper's 1.5 by a square root, three times faster on a CPU than `pow`."""
+    """root ** (2 beta); the paper's exponent of 1.5 by a square root, three times as fast as `pow` on a CPU."""
     return root.sqrt().mul_(root) if beta == 0.75 else root.pow(2 * beta)

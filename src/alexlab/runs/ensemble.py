@@ -143,7 +143,7 @@ def evaluate_nets(
         except ValueError as error:
             raise ConfigError(str(error)) from error
         loader = data.evaluation_dataloader("test")
-        members.append(EnsembleMember(network.to(device), loader, data, config.evaluate.average))
+        members.append(EnsembleMember(network.to(device), loader, data, config.evaluate.average, str(path)))
     groups: list[list[EnsembleMember]] = [members, *([members[number]] for number in alone)]
     images = len(members[0].data.split("test"))
     with Progress(title, images * len(groups), transient=True) as progress:

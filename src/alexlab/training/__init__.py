@@ -1,4 +1,4 @@
-"""Training and evaluation of one network."""
+"""Train and evaluate one network."""
 
 from alexlab.training.module import ClassificationTask
 

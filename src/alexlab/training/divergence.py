@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class AsyncScalar:
-    """A tensor's numbers, on their way from the device to this process."""
+    """A tensor that is copied from the GPU asynchronously."""
 
     def __init__(self, value: Tensor) -> None:
         self._value = value.detach().to("cpu", non_blocking=value.is_cuda)
@@ -20,57 +20,59 @@ class AsyncScalar:
 
     @property
     def is_here(self) -> bool:
+        """Whether the copy is complete."""
         return self._copied is None or self._copied.query()
 
     def get(self) -> Tensor:
-        """The numbers; waits for them where they are not here."""
+        """The tensor on the CPU; waits until the copy is complete."""
         if self._copied is not None:
             self._copied.synchronize()
         return self._value
 
 
 def sizes(loss: Tensor, gradients: list[Tensor]) -> Tensor:
-    """The loss and a norm of each gradient, [1 + G]: finite where all numbers are."""
+    """The loss and a norm of each gradient, [1 + G]; finite if and only if all their values are."""
     if not gradients:
         return loss[None]
-    if not loss.is_cuda:  # Euclid's norm is ten times quicker here, but can overflow
-        found = torch.stack([loss, *torch._foreach_norm(gradients)])  # pyright: ignore[reportPrivateImportUsage]
-        if found.isfinite().all():
-            return found
+    if not loss.is_cuda:  # on a CPU the Euclidean norm is ten times as fast, but it can overflow
+        norms = torch.stack([loss, *torch._foreach_norm(gradients)])  # pyright: ignore[reportPrivateImportUsage]
+        if norms.isfinite().all():
+            return norms
     largest = torch._foreach_norm(gradients, math.inf)  # pyright: ignore[reportPrivateImportUsage]
     return torch.stack([loss, *(one.to(loss.dtype) for one in largest)])
 
 
 class DivergenceDetector:
-    """The first training step of which not all is a number.
+    """Finds the first training step with a non-finite loss or gradient.
 
-    The device knows it at once, by `look`'s answer, and changes no weight from then on; this process hears of it later.
+    The GPU knows at once, by the flag that `check` returns, and updates no weight from then on. This process learns of
+    it later, through `found`.
     """
 
     def __init__(self) -> None:
-        self._place: Tensor | None = None  # of that step; -1 = there was none
+        self._step: Tensor | None = None  # the first non-finite step, -1 if there is none; on the device
         self._sizes: Tensor | None = None
-        self._told: AsyncScalar | None = None
+        self._copy: AsyncScalar | None = None  # of `_step`
 
-    def look(self, seen: Tensor, place: int) -> Tensor:
-        """Note a step's `sizes`; returns 1 from the first step on that is not to be taken, before it 0."""
-        if self._place is None or self._sizes is None:
-            self._place, self._sizes = torch.full((), -1, device=seen.device), seen
-        is_first = ~seen.isfinite().all() & (self._place < 0)
-        self._place = torch.where(is_first, place, self._place)
+    def check(self, seen: Tensor, step: int) -> Tensor:
+        """Check a step's `sizes`; return 1 from the first non-finite step on, 0 before it."""
+        if self._step is None or self._sizes is None:
+            self._step, self._sizes = torch.full((), -1, device=seen.device), seen
+        is_first = ~seen.isfinite().all() & (self._step < 0)
+        self._step = torch.where(is_first, step, self._step)
         self._sizes = torch.where(is_first, seen, self._sizes)
-        if self._told is None:
-            self._told = AsyncScalar(self._place)
-        return (self._place >= 0).float()
+        if self._copy is None:
+            self._copy = AsyncScalar(self._step)
+        return (self._step >= 0).float()
 
     def found(self, wait: bool) -> tuple[int, list[float]] | None:
-        """That step's place and `sizes`, once it is known here; with `wait` of all steps that were looked at."""
-        if self._place is None or self._sizes is None or self._told is None:
+        """The first non-finite step and its `sizes`; None if there is none or, without `wait`, none is known yet."""
+        if self._step is None or self._sizes is None or self._copy is None:
             return None
         if wait:
-            self._told = AsyncScalar(self._place)
-        elif not self._told.is_here:
+            self._copy = AsyncScalar(self._step)
+        elif not self._copy.is_here:
             return None
-        place = int(self._told.get())
-        self._told = None if place < 0 else self._told
-        return (place, self._sizes.tolist()) if place >= 0 else None
+        step = int(self._copy.get())
+        self._copy = None if step < 0 else self._copy
+        return (step, self._sizes.tolist()) if step >= 0 else None

@@ -1,4 +1,4 @@
-"""What a run would take on this machine, from a few timed steps on made-up images."""
+"""Estimate the time and disk space of a run on this machine, from a few timed steps on random images."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _STEPS = 3
 
 
 def seconds_per_run(config: Config) -> float:
-    """An estimate in seconds: training, validation and final evaluation, without the loader and without start-up."""
+    """Estimate the seconds of training, validation and final evaluation, without data loading and start-up."""
     train, forward = seconds_per_image(config)
     data, trainer = config.data, config.trainer
     limit = trainer.limit_train_batches
     images = image_counts(data)
     steps = limit if isinstance(limit, int) else limit * images["train"] / data.batch_size
     trained = min(steps * data.batch_size, images["train"]) * trainer.max_epochs
-    looked = images["val"] * trainer.max_epochs + 10 * images["test"]
-    looked += min(images["train"], config.evaluate.train_images)
-    return trained * train + looked * forward
+    evaluated = images["val"] * trainer.max_epochs + 10 * images["test"]
+    evaluated += min(images["train"], config.evaluate.train_images)
+    return trained * train + evaluated * forward
 
 
 def seconds_per_image(config: Config) -> tuple[float, float]:
-    """Of a training step, and of a look at one view, in batches of 32 at most."""
+    """Measure the seconds per image of a training step and of a forward pass, in batches of at most 32."""
     accelerator = config.trainer.accelerator.name
     use_gpu = accelerator == "gpu" or (accelerator == "auto" and torch.cuda.is_available())
     device = torch.device("cuda" if use_gpu else "cpu")
@@ -49,15 +49,15 @@ def seconds_per_image(config: Config) -> tuple[float, float]:
         optimizer.step()
 
     @torch.inference_mode()
-    def look() -> None:
+    def forward() -> None:
         network(inputs)
 
-    return _seconds(step, device) / batch, _seconds(look, device) / batch
+    return _seconds(step, device) / batch, _seconds(forward, device) / batch
 
 
 def _seconds(call, device: torch.device) -> float:
     times = []
-    for _ in range(_STEPS + 1):  # the first one warms up
+    for _ in range(_STEPS + 1):  # the first call warms up
         started = time.perf_counter()
         call()
         if device.type == "cuda":
@@ -67,5 +67,5 @@ def _seconds(call, device: torch.device) -> float:
 
 
 def record_bytes(config: Config) -> int:
-    """About what a run's record takes: two checkpoints of weights and velocities, and the predictions."""
+    """Estimate the size of a run's record: two checkpoints of weights and velocities, and the predictions."""
     return 2 * 2 * 4 * sum(spec.parameters for spec in layers(config)) + 120 * image_counts(config.data)["test"]

@@ -1,4 +1,4 @@
-"""The LightningModule: the network, its loss, its optimiser and its error rates."""
+"""The LightningModule: network, loss, optimiser and error rates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from alexlab import distributed
@@ -18,14 +18,15 @@ from alexlab.architecture import layers
 from alexlab.config import Compile, Config, by_layer
 from alexlab.models import build_model, compiled
 from alexlab.training.divergence import DivergenceDetector, sizes
+from alexlab.training.lightning_compat import MeanLoss
 from alexlab.training.optim import PaperSGD, conv1_factor, learning_rate, lost_race, steps_between
 
 
 class Diverged(RuntimeError):
-    """Loss or gradient are no longer finite numbers.
+    """The loss or a gradient is not finite.
 
-    `details` says where: epoch and step (from 1), the loss, the layers whose gradients are not finite, and the images
-    of the batch, as the store counts its training images.
+    `details` has the epoch and step (from 1), the loss, the layers with non-finite gradients, and the images of the
+    batch as indices in the store's training split.
     """
 
     def __init__(self, message: str, **details: Any) -> None:
@@ -36,19 +37,8 @@ class Diverged(RuntimeError):
 _EPOCH_METRICS = ("train_loss", "train_top1", "recent_top1")
 
 
-class MeanLoss(MeanMetric):
-    """The mean of batches' losses by their weights, in which a NaN stays one.
-
-    torchmetrics would leave it out of the mean or, told not to look for it, leave out the weights.
-    """
-
-    def update(self, value: Tensor, weight: float = 1.0) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        self.mean_value += value * weight
-        self.weight += weight
-
-
 def accuracies(num_classes: int) -> MetricCollection:
-    """Top-1 and top-5 accuracy over images, whatever the batches' sizes; with under 5 classes top-5 is always right."""
+    """Top-1 and top-5 accuracy over images, for any batch sizes; with fewer than 5 classes, top-5 is always right."""
 
     def top(k: int) -> MulticlassAccuracy:
         return MulticlassAccuracy(num_classes, top_k=min(k, num_classes), average="micro", validate_args=False)
@@ -57,10 +47,10 @@ def accuracies(num_classes: int) -> MetricCollection:
 
 
 def parameter_groups(network: nn.Module, config: Config) -> list[dict[str, Any]]:
-    """Parameters by what the optimiser does to them.
+    """Group the parameters that the optimiser treats the same.
 
-    A group has `weight_decay`, `lr_factor` (of the rate), `keeps_rate` (no drop touches it) and `is_conv1`.
-    What is neither weight nor bias of a layer of the net (PReLU's slopes, batch normalisation) never decays.
+    A group has `weight_decay`, `lr_factor`, `keeps_rate` (exempt from drops of the learning rate) and `is_conv1`.
+    Parameters other than the weights and biases of layers (PReLU's slopes, batch normalisation) never decay.
     """
     optim = config.optim
     names, decays = {spec.name for spec in layers(config)}, by_layer(optim.weight_decays)
@@ -68,8 +58,8 @@ def parameter_groups(network: nn.Module, config: Config) -> list[dict[str, Any]]
     for name, parameter in network.named_parameters():
         layer, _, kind = name.rpartition(".")
         is_bias = layer in names and kind == "bias"
-        decays_at_all = layer in names and (optim.decay_biases or not is_bias)
-        decay = float(decays.get(layer, optim.weight_decay)) if decays_at_all else 0.0
+        has_decay = layer in names and (optim.decay_biases or not is_bias)
+        decay = float(decays.get(layer, optim.weight_decay)) if has_decay else 0.0
         factor = optim.bias_lr_factor if is_bias else 1.0
         is_conv1 = layer == "conv1" and (optim.conv1_cut_at is not None or optim.conv1_freeze_at is not None)
         keeps_rate = is_bias and not optim.drop_biases
@@ -83,8 +73,8 @@ class ClassificationTask(L.LightningModule):
     """Trains a network to classify; takes batches of (input [B, 3, H, W], labels [B]).
 
     Logs once an epoch: train_loss, train_top1_error, lr, val_loss, val_top1_error, val_top5_error (errors as
-    fractions; the training ones are averages over the epoch, with augmentation and dropout on). With
-    `trainer.train_error_every` it also collects `train_errors`, averages over the images since the last entry.
+    fractions; training values are means over the epoch, with augmentation and dropout). With
+    `trainer.train_error_every` it also collects `train_errors`, means over the images since the previous entry.
     """
 
     def __init__(self, config: Config) -> None:
@@ -98,26 +88,25 @@ class ClassificationTask(L.LightningModule):
             MulticlassAccuracy(num_classes, average="micro", validate_args=False) for _ in range(2)
         )
         self.val_accuracy, self.test_accuracy = accuracies(num_classes), accuracies(num_classes)
-        self.val_errors: list[float] = []  # top-1, one an epoch: what the plateau schedule goes by
+        self.val_errors: list[float] = []  # top-1, one per epoch; the plateau schedule reads them
         self.train_errors: list[dict[str, float]] = []  # {"epoch": epochs done, "step": ..., "train_top1_error": ...}
         self.sent_per_step = 0  # bytes to other devices
         self._sent_before = 0
-        self.passes_over = False  # the next step: it was taken before the run was taken up again
         self._loss: Tensor | None = None
+        self._step = 0  # the current one, counted over all epochs
         self._compiled: Any = None
-        self._watch, self._looked_at = DivergenceDetector(), list[str]()
+        self._detector, self._checked = DivergenceDetector(), list[str]()  # the names of the checked gradients
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x)
 
     def _training_network(self) -> Any:
-        """The network, compiled where `trainer.compile` says so; evaluation goes by the network itself."""
-        how = self.config.trainer.compile
-        if how is Compile.none:
+        """The network, compiled if `trainer.compile` says so; evaluation uses the uncompiled one."""
+        mode = self.config.trainer.compile
+        if mode is Compile.none:
             return self.network
         if self._compiled is None:
-            mode = "reduce-overhead" if how is Compile.graphs else None
-            self._compiled = compiled(self.network, mode)
+            self._compiled = compiled(self.network, "reduce-overhead" if mode is Compile.graphs else None)
         return self._compiled
 
     def configure_optimizers(self) -> PaperSGD:
@@ -133,7 +122,7 @@ class ClassificationTask(L.LightningModule):
         return self.ended_by(epoch) not in (None, "max_epochs")
 
     def ended_by(self, epoch: int) -> str | None:
-        """What ends the run once `epoch` epochs are done; None where it goes on."""
+        """Why the run ends after `epoch` epochs; None if it continues."""
         trainer = self.config.trainer
         done = [row for row in self.train_errors if row["epoch"] <= epoch]
         epochs, errors = ([row[name] for row in done] for name in ("epoch", "train_top1_error"))
@@ -147,11 +136,11 @@ class ClassificationTask(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         rate = self._learning_rate(self.current_epoch)
-        assert rate is not None, "the epoch before ended the run"
+        assert rate is not None, "the previous epoch ended the run"
         factor = conv1_factor(self.config.optim, self.current_epoch, self.config.trainer.max_epochs)
         for group in self.trainer.optimizers[0].param_groups:
             conv1 = factor if group["is_conv1"] else 1.0
-            if group["keeps_rate"]:  # a bias that no drop touches, though conv1's stops where conv1 does
+            if group["keeps_rate"]:  # no drop lowers the rate of this bias, but freezing conv1 freezes it, too
                 group["lr"] = self.config.optim.lr * group["lr_factor"] * (conv1 > 0)
             else:
                 group["lr"] = rate * group["lr_factor"] * conv1
@@ -162,85 +151,73 @@ class ClassificationTask(L.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.sent_per_step = distributed.sent() - self._sent_before
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor | None:
-        if self.passes_over:
-            self.passes_over = False
-            if self.trainer.world_size > 1:  # where Lightning wants a loss, of which its strategy makes no step
-                return torch.stack([value.sum() for value in self.network.parameters()]).sum() * 0
-            return None  # Lightning counts it, and changes nothing
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         inputs, labels = batch
+        self._step = self.current_epoch * int(self.trainer.num_training_batches) + batch_idx
         self.network.reseed_dropout(self.config.seed, "dropout", self.global_step)
         logits = self._training_network()(inputs)
         loss = F.cross_entropy(logits, labels)
-        devices = self.trainer.world_size  # that share the batch out, and whose gradients are averaged
+        devices = self.trainer.world_size  # that divide the batch, and whose gradients are averaged
         part = 1.0 if devices == 1 else devices * len(labels) / self.trainer.datamodule.train_batch_size  # pyright: ignore[reportAttributeAccessIssue]
-        self.train_loss.update(loss.detach(), part / devices)  # a step weighs 1, over however many
+        self.train_loss.update(loss.detach(), part / devices)  # each step has weight 1, on any number of devices
         self.train_top1.update(logits.detach(), labels)
-        self._log_train_error(logits.detach(), labels, batch_idx)
+        self._log_train_error(logits.detach(), labels)
         self._loss = loss.detach()
         return loss * part if devices > 1 else loss
 
-    def _log_train_error(self, logits: Tensor, labels: Tensor, batch_idx: int) -> None:
-        """Add to `train_errors` where an entry is due; the device is waited for only then."""
+    def _log_train_error(self, logits: Tensor, labels: Tensor) -> None:
+        """Add to `train_errors` if an entry is due; only then synchronises with the GPU."""
         every, steps = self.config.trainer.train_error_every, int(self.trainer.num_training_batches)
         if every is None:
             return
         self.recent_top1.update(logits, labels)
-        step = self.current_epoch * steps + batch_idx + 1
-        if step in steps_between(self.current_epoch, steps, every):
+        done = self._step + 1
+        if done in steps_between(self.current_epoch, steps, every):
             error = 1 - self.recent_top1.compute().item()
-            self.train_errors.append({"epoch": step / steps, "step": step, "train_top1_error": error})
+            self.train_errors.append({"epoch": done / steps, "step": done, "train_top1_error": error})
             self.recent_top1.reset()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Let no step put numbers that are none into the weights."""
-        if self._loss is None:
-            return
+        """Skip the update if the loss or a gradient is not finite."""
+        assert self._loss is not None
         with_gradient = [(name, p.grad) for name, p in self._parameters_by_name if p.grad is not None]
         if self.config.trainer.precision == "16-mixed":
-            with_gradient = []  # there an overflow is expected, and the step left out by the gradients' scaler
-        self._looked_at = [name for name, _ in with_gradient]
+            with_gradient = []  # overflows are expected, and the gradient scaler skips the update
+        self._checked = [name for name, _ in with_gradient]
         seen = sizes(self._loss, [gradient for _, gradient in with_gradient])
-        if self._goes_ahead:
+        if self._is_async:
             assert isinstance(optimizer, PaperSGD)
-            optimizer.skip = self._watch.look(seen, self._place)
+            optimizer.skip = self._detector.check(seen, self._step)
             self.end_if_diverged(wait=False)
             return
-        is_odd = not bool(seen.isfinite().all())
-        if distributed.count() > 1:  # each sees its own part, and all end if one has seen what is no number
-            (is_odd,) = distributed.any_of(is_odd)
-        if is_odd:
-            everyones = distributed.gathered(self._told_of(seen.tolist()))
-            loss = next((loss for loss, _ in everyones if not math.isfinite(loss)), everyones[0][0])
-            self._diverged(self._place, loss, list(dict.fromkeys(name for _, names in everyones for name in names)))
+        (is_nonfinite,) = distributed.any_of(not bool(seen.isfinite().all()))  # each process sees its part only
+        if is_nonfinite:
+            reports = distributed.gather_objects(self._loss_and_layers(seen.tolist()))
+            loss = next((loss for loss, _ in reports if not math.isfinite(loss)), reports[0][0])
+            self._diverged(self._step, loss, list(dict.fromkeys(name for _, names in reports for name in names)))
 
     @property
-    def _goes_ahead(self) -> bool:
-        """Whether steps are given out before the device is done with the last."""
+    def _is_async(self) -> bool:
+        """Whether steps are launched before the GPU has finished the previous one."""
         return self.device.type == "cuda" and self.config.trainer.ahead and distributed.count() == 1
 
     @cached_property
     def _parameters_by_name(self) -> list[tuple[str, nn.Parameter]]:
         return list(self.network.named_parameters())
 
-    @property
-    def _place(self) -> int:
-        """The step that is taken, counted over the epochs."""
-        return self.current_epoch * int(self.trainer.num_training_batches) + self.trainer.fit_loop.batch_idx
-
     def end_if_diverged(self, wait: bool) -> None:
-        """Raise `Diverged` if a step was not taken; without `wait` for the device, if that is known by now."""
-        found = self._watch.found(wait)
+        """Raise `Diverged` if an update was skipped; without `wait`, only if that is known without synchronising."""
+        found = self._detector.found(wait)
         if found is not None:
-            self._diverged(found[0], *self._told_of(found[1]))
+            self._diverged(found[0], *self._loss_and_layers(found[1]))
 
-    def _told_of(self, seen: list[float]) -> tuple[float, list[str]]:
-        """The loss and the layers whose gradients are not finite, from a step's `sizes`."""
-        odd = [name for name, size in zip(self._looked_at, seen[1:], strict=True) if not math.isfinite(size)]
-        return seen[0], odd
+    def _loss_and_layers(self, seen: list[float]) -> tuple[float, list[str]]:
+        """The loss and the parameters with non-finite gradients, from a step's `sizes`."""
+        nonfinite = [name for name, size in zip(self._checked, seen[1:], strict=True) if not math.isfinite(size)]
+        return seen[0], nonfinite
 
-    def _diverged(self, place: int, loss: float, layers: list[str]) -> None:
-        epoch, step = divmod(place, int(self.trainer.num_training_batches))
+    def _diverged(self, step: int, loss: float, layers: list[str]) -> None:
+        epoch, step = divmod(step, int(self.trainer.num_training_batches))
         what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient of {layers[0]} is not finite"
         images = self.trainer.datamodule.batch_images(epoch, step)  # pyright: ignore[reportAttributeAccessIssue]
         details = {"epoch": epoch + 1, "step": step + 1, "loss": str(loss), "layers": layers, "images": images}
@@ -268,15 +245,15 @@ class ClassificationTask(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         self._log_evaluation("test", self.test_loss, self.test_accuracy)
 
-    def _evaluation_step(self, batch: tuple[Tensor, Tensor], loss: MeanMetric, accuracy: MetricCollection) -> None:
+    def _evaluation_step(self, batch: tuple[Tensor, Tensor], loss: MeanLoss, accuracy: MetricCollection) -> None:
         inputs, labels = batch
-        if len(labels) == 0:  # of a small batch a device may have nothing
+        if len(labels) == 0:  # a small batch may leave a device without images
             return
         logits = self(inputs)
         loss.update(F.cross_entropy(logits, labels), len(labels) / self.config.data.eval_batch_size)
         accuracy.update(logits, labels)
 
-    def _log_evaluation(self, split: str, loss: MeanMetric, accuracy: MetricCollection) -> None:
+    def _log_evaluation(self, split: str, loss: MeanLoss, accuracy: MetricCollection) -> None:
         errors = {name: 1 - value for name, value in accuracy.compute().items()}
         mean = loss.compute()
         if split == "val" and not torch.isfinite(mean):
@@ -294,17 +271,17 @@ class ClassificationTask(L.LightningModule):
         self.end_if_diverged(wait=True)
         checkpoint["val_errors"], checkpoint["train_errors"] = list(self.val_errors), list(self.train_errors)
         own: dict[str, dict[str, Tensor]] = {}
-        for name in _EPOCH_METRICS:  # what an epoch has summed up by now
+        for name in _EPOCH_METRICS:  # the sums of the current epoch
             metric = getattr(self, name)
             metric.persistent(True)
             own[name] = {key: value.to("cpu", copy=True) for key, value in metric.state_dict().items()}
             metric.persistent(False)
-        # One for each device that has its own images: sums of sums in another order would have other last bits.
-        checkpoint["train_metrics"] = distributed.gathered(own) if self.trainer.world_size > 1 else [own]
+        # One entry per device that has images of its own: adding them up would change the last bits of later sums.
+        checkpoint["train_metrics"] = distributed.gather_objects(own) if self.trainer.world_size > 1 else [own]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.val_errors = list(checkpoint["val_errors"])
-        self.train_errors = list(checkpoint.get("train_errors", []))  # a state of before they were logged has none
+        self.train_errors = list(checkpoint.get("train_errors", []))  # states of older versions have none
         saved, share = checkpoint["train_metrics"], (self.trainer.global_rank, self.trainer.world_size)
         for name in _EPOCH_METRICS:
             if name not in saved[0]:
@@ -312,10 +289,9 @@ class ClassificationTask(L.LightningModule):
             sums = [part[name] for part in saved]
             if len(saved) == share[1]:
                 state = sums[share[0]]
-            else:  # another number of devices: the first goes on with all that was summed up
+            else:  # another number of devices: the first one takes over the sums of all
                 state = {key: sum(one[key] for one in sums) * (share[0] == 0) for key in sums[0]}
             metric = getattr(self, name)
             metric.persistent(True)
             metric.load_state_dict(state)
             metric.persistent(False)
-            metric._update_count = 1  # or it takes itself for empty

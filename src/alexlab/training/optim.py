@@ -1,4 +1,4 @@
-"""The paper's SGD (section 5) and its schedules: pure functions of the epoch and of the errors so far."""
+"""The paper's SGD (section 5), and learning-rate schedules as pure functions of the epoch and the errors so far."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from alexlab.crossings import epochs_to
 class PaperSGD(Optimizer):
     """v <- momentum * v - weight_decay * lr * w - lr * gradient; w <- w + v.
 
-    `torch.optim.SGD` keeps the learning rate outside the velocity. At a constant rate the two are the same; after a
-    drop, here the old velocity still moves the weights at the old rate until momentum has worn it down.
+    `torch.optim.SGD` keeps the learning rate outside the velocity. At a constant rate the two are the same. After a
+    drop, the velocity here still contains updates at the old rate, until momentum has decayed them.
 
-    At a rate of 0 neither weights nor velocities are updated, so an old velocity moves nothing; the released code stops
-    conv1 so.
+    At a rate of 0 neither weights nor velocities are updated, so a velocity moves nothing: the released code freezes
+    conv1 in this way.
 
-    `fused`: one pass over all parameters and not four. `skip`, 0 or 1 on the parameters' device, makes the next step
-    change nothing where it is 1, without this process's waiting for it.
+    `fused`: one pass over all parameters instead of four. `skip`: a flag of 0 or 1 on the parameters' device; 1 turns
+    the next step into a no-op, without synchronising with the GPU.
     """
 
     def __init__(self, params: Any, lr: float, momentum: float, weight_decay: float, fused: bool = True) -> None:
@@ -41,10 +41,10 @@ class PaperSGD(Optimizer):
         for group in self.param_groups:
             weights = [p for p in group["params"] if p.grad is not None] if group["lr"] > 0 else []
             if weights:
-                # torch's fused rule wants momentum, and is for these devices.
+                # torch's fused kernel needs momentum and one of these devices.
                 can_fuse = group["momentum"] > 0 and weights[0].device.type in ("cpu", "cuda")
-                update = _fused if self._fused and can_fuse else _in_four_passes
-                gradients = [_laid_out_like(p, p.grad) for p in weights]
+                update = _fused if self._fused and can_fuse else _four_passes
+                gradients = [_with_layout_of(p, p.grad) for p in weights]
                 velocities = [self._velocity(p) for p in weights]
                 update(weights, gradients, velocities, group, self.skip)
         self.skip = None
@@ -54,17 +54,17 @@ class PaperSGD(Optimizer):
         state = self.state[weight]
         if "velocity" not in state:
             state["velocity"] = torch.zeros_like(weight, memory_format=torch.preserve_format)
-        state["velocity"] = _laid_out_like(weight, state["velocity"])  # a state that is loaded may have its own
+        state["velocity"] = _with_layout_of(weight, state["velocity"])  # a loaded state may have another layout
         return state["velocity"]
 
 
-def _laid_out_like(weight: Tensor, value: Any) -> Tensor:
-    """The value in the weight's layout in memory, by which alone the fused rule goes."""
+def _with_layout_of(weight: Tensor, value: Any) -> Tensor:
+    """Return `value` in the memory layout of the weight, which the fused kernel assumes."""
     return value if value.stride() == weight.stride() else torch.empty_like(weight).copy_(value)
 
 
 def _fused(weights: list[Tensor], gradients: list, velocities: list[Tensor], rule: dict[str, Any], skip: Any) -> None:
-    # torch's own rule is b <- momentum * b + (1 - dampening) * (gradient + decay * w); w <- w - lr * b.
+    # torch's rule: b <- momentum * b + (1 - dampening) * (gradient + decay * w); w <- w - lr * b.
     torch._fused_sgd_(  # pyright: ignore[reportPrivateImportUsage]
         *(weights, gradients, velocities),
         **{"momentum": rule["momentum"], "weight_decay": rule["weight_decay"], "dampening": 1 + rule["lr"], "lr": -1.0},
@@ -72,7 +72,7 @@ def _fused(weights: list[Tensor], gradients: list, velocities: list[Tensor], rul
     )
 
 
-def _in_four_passes(
+def _four_passes(
     weights: list[Tensor], gradients: list, velocities: list[Tensor], rule: dict[str, Any], skip: Any
 ) -> None:
     if skip is not None and skip.item():
@@ -85,12 +85,12 @@ def _in_four_passes(
 
 
 def learning_rate(optim: OptimConfig, epoch: int, max_epochs: int, val_errors: Sequence[float]) -> float | None:
-    """The rate of `epoch` (from 0), given one validation error for each epoch before it; None = the run is over.
+    """The learning rate of `epoch` (from 0), given one validation error per epoch before it; None: the run is over.
 
-    `fixed` drops at given fractions of the run, so that all arms of a study are equally long; `linear` falls by as much
-    after each epoch, to 0 behind the last. `plateau` is the paper's
-    rule (5), by hand there and mechanical here: a drop after `patience` epochs in which the error did not fall below
-    the best so far by `threshold`; the run is over when it stalls once more after the last drop.
+    `fixed` drops at given fractions of the run, so that all arms of a study are equally long. `linear` falls by the
+    same amount after each epoch, to 0 after the last one. `plateau` is the paper's rule (5), applied by hand there: a
+    drop after `patience` epochs without an error more than `threshold` below the best so far. The run is over when the
+    error stalls once more after the last drop.
     """
     if optim.schedule is Schedule.constant:
         return optim.lr
@@ -111,7 +111,7 @@ def learning_rate(optim: OptimConfig, epoch: int, max_epochs: int, val_errors: S
 
 
 def conv1_factor(optim: OptimConfig, epoch: int, max_epochs: int) -> float:
-    """What multiplies the rate of conv1 in an epoch: the released code's training cut it late, then stopped it."""
+    """The factor of conv1's learning rate in an epoch: the released training lowered it late, then froze conv1."""
     if optim.conv1_freeze_at is not None and epoch >= optim.conv1_freeze_at * max_epochs:
         return 0.0
     if optim.conv1_cut_at is not None and epoch >= optim.conv1_cut_at * max_epochs:
@@ -120,9 +120,9 @@ def conv1_factor(optim: OptimConfig, epoch: int, max_epochs: int) -> float:
 
 
 def steps_between(epoch: int, steps: int, every: float) -> set[int]:
-    """The steps of `epoch` (from 0), counted over the run from 1, that end a stretch of `every` epochs.
+    """The steps of `epoch` (from 0) that complete a period of `every` epochs, counted over the run from 1.
 
-    Each multiple of `every` is rounded to a whole step by itself, so that rounding never adds up.
+    Each multiple of `every` is rounded to a step on its own, so that rounding errors do not accumulate.
     """
     first, last = int(epoch / every), int((epoch + 1) / every) + 1
     found = {round(number * every * steps) for number in range(first, last + 1)}
@@ -130,7 +130,7 @@ def steps_between(epoch: int, steps: int, every: float) -> set[int]:
 
 
 def lost_race(epochs: Sequence[float], errors: Sequence[float], limits: Sequence[float]) -> bool:
-    """Whether the training error reaches one of RACE_ERRORS later than its limit, by the entries logged so far."""
+    """Whether the training error has not reached one of RACE_ERRORS by its limit, judged by the entries so far."""
     if not epochs:
         return False
     for level, limit in zip(RACE_ERRORS, limits, strict=True):

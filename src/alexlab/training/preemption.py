@@ -1,6 +1,6 @@
-"""Signals as requests to stop: SIGTERM, SIGUSR1, SIGUSR2 and Ctrl-C end a run where nothing is lost.
+"""Signals as stop requests: SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 stop a run without losing work.
 
-While something is `held`, a request waits until whoever holds it looks at `requested()`; else it ends the work at once.
+Inside `held()` a request waits until the code there checks `requested()`. Elsewhere it raises `Preempted` at once.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Preempted(BaseException):
-    """The run was asked to stop; what it needs to go on is saved. No Exception, so that nothing catches it."""
+    """The run was asked to stop, and its state is saved. Not an Exception, so that no `except Exception` catches it."""
 
 
 _requested = _is_held = False
 
 
 def install() -> None:
-    """Listen to the signals, those that have come already included; in the main thread alone."""
+    """Handle the signals, including those that are pending; only in the main thread."""
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
-            signal.signal(number, _note)
+            signal.signal(number, _handle)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def request() -> None:
-    """Ask for an end, as a signal does."""
+    """Request a stop, as a signal does."""
     global _requested
     _requested = True
     if not _is_held:
@@ -41,13 +41,13 @@ def requested() -> bool:
     return _requested
 
 
-def _note(number: int, frame: Any) -> None:
+def _handle(number: int, frame: Any) -> None:
     request()
 
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Let requests wait; one that nobody has looked at is obeyed at the end."""
+    """Defer requests; one that is still pending at the end of the block raises `Preempted` there."""
     global _is_held
     _is_held = True
     try:

@@ -1,4 +1,4 @@
-"""Training's progress: a live bar where a run has a terminal to itself, else a line an epoch (ten a run at most)."""
+"""Training progress: a live bar if the run has a terminal to itself, else one line per epoch (at most ten a run)."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class TrainingBar(L.Callback):
         self._epochs = trainer.max_epochs
         self._steps = int(trainer.num_training_batches)
         self._shown = self._started = time.monotonic()
-        self._first_step = trainer.global_step  # of this process, where the run goes on
+        self._first_step = trainer.global_step  # of this process, if the run was resumed
         self._task = self._bar.add_task(
-            self._described(0), total=self._epochs * self._steps, completed=trainer.global_step, loss="-", speed=0
+            self._describe(0), total=self._epochs * self._steps, completed=trainer.global_step, loss="-", speed=0
         )
         if self._live:
             self._bar.start()
@@ -55,14 +55,14 @@ class TrainingBar(L.Callback):
         if self._live and now - self._shown > 0.3:
             assert self._task is not None
             if self._loss is None or self._loss.is_here:
-                told = "-" if self._loss is None else f"{float(self._loss.get()):.3f}"
-                self._bar.update(self._task, loss=told)
+                shown = "-" if self._loss is None else f"{float(self._loss.get()):.3f}"
+                self._bar.update(self._task, loss=shown)
                 loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-                self._loss = AsyncScalar(torch.as_tensor(loss))  # shown next time, so that nothing waits for it
+                self._loss = AsyncScalar(torch.as_tensor(loss))  # shown at the next update, to avoid a synchronisation
             self._bar.update(
                 self._task,
                 completed=trainer.global_step,
-                description=self._described(trainer.current_epoch),
+                description=self._describe(trainer.current_epoch),
                 speed=(self._images - self._images_shown) / (now - self._shown),
             )
             self._images_shown, self._shown = self._images, now
@@ -70,13 +70,13 @@ class TrainingBar(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         epoch = trainer.current_epoch + 1
         assert isinstance(pl_module, ClassificationTask)
-        loss = float(pl_module.train_loss.compute())  # of all devices, which must all ask for it
+        loss = float(pl_module.train_loss.compute())  # over all devices; a collective, so every process computes it
         if self._live or not self._is_shown or (epoch % -(-self._epochs // 10) and epoch != self._epochs):
             return
         spent, done = time.monotonic() - self._started, max(1, trainer.global_step - self._first_step)
         error = trainer.callback_metrics.get("val_top1_error")
         parts = [
-            self._described(trainer.current_epoch),
+            self._describe(trainer.current_epoch),
             f"loss {loss:.3f}",
             *([f"val error {100 * float(error):.1f} %"] if error is not None else []),
             f"{self._images / spent:.0f} images/s",
@@ -89,5 +89,5 @@ class TrainingBar(L.Callback):
             self._bar.update(self._task, completed=trainer.global_step)
         self._bar.stop()
 
-    def _described(self, epoch: int) -> str:
+    def _describe(self, epoch: int) -> str:
         return f"{self._title} · epoch {min(epoch + 1, self._epochs)}/{self._epochs}"

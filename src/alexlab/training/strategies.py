@@ -1,4 +1,4 @@
-"""One run on several devices: how Lightning sees the processes that `alexlab.runs.supervisor` has started."""
+"""Lightning strategies for a run on several devices, whose processes `alexlab.runs.supervisor` has started."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
+from lightning.pytorch.strategies import SingleDeviceStrategy, Strategy
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
-from torch.nn.parallel import DistributedDataParallel
 
 from alexlab import distributed
 from alexlab.config import Accelerator, ConfigError, TrainerConfig
-from alexlab.config import Strategy as Split
+from alexlab.config import Strategy as StrategyName
 from alexlab.distributed import Share
 from alexlab.models import AlexNet, BatchNorm, Dropout, Tower
+from alexlab.training.lightning_compat import DDPWithCommHook
 from alexlab.training.module import ClassificationTask
 
 
-class Started(LightningEnvironment):
-    """The processes of a run are there, and connected; one process alone is one run, under SLURM too."""
+class ConnectedProcesses(LightningEnvironment):
+    """The processes of a run, already started and connected; a single process is a run of its own, under SLURM too."""
 
     @property
     def creates_processes_externally(self) -> bool:
@@ -42,33 +42,19 @@ class Started(LightningEnvironment):
         pass
 
 
-class DataParallel(DDPStrategy):
-    """Each device has the whole net and its stretch of each batch; gradients are averaged."""
-
-    def optimizer_step(self, optimizer: Any, closure: Any, model: Any = None, **kwargs: Any) -> Any:
-        assert isinstance(self.lightning_module, ClassificationTask)
-        if self.lightning_module.passes_over:
-            closure()
-            return None
-        return super().optimizer_step(optimizer, closure, model, **kwargs)
-
-    def _register_ddp_hooks(self) -> None:
-        assert isinstance(self.model, DistributedDataParallel)
-        self.model.register_comm_hook(None, counted)
-
-
-def counted(state, bucket):  # torch wants no annotations that are text
+def counted(state, bucket):  # no annotations: torch does not accept them as strings
+    """Average gradients as DDP does, and count the bytes sent."""
     distributed.note_sent(
         2 * (distributed.count() - 1) * bucket.buffer().nbytes // distributed.count()
-    )  # around a ring
+    )  # of a ring all-reduce
     return allreduce_hook(None, bucket)  # pyright: ignore[reportArgumentType]
 
 
 class Towers(SingleDeviceStrategy):
-    """Each device has a part of the net (`alexlab.models.towers`), and all of each batch.
+    """Each device has a part of the network (`alexlab.models.towers`) and the full batch.
 
-    To Lightning each is a training of its own; states are joined and taken apart on their way, so that they are those
-    of the whole net.
+    To Lightning each process is a training of its own. States are joined when saved and divided when loaded, so that a
+    checkpoint is one of the full network.
     """
 
     @property
@@ -86,7 +72,7 @@ class Towers(SingleDeviceStrategy):
         return network
 
     def _names(self, optimizer: torch.optim.Optimizer) -> list[str]:
-        """The parameters' names, in the order in which an optimiser's state counts them."""
+        """The parameters' names, in the order of an optimiser's state."""
         names = {id(value): name for name, value in self._tower.named_parameters()}
         return [names[id(value)] for group in optimizer.param_groups for value in group["params"]]
 
@@ -101,28 +87,28 @@ class Towers(SingleDeviceStrategy):
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         state: dict[str, Any] = super().optimizer_state(optimizer)
         names = self._names(optimizer)
-        joined = {i: _each(self._tower.full, names[i], values) for i, values in state["state"].items()}
+        joined = {i: _map_values(self._tower.full, names[i], values) for i, values in state["state"].items()}
         return {**state, "state": joined}
 
     def load_optimizer_state_dict(self, checkpoint: Any) -> None:
         states = []
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             names = self._names(optimizer)
-            parts = {i: _each(self._tower.part, names[i], values) for i, values in state["state"].items()}
+            parts = {i: _map_values(self._tower.part, names[i], values) for i, values in state["state"].items()}
             states.append({**state, "state": parts})
         super().load_optimizer_state_dict({**checkpoint, "optimizer_states": states})
 
 
-def _each(change: Any, name: str, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _map_values(change: Any, name: str, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {kind: change(name, value) for kind, value in values.items()}
 
 
 def shared(network: AlexNet, trainer: TrainerConfig, batch_size: int) -> AlexNet:
-    """The network for this process, so that all of them together compute what one alone would."""
+    """This process's network: together, all processes compute what one network alone would."""
     share = Share(distributed.rank(), distributed.count())
     if share.of == 1:
         return network
-    if trainer.strategy is Split.towers:
+    if trainer.strategy is StrategyName.towers:
         return Tower(network, share)
     for module in network.modules():
         if isinstance(module, Dropout):
@@ -132,44 +118,45 @@ def shared(network: AlexNet, trainer: TrainerConfig, batch_size: int) -> AlexNet
     return network
 
 
-def whole_state(network: nn.Module) -> dict[str, torch.Tensor]:
-    """A network's state dict, joined where this process has a part of it; then all processes must ask for it."""
+def full_state(network: nn.Module) -> dict[str, torch.Tensor]:
+    """The state dict of the full network; a collective where each process has a part of it."""
     return network.full_state() if isinstance(network, Tower) else network.state_dict()
 
 
-def load_whole_state(network: nn.Module, state: dict[str, torch.Tensor]) -> None:
+def load_full_state(network: nn.Module, state: dict[str, torch.Tensor]) -> None:
     if isinstance(network, Tower):
         network.load_full_state(state)
     else:
         network.load_state_dict(state)
 
 
-def placed(trainer: TrainerConfig) -> dict[str, Any]:
-    """What Lightning's Trainer is told of devices and of how a run is split over them.
+def trainer_devices(trainer: TrainerConfig) -> dict[str, Any]:
+    """Keyword arguments of Lightning's Trainer: accelerator, devices and strategy.
 
     Raises:
-        ConfigError: where this machine has too few of them, or nobody has started a process for each.
+        ConfigError: if this machine has too few devices, or no process was started for each.
     """
     if trainer.devices != distributed.count():
         raise ConfigError(
             f"trainer.devices={trainer.devices}: this process trains with {distributed.count()}; src/train.py starts "
             "one process for each device"
         )
-    told: dict[str, Any] = {"accelerator": trainer.accelerator.name, "devices": 1}
     if distributed.count() == 1:
-        return told
+        return {"accelerator": trainer.accelerator.name, "devices": 1}
     gpus = torch.cuda.device_count() if trainer.accelerator is not Accelerator.cpu else 0
     if 0 < gpus < distributed.count() or (gpus == 0 and trainer.accelerator is Accelerator.gpu):
         raise ConfigError(
             f"trainer.devices={distributed.count()}: this machine has {gpus} GPUs; lower it, or set "
             "trainer.accelerator=cpu"
         )
+    devices: int | list[int]
     strategy: Strategy
-    if trainer.strategy is Split.towers:
+    if trainer.strategy is StrategyName.towers:
         device = torch.device("cuda", distributed.rank()) if gpus else torch.device("cpu")
-        told["devices"], strategy = ([distributed.rank()] if gpus else 1), Towers(device)
+        devices, strategy = ([distributed.rank()] if gpus else 1), Towers(device)
     else:
-        # DDP sums in other groups of parameters after its first step, unless it looks for unused ones. Of two numbers
-        # the sum is the same; of more it depends on the groups, and a run that goes on has another first step.
-        told["devices"], strategy = distributed.count(), DataParallel(find_unused_parameters=distributed.count() > 2)
-    return {**told, "accelerator": "gpu" if gpus else "cpu", "strategy": strategy}
+        # Unless it looks for unused parameters, DDP rebuilds its buckets after the first step of a process, and so
+        # after another step in a resumed run. The order of a sum of more than two gradients depends on the buckets.
+        devices = distributed.count()
+        strategy = DDPWithCommHook(counted, find_unused_parameters=distributed.count() > 2)
+    return {"accelerator": "gpu" if gpus else "cpu", "devices": devices, "strategy": strategy}
