@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from alexlab.cli import train
 from alexlab.config import Config
 from alexlab.runs import code_fingerprint, identity
 from alexlab.runs.code_fingerprint import PACKAGE, fingerprint, known
@@ -80,6 +81,18 @@ def test_modified_code_has_run_ids_of_its_own(tiny_config: Config, monkeypatch: 
     monkeypatch.setattr(identity, "modified", lambda version: "ba9876543210")
     second = run_id(tiny_config), arm_id(tiny_config)
     assert len({*before, *first, *second}) == 6
+
+
+def test_the_command_says_that_its_code_is_modified(
+    tiny: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    assert train.main([*tiny, "--dry-run"]) == 0
+    before = capsys.readouterr().out
+    assert "Modified code" not in before
+    for module in (train, identity):
+        monkeypatch.setattr(module, "modified", lambda version: "0123456789ab")
+    assert train.main([*tiny, "--dry-run"]) == 0
+    assert "\nModified code 0123456789ab: its runs are kept apart" in capsys.readouterr().out
 
 
 def test_only_unknown_code_is_modified(monkeypatch: pytest.MonkeyPatch):

@@ -25,6 +25,8 @@ from alexlab.compose import CONFIG_NAME, Composer
 from alexlab.config import CONF_DIR, Config, ConfigError, Dataset, Rate, Retry
 from alexlab.data.locate import described
 from alexlab.hydra_compat import VERSION_BASE, get_args_parser
+from alexlab.runs.code_fingerprint import modified
+from alexlab.runs.identity import RESULTS_VERSION
 from alexlab.runs.process import Launch
 from alexlab.runs.record import DONE, FAILED, PREEMPTED
 from alexlab.runs.supervisor import needs_work
@@ -157,6 +159,8 @@ def _announce(plan: Plan, console: Console) -> None:
         fixed.remove("study")
     chosen = " ".join(f"{name}={plan.choices[name]}" for name in fixed)
     console.print(f"alexlab: {chosen}")
+    if (code := modified(RESULTS_VERSION)) is not None:
+        console.print(f"Modified code {code}: its runs are kept apart from those of the released code.", style="yellow")
     if plan.study is not None:
         _announce_study(plan, plan.study, console)
     if plan.choices["recipe"] == "demo" and "data" not in plan.varying and plan.choices["data"] == "shapes":
