@@ -73,7 +73,7 @@ ODD = {
         ["CMYK"],
     ),
     "WebP": (raw.encoded(raw.flat(raw.GREEN), "WEBP"), "x.webp", raw.GREEN, []),
-    "a turned JPEG": (raw.turned(6, raw.flat(raw.GREEN)), "x.jpg", raw.GREEN, ["EXIF-turned"]),
+    "a turned JPEG": (raw.turned(6, raw.flat(raw.GREEN)), "x.jpg", raw.GREEN, ["turned upright"]),
     "EXIF that says upright": (raw.turned(1, raw.flat(raw.GREEN)), "x.jpg", raw.GREEN, []),
     "an absurd orientation": (raw.turned(77, raw.flat(raw.GREEN)), "x.jpg", raw.GREEN, []),
     "a strip": (raw.encoded(raw.flat(raw.BLUE, 2, 3000)), "x.JPEG", raw.BLUE, []),
@@ -123,7 +123,7 @@ def test_turned_upright(kind: str, orientation: int, undo):
     content = raw.encoded(Image.fromarray(undo(upright).copy()), kind, exif=exif.tobytes(), **options)
     suffix = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif", "WEBP": ".webp"}[kind]
     image, kinds = read_image(content, f"x{suffix}")
-    assert kinds == ["EXIF-turned"]
+    assert kinds == ["turned upright"]
     assert np.abs(np.asarray(image).astype(int) - upright).mean() < 3
 
 
@@ -144,14 +144,14 @@ BAD = {
     "Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid", "a pointer of Git LFS"),
     "text": (b"hello", "no image of a known format"),
     "a PostScript picture": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no image of a known format"),
-    "a cut JPEG": (raw.encoded(raw.flat(raw.RED, 200, 200))[:3000], "a cut or damaged JPEG"),
-    "a cut JPEG that is ended": (raw.half_grey(raw.flat(raw.RED, 200, 200)), "a cut or damaged JPEG"),
-    "a JPEG with a hole": (damaged(0.5), "a cut or damaged JPEG"),
-    "a JPEG's first bytes": (raw.photo(0)[:20], "a damaged JPEG"),
-    "a cut PNG": (raw.encoded(raw.flat(raw.RED, 200, 200), "PNG")[:3000], "a cut or damaged PNG"),
-    "a cut GIF": (raw.encoded(raw.flat(raw.RED, 200, 200), "GIF")[:800], "a cut or damaged GIF"),
-    "a cut WebP": (raw.encoded(raw.flat(raw.RED, 200, 200), "WEBP", lossless=True)[:3000], "a cut or damaged WEBP"),
-    "a cut TIFF": (raw.encoded(raw.flat(raw.RED, 200, 200), "TIFF")[:3000], "a cut or damaged TIFF"),
+    "a cut JPEG": (raw.encoded(raw.flat(raw.RED, 200, 200))[:3000], "a cut or corrupt JPEG"),
+    "a cut JPEG that is ended": (raw.half_grey(raw.flat(raw.RED, 200, 200)), "a cut or corrupt JPEG"),
+    "a JPEG with a hole": (damaged(0.5), "a cut or corrupt JPEG"),
+    "a JPEG's first bytes": (raw.photo(0)[:20], "a corrupt JPEG"),
+    "a cut PNG": (raw.encoded(raw.flat(raw.RED, 200, 200), "PNG")[:3000], "a cut or corrupt PNG"),
+    "a cut GIF": (raw.encoded(raw.flat(raw.RED, 200, 200), "GIF")[:800], "a cut or corrupt GIF"),
+    "a cut WebP": (raw.encoded(raw.flat(raw.RED, 200, 200), "WEBP", lossless=True)[:3000], "a cut or corrupt WEBP"),
+    "a cut TIFF": (raw.encoded(raw.flat(raw.RED, 200, 200), "TIFF")[:3000], "a TIFF of which a strip is missing"),
     "a bomb of 200 million": (raw.png(20000, 10000), "claims too many pixels"),
     "a bomb of billions": (raw.png(100000, 100000), "pixels"),
     "real numbers": (raw.encoded(Image.new("F", (9, 9), 0.5), "TIFF"), "real numbers"),
@@ -173,7 +173,7 @@ def test_a_hole_of_zeros_is_never_stored(size: int):
     first = content.index(b"\xff\xda") + 20
     for start in np.linspace(first, len(content) - size - 2, 25).astype(int):
         holed = content[:start] + bytes(size) + content[start + size :]
-        with pytest.raises(Unreadable, match="cut or damaged JPEG"):
+        with pytest.raises(Unreadable, match="cut or corrupt JPEG"):
             read_square(holed, "x.JPEG", 64)
 
 

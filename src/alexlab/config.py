@@ -167,6 +167,7 @@ class StoreFormat(Enum):
 
 class OnBad(Enum):
     report = "report"
+    ignore = "ignore"
     stop = "stop"
 
 
@@ -371,7 +372,10 @@ class DataConfig:
         identity=False,
     )
     on_bad: OnBad = key(
-        OnBad.report, "A file that cannot be stored: report = left out and listed, stop = an error.", identity=False
+        OnBad.report,
+        "A file that cannot be stored: report = left out and listed, an error if its class has no other; "
+        "ignore = no error then either; stop = always an error.",
+        identity=False,
     )
     holdout: int = key(
         0,
