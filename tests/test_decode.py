@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import struct
 import subprocess
 import sys
 import warnings
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms, PngImagePlugin
 
 import raw_data as raw
 from alexlab.data.decode import Unreadable, read_image, read_square
@@ -223,3 +224,91 @@ def test_pixels_are_pillows():
         with Image.open(io.BytesIO(content)) as opened:
             expected = np.asarray(opened.convert("RGB"))
         assert np.array_equal(np.asarray(read_image(content, "x.JPEG")[0]), expected)
+
+
+XMP = (
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    '<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" {}/></rdf:RDF></x:xmpmeta>'
+)
+
+
+def with_xmp(image: Image.Image, kind: str, xmp: str) -> bytes:
+    if kind == "PNG":
+        info = PngImagePlugin.PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", xmp)
+        return raw.encoded(image, kind, pnginfo=info)
+    return raw.encoded(image, kind, **({"tiffinfo": {700: xmp.encode()}} if kind == "TIFF" else {"xmp": xmp.encode()}))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_turned_upright_by_xmp(kind: str):
+    """Some editors write the orientation there alone."""
+    lying = Image.fromarray(np.rot90(np.asarray(two_halves(raw.RED, raw.BLUE))).copy())
+    content = with_xmp(lying, kind, XMP.format('tiff:Orientation="6"'))
+    image, kinds = read_image(content, f"x.{kind.lower()}")
+    assert kinds == ["turned upright"]
+    np.testing.assert_allclose(np.asarray(image)[30, [5, 35]], [raw.RED, raw.BLUE], atol=30)
+    assert read_image(with_xmp(lying, kind, XMP.format("")), f"x.{kind.lower()}")[1] == []
+
+
+def profile(name: str) -> bytes:
+    """A colour profile of another name than sRGB's."""
+    content = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return content.replace("sRGB built-in".encode("utf-16-be"), f"{name:13}".encode("utf-16-be"))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_colour_profiles_are_named(kind: str):
+    """They are not applied, as everybody who trains on ImageNet does not; sRGB's changes nothing."""
+    for content, kinds in (
+        (profile("sRGB built-in"), []),
+        (profile("Adobe RGB"), ["colour profile ignored: Adobe RGB"]),
+        (profile("a\x1b[31m\nb"), ["colour profile ignored: a[31mb"]),
+        (b"no profile", ["colour profile ignored: a broken one"]),
+    ):
+        stored, found = read_square(raw.encoded(raw.flat(raw.RED), kind, icc_profile=content), f"x.{kind.lower()}", 32)
+        assert found == kinds
+        np.testing.assert_allclose(stored.mean((0, 1)), raw.RED, atol=4)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_without_its_end_mark(progressive: bool):
+    """A panorama's writer may forget it; after fewer bytes pixels are missing, or in a progressive one may be."""
+    image = draw_image("star", np.random.default_rng(1)).resize((700, 500))
+    content = raw.encoded(image, progressive=progressive)
+    if not progressive:
+        found, kinds = read_image(content[:-2], "x.jpg")
+        assert kinds == ["JPEG without an end mark"]
+        assert np.array_equal(np.asarray(found), np.asarray(read_image(content, "x.jpg")[0]))
+    for cut in (2, 3, 10, 1000)[not progressive :]:
+        with pytest.raises(Unreadable, match="cut or corrupt JPEG"):
+            read_image(content[:-cut], "x.jpg")
+
+
+def striped_tiff() -> tuple[bytes, tuple[int, ...], tuple[int, ...]]:
+    """A TIFF of four strips, each a JPEG, with their offsets and sizes."""
+    content = raw.encoded(raw.flat(raw.GREEN, 256, 256), "TIFF", compression="jpeg", tiffinfo={278: 64})
+    with Image.open(io.BytesIO(content)) as opened:
+        tags = opened.tag_v2  # pyright: ignore[reportAttributeAccessIssue]
+        return content, tags[273], tags[279]
+
+
+@pytest.mark.parametrize("missing", ["no size", "beyond the end", "zeros", "half", "another's"])
+def test_a_missing_strip_is_reported(missing: str):
+    """Its decoder fills it with grey."""
+    whole, offsets, sizes = striped_tiff()
+    np.testing.assert_allclose(read_square(whole, "x.tif", 32)[0].mean((0, 1)), raw.GREEN, atol=6)
+    content = bytearray(whole)
+    if missing in ("no size", "beyond the end"):
+        table, entry = (sizes, 0) if missing == "no size" else (offsets, len(whole))
+        at = whole.index(struct.pack("<4I", *table)) + 8
+        content[at : at + 4] = struct.pack("<I", entry)
+    else:
+        start, size = offsets[2], sizes[2]
+        content[start + (size // 2 if missing == "half" else 0) : start + size] = {
+            "zeros": bytes(size),
+            "half": b"\xff\xd9" + bytes(size - size // 2 - 2),
+            "another's": np.random.default_rng(0).bytes(size),
+        }[missing]
+    with pytest.raises(Unreadable, match=r"strip is missing|corrupt JPEG"):
+        read_square(bytes(content), "x.tif", 32)

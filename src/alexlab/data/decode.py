@@ -12,6 +12,7 @@ import re
 import warnings
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -63,6 +64,7 @@ _HARMLESS = ("Unsupported JFIF", "Unknown Adobe", "Inconsistent progression")
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes")
 _MAX_EXTRANEOUS = 16
 _MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # neither stuffed data nor a restart
+_CMYK = ("CMYK", "YCCK")
 _SOF_SEQUENTIAL, _SOS, _EOI = (b"\xc0", b"\xc1"), b"\xda", b"\xd9"
 
 
@@ -192,15 +194,20 @@ def _decode_jpeg(content: bytes, colours: str, kinds: list[str]) -> np.ndarray:
         return simplejpeg.decode_jpeg(content, colours, strict=False)
 
 
-def _jpeg(content: bytes, kinds: list[str]) -> tuple[Image.Image, int]:
+def _jpeg_header(content: bytes) -> tuple[int, int, str]:
+    """Width, height and colour space of a JPEG that does not take long to decode."""
     try:
         height, width, colours = simplejpeg.decode_jpeg_header(content)[:3]
-        height, width = int(height), int(width)
     except ValueError as error:
         raise Unreadable(f"a corrupt JPEG ({_one_line(error)})") from error
-    _check_size(width, height)
-    _check_scans(content, width, height)
-    is_cmyk = colours in ("CMYK", "YCCK")
+    _check_size(int(width), int(height))
+    _check_scans(content, int(width), int(height))
+    return int(width), int(height), str(colours)
+
+
+def _jpeg(content: bytes, kinds: list[str]) -> tuple[Image.Image, int]:
+    width, height, colours = _jpeg_header(content)
+    is_cmyk = colours in _CMYK
     pixels = _decode_jpeg(content, "CMYK" if is_cmyk else "RGB", kinds)
     if is_cmyk:  # by Pillow, which knows that Adobe's are stored inverted
         kinds.append("CMYK")
@@ -247,7 +254,8 @@ def _name_profile(image: Image.Image, kinds: list[str]) -> None:
 def _profile_name(profile: bytes) -> str:
     """A profile's description; empty for sRGB."""
     try:
-        found = ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.profile_description or "without a name"
+        parsed: Any = ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile
+        found = parsed.profile_description or "without a name"
     except Exception:  # a broken profile can make Pillow raise anything
         return "a broken one"
     return "" if "srgb" in found.lower() else " ".join("".join(filter(str.isprintable, found)).split())[:40]
@@ -301,10 +309,8 @@ def _check_strips(image: TiffImagePlugin.TiffImageFile, content: bytes) -> None:
         for offset, size in strips:
             strip = content[offset : offset + size]
             strip = tables[:-2] + strip[2:] if tables else strip  # without the end of the one, the start of the other
-            height, width, colours = simplejpeg.decode_jpeg_header(strip)[:3]
-            _check_size(width, height)
-            _check_scans(strip, width, height)
-            _decode_jpeg(strip, "CMYK" if colours in ("CMYK", "YCCK") else "RGB", [])
+            _, _, colours = _jpeg_header(strip)
+            _decode_jpeg(strip, "CMYK" if colours in _CMYK else "RGB", [])
 
 
 def _rgb(image: Image.Image, content: bytes, kinds: list[str]) -> Image.Image:

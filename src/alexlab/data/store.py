@@ -323,7 +323,7 @@ def read_manifest(path: Path) -> dict:
     if version != FORMAT_VERSION:
         raise BadData(f"{path} has store format {str(version)[:20]}, this code reads {FORMAT_VERSION}; remove it")
     for key, is_valid in _MANIFEST.items():
-        if not is_valid(manifest.get(key)):
+        if key not in manifest or not is_valid(manifest[key]):
             raise BadData(
                 f"{path} is not a finished store (its manifest's {key} is missing or not valid); "
                 "remove it to have it made again"

@@ -79,15 +79,18 @@ class _CountingReader(io.BytesIO):
         return super().read(size)
 
 
-class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
+_PythonUnpickler: Any = pickle._Unpickler  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class _Unpickler(_PythonUnpickler):
     """Reads tables of byte arrays, numbers and text in pickles of protocol 2; a pickle can otherwise call anything.
 
     A subclass of Python's own unpickler, not of the one in C, which allocates memory for whatever index a pickle has.
     """
 
     # The opcodes of such a pickle; the others can allocate or build what they like.
-    dispatch = {  # noqa: RUF012
-        getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]]  # pyright: ignore
+    dispatch: dict[int, Any] = {  # noqa: RUF012
+        getattr(pickle, name)[0]: _PythonUnpickler.dispatch[getattr(pickle, name)[0]]
         for name in (
             *("PROTO", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1"),
             *("SHORT_BINSTRING", "BINSTRING", "BINUNICODE", "EMPTY_TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "TUPLE"),

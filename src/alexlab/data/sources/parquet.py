@@ -255,8 +255,9 @@ def _read_shard(path: Path, number: int, table: _Table, locations: list[tuple[in
             for row, (label, image) in enumerate(zip(found, inside, strict=True)):
                 labels.append(-1 if label is None else min(label, MAX_CLASSES))
                 name = image.get("path") if isinstance(image, dict) else None
-                is_name = isinstance(name, str) and 0 < len(name) <= _MAX_NAME
-                table.names.append(name if is_name else f"{path.stem}/{group:05d}-{row:06d}")
+                if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME:
+                    name = f"{path.stem}/{group:05d}-{row:06d}"
+                table.names.append(name)
                 locations.append((number, group, row))
     if max(labels, default=0) >= MAX_CLASSES:
         raise RawError(f"{path}: has a label of {MAX_CLASSES:,} or more; labels are numbers of classes from 0")
