@@ -438,16 +438,16 @@ def store(tmp_path: Path) -> Path:
 
 class TestStores:
     @pytest.mark.parametrize("name", ["mean.npy", "train_labels.npy", "train.npy", "val_names.txt", "manifest.json"])
-    @pytest.mark.parametrize("kind", ["pipe", "device", "empty", "zip", "huge"])
+    @pytest.mark.parametrize("kind", ["pipe", "device", "empty", "zip", "huge", "void"])
     def test_files_that_are_none(self, store: Path, name: str, kind: str):
         (store / name).unlink()
         if kind == "pipe":
             os.mkfifo(store / name)
         elif kind == "device":
             (store / name).symlink_to("/dev/zero")
-        elif kind == "huge" and name.endswith(".npy"):
+        elif kind in ("huge", "void") and name.endswith(".npy"):
             with (store / name).open("wb") as file:
-                header = {"descr": "<i8", "fortran_order": False, "shape": (2**40,)}
+                header = {"descr": "<i8" if kind == "huge" else "|V0", "fortran_order": False, "shape": (2**40,)}
                 np.lib.format.write_array_header_1_0(file, header)
         elif kind == "zip" and name.endswith(".npy"):
             np.savez(store / name, a=np.zeros(3))

@@ -23,9 +23,9 @@ Tree = dict[str, bytes | None]  # {path: content; None: a folder}
 class Disk:
     """What of a folder would be there after a power cut, by the calls that ask for it.
 
-    By POSIX's rules a file's content is as it was when last synced, and a folder's names likewise. `trees` are the possible
-    states before each call that changes something: with the names of that moment, which a journal keeps, or with the
-    synced ones alone; `last` are those of the last moment.
+    By POSIX's rules a file's content is as it was when last synced, and a folder's names likewise. `trees` are the
+    possible states before each call that changes something: with the names of that moment, which a journal keeps, or
+    with the synced ones alone; `last` are those of the last moment.
     """
 
     def __init__(self, root: Path) -> None:

@@ -18,6 +18,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import mmap
 import os
 import re
@@ -29,7 +30,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import simplejpeg
@@ -232,15 +233,33 @@ def _load(path: Path, split: str, what: str) -> np.ndarray:
     return array
 
 
+def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of the array in an opened .npy file, which is left at its first value.
+
+    NumPy's own map of a file divides by zero for types of no bytes, and ends the process.
+    """
+    try:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError("not of version 1.0, as all of a store's are")
+        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    except Exception as error:  # a corrupt header can make NumPy raise anything
+        raise ValueError(f"its header cannot be read ({error})") from error
+    count = math.prod(shape)
+    if is_fortran or dtype.hasobject or dtype.itemsize == 0 or count < 0:
+        raise ValueError(f"it is {dtype} {shape}")
+    if os.fstat(file.fileno()).st_size - file.tell() < count * dtype.itemsize:
+        raise ValueError("it is cut off")
+    return shape, dtype
+
+
 def _load_array(path: Path) -> np.ndarray:
     """The array in a .npy file, of no more memory than the file has bytes."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # a corrupt header can make NumPy raise anything
+        with path.open("rb") as file:
+            shape, dtype = _read_header(file)
+            return np.fromfile(file, dtype, math.prod(shape)).reshape(shape)
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path.name} cannot be read ({error})") from error
-    if not isinstance(array, np.ndarray):  # a zip file, of which it would read several
-        raise ValueError(f"{path.name} is not one array")
-    return np.array(array, order="C")
 
 
 @cache
@@ -394,16 +413,22 @@ def _wrong_lists_of(path: Path, changed: tuple[tuple[str, int, int], ...]) -> st
         labels, positions = (_load(path, split, what) for what in ("labels", "places"))
         is_uint8 = manifest["format"] == UINT8
         file = path / f"{split}{SUFFIXES[manifest['format']]}"
-        file_size = file.stat().st_size
         counts = {len(_load(path, split, what)) for what in _LISTS}
-        ends = (positions + 1) * 3 * size**2 if is_uint8 else positions.sum(axis=-1)
+        if is_uint8:
+            with file.open("rb") as opened:
+                (rows, *pixels), dtype = _read_header(opened)
+            if pixels != [size, size, 3] or dtype != np.uint8:
+                return f"{file.name} is {dtype} {[rows, *pixels]}"
+            ends, limit = positions + 1, rows
+        else:
+            ends, limit = positions.sum(axis=-1), file.stat().st_size
         if counts != {count}:
             wrong = f"the manifest has {count} images of {split}, its lists {' or '.join(map(str, counts - {count}))}"
         elif positions.ndim != (1 if is_uint8 else 2):
             wrong = f"the positions of {split} are not those of its format"
         elif count and not 0 <= labels.min() <= labels.max() < len(manifest["classes"]):
             wrong = f"a label of {split} is of no class"
-        elif count and not 0 <= positions.min() <= max(positions.max(), ends.max()) <= file_size:
+        elif count and not 0 <= positions.min() <= max(positions.max(), ends.max()) <= limit:
             wrong = f"an image of {split} lies outside of {file}"
     return wrong
 
