@@ -317,6 +317,7 @@ def _read_claims(folder: Path) -> None:
 
 def kinds() -> dict[str, Kind]:
     """All kinds, by name."""
+    sys.path.insert(0, str(Path(__file__).parent))  # which a safe path (PYTHONSAFEPATH) leaves out
     import raw_data as raw
     from alexlab.config import CONF_DIR, PROJECT_DIR, ConfigError
     from alexlab.data.build import BadImage, build_store

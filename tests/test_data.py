@@ -425,7 +425,7 @@ class TestChangedStores:
         ("key", "value", "said"),
         [
             ("images", {"train": 30, "val": 30, "test": 37}, "is corrupt"),
-            ("hash", "/../../elsewhere", "its hash is not one"),
+            ("hash", "/../../elsewhere", "manifest.s hash is missing or not valid"),
             ("hash", "0" * 64, "its lists"),
             ("classes", ["a"], "a label of .* is of no class"),
         ],
