@@ -29,7 +29,8 @@ class TestItFinds:
         import sys
 
         code = (
-            f"import sys, os; sys.path.insert(0, {str(Path(fuzz.__file__).parent)!r}); from pathlib import Path; import fuzz\n"
+            f"import sys, os; sys.path.insert(0, {str(Path(fuzz.__file__).parent)!r})\n"
+            "from pathlib import Path; import fuzz\n"
             f"def read(folder):\n    {body}\n"
             "sys.addaudithook(fuzz._watch); fuzz.SECONDS = 0.5; fuzz.MAX_BYTES = 3e8\n"
             "kind = fuzz.Kind(lambda folder: None, read, (KeyError,), seed={'x.json': b'{\"a\": 1}'})\n"
