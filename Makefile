@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 DOCS ?= .venv-docs
 KILLS ?= 200
+CASES ?= 10000
 N ?= 10
 PYTEST := --numprocesses 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast test-long test-all flaky chaos container bench bench-compare docs lock check format clean
+.PHONY: help install demo test test-fast test-long test-all flaky chaos fuzz container bench bench-compare docs lock check format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,6 +48,9 @@ flaky: $(INSTALLED) ## Run the tests that start processes N=10 times, with one b
 
 chaos: $(INSTALLED) ## Kill runs and sweeps at KILLS random moments and compare their bits (10 s per kill)
 	@$(BIN)/python tests/chaos.py --kills $(KILLS) $(ARGS)
+
+fuzz: $(INSTALLED) ## Damage CASES=10000 records, plans, claims, stores and source files, and read them (half an hour)
+	@$(BIN)/python tests/fuzz.py --cases $(CASES) $(ARGS)
 
 container: $(INSTALLED) ## Build and try the image with podman and Debian's packages (as root, about ten minutes)
 	@$(BIN)/python tests/container.py $(ARGS)

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from alexlab.config import Config, Resize
 from alexlab.data import build_datamodule
 from alexlab.data.build import build_store
-from alexlab.data.datamodule import TrainingBatches, _deaf
+from alexlab.data.datamodule import TrainingBatches, _ignore_signals
 from alexlab.data.decode import square
 from alexlab.data.locate import prepare, store_path
 from alexlab.data.prefetch import DevicePrefetcher
@@ -388,7 +388,7 @@ def test_a_loader_hears_sigterm_from_its_parent_alone():
 
 
 def _load_for_long(is_ready: Any) -> None:
-    _deaf(0)
+    _ignore_signals(0)
     is_ready.set()
     time.sleep(PATIENCE)
 
@@ -409,8 +409,8 @@ class TestChangedStores:
             ("train_labels.npy", lambda a: a * 0, "its lists"),
             ("train_labels.npy", lambda a: a[::-1], "its lists"),
             ("test_places.npy", lambda a: a - 1, "an image of test lies outside of .*test.npy"),
-            ("test_places.npy", lambda a: a * 0, "its lists of places"),
-            ("test_places.npy", lambda a: a[::-1], "its lists of places"),
+            ("test_places.npy", lambda a: a * 0, "its lists of positions"),
+            ("test_places.npy", lambda a: a[::-1], "its lists of positions"),
             ("test_places.npy", lambda a: a[:3], "the manifest has 37 images of test, its lists"),
             ("mean.npy", lambda a: a * 0, "its lists or its mean image"),
         ],
@@ -418,14 +418,14 @@ class TestChangedStores:
     )
     def test_a_changed_list_is_no_store(self, store: Path, name: str, change: Any, said: str):
         np.save(store / name, np.ascontiguousarray(change(np.load(store / name))))
-        with pytest.raises(BadData, match=rf"{re.escape(str(store))} is damaged \({said}.* remove it to have it made"):
+        with pytest.raises(BadData, match=rf"{re.escape(str(store))} is corrupt \({said}.* remove it to have it made"):
             open_store(store)
 
     @pytest.mark.parametrize(
         ("key", "value", "said"),
         [
-            ("images", {"train": 30, "val": 30, "test": 37}, "is damaged"),
-            ("hash", "/../../elsewhere", "its hash is not one"),
+            ("images", {"train": 30, "val": 30, "test": 37}, "is corrupt"),
+            ("hash", "/../../elsewhere", "manifest.s hash is missing or not valid"),
             ("hash", "0" * 64, "its lists"),
             ("classes", ["a"], "a label of .* is of no class"),
         ],
@@ -443,7 +443,7 @@ class TestChangedStores:
         assert "copied again" not in capsys.readouterr().err
         np.save(copy / "train_labels.npy", np.ascontiguousarray(labels[::-1]))
         assert staged(store, tmp_path / "local") == copy
-        assert "is damaged; it is copied again" in capsys.readouterr().err
+        assert "is corrupt; it is copied again" in capsys.readouterr().err
         np.testing.assert_array_equal(np.load(copy / "train_labels.npy"), labels)
 
     def test_another_users_copy_is_refused(self, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import struct
 import subprocess
 import sys
 import warnings
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms, PngImagePlugin
 
 import raw_data as raw
 from alexlab.data.decode import Unreadable, read_image, read_square
@@ -73,7 +74,7 @@ ODD = {
         ["CMYK"],
     ),
     "WebP": (raw.encoded(raw.flat(raw.GREEN), "WEBP"), "x.webp", raw.GREEN, []),
-    "a turned JPEG": (raw.turned(6, raw.flat(raw.GREEN)), "x.jpg", raw.GREEN, ["EXIF-turned"]),
+    "a turned JPEG": (raw.turned(6, raw.flat(raw.GREEN)), "x.jpg", raw.GREEN, ["turned upright"]),
     "EXIF that says upright": (raw.turned(1, raw.flat(raw.GREEN)), "x.jpg", raw.GREEN, []),
     "an absurd orientation": (raw.turned(77, raw.flat(raw.GREEN)), "x.jpg", raw.GREEN, []),
     "a strip": (raw.encoded(raw.flat(raw.BLUE, 2, 3000)), "x.JPEG", raw.BLUE, []),
@@ -123,7 +124,7 @@ def test_turned_upright(kind: str, orientation: int, undo):
     content = raw.encoded(Image.fromarray(undo(upright).copy()), kind, exif=exif.tobytes(), **options)
     suffix = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif", "WEBP": ".webp"}[kind]
     image, kinds = read_image(content, f"x{suffix}")
-    assert kinds == ["EXIF-turned"]
+    assert kinds == ["turned upright"]
     assert np.abs(np.asarray(image).astype(int) - upright).mean() < 3
 
 
@@ -144,14 +145,14 @@ BAD = {
     "Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid", "a pointer of Git LFS"),
     "text": (b"hello", "no image of a known format"),
     "a PostScript picture": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no image of a known format"),
-    "a cut JPEG": (raw.encoded(raw.flat(raw.RED, 200, 200))[:3000], "a cut or damaged JPEG"),
-    "a cut JPEG that is ended": (raw.half_grey(raw.flat(raw.RED, 200, 200)), "a cut or damaged JPEG"),
-    "a JPEG with a hole": (damaged(0.5), "a cut or damaged JPEG"),
-    "a JPEG's first bytes": (raw.photo(0)[:20], "a damaged JPEG"),
-    "a cut PNG": (raw.encoded(raw.flat(raw.RED, 200, 200), "PNG")[:3000], "a cut or damaged PNG"),
-    "a cut GIF": (raw.encoded(raw.flat(raw.RED, 200, 200), "GIF")[:800], "a cut or damaged GIF"),
-    "a cut WebP": (raw.encoded(raw.flat(raw.RED, 200, 200), "WEBP", lossless=True)[:3000], "a cut or damaged WEBP"),
-    "a cut TIFF": (raw.encoded(raw.flat(raw.RED, 200, 200), "TIFF")[:3000], "a cut or damaged TIFF"),
+    "a cut JPEG": (raw.encoded(raw.flat(raw.RED, 200, 200))[:3000], "a cut or corrupt JPEG"),
+    "a cut JPEG that is ended": (raw.half_grey(raw.flat(raw.RED, 200, 200)), "a cut or corrupt JPEG"),
+    "a JPEG with a hole": (damaged(0.5), "a cut or corrupt JPEG"),
+    "a JPEG's first bytes": (raw.photo(0)[:20], "a corrupt JPEG"),
+    "a cut PNG": (raw.encoded(raw.flat(raw.RED, 200, 200), "PNG")[:3000], "a cut or corrupt PNG"),
+    "a cut GIF": (raw.encoded(raw.flat(raw.RED, 200, 200), "GIF")[:800], "a cut or corrupt GIF"),
+    "a cut WebP": (raw.encoded(raw.flat(raw.RED, 200, 200), "WEBP", lossless=True)[:3000], "a cut or corrupt WEBP"),
+    "a cut TIFF": (raw.encoded(raw.flat(raw.RED, 200, 200), "TIFF")[:3000], "a TIFF of which a strip is missing"),
     "a bomb of 200 million": (raw.png(20000, 10000), "claims too many pixels"),
     "a bomb of billions": (raw.png(100000, 100000), "pixels"),
     "real numbers": (raw.encoded(Image.new("F", (9, 9), 0.5), "TIFF"), "real numbers"),
@@ -173,7 +174,7 @@ def test_a_hole_of_zeros_is_never_stored(size: int):
     first = content.index(b"\xff\xda") + 20
     for start in np.linspace(first, len(content) - size - 2, 25).astype(int):
         holed = content[:start] + bytes(size) + content[start + size :]
-        with pytest.raises(Unreadable, match="cut or damaged JPEG"):
+        with pytest.raises(Unreadable, match="cut or corrupt JPEG"):
             read_square(holed, "x.JPEG", 64)
 
 
@@ -223,3 +224,91 @@ def test_pixels_are_pillows():
         with Image.open(io.BytesIO(content)) as opened:
             expected = np.asarray(opened.convert("RGB"))
         assert np.array_equal(np.asarray(read_image(content, "x.JPEG")[0]), expected)
+
+
+XMP = (
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    '<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" {}/></rdf:RDF></x:xmpmeta>'
+)
+
+
+def with_xmp(image: Image.Image, kind: str, xmp: str) -> bytes:
+    if kind == "PNG":
+        info = PngImagePlugin.PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", xmp)
+        return raw.encoded(image, kind, pnginfo=info)
+    return raw.encoded(image, kind, **({"tiffinfo": {700: xmp.encode()}} if kind == "TIFF" else {"xmp": xmp.encode()}))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_turned_upright_by_xmp(kind: str):
+    """Some editors write the orientation there alone."""
+    lying = Image.fromarray(np.rot90(np.asarray(two_halves(raw.RED, raw.BLUE))).copy())
+    content = with_xmp(lying, kind, XMP.format('tiff:Orientation="6"'))
+    image, kinds = read_image(content, f"x.{kind.lower()}")
+    assert kinds == ["turned upright"]
+    np.testing.assert_allclose(np.asarray(image)[30, [5, 35]], [raw.RED, raw.BLUE], atol=30)
+    assert read_image(with_xmp(lying, kind, XMP.format("")), f"x.{kind.lower()}")[1] == []
+
+
+def profile(name: str) -> bytes:
+    """A colour profile of another name than sRGB's."""
+    content = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return content.replace("sRGB built-in".encode("utf-16-be"), f"{name:13}".encode("utf-16-be"))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_colour_profiles_are_named(kind: str):
+    """They are not applied, as everybody who trains on ImageNet does not; sRGB's changes nothing."""
+    for content, kinds in (
+        (profile("sRGB built-in"), []),
+        (profile("Adobe RGB"), ["colour profile ignored: Adobe RGB"]),
+        (profile("a\x1b[31m\nb"), ["colour profile ignored: a[31mb"]),
+        (b"no profile", ["colour profile ignored: a broken one"]),
+    ):
+        stored, found = read_square(raw.encoded(raw.flat(raw.RED), kind, icc_profile=content), f"x.{kind.lower()}", 32)
+        assert found == kinds
+        np.testing.assert_allclose(stored.mean((0, 1)), raw.RED, atol=4)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_without_its_end_mark(progressive: bool):
+    """A panorama's writer may forget it; after fewer bytes pixels are missing, or in a progressive one may be."""
+    image = draw_image("star", np.random.default_rng(1)).resize((700, 500))
+    content = raw.encoded(image, progressive=progressive)
+    if not progressive:
+        found, kinds = read_image(content[:-2], "x.jpg")
+        assert kinds == ["JPEG without an end mark"]
+        assert np.array_equal(np.asarray(found), np.asarray(read_image(content, "x.jpg")[0]))
+    for cut in (2, 3, 10, 1000)[not progressive :]:
+        with pytest.raises(Unreadable, match="cut or corrupt JPEG"):
+            read_image(content[:-cut], "x.jpg")
+
+
+def striped_tiff() -> tuple[bytes, tuple[int, ...], tuple[int, ...]]:
+    """A TIFF of four strips, each a JPEG, with their offsets and sizes."""
+    content = raw.encoded(raw.flat(raw.GREEN, 256, 256), "TIFF", compression="jpeg", tiffinfo={278: 64})
+    with Image.open(io.BytesIO(content)) as opened:
+        tags = opened.tag_v2  # pyright: ignore[reportAttributeAccessIssue]
+        return content, tags[273], tags[279]
+
+
+@pytest.mark.parametrize("missing", ["no size", "beyond the end", "zeros", "half", "another's"])
+def test_a_missing_strip_is_reported(missing: str):
+    """Its decoder fills it with grey."""
+    whole, offsets, sizes = striped_tiff()
+    np.testing.assert_allclose(read_square(whole, "x.tif", 32)[0].mean((0, 1)), raw.GREEN, atol=6)
+    content = bytearray(whole)
+    if missing in ("no size", "beyond the end"):
+        table, entry = (sizes, 0) if missing == "no size" else (offsets, len(whole))
+        at = whole.index(struct.pack("<4I", *table)) + 8
+        content[at : at + 4] = struct.pack("<I", entry)
+    else:
+        start, size = offsets[2], sizes[2]
+        content[start + (size // 2 if missing == "half" else 0) : start + size] = {
+            "zeros": bytes(size),
+            "half": b"\xff\xd9" + bytes(size - size // 2 - 2),
+            "another's": np.random.default_rng(0).bytes(size),
+        }[missing]
+    with pytest.raises(Unreadable, match=r"strip is missing|corrupt JPEG"):
+        read_square(bytes(content), "x.tif", 32)

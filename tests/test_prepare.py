@@ -29,7 +29,7 @@ from alexlab.data.locate import image_counts, store_path
 from alexlab.data.sources import source as listing
 from alexlab.data.sources.folders import read_folders
 from alexlab.data.sources.source import RawError
-from alexlab.data.store import Store, damage, held_out, open_store, staged
+from alexlab.data.store import Store, find_corruption, held_out, open_store, staged
 from conftest import stacked
 from launched import PATIENCE, living, until
 
@@ -330,13 +330,13 @@ def cut(name: str, share: float):
 
 
 CUTS = {
-    "an inner tar": (cut_inner, "its n00000002.tar is cut or damaged"),
-    "an inner tar between two images": (cut_inner_between, "its n00000002.tar is cut or damaged"),
-    "an inner tar's header": (damaged_header, "its n00000002.tar is cut or damaged"),
-    "the outer tar": (cut("ILSVRC2012_img_train.tar", 0.6), "ILSVRC2012_img_train.tar: is cut or damaged"),
-    "val": (cut("ILSVRC2012_img_val.tar", 0.5), "ILSVRC2012_img_val.tar: is cut or damaged"),
-    "the kit": (cut("ILSVRC2012_devkit_t12.tar.gz", 0.5), "ILSVRC2012_devkit_t12.tar.gz: is cut or damaged"),
-    "an empty tar": (cut("ILSVRC2012_img_val.tar", 0), "ILSVRC2012_img_val.tar: is cut or damaged"),
+    "an inner tar": (cut_inner, "its n00000002.tar is cut or corrupt"),
+    "an inner tar between two images": (cut_inner_between, "its n00000002.tar is cut or corrupt"),
+    "an inner tar's header": (damaged_header, "its n00000002.tar is cut or corrupt"),
+    "the outer tar": (cut("ILSVRC2012_img_train.tar", 0.6), "ILSVRC2012_img_train.tar: is cut or corrupt"),
+    "val": (cut("ILSVRC2012_img_val.tar", 0.5), "ILSVRC2012_img_val.tar: is cut or corrupt"),
+    "the kit": (cut("ILSVRC2012_devkit_t12.tar.gz", 0.5), "ILSVRC2012_devkit_t12.tar.gz: is cut or corrupt"),
+    "an empty tar": (cut("ILSVRC2012_img_val.tar", 0), "ILSVRC2012_img_val.tar: is cut or corrupt"),
 }
 
 
@@ -487,7 +487,7 @@ class TestReport:
         assert manifest["class_counts"] == {"train": [6, 7, 5], "val": [2, 3, 1]}
         assert {kind: [Path(name).name for name in names] for kind, names in manifest["converted"].items()} == {
             "CMYK": ["b_cmyk.JPEG"],
-            "EXIF-turned": ["c_turned.JPEG"],
+            "turned upright": ["c_turned.JPEG"],
             "PNG named .jpeg": ["a_png.JPEG"],
             "grey": ["d_grey.JPEG"],
         }
@@ -522,7 +522,7 @@ class TestReport:
         root = odd_tree(tmp_path / "raw")
         given = ["data=folder", f"data.raw={root}", f"data.cache={tmp_path / 'c'}", "data.on_bad=stop"]
         assert main(given) == 2
-        assert "n00000001/z_cut.JPEG of train: a cut or damaged JPEG" in capsys.readouterr().err
+        assert "n00000001/z_cut.JPEG of train: a cut or corrupt JPEG" in capsys.readouterr().err
         assert main(["data=imagenet2012", f"data.raw={root}", f"data.cache={tmp_path / 'c'}", "data.on_bad=stop"]) == 2
         assert "train: 22 images, where imagenet2012 is known to have 1281167" in capsys.readouterr().err
 
@@ -548,7 +548,7 @@ class TestReport:
             return
         store = prepared(tmp_path / "c", root, f"data.format={kind}", data="folder")
         assert stacked(store.split("train")).shape == (count, 32, 32, 3)
-        assert damage(store.path, 1) == []
+        assert find_corruption(store.path, 1) == []
         assert np.isfinite(store.components).all()
 
     def test_nothing_but_bad_files(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -568,11 +568,11 @@ from alexlab.data.sources.folders import read_folders
 root, store, kind, pause = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], float(sys.argv[4])
 whole = listing.chunks
 listing.chunks = lambda rows, size=3: whole(rows, 3)
-take_in = build._Builder._take_in
+take_in = build._Builder._add_part
 def slow(self, *args):
     take_in(self, *args)
     time.sleep(pause)
-build._Builder._take_in = slow
+build._Builder._add_part = slow
 build.build_store(read_folders(root), store, 32, "folder", kind, seconds_between_checkpoints=0.0)
 """
 
@@ -778,7 +778,7 @@ def test_unknown_forms_are_named(tmp_path: Path):
     raw.write_tree(tmp_path, {"data/train-0.parquet": b"PAR1 cut"})
     from alexlab.data.sources.parquet import find_shards, read_parquet
 
-    with pytest.raises(RawError, match=r"train-0.parquet: is cut or damaged"):
+    with pytest.raises(RawError, match=r"train-0.parquet: is cut or corrupt"):
         read_parquet(tmp_path, find_shards(tmp_path))
 
 
@@ -791,7 +791,7 @@ class TestGoingOn:
         monkeypatch.setattr(listing, "chunks", lambda rows, size=3: whole(rows, 3))
 
     def interrupted(self, root: Path, store: Path, monkeypatch: pytest.MonkeyPatch, parts: int = 3) -> None:
-        take_in, taken = _Builder._take_in, []
+        take_in, taken = _Builder._add_part, []
 
         def stop(self: _Builder, *args: Any) -> None:
             if len(taken) == parts:
@@ -800,7 +800,7 @@ class TestGoingOn:
             take_in(self, *args)
 
         with monkeypatch.context() as patch:
-            patch.setattr(_Builder, "_take_in", stop)
+            patch.setattr(_Builder, "_add_part", stop)
             with pytest.raises(KeyboardInterrupt):
                 build_store(read_folders(root), store, 32, "folder")
 
@@ -859,7 +859,7 @@ class TestGoingOn:
         self.interrupted(root, tmp_path / "store", monkeypatch)
         state = unfinished(tmp_path / "store") / "train_state.part"
         state.write_bytes(bytes(state.stat().st_size))
-        with pytest.raises(BadImage, match="its lists are damaged; remove it"):
+        with pytest.raises(BadImage, match="its lists are corrupt; remove it"):
             self.build(root, tmp_path / "store")
 
     def test_killed_before_its_last_name(self, tmp_path: Path):
@@ -909,7 +909,7 @@ class TestOddLayouts:
         content[at : at + 512] = bytes(512)
         path.write_bytes(content)
         assert main(["data=imagenet2012", f"data.raw={root}", f"data.cache={tmp_path / 'c'}"]) == 2
-        assert "is cut or damaged" in capsys.readouterr().err
+        assert "is cut or corrupt" in capsys.readouterr().err
 
     def test_many_images_sort_alike_in_every_form(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         """More than ten a class, where _10 stands before _2 and the shards' longer names would not."""
@@ -955,14 +955,14 @@ class TestOddLayouts:
         whole = path.read_bytes()
         path.write_bytes(gzip.compress(gzip.decompress(whole)[:-12000]))
         assert main(["data=imagenette", f"data.raw={root}", f"data.cache={tmp_path / 'c'}"]) == 2
-        assert f"{path}: is cut or damaged" in capsys.readouterr().err
+        assert f"{path}: is cut or corrupt" in capsys.readouterr().err
         path.write_bytes(whole)
         prepared(tmp_path / "c", root, data="imagenette")
 
     @pytest.mark.parametrize(
         ("label", "image", "named"),
         [
-            (["a", "b"], [b"x", b"y"], "holds no whole numbers"),
+            (["a", "b"], [b"x", b"y"], "holds no integers"),
             ([0, 1], None, "has no column image"),
             ([0, 1], ["a.jpg", "b.jpg"], "none of 2 files could be stored; .*no bytes in the table"),
         ],
@@ -1014,8 +1014,8 @@ class TestPlaces:
         root = raw.class_folders(tmp_path / "raw")
         mine = raw.write_tree(tmp_path, {"store/thesis.txt": b"x", "other.unfinished/thesis.txt": b"x", "file": b"x"})
         for name, told in (
-            ("store", "is there and is no store"),
-            ("file", "is there and is no store"),
+            ("store", "exists and is no store"),
+            ("file", "exists and is no store"),
             ("other", "holds thesis.txt, which is not of a store"),
         ):
             assert main(["data=folder", f"data.raw={root}", f"data.root={mine / name}"]) == 2
@@ -1086,7 +1086,7 @@ def test_shapes_are_raw_whatever_is_there(tiny: list[str], tmp_path: Path):
 def test_cifar_without_names_of_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     import pickle
 
-    batches = raw.cifar_batches() | {"batches.meta": pickle.dumps({b"x": 1})}
+    batches = raw.cifar_batches() | {"batches.meta": pickle.dumps({b"x": 1}, protocol=2)}
     root = raw.write_tree(tmp_path, {f"cifar-10-batches-py/{name}": content for name, content in batches.items()})
     assert main(["data=cifar10", f"data.raw={root}", f"data.cache={tmp_path / 'c'}"]) == 2
     assert "batches.meta has no names of classes" in capsys.readouterr().err

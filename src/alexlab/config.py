@@ -167,6 +167,7 @@ class StoreFormat(Enum):
 
 class OnBad(Enum):
     report = "report"
+    ignore = "ignore"
     stop = "stop"
 
 
@@ -372,7 +373,10 @@ class DataConfig:
         identity=False,
     )
     on_bad: OnBad = key(
-        OnBad.report, "If a file cannot be stored: report = leave it out and list it, stop = an error.", identity=False
+        OnBad.report,
+        "If a file cannot be stored: report = leave it out and list it, an error if its class has no other; "
+        "ignore = no error then either; stop = always an error.",
+        identity=False,
     )
     holdout: int = key(
         0,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,9 +17,9 @@ from alexlab.command import run_command
 from alexlab.compose import Composer
 from alexlab.config import ConfigError, DataConfig
 from alexlab.data.build import printable
-from alexlab.data.locate import has_store, make, prepare, store_path
+from alexlab.data.locate import has_store, make, prepare, source_changes, store_path
 from alexlab.data.sources import KNOWN
-from alexlab.data.store import damage, gigabytes
+from alexlab.data.store import BadData, find_corruption, gigabytes
 from alexlab.progress import Progress
 
 USAGE = """\
@@ -35,6 +37,8 @@ components, and a report on every unusual file.
                     downloaded, unless data.raw says where it is
   python src/prepare.py data=folder data.raw=DIR
                     your own images, in train/<class>/ and val/<class>/
+  python src/prepare.py data=folder data.raw=DIR --refresh
+                    make the store again if files in DIR changed since
   python src/prepare.py check data=imagenet2012
                     verify every image of the store
 
@@ -42,7 +46,8 @@ If a recipe has the data set's name, its image size is used.
 
 Keys: data.raw, data.cache, data.root, data.size, data.resize, data.format,
 data.on_bad (python src/train.py --help explains them). If it is interrupted,
-the same command resumes; if the store is complete, it does nothing.
+the same command resumes; if the store is complete, it names source files that
+have changed since.
 Exit status: 0 done, 1 a file or disk failed, or the check found corruption, 2 a
 mistake in the command or the source files, 130 stopped from the keyboard."""
 
@@ -52,13 +57,25 @@ _GROUPS = ("data", "recipe")
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; return its exit status."""
-    return run_command(argv, USAGE, ". Finished work is kept; run the same command again for the rest.", _obey)
+    words = sys.argv[1:] if argv is None else argv
+    obey = partial(_obey, "--refresh" in words)
+    return run_command(
+        [word for word in words if word != "--refresh"],
+        USAGE,
+        ". Finished work is kept; run the same command again for the rest.",
+        obey,
+    )
 
 
-def _obey(overrides: list[str], config_dir: str | None, console: Console) -> int:
+def _obey(refresh: bool, overrides: list[str], config_dir: str | None, console: Console) -> int:
     others = [override for override in overrides if override != "check"]
     data = _data(others, config_dir)
-    return _prepare(data, console) if others == overrides else _check(data, console)
+    if others != overrides:
+        return _check(data, console)
+    try:
+        return _prepare(data, refresh, console)
+    except BadData as error:
+        raise OSError(str(error)) from error  # one line, exit status 1
 
 
 def _data(overrides: list[str], config_dir: str | None) -> DataConfig:
@@ -78,15 +95,19 @@ def _data(overrides: list[str], config_dir: str | None) -> DataConfig:
     return composer.job(overrides, trains=False).config.data
 
 
-def _prepare(data: DataConfig, console: Console) -> int:
-    store, is_new = make(data, lambda line: console.print(line, soft_wrap=True))
-    if not is_new:
+def _prepare(data: DataConfig, refresh: bool, console: Console) -> int:
+    store, is_new = make(data, lambda line: console.print(line, soft_wrap=True), refresh)
+    changes = "" if is_new else source_changes(data, store)
+    if not is_new and not changes:
         made_from = f", made from {store.manifest['raw']}" if store.manifest["raw"] else ""
         line = f"{store.path} is there already{made_from}; nothing to do. Remove it to have it made again."
         console.print(line, soft_wrap=True)
     report(store.manifest, console)
     size = sum(file.stat().st_size for file in store.path.iterdir())
     console.print(f"\nStore: {store.path} ({gigabytes(size)}); all of this is in its manifest.json", soft_wrap=True)
+    if changes:
+        told = f"Of the source files in {data.raw or data.cache}, {changes} since this store was made."
+        console.print(f"{told} Add --refresh to make it again with them.", style="yellow", soft_wrap=True)
     return 0
 
 
@@ -102,7 +123,7 @@ def _check(data: DataConfig, console: Console) -> int:
         console.print(f"CORRUPT: {error}", soft_wrap=True)
         return 1
     with Progress("Checking", sum(store.manifest["images"].values())) as progress:
-        found = damage(store.path, cpu_count(), progress.advance)
+        found = find_corruption(store.path, cpu_count(), progress.advance)
     if not found:
         console.print(f"{store.path}: every image is as it was made ({store.manifest['hash'][:16]})", soft_wrap=True)
         return 0

@@ -1,4 +1,4 @@
-"""What happens to a batch on its device: minus the mean, colour, scale, float.
+"""The transformation of a batch on its device: subtract the mean, shift colours, scale, convert to float.
 
 Legend: B batch, S side of the stored image, H = W crop.
 """
@@ -21,7 +21,7 @@ from alexlab.config import AugmentConfig, DataConfig, Mean, PcaUnit
 from alexlab.data.sampling import Window
 from alexlab.data.store import Split, Store
 
-# What torchvision's published weights were trained with, on pixels of 0 to 1.
+# Used to train torchvision's published weights, on pixels of 0 to 1.
 TORCHVISION_MEAN = (0.485, 0.456, 0.406)
 TORCHVISION_STD = (0.229, 0.224, 0.225)
 
@@ -29,16 +29,16 @@ TORCHVISION_STD = (0.229, 0.224, 0.225)
 def colour_shifts(normals: np.ndarray, augment: AugmentConfig, store: Store) -> np.ndarray:
     """RGB shifts in grey levels, [B, 3]: the sum over components of a * variance * component, a ~ N(0, std) (4.1).
 
-    The variances are of pixels on the 0-1 scale, and the sum is put back on the 0-255 scale. Taken on the 0-255 scale
-    itself the same formula would shift by hundreds of levels. `augment.pca_unit=deviation` takes their roots, which
-    mean the same on either scale.
+    The variances are of pixels on the 0-1 scale, and the sum is put back on the 0-255 scale. On the 0-255 scale itself
+    the formula would shift by hundreds of levels. `augment.pca_unit=deviation` takes their square roots,
+    which give the same shift on either scale.
     """
     spread = store.variances if augment.pca_unit is PcaUnit.variance else np.sqrt(store.variances)
     return 255 * (augment.pca_std * normals * spread) @ store.components.T
 
 
 def read_crops(split: Split, indices: np.ndarray, windows: list[Window], crop_size: int) -> Tensor:
-    """Crops straight from the stored images into one uint8 batch [B, H, W, 3], mirrored where asked."""
+    """Copy crops from the stored images into one uint8 batch [B, H, W, 3], mirrored if their windows are."""
     crops = _empty((len(indices), crop_size, crop_size, 3))
     with warnings.catch_warnings(), _one_thread():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nothing is written to it
@@ -51,7 +51,7 @@ def read_crops(split: Split, indices: np.ndarray, windows: list[Window], crop_si
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Crops are too small to be shared by threads, which wait for each other where the cores have other work too."""
+    """Use one thread: crops are too small to divide, and threads wait for each other if the cores are busy."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -61,7 +61,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _empty(shape: tuple[int, ...]) -> Tensor:
-    """A uint8 tensor to be filled; in a loader's process in the memory that it is sent through, which saves a copy."""
+    """An uninitialised uint8 tensor; in a loader's process in shared memory, which saves a copy."""
     if get_worker_info() is None:
         return torch.empty(shape, dtype=torch.uint8)
     shared = torch.UntypedStorage._new_shared(math.prod(shape), device="cpu")
@@ -70,14 +70,14 @@ def _empty(shape: tuple[int, ...]) -> Tensor:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """What is taken from each pixel and what it is then multiplied by (`data.mean`, `data.pixel_scale`)."""
+    """The mean subtracted from each pixel and the factor applied after that (`data.mean`, `data.pixel_scale`)."""
 
     mean: Tensor  # grey levels [S, S, 3]
-    scale: float | Tensor  # for all colours, or one each
-    is_centred: bool  # the mean's centre is taken from every crop, and not mirrored with it
+    scale: float | Tensor  # for all channels, or one each
+    is_centred: bool  # the mean's centre is subtracted from every crop, and not mirrored with it
 
     def mean_crop(self, window: Window, crop_size: int) -> Tensor:
-        """The part of the mean that is taken from a crop, as rows [H, W * 3]."""
+        """The part of the mean to subtract from a crop, as rows [H, W * 3]."""
         y, x, flip = window
         size = len(self.mean)
         if self.is_centred:
@@ -87,12 +87,12 @@ class Normalisation:
         return self._rows[y : y + crop_size, 3 * x : 3 * (x + crop_size)]
 
     def mean_crops(self, windows: Tensor, crop_size: int) -> Tensor:
-        """The part of the mean that is taken from each crop [B, H, W, 3], or [H, W, 3] where it is the same."""
+        """The part of the mean to subtract from each crop [B, H, W, 3], or [H, W, 3] if it is the same for all."""
         if self.is_centred:
             return self.mean_crop(Window(0, 0, False), crop_size).unflatten(1, (-1, 3))
-        places = torch.arange(crop_size, device=windows.device)
+        offsets = torch.arange(crop_size, device=windows.device)
         y, x, flip = windows[:, :, None].unbind(1)
-        return self.mean[(y + places)[:, :, None], (x + torch.where(flip > 0, places.flip(0), places))[:, None]]
+        return self.mean[(y + offsets)[:, :, None], (x + torch.where(flip > 0, offsets.flip(0), offsets))[:, None]]
 
     @cached_property
     def _rows(self) -> Tensor:
@@ -123,7 +123,7 @@ def normalisation(data: DataConfig, store: Store) -> Normalisation:
 def training_input(crops: Tensor, windows: Tensor, shifts: Tensor, divisor: float, norm: Normalisation) -> Tensor:
     """Network input [B, 3, H, W] (channels last in memory) from crops made by `read_crops` at windows, int64 [B, 3].
 
-    The mean image [S, S, 3] is cut and mirrored as each image was, so that it is taken "from each pixel" (2).
+    The mean image [S, S, 3] is cut and mirrored as each image was, so that it is subtracted "from each pixel" (2).
     """
     make = _image_by_image if crops.device.type == "cpu" else _all_at_once
     return make(crops, windows, shifts, norm.scale / divisor, norm).permute(0, 3, 1, 2)
@@ -132,13 +132,17 @@ def training_input(crops: Tensor, windows: Tensor, shifts: Tensor, divisor: floa
 def _image_by_image(
     crops: Tensor, windows: Tensor, shifts: Tensor, scale: float | Tensor, norm: Normalisation
 ) -> Tensor:
-    """For a CPU, in whose cache an image stays through it all; by rows, as loops over three numbers are slow."""
+    """For a CPU: an image stays in its cache throughout. By rows, as inner loops over 3 numbers are slow."""
     batch, height, width, _ = crops.shape
     inputs = torch.empty(crops.shape, dtype=torch.float32)
-    rows, taken, added = inputs.view(batch, height, -1), crops.view(batch, height, -1), shifts.repeat(1, width)[:, None]
+    rows, crop_rows, added = (
+        inputs.view(batch, height, -1),
+        crops.view(batch, height, -1),
+        shifts.repeat(1, width)[:, None],
+    )
     if isinstance(scale, Tensor):
         scale = scale.repeat(width)
-    for out, crop, window, shift in zip(rows, taken, windows.tolist(), added, strict=True):
+    for out, crop, window, shift in zip(rows, crop_rows, windows.tolist(), added, strict=True):
         torch.sub(crop, norm.mean_crop(Window(*window), height), out=out).add_(shift)
         if isinstance(scale, Tensor) or scale != 1:
             out.mul_(scale)
@@ -146,12 +150,12 @@ def _image_by_image(
 
 
 def _all_at_once(crops: Tensor, windows: Tensor, shifts: Tensor, scale: float | Tensor, norm: Normalisation) -> Tensor:
-    """For a GPU, which a few large kernels suit, and no word from the process that starts them; the same bits."""
+    """For a GPU: few large kernels, without synchronisation; the same bits."""
     return (crops - norm.mean_crops(windows, crops.shape[1])).add_(shifts[:, None, None]).mul_(scale)
 
 
 def view_input(images: Tensor, window: Window, crop_size: int, norm: Normalisation) -> Tensor:
-    """Network input [B, 3, H, W] from whole stored images [B, S, S, 3], the same crop of each."""
+    """Network input [B, 3, H, W] from stored images [B, S, S, 3], the same crop of each."""
     y, x, flip = window
     crops = images[:, y : y + crop_size, x : x + crop_size]
     mean = norm.mean_crop(window, crop_size).unflatten(1, (-1, 3))

@@ -1,7 +1,7 @@
-"""From a source to a store, on all cores; interrupted at any point it goes on where it was, to the same bytes.
+"""Make a store from a source on all cores; interrupted at any point, a later call resumes and gives the same bytes.
 
-Parts of a split are converted by worker processes and taken in by this one in a fixed order. After every part or few
-`progress.npz` says, in one atomic step, how many are in; a later call drops whatever came after it and goes on.
+Worker processes convert parts of a split, and this process adds them in a fixed order. After every few parts the atomic
+file `progress.npz` records how many were added; a later call drops what was added after it and resumes there.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import simplejpeg
 from PIL import Image
 
 from alexlab.config import Resize
+from alexlab.data.changes import FileStates
 from alexlab.data.decode import Unreadable, read_square, square
 from alexlab.data.parallel import in_order
 from alexlab.data.sources.source import LeftOut, Part, Source
@@ -32,36 +33,40 @@ from alexlab.data.store import (
     DIGEST_BYTES,
     FORMAT_VERSION,
     JPEG,
-    RAW,
+    SOURCE_FILES,
     SUFFIXES,
+    UINT8,
     digest,
     gigabytes,
-    places_hash,
+    positions_hash,
     principal_components,
+    rename_folder,
     store_hash,
 )
 from alexlab.files import TEMPORARY, sync_file, sync_folder, write_whole
 from alexlab.progress import Progress
 
 JPEG_QUALITY = 90
-JPEG_BYTES_PER_PIXEL = 0.55  # at that quality, at most, over many photographs: 35 KiB at 256 pixels
+JPEG_BYTES_PER_PIXEL = 0.55  # at that quality, at most, averaged over photographs: 35 KiB at 256 pixels
 PENDING, KEPT, LEFT_OUT = 0, 1, 2
-_PARTS = ("state", "content", "stored", "places")
-_ON_THE_WAY = re.compile(rf"\w+\.part|notes\.jsonl|progress(\.half)?\.npz|manifest\.half|{TEMPORARY.pattern}")
-_OURS = re.compile(rf"{_ON_THE_WAY.pattern}|manifest\.json|mean\.npy|(train|val|test)(\.npy|\.jpegs|_\w+\.(npy|txt))")
+_PARTS = ("state", "content", "stored", "places")  # "places": positions, as they are called on disk
+_TEMPORARY = re.compile(rf"\w+\.part|notes\.jsonl|progress(\.half)?\.npz|manifest\.half|{TEMPORARY.pattern}")
+_OURS = re.compile(
+    rf"{_TEMPORARY.pattern}|manifest\.json|source_files\.json|mean\.npy|(train|val|test)(\.npy|\.jpegs|_\w+\.(npy|txt))"
+)
 SECONDS_BETWEEN_CHECKPOINTS = 20.0
 
 
 class BadImage(ValueError):
-    """A file that cannot be stored, where that stops everything: the first one if so wished, or every one."""
+    """A file that cannot be stored: any if `stop_on_bad` is set, or all files of a class."""
 
 
 @dataclass
 class Sums:
-    """Exact sums over training images: whole numbers below 2**53, so that any order of adding gives the same."""
+    """Exact sums over training images: integers below 2**53, so that the order of addition makes no difference."""
 
     image: np.ndarray  # int64 [S, S, 3]
-    outer: np.ndarray  # float64 [3, 3], of whole numbers
+    outer: np.ndarray  # float64 [3, 3], of integers
     count: int = 0
 
     def add(self, other: Sums) -> None:
@@ -76,19 +81,19 @@ def no_sums(size: int) -> Sums:
 
 @dataclass(frozen=True)
 class _Target:
-    """Where a part's images go."""
+    """Where and how a part's images are stored."""
 
     file: Path
-    header: int  # bytes before the first row of a raw file
+    header: int  # bytes before the first row of an array's file
     kind: str
     size: int
     resize: Resize
-    collects: bool
+    adds_to_sums: bool
 
 
 @dataclass
 class _Converted:
-    """What came of a part; lists have an entry an image."""
+    """A converted part; each list has an entry per image."""
 
     sums: Sums
     content: list[bytes] = field(default_factory=list)
@@ -99,10 +104,10 @@ class _Converted:
 
 
 def _convert(part: Part, rows: np.ndarray, names: list[str], target: _Target) -> _Converted:
-    """Read, decode, resize; raw images are written to their rows here, JPEGs handed back to be packed."""
+    """Read, decode, resize; pixels are written to their rows here, JPEGs returned to be packed."""
     size = target.size
     done = _Converted(no_sums(size))
-    planes = np.empty((3, size * size))
+    channels = np.empty((3, size * size))
     total = np.zeros((size, size, 3), np.uint32)  # holds 16 million images
     with target.file.open("r+b") as file:
         for row, name, item in zip(rows, names, part.read(), strict=True):
@@ -124,9 +129,9 @@ def _convert(part: Part, rows: np.ndarray, names: list[str], target: _Target) ->
                 done.jpegs.append(b"")
                 continue
             pixels = np.ascontiguousarray(pixels)
-            if target.collects:
-                _add(done.sums, pixels, planes, total)
-            if target.kind == RAW:
+            if target.adds_to_sums:
+                _add(done.sums, pixels, channels, total)
+            if target.kind == UINT8:
                 os.pwrite(file.fileno(), pixels.data, target.header + int(row) * pixels.nbytes)
                 done.stored.append(digest(pixels))
             else:
@@ -136,32 +141,32 @@ def _convert(part: Part, rows: np.ndarray, names: list[str], target: _Target) ->
     return done
 
 
-def _add(sums: Sums, pixels: np.ndarray, planes: np.ndarray, total: np.ndarray) -> None:
+def _add(sums: Sums, pixels: np.ndarray, channels: np.ndarray, total: np.ndarray) -> None:
     total += pixels
-    # Six dot products of planes are three times faster than a product of thin matrices, and as exact.
-    np.copyto(planes, pixels.reshape(-1, 3).T, casting="unsafe")
+    # Six dot products of channels are three times faster than a product of thin matrices, and also exact.
+    np.copyto(channels, pixels.reshape(-1, 3).T, casting="unsafe")
     for i in range(3):
         for j in range(i, 3):
-            product = planes[i] @ planes[j]
+            product = channels[i] @ channels[j]
             sums.outer[i, j] += product
             sums.outer[j, i] += product if i != j else 0
     sums.count += 1
 
 
 def unfinished(path: Path) -> Path:
-    """Where a store is until it is finished."""
+    """The folder of a store until it is finished."""
     return path.with_name(f"{path.name}.unfinished")
 
 
 def needed_bytes(images: int, size: int, kind: str) -> int:
-    """The disk space that a store of so many images takes, with what is kept beside the pixels."""
-    per_pixel = 3 if kind == RAW else JPEG_BYTES_PER_PIXEL
+    """The disk space of a store of that many images, including lists and statistics."""
+    per_pixel = 3 if kind == UINT8 else JPEG_BYTES_PER_PIXEL
     return int(images * (size * size * per_pixel + 256)) + 2**23
 
 
 def free_bytes(folder: Path) -> int:
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    return shutil.disk_usage(there).free
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(existing).free
 
 
 def build_store(
@@ -169,31 +174,36 @@ def build_store(
     path: Path,
     size: int,
     name: str,
-    kind: str = RAW,
+    kind: str = UINT8,
     resize: Resize = Resize.crop,
     stop_on_bad: bool = False,
     processes: int = 1,
     known: dict[str, int] | None = None,
     raw: str | None = None,
+    source_files: dict[str, FileStates] | None = None,
+    allow_lost_classes: bool = False,
     seconds_between_checkpoints: float = SECONDS_BETWEEN_CHECKPOINTS,
 ) -> None:
-    """Make a store at `path`, by way of `<path>.unfinished`, where a call before may have got to some point.
+    """Make a store at `path`, by way of `<path>.unfinished`, where an earlier call may have been interrupted.
 
-    `known` are the images that each split is known to have, `raw` is where the raw files lie: both are only noted.
+    The manifest records `known`, the published number of images of each split, `raw`, the folder of the source files,
+    and `source_files`, their states.
 
     Raises:
-        BadImage: naming a file that cannot be stored; with `stop_on_bad` the first one, else where none can be.
-        OSError: where the disk is full; what is done is kept.
+        BadImage: naming a file that cannot be stored: with `stop_on_bad` the first one, else if a class has no other,
+            unless `allow_lost_classes` is set, or no file at all can be.
+        OSError: if the disk is full; what is done is kept.
     """
     work = unfinished(path)
-    if not (work / "manifest.json").is_file():  # else all is done but its name
+    if not (work / "manifest.json").is_file():  # else only the last rename is missing
         work.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
         builder = None
         try:
             builder = _Builder(source, work, size, kind, resize, stop_on_bad, processes, seconds_between_checkpoints)
             builder.run()
-            builder.finish({"name": name, "raw": raw, "known_images": known or {}}, started)
+            facts = {"name": name, "raw": raw, "known_images": known or {}}
+            builder.finish(facts, source_files or {}, allow_lost_classes, started)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
@@ -208,14 +218,19 @@ def build_store(
             if builder is not None:
                 builder.close()
     for file in work.iterdir():
-        if _ON_THE_WAY.fullmatch(file.name):
+        if _TEMPORARY.fullmatch(file.name):
             file.unlink()
-    work.rename(path)
-    sync_folder(path.parent)
+    sync_folder(work)
+    replaced = path.with_name(f"{path.name}.replaced")
+    if (path / "manifest.json").is_file():  # a store of other source files
+        shutil.rmtree(replaced, ignore_errors=True)
+        path.rename(replaced)
+    rename_folder(work, path)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 class _Builder:
-    """A store on the way."""
+    """An unfinished store."""
 
     def __init__(
         self,
@@ -232,11 +247,11 @@ class _Builder:
         self._stop_on_bad, self._processes = stop_on_bad, processes
         self._seconds = seconds_between_checkpoints
         self._plan = [
-            (split, rows) for split, listing in source.splits.items() for rows in listing.places.parts() if len(rows)
+            (split, rows) for split, listing in source.splits.items() for rows in listing.locations.parts() if len(rows)
         ]
         self._parts_done, self._sums = 0, no_sums(size)
         self._packed = dict.fromkeys(source.splits, 0)  # bytes of JPEGs so far
-        self.saved = 0  # images from which a later call would go on
+        self.saved = 0  # images after which a later call would resume
         self.total = sum(len(listing) for listing in source.splits.values())
         self._open()
 
@@ -248,13 +263,13 @@ class _Builder:
         return self._work / name
 
     def _open(self) -> None:
-        """Go on from `progress.npz` if it is of the same images in the same order, else start anew."""
+        """Resume from `progress.npz` if it is of the same images in the same order, else start anew."""
         plan_hash = self._plan_hash()
         saved = self._saved()
         is_new = saved is None or str(saved["plan"]) != plan_hash
-        strange = [file.name for file in self._work.iterdir() if not _OURS.fullmatch(file.name)]
-        if strange:
-            raise BadImage(f"{self._work}: holds {strange[0]}, which is not of a store; move it or name another folder")
+        foreign = [file.name for file in self._work.iterdir() if not _OURS.fullmatch(file.name)]
+        if foreign:
+            raise BadImage(f"{self._work}: holds {foreign[0]}, which is not of a store; move it or name another folder")
         if is_new:
             for file in self._work.iterdir():
                 file.unlink()
@@ -262,20 +277,20 @@ class _Builder:
         self._state: dict[str, np.ndarray] = {}
         self._content: dict[str, np.ndarray] = {}
         self._stored: dict[str, np.ndarray] = {}
-        self._places: dict[str, np.ndarray] = {}
+        self._positions: dict[str, np.ndarray] = {}
         self._headers: dict[str, int] = {}
         for split, listing in self._source.splits.items():
             count, file = len(listing), self._file(f"{split}{SUFFIXES[self._kind]}")
-            if self._kind == RAW:
-                self._headers[split] = _raw_file(file, (count, self._size, self._size, 3), is_new)
+            if self._kind == UINT8:
+                self._headers[split] = _array_file(file, (count, self._size, self._size, 3), is_new)
             elif is_new:
                 file.write_bytes(b"")
             shapes = {"state": (count,), "content": (count, DIGEST_BYTES), "stored": (count, DIGEST_BYTES)}
             for what, shape in shapes.items():
                 array = _mapped(self._file(f"{split}_{what}.part"), is_new, np.uint8, shape)
                 getattr(self, f"_{what}")[split] = array
-            shape = (count,) if self._kind == RAW else (count, 2)
-            self._places[split] = _mapped(self._file(f"{split}_places.part"), is_new, np.int64, shape)
+            shape = (count,) if self._kind == UINT8 else (count, 2)
+            self._positions[split] = _mapped(self._file(f"{split}_places.part"), is_new, np.int64, shape)
         notes = self._file("notes.jsonl")
         if is_new:
             notes.write_bytes(b"")
@@ -294,8 +309,8 @@ class _Builder:
         self._notes = notes.open("ab")
 
     def _stop_on_notes(self) -> None:
-        """A file that was left out before, when that was to be only reported."""
-        for line in self._file("notes.jsonl").read_text().splitlines():
+        """Stop on a file that an earlier call left out, which was only to report them."""
+        for line in self._file("notes.jsonl").read_text(encoding="utf-8").splitlines():
             note = json.loads(line)
             if note["reason"]:
                 raise BadImage(_bad(self._name(note), note["split"], note["reason"]))
@@ -307,14 +322,14 @@ class _Builder:
             found.update(np.ascontiguousarray(listing.labels).data)
             for name in listing.names:
                 found.update(name.encode(errors="surrogateescape") + b"\n")
-            for state in listing.places.state():
+            for state in listing.locations.state():
                 found.update(state)
         for _, rows in self._plan:
             found.update(np.ascontiguousarray(rows, np.int64).data)
         return found.hexdigest()
 
     def _saved(self) -> Any:
-        """What `_save` wrote; None where it is not there, or more than the files that it tells of."""
+        """What `_save` wrote; None if it is not there, or counts more than the files have."""
         try:
             with self._file("progress.npz").open("rb") as file, np.load(file) as found:
                 saved = dict(found)
@@ -329,14 +344,14 @@ class _Builder:
             return None
 
     def run(self) -> None:
-        """Convert all parts that are not in yet."""
+        """Convert all parts that were not added yet."""
         jobs = (self._job(split, rows) for split, rows in self._plan[self._parts_done :])
         saved = time.monotonic()
         try:
             with Progress("Preparing", self.total, done=self.done) as progress:
                 for result in in_order(_convert, jobs, self._processes):
                     split, rows = self._plan[self._parts_done]
-                    self._take_in(split, rows, result)
+                    self._add_part(split, rows, result)
                     progress.advance(len(rows))
                     if time.monotonic() - saved >= self._seconds:
                         self._save()
@@ -356,9 +371,9 @@ class _Builder:
             self._resize,
             split == "train",
         )
-        return listing.places.part(rows), rows, [listing.names[row] for row in rows], target
+        return listing.locations.part(rows), rows, [listing.names[row] for row in rows], target
 
-    def _take_in(self, split: str, rows: np.ndarray, result: _Converted) -> None:
+    def _add_part(self, split: str, rows: np.ndarray, result: _Converted) -> None:
         names = self._source.splits[split].names
         for row, kinds, reason in zip(rows, result.kinds, result.reasons, strict=True):
             if reason and self._stop_on_bad:
@@ -370,12 +385,12 @@ class _Builder:
         self._state[split][rows] = np.where(kept, KEPT, LEFT_OUT)
         for what, digests in ((self._content, result.content), (self._stored, result.stored)):
             what[split][rows] = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES)
-        if self._kind == RAW:
-            self._places[split][rows] = rows
+        if self._kind == UINT8:
+            self._positions[split][rows] = rows
         else:
             lengths = np.array([len(jpeg) for jpeg in result.jpegs])
             starts = self._packed[split] + np.cumsum(lengths) - lengths
-            self._places[split][rows] = np.stack([starts, lengths], 1)
+            self._positions[split][rows] = np.stack([starts, lengths], 1)
             with self._file(f"{split}{SUFFIXES[JPEG]}").open("r+b") as file:
                 file.seek(self._packed[split])
                 file.write(b"".join(result.jpegs))
@@ -384,17 +399,17 @@ class _Builder:
         self._parts_done += 1
 
     def _save(self) -> None:
-        # What is counted must be on the disk before the count, or a power cut loses it without a word.
+        # What is counted must be on the disk before the count, or a power cut loses it silently.
         self._notes.flush()
         os.fsync(self._notes.fileno())
         for split in self._source.splits:
             with self._file(f"{split}{SUFFIXES[self._kind]}").open("rb") as file:
                 os.fsync(file.fileno())
-            for array in (self._state[split], self._content[split], self._stored[split], self._places[split]):
+            for array in (self._state[split], self._content[split], self._stored[split], self._positions[split]):
                 if isinstance(array, np.memmap):
                     array.flush()
-        half = self._file("progress.half.npz")
-        with half.open("wb") as file:
+        temporary = self._file("progress.half.npz")
+        with temporary.open("wb") as file:
             np.savez(
                 file,
                 plan=self._plan_digest,
@@ -407,11 +422,18 @@ class _Builder:
             )
             file.flush()
             os.fsync(file.fileno())
-        half.replace(self._file("progress.npz"))
+        temporary.replace(self._file("progress.npz"))
+        sync_folder(self._work)
         self.saved = self.done
 
-    def finish(self, told: dict[str, Any], started: float) -> None:
-        """Write the manifest and what else a store has, and remove what only the way to it needed."""
+    def finish(
+        self,
+        facts: dict[str, Any],
+        source_files: dict[str, FileStates],
+        allow_lost_classes: bool,
+        started: float,
+    ) -> None:
+        """Write lists, statistics and manifest. `facts` are what the manifest says of the store from outside."""
         if self._sums.count == 0:
             raise BadImage(f"{self._work}: none of {self.total} files could be stored; {self._first_note()}")
         size = self._size
@@ -420,20 +442,26 @@ class _Builder:
         covariance = (self._sums.outer / pixels - np.outer(mean_rgb, mean_rgb)) / 255**2
         components, variances = principal_components(covariance)
         np.save(self._file("mean.npy"), (self._sums.image / self._sums.count).astype(np.float32))
-        notes = [json.loads(line) for line in self._file("notes.jsonl").read_text().splitlines()]
+        notes = [json.loads(line) for line in self._file("notes.jsonl").read_text(encoding="utf-8").splitlines()]
         if any((state == PENDING).any() for state in self._state.values()):
-            raise BadImage(f"{self._work}: its lists are damaged; remove it, and the same command begins anew")
+            raise BadImage(f"{self._work}: its lists are corrupt; remove it, and the same command starts anew")
+        if not allow_lost_classes:
+            self._stop_on_lost_class(notes)
         kept = {split: np.flatnonzero(state == KEPT) for split, state in self._state.items()}
         for split, listing in self._source.splits.items():
             rows = kept[split]
             np.save(self._file(f"{split}_labels.npy"), listing.labels[rows])
-            for what in ("content", "stored", "places"):
-                np.save(self._file(f"{split}_{what}.npy"), getattr(self, f"_{what}")[split][rows])
+            lists = {"content": self._content, "stored": self._stored, "places": self._positions}
+            for what, arrays in lists.items():
+                np.save(self._file(f"{split}_{what}.npy"), arrays[split][rows])
             lines = "".join(f"{printable(listing.names[row])}\n" for row in rows)
-            self._file(f"{split}_names.txt").write_text(lines)
+            self._file(f"{split}_names.txt").write_text(lines, encoding="utf-8")
+        states = json.dumps(source_files)
+        self._file(SOURCE_FILES).write_text(states, encoding="utf-8")
+        files = [state for found in source_files.values() for state in found.values()]
         manifest = {
             "format_version": FORMAT_VERSION,
-            **told,
+            **facts,
             "format": self._kind,
             "size": size,
             "resize": self._resize.name,
@@ -444,6 +472,11 @@ class _Builder:
                 "variances": variances.tolist(),
             },
             "source": self._source.form,
+            "source_files": {
+                "files": len(files),
+                "bytes": sum(size for size, _ in files),
+                "sha256": hashlib.sha256(states.encode()).hexdigest(),
+            },
             "warnings": self._source.warnings,
             "converted": self._converted(notes),
             "left_out": self._left_out(notes),
@@ -463,9 +496,9 @@ class _Builder:
             "words": self._source.words,
         }
         manifest["hash"] = store_hash(self._work, manifest)
-        manifest["places_hash"] = places_hash(self._work, manifest)
-        # Last of all, and whole: with it the folder is a store, whatever else is still to be removed. All else is on
-        # the disk before it, or after a power cut a store would hold empty files and nothing to make it from.
+        manifest["places_hash"] = positions_hash(self._work, manifest)
+        # Last and atomic: with it the folder is a store, whatever is still to be removed. All else is on the disk
+        # before it, or after a power cut a store could have empty files and nothing to make it from.
         for file in self._work.iterdir():
             sync_file(file)
         sync_folder(self._work)
@@ -474,8 +507,20 @@ class _Builder:
     def close(self) -> None:
         self._notes.close()
 
+    def _stop_on_lost_class(self, notes: list[dict[str, Any]]) -> None:
+        """Stop if every file of a class was left out, so that no class disappears unnoticed."""
+        for split, listing in self._source.splits.items():
+            lost = np.setdiff1d(listing.labels, listing.labels[self._state[split] == KEPT])
+            if len(lost):
+                reasons = [note for note in notes if note["reason"] and note["split"] == split]
+                first = next(note for note in reasons if listing.labels[note["row"]] == lost[0])
+                raise BadImage(
+                    f"class '{printable(self._source.classes[lost[0]])}' of {split}: none of its files can be stored "
+                    f"({self._name(first)}: {first['reason']}); fix or remove them, or set data.on_bad=ignore"
+                )
+
     def _first_note(self) -> str:
-        notes = [json.loads(line) for line in self._file("notes.jsonl").read_text().splitlines()]
+        notes = [json.loads(line) for line in self._file("notes.jsonl").read_text(encoding="utf-8").splitlines()]
         first = next((note for note in notes if note["reason"]), None)
         return f"{self._name(first)}: {first['reason']}" if first else "there are none"
 
@@ -483,7 +528,7 @@ class _Builder:
         return printable(self._source.splits[note["split"]].names[note["row"]])
 
     def _converted(self, notes: list[dict[str, Any]]) -> dict[str, list[str]]:
-        """{what was done: the files} of those that were stored all the same."""
+        """{what was converted: the files} of those that were stored."""
         found: dict[str, list[str]] = {}
         for note in notes:
             for kind in note["kinds"] if not note["reason"] else []:
@@ -496,7 +541,7 @@ class _Builder:
         return [item._asdict() for item in sorted({*found, *listed})]
 
     def _duplicates(self, kept: dict[str, np.ndarray]) -> dict[str, list[list[str]]]:
-        """Files of the same content, those that lie in one split and those that lie in several."""
+        """Files of the same content, those in one split and those in several."""
         splits = list(kept)
         of_split = np.repeat(np.arange(len(splits)), [len(kept[split]) for split in splits])
         row_of = np.concatenate([kept[split] for split in splits])
@@ -517,20 +562,20 @@ def _bad(name: str, split: str, reason: str) -> str:
 
 
 def _as_numbers(content: np.ndarray) -> np.ndarray:
-    """Hashes [N, 16] as values that can be sorted; 64 bits tell apart all files that anyone has."""
+    """Hashes [N, 16] as values that can be sorted; 64 bits distinguish any number of files that a disk holds."""
     return np.ascontiguousarray(content[:, :8]).view(np.uint64).ravel()
 
 
 def _mapped(path: Path, is_new: bool, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
     if 0 in shape:  # an empty file cannot be mapped
         return np.zeros(shape, dtype)
-    if is_new:  # not sparse: a full disk is then an error here and not a signal at some later write
+    if is_new:  # not sparse: a full disk is then an error here, not a signal at a later write
         path.write_bytes(bytes(int(np.prod(shape)) * np.dtype(dtype).itemsize))
     return np.memmap(path, dtype, "r+", shape=shape)
 
 
-def _raw_file(path: Path, shape: tuple[int, ...], is_new: bool) -> int:
-    """Make an array's file, sparse until rows are written; the number of bytes before its first row."""
+def _array_file(path: Path, shape: tuple[int, ...], is_new: bool) -> int:
+    """Make an array's file, sparse until rows are written; return the number of bytes before its first row."""
     if is_new:
         with path.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
@@ -543,4 +588,4 @@ def _raw_file(path: Path, shape: tuple[int, ...], is_new: bool) -> int:
 
 def printable(name: str) -> str:
     """A file's name on one line, whatever bytes it has."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in name)
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)

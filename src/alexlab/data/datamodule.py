@@ -34,7 +34,7 @@ from alexlab.distributed import ALONE, Share
 
 
 class TrainingBatch(NamedTuple):
-    """What a loader sends to the device: crops uint8 [B, H, W, 3], and what `training_input` needs beside them."""
+    """A batch as a loader sends it to the device: crops uint8 [B, H, W, 3], and the arguments of `training_input`."""
 
     crops: Tensor
     labels: Tensor  # int64 [B]
@@ -44,16 +44,16 @@ class TrainingBatch(NamedTuple):
 
 
 class WholeImages(NamedTuple):
-    """Whole stored images uint8 [B, S, S, 3], for evaluation."""
+    """Stored images uint8 [B, S, S, 3], not cropped, for evaluation."""
 
     images: Tensor
     labels: Tensor  # int64 [B]
 
 
 class TrainingBatches(Dataset[TrainingBatch]):
-    """Batches by (epoch, step); the same batch in whatever process it is made.
+    """Batches by (epoch, step), the same in whatever process they are made.
 
-    Of several devices each gets its own stretch of every global batch, so that their number changes nothing.
+    Each of several devices gets its own slice of every global batch, so that their number changes nothing.
     """
 
     def __init__(self, split: Split, store: Store, config: Config, share: Share = ALONE) -> None:
@@ -62,10 +62,10 @@ class TrainingBatches(Dataset[TrainingBatch]):
         self._shifts_until = augment.pca_until * config.trainer.max_epochs if augment.pca else 0.0
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, int))
         self.batch_size = min(data.batch_size, len(split.labels))
-        self.num_steps = len(split.labels) // self.batch_size  # full batches only: every step weighs images alike
+        self.num_steps = len(split.labels) // self.batch_size  # full batches only: every step weights images equally
 
-    def __getitem__(self, place: tuple[int, int]) -> TrainingBatch:
-        epoch, step = place
+    def __getitem__(self, epoch_and_step: tuple[int, int]) -> TrainingBatch:
+        epoch, step = epoch_and_step
         indices = self.images(epoch, step)
         seed = self._data.seed
         assert seed is not None
@@ -86,7 +86,7 @@ class TrainingBatches(Dataset[TrainingBatch]):
         )
 
     def images(self, epoch: int, step: int) -> np.ndarray:
-        """The images of a global batch, as places in the split, int64 [B]."""
+        """The images of a global batch, as indices into the split, int64 [B]."""
         seed = self._data.seed
         assert seed is not None
         if self._order[0] != epoch:
@@ -95,9 +95,9 @@ class TrainingBatches(Dataset[TrainingBatch]):
 
 
 class EpochSteps(Sampler[tuple[int, int]]):
-    """(epoch, step) of one epoch, of the epoch `start` from a step on; Lightning calls `set_epoch` before each.
+    """(epoch, step) of one epoch; `start` is where to resume. Lightning calls `set_epoch` before each epoch.
 
-    Its length is a whole epoch's, as Lightning counts the steps that are done already too.
+    Its length is that of a complete epoch, as Lightning counts the completed steps too.
     """
 
     def __init__(self, num_steps: int, start: tuple[int, int] = (0, 0)) -> None:
@@ -118,13 +118,13 @@ class EpochSteps(Sampler[tuple[int, int]]):
 class EvaluationBatches(Dataset[WholeImages]):
     """A split in its stored order, every image once; the last batch may be smaller.
 
-    Of several devices each gets its own stretch of every batch, which may be empty, so that all have as many batches.
+    Each of several devices gets its own slice of every batch, which may be empty, so that all have as many batches.
     """
 
     def __init__(self, split: Split, batch_size: int, limit: int | None = None, share: Share = ALONE) -> None:
         self._split, self._batch_size, self._share = split, batch_size, share
         total = len(split.labels)
-        # A fixed, evenly spread subset where fewer images are asked for than there are.
+        # A fixed, evenly spread subset if fewer images are requested than there are.
         self._indices = np.arange(total) if limit is None or limit >= total else np.arange(limit) * total // limit
 
     def __len__(self) -> int:
@@ -142,11 +142,10 @@ class EvaluationBatches(Dataset[WholeImages]):
         return WholeImages(torch.from_numpy(images), torch.from_numpy(self._split.labels[indices]))
 
 
-def _ready(batch: Any) -> Any:
-    """A batch is tensors already, and the loader's own function would look for more.
+def _share_batch(batch: Any) -> Any:
+    """Move a batch's tensors to shared memory, in a loader's process.
 
-    A loader's process moves them to shared memory here and not while it sends them, when what fails is lost, and the
-    batch waited for without end.
+    Here and not while it is sent: an error there is lost, and the batch is waited for forever.
     """
     if get_worker_info() is not None:
         for part in batch:
@@ -155,18 +154,19 @@ def _ready(batch: Any) -> Any:
     return batch
 
 
-def _deaf(worker: int) -> None:
-    """Leave the signals that a whole job gets to the process that trains; from that one alone SIGTERM ends a loader.
+def _ignore_signals(worker: int) -> None:
+    """Leave signals that a scheduler sends to a whole job to the training process; SIGTERM from it ends a loader.
 
-    With it the loader ends, too, which torch would see where that is the system's parent, and not multiprocessing's.
+    The loader also ends with that process. torch notices its end only if it is the system's parent process, which
+    may be multiprocessing's server instead.
     """
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
-    told = hasattr(signal, "sigwaitinfo")  # who sent a signal: not on a Mac
-    signal.pthread_sigmask(signal.SIG_BLOCK if told else signal.SIG_UNBLOCK, {signal.SIGTERM})
+    has_sender = hasattr(signal, "sigwaitinfo")  # not on a Mac
+    signal.pthread_sigmask(signal.SIG_BLOCK if has_sender else signal.SIG_UNBLOCK, {signal.SIGTERM})
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    if told:
-        threading.Thread(target=_end_when_told, daemon=True).start()
+    if has_sender:
+        threading.Thread(target=_end_on_sigterm, daemon=True).start()
 
 
 def _end_with_parent() -> None:
@@ -176,8 +176,8 @@ def _end_with_parent() -> None:
         os._exit(0)
 
 
-def _end_when_told() -> None:
-    parent = parent_process()  # which need not be the system's parent, that is multiprocessing's server
+def _end_on_sigterm() -> None:
+    parent = parent_process()  # not always the system's parent process, which can be multiprocessing's server
     while parent is not None and signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
         pass
     os._exit(0)
@@ -219,7 +219,7 @@ class StoreDataModule(L.LightningDataModule):
 
     @property
     def share(self) -> Share:
-        """This process's part of each batch: all of it, unless batches are shared out over devices."""
+        """This process's part of each batch: all of it, unless batches are divided among devices."""
         return Share(self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else ALONE
 
     def train_dataloader(self) -> DataLoader | DevicePrefetcher:
@@ -229,11 +229,11 @@ class StoreDataModule(L.LightningDataModule):
         return DevicePrefetcher(loader, device) if device.type == "cuda" and self._config.trainer.ahead else loader
 
     def start_at(self, epoch: int, step: int) -> None:
-        """Let the next training loader begin there: it reads ahead before Lightning tells it the epoch."""
+        """Start the next training loader at that step: it prefetches before Lightning sets its epoch."""
         self._start = (epoch, step)
 
     def batch_images(self, epoch: int, step: int) -> list[int]:
-        """Which images a global training batch has, as places in the store's file of the training split."""
+        """The images of a global training batch, as indices into the store's file of the training split."""
         split = self.split("train")
         return [split.row(index) for index in TrainingBatches(split, self.store, self._config).images(epoch, step)]
 
@@ -253,19 +253,19 @@ class StoreDataModule(L.LightningDataModule):
         return self.store.role(role, self._data.holdout)
 
     def evaluation_dataloader(self, role: str, limit: int | None = None) -> DataLoader:
-        """Whole images of `train`, `val` or `test`, each once; at most `limit` of them, evenly spread."""
+        """Stored images of `train`, `val` or `test`, each once; at most `limit` of them, evenly spread."""
         return self._loader(EvaluationBatches(self.split(role), self._data.eval_batch_size, limit, self.share))
 
     def _loader(self, dataset: Dataset, sampler: Sampler | None = None) -> DataLoader:
         workers = self._data.num_workers
         return DataLoader(
             dataset,
-            batch_size=None,  # a dataset's item is a whole batch
-            collate_fn=_ready,
+            batch_size=None,  # a dataset's item is a batch
+            collate_fn=_share_batch,
             sampler=sampler,
             num_workers=workers,
             persistent_workers=workers > 0,
-            worker_init_fn=_deaf if workers > 0 else None,
+            worker_init_fn=_ignore_signals if workers > 0 else None,
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -281,7 +281,7 @@ class StoreDataModule(L.LightningDataModule):
         return view_windows(kind, self._data.size, self._data.crop_size)
 
     def views(self, images: Tensor, windows: list[Window]) -> Iterator[Tensor]:
-        """The inputs of some crops, one at a time, from whole images [B, S, S, 3]."""
+        """The inputs of several crops, one at a time, from stored images [B, S, S, 3]."""
         norm, crop_size = self._normalisation_on(images.device), self._data.crop_size
         assert crop_size is not None
         for window in windows:

@@ -1,8 +1,8 @@
-"""From an image file's bytes to the stored square of RGB, and what had to be converted on the way.
+"""From an image file's bytes to the stored square of RGB, with a list of what had to be converted.
 
-One policy for every odd file, here and nowhere else: whatever can be shown whole is stored as a viewer would show it,
-upright and as RGB; alpha is dropped; of an animation the first frame is taken; what is cut or damaged so that pixels
-are missing is not stored.
+The only place with a policy for unusual files: a complete picture is stored as a viewer would show it, upright and as
+RGB; alpha is dropped; of an animation the first frame is taken; a file that is cut or corrupt, so that pixels are
+missing, is not stored.
 """
 
 from __future__ import annotations
@@ -10,18 +10,22 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image, ImageCms, TiffImagePlugin
 
 from alexlab.config import Resize
 
-# Larger ones are taken for bombs: so many take up to 450 MB while they are read.
+# Larger ones are taken for decompression bombs: so many pixels take up to 450 MB while they are read.
 MAX_PIXELS = 36_000_000
+# Decoded pixels of all scans of a progressive JPEG together: 50 scans of the largest picture take 5 seconds.
+_MAX_SCANNED = 50 * MAX_PIXELS
 ORIENTATION = 0x0112  # EXIF's tag
-# By Pillow's names. Not all that Pillow reads: some formats call other programs.
+# By Pillow's names. Not all formats that Pillow reads: some call other programs.
 _MAGIC = {
     b"\xff\xd8\xff": "JPEG",
     b"\x89PNG\r\n\x1a\n": "PNG",
@@ -33,7 +37,7 @@ _MAGIC = {
     b"P6": "PPM",
 }
 _SUFFIXES = {
-    "JPEG": (".jpeg", ".jpg"),
+    "JPEG": (".jpeg", ".jpg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp"),
     "PNG": (".png",),
     "GIF": (".gif",),
     "BMP": (".bmp",),
@@ -41,7 +45,9 @@ _SUFFIXES = {
     "WEBP": (".webp",),
     "PPM": (".ppm", ".pgm"),
 }
-# What turns a picture upright, by the value of the EXIF tag.
+FORMATS = list(_SUFFIXES)
+IMAGE_SUFFIXES = tuple(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
+# The transposition that turns a picture upright, by the value of the EXIF tag.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -51,14 +57,19 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Warnings of the JPEG decoder after which the picture is whole all the same.
+_HEADER_BYTES = 2**18  # of a JPEG, in which its metadata are looked for
+_METADATA = (b"Exif\0", b"tiff:Orientation", b"ICC_PROFILE\0")
+# Warnings of the JPEG decoder after which the picture is complete nevertheless.
 _HARMLESS = ("Unsupported JFIF", "Unknown Adobe", "Inconsistent progression")
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes")
 _MAX_EXTRANEOUS = 16
+_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # neither stuffed data nor a restart
+_CMYK = ("CMYK", "YCCK")
+_SOF_SEQUENTIAL, _SOS, _EOI = (b"\xc0", b"\xc1"), b"\xda", b"\xd9"
 
 
 class Unreadable(ValueError):
-    """A file that holds no whole picture; the message says what it is instead."""
+    """A file that holds no complete picture; the message says what it is instead."""
 
 
 def read_square(content: bytes, name: str, size: int, resize: Resize = Resize.crop) -> tuple[np.ndarray, list[str]]:
@@ -68,7 +79,7 @@ def read_square(content: bytes, name: str, size: int, resize: Resize = Resize.cr
     instructions did.
 
     Raises:
-        Unreadable: where the bytes are no whole picture.
+        Unreadable: if the bytes are not a complete picture.
     """
     image, kinds = read_image(content, name)
     return square(image, size, resize), kinds
@@ -83,8 +94,8 @@ def square(image: Image.Image, size: int, resize: Resize = Resize.crop) -> np.nd
         return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
-    # Resizing only the central square saves the large intermediate image. It is what resizing all and then cutting
-    # gives, but for half a pixel: there the margins have to be whole, here the square is in the very middle.
+    # Resizing only the central square saves the large intermediate image. The result is that of resizing all and then
+    # cutting, except for half a pixel: there the margins have integer width, here the square is exactly central.
     box = (left, top, left + side, top + side)
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
 
@@ -99,14 +110,14 @@ def read_image(content: bytes, name: str) -> tuple[Image.Image, list[str]]:
     if suffix and suffix not in _SUFFIXES[found]:
         kinds.append(f"{found} named {suffix}")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Pillow's, about EXIF and palettes, by the thousand
+        warnings.simplefilter("ignore")  # thousands of Pillow's, about EXIF and palettes
         if found == "JPEG":
             image, orientation = _jpeg(content, kinds)
         else:
             image, orientation = _other(content, found, kinds)
     if orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[orientation])
-        kinds.append("EXIF-turned")
+        kinds.append("turned upright")
     return image, kinds
 
 
@@ -138,24 +149,67 @@ def _check_size(width: int, height: int) -> None:
         raise Unreadable(f"claims {width} x {height} pixels, more than {MAX_PIXELS // 1_000_000} million")
 
 
-def _jpeg(content: bytes, kinds: list[str]) -> tuple[Image.Image, int]:
+def _check_scans(content: bytes, width: int, height: int) -> None:
+    """Refuse a JPEG with so many scans that it takes minutes (libjpeg-turbo, "Two Issues with the JPEG Standard")."""
+    pixels = max(width * height, 2**14)
+    if content.count(b"\xff\xda") * pixels > _MAX_SCANNED and (scans := _scans(content)[0]) * pixels > _MAX_SCANNED:
+        raise Unreadable(f"has {scans} scans of {width} x {height} pixels")
+
+
+def _scans(content: bytes) -> tuple[int, bool]:
+    """The number of a JPEG's scans, and whether it is one sequential scan of all components."""
+    at, scans, frame, is_single = 2, 0, b"", False
+    while (found := _MARKER.search(content, at)) and found[1] != _EOI:
+        start = found.end()
+        segment = content[start : start + int.from_bytes(content[start : start + 2])]
+        if found[1] in _SOF_SEQUENTIAL:
+            frame = segment
+        elif found[1] == _SOS:
+            scans += 1
+            is_single = scans == 1 and segment[2:3] == frame[7:8] != b""
+        at = start + max(len(segment), 2)
+    return scans, is_single
+
+
+def _decode_jpeg(content: bytes, colours: str, kinds: list[str]) -> np.ndarray:
+    """The pixels of a complete JPEG.
+
+    Raises:
+        Unreadable: if pixels are missing. The decoder fills them with grey and only warns of it, and Pillow hides the
+            warning, so it is strict here.
+    """
+    try:
+        return simplejpeg.decode_jpeg(content, colours)
+    except ValueError as error:
+        if "Premature end of JPEG file" in str(error) and _scans(content)[1]:
+            try:  # with the end mark that a panorama's or a camera's writer may have forgotten
+                pixels = simplejpeg.decode_jpeg(content + b"\xff" + _EOI, colours)
+            except ValueError:
+                raise Unreadable(f"a cut or corrupt JPEG ({_one_line(error)})") from error
+            kinds.append("JPEG without an end mark")
+            return pixels
+        if not _is_harmless(str(error), content):
+            raise Unreadable(f"a cut or corrupt JPEG ({_one_line(error)})") from error
+        kinds.append("JPEG with a harmless fault")
+        return simplejpeg.decode_jpeg(content, colours, strict=False)
+
+
+def _jpeg_header(content: bytes) -> tuple[int, int, str]:
+    """Width, height and colour space of a JPEG that does not take long to decode."""
     try:
         height, width, colours = simplejpeg.decode_jpeg_header(content)[:3]
-        height, width = int(height), int(width)
     except ValueError as error:
-        raise Unreadable(f"a damaged JPEG ({_told(error)})") from error
-    _check_size(width, height)
-    is_cmyk = colours in ("CMYK", "YCCK")
-    wanted = "CMYK" if is_cmyk else "RGB"
-    try:
-        # Strict, since the decoder fills what is missing with grey and only warns of it, and Pillow hides the warning.
-        pixels = simplejpeg.decode_jpeg(content, wanted)
-    except ValueError as error:
-        if not _is_harmless(str(error), content):
-            raise Unreadable(f"a cut or damaged JPEG ({_told(error)})") from error
-        pixels = simplejpeg.decode_jpeg(content, wanted, strict=False)
-        kinds.append("JPEG with a harmless fault")
-    if is_cmyk:  # for Pillow, which knows that Adobe's are stored inverted
+        raise Unreadable(f"a corrupt JPEG ({_one_line(error)})") from error
+    _check_size(int(width), int(height))
+    _check_scans(content, int(width), int(height))
+    return int(width), int(height), str(colours)
+
+
+def _jpeg(content: bytes, kinds: list[str]) -> tuple[Image.Image, int]:
+    width, height, colours = _jpeg_header(content)
+    is_cmyk = colours in _CMYK
+    pixels = _decode_jpeg(content, "CMYK" if is_cmyk else "RGB", kinds)
+    if is_cmyk:  # by Pillow, which knows that Adobe's are stored inverted
         kinds.append("CMYK")
         with Image.open(io.BytesIO(content), formats=["JPEG"]) as opened:
             image = opened.convert("RGB")
@@ -163,14 +217,15 @@ def _jpeg(content: bytes, kinds: list[str]) -> tuple[Image.Image, int]:
         image = Image.frombuffer("RGB", (width, height), pixels, "raw", "RGB", 0, 1)
         if colours == "Gray":
             kinds.append("grey")
-    return image, _jpeg_orientation(content, kinds) if content.find(b"Exif\0", 0, 2**18) >= 0 else 1
+    has_metadata = any(content.find(text, 0, _HEADER_BYTES) >= 0 for text in _METADATA)
+    return image, _jpeg_orientation(content, kinds) if has_metadata else 1
 
 
 def _is_harmless(warning: str, content: bytes) -> bool:
-    """Whether a JPEG is whole in spite of a warning.
+    """Whether a JPEG is complete in spite of a warning.
 
-    A few bytes too many are some writers' habit; after a hole of zeros, as a half-fetched file has, they are what is
-    left of a picture that no longer fits, and compressed data never have that many zeros in a row.
+    Some writers add a few bytes too many. After a gap of zeros, as a half-fetched file has, they are the rest of a
+    picture that no longer fits, and compressed data never have that many zeros in a row.
     """
     extraneous = _EXTRANEOUS.search(warning)
     if extraneous:
@@ -181,31 +236,81 @@ def _is_harmless(warning: str, content: bytes) -> bool:
 def _jpeg_orientation(content: bytes, kinds: list[str]) -> int:
     try:
         with Image.open(io.BytesIO(content), formats=["JPEG"]) as opened:
-            return int(opened.getexif().get(ORIENTATION, 1))
-    except Exception:  # a broken EXIF block can make Pillow raise anything, and the picture is whole
+            _name_profile(opened, kinds)
+            return int(opened.getexif().get(ORIENTATION, 1))  # of EXIF, else of XMP
+    except Exception:  # a broken EXIF block can make Pillow raise anything, and the picture is complete
         kinds.append("broken EXIF")
         return 1
+
+
+def _name_profile(image: Image.Image, kinds: list[str]) -> None:
+    """Name a colour profile other than sRGB. Pixels are stored as if they were sRGB, as all of ImageNet's users do."""
+    profile = image.info.get("icc_profile")
+    if isinstance(profile, bytes) and (name := _profile_name(profile)):
+        kinds.append(f"colour profile ignored: {name}")
+
+
+@lru_cache(maxsize=16)
+def _profile_name(profile: bytes) -> str:
+    """A profile's description; empty for sRGB."""
+    try:
+        parsed: Any = ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile
+        found = parsed.profile_description or "without a name"
+    except Exception:  # a broken profile can make Pillow raise anything
+        return "a broken one"
+    return "" if "srgb" in found.lower() else " ".join("".join(filter(str.isprintable, found)).split())[:40]
 
 
 def _other(content: bytes, found: str, kinds: list[str]) -> tuple[Image.Image, int]:
     try:
         with Image.open(io.BytesIO(content), formats=[found]) as image:
             _check_size(*image.size)
+            if isinstance(image, TiffImagePlugin.TiffImageFile):
+                _check_strips(image, content)
             orientation = image.getexif().get(ORIENTATION, 1)
             image.load()
             if getattr(image, "is_animated", False):
                 kinds.append("first of several")
                 image.seek(0)
-            if found == "TIFF" and orientation in _UPRIGHT:  # which Pillow turns by itself
-                kinds.append("EXIF-turned")
+            if found == "TIFF" and orientation in _UPRIGHT:  # Pillow turns it
+                kinds.append("turned upright")
                 orientation = 1
+            _name_profile(image, kinds)
             return _rgb(image, content, kinds), orientation if isinstance(orientation, int) else 1
     except Unreadable:
         raise
     except Image.DecompressionBombError as error:
         raise Unreadable(f"claims too many pixels ({error})") from error
-    except Exception as error:  # a damaged file can make Pillow raise anything
-        raise Unreadable(f"a cut or damaged {found} ({_told(error)})") from error
+    except Exception as error:  # a corrupt file can make Pillow raise anything
+        raise Unreadable(f"a cut or corrupt {found} ({_one_line(error)})") from error
+
+
+def _check_strips(image: TiffImagePlugin.TiffImageFile, content: bytes) -> None:
+    """Refuse a TIFF of which a strip or tile is missing: libtiff's JPEG decoder fills it with grey without a warning.
+
+    Raises:
+        Unreadable: if one is missing, or is an incomplete JPEG.
+    """
+    tags = image.tag_v2
+    width, height, depth = tags[256], tags[257], tags.get(277, 1) if tags.get(284) == 2 else 1
+    if 324 in tags:  # tiles
+        offsets, counts = tags[324], tags.get(325, ())
+        number = -(-width // tags[322]) * -(-height // tags[323]) * depth
+    else:
+        offsets, counts = tags.get(273, ()), tags.get(279, ())
+        number = -(-height // max(1, min(tags.get(278, height), height))) * depth
+    if not counts:  # some writers leave them out of files that are not compressed
+        return
+    strips = list(zip(offsets, counts, strict=True))
+    if len(strips) < number or any(not 0 < size <= len(content) - offset for offset, size in strips):
+        raise Unreadable("a TIFF of which a strip is missing")
+    if tags.get(259) == 7:  # JPEG
+        tables = tags.get(347, b"")
+        for offset, size in strips:
+            strip = content[offset : offset + size]
+            strip = tables[:-2] + strip[2:] if tables else strip  # without the end of the one, the start of the other
+            _, _, colours = _jpeg_header(strip)
+            _decode_jpeg(strip, "CMYK" if colours in _CMYK else "RGB", [])
 
 
 def _rgb(image: Image.Image, content: bytes, kinds: list[str]) -> Image.Image:
@@ -226,11 +331,12 @@ def _rgb(image: Image.Image, content: bytes, kinds: list[str]) -> Image.Image:
     if image.format == "PNG" and content[24] == 16:
         kinds.append("16-bit")
     if mode in ("I", "F"):
-        raise Unreadable(f"has {'whole' if mode == 'I' else 'real'} numbers of 32 bits for pixels, of unknown range")
+        kind = "integers" if mode == "I" else "real numbers"
+        raise Unreadable(f"has {kind} of 32 bits for pixels, of unknown range")
     if mode in ("CMYK", "YCbCr", "LAB", "HSV"):
         kinds.append(mode)
     return image.convert("RGB")
 
 
-def _told(error: BaseException) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,7 +1,7 @@
-"""What loaders' processes need of the machine: shared memory, in which they hand batches over, and open files.
+"""Limits of the machine for loader processes: shared memory, through which batches are sent, and open files.
 
-A container has 64 MB of the one unless it is told otherwise, and may have few of the other. Both are looked at before
-a run begins, since it would fail only once enough batches wait, which may be the evaluation at its end.
+A container has 64 MB of shared memory by default and may have a low limit of open files. Both are checked before a run
+starts; otherwise it would fail when enough batches wait, perhaps in the evaluation at its end.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class TooManyFiles(ValueError):
 
 
 def check_shared_memory(num_workers: int, batch_bytes: int) -> None:
-    """Refuse loaders whose batches would not fit: each prepares two ahead, and the training holds some.
+    """Refuse loaders whose batches would not fit: each prefetches two, and training holds some.
 
     Raises:
-        NoSharedMemory: where fewer bytes are free.
+        NoSharedMemory: if fewer bytes are free.
     """
     if not SHARED.is_dir():  # a Mac has its own
         return
@@ -41,12 +41,12 @@ def check_shared_memory(num_workers: int, batch_bytes: int) -> None:
 
 
 def allow_open_files(num_workers: int) -> None:
-    """Raise this process's limit of open files to what loaders need; those started later inherit it.
+    """Raise this process's limit of open files to what loaders need; processes started later inherit it.
 
-    Measured: 25, 11 a loader, and what CUDA opens.
+    Measured: 25, and 11 per loader, without those of CUDA.
 
     Raises:
-        TooManyFiles: where the limit may not be raised so far.
+        TooManyFiles: if the limit cannot be raised that far.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = 100 + 12 * num_workers

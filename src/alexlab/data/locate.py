@@ -1,13 +1,14 @@
-"""The store of a configuration's data set: where it is, what it is known by, how it is made.
+"""The store of a configuration's data set: its path, its fingerprint, how it is made.
 
-`prepare(data)` gives training its store; the embedded set is made on the first call. `make(data)` is what
-`src/prepare.py` calls to make one from raw files. Two processes that call at once make it once; an interrupted one
-leaves nothing that a later call would take for finished.
+`prepare(data)` returns the store that training reads; the embedded set is made on the first call. `make(data)` is what
+`src/prepare.py` calls to make one from source files. Two processes that call at once make it once; an interrupted one
+leaves nothing that a later call takes for finished.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,13 +19,16 @@ from loky import cpu_count
 
 from alexlab.config import ConfigError, DataConfig, Dataset, OnBad, Resize, StoreFormat
 from alexlab.data.build import BadImage, build_store, free_bytes, needed_bytes, printable, unfinished
-from alexlab.data.shapes import CLASSES, GENERATOR_VERSION, SPLITS, draw_shapes
+from alexlab.data.changes import describe_changes, input_states, read_states
+from alexlab.data.shapes import CLASSES, GENERATOR_VERSION, draw_shapes
 from alexlab.data.sources import KNOWN, RawError, download, missing, recognise
 from alexlab.data.sources.folders import read_folders
 from alexlab.data.store import (
     JPEG,
-    RAW,
+    SOURCE_FILES,
+    SPLITS,
     SUFFIXES,
+    UINT8,
     Store,
     counts_held_out,
     gigabytes,
@@ -37,12 +41,12 @@ from alexlab.progress import Progress
 
 
 def fingerprint(data: DataConfig) -> str:
-    """What a store's content is known by, as one line: part of every run id.
+    """One line that identifies a store's content: part of every run id.
 
-    Of the embedded set what it follows from, so that it need not be there; of any other its hash.
+    For the embedded set what it follows from, so that it need not exist yet; for any other its hash.
 
     Raises:
-        ConfigError: where another set's store is not there, or is not what the configuration says.
+        ConfigError: if another set's store does not exist, or is not what the configuration says.
     """
     if data.name is not Dataset.shapes:
         return f"{data.name.name}-{stored_manifest(data)['hash'][:16]}"
@@ -56,13 +60,13 @@ def _drawn(data: DataConfig) -> str:
 
 
 def store_path(data: DataConfig) -> Path:
-    """Where the store is, or would be: without a choice of `data.format`, that of the format that is there."""
+    """The path of the store, which need not exist; without `data.format`, that of the existing format."""
     if data.root is not None:
         return Path(data.root)
     stretched = "-stretched" if data.resize is Resize.stretch else ""
     stem = Path(data.cache) / "stores" / f"{_set_name(data)}-{data.size}px{stretched}"
-    # The embedded set is made where it is not there, so it has one format unless told.
-    kinds = [data.format.name] if data.format else [RAW] if data.name is Dataset.shapes else [RAW, JPEG]
+    # The embedded set is made if it does not exist, so it has one format by default.
+    kinds = [data.format.name] if data.format else [UINT8] if data.name is Dataset.shapes else [UINT8, JPEG]
     paths = [stem.with_name(f"{stem.name}-{kind}") for kind in kinds]
     return next((path for path in paths if (path / "manifest.json").is_file()), paths[0])
 
@@ -83,10 +87,10 @@ def has_store(data: DataConfig) -> bool:
 
 
 def stored_manifest(data: DataConfig) -> dict:
-    """The manifest of a store that must be there, checked against the configuration.
+    """The manifest of a store that must exist, checked against the configuration.
 
     Raises:
-        ConfigError: where it is not there, or not what the configuration says.
+        ConfigError: if it does not exist, or is not what the configuration says.
     """
     path = store_path(data)
     if not (path / "manifest.json").is_file():
@@ -114,7 +118,7 @@ def stored_manifest(data: DataConfig) -> dict:
 
 
 def image_counts(data: DataConfig) -> dict[str, int]:
-    """Images of each role, `train`, `val` and `test`; nothing where a store that would tell is not there."""
+    """Number of images of each role, `train`, `val` and `test`; empty if that needs a store that does not exist."""
     if data.name is Dataset.shapes:
         found, held = _counts(data), data.holdout * (data.num_classes or 0)
         return {**found, "train": max(0, found["train"] - held), **({"val": held} if data.holdout else {})}
@@ -128,14 +132,14 @@ def image_counts(data: DataConfig) -> dict[str, int]:
     if data.holdout == 0:
         return found
     kept, held = counts_held_out(store_path(data), manifest["hash"], data.holdout)
-    for name, count in zip(manifest["classes"], kept, strict=False):
-        if count == 0 and kept.any():
+    for name, count, held_count in zip(manifest["classes"], kept, held, strict=False):
+        if count == 0 and held_count > 0 and kept.any():
             raise ConfigError(f"data.holdout={data.holdout}: leaves no training image of class {name}; make it smaller")
     return {**found, "train": int(kept.sum()), "val": int(held.sum())}
 
 
 def described(data: DataConfig) -> dict[str, Any]:
-    """What a run's record says of its data: the store, and the images that each role has and where they come from."""
+    """The data of a run for its record: the store, its classes, the images of each role and where they come from."""
     manifest = read_manifest(store_path(data))
     origins = {role: role_origin(manifest, role, data.holdout) for role in SPLITS}
     if data.holdout:
@@ -145,6 +149,7 @@ def described(data: DataConfig) -> dict[str, Any]:
         "store_hash": manifest["hash"],
         "format": manifest["format"],
         "source": manifest["source"],
+        "classes": manifest["classes"],
         "images": image_counts(data),
         "from": origins,
         "chosen_on_reported": origins["val"] == origins["test"],
@@ -152,12 +157,12 @@ def described(data: DataConfig) -> dict[str, Any]:
 
 
 def prepare(data: DataConfig) -> Store:
-    """The store to train on; the embedded set's is made where it is not there yet.
+    """The store to train on; the embedded set's is made if it does not exist yet.
 
     Raises:
-        ConfigError: where another set's store is not there.
-        ValueError: where the folder holds a store of another format, or of other images.
-        OSError: where the cache cannot be written.
+        ConfigError: if another set's store does not exist.
+        ValueError: if the folder holds a store of another format, or of other images.
+        OSError: if the cache cannot be written.
     """
     if data.name is not Dataset.shapes:
         stored_manifest(data)
@@ -186,43 +191,61 @@ def _counts(data: DataConfig) -> dict[str, int]:
 
 
 def _make_shapes(data: DataConfig, path: Path) -> None:
-    processes = cpu_count()
+    kind = data.format.name if data.format else UINT8
+    was_drawn = _files(data).is_dir()
+    try:
+        source = read_folders(_drawn_files(data))
+        build_store(source, path, data.size, data.name.name, kind, data.resize, True, cpu_count())
+    except (BadImage, RawError):
+        if not was_drawn:
+            raise
+        shutil.rmtree(_files(data))  # drawn before a power cut, which emptied some of them
+        _make_shapes(data, path)
+
+
+def _drawn_files(data: DataConfig) -> Path:
+    """The folder of the embedded set's images, which are drawn if it does not exist."""
     root, counts = _files(data), _counts(data)
     if not root.is_dir():
-        half = root.with_suffix(".unfinished")
-        shutil.rmtree(half, ignore_errors=True)
+        temporary = root.with_suffix(".unfinished")
+        shutil.rmtree(temporary, ignore_errors=True)
         with Progress(f"Drawing the images of '{data.name.name}'", sum(counts.values())) as progress:
             classes = list(CLASSES)[: data.num_classes]
-            draw_shapes(half, classes, counts, data.files_seed, processes, progress.advance)
-        half.rename(root)
-    kind = data.format.name if data.format else RAW
-    build_store(read_folders(root), path, data.size, data.name.name, kind, data.resize, True, processes)
+            draw_shapes(temporary, classes, counts, data.files_seed, cpu_count(), progress.advance)
+        temporary.rename(root)
+    return root
 
 
-def make(data: DataConfig, tell: Callable[[str], object] = print) -> tuple[Store, bool]:
-    """The store of `data.name`, made from `data.raw` where it is not there yet, and whether it was made now.
+def make(data: DataConfig, report_line: Callable[[str], object] = print, refresh: bool = False) -> tuple[Store, bool]:
+    """The store of `data.name`, made from `data.raw` if it does not exist, and whether it was made now.
 
-    `tell(line)` gets what is decided on the way.
+    With `refresh` an existing one is replaced if its source files changed since. `report_line(line)` gets the decisions
+    made meanwhile.
 
     Raises:
-        ConfigError: where raw files are missing, cut or damaged, with what to do.
-        OSError: where the disk is too small or full.
+        ConfigError: if source files are missing, cut or corrupt, with the fix.
+        OSError: if the disk is too small or full.
     """
     if data.name is Dataset.shapes:
+        if refresh:
+            raise ConfigError("--refresh: the embedded data set has no source files that could change")
         is_new = not has_store(data)
         return prepare(data), is_new
-    data = replace(data, num_classes=None)  # whatever the files have
+    data = replace(data, num_classes=None)  # as many as the files have
     path = store_path(data)
-    if not has_store(data):
-        _refuse(path, data)
-        # One lock for both formats, since without a choice it is not yet known which one it will be.
-        with locked(path.with_name(f"{path.name.removesuffix(f'-{RAW}').removesuffix(f'-{JPEG}')}.lock")):
-            if not has_store(data):  # another process may have made it while this one waited
+    if refresh or not has_store(data):
+        if not has_store(data):
+            _refuse(path, data)
+        # One lock for both formats, since without a choice the format is not known yet.
+        with locked(path.with_name(f"{path.name.removesuffix(f'-{UINT8}').removesuffix(f'-{JPEG}')}.lock")):
+            store = prepare(data) if has_store(data) else None  # another process may have made it meanwhile
+            if store is None or (refresh and (source_changes(data, store) or not has_source_files(store))):
+                chosen = data if store is None else replace(data, format=StoreFormat[store.manifest["format"]])
                 try:
-                    _make(data, path.with_name(f"{path.name}.scratch"), tell)
+                    _make(chosen, path.with_name(f"{path.name}.scratch"), report_line)
                 except (RawError, BadImage) as error:
                     raise ConfigError("\n".join(printable(line) for line in str(error).split("\n"))) from error
-                return prepare(data), True
+                return prepare(chosen), True
     store = prepare(data)
     if data.on_bad is OnBad.stop and store.manifest["left_out"]:
         raise ConfigError(
@@ -232,58 +255,97 @@ def make(data: DataConfig, tell: Callable[[str], object] = print) -> tuple[Store
     return store, False
 
 
+def has_source_files(store: Store) -> bool:
+    """Whether a store has a list of the files that it was made from."""
+    return (store.path / SOURCE_FILES).is_file()
+
+
+def source_changes(data: DataConfig, store: Store) -> str:
+    """The changes of the files in `data.raw` since a store was made from them; empty without.
+
+    Raises:
+        ConfigError: if the store's list of them is corrupt.
+    """
+    if not has_source_files(store):
+        return ""
+    try:
+        before = read_states(store.path / SOURCE_FILES)
+    except ValueError as error:
+        raise ConfigError(f"{error}; remove the store to have it made again") from error
+    raw = Path(data.raw or f"{data.cache}/files/{data.name.name}").absolute()
+    # Only what lies there: a store may come from anyone.
+    return printable(
+        describe_changes({path: files for path, files in before.items() if Path(path).is_relative_to(raw)})
+    )
+
+
 def _refuse(path: Path, data: DataConfig) -> None:
-    """A place for a store where something else is."""
+    """Refuse a path for a store at which something else is."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         key = f"data.root={data.root}" if data.root else f"data.cache={data.cache}"
-        raise ConfigError(f"{key}: {path} is there and is no store; move it or name a folder that is not there yet")
+        raise ConfigError(f"{key}: {path} exists and is no store; move it or name a folder that does not exist yet")
 
 
-def _make(data: DataConfig, scratch: Path, tell: Callable[[str], object]) -> None:
-    raw, processes = _raw_folder(data, tell), cpu_count()
+def _make(data: DataConfig, scratch: Path, report_line: Callable[[str], object]) -> None:
+    raw, processes = _raw_folder(data, report_line), cpu_count()
     source = recognise(data, raw, scratch, processes)
     counts = {split: len(listing) for split, listing in source.splits.items()}
     stops = data.on_bad is OnBad.stop
-    tell(f"{raw} holds {source.form}: {', '.join(f'{count} {split} images' for split, count in counts.items())}")
+    report_line(f"{raw} holds {source.form}: {', '.join(f'{count} {split} images' for split, count in counts.items())}")
     known = KNOWN[data.name].images
     for split in known:
         if counts.get(split, 0) != known[split]:
             line = f"{split}: {counts.get(split, 0)} images, where {data.name.name} is known to have {known[split]}"
             if stops:
-                raise RawError(f"{line}; data.on_bad=report goes on with what there is")
+                raise RawError(f"{line}; data.on_bad=report uses what there is")
             source.warnings.append(line)
     if stops and source.left_out:
         split, name, reason = source.left_out[0]
         raise RawError(f"{name} of {split or 'the raw files'}: {reason}; remove it, or set data.on_bad=report")
-    kind, path = _place(data, sum(counts.values()), tell)
-    build_store(source, path, data.size, data.name.name, kind, data.resize, stops, processes, known, str(raw))
+    if source.lost_classes and data.on_bad is not OnBad.ignore:
+        raise RawError(f"{source.lost_classes[0]}; convert or remove them, or set data.on_bad=ignore")
+    kind, path = _choose_path(data, sum(counts.values()), report_line)
+    build_store(
+        source,
+        path,
+        data.size,
+        data.name.name,
+        kind,
+        data.resize,
+        stops,
+        processes,
+        known,
+        str(raw),
+        input_states(source.inputs),
+        data.on_bad is OnBad.ignore,
+    )
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _place(data: DataConfig, images: int, tell: Callable[[str], object]) -> tuple[str, Path]:
-    """The format and folder of a store to be made: a chosen format, or the one begun before, or the larger that fits.
+def _choose_path(data: DataConfig, images: int, report_line: Callable[[str], object]) -> tuple[str, Path]:
+    """Format and path of a store to be made: the chosen format, or an unfinished store's, or the larger that fits.
 
     Raises:
-        OSError: where there is no room for it.
+        OSError: if the disk has no space for it.
     """
-    kinds = [data.format.name] if data.format else [RAW, JPEG]
+    kinds = [data.format.name] if data.format else [UINT8, JPEG]
     paths = {kind: store_path(replace(data, format=StoreFormat[kind])) for kind in kinds}
     free = free_bytes(next(iter(paths.values())))
     for kind in kinds:
-        begun = unfinished(paths[kind])
-        images_file = begun / f"train{SUFFIXES[kind]}"
+        started = unfinished(paths[kind])
+        images_file = started / f"train{SUFFIXES[kind]}"
         if images_file.is_file():
-            held = sum(file.stat().st_blocks * 512 for file in begun.iterdir())
+            held = sum(file.stat().st_blocks * 512 for file in started.iterdir())
             needed = max(0, needed_bytes(images, data.size, kind) - held)
             if needed > free:
-                raise OSError(f"{begun}: goes on with {gigabytes(needed)} more, {gigabytes(free)} are free; free some")
-            tell(f"Going on with {begun}")
+                raise OSError(f"{started}: needs {gigabytes(needed)} more, {gigabytes(free)} are free; free some")
+            report_line(f"Resuming {started}")
             return kind, paths[kind]
     sizes = {kind: needed_bytes(images, data.size, kind) for kind in kinds}
     for kind in kinds:
         if sizes[kind] <= free:
             others = "".join(f"; {other} would take {gigabytes(sizes[other])}" for other in kinds if other != kind)
-            tell(f"Format {kind}: {gigabytes(sizes[kind])} of {gigabytes(free)} free{others}")
+            report_line(f"Format {kind}: {gigabytes(sizes[kind])} of {gigabytes(free)} free{others}")
             return kind, paths[kind]
     needs = " or ".join(f"{gigabytes(size)} as {kind}" for kind, size in sizes.items())
     raise OSError(
@@ -292,19 +354,20 @@ def _place(data: DataConfig, images: int, tell: Callable[[str], object]) -> tupl
     )
 
 
-def _raw_folder(data: DataConfig, tell: Callable[[str], object]) -> Path:
-    """The folder of raw files: the one named, or the cache's own, fetched where that is allowed."""
+def _raw_folder(data: DataConfig, report_line: Callable[[str], object]) -> Path:
+    """The folder of source files: data.raw, or the cache's own, downloaded if the licence allows that."""
     if data.raw is not None:
         return Path(data.raw)
     known = KNOWN[data.name]
     if not known.download:
         raise RawError(missing(data, None))
     raw = Path(data.cache) / "files" / data.name.name
-    done = raw / "fetched"  # else an interrupted download would be taken for what there is
+    done = raw / "fetched"  # else an interrupted download would be taken for complete
     if not done.is_file():
-        tell(f"Fetching {data.name.name} into {raw}")
-        for folder in raw.glob("*/"):  # half unpacked, which torchvision would take for whole
+        report_line(f"Fetching {data.name.name} into {raw}")
+        for folder in raw.glob("*/"):  # partly unpacked, which torchvision would take for complete
             shutil.rmtree(folder)
         download(data, raw)
+        os.sync()  # or a power cut could leave this mark with empty files
         done.touch()
     return raw

@@ -1,4 +1,4 @@
-"""Work on all cores, for files to be drawn, decoded and resized."""
+"""Processing on all cores, to draw, decode and resize images."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from alexlab.children import inherit_code
 
 
 def in_order(function: Callable[..., Any], jobs: Iterable[tuple], processes: int) -> Iterator[Any]:
-    """Yield `function(*job)` for each job, in their order, worked on by several processes.
+    """Yield `function(*job)` for each job, in order, computed by several processes.
 
-    A few jobs a process are under way at a time, so that neither they nor their results pile up. By loky's processes
-    and not by `multiprocessing`'s, which run the caller's script again where it has no `if __name__ == "__main__"`.
+    Each process has a few jobs at a time, so that neither they nor their results accumulate. The processes are loky's:
+    `multiprocessing`'s run the caller's script again if it has no `if __name__ == "__main__"`.
     """
     if processes == 1:
         yield from (function(*job) for job in jobs)
@@ -34,12 +34,12 @@ def in_order(function: Callable[..., Any], jobs: Iterable[tuple], processes: int
             waiting.extend(pool.submit(function, *job) for job in islice(jobs, 1))
         pool.shutdown()
     except BaseException:
-        pool.shutdown(kill_workers=True)  # what is under way is of no use any more
+        pool.shutdown(kill_workers=True)  # their results are not needed any more
         raise
 
 
 def _end_with(parent: int) -> None:
-    """Let a worker end when the process that it works for is gone, or it would go on for ever."""
+    """Let a worker end with the process that started it, which it would otherwise outlive."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -1,4 +1,4 @@
-"""Raw data as people hold it: which data sets there are, what is known of them, and their forms recognised."""
+"""The known data sets, and the layouts in which their source files come."""
 
 from __future__ import annotations
 
@@ -21,18 +21,22 @@ from alexlab.data.sources.folders import (
     read_tiny_imagenet,
 )
 from alexlab.data.sources.parquet import find_shards, read_parquet
-from alexlab.data.sources.source import RawError, Source, warn_of_empty
+from alexlab.data.sources.source import RawError, Source, is_ignored, warn_of_empty
 from alexlab.data.sources.tars import TARS_2010, TARS_2012, Tars, find_kit, members, read_kit, read_split_tar, read_tars
+from alexlab.files import sync_file, sync_folder
+
+_MAX_RATIO = 50  # of a tar to what it is compressed to; images can hardly be compressed
+_MIN_TAR = 100 * 2**20  # bytes that any tar may have
 
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a data set."""
+    """The published facts of a data set."""
 
-    classes: int | None  # None: whatever is there
+    classes: int | None  # None: as many as there are
     images: dict[str, int]  # in its splits, as published
     needs: str  # the raw files, with their sizes, and where to get them
-    download: str = ""  # the class of torchvision that fetches it, where its licence allows that
+    download: str = ""  # the class of torchvision that fetches it, if its licence allows that
 
 
 KNOWN = {
@@ -43,7 +47,7 @@ KNOWN = {
   ILSVRC2012_img_train.tar        138 GB
   ILSVRC2012_img_val.tar          6.3 GB
   ILSVRC2012_devkit_t12.tar.gz    2.5 MB
-from image-net.org (free for research, after registration), or what you may hold instead:
+from image-net.org (free for research, after registration), or one of these:
   Kaggle's ILSVRC/ folder with LOC_val_solution.csv beside it   (imagenet-object-localization-challenge, 167 GB)
   Hugging Face's parquet shards train-*.parquet, validation-*.parquet   (imagenet-1k, 157 GB)
   a folder of train/<class>/ and val/<class>/ images""",
@@ -73,7 +77,7 @@ from github.com/fastai/imagenette; without data.raw it is fetched from there""",
         {"train": 50000, "test": 10000},
         """\
   cifar-10-python.tar.gz    163 MB, packed or unpacked
-from cs.toronto.edu/~kriz/cifar.html; without data.raw it is fetched from there. Or copies that others made:
+from cs.toronto.edu/~kriz/cifar.html; without data.raw it is fetched from there. Or copies made by others:
   a folder of train/<class>/ and test/<class>/ images, PNG or JPEG""",
         "CIFAR10",
     ),
@@ -87,10 +91,10 @@ from cs.toronto.edu/~kriz/cifar.html; without data.raw it is fetched from there.
 
 
 def recognise(data: DataConfig, raw: Path, scratch: Path, processes: int) -> Source:
-    """The source that `raw` holds for a data set; `scratch` may take a tar that comes compressed.
+    """The source that `raw` holds for a data set; a compressed tar is decompressed into `scratch`.
 
     Raises:
-        RawError: naming what is missing, cut or damaged.
+        RawError: naming what is missing, cut or corrupt.
     """
     source = _recognised(data, raw, scratch, processes)
     warn_of_empty(source)
@@ -120,10 +124,10 @@ def _recognised(data: DataConfig, raw: Path, scratch: Path, processes: int) -> S
             if (raw / name / "train").is_dir():
                 return read_folders(raw / name)
             if (raw / f"{name}.tgz").is_file():
-                return read_split_tar(_uncompressed(raw / f"{name}.tgz", scratch), raw / f"{name}.tgz")
+                return read_split_tar(_decompressed(raw / f"{name}.tgz", scratch), raw / f"{name}.tgz")
     if data.name is Dataset.folder and is_tiny_imagenet(folder := find_train(raw)):
         return read_tiny_imagenet(folder)
-    if (raw / "train").is_dir() and not any((raw / "train").glob("*.parquet")):
+    if (raw / "train").is_dir() and not any(not is_ignored(path.name) for path in (raw / "train").glob("*.parquet")):
         if tars is TARS_2012 and (raw / KAGGLE_LABELS).is_file():
             return read_kaggle(raw, raw / KAGGLE_LABELS)
         return read_folders(raw, _labels_beside(raw, tars) if tars else None)
@@ -131,34 +135,34 @@ def _recognised(data: DataConfig, raw: Path, scratch: Path, processes: int) -> S
     if shards:
         return read_parquet(raw, shards)
     if tars is not None and ((raw / tars.val).exists() or find_kit(raw, tars)):
-        return read_tars(raw, tars, processes)  # tells which of the tars are missing
+        return read_tars(raw, tars, processes)  # which names those that are missing
     raise RawError(missing(data, raw))
 
 
 def missing(data: DataConfig, raw: Path | None) -> str:
-    """What to get, where, and how to point at it."""
+    """A message: what to get, where, and how to name it."""
     name = data.name.name
     if raw is None:
-        told = f"names no folder of {name}'s raw files"
+        found = f"names no folder of {name}'s raw files"
     elif raw.is_file():
-        told = f"is a file; name the folder that it lies in, {raw.parent}"
+        found = f"is a file; name the folder that it lies in, {raw.parent}"
     elif not raw.is_dir():
-        told = "there is no such folder"
+        found = "there is no such folder"
     else:
         held = ", ".join(sorted(path.name for path in raw.iterdir())[:6]) or "nothing"
-        told = f"has no raw files of {name}; it holds {held}"
+        found = f"has no raw files of {name}; it holds {held}"
     return (
-        f"data.raw={raw or 'null'}: {told}. Needed:\n"
+        f"data.raw={raw or 'null'}: {found}. Needed:\n"
         f"{KNOWN[data.name].needs}\n"
         f"Then: python src/prepare.py data={name} data.raw=DIR"
     )
 
 
 def download(data: DataConfig, raw: Path) -> None:
-    """Fetch a data set whose licence allows it, by torchvision, which checks what it got.
+    """Fetch a data set whose licence allows it, by torchvision, which verifies it.
 
     Raises:
-        RawError: where it cannot be fetched.
+        RawError: if it cannot be fetched.
     """
     fetcher = KNOWN[data.name].download
     try:
@@ -182,22 +186,33 @@ def _labels_beside(raw: Path, tars: Tars) -> dict[str, str] | None:
     return {f"{tars.prefix}_val_{number:08d}": name for number, name in enumerate(classes, 1)}
 
 
-def _uncompressed(path: Path, scratch: Path) -> Path:
+def _decompressed(path: Path, scratch: Path) -> Path:
     """The tar inside a compressed one, which cannot be read from the middle."""
-    found = path.stat()
-    plain = scratch / f"{path.stem}-{found.st_size}-{found.st_mtime_ns}.tar"
-    if not plain.is_file():
-        shutil.rmtree(scratch, ignore_errors=True)  # another one's, or a part
-        scratch.mkdir(parents=True)
-        half = plain.with_suffix(".half")
-        try:
-            with gzip.open(path) as packed, half.open("wb") as file:
-                shutil.copyfileobj(packed, file, 2**20)
-            deque(members(half), maxlen=0)
-        except (EOFError, gzip.BadGzipFile, zlib.error, RawError) as error:
-            shutil.rmtree(scratch, ignore_errors=True)
-            raise RawError(f"{path}: is cut or damaged ({error}); fetch it again") from error
-        half.rename(plain)
+    status = path.stat()
+    plain = scratch / f"{path.stem}-{status.st_size}-{status.st_mtime_ns}.tar"
+    if plain.is_file():
+        return plain
+    shutil.rmtree(scratch, ignore_errors=True)  # another archive's, or a part
+    scratch.mkdir(parents=True)
+    free = shutil.disk_usage(scratch).free
+    limit = max(_MIN_TAR, _MAX_RATIO * status.st_size)
+    temporary, written = plain.with_suffix(".tmp"), 0
+    try:
+        with gzip.open(path) as packed, temporary.open("wb") as file:
+            while block := packed.read(2**20):
+                written += len(block)
+                if written > limit:
+                    raise RawError(f"it decompresses to more than {_MAX_RATIO} times its size")
+                if written > free:
+                    raise OSError(f"{scratch}: the disk has no space for the decompressed {path}; free some")
+                file.write(block)
+        deque(members(temporary), maxlen=0)
+    except (EOFError, gzip.BadGzipFile, zlib.error, RawError) as error:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise RawError(f"{path}: is cut or corrupt ({error}); fetch it again") from error
+    sync_file(temporary)  # or a power cut could leave the complete name with part of the content
+    temporary.replace(plain)
+    sync_folder(scratch)
     return plain
 
 

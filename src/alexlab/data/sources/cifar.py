@@ -1,11 +1,10 @@
-"""CIFAR-10: the python archive (six pickles of pixels, packed or unpacked), or class folders of image files."""
+"""CIFAR-10: the Python archive (six pickles of pixels, packed or unpacked), or class folders of image files."""
 
 from __future__ import annotations
 
 import io
 import itertools
 import pickle
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -13,83 +12,150 @@ import numpy as np
 
 from alexlab.data.sources.encoding import describe_encoding
 from alexlab.data.sources.folders import read_folders
-from alexlab.data.sources.source import Files, Listing, Pixels, RawError, Source, sorted_rows
+from alexlab.data.sources.source import (
+    Files,
+    Listing,
+    Pixels,
+    RawError,
+    Source,
+    read_file,
+    sorted_rows,
+)
+from alexlab.data.sources.tars import read_packed
 
 ARCHIVE, FOLDER = "cifar-10-python.tar.gz", "cifar-10-batches-py"
 # In the order of the labels, as batches.meta has them.
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _BATCHES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
 _META = "batches.meta"
-_MAX_PICKLE = 64 * 2**20
-_MEMBERS = {*itertools.chain(*_BATCHES.values()), _META}
+_MEMBERS = [*itertools.chain(*_BATCHES.values()), _META]
+_MAX_PICKLE = 64 * 2**20  # a batch has 31 MB
+_MAX_ARCHIVE = 256 * 2**20  # decompressed; the archive has 186 MB
+_MAX_READS = 500_000  # while a batch is read; one has 110,000
 
 
 class _Array:
-    """What stands for a NumPy array while a batch is read: its bytes, as unsigned integers."""
+    """A stand-in for a NumPy array of unsigned bytes while a batch is read."""
 
     def __init__(self, *_: object) -> None:
         self.values = np.empty(0, np.uint8)
 
-    def __setstate__(self, state: tuple[int, tuple[int, ...], _Kind, bool, bytes]) -> None:
-        _, shape, kind, is_fortran, content = state
-        if not isinstance(kind, _Kind) or is_fortran or not isinstance(content, bytes):
+    def set_state(self, state: tuple[int, tuple[int, ...], _Dtype, bool, bytes]) -> None:
+        _, shape, dtype, is_fortran, content = state
+        if not isinstance(dtype, _Dtype) or is_fortran or not isinstance(content, bytes):
             raise pickle.UnpicklingError("an array of it is not plain bytes")
         self.values = np.frombuffer(content, np.uint8).reshape(shape)
 
 
-class _Kind:
-    """What stands for a NumPy dtype: the one of bytes."""
+class _Dtype:
+    """A stand-in for the NumPy dtype of unsigned bytes, the only one that is accepted."""
 
     def __init__(self, name: object = None, *_: object) -> None:
-        if name not in ("u1", b"u1"):
-            raise pickle.UnpicklingError(f"an array of it is of {name!r}, not of bytes")
+        if not isinstance(name, str | bytes) or name not in ("u1", b"u1"):
+            raise pickle.UnpicklingError("an array of it is not of bytes")
 
-    def __setstate__(self, _: object) -> None:
+    def set_state(self, state: object) -> None:
         pass
 
 
-# The whole of what a batch names. NumPy's own classes follow pointers that a hostile pickle gives them.
-_STANDS_FOR: dict[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): _Array,
-    ("numpy._core.multiarray", "_reconstruct"): _Array,
-    ("numpy", "ndarray"): "ndarray",
-    ("numpy", "dtype"): _Kind,
-    ("_codecs", "encode"): lambda text, encoding: text.encode("latin1"),  # bytes, as protocol 2 writes them
-}
+class _Table(dict):
+    """A dictionary whose keys are text: nested tuples as keys would take exponential time to hash."""
+
+    def __setitem__(self, key: object, value: object) -> None:
+        if not isinstance(key, str | bytes):
+            raise pickle.UnpicklingError("a key of it is no text")
+        super().__setitem__(key, value)
 
 
-class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
-    """Makes arrays of bytes and plain values only, since a pickle can otherwise call anything.
+class _CountingReader(io.BytesIO):
+    """A file of which only so many pieces are read, since tiny ones take a pickle's reader long."""
 
-    Python's own, not the one in C, which allocates whatever index a pickle names.
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        if self.reads > _MAX_READS:
+            raise pickle.UnpicklingError(f"it has more than {_MAX_READS:,} parts")
+        return super().read(size)
+
+
+_PythonUnpickler: Any = pickle._Unpickler  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class _Unpickler(_PythonUnpickler):
+    """Reads tables of byte arrays, numbers and text in pickles of protocol 2; a pickle can otherwise call anything.
+
+    A subclass of Python's own unpickler, not of the one in C, which allocates memory for whatever index a pickle has.
     """
 
+    # The opcodes of such a pickle; the others can allocate or build what they like.
+    dispatch: dict[int, Any] = {  # noqa: RUF012
+        getattr(pickle, name)[0]: _PythonUnpickler.dispatch[getattr(pickle, name)[0]]
+        for name in (
+            *("PROTO", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1"),
+            *("SHORT_BINSTRING", "BINSTRING", "BINUNICODE", "EMPTY_TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "TUPLE"),
+            *("EMPTY_LIST", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "GLOBAL", "REDUCE"),
+            *("BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"),
+        )
+    }
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(_CountingReader(content), encoding="bytes")
+        self._encoded, self._max_encoded = 0, len(content)
+
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _STANDS_FOR:
+        # All names in a batch. NumPy's own classes follow any pointers that a hostile pickle gives them.
+        stand_ins: dict[tuple[str, str], Any] = {
+            ("numpy.core.multiarray", "_reconstruct"): _Array,
+            ("numpy._core.multiarray", "_reconstruct"): _Array,
+            ("numpy", "ndarray"): "ndarray",
+            ("numpy", "dtype"): _Dtype,
+            ("_codecs", "encode"): self._encode,  # Python 3's bytes in protocol 2
+        }
+        if (module, name) not in stand_ins:
             raise pickle.UnpicklingError(f"it wants {module}.{name}")
-        return _STANDS_FOR[module, name]
+        return stand_ins[module, name]
+
+    def _encode(self, text: str, encoding: str) -> bytes:
+        self._encoded += len(text)
+        if self._encoded > self._max_encoded:  # the same text over and over
+            raise pickle.UnpicklingError("it holds more text than bytes")
+        return text.encode("latin1")
+
+    def load_build(self) -> None:
+        state = self.stack.pop()
+        self.stack[-1].set_state(state)
+
+    dispatch[pickle.BUILD[0]] = load_build
+
+    def load_empty_dictionary(self) -> None:
+        self.append(_Table())
+
+    dispatch[pickle.EMPTY_DICT[0]] = load_empty_dictionary
 
 
 def read_cifar(root: Path) -> Source:
     """CIFAR-10 from `root`, which holds the archive or the unpacked folder.
 
     Raises:
-        RawError: where a batch is missing, cut or not what it should be.
+        RawError: if a batch is missing, cut or not what it should be.
     """
-    contents = _contents(root)
-    for name in [*_BATCHES["train"], *_BATCHES["test"], _META]:
+    contents, inputs = _contents(root)
+    for name in _MEMBERS:
         if name not in contents:
             raise RawError(f"{root}: CIFAR-10's {name} is missing; fetch {ARCHIVE} again")
     try:
         classes = [text.decode() for text in _unpickled(root, _META, contents[_META])[b"label_names"]]
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
         raise RawError(f"{root}: CIFAR-10's {_META} has no names of classes") from error
-    source = Source("CIFAR-10's python archive", classes, {})
+    if not classes or len(set(classes)) < len(classes):
+        raise RawError(f"{root}: CIFAR-10's {_META} names no classes, or two alike")
+    source = Source("CIFAR-10's python archive", classes, {}, inputs=inputs)
     for split, names in _BATCHES.items():
-        batches = {name: _unpickled(root, name, contents[name]) for name in names}
+        batches = {name: _unpickled(root, name, contents.pop(name)) for name in names}
         try:
             pixels = np.concatenate([batch[b"data"].values for batch in batches.values()])
-            images = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # stored colour by colour
+            images = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # stored channel by channel
             labels = [int(label) for batch in batches.values() for label in batch[b"labels"]]
             files = [f"{name}/{file.decode()}" for name, batch in batches.items() for file in batch[b"filenames"]]
             rows = sorted_rows(labels, files)
@@ -109,37 +175,30 @@ def read_cifar_folders(root: Path) -> Source:
         RawError: for a class that is not one of CIFAR-10's.
     """
     source = read_folders(root, class_order=CLASSES)
-    folders = [listing.places for listing in source.splits.values() if isinstance(listing.places, Files)]
-    encoding = describe_encoding(places.root / path for places in folders for path in places.paths)
+    folders = [listing.locations for listing in source.splits.values() if isinstance(listing.locations, Files)]
+    encoding = describe_encoding(files.root / path for files in folders for path in files.paths)
     source.form = f"class folders, copies as {encoding}"
     return source
 
 
-def _contents(root: Path) -> dict[str, bytes]:
+def _contents(root: Path) -> tuple[dict[str, bytes], list[Path]]:
+    """The batches and the files that they come from."""
     for folder in (root / FOLDER, root):
         if (folder / _META).is_file():
-            files = [folder / name for name in _MEMBERS if (folder / name).is_file()]
-            for file in files:
-                if file.stat().st_size > _MAX_PICKLE:
-                    raise RawError(f"{file}: is longer than a batch of CIFAR-10; fetch {ARCHIVE} again")
-            return {file.name: file.read_bytes() for file in files}
-    path = root / ARCHIVE
-    contents: dict[str, bytes] = {}
-    try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                name = member.name.rpartition("/")[2]
-                if member.isreg() and member.size <= _MAX_PICKLE and name in _MEMBERS:
-                    file = archive.extractfile(member)
-                    contents[name] = file.read() if file else b""
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise RawError(f"{path}: is cut or damaged ({error}); fetch it again") from error
-    return contents
+            contents: dict[str, bytes] = {}
+            for name in _MEMBERS:
+                item = read_file(folder / name, _MAX_PICKLE)
+                if isinstance(item.content, bytes):
+                    contents[name] = item.content
+                elif (folder / name).exists():
+                    raise RawError(f"{folder / name}: is {item.reason}, no batch of CIFAR-10; fetch {ARCHIVE} again")
+            return contents, [folder / name for name in _MEMBERS]
+    return read_packed(root / ARCHIVE, _MEMBERS, _MAX_PICKLE, _MAX_ARCHIVE), [root / ARCHIVE]
 
 
 def _unpickled(root: Path, name: str, content: bytes) -> dict[bytes, Any]:
     try:
-        loaded = _Unpickler(io.BytesIO(content), encoding="bytes").load()
+        loaded = _Unpickler(content).load()
     except Exception as error:  # a hostile pickle can make it raise anything
         raise RawError(f"{root}: CIFAR-10's {name} is cut or not a plain pickle ({error})") from error
     if not isinstance(loaded, dict):

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, JpegImagePlugin
 
+from alexlab.data.decode import FORMATS
+
 _SUBSAMPLINGS = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}  # by Pillow's numbers
 
 
@@ -26,19 +28,19 @@ def describe_encoding(paths: Iterable[Path]) -> str:
         if not path.is_file():  # opening a pipe would wait for its writer
             continue
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 found[image.format or "unknown format"] += 1
                 if isinstance(image, JpegImagePlugin.JpegImageFile):
                     qualities.add(jpeg_quality(tuple(image.quantization[0])))
                     sampling = _SUBSAMPLINGS.get(JpegImagePlugin.get_sampling(image), "another subsampling")
                     subsamplings.add("grey" if image.mode == "L" else sampling)
-        except (OSError, ValueError, KeyError, SyntaxError, Image.DecompressionBombError):  # whatever Pillow raises
+        except Exception:  # a corrupt file can make Pillow raise anything
             continue
     parts = []
     for name, count in sorted(found.items()):
         number = f"{count:,} " if len(found) > 1 else ""
-        quality = f", quality {_range(qualities)}, {' and '.join(sorted(subsamplings))}" if name == "JPEG" else ""
-        parts.append(f"{number}{name}{quality}")
+        quality = f", quality {_range(qualities)}, {' and '.join(sorted(subsamplings))}" if qualities else ""
+        parts.append(f"{number}{name}{quality if name == 'JPEG' else ''}")
     return "; ".join(parts) or "no image"
 
 

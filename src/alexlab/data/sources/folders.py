@@ -1,24 +1,38 @@
-"""Raw data in folders: `<split>/<class>/<image>`, and Kaggle's or ImageNet's val, which lies flat."""
+"""Source data in folders: `<split>/<class>/<image>`, and Kaggle's or ImageNet's val, which is flat."""
 
 from __future__ import annotations
 
 import csv
+import io
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from alexlab.data.sources.source import IMAGE_SUFFIXES, Files, LeftOut, Listing, RawError, Source, sorted_rows
+from alexlab.data.sources.source import (
+    Files,
+    LeftOut,
+    Listing,
+    RawError,
+    Source,
+    is_ignored,
+    is_ignored_folder,
+    is_image,
+    read_file,
+    read_list,
+    sorted_rows,
+)
 
 SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-# What desktops and file servers leave behind.
-_NOBODYS = ("thumbs.db", "desktop.ini")
-_NOBODYS_FOLDERS = ("__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information")
+_MAX_DEPTH = 50  # of folders below a class
+# What accompanies images. A class folder with other files, none of which can be read, is not taken for an empty one.
+_NOTES = (".txt", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".md", ".html", ".htm", ".log", ".db", ".py")
 
 
 def find_train(root: Path) -> Path:
-    """`root`, or where it has no folder `train` its only folder that has one, as archives unpack to."""
+    """`root`, or if it has no folder `train` its only folder that has one, as archives unpack to."""
     if (root / "train").is_dir():
         return root
     found = [path.parent for path in sorted(root.glob("*/train")) if path.is_dir() and path.parent.name[0] not in "._"]
@@ -31,11 +45,11 @@ def read_folders(
     form: str = "class folders",
     class_order: Sequence[str] | None = None,
 ) -> Source:
-    """The images below `root`: labels are places in the sorted list of the training split's class folders.
+    """The images below `root`; a label is the index of a class in the sorted list of the training class folders.
 
-    A class is a folder that has training images; hidden files and folders do not count. `flat_labels` gives the class
-    of an image that lies straight in its split's folder (or in `images/` there), by its file's name without suffix.
-    With `class_order` labels are places in that list instead, and folders are named by it, in upper or lower case.
+    A class is a folder with training images; hidden files and folders do not count. `flat_labels` gives the class of an
+    image directly in its split's folder (or in `images/` there), by its file name without suffix. With `class_order` a
+    label is the index in that list instead, and folders are named by it, in upper or lower case.
 
     Raises:
         RawError: without a train folder with classes; for a class or a flat split that has no label.
@@ -51,14 +65,15 @@ def read_folders(
     found = _classes(folders["train"])
     if not found:
         raise RawError(f"{folders['train']}: has no class folders; each class is a folder of its images")
-    source = Source(form, [], {})
-    images = {name: _images(folders["train"] / name, f"train/{name}", "train", source.left_out) for name in found}
+    source = Source(form, [], {}, inputs=[root / name for names in SPLIT_FOLDERS.values() for name in names])
+    images = {name: _class_images(folders["train"], name, "train", source) for name in found}
     classes = [name for name in found if images[name]]
     source.left_out += [
         LeftOut("train", f"train/{name}", "a folder without images") for name in found if not images[name]
     ]
     if not classes:
-        raise RawError(f"{folders['train']}: has no images; their names end in {' '.join(IMAGE_SUFFIXES[:4])} ...")
+        lost = f"; {source.lost_classes[0]}" if source.lost_classes else ""
+        raise RawError(f"{folders['train']}: has no images; their names end in .jpeg .jpg .png .bmp ...{lost}")
     labels = {name: label for label, name in enumerate(classes)}
     source.classes = classes
     if class_order is not None:
@@ -69,7 +84,7 @@ def read_folders(
             found = _classes(folder)
             if found == ["images"] and "images" not in labels:  # Tiny ImageNet's val and test
                 found = []
-            images = {name: _images(folder / name, f"{folder.name}/{name}", split, source.left_out) for name in found}
+            images = {name: _class_images(folder, name, split, source) for name in found}
             if class_order is not None:
                 labels = {name: _label_in(class_order, name, folder) for name in found if images[name]}
             unknown = sorted(name for name in found if images[name] and name not in labels)
@@ -86,11 +101,7 @@ def read_folders(
 
 
 def _classes(folder: Path) -> list[str]:
-    return sorted(
-        entry.name
-        for entry in os.scandir(folder)
-        if entry.is_dir() and not entry.name.startswith(".") and entry.name not in _NOBODYS_FOLDERS
-    )
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_ignored_folder(entry.name))
 
 
 def _label_in(class_order: Sequence[str], name: str, folder: Path) -> int:
@@ -109,7 +120,7 @@ def _nested(
     for name, inside in images.items():
         names += [f"{name}/{file}" for file in inside]
         labels += [label_of[name]] * len(inside) if inside else []
-    _leave_strays(folder, split, left_out)
+    _list_strays(folder, split, left_out)
     return _listing(folder, names, labels)
 
 
@@ -119,35 +130,58 @@ def _listing(folder: Path, names: list[str], labels: list[int]) -> Listing:
     return Listing(names, np.array([labels[row] for row in rows], np.int64), Files(folder, names))
 
 
+def _class_images(folder: Path, name: str, split: str, source: Source) -> list[str]:
+    """The images of a class; if it has none of its files, which are no notes either, the class is listed as lost."""
+    first = len(source.left_out)
+    images = _images(folder / name, f"{folder.name}/{name}", split, source.left_out)
+    others = [item.name for item in source.left_out[first:] if item.reason == _NO_IMAGE]
+    suffixes = Counter(Path(file).suffix.lower() for file in others)
+    if not images and suffixes.keys() - set(_NOTES):
+        endings = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in suffixes.most_common(3))
+        source.lost_classes.append(f"class '{name}' of {split}: none of its files is an image that is read ({endings})")
+    return images
+
+
+_NO_IMAGE = "no image by its name"
+
+
 def _images(folder: Path, shown: str, split: str, left_out: list[LeftOut]) -> list[str]:
-    """Image files below a class folder, however deep."""
+    """Image files below a class folder, at any depth."""
     images = []
 
     def refuse(error: OSError) -> None:
         raise RawError(f"{error.filename}: cannot be read ({error.strerror})")
 
-    for place, folders, files in os.walk(folder, onerror=refuse):
-        below = os.path.relpath(place, folder)
+    for current, folders, files in os.walk(folder, onerror=refuse):
+        below = os.path.relpath(current, folder)
         prefix = "" if below == "." else f"{below}/"
         for name in [*folders]:
-            if name.startswith(".") or name in _NOBODYS_FOLDERS:
+            if is_ignored_folder(name):
                 folders.remove(name)
-            elif (Path(place) / name).is_symlink():  # os.walk does not follow it
+            elif (Path(current) / name).is_symlink():  # os.walk does not follow it
                 left_out.append(LeftOut(split, f"{shown}/{prefix}{name}", "a link to a folder"))
+            elif prefix.count("/") >= _MAX_DEPTH:
+                folders.remove(name)
+                left_out.append(LeftOut(split, f"{shown}/{prefix}{name}", f"below {_MAX_DEPTH} folders"))
         for name in files:
-            if name.startswith(".") or name.lower() in _NOBODYS:
+            if is_ignored(name):
                 continue
-            if name.lower().endswith(IMAGE_SUFFIXES):
+            if is_image(name, b"") or is_image(name, _head(Path(current) / name)):
                 images.append(f"{prefix}{name}")
             else:
-                left_out.append(LeftOut(split, f"{shown}/{prefix}{name}", "no image by its name"))
+                left_out.append(LeftOut(split, f"{shown}/{prefix}{name}", _NO_IMAGE))
     return images
 
 
-def _leave_strays(folder: Path, split: str, left_out: list[LeftOut]) -> None:
-    """Images beside the class folders have no class."""
+def _head(path: Path) -> bytes:
+    content = read_file(path, head=16).content
+    return content if isinstance(content, bytes) else b""
+
+
+def _list_strays(folder: Path, split: str, left_out: list[LeftOut]) -> None:
+    """Images next to the class folders have no class."""
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if not entry.is_dir() and not entry.name.startswith(".") and entry.name.lower().endswith(IMAGE_SUFFIXES):
+        if not entry.is_dir() and not is_ignored(entry.name) and is_image(entry.name, b""):
             left_out.append(LeftOut(split, f"{folder.name}/{entry.name}", "lies beside the class folders"))
 
 
@@ -156,7 +190,7 @@ def _flat(folder: Path, split: str, source: Source, flat_labels: dict[str, str] 
     if not names:
         return None
     if flat_labels is None or split == "test":
-        if split == "test":  # where labels are not public there is nothing to measure
+        if split == "test":  # labels that are not public: nothing can be measured
             source.warnings.append(f"{folder.name}/ has {len(names)} images without labels; it is left out")
             return None
         raise RawError(
@@ -189,27 +223,32 @@ def read_tiny_imagenet(root: Path) -> Source:
     """Tiny ImageNet: `train/<wnid>/images/`, and `val/images/` with its labels in `val/val_annotations.txt`.
 
     Raises:
-        RawError: where the list of labels cannot be read.
+        RawError: if the list of labels cannot be read.
     """
     path = root / "val" / TINY_LABELS
     try:
         # "val_0.JPEG	n03444034	0	32	44	62": file, class, box
-        rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        rows = [line.split("\t") for line in read_list(path).decode("utf-8").splitlines() if line.strip()]
         flat_labels = {Path(row[0]).stem: row[1] for row in rows}
-    except (OSError, UnicodeDecodeError, IndexError) as error:
+    except (UnicodeDecodeError, IndexError) as error:
         raise RawError(f"{path}: is not Tiny ImageNet's list of file, class and box; fetch it again") from error
     source = read_folders(root, flat_labels, "Tiny ImageNet's folders")
     # Boxes, and the list itself, belong to the data set.
     source.left_out = [item for item in source.left_out if not item.name.endswith(("_boxes.txt", TINY_LABELS))]
     if (root / _TINY_WORDS).is_file():
-        lines = (root / _TINY_WORDS).read_text(errors="replace").splitlines()
-        words = dict(line.split("\t", 1) for line in lines if "\t" in line)
+        words = _words(root / _TINY_WORDS, "\t")
         source.words = {name: words[name] for name in source.classes if name in words}
     return source
 
 
+def _words(path: Path, separator: str) -> dict[str, str]:
+    """A list of classes and their names, one a line."""
+    lines = read_list(path).decode(errors="replace").splitlines()
+    return dict(line.split(separator, 1) for line in lines if separator in line)
+
+
 def find_kaggle(root: Path) -> tuple[Path, Path | None] | None:
-    """Kaggle's folder of splits and its list of validation labels, where `root` or a folder above holds them."""
+    """Kaggle's folder of splits and its list of validation labels, if `root` or a folder above holds them."""
     for images in (root / "ILSVRC/Data/CLS-LOC", root / "Data/CLS-LOC", root / "CLS-LOC", root.absolute()):
         if images.name == "CLS-LOC" and (images / "train").is_dir():
             around = [root, *images.absolute().parents[:3]]
@@ -223,25 +262,26 @@ KAGGLE_WORDS = "LOC_synset_mapping.txt"
 
 
 def read_kaggle(images: Path, solution: Path | None) -> Source:
-    """Kaggle's `ILSVRC/Data/CLS-LOC`, whose val lies flat.
+    """Kaggle's `ILSVRC/Data/CLS-LOC`, whose val is flat.
 
     Raises:
-        RawError: where val is flat and its labels are not there, or cannot be read.
+        RawError: if val is flat and its labels are missing or cannot be read.
     """
     flat_labels = None
     if solution is not None:
-        with solution.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-            rows = list(csv.DictReader(file))
+        text = read_list(solution).decode("utf-8-sig", errors="replace")
         try:
-            # "n01978287 85 1 499 272 n01978287 ...": a class and a box, for each object; all are of one class
+            # "n01978287 85 1 499 272 n01978287 ...": a class and a box for each object; all have the same class
+            rows = csv.DictReader(io.StringIO(text, newline=""))
             flat_labels = {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
-        except (KeyError, IndexError, AttributeError) as error:
+        except (KeyError, IndexError, AttributeError, csv.Error) as error:
             raise RawError(f"{solution}: is not Kaggle's list of ImageId,PredictionString") from error
-    elif not _classes(images / "val"):
+    elif (images / "val").is_dir() and not _classes(images / "val"):
         raise RawError(f"{images / 'val'}: lies flat, so {KAGGLE_LABELS} is needed; put it in {images.parents[2]}")
     source = read_folders(images, flat_labels, "Kaggle's folders")
-    words = solution.with_name(KAGGLE_WORDS) if solution is not None else None
-    if words is not None and words.is_file():
-        lines = words.read_text(errors="replace").splitlines()
-        source.words = dict(line.split(" ", 1) for line in lines if " " in line)
+    if solution is not None:
+        source.inputs.append(solution)
+        words = solution.with_name(KAGGLE_WORDS)
+        if words.is_file():
+            source.words = _words(words, " ")
     return source

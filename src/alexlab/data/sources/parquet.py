@@ -1,4 +1,4 @@
-"""Parquet shards as Hugging Face keeps data sets: a column of encoded images and one of labels."""
+"""Parquet shards as Hugging Face distributes data sets: a column of encoded images and one of labels."""
 
 from __future__ import annotations
 
@@ -11,12 +11,26 @@ from typing import Any
 
 import numpy as np
 
-from alexlab.data.sources.source import Item, LeftOut, Listing, RawError, Source, file_state, sorted_rows
+from alexlab.data.sources.source import (
+    MAX_CLASSES,
+    MAX_FILE_BYTES,
+    Item,
+    LeftOut,
+    Listing,
+    RawError,
+    Source,
+    file_state,
+    is_ignored_path,
+    sorted_rows,
+)
 
 _SPLIT = re.compile(r"^(train|validation|valid|val|test)(?![a-z])", re.IGNORECASE)
-_OF = re.compile(r"-of-(\d+)\b")
+_OF = re.compile(r"-of-(\d{1,9})\b")
+_WORDNET_ID = re.compile(r"n\d{8}")
 _WORDNET_SUFFIX = re.compile(r"_n\d{8}(?=\.\w+$)")  # Hugging Face adds the class to ImageNet's own names
 _IMAGE_COLUMNS, _LABEL_COLUMNS = ("image", "img", "jpg"), ("label", "labels", "cls", "fine_label")
+_MAX_NAME = 4096
+_MAX_RATIO = 50  # of a column's bytes to those that it is compressed to; encoded images can hardly be compressed
 
 
 @dataclass(frozen=True)
@@ -24,7 +38,7 @@ class RowPart:
     """Rows of one row group of a shard."""
 
     path: str
-    column: str
+    column: str  # with ".bytes" if it holds more than bytes
     group: int
     rows: list[int]
 
@@ -34,29 +48,48 @@ class RowPart:
 
         try:
             with pq.ParquetFile(self.path) as shard:
-                # A part of a group at a time, since a group may be large.
-                batches = shard.iter_batches(64, row_groups=[self.group], columns=[self.column], use_threads=False)
-                wanted, start = iter(self.rows), 0
-                row = next(wanted, None)
+                # One row at a time, since images may be large.
+                batches = shard.iter_batches(1, row_groups=[self.group], columns=[self.column], use_threads=False)
+                wanted, row = iter(self.rows), 0
+                next_row = next(wanted, None)
                 for batch in batches:
-                    column = batch.column(0)
-                    while row is not None and row < start + len(column):
-                        value = column[row - start].as_py()
-                        content = value.get("bytes") if isinstance(value, dict) else value
-                        yield Item(content) if isinstance(content, bytes) else Item(None, "no bytes in the table")
-                        row = next(wanted, None)
-                    start += len(column)
-        except (pa.ArrowException, OSError) as error:
-            raise RawError(f"{self.path}: is damaged ({_first_line(error)}); fetch it again") from error
+                    for value in _bytes_of(batch.column(0)):
+                        if row == next_row:
+                            yield _item(value)
+                            next_row = next(wanted, None)
+                        row += 1
+                    if next_row is None:
+                        return
+        except (pa.ArrowException, OSError, ValueError, KeyError, MemoryError) as error:
+            raise RawError(f"{self.path}: is corrupt ({_first_line(error)}); fetch it again") from error
+        raise RawError(f"{self.path}: has fewer rows than it says; fetch it again")
+
+
+def _bytes_of(column: Any) -> Any:
+    """The bytes in a column: itself, or a field of it."""
+    import pyarrow as pa
+
+    return column.field("bytes") if pa.types.is_struct(column.type) else column
+
+
+def _item(value: Any) -> Item:
+    import pyarrow as pa
+
+    kind = value.type
+    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)) or not value.is_valid:
+        return Item(None, "no bytes in the table")
+    if value.as_buffer().size > MAX_FILE_BYTES:
+        return Item(None, f"a file of {value.as_buffer().size // 2**20} MiB")
+    return Item(value.as_py())
 
 
 @dataclass
 class Rows:
-    """Each image is a row of one of some tables."""
+    """Each image is a row of one of several tables."""
 
     shards: list[str]
     column: str
-    shard: np.ndarray  # int32 [N]
+    shard: np.ndarray  # int32 [N]: index into shards
     group: np.ndarray  # int32 [N]: row group of the shard
     row: np.ndarray  # int64 [N]: row in the group
 
@@ -77,12 +110,12 @@ def find_shards(root: Path) -> dict[str, list[Path]]:
     """The shards of each split below `root`, by their names or their folders'.
 
     Raises:
-        RawError: where a split's shards lie in several folders, or some are missing by their own count.
+        RawError: if a split's shards are in several folders, or some are missing by their own count.
     """
     found: dict[str, list[Path]] = {}
     for path in sorted([*root.glob("*.parquet"), *root.glob("*/*.parquet"), *root.glob("*/*/*.parquet")]):
         match = _SPLIT.match(path.name) or _SPLIT.match(path.parent.name)
-        if match and not path.name.startswith("."):
+        if match and path.is_file() and not is_ignored_path(path.relative_to(root).as_posix()):
             split = "val" if match[1].lower().startswith("val") else match[1].lower()
             found.setdefault(split, []).append(path)
     for split, paths in found.items():
@@ -95,14 +128,25 @@ def find_shards(root: Path) -> dict[str, list[Path]]:
     return found
 
 
+@dataclass
+class _Table:
+    """The rows of a split's shards."""
+
+    names: list[str]
+    labels: list[int]
+    locations: Rows
+    class_names: list[str]  # as its metadata number them; empty without
+
+
 def read_parquet(root: Path, shards: dict[str, list[Path]]) -> Source:
     """A data set from its shards.
 
-    Labels are the table's own. A class is named by the WordNet id in its files' names where there is one (ImageNet's),
-    else as the table's metadata name it.
+    Labels are the training table's own; those of a table that numbers the same classes in another order are translated.
+    A class is named by the WordNet id in its files' names if there is one (ImageNet's), else by the table's metadata.
 
     Raises:
-        RawError: where pyarrow or a column is missing, a shard is cut, or there is no training split.
+        RawError: if pyarrow or a column is missing, a shard is cut, tables have different classes, or there is no
+            training split.
     """
     try:
         import pyarrow.parquet  # noqa: F401
@@ -110,102 +154,173 @@ def read_parquet(root: Path, shards: dict[str, list[Path]]) -> Source:
         raise RawError(f"{root}: parquet shards need pyarrow; pip install 'alexlab[parquet]'") from error
     if "train" not in shards:
         raise RawError(f"{root}: has no train-*.parquet; there are shards of {', '.join(sorted(shards))}")
-    source = Source("parquet shards", [], {})
-    names_of_labels: list[str] = []
-    tables: dict[str, tuple[list[str], list[int], Rows]] = {}
-    for split, paths in shards.items():
-        names, labels, places, known = _read_split(paths)
-        names_of_labels = names_of_labels or known
-        unlabelled = [label < 0 for label in labels]
-        if labels and all(unlabelled):
-            source.warnings.append(f"{split} has {len(labels)} images without labels; it is left out")
+    folders = {path.parent for paths in shards.values() for path in paths}
+    source = Source("parquet shards", [], {}, inputs=sorted(folders))
+    tables: dict[str, _Table] = {}
+    for split in sorted(shards, key=lambda split: split != "train"):
+        table = _read_split(shards[split])
+        unlabelled = [label < 0 for label in table.labels]
+        if table.labels and all(unlabelled):
+            source.warnings.append(f"{split} has {len(table.labels)} images without labels; it is left out")
             continue
-        for name, without in zip(names, unlabelled, strict=True):
+        for name, without in zip(table.names, unlabelled, strict=True):
             if without:
                 source.left_out.append(LeftOut(split, name, "has no label"))
-        tables[split] = names, labels, places
+        tables[split] = table
     if "train" not in tables:
         raise RawError(f"{root}: the training split has no labels")
-    count = max(max(labels, default=0) for _, labels, _ in tables.values()) + 1
-    named = names_of_labels[:] if len(names_of_labels) >= count else [f"{label:04d}" for label in range(count)]
-    source.classes = _wordnet_ids(*tables["train"][:2], len(named)) or [_plain(name) for name in named]
+    known = next((table.class_names for table in tables.values() if table.class_names), [])
+    for split, table in tables.items():
+        table.labels = _translated(table.labels, table.class_names or known, known, f"{root}: {split}")
+    count = max(max(table.labels, default=0) for table in tables.values()) + 1
+    named = known[:] if len(known) >= count else [f"{label:04d}" for label in range(count)]
+    source.classes = _wordnet_ids(tables["train"], len(named)) or [_plain(name) for name in named]
     if source.classes[0] != _plain(named[0]):  # ImageNet: the names that its tars have
-        for split, (names, labels, places) in tables.items():
-            tables[split] = [_WORDNET_SUFFIX.sub("", name) for name in names], labels, places
-    if source.classes != named and len(names_of_labels) >= count:
+        for split, table in tables.items():
+            _check_wordnet_ids(table, source.classes, f"{root}: {split}")
+            table.names = [_WORDNET_SUFFIX.sub("", name) for name in table.names]
+    if source.classes != named and len(known) >= count:
         source.words = dict(zip(source.classes, named, strict=True))
-    for split, (names, labels, places) in tables.items():
-        rows = [row for row in sorted_rows(labels, names) if labels[row] >= 0]
-        moved = Rows(places.shards, places.column, places.shard[rows], places.group[rows], places.row[rows])
-        source.splits[split] = Listing([names[row] for row in rows], np.array(labels, np.int64)[rows], moved)
+    for split, table in tables.items():
+        rows = [row for row in sorted_rows(table.labels, table.names) if table.labels[row] >= 0]
+        old = table.locations
+        locations = Rows(old.shards, old.column, old.shard[rows], old.group[rows], old.row[rows])
+        names = [table.names[row] for row in rows]
+        source.splits[split] = Listing(names, np.array(table.labels, np.int64)[rows], locations)
     return source
 
 
-def _read_split(paths: list[Path]) -> tuple[list[str], list[int], Rows, list[str]]:
+def _translated(labels: list[int], names: list[str], known: list[str], table: str) -> list[int]:
+    """Labels by `names` as labels by `known` names.
+
+    Raises:
+        RawError: if a class is in only one of them.
+    """
+    if names == known:
+        return labels
+    if len({*names}) < len(names) or len({*known}) < len(known) or {*names} != {*known}:
+        first = next(((a, b) for a, b in zip(sorted(names), sorted(known), strict=False) if a != b), ("", ""))
+        raise RawError(
+            f"{table} has the classes {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}, another table has "
+            f"{', '.join(known[:5])}{', ...' if len(known) > 5 else ''}; first difference: "
+            f"{first[0] or len(names)!r} and {first[1] or len(known)!r}"
+        )
+    index = {name: label for label, name in enumerate(known)}
+    if max(labels, default=0) >= len(names):
+        raise RawError(f"{table} has the label {max(labels)}, but only {len(names)} names of classes")
+    return [index[names[label]] if label >= 0 else label for label in labels]
+
+
+def _read_split(paths: list[Path]) -> _Table:
+    import pyarrow as pa
+
+    table = _Table([], [], Rows([str(path) for path in paths], "", *(np.empty(0, np.int32) for _ in range(3))), [])
+    locations: list[tuple[int, int, int]] = []
+    for number, path in enumerate(paths):
+        try:
+            _read_shard(path, number, table, locations)
+        except (pa.ArrowException, OSError, KeyError, MemoryError, UnicodeDecodeError, OverflowError) as error:
+            raise RawError(f"{path}: is cut or corrupt ({_first_line(error)}); fetch it again") from error
+    where = np.array(locations, np.int64).reshape(-1, 3)
+    rows = table.locations
+    rows.shard, rows.group, rows.row = where[:, 0].astype(np.int32), where[:, 1].astype(np.int32), where[:, 2]
+    return table
+
+
+def _read_shard(path: Path, number: int, table: _Table, locations: list[tuple[int, int, int]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names: list[str] = []
-    labels: list[int] = []
-    places: list[tuple[int, int, int]] = []
-    image_column, known = "", []
-    for number, path in enumerate(paths):
-        try:
-            shard = pq.ParquetFile(path)
-        except (pa.ArrowException, OSError) as error:
-            raise RawError(f"{path}: is cut or damaged ({_first_line(error)}); fetch it again") from error
-        with shard:
-            schema = shard.schema_arrow
-            image_column, label_column = (_column(path, schema.names, w) for w in (_IMAGE_COLUMNS, _LABEL_COLUMNS))
-            if not pa.types.is_integer(schema.field(label_column).type):
-                raise RawError(f"{path}: its column {label_column} holds no whole numbers, which labels are")
-            known = known or _known_names((schema.metadata or {}).get(b"huggingface"), label_column)
-            has_paths = f"{image_column}.path" in [
-                column.path for column in map(shard.schema.column, range(len(shard.schema)))
-            ]
-            wanted = [label_column, *([f"{image_column}.path"] if has_paths else [])]
-            for group in range(shard.num_row_groups):
-                try:
-                    table = shard.read_row_group(group, columns=wanted)
-                except (pa.ArrowException, OSError) as error:
-                    raise RawError(f"{path}: is cut or damaged ({_first_line(error)}); fetch it again") from error
-                found = table.column(label_column).to_pylist()
-                inside = table.column(image_column).to_pylist() if has_paths else [None] * len(found)
-                for row, (label, image) in enumerate(zip(found, inside, strict=True)):
-                    labels.append(-1 if label is None else int(label))
-                    names.append((image or {}).get("path") or f"{path.stem}/{group:05d}-{row:06d}")
-                    places.append((number, group, row))
-    table = np.array(places, np.int64).reshape(-1, 3)
-    where = table[:, 0].astype(np.int32), table[:, 1].astype(np.int32), table[:, 2]
-    return names, labels, Rows([str(path) for path in paths], image_column, *where), known
+    with pq.ParquetFile(path) as shard:
+        schema = shard.schema_arrow
+        image_column, label_column = (_column(path, schema.names, w) for w in (_IMAGE_COLUMNS, _LABEL_COLUMNS))
+        if not pa.types.is_integer(schema.field(label_column).type):
+            raise RawError(f"{path}: its column {label_column} holds no integers, which labels are")
+        columns = [column.path for column in map(shard.schema.column, range(len(shard.schema)))]
+        path_column, bytes_column = f"{image_column}.path", f"{image_column}.bytes"
+        wanted = [label_column, *([path_column] if path_column in columns else [])]
+        _check_sizes(path, shard.metadata, [*wanted, image_column, bytes_column])
+        class_names = _class_names((schema.metadata or {}).get(b"huggingface"), label_column)
+        column = bytes_column if bytes_column in columns else image_column
+        if column == image_column and pa.types.is_nested(schema.field(image_column).type):
+            raise RawError(f"{path}: its column {image_column} holds no bytes of images")
+        if number and column != table.locations.column:
+            raise RawError(f"{path}: its column of images is unlike that of {table.locations.shards[0]}")
+        table.locations.column = column
+        labels: list[int] = []
+        for group in range(shard.num_row_groups):
+            content = shard.read_row_group(group, columns=wanted)
+            found = content.column(label_column).to_pylist()
+            inside = content.column(image_column).to_pylist() if path_column in columns else [None] * len(found)
+            for row, (label, image) in enumerate(zip(found, inside, strict=True)):
+                labels.append(-1 if label is None else min(label, MAX_CLASSES))
+                name = image.get("path") if isinstance(image, dict) else None
+                if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME:
+                    name = f"{path.stem}/{group:05d}-{row:06d}"
+                table.names.append(name)
+                locations.append((number, group, row))
+    if max(labels, default=0) >= MAX_CLASSES:
+        raise RawError(f"{path}: has a label of {MAX_CLASSES:,} or more; labels are numbers of classes from 0")
+    table.class_names = table.class_names or class_names
+    table.labels += _translated(labels, class_names or table.class_names, table.class_names, str(path))
+
+
+def _check_sizes(path: Path, metadata: Any, columns: list[str]) -> None:
+    """Refuse shards that a few bytes decompress to very much, before any of it is read."""
+    size = path.stat().st_size
+    if metadata.num_rows > size:
+        raise RawError(f"{path}: says it has {metadata.num_rows:,} rows in {size:,} bytes; fetch it again")
+    for group in range(metadata.num_row_groups):
+        for index in range(metadata.num_columns):
+            column = metadata.row_group(group).column(index)
+            full = column.total_uncompressed_size
+            if column.path_in_schema in columns and full > MAX_FILE_BYTES // 4 and full > _MAX_RATIO * size:
+                raise RawError(
+                    f"{path}: its column {column.path_in_schema} decompresses from at most {size:,} to {full:,} bytes"
+                )
 
 
 def _column(path: Path, columns: list[str], wanted: tuple[str, ...]) -> str:
     for name in wanted:
-        if name in columns:
+        if columns.count(name) == 1:
             return name
-    raise RawError(f"{path}: has no column {' or '.join(wanted[:2])}; it has {', '.join(columns)}")
+    raise RawError(f"{path}: has no column {' or '.join(wanted[:2])}, or two; it has {', '.join(columns)}")
 
 
-def _known_names(metadata: bytes | None, column: str) -> list[str]:
-    """The label names in what Hugging Face writes beside a schema."""
+def _class_names(metadata: bytes | None, column: str) -> list[str]:
+    """The class names in what Hugging Face writes next to a schema."""
     try:
         features: Any = json.loads(metadata or b"{}")["info"]["features"]
-        return [str(name) for name in features[column]["names"]]
-    except (ValueError, KeyError, TypeError):
+        names = features[column]["names"]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return []
+    is_list = isinstance(names, list) and len(names) <= MAX_CLASSES
+    return [str(name) for name in names] if is_list and all(isinstance(name, str | int) for name in names) else []
 
 
-def _wordnet_ids(names: list[str], labels: list[int], count: int) -> list[str]:
-    """The id of each label from files' names such as n01440764_18.JPEG; none where any has none, or two have one."""
+def _wordnet_ids(table: _Table, count: int) -> list[str]:
+    """The id of each label from file names such as n01440764_18.JPEG; none if any has none, or two have one."""
     found: dict[int, str] = {}
-    for name, label in zip(names, labels, strict=True):
+    for name, label in zip(table.names, table.labels, strict=True):
         if label >= 0 and label not in found:
-            match = re.search(r"n\d{8}", name)
+            match = _WORDNET_ID.search(name)
             if match is None:
                 return []
             found[label] = match[0]
-    return [found[label] for label in range(count)] if len(set(found.values())) == len(found) == count else []
+    is_complete = found.keys() == set(range(count)) and len(set(found.values())) == count
+    return [found[label] for label in range(count)] if is_complete else []
+
+
+def _check_wordnet_ids(table: _Table, classes: list[str], title: str) -> None:
+    """Refuse a table most of whose labels are not those of the ids in its files' names (a few may be corrections)."""
+    ids = [_WORDNET_ID.search(name) for name in table.names]
+    pairs = [(match[0], label) for match, label in zip(ids, table.labels, strict=True) if match and label >= 0]
+    wrong = [(found, label) for found, label in pairs if found != classes[label]]
+    if 2 * len(wrong) > len(pairs):
+        found, label = wrong[0]
+        raise RawError(
+            f"{title} has images of {found} with the label {label}, which is class {classes[label]} in train"
+        )
 
 
 def _plain(name: str) -> str:

@@ -1,42 +1,59 @@
-"""ImageNet as it is given: a tar of class tars for training, flat tars for the rest, a kit that holds their labels.
+"""ImageNet as it is distributed: a tar of class tars for training, flat tars for the rest, a kit with their labels.
 
-The tars are only indexed here, so that every image is a stretch of bytes of a file and nothing is ever unpacked.
+Tars are only indexed: every image is a range of bytes of a file on disk, and nothing is ever unpacked.
 """
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import re
+import struct
 import tarfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+import zlib
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from alexlab.data.parallel import in_order
 from alexlab.data.sources.source import (
-    IMAGE_SUFFIXES,
+    ByteRanges,
     LeftOut,
     Listing,
     RawError,
     Source,
-    Stretches,
+    is_ignored,
+    is_ignored_path,
+    is_image,
+    read_file,
+    read_list,
     sorted_rows,
 )
 from alexlab.progress import Progress
 
-_MAX_READ = 16 * 2**20  # a tar's own headers and a kit's files are far smaller
-_MAX_PADDING = 2**20  # tars are filled up to whole records, of 10 KiB mostly
+_MAX_HEADER = 64 * 2**10  # bytes that a tar's own headers have at most: names and the like
+_MAX_MEMBERS = 4_000_000  # ImageNet's largest tar has 1.3 million
+_MAX_PADDING = 2**20  # tars are padded to full records, mostly of 10 KiB
+_MAX_PACKED_MEMBERS = 10_000  # of a small compressed tar
+_MAX_KIT_FILE, _MAX_KIT = 16 * 2**20, 64 * 2**20
+_MAX_DEPTH = 10  # of nested values in a kit's meta.mat, which has 3
 _CLASS_TAR = re.compile(r"^(?:\./)?(?:[^/]+/)?(n\d{8})\.tar$")
+_CLASS_IMAGE = re.compile(r"(?:^|/)n\d{8}/[^/.][^/]*$")
+# Python's reader before 3.11.10 takes quadratic time for them (CVE-2024-6232, python/cpython#121285).
+_DIGITS = re.compile(rb"\d{64}")
+_UNREADABLE = (tarfile.TarError, OSError, ValueError, EOFError, RecursionError, zlib.error, lzma.LZMAError)
 
 
-class _Stretch(io.RawIOBase):
-    """A stretch of a file as a file of its own, which hands out no more than a header's worth at a time."""
+class _ByteRange(io.RawIOBase):
+    """A range of a file's bytes as a file, from which no more than a tar's headers can be read at a time."""
 
     def __init__(self, file: IO[bytes], start: int, size: int) -> None:
-        self._file, self._start, self._size, self._at = file, start, size, 0
+        self._file, self._start, self._size, self._position = file, start, size, 0
 
     def readable(self) -> bool:
         return True
@@ -45,105 +62,158 @@ class _Stretch(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + (0, self._at, self._size)[whence]
-        return self._at
+        self._position = offset + (0, self._position, self._size)[whence]
+        return self._position
 
     def tell(self) -> int:
-        return self._at
+        return self._position
 
     def read(self, size: int = -1) -> bytes:
-        size = max(0, self._size - self._at) if size < 0 else min(size, max(0, self._size - self._at))
-        if size > _MAX_READ:
+        rest = max(0, self._size - self._position)
+        size = rest if size < 0 else min(size, rest)
+        if size > _MAX_HEADER:
             raise tarfile.ReadError(f"a header of {size} bytes")
-        self._file.seek(self._start + self._at)
+        if size == 0:  # and no seek, which would decompress all that a member claims to have
+            return b""
+        self._file.seek(self._start + self._position)
         content = self._file.read(size)
-        self._at += len(content)
+        if size > tarfile.BLOCKSIZE and _DIGITS.search(content):
+            raise tarfile.ReadError("a header of digits")
+        self._position += len(content)
         return content
 
 
 @dataclass(frozen=True)
 class TarMember:
-    """A file inside a tar: where its bytes lie in the file on disk."""
+    """A file inside a tar: where its bytes are in the file on disk."""
 
     name: str
     offset: int
     size: int
 
 
+def _headers(archive: tarfile.TarFile, limit: int) -> Iterator[tarfile.TarInfo]:
+    """The headers of a tar, of which no more than `limit` are read, each after the one before."""
+    before, count = -1, 0
+    while (member := archive.next()) is not None:
+        count += 1
+        if archive.offset <= before:  # a member of negative size, which would be read forever
+            raise tarfile.ReadError(f"its member '{member.name[:80]}' ends before it starts")
+        if count > limit:
+            raise tarfile.ReadError(f"more than {limit:,} members")
+        before = archive.offset
+        yield member
+        archive.members = []  # pyright: ignore[reportAttributeAccessIssue]  # they would accumulate
+
+
 def members(path: Path, start: int = 0, size: int | None = None) -> Iterator[TarMember | LeftOut]:
-    """The regular files of a tar, or of a tar that is a stretch of a file; what is no regular file is left out.
+    """The regular files of a tar, or of a tar that is a range of a file's bytes; other members are left out.
 
     Nothing is written anywhere, whatever the names are.
 
     Raises:
-        RawError: where the tar is cut or damaged, which Python's reader mostly takes for its end.
+        RawError: if the tar is cut or corrupt, which Python's reader mostly takes for its end.
     """
-    whole = path.stat().st_size
-    size = whole - start if size is None else size
+    file_size = path.stat().st_size
+    size = file_size - start if size is None else size
     with path.open("rb") as file:
-        stretch = _Stretch(file, start, size)
+        content = _ByteRange(file, start, size)
         try:
-            archive = tarfile.open(fileobj=stretch, mode="r:")  # noqa: SIM115  # closed with its file
-            member = archive.next()
-            while member is not None:
-                end = member.offset_data + member.size
-                if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE):
+            archive = tarfile.open(fileobj=content, mode="r:")  # noqa: SIM115  # closed with its file
+            for member in _headers(archive, _MAX_MEMBERS):
+                if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE) or member.sparse:
                     if not member.isdir():
                         kind = "a link" if member.issym() or member.islnk() else "not a regular file"
                         yield LeftOut("", member.name, f"{kind} in the tar")
-                elif member.size < 0 or end > size:
+                elif member.size < 0 or member.offset_data + member.size > size:
                     raise tarfile.ReadError(f"its member '{member.name}' ends past the tar's end")
                 elif _is_unsafe(member.name):
                     yield LeftOut("", member.name, "its name leads out of the tar")
                 else:
                     yield TarMember(member.name, start + member.offset_data, member.size)
-                archive.members = []  # pyright: ignore[reportAttributeAccessIssue]  # or a million of them pile up
-                member = archive.next()
-            # A tar ends in empty blocks and has nothing behind them; a hole of zeros in its middle looks like its end.
-            stretch.seek(archive.offset)
+            # A tar ends in empty blocks and nothing follows them; a gap of zeros in its middle looks like its end.
+            content.seek(archive.offset)
             rest = size - archive.offset
-            if rest < 512 or rest > _MAX_PADDING or stretch.read().strip(b"\0"):
+            if rest < tarfile.BLOCKSIZE or rest > _MAX_PADDING or any(_blocks(content)):
                 raise tarfile.ReadError(f"no end at byte {archive.offset} of {size}")
-        except (tarfile.TarError, OSError, ValueError, EOFError) as error:
-            raise RawError(f"{path}: is cut or damaged ({error}); fetch it again") from error
+        except _UNREADABLE as error:
+            raise RawError(f"{path}: is cut or corrupt ({error}); fetch it again") from error
+
+
+def _blocks(file: _ByteRange) -> Iterator[bytes]:
+    """The rest of a file, without its zeros."""
+    while block := file.read(_MAX_HEADER):
+        yield block.strip(b"\0")
 
 
 def _is_unsafe(name: str) -> bool:
     return name.startswith("/") or ".." in name.split("/") or "\0" in name or "\\" in name
 
 
+def read_packed(path: Path, wanted: Collection[str], max_file: int, max_total: int) -> dict[str, bytes]:
+    """The files of some names in a small compressed tar, in whatever folder of it; others are skipped.
+
+    Raises:
+        RawError: if it is cut, corrupt or larger than these limits.
+    """
+    found: dict[str, bytes] = {}
+    try:
+        with _decompressed(path) as packed:
+            archive = tarfile.open(fileobj=_ByteRange(packed, 0, max_total), mode="r:")  # noqa: SIM115
+            for member in _headers(archive, _MAX_PACKED_MEMBERS):
+                name = member.name.rpartition("/")[2]
+                if not member.isreg() or name not in wanted or is_ignored_path(member.name):
+                    continue
+                if not 0 <= member.size <= max_file:
+                    raise tarfile.ReadError(f"its {name} has {member.size} bytes")
+                packed.seek(member.offset_data)
+                found[name] = packed.read(member.size)
+                if len(found[name]) < member.size:
+                    raise tarfile.ReadError(f"its {name} is cut off")
+    except _UNREADABLE as error:
+        raise RawError(f"{path}: is cut or corrupt ({error}); fetch it again") from error
+    return found
+
+
+def _decompressed(path: Path) -> IO[bytes]:
+    head = read_file(path, head=6)
+    if not isinstance(head.content, bytes):
+        raise OSError(head.reason)
+    openers: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+    return next((opener for magic, opener in openers.items() if head.content.startswith(magic)), open)(path, "rb")
+
+
+class _FoundImage(NamedTuple):
+    name: str
+    class_name: str
+    member: TarMember
+    file: int  # index of the tar
+
+
 @dataclass
 class _Found:
-    """Images of a split on the way to a listing."""
+    """Images of a split, collected for a listing."""
 
-    names: list[str]
-    classes: list[str]
-    offsets: list[int]
-    sizes: list[int]
-    files: list[int]
+    images: dict[str, _FoundImage] = field(default_factory=dict)  # by paths: a tar may hold one twice, the later counts
 
-    def add(self, name: str, class_name: str, member: TarMember, file: int) -> None:
-        self.names.append(name)
-        self.classes.append(class_name)
-        self.offsets.append(member.offset)
-        self.sizes.append(member.size)
-        self.files.append(file)
+    def add(self, path: str, name: str, class_name: str, member: TarMember, file: int) -> None:
+        self.images[path] = _FoundImage(name, class_name, member, file)
+
+    def classes(self) -> set[str]:
+        return {image.class_name for image in self.images.values()}
 
     def listing(self, classes: list[str], paths: list[Path]) -> Listing:
         index = {name: label for label, name in enumerate(classes)}
-        labels = [index[name] for name in self.classes]
-        rows = sorted_rows(labels, self.names)
-        places = Stretches(
+        found = list(self.images.values())
+        labels = [index[image.class_name] for image in found]
+        rows = sorted_rows(labels, [image.name for image in found])
+        locations = ByteRanges(
             [str(path) for path in paths],
-            np.array(self.files, np.int32)[rows],
-            np.array(self.offsets, np.int64)[rows],
-            np.array(self.sizes, np.int64)[rows],
+            np.array([found[row].file for row in rows], np.int32),
+            np.array([found[row].member.offset for row in rows], np.int64),
+            np.array([found[row].member.size for row in rows], np.int64),
         )
-        return Listing([self.names[row] for row in rows], np.array(labels, np.int64)[rows], places)
-
-
-def _found() -> _Found:
-    return _Found([], [], [], [], [])
+        return Listing([found[row].name for row in rows], np.array(labels, np.int64)[rows], locations)
 
 
 @dataclass(frozen=True)
@@ -156,7 +226,7 @@ class Tars:
     kit: str
     test: str | None = None
     test_labels: str | None = None
-    patch: str | None = None  # replaces some images, where it is there
+    patch: str | None = None  # if present, its images replace those of the same names
 
 
 TARS_2012 = Tars("ILSVRC2012", "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz")
@@ -175,7 +245,7 @@ def read_tars(root: Path, tars: Tars, processes: int) -> Source:
     """ImageNet from its tars.
 
     Raises:
-        RawError: naming a file that is missing, cut or damaged, an inner tar's name among them.
+        RawError: naming a file that is missing, cut or corrupt, an inner tar too.
     """
     wanted = [tars.train, tars.val, *filter(None, (tars.test, tars.test_labels))]
     kit_path = find_kit(root, tars)
@@ -183,29 +253,31 @@ def read_tars(root: Path, tars: Tars, processes: int) -> Source:
     if missing or kit_path is None:
         raise RawError(f"{root}: has no {', '.join(missing)}; needed are {', '.join([*wanted, tars.kit])}")
     kit = read_kit(kit_path, tars.prefix)
-    source = Source("ImageNet's tars", [], {})
+    inputs = [*(root / name for name in (*wanted, tars.patch) if name), kit_path]
+    source = Source("ImageNet's tars", [], {}, inputs=inputs)
     patches = _patches(root / tars.patch, source) if tars.patch and (root / tars.patch).is_file() else {}
     paths = [root / name for name in (tars.train, tars.val, tars.test, tars.patch) if name]
 
     train = _read_train(paths[0], source, processes)
-    source.classes = sorted(set(train.classes))
+    source.classes = sorted(train.classes())
     if not source.classes:
         raise RawError(f"{paths[0]}: holds no class tars such as n01440764.tar")
     used: set[str] = set()
     splits = {"train": train, "val": _read_flat(paths[1], 1, "val", kit.val_classes, source)}
     if tars.test and tars.test_labels:
-        labels = _labels(root / tars.test_labels, (root / tars.test_labels).read_text(errors="replace"), kit.classes)
+        path = root / tars.test_labels
+        labels = _labels(path, read_list(path).decode(errors="replace"), kit.classes)
         splits["test"] = _read_flat(paths[2], 2, "test", labels, source)
     source.words = {name: kit.words[name] for name in source.classes if name in kit.words}
     for split, found in splits.items():
-        unknown = sorted(set(found.classes) - set(source.classes))
+        unknown = sorted(found.classes() - set(source.classes))
         if unknown:
             raise RawError(f"{root}: {split} has images of {unknown[0]}, {tars.train} has none")
-        for row, name in enumerate(found.names):
-            if name.rpartition("/")[2] in patches:
-                member = patches[name.rpartition("/")[2]]
-                used.add(name.rpartition("/")[2])
-                found.offsets[row], found.sizes[row], found.files[row] = member.offset, member.size, len(paths) - 1
+        for path, image in found.images.items():
+            short = image.name.rpartition("/")[2]
+            if short in patches:
+                used.add(short)
+                found.images[path] = image._replace(member=patches[short], file=len(paths) - 1)
         source.splits[split] = found.listing(source.classes, paths)
     if patches:
         source.warnings.append(
@@ -214,70 +286,82 @@ def read_tars(root: Path, tars: Tars, processes: int) -> Source:
     return source
 
 
+def _is_image(path: Path, member: TarMember) -> bool:
+    """Whether a member is an image by its name, or a JPEG by its first bytes."""
+    if is_image(member.name, b""):
+        return True
+    with path.open("rb") as file:
+        file.seek(member.offset)
+        return is_image(member.name, file.read(min(16, member.size)))
+
+
 def _read_train(path: Path, source: Source, processes: int) -> _Found:
-    found, inner = _found(), []
+    found, inner = _Found(), []
     for member in members(path):
         if isinstance(member, LeftOut):
             source.left_out.append(member._replace(split="train"))
         elif match := _CLASS_TAR.match(member.name):
             inner.append((match[1], member))
-        elif re.search(r"(?:^|/)n\d{8}/[^/.][^/]*$", member.name) and member.name.lower().endswith(IMAGE_SUFFIXES):
-            found.add("/".join(member.name.split("/")[-2:]), member.name.split("/")[-2], member, 0)
+        elif is_ignored_path(member.name):
+            continue
+        elif _CLASS_IMAGE.search(member.name) and _is_image(path, member):
+            folder, name = member.name.split("/")[-2:]
+            found.add(member.name, f"{folder}/{name}", folder, member, 0)
         else:
             source.left_out.append(LeftOut("train", member.name, "neither a class's tar nor a class's image"))
     jobs = [(path, class_name, member) for class_name, member in inner]
     with Progress(f"Reading the index of {path.name}", len(jobs), unit="classes") as progress:
         for (_, class_name, _), (images, left_out) in zip(jobs, in_order(_inner, jobs, processes), strict=True):
             for member in images:
-                found.add(f"{class_name}/{member.name.rpartition('/')[2]}", class_name, member, 0)
+                name = f"{class_name}/{member.name.rpartition('/')[2]}"
+                found.add(f"{class_name}.tar/{member.name}", name, class_name, member, 0)
             source.left_out += left_out
             progress.advance(1)
     return found
 
 
 def _inner(path: Path, class_name: str, tar: TarMember) -> tuple[list[TarMember], list[LeftOut]]:
-    images: dict[str, TarMember] = {}  # a tar may hold a name twice; the later one is meant
+    images: dict[str, TarMember] = {}  # of two members of one name the later one is meant
     left_out = []
     try:
         for member in members(path, tar.offset, tar.size):
             if isinstance(member, LeftOut):
                 left_out.append(LeftOut("train", f"{class_name}.tar: {member.name}", member.reason))
-            elif member.name.lower().endswith(IMAGE_SUFFIXES) and not member.name.rpartition("/")[2].startswith("."):
+            elif is_ignored_path(member.name):
+                continue
+            elif _is_image(path, member):
                 images[member.name] = member
             else:
                 left_out.append(LeftOut("train", f"{class_name}.tar: {member.name}", "no image by its name"))
     except RawError as error:
-        raise RawError(f"{path}: its {tar.name} is cut or damaged ({error.__cause__}); fetch it again") from error
+        raise RawError(f"{path}: its {tar.name} is cut or corrupt ({error.__cause__}); fetch it again") from error
     return list(images.values()), left_out
 
 
 def _read_flat(path: Path, file: int, split: str, labels: list[str], source: Source) -> _Found:
-    """A tar whose images are numbered; the number says which line of the labels is theirs."""
-    numbered: dict[str, TarMember] = {}
+    """A tar of numbered images; the number is the line of the list of labels that has the image's."""
+    found = _Found()
     for member in members(path):
         if isinstance(member, LeftOut):
             source.left_out.append(member._replace(split=split))
             continue
         name = member.name.rpartition("/")[2]
-        if name.startswith("."):
+        if is_ignored(name):
             continue
         number = _number(name)
-        if not name.lower().endswith(IMAGE_SUFFIXES) or number == 0:
+        if number == 0 or not _is_image(path, member):
             source.left_out.append(LeftOut(split, member.name, "no numbered image"))
         elif number > len(labels):
             raise RawError(f"{path}: {name} has no label, there are {len(labels)}; the kit is another year's or cut")
         else:
-            numbered[name] = member
-    found = _found()
-    for name, member in numbered.items():
-        found.add(name, labels[_number(name) - 1], member, file)
-    if len(found.names) != len(labels):
-        source.warnings.append(f"{path.name} has {len(found.names)} images, its list of labels {len(labels)}")
+            found.add(name, name, labels[number - 1], member, file)
+    if len(found.images) != len(labels):
+        source.warnings.append(f"{path.name} has {len(found.images)} images, its list of labels {len(labels)}")
     return found
 
 
 def _number(name: str) -> int:
-    """The number in a name such as ILSVRC2012_val_00000001.JPEG, from 1; 0 where there is none."""
+    """The number in a name such as ILSVRC2012_val_00000001.JPEG, from 1; 0 if there is none."""
     match = re.search(r"_(\d{8})\.", name)
     return int(match[1]) if match else 0
 
@@ -287,90 +371,118 @@ def _patches(path: Path, source: Source) -> dict[str, TarMember]:
     for member in members(path):
         if isinstance(member, LeftOut):
             source.left_out.append(member)
-        elif member.name.lower().endswith(IMAGE_SUFFIXES):
+        elif not is_ignored_path(member.name) and _is_image(path, member):
             found[member.name.rpartition("/")[2]] = member
     return found
 
 
 @dataclass(frozen=True)
 class Kit:
-    """What a development kit tells."""
+    """The content of a development kit."""
 
-    classes: dict[int, str]  # the challenge's number of a class, from 1, in an order of its own: its WordNet id
+    classes: dict[int, str]  # {the challenge's number of a class, from 1, in an order of its own: its WordNet id}
     words: dict[str, str]
     val_classes: list[str]  # of each validation image
 
 
 def find_kit(root: Path, tars: Tars) -> Path | None:
     """The development kit, packed or unpacked."""
-    return next((path for name in (tars.kit, tars.kit.removesuffix(".tar.gz")) if (path := root / name).exists()), None)
+    names = (tars.kit, tars.kit.removesuffix(".tar.gz"))
+    return next((path for name in names if (path := root / name).is_file() or path.is_dir()), None)
 
 
 def read_kit(path: Path, prefix: str) -> Kit:
     """A development kit: the packed file or its unpacked folder.
 
     Raises:
-        RawError: where what it should hold is not there.
+        RawError: if a file that it should hold is missing or cannot be read.
     """
     from scipy.io import loadmat  # half a second
 
-    wanted = {"meta.mat": b"", f"{prefix}_validation_ground_truth.txt": b""}
+    wanted = ("meta.mat", f"{prefix}_validation_ground_truth.txt")
     if path.is_dir():
-        for file in path.rglob("*"):
-            if file.name in wanted:
-                wanted[file.name] = file.read_bytes()
+        found = {file.name: read_list(file) for file in sorted(path.rglob("*")) if file.name in wanted}
     else:
-        try:
-            with tarfile.open(path) as archive:
-                for member in archive:
-                    name = member.name.rpartition("/")[2]
-                    if name in wanted and member.isreg() and member.size <= _MAX_READ:
-                        opened = archive.extractfile(member)
-                        wanted[name] = opened.read() if opened else b""
-        except (tarfile.TarError, OSError, EOFError) as error:
-            raise RawError(f"{path}: is cut or damaged ({error}); fetch it again") from error
-    for name, content in wanted.items():
-        if not content:
+        found = read_packed(path, wanted, _MAX_KIT_FILE, _MAX_KIT)
+    for name in wanted:
+        if not found.get(name):
             raise RawError(f"{path}: holds no {name}, from which the labels come; fetch it again")
-    meta, truth = wanted.values()
+    meta, truth = (found[name] for name in wanted)
     try:
+        _check_mat(meta)
         synsets = np.atleast_1d(loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"])
         numbers = [int(number) for number in synsets[f"{prefix}_ID"]]
         wnids, words = ([str(text) for text in synsets[name]] for name in ("WNID", "words"))
-    except Exception as error:  # whatever a damaged file makes the reader raise
+    except Exception as error:  # whatever a corrupt file makes the reader raise
         raise RawError(f"{path}: its meta.mat cannot be read ({error})") from error
     classes = dict(zip(numbers, wnids, strict=True))
     named = dict(zip(wnids, words, strict=True))
     return Kit(classes, named, _labels(path, truth.decode(errors="replace"), classes))
 
 
+def _check_mat(content: bytes) -> None:
+    """Refuse a MATLAB file that decompresses to very much, or is nested so deeply that its reader's stack overflows.
+
+    Raises:
+        ValueError: if it is one.
+    """
+    order = ">" if content[126:128] == b"MI" else "<"
+    pieces, at = [], 128
+    while at + 8 <= len(content):
+        kind, size = struct.unpack_from(f"{order}II", content, at)
+        piece = content[at : at + 8 + size]
+        if kind == 15:  # compressed
+            unpacker = zlib.decompressobj()
+            piece = unpacker.decompress(piece[8:], _MAX_KIT_FILE)
+            if unpacker.unconsumed_tail:
+                raise ValueError(f"it decompresses to more than {_MAX_KIT_FILE // 2**20} MiB")
+        pieces.append(piece)
+        at += 8 + size
+    if sum(map(len, pieces)) > _MAX_KIT_FILE:
+        raise ValueError(f"it decompresses to more than {_MAX_KIT_FILE // 2**20} MiB")
+    for piece in pieces:
+        at, ends = 0, []  # of the matrices around
+        while at + 8 <= len(piece):
+            kind, size = struct.unpack_from(f"{order}II", piece, at)
+            while ends and at >= ends[-1]:
+                ends.pop()
+            if kind == 14:  # a matrix, whose elements follow
+                ends.append(at + 8 + size)
+                at += 8
+            else:  # small elements have their size and data in the same 8 bytes
+                at += 8 if kind >> 16 else 8 + -(-size // 8) * 8
+            if len(ends) > _MAX_DEPTH:
+                raise ValueError("its values are nested too deeply")
+
+
 def _labels(path: Path, text: str, classes: dict[int, str]) -> list[str]:
     try:
         return [classes[int(line)] for line in text.split()]
     except (KeyError, ValueError) as error:
-        raise RawError(f"{path}: its list of labels has {error.args[0]!r}, which is no class's number") from error
+        raise RawError(f"{path}: its list of labels has {str(error)[:80]}, which is no class's number") from error
 
 
 def read_split_tar(path: Path, packed: Path) -> Source:
-    """A tar of `<...>/<split>/<class>/<image>`, as Imagenette's, uncompressed from `packed`.
+    """A tar of `<...>/<split>/<class>/<image>` such as Imagenette's, decompressed from `packed`.
 
     Raises:
-        RawError: where it is cut or damaged or holds no such images.
+        RawError: if it is cut or corrupt or holds no such images.
     """
-    found = {"train": _found(), "val": _found()}
-    source = Source(packed.name, [], {})
+    found = {"train": _Found(), "val": _Found()}
+    source = Source(packed.name, [], {}, inputs=[packed])
     for member in members(path):
         if isinstance(member, LeftOut):
             source.left_out.append(member)
             continue
         parts = member.name.split("/")
-        if len(parts) >= 3 and parts[-3] in found and parts[-1].lower().endswith(IMAGE_SUFFIXES):
-            if not parts[-1].startswith("."):
-                found[parts[-3]].add("/".join(parts[-2:]), parts[-2], member, 0)
-        elif not parts[-1].startswith("."):
+        if is_ignored_path(member.name):
+            continue
+        if len(parts) >= 3 and parts[-3] in found and _is_image(path, member):
+            found[parts[-3]].add(member.name, "/".join(parts[-2:]), parts[-2], member, 0)
+        else:
             source.left_out.append(LeftOut("", member.name, "no image of a split by its name"))
-    source.classes = sorted(set(found["train"].classes))
-    unknown = sorted(set(found["val"].classes) - set(source.classes))
+    source.classes = sorted(found["train"].classes())
+    unknown = sorted(found["val"].classes() - set(source.classes))
     if not source.classes or unknown:
         raise RawError(f"{packed}: holds no train/<class>/ images of {unknown[0] if unknown else 'any class'}")
     source.splits = {split: images.listing(source.classes, [path]) for split, images in found.items()}
