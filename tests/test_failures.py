@@ -129,6 +129,18 @@ def test_classes(error: BaseException, wanted: str):
     assert failure.HINTS[wanted]
 
 
+@pytest.mark.parametrize(
+    ("number", "wanted"),
+    [(errno.EIO, "error"), (errno.ESTALE, "error"), (errno.EROFS, "error"), (errno.ENOSPC, "disk full")],
+)
+def test_a_write_that_fails_has_its_own_cause(number: int, wanted: str):
+    """Whatever it was, torch says of it that its archive has an unexpected position, as on a full disk."""
+    error = OSError(number, os.strerror(number))
+    error.__cause__ = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 361 vs 331")
+    assert failure_of(error) == wanted
+    assert message_of(error) == f"OSError: [Errno {number}] {os.strerror(number)}"
+
+
 def test_a_loaders_process_that_the_kernel_killed_for_memory():
     assert failure_of(RuntimeError("DataLoader worker (pid 7) exited unexpectedly"), oom_kills=1) == "out of memory"
 
@@ -309,10 +321,11 @@ def failing(path: Path, check: Callable[[], None], number: int, error: Exception
     ("error", "wanted"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), "disk full"),
+        (OSError(errno.EIO, "Input/output error"), "error"),
         (PermissionError(errno.EACCES, "Permission denied"), "error"),
         (MemoryError(), "out of memory"),
     ],
-    ids=["full", "not writable", "memory"],
+    ids=["full", "I/O error", "not writable", "memory"],
 )
 def test_a_save_that_fails_loses_nothing_saved(config, undisturbed, monkeypatch, error, wanted):
     _writes[0] = 0

@@ -22,8 +22,8 @@ from alexlab.children import inherit_code
 from alexlab.progress import BESIDE_OTHERS
 from alexlab.runs.failure import HINTS
 
-# What asks a command, or a run, to stop; the last is submitit's.
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+# What asks a command, or a run, to stop: submitit's SIGUSR2 and a closed terminal's SIGHUP, too.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 WORKER = "alexlab.runs.worker"  # by name, since it imports torch, which a command never does
 STOPPED = "run the same command again to resume"
 
@@ -170,8 +170,8 @@ def start_server(module: str) -> None:
     """
     inherit_code()
     multiprocessing.set_forkserver_preload(["alexlab.lean", module])
-    # The tracker, which lets all signals through, would be ended by these two.
-    with _ignored(signal.SIGUSR1), _ignored(signal.SIGUSR2):
+    # These would end the tracker, which lets all signals through.
+    with _ignored(signal.SIGUSR1), _ignored(signal.SIGUSR2), _ignored(signal.SIGHUP):
         resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import logging
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable
@@ -60,13 +61,18 @@ class Copy:
         if mode == "disabled":
             return
         folder = self._record.file("wandb")
+        if folder.is_symlink():  # its runs may be another project's
+            raise OSError(f"{folder} is a link, and a record holds its own files")
         if mode == "offline":
             if "WANDB_MODE" not in os.environ:
                 print(f"logger=wandb: no W&B key, so this run is kept offline; later: wandb sync {folder}/offline-*")
             for piece in folder.glob("offline-run-*"):  # pieces do not join; the new one will hold all
                 shutil.rmtree(piece)
         labels = self._record.status()["labels"]
-        name = self._record.read("wandb.json").get("id", self._record.run_id)
+        run_id = self._record.run_id
+        name = self._record.read("wandb.json").get("id", run_id)
+        if not re.fullmatch(rf"{run_id}(-\d+)?", name):  # else a record of others could add to another run of ours
+            name = run_id
         for number in range(2, _IDS + 2):
             try:
                 self._run = wandb.init(
@@ -95,7 +101,7 @@ class Copy:
             except wandb.errors.CommError as error:  # pyright: ignore[reportAttributeAccessIssue]
                 if "deleted" not in str(error) or number > _IDS:
                     raise
-                name = f"{self._record.run_id}-{number}"
+                name = f"{run_id}-{number}"
         self._record.write("wandb.json", {"id": name, "mode": mode, "complete": False})
 
     def _row(self, row: dict[str, Any]) -> None:
@@ -166,7 +172,7 @@ def publish(config: Config, record: Record) -> bool:
 def is_copied(record: Record, mode: str) -> bool:
     """Whether W&B has all of a record already, or, with `mode` offline, its folder has."""
     copy = record.read("wandb.json")
-    return copy.get("complete", False) and mode in ("offline", copy["mode"])
+    return copy.get("complete", False) and mode in ("offline", copy.get("mode"))
 
 
 def _number(text: str) -> int | float | str:

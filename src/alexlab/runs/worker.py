@@ -27,6 +27,7 @@ from alexlab import distributed
 from alexlab.config import Config, Keep
 from alexlab.data.limits import allow_open_files
 from alexlab.data.locate import described
+from alexlab.output import survive_closed
 from alexlab.runs import trackers
 from alexlab.runs.environment import code, environment
 from alexlab.runs.failure import HINTS, failure_of, is_echo, message_of, oom_kills
@@ -60,6 +61,7 @@ def train(
     `stop`: a file whose presence says that the command was told to stop. `member`: which of the run's processes this
     is, where it has several; the first one writes the record, and shows how it goes.
     """
+    survive_closed()
     _end_with_parent()
     keep_memory()
     is_first = member is None or member.rank == 0

@@ -42,6 +42,7 @@ from alexlab.runs.identity import DERIVED, arm_id, differences, run_id
 from alexlab.runs.record import DONE, FAILED, Record
 from alexlab.study.claims import Claim, digest, find_claims
 from alexlab.study.rates import LENGTH, RACE
+from alexlab.study.records import RunData
 from alexlab.sweep.rate_search import Choice, Search, Trial, TrialResult, extending_search, grid_search, replay, rounded
 
 MIN_SEEDS = 3  # of an arm that a verdict is told of
@@ -407,7 +408,7 @@ def trial_result(record: Record, metric: str) -> TrialResult | None:
         return None
     if metric != SPEED:
         return TrialResult(validation_error(record))
-    epochs, errors = record.train_errors()
+    epochs, errors = RunData(record, status).train_errors
     reached, *levels = (epochs_to(errors, level, epochs) for level in (THRESHOLD, *RACE_ERRORS))
     return TrialResult(math.inf if math.isnan(reached) else math.log(reached), reached=tuple(levels))
 

@@ -27,7 +27,8 @@ from rich.console import Console
 from alexlab import threads
 from alexlab.children import inherit_code
 from alexlab.compose import CONFIG_NAME, VERSION_BASE, Job, of_hydra
-from alexlab.config import CONF_DIR, Config, ConfigError
+from alexlab.config import CONF_DIR, Config
+from alexlab.errors import UserError
 from alexlab.runs.failure import HINTS, failure_of
 from alexlab.runs.lease import EXPIRY, holder, machine
 from alexlab.runs.process import Launch
@@ -155,7 +156,7 @@ def _job(composed: DictConfig) -> str | None:
     except OSError as error:  # before there was a process to say so in the record
         failure = failure_of(error)
         told = f"{title}: FAILED ({failure}): {error}\n  {HINTS[failure]}"
-    except ConfigError as error:
+    except UserError as error:
         told = f"{title}: {error}"
     else:
         told = _ending(title, status)

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM, SIGUSR1 and SIGUSR2 to a command: its runs save their state and end, and the same line goes on."""
+"""Signals to a command (Ctrl-C, SIGTERM, SIGUSR1, SIGUSR2, SIGHUP): its runs save their state, and it ends."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ class Stop:
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():  # no other may
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            heard = [number for number in SIGNALS if not _is_nohup(number)]
+            self._before = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -47,6 +48,8 @@ class Stop:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP and self._count:
+            return  # a closed terminal sends it, and then the shell again
         self._count, self.number = self._count + 1, number
         if self._launch is None:
             raise Stopped
@@ -58,6 +61,10 @@ class Stop:
                     os.kill(int(mark.name), signal.SIGTERM if self._count == 1 else signal.SIGKILL)
         if self._console is not None and self._count == 1:
             self._console.print("\nStopping: the step under way is finished and saved. Once more ends it at once.")
+
+
+def _is_nohup(number: int) -> bool:
+    return number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
 
 
 @contextmanager

@@ -314,13 +314,12 @@ class Recorder(Checkpoint):
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]], may_write: Callable[[], None]) -> None:
-    may_write()
-    if not rows:
-        path.unlink(missing_ok=True)
+    if not rows and not path.exists():
         return
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, rows[0])
-    writer.writeheader()
+    text = io.StringIO(newline="")  # empty without rows, since only a rename is safe from a process that was paused
+    writer = csv.DictWriter(text, rows[0] if rows else [])
+    if rows:
+        writer.writeheader()
     writer.writerows(rows)
     write_whole(path, text.getvalue(), may_write)
 

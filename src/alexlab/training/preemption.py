@@ -1,4 +1,4 @@
-"""Signals as requests to stop: SIGTERM, SIGUSR1, SIGUSR2 and Ctrl-C end a run where nothing is lost.
+"""Signals as requests to stop: SIGTERM, SIGUSR1, SIGUSR2, SIGHUP and Ctrl-C end a run where nothing is lost.
 
 While something is `held`, a request waits until whoever holds it looks at `requested()`; else it ends the work at once.
 """
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
 
 class Preempted(BaseException):
@@ -25,7 +25,8 @@ def install() -> None:
     """Listen to the signals, those that have come already included; in the main thread alone."""
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
-            signal.signal(number, _note)
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # which nohup ignores
+                signal.signal(number, _note)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
