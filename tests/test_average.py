@@ -198,7 +198,7 @@ MISTAKES = {
     (f"runs=[{DIGITS},{FAILING}]",): f"runs: {FAILING} is FAILED, not DONE; train it to its end or leave it out",
     (f"runs=[{DIGITS},{OTHER_DATA}]",): (
         f"runs: {DIGITS} has the data shapes-v1-10-60+30+37-seed0, {OTHER_DATA} has shapes-v1-10-60+30+37-seed1; "
-        "average runs of one data set"
+        "an ensemble has one data set"
     ),
     (f"runs=[{DIGITS},{BEST}]",): f"evaluate.checkpoint: {DIGITS} has last, {BEST} has best; set it for all",
     (f"runs=[{DIGITS}]",): (

@@ -1,4 +1,4 @@
-"""The table that ends a command: what each run came to, and how far one seed can be trusted."""
+"""The table that ends a command: the result of each run, and how far one seed can be trusted."""
 
 from __future__ import annotations
 
@@ -101,12 +101,12 @@ def what(run: PlannedRun, varying: list[str]) -> str:
 
 
 def one_a_line(varied: str) -> str:
-    """Changes such as `a=1 b=[c, d]`, each on a line of its own."""
+    """Put changes such as `a=1 b=[c, d]` on lines of their own."""
     return re.sub(r" (?=[a-z_.0-9]+=)", "\n", varied)
 
 
 def seeds_shown(seed: int, data_seed: int | None) -> str:
-    """A run's seed, and behind a stroke the data's where it is another."""
+    """A run's seed, and after a slash that of its data if it is another."""
     return str(seed) if seed == data_seed else f"{seed}/{data_seed}"
 
 

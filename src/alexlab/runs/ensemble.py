@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # torch takes seconds to load, and mistakes are reported with
     from alexlab.training.evaluate import EnsembleMember, Predictions
 
 EVALUATE_KEYS = ("checkpoint", "average")  # of `evaluate`: these may differ from what the runs were evaluated by
-PLACES = ("cache", "root", "stage")  # of `data`: where the reader has the store, whatever a record says
+PLACES = ("cache", "root", "stage")  # of `data`: where the reader has the store, not where a record has it
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def read_done(run_id: str, settings: Config, names: list[str]) -> DoneRun:
     for name in PLACES:
         setattr(config.data, name, getattr(settings.data, name))
     finish(config)
-    trained_on = record.result().get("data", {}).get("store")  # older records do not say
+    trained_on = record.result().get("data", {}).get("store")  # older records have none
     if trained_on is not None and trained_on != fingerprint(config.data):
         raise UserError(
             f"runs: {run_id} was trained on the data {trained_on}, here is {fingerprint(config.data)}; name its store "
@@ -79,7 +79,7 @@ def in_common(runs: list[DoneRun]) -> dict[str, str]:
     for run in runs:
         pair, other = (first.record.run_id, run.record.run_id), fingerprint(run.config.data)
         if other != data:
-            raise UserError(f"runs: {pair[0]} has the data {data}, {pair[1]} has {other}; average runs of one data set")
+            raise UserError(f"runs: {pair[0]} has the data {data}, {pair[1]} has {other}; an ensemble has one data set")
         for name in EVALUATE_KEYS:
             mine, theirs = (getattr(one.config.evaluate, name).name for one in (first, run))
             if mine != theirs:
@@ -94,8 +94,8 @@ def check_files(run: DoneRun) -> None:
         raise UserError(f"runs: {run.record.run_id} has no {run.checkpoint}; {hint}")
     if not has_store(run.config.data):
         raise UserError(
-            f"runs: {run.record.run_id} has no store at {store_path(run.config.data)}; say by data.cache=FOLDER (or "
-            "ALEXLAB_CACHE) where its data were prepared"
+            f"runs: {run.record.run_id} has no store at {store_path(run.config.data)}; set data.cache=FOLDER (or "
+            "ALEXLAB_CACHE) to where its data were prepared"
         )
 
 

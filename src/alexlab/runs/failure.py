@@ -18,8 +18,8 @@ DIVERGED, NOT_LEARNING, MEMORY, DISK, DATA, KILLED, ERROR = (
 SHARED, FILES = "no shared memory", "too many open files"
 # Hints for the table and status.json.
 HINTS = {
-    DIVERGED: "a result, and kept: lower optim.lr for another arm, or retry=all to do it again; see diverged.json",
-    NOT_LEARNING: "a result, and kept: see model.init and optim.lr; retry=all trainer.chance_epochs=null trains it on",
+    DIVERGED: "a result: lower optim.lr for another arm, or retry=all to do it again; see diverged.json",
+    NOT_LEARNING: "a result: see model.init and optim.lr; retry=all trainer.chance_epochs=null trains it on",
     MEMORY: "free memory, or lower data.eval_batch_size or data.num_workers; then run the same command again",
     SHARED: "docker run --ipc=host or --shm-size=2g gives more, data.num_workers=0 needs none; then run the same "
     "command again",
@@ -39,7 +39,7 @@ _OURS = {  # by name, since torch is not loaded here
 _NO_MEMORY = re.compile(
     r"can't allocate memory|not enough memory|Cannot allocate memory|bad_alloc|out of memory|ALLOC_FAILED"
 )
-_NO_SHARED = re.compile(r"shared memory|Bus error|</torch_\w+>")  # before a full disk, which it is told as
+_NO_SHARED = re.compile(r"shared memory|Bus error|</torch_\w+>")  # before a full disk, whose text it has
 _NO_FILES = re.compile(r"Too many open files|received \d+ items of ancdata")
 _NO_ROOM = re.compile(r"No space left|Disk quota exceeded|inline_container.* unexpected pos|file write failed")
 _KILLED = re.compile(r"DataLoader worker .*(killed by signal|exited unexpectedly)")
@@ -86,7 +86,7 @@ def _decided(error: BaseException, oom_kills: int = 0) -> tuple[str, BaseExcepti
         if _KILLED.search(text):
             return (MEMORY if oom_kills else KILLED), cause
         if number is not None and not isinstance(cause, ConnectionError):
-            return ERROR, cause  # as EIO, of which torch says no more than that its write failed
+            return ERROR, cause  # such as EIO, which torch reports as its own failed write
     return ERROR, error
 
 

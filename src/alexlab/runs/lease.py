@@ -61,14 +61,14 @@ class Lease:
     def heartbeat(self) -> Iterator[None]:
         """Context in which a thread touches the lease's file, until the lease is lost."""
 
-        def beat(ended: threading.Event) -> None:
+        def renew(ended: threading.Event) -> None:
             with suppress(LeaseLost):
                 while not ended.wait(HEARTBEAT):
                     with suppress(OSError):  # a network's disk may answer the next time
                         self.check()
                         os.utime(self.path)
 
-        with threads.beside(beat):
+        with threads.beside(renew):
             yield
 
     def release(self) -> None:
