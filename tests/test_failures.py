@@ -24,7 +24,7 @@ from alexlab.config import Config, Retry
 from alexlab.data import build_datamodule, limits
 from alexlab.data.sampling import image_order
 from alexlab.data.store import BadData
-from alexlab.files import written_whole
+from alexlab.files import open_atomic
 from alexlab.runs import failure, supervisor, worker
 from alexlab.runs.failure import failure_of, is_retried, message_of
 from alexlab.runs.lease import Lease, take
@@ -303,8 +303,8 @@ _writes = [0]
 @contextmanager
 def failing(path: Path, check: Callable[[], None], number: int, error: Exception) -> Iterator[Any]:
     """A file of which one write fails, as numbered over all files."""
-    with written_whole(path, check) as half:
-        write = half.file.write
+    with open_atomic(path, check) as temporary:
+        write = temporary.file.write
 
         def counted(data: bytes) -> int:
             _writes[0] += 1
@@ -312,9 +312,9 @@ def failing(path: Path, check: Callable[[], None], number: int, error: Exception
                 raise error
             return write(data)
 
-        whole, half.file = half.file, SimpleNamespace(write=counted)  # pyright: ignore[reportAttributeAccessIssue]
-        yield half
-        half.file = whole
+        whole, temporary.file = temporary.file, SimpleNamespace(write=counted)  # pyright: ignore[reportAttributeAccessIssue]
+        yield temporary
+        temporary.file = whole
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ def failing(path: Path, check: Callable[[], None], number: int, error: Exception
 def test_a_save_that_fails_loses_nothing_saved(config, undisturbed, monkeypatch, error, wanted):
     _writes[0] = 0
     with monkeypatch.context() as context:
-        context.setattr(checkpoint, "written_whole", lambda path, check: failing(path, check, 400, error))
+        context.setattr(checkpoint, "open_atomic", lambda path, check: failing(path, check, 400, error))
         record = attempt(config)
     assert record.status()["failure"] == wanted, record.status()
     assert states(record)

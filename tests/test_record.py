@@ -16,7 +16,7 @@ import pytest
 from alexlab.cli import runs
 from alexlab.errors import UserError
 from alexlab.evidence import load_runs
-from alexlab.files import write_whole, written_whole
+from alexlab.files import open_atomic, write_atomic
 from alexlab.runs.lease import LeaseLost, take
 from alexlab.runs.record import DONE, FAILED, RECORD_VERSION, Record, find_records
 from alexlab.study.records import RunData, read_archive
@@ -82,14 +82,14 @@ def test_a_finished_run_is_never_begun_again(record: Record):
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "result.json"
-    write_whole(path, "old")
+    write_atomic(path, "old")
 
     def crash(*_: object) -> None:
         raise OSError("power cut")
 
     monkeypatch.setattr("os.fsync", crash)
     with pytest.raises(OSError, match="power cut"):
-        write_whole(path, "new")
+        write_atomic(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]  # the half is gone
 
@@ -97,13 +97,13 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
 def test_a_process_that_was_paused_while_it_wrote_replaces_nothing(tmp_path: Path):
     """What it had to check before it wrote may have changed meanwhile."""
     path = tmp_path / "status.json"
-    write_whole(path, "the new owner's")
+    write_atomic(path, "the new owner's")
 
     def lost() -> None:
         raise LeaseLost("taken over")
 
     with pytest.raises(LeaseLost):
-        write_whole(path, "the old owner's", lost)
+        write_atomic(path, "the old owner's", lost)
     assert path.read_text() == "the new owner's"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -112,7 +112,7 @@ def test_processes_of_two_containers_write_files_of_their_own(tmp_path: Path, mo
     """Both may be process 1 there."""
     monkeypatch.setattr(os, "getpid", lambda: 1)
     path = tmp_path / "sweep.json"
-    with written_whole(path) as one, written_whole(path) as other:
+    with open_atomic(path) as one, open_atomic(path) as other:
         one.file.write(b"one")
         other.file.write(b"other")
     assert path.read_text() == "one"  # whose block ended last

@@ -41,14 +41,14 @@ def read_regular(path: Path, limit: int) -> bytes:
         os.close(descriptor)
 
 
-def write_whole(path: Path, content: str | bytes, check: Callable[[], None] = lambda: None) -> None:
-    """Replace a file atomically; `check` as for `written_whole`."""
-    with written_whole(path, check) as half:
-        half.file.write(content.encode() if isinstance(content, str) else content)
+def write_atomic(path: Path, content: str | bytes, check: Callable[[], None] = lambda: None) -> None:
+    """Replace a file atomically; `check` as for `open_atomic`."""
+    with open_atomic(path, check) as temporary:
+        temporary.file.write(content.encode() if isinstance(content, str) else content)
 
 
 @dataclass
-class Half:
+class Temporary:
     """A temporary file, and the path that it will have, which may be changed until then."""
 
     file: BinaryIO
@@ -56,7 +56,7 @@ class Half:
 
 
 @contextmanager
-def written_whole(path: Path, check: Callable[[], None] = lambda: None) -> Iterator[Half]:
+def open_atomic(path: Path, check: Callable[[], None] = lambda: None) -> Iterator[Temporary]:
     """A temporary file to write to, which atomically replaces `path` at the end, and is removed on an exception.
 
     It is in the same folder, since a rename is atomic only within a file system. It is synced before the rename, and
@@ -64,23 +64,23 @@ def written_whole(path: Path, check: Callable[[], None] = lambda: None) -> Itera
     called right before the rename, and what it raises prevents it: a process that was paused while it wrote may have
     lost the right to.
     """
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with beside.open("xb") as file:
-            half = Half(file, path)
-            yield half
+        with unfinished.open("xb") as file:
+            temporary = Temporary(file, path)
+            yield temporary
             file.flush()
             os.fsync(file.fileno())
         check()
-        beside.replace(half.path)
+        unfinished.replace(temporary.path)
     except BaseException:
         with suppress(OSError):
-            beside.unlink()  # on a full disk, this makes room for the error message
+            unfinished.unlink()  # on a full disk, this makes room for the error message
         raise
     sync_folder(path.parent)
 
 
-def remove_halves(folder: Path) -> None:
+def remove_temporary(folder: Path) -> None:
     """Remove the temporary files of a process that was killed or has lost its lease, and nothing else.
 
     A process that is paused right before its rename finds its temporary file gone when it continues.

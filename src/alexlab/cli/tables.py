@@ -16,7 +16,7 @@ from rich.table import Table
 from alexlab.architecture import map_sides
 from alexlab.config import Keep
 from alexlab.data.locate import fingerprint
-from alexlab.files import write_whole
+from alexlab.files import write_atomic
 from alexlab.runs.failure import ERROR, HINTS
 from alexlab.runs.record import FAILED
 from alexlab.study.intervals import paired_difference, wilson
@@ -203,5 +203,5 @@ def write_sweep(plan: Plan, rows: list[RunRow], folder: Path) -> Path:
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{plan.sweep_id}.json"
-    write_whole(path, json.dumps(document, indent=1) + "\n")
+    write_atomic(path, json.dumps(document, indent=1) + "\n")
     return path

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from alexlab.config import LoggerConfig
 from alexlab.errors import UserError
-from alexlab.files import write_whole
+from alexlab.files import write_atomic
 from alexlab.report.wording import measured, published, runs, summary, verdict_and_reason
 from alexlab.runs.trackers import is_copied, public_config, wandb_mode
 from alexlab.study.claims import VIEWED
@@ -305,7 +305,7 @@ def _write(view: Any, file: Path) -> None:
     spec = json.loads(model.spec.model_dump_json(by_alias=True, exclude_none=True))
     content = {"entity": view.entity, "project": view.project, "title": model.display_name, "id": model.id}
     content["name"] = getattr(view, "_internal_name", "")
-    write_whole(file, json.dumps({**content, "spec": spec}, indent=1, ensure_ascii=False) + "\n")
+    write_atomic(file, json.dumps({**content, "spec": spec}, indent=1, ensure_ascii=False) + "\n")
 
 
 def _sent(view: Any) -> str | None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from alexlab.errors import UserError
-from alexlab.files import is_foreign, read_regular, written_whole
+from alexlab.files import is_foreign, open_atomic, read_regular
 from alexlab.tree import read_json
 
 FILES = (
@@ -55,7 +55,10 @@ def pack(path: Path, runs: Path, run_ids: Sequence[str]) -> None:
                 if name == "config.yaml":
                     content = _neutral_config(content.decode()).encode()
                 members[f"{run_id}/{name}"] = content
-    with written_whole(path) as half, zipfile.ZipFile(half.file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+    with (
+        open_atomic(path) as temporary,
+        zipfile.ZipFile(temporary.file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive,
+    ):
         for name, content in members.items():
             member = zipfile.ZipInfo(name)  # with the date of 1980
             member.compress_type, member.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from alexlab.errors import UserError
-from alexlab.files import TEMPORARY, is_foreign, read_regular, remove_halves, write_whole
+from alexlab.files import TEMPORARY, is_foreign, read_regular, remove_temporary, write_atomic
 from alexlab.runs.failure import HINTS, KILLED
 from alexlab.runs.lease import Lease, holder, remove_dead
 from alexlab.tree import ANY, BOOL, FRACTION, INTEGER, NULL, NUMBER, TEXT, TIME, flatten, read_json, read_yaml
@@ -176,7 +176,7 @@ class Record:
         self.may_write()
         text = json.dumps(content, indent=1) + "\n" if isinstance(content, dict) else content
         try:
-            write_whole(self.file(name), text, self.may_write)
+            write_atomic(self.file(name), text, self.may_write)
         except FileNotFoundError:
             self.may_write()  # a new owner removes the temporary file of one that was paused
             raise
@@ -194,7 +194,7 @@ class Record:
         """
         self._refuse_links()
         for folder in (self.path, self.file("checkpoints")):
-            remove_halves(folder)
+            remove_temporary(folder)
 
     def begin(self, config_yaml: str, labels: dict[str, str], **more: Any) -> None:
         """Start an attempt, which resumes from the last checkpoint, if there is one; never of a finished run."""
@@ -253,5 +253,5 @@ class Record:
             for path in states:
                 if path != newest or not keeps_newest:
                     path.unlink()
-            remove_halves(self.path)
+            remove_temporary(self.path)
             remove_dead(self.path)

@@ -35,7 +35,7 @@ from alexlab.config import (
 )
 from alexlab.crossings import THRESHOLD, epochs_to
 from alexlab.data.locate import described
-from alexlab.files import write_whole
+from alexlab.files import write_atomic
 from alexlab.runs.environment import code
 from alexlab.runs.failure import RESULTS
 from alexlab.runs.identity import DERIVED, arm_id, differences, run_id
@@ -481,7 +481,7 @@ def register(plan: dict[str, Any], folder: Path) -> list[str]:
     seen = [id for arm in plan["arms"] for id in arm["runs"].values() if Record(folder.parent, id).is_done]
     when = {"planned": time.time(), **code(), "finished_before": sorted(set(seen))}
     looks.append({"digest": mark, **when, **plan})
-    write_whole(path, json.dumps({"version": PLAN_VERSION, "looks": looks}, indent=1) + "\n")
+    write_atomic(path, json.dumps({"version": PLAN_VERSION, "looks": looks}, indent=1) + "\n")
     if len(looks) == 1:
         return []
     return [f"{path.name} planned other runs before; this is look {len(looks)}, and the report says so"]

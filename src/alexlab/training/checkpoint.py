@@ -21,7 +21,7 @@ from torch import nn
 
 from alexlab import distributed
 from alexlab.config import CHANCE_SHARE, Config
-from alexlab.files import write_whole, written_whole
+from alexlab.files import open_atomic, write_atomic
 from alexlab.training import preemption
 from alexlab.training.module import ClassificationTask
 from alexlab.training.preemption import Preempted
@@ -53,10 +53,10 @@ class States(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Add a state, called `path` and its digest, and remove what is older than the last two."""
         self._folder.mkdir(exist_ok=True)
-        with written_whole(self._folder / Path(path).name, self._may_write) as half:
-            hashing = _Hashing(half.file)
+        with open_atomic(self._folder / Path(path).name, self._may_write) as temporary:
+            hashing = _Hashing(temporary.file)
             _save(checkpoint, hashing)
-            half.path = self._folder / f"{Path(path).name}-{hashing.digest()}.ckpt"
+            temporary.path = self._folder / f"{Path(path).name}-{hashing.digest()}.ckpt"
         for old in self._all()[:-_KEPT]:
             old.unlink(missing_ok=True)
 
@@ -123,8 +123,8 @@ def _save(content: dict[str, Any], file: _Hashing) -> None:
 
 def save_weights(path: Path, content: dict[str, Any], may_write: Callable[[], None] = nothing) -> None:
     """Write plain tensors whole or not at all."""
-    with written_whole(path, may_write) as half:
-        _save(content, _Hashing(half.file))
+    with open_atomic(path, may_write) as temporary:
+        _save(content, _Hashing(temporary.file))
 
 
 class Stopper(L.Callback):
@@ -321,7 +321,7 @@ def _write_csv(path: Path, rows: list[dict[str, Any]], may_write: Callable[[], N
     if rows:
         writer.writeheader()
     writer.writerows(rows)
-    write_whole(path, text.getvalue(), may_write)
+    write_atomic(path, text.getvalue(), may_write)
 
 
 def _loops(state: dict[str, Any], epoch: int, step: int, total: int, is_within: bool) -> dict[str, Any]:
