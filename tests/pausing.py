@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,6 @@ def train(folder: str, number: int, mark: str, *arguments: Any) -> None:
 
     count_here(operations := Operations(folder, number, stop))
     try:
-        process.train(*arguments)
+        import_module(process.WORKER).train(*arguments)  # in the session of the tests, whose niceness it shares
     finally:
         Path(f"{mark}.count").write_text(str(operations.count))
