@@ -17,7 +17,7 @@ from alexlab.cli import runs
 from alexlab.errors import UserError
 from alexlab.evidence import load_runs
 from alexlab.files import open_atomic, write_atomic
-from alexlab.runs.lease import LeaseLost, take
+from alexlab.runs.lease import Lease, LeaseLost, take
 from alexlab.runs.record import DONE, FAILED, RECORD_VERSION, Record, find_records
 from alexlab.study.records import RunData, read_archive
 from conftest import composed
@@ -407,3 +407,30 @@ def test_what_a_run_leaves_that_was_killed_once_it_was_done_is_removed(record: R
     kept = [states[1]] if keeps_newest else []
     assert {path.name for path in record.file("checkpoints").iterdir()} == {"last.ckpt", "mine.ckpt", *kept}
     assert {path.name for path in record.path.iterdir()} == {"checkpoints", "config.yaml", "status.json"}
+
+
+def test_an_owner_that_was_paused_before_it_began_removes_nothing_of_the_next(
+    record: Record, monkeypatch: pytest.MonkeyPatch
+):
+    """It has seen which temporary files there are; those of the next owner are none of them."""
+    first = take(record.path)
+    assert first is not None
+    old = Record(record.path.parent, record.run_id, first)
+    check, theirs = Lease.check, record.file(f".status.json.{'0' * 32}.tmp")
+
+    def pause(lease: Lease) -> None:
+        monkeypatch.setattr(Lease, "check", check)
+        check(lease)
+        os.utime(first.path, (1, 1))
+        second = take(record.path)
+        assert second is not None
+        new = Record(record.path.parent, record.run_id, second)
+        new.begin("seed: 0\n", {})
+        new.set_status(DONE)
+        theirs.touch()
+
+    monkeypatch.setattr(Lease, "check", pause)
+    with pytest.raises(LeaseLost):
+        old.begin("seed: 0\n", {})
+    assert theirs.exists()
+    assert record.status()["state"] == DONE

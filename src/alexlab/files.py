@@ -80,17 +80,6 @@ def open_atomic(path: Path, check: Callable[[], None] = lambda: None) -> Iterato
     sync_folder(path.parent)
 
 
-def remove_temporary(folder: Path) -> None:
-    """Remove the temporary files of a process that was killed or has lost its lease, and nothing else.
-
-    A process that is paused right before its rename finds its temporary file gone when it continues.
-    """
-    for path in folder.glob(".*.tmp"):
-        if TEMPORARY.fullmatch(path.name):
-            with suppress(OSError):
-                path.unlink()
-
-
 def sync_file(path: Path) -> None:
     """Wait until a file's content is on the disk."""
     with path.open("rb") as file:

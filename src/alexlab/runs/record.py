@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from alexlab.errors import UserError
-from alexlab.files import TEMPORARY, is_foreign, read_regular, remove_temporary, write_atomic
+from alexlab.files import TEMPORARY, is_foreign, read_regular, write_atomic
 from alexlab.runs.failure import HINTS, KILLED
 from alexlab.runs.lease import Lease, holder, remove_dead
 from alexlab.tree import ANY, BOOL, FRACTION, INTEGER, NULL, NUMBER, TEXT, TIME, flatten, read_json, read_yaml
@@ -193,13 +193,18 @@ class Record:
         files are gone, its rename fails when it continues.
         """
         self._refuse_links()
-        for folder in (self.path, self.file("checkpoints")):
-            remove_temporary(folder)
+        found = self._temporary_files()
+        self.may_write()  # so that none of them is a later owner's
+        _remove(found)
+
+    def _temporary_files(self) -> list[Path]:
+        return [path for path in self._contents() if TEMPORARY.fullmatch(path.name)]
 
     def begin(self, config_yaml: str, labels: dict[str, str], **more: Any) -> None:
         """Start an attempt, which resumes from the last checkpoint, if there is one; never of a finished run."""
         self.fence()
         status = self.status()
+        self.may_write()  # another owner may have finished it while this one was paused
         assert status.get("state") != DONE
         self.write("config.yaml", config_yaml)
         number = self._lease.number if self._lease is not None else 0  # of leases whose owners began nothing, too
@@ -228,12 +233,15 @@ class Record:
 
     def forget(self) -> None:
         """Remove what an unfinished run has written, so that it starts anew; the number of attempts stays."""
-        assert not self.is_done
+        is_done = self.is_done
+        self.may_write()
+        assert not is_done
         self._refuse_links()
         for path in reversed([*self._contents()]):  # checkpoints/ after the files in it
             is_kept = path.name in ("status.json", "wandb", "wandb.json") or path.name.startswith("claim.")
             if not self._is_own(path) or is_kept:
                 continue
+            self.may_write()
             if path.is_dir():
                 with suppress(OSError):  # it holds a file of somebody else's
                     path.rmdir()
@@ -245,13 +253,17 @@ class Record:
 
         `keeps_newest`: whether the configuration has the last state kept.
         """
+        found = self._temporary_files()
         if self.path.is_symlink() or holder(self.path) is not None:
             return
         states = {path: int(path.name.partition("-")[0]) for path in self._contents() if _STATE.fullmatch(path.name)}
         newest = max((path for path in states if path.suffix == ".ckpt"), key=states.__getitem__, default=None)
+        _remove([*found, *(path for path in states if path != newest or not keeps_newest)])
         with suppress(OSError):  # as in a folder that cannot be written
-            for path in states:
-                if path != newest or not keeps_newest:
-                    path.unlink()
-            remove_temporary(self.path)
             remove_dead(self.path)
+
+
+def _remove(paths: list[Path]) -> None:
+    for path in paths:
+        with suppress(OSError):  # it is gone, or the folder cannot be written
+            path.unlink()
