@@ -1,8 +1,11 @@
-"""Kill a command at random moments, type it again until it is done, and compare what it leaves with the undisturbed.
+"""Kill or pause commands at many moments, run them again until they are done, and compare bits with undisturbed ones.
 
     python tests/chaos.py --kills 200 --seed 0      (make chaos KILLS=200)
+    python tests/chaos.py --pauses
 
-Moments are drawn over the whole life of a training process: start, steps, saves, validation, evaluation, last writes.
+Kills come at random moments over the whole life of a training process: start, steps, saves, validation, evaluation,
+last writes. Pauses come before each file operation of a run: another process finishes the run meanwhile, as if its
+owner had been silent for too long, and then the owner continues.
 """
 
 from __future__ import annotations
@@ -11,28 +14,39 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 
+import pausing
+from alexlab.runs import lease, process
+from alexlab.runs.process import Launch
+from alexlab.runs.supervisor import execute
+from alexlab.sweep.plan import PlannedRun, make_plan
 from conftest import TINY
-from launched import PATIENCE, descendants, start
+from launched import PATIENCE, descendants, is_halted, start, until
+from pausing import Operations
 
 SCALE = [*TINY, "data.train_images=120", "trainer.max_epochs=10", "checkpoint.every_steps=1"]
+PAUSED = [*TINY, "checkpoint.every_steps=2", "trainer.enable_progress_bar=false"]
 # What ends the command: its training process is killed, or all of it, as when a machine stops; or it is asked to stop,
 # by a signal to the command or, as clusters do it, to all of its processes.
-MEANS = ("worker", "all", "SIGTERM", "SIGINT", "SIGUSR1", "SIGTERM to all")
+MEANS = ("worker", "all", "SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP", "SIGTERM to all")
 
 
 def content(record: Path) -> dict[str, Any]:
@@ -54,7 +68,7 @@ def contents(runs: Path) -> dict[str, dict[str, Any]]:
 
 @dataclass
 class Command:
-    """One command line, to be broken off and typed again."""
+    """One command line, to be broken off and run again."""
 
     overrides: list[str]
     runs: Path
@@ -164,11 +178,120 @@ def chaos(
     return report
 
 
+@dataclass
+class Owner:
+    """A run whose process, or whose supervising thread in this one, pauses before a file operation."""
+
+    run: PlannedRun
+    part: str  # `worker`, or the `supervisor` that starts it and settles its status
+    number: int  # of the operation; 0: none
+    folder: Path  # of its own
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True)
+        self.mark = self.folder / "paused"
+        self.counts = {"supervisor": 0, "worker": 0}
+        self._paused, self._continued = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._supervise, daemon=True)
+        self._errors: list[BaseException] = []
+
+    def _supervise(self) -> None:
+        def pause() -> None:
+            self._paused.set()
+            self._continued.wait()
+
+        record = str(self.run.record.path)
+        operations = Operations(record, self.number if self.part == "supervisor" else 0, pause)
+        pausing.count_here(operations)
+        try:
+            execute(self.run.config, self.run.labels, "paused", Launch(self.folder))
+        except BaseException as error:
+            self._errors.append(error)
+        self.counts["supervisor"] = operations.count
+
+    def begin(self) -> bool:
+        """Begin the run; whether it was paused before it was done."""
+        number = self.number if self.part == "worker" else 0
+        plain = process.train
+        process.train = partial(pausing.train, str(self.run.record.path), number, str(self.mark))
+        try:
+            self._thread.start()
+            until(lambda: self._paused.is_set() or self.mark.exists() or not self._thread.is_alive())
+            if self.mark.exists():
+                until(lambda: is_halted(int(self.mark.read_text())))
+        finally:
+            process.train = plain
+        return self._thread.is_alive()
+
+    def go_on(self) -> None:
+        """Continue, to the end."""
+        self._continued.set()
+        if self.mark.exists():
+            os.kill(int(self.mark.read_text()), signal.SIGCONT)
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
+        assert not self._errors, self._errors
+        if (count := self.folder / "paused.count").exists():
+            self.counts["worker"] = int(count.read_text())
+
+
+def pauses(
+    folder: Path, overrides: list[str], every: int = 1, first: int = 1, tell: Callable[[str], None] = print
+) -> list[str]:
+    """Pause a run before each `every`-th operation, let another process finish it, continue it; the differences."""
+    with patch.object(lease, "HEARTBEAT", 1e9):  # of the supervising thread, which goes on where a process would not
+        return _pauses(folder, overrides, every, first, tell)
+
+
+def _pauses(folder: Path, overrides: list[str], every: int, first: int, tell: Callable[[str], None]) -> list[str]:
+    [planned] = make_plan([*overrides, f"paths.runs={folder / 'undisturbed'}"]).runs
+    undisturbed = Owner(planned, "worker", 0, folder / "launch")
+    assert not undisturbed.begin()
+    undisturbed.go_on()
+    expected = contents(folder / "undisturbed")
+    [files] = [_names(path) for path in (folder / "undisturbed").iterdir()]
+    report = Report()
+    for part, count in undisturbed.counts.items():
+        for number in range(first, count + 1, every):
+            place = folder / f"{part}_{number}"
+            config = replace(planned.config, paths=replace(planned.config.paths, runs=str(place)))
+            run = replace(planned, config=config)
+            owner = Owner(run, part, number, folder / f"launch_{part}_{number}")
+            if owner.begin():
+                for path in run.record.path.glob("claim.*"):
+                    os.utime(path, (1, 1))  # as if it had been silent for longer than a lease lasts
+                other = Owner(run, "worker", 0, folder / f"other_{part}_{number}")
+                assert not other.begin()
+                other.go_on()
+                assert run.record.is_done, (part, number, run.record.status())
+            owner.go_on()
+            before = len(report.differences)
+            compare(expected, contents(place), report)
+            if (state := run.record.status().get("state")) != "DONE":
+                report.differences.append(f"{state}")
+            if (left := _names(run.record.path)) != files:
+                report.differences.append(f"files {sorted(left ^ files)}")
+            report.differences[before:] = [f"{part} {number}: {one}" for one in report.differences[before:]]
+            tell(f"{part} {number} of {count}: {len(report.differences)} differences")
+            shutil.rmtree(place)
+    return report.differences
+
+
+def _names(record: Path) -> set[str]:
+    return {str(path.relative_to(record)) for path in record.rglob("*")}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--pauses", action="store_true")
     args = parser.parse_args()
+    if args.pauses:
+        with tempfile.TemporaryDirectory(prefix="alexlab-pauses-") as folder:
+            found = pauses(Path(folder), [*PAUSED, f"data.cache={folder}/cache"])
+        print("\n".join(found) or "no differences")
+        return int(bool(found))
     print(f"seed {args.seed}", flush=True)
     lines = {
         "one run": SCALE,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -34,15 +36,22 @@ def start(
 
 
 def begin(
-    words: list[str], more: dict[str, str] | None = None, *, cwd: Path = PROJECT_DIR, stderr: int = subprocess.STDOUT
+    words: list[str],
+    more: dict[str, str] | None = None,
+    *,
+    cwd: Path = PROJECT_DIR,
+    stderr: int = subprocess.STDOUT,
+    terminal: int | None = None,
 ) -> subprocess.Popen[str]:
-    """As `start`, of any program."""
+    """As `start`, of any program; `terminal`: what it is to have as its own, for input and output."""
     others = ("WANDB", "ALEXLAB", "SLURM")
     kept = {name: value for name, value in os.environ.items() if name == "ALEXLAB_TESTS" or not name.startswith(others)}
     process = subprocess.Popen(
         words,
-        stdout=subprocess.PIPE,
+        stdin=terminal,
+        stdout=subprocess.PIPE if terminal is None else terminal,
         stderr=stderr,
+        preexec_fn=None if terminal is None else lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         text=True,
         start_new_session=True,
         cwd=cwd,
@@ -143,7 +152,7 @@ def halted(process: subprocess.Popen[str], runs: Path, number: int = 1) -> Itera
             if record not in pids and (found := trainers(owner(record))):  # none before its first process is started
                 pids[record] = found[-1]
                 os.kill(pids[record], signal.SIGSTOP)
-                until(lambda pid=pids[record]: _is_halted(pid))
+                until(lambda pid=pids[record]: is_halted(pid))
         return len(pids) == number
 
     until(halt, process)
@@ -153,7 +162,7 @@ def halted(process: subprocess.Popen[str], runs: Path, number: int = 1) -> Itera
             os.kill(pid, signal.SIGCONT)
 
 
-def _is_halted(pid: int) -> bool:
+def is_halted(pid: int) -> bool:
     """Whether all of its threads are, so that none takes a signal any more."""
     stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
     return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)

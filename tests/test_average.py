@@ -1,4 +1,4 @@
-"""`python src/evaluate.py`: averages of nets against one computed here, files of weights, and what is refused."""
+"""`python src/evaluate.py`: ensembles of nets against one computed here, files of weights, and what is refused."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ from alexlab.compose import to_yaml
 from alexlab.config import PROJECT_DIR, ConfigError
 from alexlab.data import build_datamodule
 from alexlab.data.locate import store_path
+from alexlab.errors import UserError
 from alexlab.evidence import load_runs
 from alexlab.models import build_model
+from alexlab.report.neighbours import answers
 from alexlab.runs.process import Launch
 from alexlab.runs.record import DONE, FAILED, Record
 from alexlab.runs.supervisor import execute
@@ -52,7 +54,8 @@ class Trained(NamedTuple):
     def averaged(self, ids: list[str], *more: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Result and predictions of the average that a command makes."""
         before = set(self.runs.glob("averages/*"))
-        arguments = [f"runs=[{','.join(ids)}]", f"paths.runs={self.runs}", "trainer.accelerator=cpu", *more]
+        places = [one for one in self.overrides[ids[0]] if one.startswith(("data.cache=", "paths.runs="))]
+        arguments = [f"runs=[{','.join(ids)}]", *places, "trainer.accelerator=cpu", *more]
         assert main(arguments) == 0
         [folder] = set(self.runs.glob("averages/*")) - before
         assert sorted(path.name for path in folder.iterdir()) == ["predictions.npz", "result.json"]
@@ -147,13 +150,13 @@ class TestAverage:
         monkeypatch.setattr("alexlab.training.evaluate.evaluate", None)
         assert main([f"runs=[{ids[1]}, {ids[0]}]", f"paths.runs={trained.runs}"]) == 0
         again = capsys.readouterr().out
-        assert "Averaged before; nothing is computed again." in again
-        assert "Averaged before" not in first
+        assert "Evaluated before; nothing is computed again." in again
+        assert "Evaluated before" not in first
         for text in (first, again):
             assert all(len(line) <= 80 for line in text.split("Record: ")[0].splitlines())
             for run_id in ids:
                 assert re.search(rf" {run_id}$", text, re.MULTILINE)
-            assert re.search(rf"^average of the 2 nets .* {result['average_id']}$", text, re.MULTILINE)
+            assert re.search(rf"^ensemble of the 2 nets .* {result['average_id']}$", text, re.MULTILINE)
             assert re.search(r"^mean of the 2 ", text, re.MULTILINE)
             assert "±: 95 % interval from the 37 test images alone" in text
         assert sorted(first.splitlines()[2:]) == sorted(again.splitlines()[3:])  # the rows as asked for
@@ -212,7 +215,7 @@ MISTAKES = {
     (f"runs=[{DIGITS},{FAILING}]",): f"runs: {FAILING} is FAILED, not DONE; train it to its end or leave it out",
     (f"runs=[{DIGITS},{OTHER_DATA}]",): (
         f"runs: {DIGITS} has the data shapes-v1-10-60+30+37-seed0, {OTHER_DATA} has shapes-v1-10-60+30+37-seed1; "
-        "average runs of one data set"
+        "an ensemble has one data set"
     ),
     (f"runs=[{DIGITS},{BEST}]",): f"evaluate.checkpoint: {DIGITS} has last, {BEST} has best; set it for all",
     (f"runs=[{DIGITS}]",): (
@@ -232,7 +235,7 @@ MISTAKES = {
     (f"runs=[{DIGITS}]", "trainer.fast_dev_run=true"): (
         f"trainer.fast_dev_run=true: cannot be set for runs that are done; only {FREE} can"
     ),
-    (f"runs=[{DIGITS}]", "-m"): "-m: there is no such flag here; --help shows what there is",
+    (f"runs=[{DIGITS}]", "-m"): "-m: there is no such flag here; --help lists all",
     ("weights=no.ckpt",): "weights=no.ckpt: no such file",
     ("weights=null",): "weights=null: name a file",
 }
@@ -262,6 +265,24 @@ def test_a_mistake_is_one_line(arguments, message: str, records: Path, capsys: p
     assert told.err.replace(str(records), "RUNS") == f"error: {message}\n"
     assert told.out == ""
     assert not (records / "averages").exists()
+
+
+def test_no_folder_that_a_record_names_is_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """A record may be a stranger's: it has neither a store made nor one copied where it says."""
+    theirs, mine = tmp_path / "theirs", tmp_path / "mine"
+    record = Record(tmp_path / "runs", DIGITS)
+    record.path.mkdir(parents=True)
+    folders = [f"data.cache={theirs}/cache", f"data.stage={theirs}/stage"]
+    record.begin(to_yaml(composed([*TINY, *folders])), {"ablation": "none"})
+    record.file("checkpoints").mkdir()
+    record.file("checkpoints/last.ckpt").touch()
+    record.set_status(DONE)
+    said = f"runs: {DIGITS} has no store at {mine}/stores/shapes-v1-10-60+30+37-seed0-"
+    assert main([f"runs=[{DIGITS}]", f"paths.runs={record.path.parent}", f"data.cache={mine}"]) == 2
+    assert said in capsys.readouterr().err
+    with pytest.raises(UserError, match=re.escape(said)):
+        answers(record, cache=str(mine))
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
 def test_help():
@@ -303,7 +324,7 @@ class TestWeights:
         ten, center = expected["ten"].errors(), expected["center"].errors()
         wanted = [ten["top1_error"], ten["top5_error"], center["top1_error"], center["top5_error"]]
         assert row == tuple(f"{100 * error:.1f}" for error in wanted)
-        assert "Nothing is kept" in out
+        assert "Nothing of this evaluation is written" in out
         assert [path.name for path in tmp_path.iterdir()] == ["net.pth"]
 
     @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from alexlab.cli import report
 from alexlab.cli import runs as runs_command
 from alexlab.compose import read_config
-from alexlab.config import ConfigError
+from alexlab.errors import UserError
 from alexlab.runs.bundle import opened, pack
 from alexlab.runs.identity import run_id
 from made import made_study
@@ -88,7 +88,7 @@ def test_a_report_reads_it_as_it_reads_the_folder(
 def test_nothing_else_is_unpacked(name: str, tmp_path: Path):
     with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
         archive.writestr(name, "{}")
-    with pytest.raises(ConfigError, match=r"b\.zip: holds .*, which no bundle does"):
+    with pytest.raises(UserError, match=r"b\.zip: holds .*, which no bundle does"):
         opened(tmp_path / "b.zip")
 
 
@@ -101,7 +101,7 @@ def test_a_damaged_file(runs: Path, tmp_path: Path):
     changed[len(whole) // 3] ^= 0xFF
     (tmp_path / "changed.zip").write_bytes(changed)
     for name in ("cut.zip", "other.zip", "changed.zip"):
-        with pytest.raises(ConfigError, match="is not a bundle"):
+        with pytest.raises(UserError, match="is not a bundle"):
             opened(tmp_path / name)
 
 

@@ -1,4 +1,4 @@
-"""Commands killed at random moments and typed again leave the bits of undisturbed ones; at length: `make chaos`."""
+"""Commands killed or paused at many moments leave the bits of undisturbed ones; at length: `make chaos`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos import SCALE, chaos
+from chaos import PAUSED, SCALE, chaos, pauses
 
 
 @pytest.mark.slow
@@ -20,3 +20,13 @@ def test_killed_anywhere(tmp_path: Path, cache: Path, line: list[str], kills: in
     report = chaos(tmp_path, [*line, *SCALE, f"data.cache={cache}"], kills, seed, per_command=kills)
     assert report.differences == []
     assert report.kills.total() == kills
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+@pytest.mark.long
+def test_paused_anywhere(tmp_path: Path, cache: Path):
+    """Before some of its file operations; before all of them: `make chaos ARGS=--pauses`."""
+    first = 1 + time.time_ns() % 12
+    print(f"first {first}")
+    assert pauses(tmp_path, [*PAUSED, f"data.cache={cache}"], every=12, first=first) == []

@@ -24,7 +24,7 @@ from alexlab.config import Config, Retry
 from alexlab.data import build_datamodule, limits
 from alexlab.data.sampling import image_order
 from alexlab.data.store import BadData
-from alexlab.files import written_whole
+from alexlab.files import open_atomic
 from alexlab.runs import failure, supervisor, worker
 from alexlab.runs.failure import failure_of, is_retried, message_of
 from alexlab.runs.lease import Lease, take
@@ -127,6 +127,18 @@ def test_classes(error: BaseException, wanted: str):
     assert failure_of(wrapped) == wanted
     assert "\n" not in message_of(error)
     assert failure.HINTS[wanted]
+
+
+@pytest.mark.parametrize(
+    ("number", "wanted"),
+    [(errno.EIO, "error"), (errno.ESTALE, "error"), (errno.EROFS, "error"), (errno.ENOSPC, "disk full")],
+)
+def test_a_write_that_fails_has_its_own_cause(number: int, wanted: str):
+    """Whatever it was, torch says of it that its archive has an unexpected position, as on a full disk."""
+    error = OSError(number, os.strerror(number))
+    error.__cause__ = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 361 vs 331")
+    assert failure_of(error) == wanted
+    assert message_of(error) == f"OSError: [Errno {number}] {os.strerror(number)}"
 
 
 def test_a_loaders_process_that_the_kernel_killed_for_memory():
@@ -291,8 +303,8 @@ _writes = [0]
 @contextmanager
 def failing(path: Path, check: Callable[[], None], number: int, error: Exception) -> Iterator[Any]:
     """A file of which one write fails, as numbered over all files."""
-    with written_whole(path, check) as half:
-        write = half.file.write
+    with open_atomic(path, check) as temporary:
+        write = temporary.file.write
 
         def counted(data: bytes) -> int:
             _writes[0] += 1
@@ -300,24 +312,25 @@ def failing(path: Path, check: Callable[[], None], number: int, error: Exception
                 raise error
             return write(data)
 
-        whole, half.file = half.file, SimpleNamespace(write=counted)  # pyright: ignore[reportAttributeAccessIssue]
-        yield half
-        half.file = whole
+        whole, temporary.file = temporary.file, SimpleNamespace(write=counted)  # pyright: ignore[reportAttributeAccessIssue]
+        yield temporary
+        temporary.file = whole
 
 
 @pytest.mark.parametrize(
     ("error", "wanted"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), "disk full"),
+        (OSError(errno.EIO, "Input/output error"), "error"),
         (PermissionError(errno.EACCES, "Permission denied"), "error"),
         (MemoryError(), "out of memory"),
     ],
-    ids=["full", "not writable", "memory"],
+    ids=["full", "I/O error", "not writable", "memory"],
 )
 def test_a_save_that_fails_loses_nothing_saved(config, undisturbed, monkeypatch, error, wanted):
     _writes[0] = 0
     with monkeypatch.context() as context:
-        context.setattr(checkpoint, "written_whole", lambda path, check: failing(path, check, 400, error))
+        context.setattr(checkpoint, "open_atomic", lambda path, check: failing(path, check, 400, error))
         record = attempt(config)
     assert record.status()["failure"] == wanted, record.status()
     assert states(record)

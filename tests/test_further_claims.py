@@ -322,6 +322,7 @@ def test_nets_are_measured_beside_their_records(
     conf = at_demo(
         tmp_path, "paper/table2_five", "paper/retrieval", "paper/off_centre_views", "paper/off_centre_objects"
     )
+    monkeypatch.setenv("ALEXLAB_CACHE", str(cache))  # where the report looks for the images
     place = [f"data.cache={cache}", f"paths.runs={tmp_path / 'runs'}"]
     of_runs = [*TINY, *place]
     assert train(["-m", "seed=0,1,2,3,4", "optim.schedule=fixed", *of_runs]) == 0
@@ -331,7 +332,7 @@ def test_nets_are_measured_beside_their_records(
     measure(judged(tmp_path / "runs"), composer(), Console(width=200))  # once more
     told = capsys.readouterr().out
     assert told.count("neighbours measured") == 5  # once each
-    assert told.count("Averaged before; nothing is computed again.") == 1
+    assert told.count("Evaluated before; nothing is computed again.") == 1
     assert "no ensemble" not in told
     judgement = judged(tmp_path / "runs")
     assert not judgement.problems

@@ -15,6 +15,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -212,7 +213,7 @@ def test_pickles_are_bytes_numbers_and_text(tmp_path: Path, capsys: pytest.Captu
     assert "CIFAR-10's data_batch_" in refused(capsys, root, "cifar10")
 
 
-def write_table(path: Path, columns: dict[str, object], **options: object) -> None:
+def write_table(path: Path, columns: dict[str, object], **options: Any) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -674,9 +675,7 @@ def test_every_list_is_utf8_whatever_the_locale(tmp_path: Path, monkeypatch: pyt
     root = raw.write_tree(tmp_path / "raw", {"train/ä/ö ±.jpg": raw.photo(1), "val/ä/1.jpg": raw.photo(2)})
     whole: Callable[..., object] = io.open
 
-    def named(
-        file: object, mode: str = "r", buffering: int = -1, encoding: str | None = None, *rest: object, **more: object
-    ):
+    def named(file: Any, mode: str = "r", buffering: int = -1, encoding: str | None = None, *rest: Any, **more: Any):
         assert "b" in mode or encoding not in (None, "locale"), file
         return whole(file, mode, buffering, encoding, *rest, **more)
 

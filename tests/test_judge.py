@@ -14,7 +14,7 @@ import pytest
 import yaml
 from scipy import optimize, special, stats
 
-from alexlab.config import ConfigError
+from alexlab.errors import UserError
 from alexlab.study import verdicts
 from alexlab.study.claims import Verdict
 from alexlab.study.records import read_archive
@@ -201,9 +201,16 @@ def fail(record: Path, failure: str) -> None:
     (record / "status.json").write_text(json.dumps({**status, **told}))
 
 
+def copied(record: Path, to: Path) -> None:
+    """The same as the record of another run."""
+    shutil.copytree(record, to)
+    status = json.loads((to / "status.json").read_text())
+    (to / "status.json").write_text(json.dumps({**status, "run_id": to.name}))
+
+
 def test_seeds_that_nobody_planned_are_named_and_not_counted(records: Path, finished: Path):
     ids = planned(records)["no_lrn"]
-    shutil.copytree(records / ids[0], records / "0123456789ab")
+    copied(records / ids[0], records / "0123456789ab")
     result = json.loads((records / "0123456789ab" / "result.json").read_text())
     (records / "0123456789ab" / "result.json").write_text(json.dumps({**result, "run_id": "0123456789ab", "seed": 77}))
     judgement, before = judged(records), judged(finished)
@@ -288,16 +295,20 @@ def test_no_records_at_all(tmp_path: Path, finished: Path):
 
 
 BREAKS = {
-    "half a status": ("status.json", b'{"state": "DO', "is damaged"),
-    "a status of no state": ("status.json", b'{"version": 2, "state": "GOOD"}', "does not say what became of the run"),
+    "half a status": ("status.json", b'{"state": "DO', "is corrupt"),
+    "a status of no state": (
+        "status.json",
+        b'{"version": 2, "state": "GOOD"}',
+        "state is 'GOOD', must be one of RUNNING",
+    ),
     "another version": ("status.json", b'{"version": 1, "state": "DONE"}', "is a record of version 1"),
     "no result": ("result.json", None, "is DONE and has no result.json"),
-    "half a result": ("result.json", b'{"test": {"ten"', "is damaged"),
+    "half a result": ("result.json", b'{"test": {"ten"', "is corrupt"),
     "a result without errors": ("result.json", b'{"test": {"images": 3}}', "test.ten.top1_error is missing"),
     "an error that is no number": (
         "result.json",
         b'{"test": {"ten": {"top1_error": NaN, "top5_error": 0}, "center": {"top1_error": 0, "top5_error": 0}}}',
-        "test.ten.top1_error is nan, and no error",
+        "test.ten.top1_error is nan, must be between 0 and 1",
     ),
     "no predictions": ("predictions.npz", None, "predictions.npz: cannot be read"),
     "half the predictions": ("predictions.npz", b"PK\x03\x04", "predictions.npz: cannot be read"),
@@ -358,7 +369,7 @@ def test_several_folders_are_merged_and_conflicts_named(records: Path, tmp_path:
     assert judgement.problems == [
         f"{conflict}: came to something else in {records} than in {second}; that in {records} is taken"
     ]
-    with pytest.raises(ConfigError, match="nowhere: no such folder"):
+    with pytest.raises(UserError, match="nowhere: no such folder"):
         read_archive([tmp_path / "nowhere"])
 
 
@@ -446,7 +457,7 @@ def test_rows_that_disagree_at_each_arms_own_rate(finished: Path, tmp_path: Path
     runs.mkdir()
     for arm, ids in planned(tmp_path).items():
         for place, run_id in enumerate(ids):
-            shutil.copytree(tmp_path / run_id, runs / f"{run_id[:-4]}0000")
+            copied(tmp_path / run_id, runs / f"{run_id[:-4]}0000")
             assert f"{planned(finished)[arm][place][:-4]}0000" == f"{run_id[:-4]}0000"
     judgement = judge(looks, read_archive([finished, runs]), tuned)
     lrn = row(judgement, "lrn")

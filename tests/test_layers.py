@@ -23,7 +23,7 @@ FLOORS = (
     ("data", "models"),
     ("architecture", "children", "command"),
     ("config",),
-    ("distributed", "files", "hydra_compat", "progress", "streams", "crossings", "tree", "lean"),
+    ("distributed", "errors", "files", "hydra_compat", "output", "progress", "streams", "crossings", "tree", "lean"),
     ("alexlab",),  # the package itself, which every import of a module runs first
     ("threads",),
 )

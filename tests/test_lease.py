@@ -173,3 +173,47 @@ def test_a_lease_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypat
                 take(tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert holder(tmp_path) is None
+
+
+def test_a_lease_of_the_future_expires_too(tmp_path: Path):
+    """The file server's clock was put back; its owner, on another machine, is gone."""
+    theirs = take(tmp_path)
+    assert theirs is not None
+    elsewhere(theirs.path)
+    age(theirs.path, 20 - EXPIRY)
+    assert take(tmp_path) is None
+    age(theirs.path, -40)
+    assert take(tmp_path) is not None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "null",
+        "[" * 100_000,
+        *(json.dumps({"machine": lease.machine(), "pid": pid}) for pid in (None, "1", 2**70)),
+    ],
+    ids=lambda content: content[:20],
+)
+def test_a_corrupt_lease_is_held_until_it_expires(tmp_path: Path, content: str):
+    path = tmp_path / "claim.1"
+    path.write_text(content)
+    assert holder(tmp_path) is not None
+    assert take(tmp_path) is None
+    age(path, EXPIRY + 20)
+    assert holder(tmp_path) is None
+    assert take(tmp_path) is not None
+
+
+def test_a_pipe_in_a_leases_place_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "claim.1")
+    assert holder(tmp_path) is not None
+
+
+def test_a_number_beyond_reason_is_no_lease(tmp_path: Path):
+    (tmp_path / f"claim.{10**50}").touch()
+    mine = take(tmp_path)
+    assert mine is not None
+    assert mine.number == 1

@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import yaml
 from alexlab.sweep.plan import make_plan
 from conftest import TINY, Typed
 from launched import (
+    PATIENCE,
     TRAIN,
     begin,
     command,
@@ -30,6 +32,7 @@ from launched import (
     stop,
     told,
     trainers,
+    under_way,
     until,
 )
 
@@ -133,7 +136,7 @@ def test_from_another_directory_and_one_failure_among_jobs(tmp_path: Path, cache
     done = command(*line, "hydra.job.chdir=true", cwd=tmp_path, ALEXLAB_RUNS="mine")
     assert done.returncode == 1, done.stderr
     assert re.search(r"FAILED \(diverged\): .* at step 2 of epoch 1, before that step was taken", done.stdout)
-    assert "a result, and kept: lower optim.lr" in done.stdout
+    assert "a result: lower optim.lr" in done.stdout
     table = done.stdout[done.stdout.index("Error on the test") :]
     assert "FAILED: diverged" in table
     failed, fine = run_ids(table)[:2]
@@ -173,7 +176,7 @@ def test_wandb_without_a_key_is_offline(tmp_path: Path, cache: Path):
     line = ["-m", "ablation=none,no_lrn", "logger=wandb", *overrides]
     done = command(*line, HOME=str(tmp_path), NETRC=str(tmp_path / "no"))
     assert done.returncode == 0, done.stderr + done.stdout
-    assert done.stdout.count("no W&B key, so this run is kept offline") == 2
+    assert done.stdout.count("no W&B key, so its copy is offline") == 2
     groups = set()
     for run_id in run_ids(done.stdout):
         [folder] = (tmp_path / "runs" / run_id / "wandb").glob("offline-run-*")
@@ -371,6 +374,28 @@ def test_a_second_interruption_ends_it_at_once(tmp_path: Path, cache: Path):
     assert statuses(tmp_path) == [("PREEMPTED", 1)]
     # Two are kept, and a third where it was halted before it had removed the first.
     assert len(list(tmp_path.glob("*/checkpoints/0*.ckpt"))) in (2, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_a_closed_terminal_stops_it(tmp_path: Path, cache: Path):
+    """The kernel sends SIGHUP to the processes of a terminal that is closed, and nothing can be printed there again."""
+    line = [*TINY, f"data.cache={cache}", f"paths.runs={tmp_path}", "trainer.max_epochs=2000"]
+    terminal, end = os.openpty()
+    os.set_blocking(terminal, False)
+    process = begin([*TRAIN, *line], terminal=end)
+    os.close(end)
+
+    def trains() -> bool:
+        with suppress(BlockingIOError):
+            os.read(terminal, 2**16)  # or what prints would wait
+        return bool(under_way(tmp_path, 1))
+
+    until(trains, process)
+    os.close(terminal)
+    assert process.wait(PATIENCE) == 75
+    assert statuses(tmp_path) == [("PREEMPTED", 1)]
+    assert "Traceback" not in next(tmp_path.glob("*/train.log")).read_text()
 
 
 @pytest.mark.long

@@ -6,6 +6,7 @@ import json
 import re
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -158,7 +159,7 @@ def test_prune_asks(runs: Path, monkeypatch, answer: str, is_removed: bool):
 def test_prune_removes_nothing_where_nobody_can_be_asked(runs: Path, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin.isatty", lambda: False)
     assert main(["prune"]) == 2
-    assert "error: prune: asks before it removes anything, and nobody is there; --yes" in capsys.readouterr().err
+    assert "error: prune needs confirmation, but stdin is not a terminal; pass --yes" in capsys.readouterr().err
     assert len(names(runs)) == 7
 
 
@@ -178,11 +179,32 @@ def test_wandb_sends_what_it_has_not_sent(runs: Path, monkeypatch, capsys):
         (runs / name / "metrics.csv").write_text("epoch,step\n1,3\n")
     assert main(["wandb", "logger.project=mine"]) == 0
     assert sent == ["aaaaaaaaaaaa mine", "bbbbbbbbbbbb mine"]
-    assert "1 runs are under way and left out" in (out := capsys.readouterr().out)
+    assert "1 runs are running and left out" in (out := capsys.readouterr().out)
     assert "2 of 2 runs sent to W&B (online)" in out
     assert main(["wandb"]) == 0
     assert len(sent) == 2
     assert "2 were there before" in capsys.readouterr().out
+
+
+def test_wandb_follows_no_link_and_no_id_of_a_record(runs: Path, tmp_path: Path, monkeypatch, capsys):
+    """A record of others could remove another project's runs, or add to one of the reader's."""
+    import wandb
+
+    ids: list[str] = []
+    run = SimpleNamespace(summary={}, starting_step=0, log=lambda row, step: None, finish=lambda exit_code: None)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(wandb, "init", lambda **named: ids.append(named["id"]) or run)
+    other = tmp_path / "other" / "offline-run-1"
+    other.mkdir(parents=True)
+    (runs / "aaaaaaaaaaaa" / "wandb").symlink_to(other.parent)
+    for name, given in (("cccccccccccc", "theirs"), ("dddddddddddd", "dddddddddddd-2")):
+        Record(runs, name).write("wandb.json", {"id": given, "mode": "offline", "complete": False})
+    for name in ("aaaaaaaaaaaa", "cccccccccccc", "dddddddddddd"):
+        (runs / name / "metrics.csv").write_text("epoch,step\n1,3\n")
+    assert main(["wandb"]) == 0
+    assert "aaaaaaaaaaaa/wandb is a link" in " ".join(capsys.readouterr().out.split())
+    assert other.is_dir()
+    assert ids == ["cccccccccccc", "dddddddddddd-2"]
 
 
 @pytest.mark.parametrize(
@@ -210,11 +232,62 @@ def test_mistakes_are_one_line(arguments: list[str], message: str | None, capsys
     assert error.count("\n") == 1
 
 
-def test_a_record_of_an_older_version_is_refused(runs: Path, capsys):
+def test_a_record_of_an_older_version_is_named_and_left_out(runs: Path, capsys):
     file = runs / "aaaaaaaaaaaa" / "status.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "version": 1}))
-    assert main(["list"]) == 2
-    assert "is a record of version 1, this code reads version 2; set paths.runs" in capsys.readouterr().err
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert "is a record of version 1, this code reads version 2; set paths.runs" in out
+    assert "6 runs in" in out
+
+
+def test_prune_follows_no_link(runs: Path, tmp_path: Path, capsys):
+    """A record that is a link to another disk stays, as does what a link within a record leads to."""
+    scratch, home = tmp_path / "scratch", tmp_path / "home"
+    (runs / "dddddddddddd").rename(scratch)
+    (runs / "dddddddddddd").symlink_to(scratch)
+    home.mkdir()
+    (home / "mine.txt").write_text("x")
+    (runs / "ffffffffffff" / "wandb").symlink_to(home)
+    (runs / ".removed-0123456789ab").symlink_to(home)
+    assert main(["prune", "--yes"]) == 0
+    out = capsys.readouterr().out
+    assert "dddddddddddd: is a link, so it stays" in out
+    assert "Removed 1 records" in out
+    assert (scratch / "status.json").is_file()
+    assert (home / "mine.txt").is_file()
+    assert main(["prune", "--yes"]) == 0  # later ones have nothing to stumble over
+
+
+def test_prune_removes_what_runs_write_and_nothing_else(runs: Path, capsys):
+    (runs / "dddddddddddd" / "notes.txt").write_text("a day's work")
+    (runs / "dddddddddddd" / ".DS_Store").write_text("")
+    (runs / "ffffffffffff" / ".DS_Store").write_text("")
+    mine, old = runs / ".removed-by-me", runs / ".removed-0123456789ab"
+    half = runs / ".removed-ba9876543210"  # of a prune that was killed
+    for folder, name in ((mine, "status.json"), (old, "notes.txt"), (half, "metrics.csv")):
+        folder.mkdir()
+        (folder / name).write_text("x")
+    before = names(runs)
+    assert main(["prune", "--yes"]) == 0
+    assert "dddddddddddd: holds notes.txt, which no run writes, so it stays" in capsys.readouterr().out
+    assert before - names(runs) == {"ffffffffffff", half.name}
+
+
+def test_compare_names_predictions_that_are_corrupt(runs: Path, capsys):
+    (runs / "aaaaaaaaaaaa" / "predictions.npz").write_bytes(b"PK\x03\x04")
+    assert main(["compare", "aaaaaaaaaaaa", "bbbb"]) == 2
+    error = capsys.readouterr().err
+    assert "predictions.npz: cannot be read" in error
+    assert error.count("\n") == 1
+
+
+def test_labels_of_any_length_are_listed(runs: Path, capsys):
+    record = Record(runs, "eeeeeeeeeeee")
+    status = record.status()
+    record.write("status.json", {**status, "labels": {**status["labels"], "ablation": "x" * 500_000}})
+    assert main(["list", "state=PREEMPTED"]) == 0
+    assert len(capsys.readouterr().out) < 10_000
 
 
 def test_help(capsys):

@@ -13,7 +13,8 @@ from PIL import Image
 
 import alexlab
 from alexlab.cli import predict, train
-from alexlab.config import PROJECT_DIR, ConfigError
+from alexlab.config import PROJECT_DIR
+from alexlab.errors import UserError
 from alexlab.runs.trained import TrainedRun
 from conftest import TINY
 
@@ -135,7 +136,7 @@ def test_mistakes_are_one_line(
 
 
 def test_a_run_that_is_not_there(tmp_path: Path):
-    with pytest.raises(ConfigError, match="there is no run 'abc'"):
+    with pytest.raises(UserError, match="there is no run 'abc'"):
         alexlab.load_run("abc", tmp_path)
 
 

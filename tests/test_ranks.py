@@ -294,7 +294,7 @@ ECHO = {"is_echo": True, "status": {**TOLD, "failure": "error"}}
     ("before", "codes", "told", "expected"),
     [
         ("RUNNING", [DISK_EXIT, 1], {0: {"is_echo": False, "status": TOLD}, 1: ECHO}, ("disk full", "no room")),
-        ("RUNNING", [DISK_EXIT, 1], {1: ECHO}, ("disk full", "no room was left, even for saying so")),
+        ("RUNNING", [DISK_EXIT, 1], {1: ECHO}, ("disk full", "no space left to write the status file")),
         ("FAILED", [0, 1], {0: ECHO, 1: {"is_echo": False, "status": TOLD}}, ("disk full", "rank 1: no room")),
         ("FAILED", [0, -9], {0: ECHO}, ("killed", "its process ended by SIGKILL")),
         ("RUNNING", [256, -9], {}, ("killed", "its process ended by SIGKILL")),

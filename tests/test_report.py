@@ -158,5 +158,5 @@ def test_left_out_records_are_told_in_the_terminal(records: Path, tmp_path: Path
     console = Console(file=io.StringIO(), width=200)
     print_claims(judge(read_looks(plan), read_archive([copy])), console)
     printed = console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
-    assert printed.count("is damaged") == 5
+    assert printed.count("is corrupt") == 5
     assert "... and 2 more; report.md lists them" in printed

@@ -91,8 +91,8 @@ def test_a_wandb_that_does_not_start_is_one_line(tiny, monkeypatch, capsys, brok
     copy.row({"step": 3, "epoch": 1})
     copy.finish()
     assert capsys.readouterr().out.splitlines()[-1] == (
-        "logger=wandb: W&B did not start (this key is none); the record is whole, `python src/runs.py wandb` sends it "
-        "later"
+        "logger=wandb: W&B did not start (this key is none); the record is complete, `python src/runs.py wandb` "
+        "sends it later"
     )
 
 
@@ -165,7 +165,7 @@ def test_a_service_that_dies_ends_nothing_but_the_copy(tiny, server, capsys):
     assert record.status()["state"] == DONE
     out = capsys.readouterr().out
     assert out.count("logger=wandb") == 1
-    assert "takes no more (the service is gone); the record is whole" in out
+    assert "takes no more (the service is gone); the record is complete" in out
     server.dies_at = None
     for _ in range(2):  # later, and not twice
         assert publish(config, record)

@@ -18,7 +18,8 @@ import wandb
 from rich.console import Console
 
 from alexlab.command import exit_status
-from alexlab.config import ConfigError, LoggerConfig
+from alexlab.config import LoggerConfig
+from alexlab.errors import UserError
 from alexlab.report import wandb_report, wording
 from alexlab.report.wandb_report import build_report, build_workspace, claims_markdown, main_keys, publish, run_names
 from alexlab.runs import trackers
@@ -247,7 +248,7 @@ def test_without_the_library_it_is_a_line(runs: Path, tmp_path: Path, monkeypatc
     import sys
 
     monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
-    with pytest.raises(ConfigError, match=r"^--wandb: needs wandb-workspaces; pip install -e '\.\[workspaces\]'$"):
+    with pytest.raises(UserError, match=r"^--wandb: needs wandb-workspaces; pip install -e '\.\[workspaces\]'$"):
         told(*judged(runs), tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""What commands share: their exit status, and the line of those that Hydra does not launch."""
+"""What the commands share: their exit statuses, and parsing for those that Hydra does not launch."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from alexlab.config import ConfigError
+from alexlab.errors import UserError
 
 
 def run_command(
     argv: list[str] | None, usage: str, stopped: str, obey: Callable[[list[str], str | None, Console], int]
 ) -> int:
-    """Run a line of overrides with --help and --config-dir; return its exit status.
+    """Parse overrides, --help and --config-dir, and call `obey(overrides, config_dir, console)`; return its status.
 
-    `obey(overrides, config_dir, console)` does what it says; `stopped` is told where the keyboard stops it.
+    `stopped`: what is printed after "Stopped" on Ctrl-C.
     """
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("overrides", nargs="*")
@@ -29,7 +29,7 @@ def run_command(
 
     def command() -> int:
         if unknown:
-            raise ConfigError(f"{unknown[0]}: there is no such flag here; --help shows what there is")
+            raise UserError(f"{unknown[0]}: there is no such flag here; --help lists all")
         if args.help:
             console.print(as_typed(usage))
             return 0
@@ -62,10 +62,10 @@ def as_typed(usage: str) -> str:
 
 
 def exit_status(command: Callable[[], int]) -> int:
-    """What a command returns; 2 for a mistake in it and 1 for a file or folder that failed, told in one line."""
+    """Run a command and return its status; 2 after a mistake of the user's and 1 after an error of a file or disk."""
     try:
         return command()
-    except ConfigError as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:  # a disk that is full, a folder that is gone

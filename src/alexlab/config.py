@@ -17,8 +17,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Union
 
+from alexlab.errors import UserError
 
-class ConfigError(ValueError):
+
+class ConfigError(UserError):
     """A configuration that cannot run; the message is one line that names the key, its value and the fix."""
 
 

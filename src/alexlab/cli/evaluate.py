@@ -1,7 +1,7 @@
-"""`python src/evaluate.py`: test errors of the average of finished runs' nets (section 6), or of a file of weights.
+"""`alexlab evaluate`: test errors of an ensemble of finished runs' nets (section 6), or of a file of weights.
 
-Nothing is trained. An average is kept beside the records in `averages/<id>/`, known by its runs, their checkpoint and
-what is averaged over views; asked for again, it is shown as it is.
+Nothing is trained. The result of an ensemble is written beside the records, to `averages/<id>/`; its id follows from
+its runs, their checkpoint and what is averaged over views, and the same one is not computed twice.
 """
 
 from __future__ import annotations
@@ -18,7 +18,17 @@ from alexlab.cli.tables import new_table, one_a_line, seeds_shown
 from alexlab.command import run_command
 from alexlab.compose import Composer
 from alexlab.config import Config, ConfigError, walk
-from alexlab.runs.ensemble import EVALUATE_KEYS, compute, count_of_nets, errors_of, evaluate_nets, in_common, read_done
+from alexlab.errors import UserError
+from alexlab.runs.ensemble import (
+    EVALUATE_KEYS,
+    check_files,
+    compute,
+    count_of_nets,
+    errors_of,
+    evaluate_nets,
+    in_common,
+    read_done,
+)
 from alexlab.runs.record import Record
 from alexlab.study.intervals import wilson
 
@@ -27,7 +37,7 @@ usage: python src/evaluate.py runs=[ID,ID,...] | weights=FILE [KEY=VALUE ...]
 
 Errors on the test split, of the centre and of ten views, without any training.
 
-  python src/evaluate.py 'runs=[ID,ID,...]'         the average of finished runs
+  python src/evaluate.py 'runs=[ID,ID,...]'         the ensemble of finished runs
   python src/evaluate.py 'runs=[ID,ID,...]' evaluate.checkpoint=best
                                                     of their best weights
   python src/evaluate.py weights=FILE model.lrn=false
@@ -36,10 +46,10 @@ Errors on the test split, of the centre and of ten views, without any training.
                                                     (torchvision's names, with
                                                     model=torchvision, will do)
 
-An average is kept in <paths.runs>/averages/<id>/ and not computed twice. With
-runs= may stand evaluate.checkpoint, evaluate.average and keys that change no
-run, such as paths.runs, data.cache and data.eval_batch_size; with weights=
-whatever train.py takes, and --config-dir DIR.
+An ensemble's result is written to <paths.runs>/averages/<id>/ and not computed
+twice. runs= accepts evaluate.checkpoint, evaluate.average and keys that change
+no run, such as paths.runs, data.cache (where the data were prepared) and
+data.eval_batch_size; weights= accepts what train.py does, and --config-dir DIR.
 Exit status: 0 done, 1 a file or folder failed, 2 a mistake in the command,
 130 stopped from the keyboard."""
 
@@ -62,7 +72,7 @@ _RULED = box.Box("\n".join(" ── " if i in (2, 4) else "    " for i in range(
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; return its exit status."""
-    return run_command(argv, USAGE, "; nothing is kept.", _obey)
+    return run_command(argv, USAGE, "; nothing is written.", _obey)
 
 
 def _obey(overrides: list[str], config_dir: str | None, console: Console) -> int:
@@ -70,12 +80,12 @@ def _obey(overrides: list[str], config_dir: str | None, console: Console) -> int
     others = [override for override in overrides if override not in runs]
     if bool(runs) == any(_name(override) == "weights" for override in others):
         one = "only one" if runs else "one"
-        raise ConfigError(f"give {one} of runs=[ID,ID,...], finished runs to average, and weights=FILE, a net's file")
+        raise UserError(f"give {one} of runs=[ID,ID,...], finished runs to average, and weights=FILE, a net's file")
     composer = Composer(config_dir)
     if len(runs) > 1:
-        raise ConfigError(f"{runs[1]}: runs= is given twice; name all runs in one list")
+        raise UserError(f"{runs[1]}: runs= is given twice; name all runs in one list")
     if runs:
-        average_runs(_ids(runs[-1]), composer, others, console)
+        evaluate_ensemble(_ids(runs[-1]), composer, others, console)
     else:
         _evaluate_file(composer.job(others).config, console)
     return 0
@@ -89,57 +99,55 @@ def _ids(override: str) -> list[str]:
     # Not by Hydra's grammar, which reads an id of digits alone as a number.
     ids = [item.strip(" '\"") for item in override.partition("=")[2].strip("[] ").split(",")]
     if not all(ids):
-        raise ConfigError(f"{override}: has a place without a run; name one or more, as in runs=[ID,ID]")
+        raise UserError(f"{override}: has a place without a run; name one or more, as in runs=[ID,ID]")
     for run_id in ids:
         if ids.count(run_id) > 1:
-            raise ConfigError(f"{override}: names {run_id} twice; write each once")
+            raise UserError(f"{override}: names {run_id} twice; write each once")
     return ids
 
 
-def average_runs(ids: list[str], composer: Composer, overrides: list[str], console: Console) -> None:
-    """Evaluate the average of finished runs' nets, unless that was done before, and print it.
+def evaluate_ensemble(ids: list[str], composer: Composer, overrides: list[str], console: Console) -> None:
+    """Evaluate the ensemble of finished runs' nets, unless that was done before, and print it.
 
     Raises:
-        ConfigError: for runs that cannot be averaged.
+        UserError: for runs that make no ensemble.
     """
     settings = _settings(composer, overrides)
     runs = [read_done(run_id, settings, [_name(override) for override in overrides]) for run_id in ids]
     chosen = in_common(runs)
-    average_id = sha256(" ".join([*sorted(ids), *chosen.values()]).encode()).hexdigest()[:12]
-    record = Record(Path(settings.paths.runs) / "averages", average_id)
+    ensemble_id = sha256(" ".join([*sorted(ids), *chosen.values()]).encode()).hexdigest()[:12]
+    record = Record(Path(settings.paths.runs) / "averages", ensemble_id)
     how = " ".join(f"evaluate.{name}={value}" for name, value in chosen.items())
-    title = f"alexlab: average of {count_of_nets(ids)}, {how}"
+    title = f"alexlab: ensemble of {count_of_nets(ids)}, {how}"
     result = record.result()
     if result:
-        console.print(f"{title}\nAveraged before; nothing is computed again.")
+        console.print(f"{title}\nEvaluated before; nothing is computed again.")
     else:
         for run in runs:
-            if not run.checkpoint.is_file():
-                hint = "set evaluate.checkpoint or leave the run out"
-                raise ConfigError(f"runs: {run.record.run_id} has no {run.checkpoint}; {hint}")
+            check_files(run)
         console.print(title)
         record.path.mkdir(parents=True, exist_ok=True)  # or fail here, before the work
         # Always in one order, since the last bits of a sum depend on it.
         found, test = compute(sorted(runs, key=lambda run: run.record.run_id), settings)
-        result = {"average_id": average_id, **chosen, **found}
+        result = {"average_id": ensemble_id, **chosen, **found}
         from alexlab.training.evaluate import archive
 
         record.write("predictions.npz", archive(test))
         record.write("result.json", result)
-    _print_average(result, ids, console)
+    _print_ensemble(result, ids, console)
     console.print(f"Record: {record.path}/", soft_wrap=True)
 
 
 def _settings(composer: Composer, overrides: list[str]) -> Config:
-    """What the command line sets beside `runs=`; refuses what would make them other runs."""
+    """What the command line sets beside `runs=`; refuses a key that would make them other runs."""
     free = [name for name, _, entry in walk(Config()) if not entry.metadata["identity"]]
     allowed = [f"evaluate.{name}" for name in EVALUATE_KEYS]
     allowed += [name for name in free if not name.startswith(_MEANINGLESS)]
     for override in overrides:
         if _name(override) not in allowed:
-            composer.expand([override], multirun=False)  # tells of a key that there is not
+            composer.expand([override], multirun=False)  # raises for an unknown key
             raise ConfigError(f"{override}: cannot be set for runs that are done; only {', '.join(allowed)} can")
-    # By way of data=folder, which takes every key of where a store may be; nothing else of this configuration is used.
+    # By data=folder, which accepts every key of where a store may be; nothing else of this configuration is used.
     return composer.job(["data=folder", *overrides], trains=False).config
 
 
@@ -154,10 +162,10 @@ def _evaluate_file(config: Config, console: Console) -> None:
     console.print()
     console.print(table)
     console.print(_interval_note(len(test["ten"].labels)), style="dim")
-    console.print("Nothing is kept of this evaluation.")
+    console.print("Nothing of this evaluation is written.")
 
 
-def _print_average(result: dict[str, Any], ids: list[str], console: Console) -> None:
+def _print_ensemble(result: dict[str, Any], ids: list[str], console: Console) -> None:
     members = [result["members"][run_id] for run_id in ids]
     groups = [name for name in members[0]["labels"] if name not in ("ablation", "arm")]
     varying = [name for name in groups if len({member["labels"].get(name) for member in members}) > 1]
@@ -169,10 +177,10 @@ def _print_average(result: dict[str, Any], ids: list[str], console: Console) -> 
     table.add_section()
     table.add_row(f"mean of the {len(ids)}", "", *_cells(result["mean"]))
     images = result["test"]["images"]
-    table.add_row(f"average of the {count_of_nets(ids)}", "", *_cells(result["test"], images), result["average_id"])
+    table.add_row(f"ensemble of the {count_of_nets(ids)}", "", *_cells(result["test"], images), result["average_id"])
     console.print()
     console.print(table)
-    console.print("average: of the nets' softmax outputs for each image, as in section 6", style="dim")
+    console.print("ensemble: the nets' softmax outputs are averaged for each image, as in section 6", style="dim")
     console.print(_interval_note(images), style="dim")
 
 

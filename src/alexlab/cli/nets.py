@@ -11,14 +11,14 @@ from typing import Any
 
 from rich.console import Console
 
-from alexlab.cli.evaluate import average_runs
+from alexlab.cli.evaluate import evaluate_ensemble
 from alexlab.compose import Composer
-from alexlab.config import ConfigError
+from alexlab.errors import UserError
 from alexlab.report import neighbours
 from alexlab.runs.record import Record
 from alexlab.study.claims import GROUPED
 from alexlab.study.metrics import groups
-from alexlab.study.records import Run
+from alexlab.study.records import RunData
 from alexlab.study.verdicts import Judgement
 
 NEIGHBOURS = "neighbours.json"
@@ -31,15 +31,15 @@ def measure(judgement: Judgement, composer: Composer, console: Console) -> None:
         ids = [run.run_id for run in runs]
         folder = runs[0].record.path.parent
         try:
-            average_runs(ids, composer, [f'paths.runs="{folder}"'], console)
-        except ConfigError as error:
+            evaluate_ensemble(ids, composer, [f'paths.runs="{folder}"'], console)
+        except UserError as error:
             console.print(f"no ensemble: {error}", soft_wrap=True, highlight=False)
     for run in _alone(judgement):
         if run.record.file(NEIGHBOURS).is_file():
             continue
         try:
             run.record.write(NEIGHBOURS, precision(run.record))
-        except (ConfigError, ValueError) as error:
+        except (UserError, ValueError) as error:
             console.print(f"{run.run_id}: no neighbours measured: {error}", soft_wrap=True, highlight=False)
         else:
             console.print(f"{run.run_id}: neighbours measured", highlight=False)
@@ -58,13 +58,13 @@ def precision(record: Record) -> dict[str, Any]:
     }
 
 
-def _groups(judgement: Judgement) -> list[Sequence[Run]]:
+def _groups(judgement: Judgement) -> list[Sequence[RunData]]:
     """The groups of runs that form ensembles, each once."""
     rows = [row for row in judgement.rows if row.claim.metric in GROUPED]
     found = [each for row in rows for arm in row.arms for each in groups(arm.runs, GROUPED[row.claim.metric][0])]
     return list({tuple(run.run_id for run in group): group for group in found}.values())
 
 
-def _alone(judgement: Judgement) -> list[Run]:
+def _alone(judgement: Judgement) -> list[RunData]:
     runs = [run for row in judgement.rows if row.claim.metric == "retrieval" for arm in row.arms for run in arm.runs]
     return list({run.run_id: run for run in runs}.values())

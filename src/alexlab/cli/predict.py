@@ -11,7 +11,8 @@ import numpy as np
 from rich.console import Console
 
 from alexlab.command import as_typed, exit_status
-from alexlab.config import Config, ConfigError
+from alexlab.config import Config
+from alexlab.errors import UserError
 
 USAGE = """\
 What a finished run's network says of images: the five likeliest classes.
@@ -55,9 +56,9 @@ def main(argv: list[str] | None = None) -> int:
             print(as_typed(USAGE))
             return 0
         if unknown:
-            raise ConfigError(f"{unknown[0]}: no such option; --help lists them")
+            raise UserError(f"{unknown[0]}: no such option; --help lists them")
         if args.top < 1:
-            raise ConfigError(f"--top {args.top}: must be at least 1")
+            raise UserError(f"--top {args.top}: must be at least 1")
         return _predict(args, console)
 
     try:
@@ -71,11 +72,11 @@ def _predict(args: argparse.Namespace, console: Console) -> int:
     keys = dict(word.split("=", 1) for word in args.words if word.partition("=")[0] in _KEYS and "=" in word)
     files = image_files([word for word in args.words if word.partition("=")[0] not in _KEYS])
     if "run" not in keys:
-        raise ConfigError("run: name a finished run, as in run=4018eb608f84; `alexlab runs list` lists them")
+        raise UserError("run: name a finished run, as in run=4018eb608f84; `alexlab runs list` lists them")
     if (view := keys.get("view", "ten")) not in ("ten", "center"):
-        raise ConfigError(f"view={view}: must be ten or center")
+        raise UserError(f"view={view}: must be ten or center")
     if not files and args.onnx is None:
-        raise ConfigError("name one or more image files or folders")
+        raise UserError("name one or more image files or folders")
     from alexlab.runs.trained import load_run
 
     run = load_run(keys["run"], keys.get("paths.runs", Config().paths.runs), keys.get("data.cache"))
@@ -89,7 +90,7 @@ def _predict(args: argparse.Namespace, console: Console) -> int:
         try:
             stored.append(run.stored(file))
             read.append(file)
-        except (ConfigError, OSError) as error:
+        except (UserError, OSError) as error:
             unreadable.append(file)
             print(f"error: {error}", file=sys.stderr)
     if not read:
@@ -120,7 +121,7 @@ def image_files(words: list[str]) -> list[Path]:
     """The image files that paths name: files as they are, folders with all images below them, in order of their names.
 
     Raises:
-        ConfigError: for a path that is not there, and a folder without images.
+        UserError: for a path that is not there, and a folder without images.
     """
     found: list[Path] = []
     for word in words:
@@ -132,12 +133,12 @@ def image_files(words: list[str]) -> list[Path]:
                 if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
             )
             if not below:
-                raise ConfigError(f"{word}: no image files in this folder")
+                raise UserError(f"{word}: no image files in this folder")
             found += below
         elif path.is_file():
             found.append(path)
         else:
-            raise ConfigError(f"{word}: no such file or folder")
+            raise UserError(f"{word}: no such file or folder")
     return list(dict.fromkeys(found))
 
 

@@ -1,7 +1,8 @@
-"""`python src/runs.py`: what there is of records, how two differ, and which can go."""
+"""`alexlab runs`: list records, compare two, remove some, send or bundle them."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import time
@@ -11,7 +12,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -20,13 +20,15 @@ from alexlab.command import as_typed, run_command
 from alexlab.compose import Composer, read_config
 from alexlab.config import Config, ConfigError, did_you_mean, shown
 from alexlab.data.store import gigabytes
+from alexlab.errors import UserError
 from alexlab.progress import Progress
 from alexlab.runs import bundle
 from alexlab.runs.failure import RESULTS
 from alexlab.runs.lease import take
-from alexlab.runs.record import DONE, FAILED, RUNNING, Record
+from alexlab.runs.record import FAILED, RUNNING, Record, find_records
 from alexlab.study.intervals import paired_difference
-from alexlab.tree import flatten
+from alexlab.study.records import RunData, one_line
+from alexlab.tree import NUMBER, flatten
 
 USAGE = """\
 usage: python src/runs.py VERB [FILTER=VALUE ...]
@@ -52,10 +54,11 @@ list, prune, wandb and bundle take filters: state, failure, recipe, protocol,
 model, ablation, seed; several values with commas, * for any text. An ID may be
 cut short. paths.runs=FOLDER looks elsewhere. prune asks first, unless --yes; it
 removes no finished run, and none that was stopped, unless state= names them,
-and never one that is under way.
+and never one that is running. A corrupt record is named and left out.
 Exit status: 0 done, 1 a file or folder failed, 2 a mistake in the command."""
 
-_REMOVED = ".removed-"
+_TESTED = [f"test.{view}.{metric}" for view in ("ten", "center") for metric in ("top1_error", "top5_error")]
+_REMOVED = re.compile(r"\.removed-[0-9a-f]{12}")  # a record on its way out
 FILTERS = ("state", "failure", "recipe", "protocol", "model", "ablation", "seed")
 
 
@@ -80,16 +83,16 @@ def _obey(given: list[str], config_dir: str | None, console: Console, is_sure: b
         console.print(as_typed(USAGE))
         return 0
     if given[0] not in verbs:
-        raise ConfigError(f"{given[0]}: is none of {', '.join(verbs)}{did_you_mean(given[0], verbs)}")
+        raise UserError(f"{given[0]}: is none of {', '.join(verbs)}{did_you_mean(given[0], verbs)}")
     if is_sure and given[0] != "prune":
-        raise ConfigError("--yes: only prune asks")
+        raise UserError("--yes: only prune asks")
     verbs[given[0]](_request(given[0], given[1:], Composer(config_dir), is_sure), console)
     return 0
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a command line asks for."""
+    """A command line, parsed."""
 
     ids: list[str]
     filters: dict[str, list[str]]
@@ -105,9 +108,9 @@ def _request(verb: str, given: list[str], composer: Composer, is_sure: bool) -> 
     ids = [argument for argument in given if "=" not in argument]
     wanted = {"show": 1, "compare": 2, "bundle": 1}.get(verb, 0)
     if verb == "bundle" and len(ids) != wanted:
-        raise ConfigError(f"bundle: takes one file to write, not {len(ids)}; such as bundle study.zip")
+        raise UserError(f"bundle: takes one file to write, not {len(ids)}; such as bundle study.zip")
     if len(ids) != wanted:
-        raise ConfigError(f"{verb}: takes {wanted or 'no'} run id{'s' * (wanted != 1)}, not {len(ids)}")
+        raise UserError(f"{verb}: takes {wanted or 'no'} run id{'s' * (wanted != 1)}, not {len(ids)}")
     filters: dict[str, list[str]] = {}
     others = []
     for argument in given:
@@ -118,75 +121,67 @@ def _request(verb: str, given: list[str], composer: Composer, is_sure: bool) -> 
             allowed = ("paths.runs", *(("logger.project", "logger.entity") if verb == "wandb" else ()))
             if name not in allowed:
                 near = did_you_mean(name, [*FILTERS, *allowed])
-                raise ConfigError(f"{argument}: cannot be set here{near}; --help tells what can")
+                raise UserError(f"{argument}: cannot be set here{near}; --help lists what can")
             others.append(argument)
     return Request(ids, filters, composer.job(["logger=wandb", *others]).config, is_sure)
 
 
-@dataclass(frozen=True)
-class Found:
-    """A record with what its files say."""
-
-    record: Record
-    status: dict[str, Any]
-    result: dict[str, Any]
-    config: dict[str, Any]  # by dotted key
-
-    @property
-    def state(self) -> str:
-        return f"{self.status['state']}: {self.status['failure']}" if "failure" in self.status else self.status["state"]
-
-    def facts(self) -> dict[str, str]:
-        """What filters look at."""
-        labels = {**self.status.get("labels", {}), "seed": str(self.config.get("seed", ""))}
-        return {**labels, "state": self.status["state"], "failure": self.status.get("failure", "")}
-
-    def size(self) -> int:
-        return sum(path.stat().st_size for path in self.record.path.rglob("*") if path.is_file())
+def _facts(run: RunData) -> dict[str, str]:
+    """What filters look at."""
+    return {**run.labels, "seed": _seed(run), "state": run.status["state"], "failure": run.status.get("failure", "")}
 
 
-def _read(record: Record) -> Found:
-    return Found(record, record.seen(), record.result(), record.keys())
+def _seed(run: RunData) -> str:
+    return "" if run.seed is None else str(run.seed)
 
 
-def _records(request: Request) -> list[Found]:
-    """The records that pass the filters, those that began first at the head."""
-    if (
-        not request.runs.is_dir() and request.settings.paths.runs != Config().paths.runs
-    ):  # the first run creates that one
+def _size(run: RunData) -> int:
+    return sum(path.stat().st_size for path in run.record.path.rglob("*") if path.is_file())
+
+
+def _read_runs(request: Request, console: Console) -> list[RunData]:
+    """The runs that pass the filters, by when they started; records that cannot be read are named."""
+    is_default = request.settings.paths.runs == Config().paths.runs  # which the first run creates
+    if not request.runs.is_dir() and not is_default:
         raise ConfigError(f"paths.runs={request.runs}: no such folder")
-    found = [_read(Record(request.runs, path.parent.name)) for path in request.runs.glob("*/status.json")]
-    passed = [
-        one
-        for one in found
+    passed = []
+    for record in find_records(request.runs):
+        try:
+            run = RunData(record, record.seen())
+            if not run.status:
+                continue  # removed meanwhile
+            facts = _facts(run)
+        except (UserError, OSError) as error:
+            console.print(one_line(record, error), soft_wrap=True)
+            continue
         if all(
-            any(fnmatchcase(one.facts().get(name, ""), value) for value in values)
-            for name, values in request.filters.items()
-        )
-    ]
-    return sorted(passed, key=lambda one: one.status.get("started", 0.0))
+            any(fnmatchcase(facts.get(name, ""), value) for value in values) for name, values in request.filters.items()
+        ):
+            passed.append(run)
+    return sorted(passed, key=lambda run: run.status.get("started", 0.0))
 
 
-def _one(request: Request, given: str) -> Found:
-    known = sorted(path.parent.name for path in request.runs.glob("*/status.json"))
+def _one(request: Request, given: str) -> RunData:
+    known = [record.run_id for record in find_records(request.runs)] if request.runs.is_dir() else []
     fitting = [name for name in known if name.startswith(given)]
     if len(fitting) == 1:
-        return _read(Record(request.runs, fitting[0]))
+        record = Record(request.runs, fitting[0])
+        return RunData(record, record.seen())
     if fitting:
-        raise ConfigError(f"{given}: may be {', '.join(fitting)}; write more of it")
+        raise UserError(f"{given}: may be {', '.join(fitting)}; write more of it")
     hint = did_you_mean(given, known) or "; paths.runs=FOLDER looks elsewhere"
-    raise ConfigError(f"{given}: there is no such run in {request.runs}{hint}")
+    raise UserError(f"{given}: there is no such run in {request.runs}{hint}")
 
 
 def _list(request: Request, console: Console) -> None:
-    found = _records(request)
-    _print_records(found, "Runs", console)
-    states = [one.state for one in found]
+    found = _read_runs(request, console)
+    _print_runs(found, "Runs", console)
+    states = [run.state for run in found]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     console.print(f"{len(found)} runs in {request.runs}{': ' * bool(counts)}{counts}", style="dim", soft_wrap=True)
 
 
-def _print_records(found: list[Found], title: str, console: Console) -> None:
+def _print_runs(found: list[RunData], title: str, console: Console) -> None:
     table: Table = new_table(title)
     table.add_column("ablation", ratio=1, overflow="fold")
     table.add_column("seed", justify="right")
@@ -195,28 +190,27 @@ def _print_records(found: list[Found], title: str, console: Console) -> None:
     table.add_column("top-1, %", justify="right", no_wrap=True)
     table.add_column("began", no_wrap=True)
     table.add_column("run id", no_wrap=True)
-    for one in found:
-        labels = one.status.get("labels", {})
-        error = one.result.get("test", {}).get("ten", {}).get("top1_error")
-        began = one.status.get("started")
+    for run in found:
+        error = run.result.get("test", {}).get("ten", {}).get("top1_error")
+        began = run.status.get("started")
         table.add_row(
-            one_a_line(labels.get("ablation", "")),
-            str(one.config.get("seed", "")),
-            labels.get("recipe", ""),
-            one.state,
+            one_a_line(run.labels.get("ablation", "")),
+            _seed(run),
+            run.labels.get("recipe", ""),
+            run.state,
             "" if error is None else f"{100 * error:.1f}",
             "" if began is None else time.strftime("%m-%d %H:%M", time.localtime(began)),
-            one.record.run_id,
+            run.run_id,
         )
     console.print(table)
 
 
 def _show(request: Request, console: Console) -> None:
     one = _one(request, request.ids[0])
-    lines = {"run id": one.record.run_id, "state": one.state}
+    lines = {"run id": one.run_id, "state": one.state}
     lines.update({name: str(one.status[name]) for name in ("message", "hint") if name in one.status})
-    lines.update({name: str(value) for name, value in one.status.get("labels", {}).items()})
-    lines["seed"] = str(one.config.get("seed", ""))
+    lines.update(one.labels)
+    lines["seed"] = _seed(one)
     lines["attempt"] = str(one.status.get("attempt", ""))
     for name in ("started", "ended"):
         if name in one.status:
@@ -228,30 +222,31 @@ def _show(request: Request, console: Console) -> None:
     for name, value in lines.items():
         table.add_row(name, value)
     console.print(table)
-    console.print(f"{one.record.path}/  {gigabytes(one.size())}", style="dim", soft_wrap=True)
+    console.print(f"{one.record.path}/  {gigabytes(_size(one))}", style="dim", soft_wrap=True)
 
 
 def _compare(request: Request, console: Console) -> None:
     one, other = (_one(request, given) for given in request.ids)
-    ids = (one.record.run_id, other.record.run_id)
-    keys = [name for name in dict.fromkeys([*one.config, *other.config]) if not name.startswith("paths.")]
-    differing = [name for name in keys if one.config.get(name) != other.config.get(name)]
+    ids = (one.run_id, other.run_id)
+    keys = [name for name in dict.fromkeys([*one.keys, *other.keys]) if not name.startswith("paths.")]
+    differing = [name for name in keys if one.keys.get(name) != other.keys.get(name)]
     table: Table = new_table("Configuration: what differs")
     for name, side in (("key", "left"), (ids[0], "right"), (ids[1], "right")):
         table.add_column(name, justify=side, overflow="fold")  # pyright: ignore[reportArgumentType]
     for name in differing:
-        table.add_row(name, shown(one.config.get(name)), shown(other.config.get(name)))
+        table.add_row(name, shown(one.keys.get(name)), shown(other.keys.get(name)))
     console.print(table if differing else "The configurations are the same.")
     console.print()
     table = new_table("Results")
     for name, side in (("", "left"), (ids[0], "right"), (ids[1], "right"), ("difference", "right")):
         table.add_column(name, justify=side, no_wrap=True)  # pyright: ignore[reportArgumentType]
     table.add_row("state", one.state, other.state, "")
-    results = [flatten(found.result) for found in (one, other)]
+    results = [flatten(run.result) for run in (one, other)]
     for name in dict.fromkeys([*results[0], *results[1]]):
         values = [result.get(name) for result in results]
         is_error = name.endswith("_error")
-        if not (is_error or name in ("train.center.loss", "epochs", "steps", "parameters", "seconds")):
+        is_shown = is_error or name in ("train.center.loss", "epochs", "steps", "parameters", "seconds")
+        if not is_shown or not all(value is None or NUMBER.holds(value) for value in values):
             continue
         cells = ["" if value is None else f"{100 * value:.2f} %" if is_error else f"{value:,.6g}" for value in values]
         table.add_row(name, *cells, _difference(name, values, one, other))
@@ -259,75 +254,99 @@ def _compare(request: Request, console: Console) -> None:
     console.print("±: 95 % interval over the test images alone; seeds differ too.", style="dim")
 
 
-def _difference(name: str, values: list[Any], one: Found, other: Found) -> str:
+def _difference(name: str, values: list[Any], one: RunData, other: RunData) -> str:
     if None in values:
         return ""
     change = values[1] - values[0]
     if not name.endswith("_error"):
         return f"{change:+,.6g}"
-    same_images = one.result["data"]["store"] == other.result["data"]["store"]
-    if not name.startswith("test.") or not same_images:
+    same_images = one.result.get("data", {}).get("store") == other.result.get("data", {}).get("store")
+    if name not in _TESTED or not same_images:
         return f"{100 * change:+.2f}"
-    kind, count = name.split(".")[1], 1 if "top1" in name else 5
-    first, second = (_wrong(found, kind, count) for found in (one, other))
+    _, view, metric = name.split(".")
+    (first, classes), (second, others) = (run.wrong(metric, view) for run in (one, other))
+    if classes != others:
+        return f"{100 * change:+.2f}"
     difference, half = paired_difference(second, first)
     return f"{100 * difference:+.2f} ± {100 * half:.2f}"
 
 
-def _wrong(found: Found, kind: str, count: int) -> np.ndarray:
-    with np.load(found.record.file("predictions.npz")) as arrays:
-        return (arrays[f"{kind}_top5"][:, :count] != arrays["labels"][:, None]).all(1)
-
-
 def _prune(request: Request, console: Console) -> None:
-    for half in request.runs.glob(f"{_REMOVED}*"):
-        shutil.rmtree(half)  # of a prune that was stopped
-    found = [one for one in _records(request) if one.status["state"] != RUNNING]
+    _finish_removals(request.runs)
+    found = [run for run in _read_runs(request, console) if run.status["state"] != RUNNING]
     if "state" not in request.filters:
-        found = [one for one in found if one.status["state"] == FAILED and one.status.get("failure") not in RESULTS]
+        found = [run for run in found if run.status["state"] == FAILED and run.status.get("failure") not in RESULTS]
+    kept = {run.run_id: why for run in found if (why := _why_kept(run.record)) is not None}
+    for run_id, why in kept.items():
+        console.print(f"{run_id}: {why}", soft_wrap=True)
+    found = [run for run in found if run.run_id not in kept]
     if not found:
         console.print("There is nothing to remove.")
         return
-    _print_records(found, "To be removed", console)
-    size = gigabytes(sum(one.size() for one in found))
-    done = sum(one.status["state"] == DONE for one in found)
+    _print_runs(found, "To be removed", console)
+    size = gigabytes(sum(map(_size, found)))
+    done = sum(run.is_done for run in found)
     warning = f", {done} of them FINISHED," if done else ""
     if not request.is_sure:
         if not sys.stdin.isatty():
-            raise ConfigError("prune: asks before it removes anything, and nobody is there; --yes says yes")
+            raise UserError("prune needs confirmation, but stdin is not a terminal; pass --yes")
         if input(f"Remove {len(found)} records{warning} of {size}? [y/N] ").strip().lower() not in ("y", "yes"):
             console.print("Nothing is removed.")
             return
     removed = 0
-    for one in found:
-        lease = take(one.record.path, one.status.get("attempt", 0))  # nobody begins it meanwhile
-        if lease is None or one.record.status().get("attempt") != one.status.get("attempt"):
-            console.print(f"{one.record.run_id}: is being worked on, and stays")
+    for run in found:
+        lease = take(run.record.path, run.status.get("attempt", 0))  # nobody begins it meanwhile
+        if lease is None or run.record.status().get("attempt") != run.status.get("attempt"):
+            console.print(f"{run.run_id}: another process works on it, so it stays")
             if lease is not None:
                 lease.release()
             continue
-        gone = one.record.path.with_name(f"{_REMOVED}{one.record.run_id}")
-        one.record.path.replace(gone)  # at once, or somebody could begin the run amid what is being removed
+        gone = run.record.path.with_name(f".removed-{run.run_id}")
+        run.record.path.replace(gone)  # atomically, or somebody could begin the run amid what is being removed
         shutil.rmtree(gone)
         removed += 1
     console.print(f"Removed {removed} records, {size}.")
 
 
+def _why_kept(record: Record) -> str | None:
+    """Why a record is not to be removed; None if it is a folder with files of runs alone."""
+    if record.path.is_symlink():
+        return "is a link, so it stays; remove what it leads to yourself"
+    if others := record.foreign():
+        names = ", ".join(sorted(str(path.relative_to(record.path)) for path in others)[:3])
+        return f"holds {names}, which no run writes, so it stays; move that away first"
+    return None
+
+
+def _finish_removals(runs: Path) -> None:
+    """Remove what a prune that was killed had begun to: folders of our name with nothing but files of runs."""
+    for path in runs.glob(".removed-*"):
+        is_folder = path.is_dir() and not path.is_symlink()
+        if _REMOVED.fullmatch(path.name) and is_folder and not Record(runs, path.name).foreign():
+            shutil.rmtree(path)
+
+
 def _wandb(request: Request, console: Console) -> None:
     from alexlab.runs import trackers
 
-    found = [one for one in _records(request) if one.record.file("metrics.csv").is_file()]
-    free = [one for one in found if one.status["state"] != RUNNING]
+    found = [run for run in _read_runs(request, console) if run.record.file("metrics.csv").is_file()]
+    free = [run for run in found if run.status["state"] != RUNNING]
     if len(free) < len(found):
-        console.print(f"{len(found) - len(free)} runs are under way and left out.")
+        console.print(f"{len(found) - len(free)} runs are running and left out.")
     mode = trackers.wandb_mode()
-    todo = [one for one in free if not trackers.is_copied(one.record, mode)]
+    todo = []
+    for run in [*free]:
+        try:
+            if not trackers.is_copied(run.record, mode):
+                todo.append((run.record, read_config(run.record.file("config.yaml"), stored=False)))
+        except (UserError, OSError) as error:
+            console.print(one_line(run.record, error), soft_wrap=True)
+            free.remove(run)
     sent = 0
     with Progress("Sending to W&B", len(todo), unit="runs") as progress:
-        for one in todo:
-            config = read_config(one.record.file("config.yaml"), stored=False)
+        for record, config in todo:
             config.logger = request.settings.logger
-            sent += trackers.publish(config, one.record)
+            sent += trackers.publish(config, record)
             progress.advance(1)
     kept = f", {len(free) - len(todo)} were there before" if len(todo) < len(free) else ""
     console.print(f"{sent} of {len(todo)} runs sent to W&B ({mode}){kept}.")
@@ -336,12 +355,8 @@ def _wandb(request: Request, console: Console) -> None:
 def _bundle(request: Request, console: Console) -> None:
     """Write what is finished, or failed as a result, with all plans."""
     out = Path(request.ids[0]).expanduser()
-    ended = [
-        one
-        for one in _records(request)
-        if one.status["state"] == DONE or (one.status["state"] == FAILED and one.status.get("failure") in RESULTS)
-    ]
+    ended = [run for run in _read_runs(request, console) if run.is_terminal]
     if not ended:
-        raise ConfigError(f"bundle: no finished run in {request.runs}")
-    bundle.pack(out, request.runs, [one.record.run_id for one in ended])
+        raise UserError(f"bundle: no finished run in {request.runs}")
+    bundle.pack(out, request.runs, [run.run_id for run in ended])
     console.print(f"{len(ended)} runs in {out}, {gigabytes(out.stat().st_size)}", soft_wrap=True)

@@ -1,49 +1,46 @@
-"""The table that ends a command: what each run came to, and how far one seed can be trusted."""
+"""The table that ends a command: the result of each run, and how far one seed can be trusted."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import NamedTuple
 
-import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from alexlab.architecture import map_sides
-from alexlab.config import ConfigError
+from alexlab.config import Keep
 from alexlab.data.locate import fingerprint
-from alexlab.files import write_whole
-from alexlab.runs.failure import HINTS
-from alexlab.runs.record import DONE, FAILED
+from alexlab.files import write_atomic
+from alexlab.runs.failure import ERROR, HINTS
+from alexlab.runs.record import FAILED
 from alexlab.study.intervals import paired_difference, wilson
+from alexlab.study.records import RunData
 from alexlab.sweep.plan import Plan, PlannedRun
 
 
-@dataclass(frozen=True)
-class RunRow:
-    """One run with what it came to; `result` is empty where it is not done."""
+class RunRow(NamedTuple):
+    """A run of a plan, and what its record says."""
 
-    run: PlannedRun
-    status: dict[str, Any]
-    result: dict[str, Any]
-
-    @property
-    def done(self) -> bool:
-        return self.status.get("state") == DONE
+    planned: PlannedRun
+    data: RunData
 
 
 def read_rows(plan: Plan) -> list[RunRow]:
-    rows = [RunRow(run, run.record.seen(), run.record.result()) for run in plan.runs]
-    for row in rows:
-        if row.done and not row.result:
-            folder = row.run.record.path
-            raise ConfigError(f"{folder}: is DONE and has no result.json; remove it to have the run done again")
+    """Read the records of a plan's runs, and remove what a finished one left that was killed in its last second.
+
+    Raises:
+        UserError: where a record is corrupt.
+    """
+    rows = [RunRow(run, RunData(run.record, run.record.seen())) for run in plan.runs]
+    for run, data in rows:
+        if data.result:  # which is there once it is done
+            data.record.tidy(keeps_newest=run.config.checkpoint.keep is Keep.all)
     return rows
 
 
@@ -71,13 +68,13 @@ def _runs_table(rows: list[RunRow], varying: list[str], many_seeds: bool) -> Tab
     for name in ("ten views\ntop-1", "\ntop-5", "centre\ntop-1", "\ntop-5", "ten top-1\n- first", "\nepochs", "\ns"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("\nrun id", no_wrap=True)
-    base = next((row for row in rows if row.done), None) if rows and rows[0].done else None
+    base = next((row for row in rows if row.data.is_done), None) if rows and rows[0].data.is_done else None
     for row in rows:
-        cells = [what(row.run, varying)]
+        cells = [what(row.planned, varying)]
         if many_seeds:
-            cells.append(seeds_shown(row.run.config.seed, row.run.config.data.seed))
-        if row.done:
-            test = row.result["test"]
+            cells.append(seeds_shown(row.planned.config.seed, row.planned.config.data.seed))
+        if row.data.is_done:
+            test = row.data.result["test"]
             low, high = wilson(test["ten"]["top1_error"], test["images"])
             cells += [
                 f"{_percent(test['ten']['top1_error'])}±{50 * (high - low):.1f}",
@@ -85,12 +82,12 @@ def _runs_table(rows: list[RunRow], varying: list[str], many_seeds: bool) -> Tab
                 _percent(test["center"]["top1_error"]),
                 _percent(test["center"]["top5_error"]),
                 _against(row, base, many_seeds),
-                str(row.result["epochs"]),
-                f"{row.result['seconds']:.0f}",
+                str(row.data.result["epochs"]),
+                f"{row.data.result['seconds']:.0f}",
             ]
         else:
-            cells += [_state(row), *[""] * 6]
-        table.add_row(*cells, row.run.run_id)
+            cells += [row.data.state, *[""] * 6]
+        table.add_row(*cells, row.planned.run_id)
     return table
 
 
@@ -104,32 +101,23 @@ def what(run: PlannedRun, varying: list[str]) -> str:
 
 
 def one_a_line(varied: str) -> str:
-    """Changes such as `a=1 b=[c, d]`, each on a line of its own."""
+    """Put changes such as `a=1 b=[c, d]` on lines of their own."""
     return re.sub(r" (?=[a-z_.0-9]+=)", "\n", varied)
 
 
 def seeds_shown(seed: int, data_seed: int | None) -> str:
-    """A run's seed, and behind a stroke the data's where it is another."""
+    """A run's seed, and after a slash that of its data if it is another."""
     return str(seed) if seed == data_seed else f"{seed}/{data_seed}"
 
 
 def _against(row: RunRow, base: RunRow | None, many_seeds: bool) -> str:
     if base is None or many_seeds or row is base:
         return ""
-    if fingerprint(row.run.config.data) != fingerprint(base.run.config.data):
+    if fingerprint(row.planned.config.data) != fingerprint(base.planned.config.data):
         return "other data"
-    difference, half = paired_difference(_wrong(row), _wrong(base))
+    (mine, _), (others, _) = (one.data.wrong("top1_error", "ten") for one in (row, base))
+    difference, half = paired_difference(mine, others)
     return f"{100 * difference:+.1f}±{100 * half:.1f}"
-
-
-def _wrong(row: RunRow) -> np.ndarray:
-    with np.load(row.run.record.file("predictions.npz")) as arrays:
-        return arrays["ten_top5"][:, 0] != arrays["labels"]
-
-
-def _state(row: RunRow) -> str:
-    state = row.status.get("state", "not run")
-    return f"{state}: {row.status['failure']}" if "failure" in row.status else state
 
 
 def _arms_table(rows: list[RunRow], varying: list[str]) -> Table:
@@ -140,16 +128,19 @@ def _arms_table(rows: list[RunRow], varying: list[str]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     arms: dict[str, list[RunRow]] = {}
     for row in rows:
-        arms.setdefault(row.run.arm, []).append(row)
+        arms.setdefault(row.planned.arm, []).append(row)
     first = next(iter(arms.values()))
     for members in arms.values():
-        done = [row for row in members if row.done]
+        done = [row for row in members if row.data.is_done]
         seeds = str(len(done)) if len(done) == len(members) else f"{len(done)} of {len(members)}"
-        cells = [what(members[0].run, varying), seeds]
+        cells = [what(members[0].planned, varying), seeds]
         for kind in ("ten", "center"):
             for name in ("top1_error", "top5_error"):
-                cells.append(_spread([row.result["test"][kind][name] for row in done]))
-        mine, base = ([row.result["test"]["ten"]["top1_error"] for row in arm if row.done] for arm in (members, first))
+                cells.append(_spread([row.data.result["test"][kind][name] for row in done]))
+        mine, base = (
+            [row.data.result["test"]["ten"]["top1_error"] for row in arm if row.data.is_done]
+            for arm in (members, first)
+        )
         cells.append(f"{100 * (mean(mine) - mean(base)):+.1f}" if mine and base and members is not first else "")
         table.add_row(*cells)
     return table
@@ -167,10 +158,10 @@ def _percent(fraction: float) -> str:
 
 def _notes(plan: Plan, rows: list[RunRow], many_seeds: bool) -> list[str]:
     notes = []
-    images = next((row.result["test"]["images"] for row in rows if row.done), None)
+    images = next((row.data.result["test"]["images"] for row in rows if row.data.is_done), None)
     if images is not None:
         notes.append(f"±: 95 % interval from the {images:,} test images alone, for these very weights.")
-    starts = [seconds for row in rows if (seconds := row.result.get("seconds_start")) is not None]
+    starts = [seconds for row in rows if (seconds := row.data.result.get("seconds_start")) is not None]
     if starts:
         notes.append(f"From a run's process to its first step: {mean(starts):.1f} s.")
     if not many_seeds and len(plan.runs) > 1:
@@ -184,11 +175,12 @@ def _notes(plan: Plan, rows: list[RunRow], many_seeds: bool) -> list[str]:
         shown = " and ".join(str(list(side)) for side in sorted(sides))
         notes.append(f"The arms' feature maps differ in size ({shown}), so more than the named keys differ.")
     for row in rows:
-        if row.status.get("state") == FAILED:
-            log = row.run.record.file("train.log")
-            notes.append(f"{row.run.run_id} {_state(row)}: {row.status['message']} ({log})")
-    failures = dict.fromkeys(row.status["failure"] for row in rows if row.status.get("state") == FAILED)
-    return [*notes, *(f"{failure}: {HINTS[failure]}" for failure in failures)]
+        if row.data.status.get("state") == FAILED:
+            log = row.data.record.file("train.log")
+            notes.append(f"{row.planned.run_id} {row.data.state}: {row.data.status.get('message', '')} ({log})")
+    failed = [row.data.status for row in rows if row.data.status.get("state") == FAILED]
+    failures = dict.fromkeys(status.get("failure", ERROR) for status in failed)
+    return [*notes, *(f"{failure}: {HINTS.get(failure, HINTS[ERROR])}" for failure in failures)]
 
 
 def write_sweep(plan: Plan, rows: list[RunRow], folder: Path) -> Path:
@@ -198,18 +190,18 @@ def write_sweep(plan: Plan, rows: list[RunRow], folder: Path) -> Path:
         "choices": {name: plan.choices[name] for name in ("protocol", "recipe", "model", "data")},
         "runs": [
             {
-                "run_id": row.run.run_id,
-                "arm": row.run.arm,
-                "seed": row.run.config.seed,
-                "varied": row.run.varied,
-                "overrides": list(row.run.overrides),
-                "state": row.status.get("state"),
-                "result": row.result or None,
+                "run_id": row.planned.run_id,
+                "arm": row.planned.arm,
+                "seed": row.planned.config.seed,
+                "varied": row.planned.varied,
+                "overrides": list(row.planned.overrides),
+                "state": row.data.status.get("state"),
+                "result": row.data.result or None,
             }
             for row in rows
         ],
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{plan.sweep_id}.json"
-    write_whole(path, json.dumps(document, indent=1) + "\n")
+    write_atomic(path, json.dumps(document, indent=1) + "\n")
     return path

@@ -234,9 +234,9 @@ def _report(plan: Plan, console: Console, is_stopped: bool) -> int:
     if plan.is_sweep:
         where += f"   This sweep: {write_sweep(plan, rows, runs / 'sweeps')}"
     console.print(where, soft_wrap=True)
-    if all(row.done for row in rows):
+    if all(row.data.is_done for row in rows):
         return 0
-    if is_stopped or any(row.status.get("state") == PREEMPTED for row in rows):
+    if is_stopped or any(row.data.status.get("state") == PREEMPTED for row in rows):
         console.print(_STOPPED)
         return STOPPED_STATUS
     return 1

@@ -43,7 +43,7 @@ from alexlab.data.store import (
     rename_folder,
     store_hash,
 )
-from alexlab.files import TEMPORARY, sync_file, sync_folder, write_whole
+from alexlab.files import TEMPORARY, sync_file, sync_folder, write_atomic
 from alexlab.progress import Progress
 
 JPEG_QUALITY = 90
@@ -502,7 +502,7 @@ class _Builder:
         for file in self._work.iterdir():
             sync_file(file)
         sync_folder(self._work)
-        write_whole(self._file("manifest.json"), json.dumps(manifest, indent=1) + "\n")
+        write_atomic(self._file("manifest.json"), json.dumps(manifest, indent=1) + "\n")
 
     def close(self) -> None:
         self._notes.close()

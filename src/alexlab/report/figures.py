@@ -29,7 +29,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from PIL import Image
 
-from alexlab.files import write_whole
+from alexlab.files import write_atomic
 from alexlab.study.colour import colour_indices
 from alexlab.study.metrics import epochs_to
 
@@ -756,8 +756,8 @@ def save(figure: Figure, stem: Path) -> None:
         figure.savefig(raster, format="png", dpi=150, facecolor="white", metadata={"Software": None})
         nothing: Any = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(drawing, format="svg", dpi=110, transparent=True, metadata=nothing)  # its images' resolution
-    write_whole(stem.with_name(f"{stem.name}.png"), raster.getvalue())
-    write_whole(stem.with_name(f"{stem.name}.svg"), _for_a_page(drawing.getvalue().decode(), stem.name))
+    write_atomic(stem.with_name(f"{stem.name}.png"), raster.getvalue())
+    write_atomic(stem.with_name(f"{stem.name}.svg"), _for_a_page(drawing.getvalue().decode(), stem.name))
 
 
 def _for_a_page(svg: str, name: str) -> str:

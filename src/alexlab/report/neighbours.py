@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from alexlab.config import Accelerator, Config, ConfigError
+from alexlab.config import Accelerator, Config
 from alexlab.data import build_datamodule
 from alexlab.data.store import Split
+from alexlab.errors import UserError
 from alexlab.models import build_model
 from alexlab.models.alexnet import AlexNet
 from alexlab.models.dropout import Dropout
-from alexlab.runs.ensemble import DoneRun, read_done
+from alexlab.runs.ensemble import check_files, read_done
 from alexlab.runs.record import Record
 from alexlab.training.evaluate import EnsembleMember, probabilities
 from alexlab.training.fit import load_weights
@@ -70,10 +71,10 @@ class Neighbours:
 def answers(record: Record, count: int = 8, seed: int = 0, view: str = "ten", cache: str | None = None) -> Answers:
     """What a finished run's network says of `count` test images drawn by `seed`, of as many classes as there are.
 
-    `cache`: where the store is, if not where the run had it (`data.cache`).
+    `cache`: the folder with the store, if not the default of `data.cache`.
 
     Raises:
-        ConfigError: where the run is not done, its weights are gone or its data are not here.
+        UserError: where the run is not done, its weights are gone or its data are not here.
     """
     member, device = _member(record, cache)
     test, classes = member.data.split("test"), member.data.store.classes
@@ -105,7 +106,7 @@ def neighbours(
     as bytes, and a batch of each.
 
     Raises:
-        ConfigError: as `answers`.
+        UserError: as `answers`.
         ValueError: for fewer training images than neighbours.
     """
     member, device = _member(record, cache)
@@ -162,9 +163,8 @@ def _member(record: Record, cache: str | None) -> tuple[EnsembleMember, torch.de
     settings.paths.runs = str(record.path.parent)
     if cache is not None:
         settings.data.cache = cache
-    run: DoneRun = read_done(record.run_id, settings, ["data.cache"] if cache is not None else [])
-    if not run.checkpoint.is_file():
-        raise ConfigError(f"{record.path}: has no {run.checkpoint.name}; its network cannot be looked at")
+    run = read_done(record.run_id, settings, [])
+    check_files(run)
     config = run.config
     network = build_model(config)
     if config.trainer.precision == "64-true":
@@ -174,7 +174,7 @@ def _member(record: Record, cache: str | None) -> tuple[EnsembleMember, torch.de
     try:
         data.setup()
     except ValueError as error:
-        raise ConfigError(str(error)) from error
+        raise UserError(str(error)) from error
     torch.backends.cudnn.allow_tf32 = False  # as in an evaluation
     use_gpu = torch.cuda.is_available() and config.trainer.accelerator is not Accelerator.cpu
     device = torch.device("cuda" if use_gpu else "cpu")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from alexlab.config import ConfigError
+from alexlab.errors import UserError
 from alexlab.report import figures
 from alexlab.report.content import PlotOnPage
 from alexlab.runs.record import Record
@@ -25,7 +25,7 @@ def draw(judgement: Judgement, archive: Archive, folder: Path, with_pictures: bo
     `with_pictures`: figure 4 too, for which the base's first run that kept its weights is loaded, and its data.
 
     Raises:
-        ConfigError: where figure 4 is wanted and no run has its weights, or its data are not here.
+        UserError: where figure 4 is wanted and no run has its weights, or its data are not here.
     """
     drawn = []
     for name, title, text, figure in _figures(judgement, archive, with_pictures):
@@ -141,7 +141,7 @@ def _curve(arm: Arm, column: str) -> np.ndarray | None:
     """[seeds, epochs], NaN after a run's end; None where no run has the column. A damaged file is left out."""
     found = []
     for run in arm.runs:
-        with suppress(ConfigError):
+        with suppress(UserError):
             found.append([math.nan if (value := epoch.get(column)) is None else value for epoch in run.epochs])
     longest = max(map(len, found), default=0)
     curves = np.array([[*values, *[math.nan] * (longest - len(values))] for values in found], dtype=float)
@@ -179,9 +179,7 @@ def _pictures(arms: list[Arm]) -> Iterator[tuple[str, str, str, figures.Figure]]
 
     kept = [run for arm in arms for run in arm.runs if run.record.file("checkpoints/last.ckpt").is_file()]
     if not kept:
-        raise ConfigError(
-            "--pictures: no run of the study has its weights here; they are in checkpoints/ of each record"
-        )
+        raise UserError("--pictures: no run of the study has its weights here; they are in checkpoints/ of each record")
     record = Record(kept[0].record.path.parent, kept[0].run_id)
     answers, near = neighbours.answers(record), neighbours.neighbours(record)
     text = f"Test images, their class, and the five likeliest by {record.run_id}, ten views."

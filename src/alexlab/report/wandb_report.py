@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from alexlab.config import ConfigError, LoggerConfig
-from alexlab.files import write_whole
+from alexlab.config import LoggerConfig
+from alexlab.errors import UserError
+from alexlab.files import write_atomic
 from alexlab.report.wording import measured, published, runs, summary, verdict_and_reason
 from alexlab.runs.trackers import is_copied, public_config, wandb_mode
 from alexlab.study.claims import VIEWED
@@ -47,7 +48,7 @@ def publish(judgement: Judgement, archive: Archive, folder: Path, logger: Logger
     What was sent before, by those files, is replaced there.
 
     Raises:
-        ConfigError: where wandb-workspaces is not installed.
+        UserError: where wandb-workspaces is not installed.
         OSError: where W&B does not take one, in a line; both files are there.
     """
     views: dict[str, Any] = {  # the report first, as only that makes a project that is not there yet
@@ -80,7 +81,7 @@ def build_workspace(judgement: Judgement, archive: Archive, logger: LoggerConfig
     """The study's saved view: its runs by arm, with curves, test errors and keys.
 
     Raises:
-        ConfigError: where wandb-workspaces is not installed.
+        UserError: where wandb-workspaces is not installed.
     """
     _, workspaces = _library()
     most = len(run_names(judgement, archive))
@@ -104,7 +105,7 @@ def build_report(judgement: Judgement, archive: Archive, logger: LoggerConfig) -
     """The study's report: what holds of it, its claims, what to doubt, and the workspace's panels.
 
     Raises:
-        ConfigError: where wandb-workspaces is not installed.
+        UserError: where wandb-workspaces is not installed.
     """
     reports, _ = _library()
     plan = judgement.plan
@@ -175,7 +176,7 @@ def main_keys(judgement: Judgement, archive: Archive) -> list[str]:
     wanted = dict.fromkeys(name for row in judgement.rows for name in row.claim.differs or row.differing)
     configs = []
     for arm in judgement.arms:
-        with contextlib.suppress(ConfigError):  # which `judge` has told
+        with contextlib.suppress(UserError):  # which `judge` has told
             configs += [public_config(archive.config(run)) for run in arm.runs[:1]]
     found = []
     for name in wanted:
@@ -192,7 +193,7 @@ def _library() -> tuple[Any, Any]:
             import wandb_workspaces.reports.v2 as reports
             import wandb_workspaces.workspaces as workspaces
     except ImportError as error:
-        raise ConfigError("--wandb: needs wandb-workspaces; pip install -e '.[workspaces]'") from error
+        raise UserError("--wandb: needs wandb-workspaces; pip install -e '.[workspaces]'") from error
     return reports, workspaces
 
 
@@ -304,7 +305,7 @@ def _write(view: Any, file: Path) -> None:
     spec = json.loads(model.spec.model_dump_json(by_alias=True, exclude_none=True))
     content = {"entity": view.entity, "project": view.project, "title": model.display_name, "id": model.id}
     content["name"] = getattr(view, "_internal_name", "")
-    write_whole(file, json.dumps({**content, "spec": spec}, indent=1, ensure_ascii=False) + "\n")
+    write_atomic(file, json.dumps({**content, "spec": spec}, indent=1, ensure_ascii=False) + "\n")
 
 
 def _sent(view: Any) -> str | None:

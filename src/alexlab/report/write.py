@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from alexlab.files import write_whole
+from alexlab.files import write_atomic
 from alexlab.report.html import page
 from alexlab.report.markdown import markdown
 from alexlab.report.plots import draw
@@ -103,8 +103,8 @@ def write(judgement: Judgement, archive: Archive, folder: Path, with_pictures: b
     writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(claims_table(judgement))
-    write_whole(folder / "claims.csv", text.getvalue())
+    write_atomic(folder / "claims.csv", text.getvalue())
     plots = draw(judgement, archive, folder, with_pictures)
-    write_whole(folder / "report.md", markdown(judgement, plots))
-    write_whole(folder / "report.html", page(judgement, plots))
+    write_atomic(folder / "report.md", markdown(judgement, plots))
+    write_atomic(folder / "report.html", page(judgement, plots))
     return folder / "report.html"

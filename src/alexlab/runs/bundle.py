@@ -20,8 +20,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from alexlab.config import ConfigError
-from alexlab.files import written_whole
+from alexlab.errors import UserError
+from alexlab.files import is_foreign, open_atomic, read_regular
+from alexlab.tree import read_json
 
 FILES = (
     *("config.yaml", "conv1.npy", "diverged.json", "environment.json", "metrics.csv", "neighbours.json"),
@@ -39,17 +40,25 @@ def pack(path: Path, runs: Path, run_ids: Sequence[str]) -> None:
     """Write the bundle of some of a folder's records, and of all of its plans, to a file, which is replaced."""
     members: dict[str, bytes] = {}
     for plan in sorted((runs / "studies").glob("*.json")):
-        content = _without_folders(json.loads(plan.read_text()))
+        if is_foreign(plan.name):
+            continue
+        try:
+            content = _without_folders(read_json(plan, {}, _LARGEST))
+        except ValueError as error:
+            raise UserError(f"{plan}: is corrupt ({error}); bring it back from a copy") from error
         members[f"studies/{plan.name}"] = (json.dumps(content, indent=1) + "\n").encode()
     for run_id in sorted(run_ids):
         for name in FILES:
             file = runs / run_id / name
             if file.is_file():
-                content = file.read_bytes()
+                content = read_regular(file, _LARGEST)
                 if name == "config.yaml":
                     content = _neutral_config(content.decode()).encode()
                 members[f"{run_id}/{name}"] = content
-    with written_whole(path) as half, zipfile.ZipFile(half.file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+    with (
+        open_atomic(path) as temporary,
+        zipfile.ZipFile(temporary.file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive,
+    ):
         for name, content in members.items():
             member = zipfile.ZipInfo(name)  # with the date of 1980
             member.compress_type, member.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
@@ -60,7 +69,7 @@ def opened(path: Path) -> Path:
     """The folder of runs that a bundle holds: unpacked until this process ends.
 
     Raises:
-        ConfigError: for a file that is no bundle, is damaged, or holds anything else than plans and records.
+        UserError: for a file that is no bundle, is corrupt, or holds anything else than plans and records.
     """
     folder = Path(tempfile.mkdtemp(prefix=f"alexlab-{path.stem}-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -68,15 +77,15 @@ def opened(path: Path) -> Path:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             if sum(member.file_size for member in members) > _ALL:
-                raise ConfigError(f"{path}: unpacks to more than {_ALL // 2**30} GiB, which no bundle does")
+                raise UserError(f"{path}: unpacks to more than {_ALL // 2**30} GiB, which no bundle does")
             for member in members:
                 if not _MEMBER.fullmatch(member.filename) or member.file_size > _LARGEST:
-                    raise ConfigError(f"{path}: holds {member.filename!r}, which no bundle does")
+                    raise UserError(f"{path}: holds {member.filename!r}, which no bundle does")
                 target = folder / member.filename
                 target.parent.mkdir(exist_ok=True)
                 target.write_bytes(archive.read(member))  # checked by its CRC
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
-        raise ConfigError(f"{path}: is not a bundle ({error}); python src/runs.py bundle makes one") from error
+        raise UserError(f"{path}: is not a bundle ({error}); python src/runs.py bundle makes one") from error
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Test errors of finished runs' nets, alone and averaged (section 6)."""
+"""Test errors of finished runs' nets, alone and as an ensemble (section 6)."""
 
 from __future__ import annotations
 
@@ -12,23 +12,26 @@ from alexlab import threads
 from alexlab.compose import read_config
 from alexlab.config import Config, ConfigError, did_you_mean
 from alexlab.data import build_datamodule
-from alexlab.data.locate import fingerprint
+from alexlab.data.locate import fingerprint, has_store, store_path
+from alexlab.errors import UserError
 from alexlab.progress import Progress
-from alexlab.runs.record import Record
+from alexlab.runs.record import Record, find_records
+from alexlab.validate import finish
 
-if TYPE_CHECKING:  # torch takes seconds to load, and mistakes are told without it
+if TYPE_CHECKING:  # torch takes seconds to load, and mistakes are reported without it
     from alexlab.training.evaluate import EnsembleMember, Predictions
 
-EVALUATE_KEYS = ("checkpoint", "average")  # of `evaluate`: what runs may be evaluated by, whatever they were before
+EVALUATE_KEYS = ("checkpoint", "average")  # of `evaluate`: these may differ from what the runs were evaluated by
+PLACES = ("cache", "root", "stage")  # of `data`: where the reader has the store, not where a record has it
 
 
 @dataclass(frozen=True)
 class DoneRun:
-    """A finished run as it is to be evaluated."""
+    """A finished run, and the configuration to evaluate it by."""
 
     record: Record
-    config: Config  # its own, but for what the command line sets
-    test: dict[str, Any]  # its result's test errors; empty where they are of another checkpoint or average over views
+    config: Config  # its own, but for the places of its data and what the command line sets
+    test: dict[str, Any]  # its result's test errors; empty if they are of another checkpoint or average over views
 
     @property
     def checkpoint(self) -> Path:
@@ -36,24 +39,33 @@ class DoneRun:
 
 
 def read_done(run_id: str, settings: Config, names: list[str]) -> DoneRun:
-    """A run from its record, with the keys `names` as they are in `settings`."""
+    """Read a finished run, with the keys `names` and the places of the store from `settings`.
+
+    No path in a record is followed: it may come from somebody else.
+
+    Raises:
+        UserError: if it is not there, not done, or of other data than are here.
+    """
     folder = Path(settings.paths.runs)
-    known = [path.parent.name for path in folder.glob("*/status.json")]
+    known = [record.run_id for record in find_records(folder)] if folder.is_dir() else []
     if run_id not in known:
         hint = did_you_mean(run_id, known) or "; paths.runs=FOLDER looks elsewhere"
-        raise ConfigError(f"runs: there is no run '{run_id}' in {folder}{hint}")
+        raise UserError(f"runs: there is no run '{run_id}' in {folder}{hint}")
     record = Record(folder, run_id)
     if not record.is_done:
         state = record.status().get("state")
-        raise ConfigError(f"runs: {run_id} is {state}, not DONE; train it to its end or leave it out")
-    config = read_config(record.file("config.yaml"))
+        raise UserError(f"runs: {run_id} is {state}, not DONE; train it to its end or leave it out")
+    config = read_config(record.file("config.yaml"), stored=False)
     recorded = [getattr(config.evaluate, name) for name in EVALUATE_KEYS]
     for name in names:
         section, _, key = name.partition(".")
         setattr(getattr(config, section), key, getattr(getattr(settings, section), key))
-    trained_on = record.result().get("data", {}).get("store")  # older records do not say
+    for name in PLACES:
+        setattr(config.data, name, getattr(settings.data, name))
+    finish(config)
+    trained_on = record.result().get("data", {}).get("store")  # older records have none
     if trained_on is not None and trained_on != fingerprint(config.data):
-        raise ConfigError(
+        raise UserError(
             f"runs: {run_id} was trained on the data {trained_on}, here is {fingerprint(config.data)}; name its store "
             "by data.root"
         )
@@ -62,14 +74,12 @@ def read_done(run_id: str, settings: Config, names: list[str]) -> DoneRun:
 
 
 def in_common(runs: list[DoneRun]) -> dict[str, str]:
-    """What all the runs are evaluated by; refuses runs that cannot be averaged."""
+    """What all the runs are evaluated by; refuses runs that make no ensemble."""
     first, data = runs[0], fingerprint(runs[0].config.data)
     for run in runs:
         pair, other = (first.record.run_id, run.record.run_id), fingerprint(run.config.data)
         if other != data:
-            raise ConfigError(
-                f"runs: {pair[0]} has the data {data}, {pair[1]} has {other}; average runs of one data set"
-            )
+            raise UserError(f"runs: {pair[0]} has the data {data}, {pair[1]} has {other}; an ensemble has one data set")
         for name in EVALUATE_KEYS:
             mine, theirs = (getattr(one.config.evaluate, name).name for one in (first, run))
             if mine != theirs:
@@ -77,8 +87,20 @@ def in_common(runs: list[DoneRun]) -> dict[str, str]:
     return {name: getattr(first.config.evaluate, name).name for name in EVALUATE_KEYS}
 
 
+def check_files(run: DoneRun) -> None:
+    """Raise UserError unless the run's weights and its store are here; an evaluation makes no store."""
+    if not run.checkpoint.is_file():
+        hint = "set evaluate.checkpoint or leave the run out"
+        raise UserError(f"runs: {run.record.run_id} has no {run.checkpoint}; {hint}")
+    if not has_store(run.config.data):
+        raise UserError(
+            f"runs: {run.record.run_id} has no store at {store_path(run.config.data)}; set data.cache=FOLDER (or "
+            "ALEXLAB_CACHE) to where its data were prepared"
+        )
+
+
 def compute(runs: list[DoneRun], settings: Config) -> tuple[dict[str, Any], dict[str, Predictions]]:
-    """The average's result and predictions, and each net's own errors where its record does not have them."""
+    """The ensemble's result and predictions, and each net's own errors where its record does not have them."""
     started = time.monotonic()
     batch_size = min(run.config.data.eval_batch_size for run in runs)
     for run in runs:
@@ -112,7 +134,7 @@ def compute(runs: list[DoneRun], settings: Config) -> tuple[dict[str, Any], dict
 def evaluate_nets(
     nets: list[tuple[Config, Path]], alone: list[int], settings: Config, title: str
 ) -> tuple[str, list[dict[str, Predictions]]]:
-    """The device, and test predictions of the average of all nets, then of the ones whose places are in `alone`.
+    """The device, and test predictions of the ensemble of all nets, then of those whose indices are in `alone`.
 
     A net is a configuration and the file of its weights. Device and determinism are as in training by `settings`.
     """
@@ -129,8 +151,8 @@ def evaluate_nets(
     try:
         device = build_trainer(replace(settings, trainer=trainer), title).strategy.root_device
     except MisconfigurationException as error:
-        told = " ".join(str(error).split())
-        raise ConfigError(f"trainer.accelerator={trainer.accelerator.name}: {told} Set it to auto or cpu") from error
+        message = " ".join(str(error).split())
+        raise ConfigError(f"trainer.accelerator={trainer.accelerator.name}: {message} Set it to auto or cpu") from error
     members = []
     for config, path in nets:
         network = build_model(config)
@@ -141,7 +163,7 @@ def evaluate_nets(
         try:
             data.setup()
         except ValueError as error:
-            raise ConfigError(str(error)) from error
+            raise UserError(str(error)) from error
         loader = data.evaluation_dataloader("test")
         members.append(EnsembleMember(network.to(device), loader, data, config.evaluate.average, str(path)))
     groups: list[list[EnsembleMember]] = [members, *([members[number]] for number in alone)]

@@ -1,4 +1,4 @@
-"""Where a run ran: what belongs beside a result, but not into its identity."""
+"""The environment of a run: what is recorded with a result, but is no part of its identity."""
 
 from __future__ import annotations
 

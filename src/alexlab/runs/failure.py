@@ -1,4 +1,4 @@
-"""Why a run failed: its class, one line that says what happened, and one that says what to do."""
+"""Why a run failed: its class, a message of one line, and a hint of what to do."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from alexlab.config import ConfigError, Retry
+from alexlab.config import Retry
+from alexlab.errors import UserError
 
 DIVERGED, NOT_LEARNING, MEMORY, DISK, DATA, KILLED, ERROR = (
     *("diverged", "does not learn", "out of memory", "disk full", "bad data", "killed", "error"),
 )
 SHARED, FILES = "no shared memory", "too many open files"
-# What to do, for the table and status.json.
+# Hints for the table and status.json.
 HINTS = {
-    DIVERGED: "a result, and kept: lower optim.lr for another arm, or retry=all to do it again; see diverged.json",
-    NOT_LEARNING: "a result, and kept: see model.init and optim.lr; retry=all trainer.chance_epochs=null trains it on",
+    DIVERGED: "a result: lower optim.lr for another arm, or retry=all to do it again; see diverged.json",
+    NOT_LEARNING: "a result: see model.init and optim.lr; retry=all trainer.chance_epochs=null trains it on",
     MEMORY: "free memory, or lower data.eval_batch_size or data.num_workers; then run the same command again",
     SHARED: "docker run --ipc=host or --shm-size=2g gives more, data.num_workers=0 needs none; then run the same "
     "command again",
     FILES: "raise it, `ulimit -n 4096` or docker run --ulimit nofile=65536:65536, or lower data.num_workers; "
     "then run the same command again",
     DISK: "make room, `python src/runs.py prune` may help; then run the same command again",
-    DATA: "`python src/prepare.py check` with the same data= tells what is damaged; then run the same command again",
+    DATA: "`python src/prepare.py check` with the same data= lists what is corrupt; then run the same command again",
     KILLED: "run the same command again: it resumes from the last checkpoint",
-    ERROR: "train.log has the traceback; the same line tries again",
+    ERROR: "train.log has the traceback; run the same command again to retry",
 }
 RESULTS = (DIVERGED, NOT_LEARNING)  # to try these again until they pass would be to select survivors
 
@@ -38,31 +39,33 @@ _OURS = {  # by name, since torch is not loaded here
 _NO_MEMORY = re.compile(
     r"can't allocate memory|not enough memory|Cannot allocate memory|bad_alloc|out of memory|ALLOC_FAILED"
 )
-_NO_SHARED = re.compile(r"shared memory|Bus error|</torch_\w+>")  # before a full disk, which it is told as
+_NO_SHARED = re.compile(r"shared memory|Bus error|</torch_\w+>")  # before a full disk, whose text it has
 _NO_FILES = re.compile(r"Too many open files|received \d+ items of ancdata")
 _NO_ROOM = re.compile(r"No space left|Disk quota exceeded|inline_container.* unexpected pos|file write failed")
 _KILLED = re.compile(r"DataLoader worker .*(killed by signal|exited unexpectedly)")
 
 
 def is_retried(failure: str | None, retry: Retry) -> bool:
-    """Whether a run that failed so is tried again when its command is typed again."""
+    """Whether a run that failed so is retried when its command is run again."""
     return retry is Retry.all or (retry is Retry.faults and failure not in RESULTS)
 
 
 def failure_of(error: BaseException, oom_kills: int = 0) -> str:
-    """The class of what ended a training; `oom_kills`: processes that the kernel killed for memory meanwhile."""
+    """The class of an error that ended a training; `oom_kills`: processes that were killed for memory meanwhile."""
     return _decided(error, oom_kills)[0]
 
 
 def message_of(error: BaseException) -> str:
-    """What happened, in one line: of the errors that led to one another, by the one that decides the class."""
+    """A message of one line, from the one of the chained errors that decides the class."""
     error = _decided(error)[1]
     text = str(error)
-    if text.startswith("Caught ") and "Original Traceback" in text:  # in a loader's process: its last line tells
+    if (
+        text.startswith("Caught ") and "Original Traceback" in text
+    ):  # in a loader's process: its last line is the message
         text = text.rstrip().rsplit("\n", 1)[-1].split(": ", 1)[-1]
     text = " ".join(text.split()) or type(error).__name__
-    told_by_us = isinstance(error, ConfigError) or type(error).__name__ in _OURS
-    return text if told_by_us else f"{type(error).__name__}: {text}"
+    is_ours = isinstance(error, UserError) or type(error).__name__ in _OURS
+    return text if is_ours else f"{type(error).__name__}: {text}"
 
 
 def _decided(error: BaseException, oom_kills: int = 0) -> tuple[str, BaseException]:
@@ -82,6 +85,8 @@ def _decided(error: BaseException, oom_kills: int = 0) -> tuple[str, BaseExcepti
             return MEMORY, cause
         if _KILLED.search(text):
             return (MEMORY if oom_kills else KILLED), cause
+        if number is not None and not isinstance(cause, ConnectionError):
+            return ERROR, cause  # such as EIO, which torch reports as its own failed write
     return ERROR, error
 
 
@@ -89,19 +94,19 @@ _LOST_CONTACT = re.compile(r"\b(gloo|NCCL|ProcessGroup\w*)\b|Connection closed b
 
 
 def is_echo(error: BaseException) -> bool:
-    """Whether an error may say no more than that another process of the run is gone."""
-    if isinstance(error, ConfigError) or failure_of(error) != ERROR:
+    """Whether an error may mean only that another process of the run is gone."""
+    if isinstance(error, UserError) or failure_of(error) != ERROR:
         return False
     return any(type(cause).__name__.startswith("Dist") or _LOST_CONTACT.search(str(cause)) for cause in _chain(error))
 
 
 def ended_by(code: int) -> str:
-    """How a process ended that said nothing itself."""
+    """How a process ended: its signal or exit status."""
     return signal.Signals(-code).name if code < 0 else f"exit status {code}"
 
 
 def oom_kills() -> int:
-    """Processes of this container or job that the kernel has killed for memory so far; 0 where it does not say."""
+    """Processes of this container or job that the kernel has killed for memory so far; 0 if that is not known."""
     with suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)

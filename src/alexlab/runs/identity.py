@@ -1,4 +1,4 @@
-"""What makes two runs the same run, and what an arm is called."""
+"""The identity of runs and arms: hashes of what a result follows from, and labels."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def silent_values() -> dict[str, Any]:
 
 
 def run_id(config: Config) -> str:
-    """The first 12 hex digits of a hash over all that a result follows from.
+    """The first 12 hex digits of a hash of everything that a result follows from.
 
     A key without effect is left out, so that equal results have one id, and so is a key at its silent value.
     """
@@ -100,7 +100,7 @@ def void_keys(config: Config) -> set[str]:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """As text, since 1 == 1.0 and a limit of 1 step is not one of 1.0, the whole."""
+    """Compare as text, since 1 == 1.0, but a limit of 1 step is not one of 1.0, all steps."""
     return json.dumps(one) == json.dumps(other)
 
 
@@ -109,7 +109,7 @@ def _content(config: Config) -> dict[str, Any]:
     if (code := modified(RESULTS_VERSION)) is not None:
         content["code"] = code  # its results are not those of the code that others have
     if config.optim.conv1_freeze_at is not None and config.optim.conv1_freeze_at < 1:
-        content["conv1_freeze"] = 2  # 1: the velocity moved conv1 on after its rate was 0; other runs came to the same
+        content["conv1_freeze"] = 2  # in version 1 the velocity still moved conv1 after its rate was 0
     if config.weights is not None:
         content["weights"] = hashlib.sha256(Path(config.weights).read_bytes()).hexdigest()
     return content
@@ -127,7 +127,7 @@ def differences(config: Config, other: Config) -> dict[str, Any]:
 
 
 def arm_label(config: Config, base: Config, folders: list[Path]) -> str:
-    """What an arm is called: the ablation whose file makes the same change to `base`, or the change itself."""
+    """The name of an arm: the ablation whose file makes the same change to `base`, or the change itself."""
     changed = differences(config, base)
     if not changed:
         return "none"
@@ -144,7 +144,7 @@ def spelled(changes: dict[str, Any]) -> str:
 
 @cache
 def _file_keys(path: Path, changed: int) -> dict[str, Any]:
-    """A file's keys as they stand there, by dotted name; read again once it has changed."""
+    """The keys of a file, by dotted name; read again once it has changed."""
     loaded = OmegaConf.to_container(OmegaConf.load(path))
     named = flatten(loaded) if isinstance(loaded, dict) else {}
     named.pop("defaults", None)
@@ -152,7 +152,7 @@ def _file_keys(path: Path, changed: int) -> dict[str, Any]:
 
 
 def _file_changes(path: Path, base: Config) -> dict[str, Any]:
-    """What an ablation's file would change in `base`."""
+    """The keys that an ablation's file would change in `base`."""
     try:
         named = dict(_file_keys(path, path.stat().st_mtime_ns))
         keys = result_keys(base)

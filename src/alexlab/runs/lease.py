@@ -1,14 +1,18 @@
-"""The lease of a run: who works on it, one process at a time, on whatever machine, also without working file locks.
+"""The lease of a run: the right of one process at a time to work on it, on any machine, without working file locks.
 
-The owner has the file `claim.<n>` of the highest n in the record and touches it every so often. Who finds no such file,
-or one whose owner is dead or silent, makes the next one; that succeeds for one process alone. An owner that was taken
-for dead, having been paused, finds a higher number and stops before it writes.
+The owner has the file `claim.<n>` of the highest n in the record and touches it as a heartbeat. A process that finds no
+such file, or one whose owner is dead or whose heartbeat has expired, creates the next one, which succeeds for one
+process alone. An owner that was paused past the expiry finds a higher number, and stops before it writes.
+
+Not filelock's SoftFileLease: it lets a silent owner on another machine expire only for a process that watches it that
+long, so each command would wait three minutes and `runs list` never know; and no worker can check its parent's lease.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -20,18 +24,21 @@ from pathlib import Path
 from typing import Any
 
 from alexlab import threads
+from alexlab.tree import INTEGER, NULL, TEXT, read_json
 
-HEARTBEAT = 10.0  # seconds between touches
-EXPIRY = 180.0  # seconds without one after which an owner is taken for dead; NFS shows a touch up to 60 s late
+HEARTBEAT = 10.0  # seconds between heartbeats
+EXPIRY = 180.0  # seconds without one after which the lease is free; NFS shows a touch up to 60 s late
+_FILE = re.compile(r"claim\.(\d{1,9})")
+_SCHEMA = {"token": TEXT, "host": TEXT, "machine": TEXT, "pid": INTEGER, "began": TEXT | NULL}
 
 
 class LeaseLost(BaseException):
-    """Another process has taken the run over; this one must not write to its record any more."""
+    """Another process has taken the run over, so this one must not write to its record any more."""
 
 
 @dataclass(frozen=True)
 class Lease:
-    """A run that this process works on, or one that it started; it can be sent to other processes."""
+    """The lease of a process, which it can send to the processes that it starts."""
 
     folder: Path
     number: int
@@ -42,7 +49,7 @@ class Lease:
         return self.folder / f"claim.{self.number}"
 
     def check(self) -> None:
-        """Raise LeaseLost unless the run is still ours, and OSError where that cannot be seen."""
+        """Raise LeaseLost unless the lease is still held, and OSError if its file cannot be read."""
         try:
             is_mine = json.loads(self.path.read_text())["token"] == self.token
         except FileNotFoundError:
@@ -52,16 +59,16 @@ class Lease:
 
     @contextmanager
     def heartbeat(self) -> Iterator[None]:
-        """Show now and then that this process lives, as long as it is the owner."""
+        """Context in which a thread touches the lease's file, until the lease is lost."""
 
-        def beat(ended: threading.Event) -> None:
+        def renew(ended: threading.Event) -> None:
             with suppress(LeaseLost):
                 while not ended.wait(HEARTBEAT):
-                    with suppress(OSError):  # a disk that does not answer now may answer the next time
+                    with suppress(OSError):  # a network's disk may answer the next time
                         self.check()
                         os.utime(self.path)
 
-        with threads.beside(beat):
+        with threads.beside(renew):
             yield
 
     def release(self) -> None:
@@ -71,12 +78,12 @@ class Lease:
 
 
 def take(folder: Path, attempts: int = 0) -> Lease | None:
-    """Become the owner of a record, whose folder is made; None where another process is, or was faster.
+    """Take the lease of a record, whose folder is created; None if another process holds it, or was faster.
 
-    `attempts`: the highest number that is known to have been used, so that no number comes back.
+    `attempts`: the highest number that is known to have been used, so that none is used twice.
 
     Raises:
-        OSError: where the folder cannot be written.
+        OSError: if the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     before = _numbers(folder)
@@ -98,15 +105,15 @@ def take(folder: Path, attempts: int = 0) -> Lease | None:
 
 
 def _make(path: Path, content: str) -> bool:
-    """Make a file with its content at once; False where there is one."""
-    whole = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    """Create a file with its content atomically; False if there is one."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        whole.write_text(content)
+        temporary.write_text(content)
         try:
-            os.link(whole, path)
+            os.link(temporary, path)
         except FileExistsError:
             return False
-        except OSError:  # a file system without links: the file is empty for a moment, and taken for alive
+        except OSError:  # no hard links here: the file is empty for a moment, and its owner taken for alive
             try:
                 descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
             except FileExistsError:
@@ -115,13 +122,20 @@ def _make(path: Path, content: str) -> bool:
                 file.write(content)
         return True
     finally:
-        whole.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def holder(folder: Path) -> str | None:
-    """Who works on a run, as `host, process 123`; None where nobody does."""
+    """The process that holds a run's lease, as `host, process 123`; None if there is none."""
     numbers = _numbers(folder)
     return _owner(folder, numbers[-1]) if numbers else None
+
+
+def remove_dead(folder: Path) -> None:
+    """Remove the lease files of processes that are gone."""
+    for number in _numbers(folder):
+        if _owner(folder, number) is None:
+            (folder / f"claim.{number}").unlink(missing_ok=True)
 
 
 def _owner(folder: Path, number: int) -> str | None:
@@ -130,44 +144,47 @@ def _owner(folder: Path, number: int) -> str | None:
     try:
         silent = _now(folder) - _touched(path)
     except FileNotFoundError:
-        return None  # it was just given up
-    if silent > EXPIRY or (owner.get("machine") == machine() and not _lives(owner)):
+        return None  # it was just released
+    if abs(silent) > EXPIRY or (owner.get("machine") == machine() and not _lives(owner)):
         return None
     return f"{owner.get('host', 'another machine')}, process {owner.get('pid', 'unknown')}"
 
 
 def _numbers(folder: Path) -> list[int]:
-    found = (path.name.partition(".")[2] for path in folder.glob("claim.*"))
-    return sorted(int(number) for number in found if number.isdecimal())
+    found = (_FILE.fullmatch(path.name) for path in folder.glob("claim.*"))
+    return sorted(int(match[1]) for match in found if match is not None)
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        return read_json(path, _SCHEMA)
     except (OSError, ValueError):
         return {}  # it is gone, or being written
 
 
 def _touched(path: Path) -> float:
-    with path.open("rb") as file:  # which makes NFS look at the server's time, and not at one that it remembers
-        return os.fstat(file.fileno()).st_mtime
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opened, so that NFS asks the server and not its cache
+    try:
+        return os.fstat(descriptor).st_mtime
+    finally:
+        os.close(descriptor)
 
 
 def _now(folder: Path) -> float:
-    """The time by the clock of the file system, which is not this machine's where that is a server's."""
+    """The time by the clock of the file system, which for a network's is the server's."""
     probe = folder / f".clock.{uuid.uuid4().hex}"
     try:
         probe.touch()
         return probe.stat().st_mtime
     except OSError:
-        return time.time()  # who may not write here only looks
+        return time.time()  # the folder cannot be written
     finally:
         with suppress(OSError):
             probe.unlink()
 
 
 def machine() -> str:
-    """What tells process ids apart: the machine since it was started, and the container."""
+    """The space in which process ids are unique: the machine since it was booted, and the container."""
     parts = [socket.gethostname()]
     with suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -177,7 +194,7 @@ def machine() -> str:
 
 
 def _began(pid: int) -> str | None:
-    """When a process was started, in the system's ticks; tells it from a later one of the same id."""
+    """When a process was started, in the system's ticks, which tells it from a later one of the same id."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -189,6 +206,6 @@ def _lives(owner: dict[str, Any]) -> bool:
         os.kill(int(owner["pid"]), 0)
     except ProcessLookupError:
         return False
-    except (PermissionError, KeyError):
-        return True
+    except (PermissionError, KeyError, OverflowError):
+        return True  # as far as can be seen
     return owner.get("began") == _began(int(owner["pid"]))

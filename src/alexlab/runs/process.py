@@ -1,4 +1,4 @@
-"""Start the processes of a run, wait until they end, and the folder by which a command tells them to stop."""
+"""Starts the processes of a run and waits for them; the folder by which a command asks them to stop."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from alexlab.children import inherit_code
 from alexlab.progress import BESIDE_OTHERS
 from alexlab.runs.failure import HINTS
 
-# What asks a command, or a run, to stop; the last is submitit's.
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+# What asks a command, or a run, to stop: submitit's SIGUSR2 and a closed terminal's SIGHUP, too.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 WORKER = "alexlab.runs.worker"  # by name, since it imports torch, which a command never does
 STOPPED = "run the same command again to resume"
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One command, or a job of its launcher's, for the processes that do its runs.
+    """A command, or a job of its launcher's, as the processes of its runs see it.
 
-    In `folder`, which is gone once the command is, `stop` has a byte for each time that it was told to stop, and
-    `<process id>` says that this process trains; `job_<number>.json` is a planned job (`alexlab.hydra_compat`).
-    `attempts`: how often runs had been tried before the command began, where they had. `threads`: of a run, over all of
-    its processes; None where OMP_NUM_THREADS says how many each has.
+    In `folder`, which is removed with the command, the file `stop` has a byte for each request to stop, a file
+    `<process id>` exists for each process that trains, and `job_<number>.json` is a job (`alexlab.hydra_compat`).
+    `attempts`: the attempts that runs had before the command started. `threads`: of a run, over all of its processes;
+    None if OMP_NUM_THREADS sets how many each has.
     """
 
     folder: Path
@@ -48,7 +48,7 @@ class Launch:
 
     @property
     def requests(self) -> int:
-        """How often it was told to stop."""
+        """How often it was asked to stop."""
         try:
             next(self.folder.iterdir(), None)  # which makes NFS look at the folder anew
             return self.stop.stat().st_size
@@ -70,12 +70,12 @@ class RankProcess:
 
     @property
     def failure(self) -> Path:
-        """Where it says how it failed, and whether that is but an echo of another one's failure."""
+        """Its report of how it failed, and whether that is only an echo of another one's failure."""
         return self.folder / f"failure.{self.rank}.json"
 
 
-_FAREWELL = 20.0  # seconds that the processes of a run have once one of them is gone
-_LAST_WORDS = 60.0  # more for the first one, once it has seen that, for what W&B has not got yet
+_GRACE = 20.0  # seconds that the other processes of a run have to end once one of them is gone
+_UPLOAD_GRACE = 60.0  # more for the first one, to send W&B what it does not have yet
 ENDED_BY_US = 256  # no exit code
 # The exit codes of a worker that could not write its status.
 EXITS = dict(enumerate(HINTS, 100))
@@ -87,10 +87,10 @@ def in_children(
     launch: Launch | None = None,
     is_ending: Callable[[], bool] = lambda: False,
 ) -> list[int]:
-    """Make calls of a function of a module at once, each in a fresh process, and return their exit codes.
+    """Call a function of a module in parallel, each time in a fresh process, and return their exit codes.
 
-    Where one of several fails, or the first one is done, the others have some seconds to see that, and are ended;
-    where `is_ending()`, they have more.
+    If one of several fails, or the first one is done, the others have some seconds to end before they are killed, and
+    more if `is_ending()`.
     The processes have torch loaded already: the first call waits some seconds for the server that loads it; this
     process never does so itself. They share out the launch's threads, or all cores.
     """
@@ -108,12 +108,12 @@ def in_children(
             process.start()
             if launch is not None:
                 marks.append(launch.folder / str(process.pid))
-                marks[-1].touch()  # whoever is told to stop tells this process
-                if launch.is_stopped and process.pid is not None:  # and was told just before
+                marks[-1].touch()  # a request to stop is passed on to this process
+                if launch.is_stopped and process.pid is not None:  # it was asked just before
                     with suppress(ProcessLookupError):
                         os.kill(process.pid, signal.SIGTERM)
         return _ends(processes, is_ending)
-    except (EOFError, ConnectionError):  # the server was killed, as the kernel does where memory is short
+    except (EOFError, ConnectionError):  # the server was killed, as the kernel does if memory runs out
         return [-signal.SIGKILL] * len(calls)
     finally:
         for process in processes:
@@ -148,8 +148,8 @@ def _ends(processes: Sequence[BaseProcess], is_ending: Callable[[], bool]) -> li
             processes[rank].join()
             codes[rank] = processes[rank].exitcode or 0
             if codes[rank] or rank == 0:
-                deadline = min(deadline, time.monotonic() + _FAREWELL)
-        if time.monotonic() >= deadline + _LAST_WORDS * is_ending():
+                deadline = min(deadline, time.monotonic() + _GRACE)
+        if time.monotonic() >= deadline + _UPLOAD_GRACE * is_ending():
             for rank in running.values():
                 if rank not in codes:
                     processes[rank].kill()
@@ -166,8 +166,8 @@ def start_server(module: str) -> None:
     """
     inherit_code()
     multiprocessing.set_forkserver_preload(["alexlab.lean", module])
-    # The tracker, which lets all signals through, would be ended by these two.
-    with _ignored(signal.SIGUSR1), _ignored(signal.SIGUSR2):
+    # These would end the tracker, which lets all signals through.
+    with _ignored(signal.SIGUSR1), _ignored(signal.SIGUSR2), _ignored(signal.SIGHUP):
         resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:

@@ -14,34 +14,74 @@
     neighbours.json   once report.py --nets measured it: the precision of the nearest training images
     result.json       errors and costs; there only once the run is DONE
     wandb.json        what W&B has of it, where it was copied there
-    claim.<n>         who works on it
+    claim.<n>         the lease of the process that works on it
 
-Files are written whole or not at all, but for train.log, which grows while it runs.
+Files are written atomically, but for train.log, which grows while it runs. Whoever reads a record may have it from a
+stranger: types are checked, and nothing but a regular file is read.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
-import shutil
+import re
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from alexlab.config import ConfigError
-from alexlab.files import remove_halves, write_whole
+from alexlab.errors import UserError
+from alexlab.files import TEMPORARY, is_foreign, read_regular, write_atomic
 from alexlab.runs.failure import HINTS, KILLED
-from alexlab.runs.lease import Lease, holder
-from alexlab.tree import flatten, read_yaml
+from alexlab.runs.lease import Lease, holder, remove_dead
+from alexlab.tree import ANY, BOOL, FRACTION, INTEGER, NULL, NUMBER, TEXT, TIME, flatten, read_json, read_yaml
 
 STATES = RUNNING, DONE, PREEMPTED, FAILED = "RUNNING", "DONE", "PREEMPTED", "FAILED"
-GONE = "its process is gone without a word"
+GONE = "its process ended and wrote no status"
 RECORD_VERSION = 2  # of the files above; raised where an older one would be misread
+
+_ERRORS = {"top1_error": FRACTION, "top5_error": FRACTION, "loss": NUMBER}
+_SPLIT = {"images": INTEGER, "ten": _ERRORS, "center": _ERRORS}
+# The types of what is read of each JSON file; other names may hold anything.
+SCHEMAS: dict[str, dict[str, Any]] = {
+    "status.json": {
+        **{"run_id": TEXT, "version": INTEGER, "state": TEXT, "attempt": INTEGER, "labels": {ANY: TEXT}},
+        **{"failure": TEXT, "message": TEXT, "hint": TEXT, "started": TIME, "ended": TIME},
+    },
+    "result.json": {
+        **{"seed": INTEGER, "epochs": INTEGER, "steps": INTEGER, "parameters": INTEGER, "labels": {ANY: TEXT}},
+        **{"seconds": NUMBER, "seconds_start": NUMBER | NULL, "device": TEXT, "precision": TEXT, "checkpoint": TEXT},
+        **{"data": {"store": TEXT}, "test": _SPLIT, "train": _SPLIT},
+    },
+    "environment.json": {
+        **{"packages": {ANY: TEXT}, "git_commit": TEXT | NULL, "git_dirty": BOOL | NULL, "gpus": [TEXT]},
+        **{"python": TEXT, "machine": TEXT, "system": TEXT, "cpus": INTEGER, "threads": INTEGER, "devices": INTEGER},
+        **{"strategy": TEXT | NULL, "earlier": [{}]},
+    },
+    "neighbours.json": {"precision": {"layer": NUMBER, "pixels": NUMBER}, "layer": TEXT, "nearest": INTEGER},
+    "wandb.json": {"id": TEXT, "mode": TEXT, "complete": BOOL},
+}
+_MAX_CSV = 2**26  # bytes
+_STATE = re.compile(r"\d+-[0-9a-f]{16}\.(ckpt|damaged)")
+# What a run writes into its record, and what file systems and file managers do; nothing else is removed with it.
+_OWN = re.compile(
+    r"config\.yaml|(status|environment|result|diverged|neighbours|wandb)\.json|(metrics|train_error)\.csv|train\.log|"
+    rf"conv1\.npy|predictions\.npz|checkpoints|wandb|claim\.\d+|{TEMPORARY.pattern}|"
+    r"\.(claim\.\d+|clock)\.[0-9a-f]{32}"
+)
+_OWN_CHECKPOINTS = re.compile(rf"{_STATE.pattern}|(last|best)\.ckpt|{TEMPORARY.pattern}")
+_DISPOSABLE = re.compile(r"\.DS_Store|\._.*|\.nfs.*|Thumbs\.db|desktop\.ini")
+
+
+def find_records(runs: Path) -> list[Record]:
+    """The records of a folder, by name: what has a status.json, hidden folders and backups aside."""
+    names = sorted(path.name for path in runs.iterdir() if not is_foreign(path.name))
+    return [Record(runs, name) for name in names if (runs / name / "status.json").exists()]
 
 
 class Record:
-    """The record of one run; with a lease, what is written is first checked to be ours to write."""
+    """The record of one run; with a lease, every write first checks that the lease is still held."""
 
     def __init__(self, runs: str | Path, run_id: str, lease: Lease | None = None) -> None:
         self.run_id = run_id
@@ -55,23 +95,29 @@ class Record:
         """The content of status.json; empty where there is none yet.
 
         Raises:
-            ConfigError: where it is damaged, or of another version of these files.
+            UserError: where it is corrupt, of another run, or of another version of these files.
         """
         status = self.read("status.json")
-        version = status.get("version", 1 if status else RECORD_VERSION)
-        if version != RECORD_VERSION:
-            raise ConfigError(
+        if not status:
+            return status
+        if (version := status.get("version", 1)) != RECORD_VERSION:
+            raise UserError(
                 f"{self.path}: is a record of version {version}, this code reads version {RECORD_VERSION}; set "
                 "paths.runs to another folder, or move it away"
             )
-        if status and status.get("state") not in STATES:
-            raise _damaged(self.file("status.json"), "it does not say what became of the run")
+        if status.get("state") not in STATES:
+            raise self._corrupt("status.json", f"state is {status.get('state')!r}, must be one of {', '.join(STATES)}")
+        if status.get("run_id") != self.run_id:
+            raise UserError(
+                f"{self.path}: holds the record of run {status.get('run_id')}, whose folder has that name; a copy is "
+                "not counted, so move it away"
+            )
         if "mend" in status:  # as records before 0.2.0 have it
             status["hint"] = status.pop("mend")
         return status
 
     def seen(self) -> dict[str, Any]:
-        """The status as it is to be taken: a run whose process is gone without a word was killed."""
+        """The status, FAILED (killed) where it says RUNNING and no process has the lease."""
         status = self.status()
         if status.get("state") == RUNNING and holder(self.path) is None:
             status = {**status, "state": FAILED, "failure": KILLED, "message": GONE, "hint": HINTS[KILLED]}
@@ -79,55 +125,42 @@ class Record:
 
     def read(self, name: str) -> dict[str, Any]:
         """The content of a JSON file of the record; empty where there is none yet."""
-        return _read(self.file(name))
+        try:
+            content = read_json(self.file(name), SCHEMAS.get(name, {}))
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except ValueError as error:
+            raise self._corrupt(name, str(error)) from error
+        if not content:
+            raise self._corrupt(name, "it is empty")
+        return content
 
     def result(self) -> dict[str, Any]:
         """The content of result.json; empty where there is none yet."""
         return self.read("result.json")
 
-    def rows(self) -> list[dict[str, float | None]]:
-        """What metrics.csv has of each epoch, an empty cell as None; a last line that is not whole is left out."""
-        return self._rows("metrics.csv")
-
-    def train_errors(self) -> tuple[np.ndarray, np.ndarray]:
-        """Training error over the run: after how many epochs it was logged, and the errors.
-
-        From train_error.csv where the run has it, else from metrics.csv.
-
-        Raises:
-            ConfigError: where the file is missing, empty or damaged, or an entry has no error.
-        """
-        name = "train_error.csv" if self.file("train_error.csv").exists() else "metrics.csv"
-        rows = self._rows(name)
-        if not rows:
-            raise ConfigError(f"{self.file(name)}: has no epoch")
-        epochs, errors = (
-            np.array([row.get(column) for row in rows], dtype=float) for column in ("epoch", "train_top1_error")
-        )
-        if not (np.isfinite(epochs).all() and np.isfinite(errors).all()):
-            raise ConfigError(f"{name} has an epoch without a training error")
-        return epochs, errors
-
-    def _rows(self, name: str) -> list[dict[str, float | None]]:
-        path = self.file(name)
+    def rows(self, name: str = "metrics.csv") -> list[dict[str, float | None]]:
+        """The rows of a CSV file, an empty cell as None; a last line that is cut off is left out."""
         try:
-            with path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if None not in row.values()]
+            text = read_regular(self.file(name), _MAX_CSV).decode("utf-8-sig")
+            rows = [row for row in csv.DictReader(io.StringIO(text, newline="")) if None not in row.values()]
             return [{name: float(cell) if cell else None for name, cell in row.items()} for row in rows]
         except FileNotFoundError:
             return []
         except (ValueError, TypeError, csv.Error) as error:
-            raise _damaged(path, str(error)) from error
+            raise self._corrupt(name, str(error)) from error
 
     def keys(self) -> dict[str, Any]:
         """The configuration by dotted keys, as config.yaml has it; empty where there is none."""
-        path = self.file("config.yaml")
         try:
-            return flatten(read_yaml(path))
+            return flatten(read_yaml(self.file("config.yaml")))
         except FileNotFoundError:
             return {}
-        except (AttributeError, ValueError) as error:
-            raise _damaged(path, " ".join(str(error).split())) from error
+        except (AttributeError, RecursionError, ValueError) as error:
+            raise self._corrupt("config.yaml", " ".join(str(error).split())) from error
+
+    def _corrupt(self, name: str, why: str) -> UserError:
+        return UserError(f"{self.file(name)}: is corrupt ({why}); remove {self.path} to have the run done again")
 
     @property
     def is_done(self) -> bool:
@@ -142,49 +175,95 @@ class Record:
         """Write a file of the record, a dict as JSON."""
         self.may_write()
         text = json.dumps(content, indent=1) + "\n" if isinstance(content, dict) else content
-        write_whole(self.file(name), text, self.may_write)
+        try:
+            write_atomic(self.file(name), text, self.may_write)
+        except FileNotFoundError:
+            self.may_write()  # a new owner removes the temporary file of one that was paused
+            raise
 
     def set_status(self, state: str, **more: Any) -> None:
         """Write status.json; the attempt's number, when it began, and the labels stay as they are."""
         kept = {name: value for name, value in self.status().items() if name in ("attempt", "labels", "started")}
         self.write("status.json", {"run_id": self.run_id, "version": RECORD_VERSION, "state": state, **kept, **more})
 
-    def begin(self, config_yaml: str, labels: dict[str, str], **more: Any) -> None:
-        """Start an attempt, which goes on from the run's last state, if it has one; a finished run is never begun."""
-        status = self.status()
-        assert status.get("state") != DONE
+    def fence(self) -> None:
+        """Let nothing be written any more by whoever had the lease before.
+
+        An owner checks its lease before it renames a temporary file, and may be paused in between; once the temporary
+        files are gone, its rename fails when it continues.
+        """
         self._refuse_links()
-        for folder in (self.path, self.file("checkpoints")):
-            remove_halves(folder)
+        found = self._temporary_files()
+        self.may_write()  # so that none of them is a later owner's
+        _remove(found)
+
+    def _temporary_files(self) -> list[Path]:
+        return [path for path in self._contents() if TEMPORARY.fullmatch(path.name)]
+
+    def begin(self, config_yaml: str, labels: dict[str, str], **more: Any) -> None:
+        """Start an attempt, which resumes from the last checkpoint, if there is one; never of a finished run."""
+        self.fence()
+        status = self.status()
+        self.may_write()  # another owner may have finished it while this one was paused
+        assert status.get("state") != DONE
         self.write("config.yaml", config_yaml)
         number = self._lease.number if self._lease is not None else 0  # of leases whose owners began nothing, too
         self.set_status(RUNNING, attempt=max(number, status.get("attempt", 0) + 1), labels=labels, **more)
 
     def _refuse_links(self) -> None:
-        """Raise ConfigError where writing the record would write elsewhere, as links in a record from others could."""
-        for path in (self.path, *(self.path.iterdir() if self.path.is_dir() else [])):
+        """Raise UserError where writing the record would write elsewhere, as links in a record from others could."""
+        for path in (self.path, *self._contents()):
             if path.is_symlink():
-                raise ConfigError(f"{path}: is a link, and a record holds its own files; move what it leads to here")
+                raise UserError(f"{path}: is a link, and a record holds its own files; move what it leads to here")
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                raise UserError(f"{path}: is neither a file nor a folder; remove it")
+
+    def _contents(self) -> Iterator[Path]:
+        """What the record and its checkpoints hold, without following links."""
+        for folder in (self.path, self.file("checkpoints")):
+            if folder.is_dir() and not folder.is_symlink():
+                yield from folder.iterdir()
+
+    def _is_own(self, path: Path) -> bool:
+        return (_OWN if path.parent == self.path else _OWN_CHECKPOINTS).fullmatch(path.name) is not None
+
+    def foreign(self) -> list[Path]:
+        """Files and folders in the record that no run writes."""
+        return [path for path in self._contents() if not (self._is_own(path) or _DISPOSABLE.fullmatch(path.name))]
 
     def forget(self) -> None:
-        """Remove what an unfinished run has, so that it begins from nothing; the number of attempts stays."""
-        assert not self.is_done
-        for path in self.path.iterdir():
-            if path.name not in ("status.json", "wandb", "wandb.json") and not path.name.startswith("claim."):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        """Remove what an unfinished run has written, so that it starts anew; the number of attempts stays."""
+        is_done = self.is_done
+        self.may_write()
+        assert not is_done
+        self._refuse_links()
+        for path in reversed([*self._contents()]):  # checkpoints/ after the files in it
+            is_kept = path.name in ("status.json", "wandb", "wandb.json") or path.name.startswith("claim.")
+            if not self._is_own(path) or is_kept:
+                continue
+            self.may_write()
+            if path.is_dir():
+                with suppress(OSError):  # it holds a file of somebody else's
+                    path.rmdir()
+            else:
+                path.unlink()
+
+    def tidy(self, keeps_newest: bool) -> None:
+        """Remove what a finished run leaves behind if it is killed in its last second: states, its lease.
+
+        `keeps_newest`: whether the configuration has the last state kept.
+        """
+        found = self._temporary_files()
+        if self.path.is_symlink() or holder(self.path) is not None:
+            return
+        states = {path: int(path.name.partition("-")[0]) for path in self._contents() if _STATE.fullmatch(path.name)}
+        newest = max((path for path in states if path.suffix == ".ckpt"), key=states.__getitem__, default=None)
+        _remove([*found, *(path for path in states if path != newest or not keeps_newest)])
+        with suppress(OSError):  # as in a folder that cannot be written
+            remove_dead(self.path)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except ValueError as error:
-        raise _damaged(path, str(error)) from error
-    if not isinstance(content, dict):
-        raise _damaged(path, "it holds no keys")
-    return content
-
-
-def _damaged(path: Path, why: str) -> ConfigError:
-    return ConfigError(f"{path}: is damaged ({why}); remove {path.parent} to have the run done again")
+def _remove(paths: list[Path]) -> None:
+    for path in paths:
+        with suppress(OSError):  # it is gone, or the folder cannot be written
+            path.unlink()

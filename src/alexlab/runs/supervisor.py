@@ -1,4 +1,4 @@
-"""Do a run unless it is done: take its lease, start a worker process, see how it ended."""
+"""Make sure that a run is done: take its lease, start a worker process, settle its status."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from alexlab.compose import to_yaml
-from alexlab.config import Config, ConfigError, Retry
+from alexlab.config import Config, Retry
+from alexlab.errors import UserError
 from alexlab.runs import process
 from alexlab.runs.failure import DISK, DIVERGED, ERROR, HINTS, KILLED, MEMORY, ended_by, is_retried, oom_kills
 from alexlab.runs.identity import run_id
@@ -20,11 +21,11 @@ from alexlab.runs.process import ENDED_BY_US, EXITS, STOPPED, Launch, RankProces
 from alexlab.runs.record import DONE, FAILED, PREEMPTED, RUNNING, Record
 
 HELD = "HELD"  # not a record's state: another process works on the run
-_SERVER_IS_GONE = 255  # what multiprocessing says where its server, not its process, was killed
+_SERVER_IS_GONE = 255  # multiprocessing's exit code if its server, not its process, was killed
 
 
 def needs_work(status: dict[str, Any], retry: Retry, attempts: int | None = None) -> bool:
-    """Whether a run is to be done, nobody working on it; one that has failed since `attempts` has had its turn."""
+    """Whether a run is to be done, if no process works on it; one that failed since attempt `attempts` is not."""
     if status.get("state") == FAILED:
         return is_retried(status.get("failure"), retry) and (attempts is None or status.get("attempt", 0) <= attempts)
     return status.get("state") != DONE
@@ -52,7 +53,8 @@ def _attempt(
         return {"state": HELD, "message": f"{holder(runs / name) or 'another process'} works on it"}
     record = Record(runs, name, lease)
     try:
-        status = record.status()  # somebody may have done it in the meantime
+        record.fence()
+        status = record.status()  # another process may have done it in the meantime
         if not needs_work(status, config.retry, launch.attempts.get(name, 0)):
             return status
         if status.get("failure") == DIVERGED:
@@ -61,8 +63,8 @@ def _attempt(
         with lease.heartbeat():
             kills = oom_kills()
             arguments = (record.path, title, config, lease, launch.stop)
-            codes, told = _train_all(config.trainer.devices, arguments, launch)
-            status = _settled(record, codes, told, launch, oom_kills() > kills)
+            codes, reports = _train_all(config.trainer.devices, arguments, launch)
+            status = _settled(record, codes, reports, launch, oom_kills() > kills)
         return status
     except LeaseLost as error:
         return {"state": HELD, "message": str(error)}
@@ -71,37 +73,37 @@ def _attempt(
 
 
 def _train_all(count: int, arguments: tuple[Any, ...], launch: Launch) -> tuple[list[int], dict[int, dict[str, Any]]]:
-    """Train in `count` processes; return their exit codes, and what those of several have said that failed."""
+    """Train in `count` processes; return their exit codes, and by rank the reports of several that failed."""
     if count == 1:
         return in_children(process.train, [arguments], launch), {}
     with tempfile.TemporaryDirectory(prefix="alexlab-") as folder:
         members = [RankProcess(rank, count, Path(folder)) for rank in range(count)]
         calls = [(*arguments, member) for member in members]
         codes = in_children(process.train, calls, launch, members[0].failure.exists)
-        told = {}
+        reports = {}
         for member in members:
-            with suppress(OSError, ValueError):  # it has said nothing, or the disk had no room for it
-                told[member.rank] = json.loads(member.failure.read_text())
-    return codes, told
+            with suppress(OSError, ValueError):  # it reported nothing, or the disk was full
+                reports[member.rank] = json.loads(member.failure.read_text())
+    return codes, reports
 
 
 def _settled(
-    record: Record, codes: list[int], told: dict[int, dict[str, Any]], launch: Launch, is_memory: bool
+    record: Record, codes: list[int], reports: dict[int, dict[str, Any]], launch: Launch, is_memory: bool
 ) -> dict[str, Any]:
-    """The status of a run whose processes have ended, written where they could not, or knew not why they ended."""
+    """The status of a run whose processes have ended, written here if they could not, or did not know their cause."""
     status = record.status()
     if status.get("state") in (DONE, PREEMPTED):
         return status
-    is_unsaid = status.get("state") == RUNNING
-    causes = [rank for rank in sorted(told) if not told[rank]["is_echo"]]
+    is_unsettled = status.get("state") == RUNNING
+    causes = [rank for rank in sorted(reports) if not reports[rank]["is_echo"]]
     failed = [rank for rank, code in enumerate(codes) if code not in (0, ENDED_BY_US)]
-    died = [rank for rank in failed if rank not in told]
-    if causes and (is_unsaid or causes[0] > 0):  # the first process has seen another one's end alone
-        cause = told[causes[0]]["status"]
+    died = [rank for rank in failed if rank not in reports]
+    if causes and (is_unsettled or causes[0] > 0):  # the first process saw only that another one ended
+        cause = reports[causes[0]]["status"]
         if causes[0] > 0 and cause["state"] == FAILED:
             cause["message"] = f"rank {causes[0]}: {cause['message']}"
         return _write(record, cause)
-    if is_unsaid or (died and not causes and len(codes) > 1):
+    if is_unsettled or (died and not causes and len(codes) > 1):
         return _ended(record, codes[(died or failed or [0])[0]], launch.is_stopped, is_memory)
     return status
 
@@ -113,9 +115,9 @@ def _write(record: Record, status: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ended(record: Record, code: int, is_stopped: bool, is_memory: bool) -> dict[str, Any]:
-    """The status of a run whose process could not say how it ended."""
+    """The status of a run whose process wrote none."""
     if is_stopped and code == -signal.SIGKILL:
-        state, told = PREEMPTED, {"message": f"stopped at once; {STOPPED}"}
+        state, details = PREEMPTED, {"message": f"stopped at once; {STOPPED}"}
     else:
         was_killed = code in (-signal.SIGKILL, -signal.SIGTERM, _SERVER_IS_GONE)
         failure = EXITS.get(code, ERROR if not was_killed else MEMORY if is_memory else KILLED)
@@ -123,9 +125,9 @@ def _ended(record: Record, code: int, is_stopped: bool, is_memory: bool) -> dict
         if failure == MEMORY and was_killed:
             message = "the kernel killed its process, since the memory was used up"
         elif failure == DISK:
-            message = "no room was left, even for saying so"
-        state, told = FAILED, {"failure": failure, "message": message, "hint": HINTS[failure]}
-    return _write(record, {"state": state, **told})
+            message = "no space left to write the status file"
+        state, details = FAILED, {"failure": failure, "message": message, "hint": HINTS[failure]}
+    return _write(record, {"state": state, **details})
 
 
 def forecast(configs: list[Config]) -> list[tuple[float, int]]:
@@ -134,18 +136,18 @@ def forecast(configs: list[Config]) -> list[tuple[float, int]]:
         answer = Path(folder) / "forecast.json"
         [code] = in_children(_forecast, [(configs, answer)])
         if code != 0:
-            raise ConfigError(f"--dry-run: timing some steps failed ({ended_by(code)})")
-        told = json.loads(answer.read_text())
-        if isinstance(told, str):
-            raise ConfigError(f"--dry-run: some steps cannot be timed: {told}")
-        return [tuple(pair) for pair in told]
+            raise UserError(f"--dry-run: timing some steps failed ({ended_by(code)})")
+        found = json.loads(answer.read_text())
+        if isinstance(found, str):
+            raise UserError(f"--dry-run: some steps cannot be timed: {found}")
+        return [tuple(pair) for pair in found]
 
 
 def _forecast(configs: list[Config], answer: Path) -> None:
     from alexlab.training.estimate import record_bytes, seconds_per_run
 
     try:
-        told: object = [(seconds_per_run(config), record_bytes(config)) for config in configs]
+        found: object = [(seconds_per_run(config), record_bytes(config)) for config in configs]
     except Exception as error:  # no such device, no memory for such a net
-        told = " ".join(str(error).split())
-    answer.write_text(json.dumps(told))
+        found = " ".join(str(error).split())
+    answer.write_text(json.dumps(found))

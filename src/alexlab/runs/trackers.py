@@ -1,8 +1,7 @@
 """Weights & Biases as a copy of the record: one W&B run for each run, grouped by arm.
 
-The copy is made of the rows of metrics.csv, each at its own training step, and of the final errors, while the run goes
-on or at any later time. W&B takes a step once, so whatever is sent again is not there twice. Nothing that W&B does, or
-does not do, ends a run.
+The rows of metrics.csv, each at its own training step, and the final errors are copied while the run trains or at any
+later time. W&B accepts a step once, so what is sent again is not there twice. No error of W&B's ends a run.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import csv
 import logging
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable
@@ -21,14 +21,14 @@ from alexlab.runs.record import DONE, PREEMPTED, Record
 log = logging.getLogger(__name__)
 _LONGEST_NAME, _LONGEST_TAG = 128, 64  # W&B refuses longer ones
 _LAST_SECONDS = 60.0  # that W&B gets for what it has not sent when a run ends
-_GRACE_SECONDS = 5.0  # likewise, when a run was told to stop
+_GRACE_SECONDS = 5.0  # likewise, if a run was asked to stop
 _IDS = 9  # that are tried: W&B never takes a deleted one again
 
 
 class Copy:
     """W&B's copy of one run: online with a key, offline without.
 
-    The first thing that goes wrong is told in one line, and ends the copy; `python src/runs.py wandb` sends it later.
+    The first error is printed in one line, and ends the copy; `python src/runs.py wandb` sends it later.
     """
 
     def __init__(self, config: Config, record: Record) -> None:
@@ -37,7 +37,7 @@ class Copy:
         self._mode = ""
 
     def start(self) -> None:
-        """Begin where the configuration asks for it, or go on with what W&B has of this run."""
+        """Start or resume the copy, if the configuration asks for one."""
         if self._config.logger.name is Logger.wandb and not self._config.trainer.fast_dev_run:
             self._guarded(self._start, "did not start")
 
@@ -50,7 +50,7 @@ class Copy:
         self._guarded(self._finish, "did not take all")
 
     def abandon(self) -> None:
-        """Leave the copy to the process that goes on with the run."""
+        """Leave the copy to the process that resumes the run."""
         self._run = None
 
     def _start(self) -> None:
@@ -60,13 +60,18 @@ class Copy:
         if mode == "disabled":
             return
         folder = self._record.file("wandb")
+        if folder.is_symlink():  # its runs may be another project's
+            raise OSError(f"{folder} is a link, and a record holds its own files")
         if mode == "offline":
             if "WANDB_MODE" not in os.environ:
-                print(f"logger=wandb: no W&B key, so this run is kept offline; later: wandb sync {folder}/offline-*")
+                print(f"logger=wandb: no W&B key, so its copy is offline; to send it: wandb sync {folder}/offline-*")
             for piece in folder.glob("offline-run-*"):  # pieces do not join; the new one will hold all
                 shutil.rmtree(piece)
         labels = self._record.status()["labels"]
-        name = self._record.read("wandb.json").get("id", self._record.run_id)
+        run_id = self._record.run_id
+        name = self._record.read("wandb.json").get("id", run_id)
+        if not re.fullmatch(rf"{run_id}(-\d+)?", name):  # else a record of others could add to another run of ours
+            name = run_id
         for number in range(2, _IDS + 2):
             try:
                 self._run = wandb.init(
@@ -95,7 +100,7 @@ class Copy:
             except wandb.errors.CommError as error:  # pyright: ignore[reportAttributeAccessIssue]
                 if "deleted" not in str(error) or number > _IDS:
                     raise
-                name = f"{self._record.run_id}-{number}"
+                name = f"{run_id}-{number}"
         self._record.write("wandb.json", {"id": name, "mode": mode, "complete": False})
 
     def _row(self, row: dict[str, Any]) -> None:
@@ -125,10 +130,11 @@ class Copy:
             action()
         except Exception as error:  # whatever W&B raises, the record is what counts
             self._run = None
-            told = " ".join(str(error).split()) or type(error).__name__
-            said = f"logger=wandb: W&B {what} ({told}); the record is whole, `python src/runs.py wandb` sends it later"
-            log.warning(said)
-            print(said, flush=True)
+            reason = " ".join(str(error).split()) or type(error).__name__
+            hint = "the record is complete, `python src/runs.py wandb` sends it later"
+            message = f"logger=wandb: W&B {what} ({reason}); {hint}"
+            log.warning(message)
+            print(message, flush=True)
 
 
 def _within(seconds: float, action: Callable[[], None]) -> None:
@@ -166,7 +172,7 @@ def publish(config: Config, record: Record) -> bool:
 def is_copied(record: Record, mode: str) -> bool:
     """Whether W&B has all of a record already, or, with `mode` offline, its folder has."""
     copy = record.read("wandb.json")
-    return copy.get("complete", False) and mode in ("offline", copy["mode"])
+    return copy.get("complete", False) and mode in ("offline", copy.get("mode"))
 
 
 def _number(text: str) -> int | float | str:
@@ -188,7 +194,7 @@ def public_config(config: Config) -> dict[str, Any]:
 
 
 def wandb_mode() -> str:
-    """`online`, `offline` or `disabled`: what WANDB_MODE says, else online only where there is a key."""
+    """`online`, `offline` or `disabled`: the value of WANDB_MODE, else online only if there is a key."""
     import wandb
 
     if mode := os.environ.get("WANDB_MODE"):

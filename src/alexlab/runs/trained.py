@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from alexlab.config import Accelerator, Config, ConfigError
+from alexlab.config import Accelerator, Config
 from alexlab.data import build_datamodule
 from alexlab.data.decode import Unreadable, read_square, square
+from alexlab.errors import UserError
 from alexlab.models import build_model
 from alexlab.runs.ensemble import DoneRun, read_done
 from alexlab.runs.record import Record
@@ -30,6 +32,9 @@ BATCH = 64  # images in memory at a time
 
 class _FromPixels(nn.Module):
     """A network behind its normalisation: from pixels in 0-255 to probabilities."""
+
+    mean: Tensor
+    scale: Tensor
 
     def __init__(self, network: nn.Module, mean: Tensor, scale: float | Tensor) -> None:
         super().__init__()
@@ -72,7 +77,7 @@ class TrainedRun:
         """An image as a store would hold it, uint8 [S, S, 3]: upright, RGB, resized and cut as `data.resize` says.
 
         Raises:
-            ConfigError: for a file that holds no complete image.
+            UserError: for a file that holds no complete image.
             OSError: for a file that cannot be read.
         """
         data = self.config.data
@@ -84,7 +89,7 @@ class TrainedRun:
         try:
             return read_square(content, name, data.size, data.resize)[0]
         except Unreadable as error:
-            raise ConfigError(f"{name}: {error}") from error
+            raise UserError(f"{name}: {error}") from error
 
     def preprocessed(self, images: np.ndarray, view: str = "center") -> list[torch.Tensor]:
         """The network's inputs of stored images, uint8 [N, S, S, 3]: float32 [N, 3, H, W] for each crop of the view.
@@ -107,7 +112,7 @@ class TrainedRun:
         """For each image its likeliest classes with their probabilities, likeliest first.
 
         Raises:
-            ConfigError, OSError: as `stored`.
+            UserError, OSError: as `stored`.
         """
         if not images:
             return []
@@ -126,12 +131,10 @@ class TrainedRun:
         preprocessing. Outputs differ from the network's by less than 1e-4 (onnxruntime).
 
         Raises:
-            ConfigError: if the packages `onnx` and `onnxscript` are not installed.
+            UserError: if the packages `onnx` and `onnxscript` are not installed.
         """
-        try:
-            import onnxscript  # noqa: F401
-        except ImportError as error:
-            raise ConfigError("ONNX: needs two packages more; pip install onnx onnxscript") from error
+        if find_spec("onnxscript") is None:
+            raise UserError("--onnx: needs the packages onnx and onnxscript; pip install onnx onnxscript")
         data, config = self.member.data, self.config.data
         assert config.crop_size is not None
         [window] = data.windows("center")
@@ -139,8 +142,15 @@ class TrainedRun:
         network = _FromPixels(self.network, mean.contiguous(), data.normalisation.scale).eval().cpu()
         images = torch.zeros(2, 3, config.crop_size, config.crop_size)
         batch = torch.export.Dim("batch")
-        names = {"input_names": ["images"], "output_names": ["probabilities"]}
-        found = torch.onnx.export(network, (images,), dynamo=True, dynamic_shapes=({0: batch},), verbose=False, **names)
+        found = torch.onnx.export(
+            network,
+            (images,),
+            input_names=["images"],
+            output_names=["probabilities"],
+            dynamo=True,
+            dynamic_shapes=({0: batch},),
+            verbose=False,
+        )
         assert found is not None
         found.model.metadata_props.update(
             run_id=self.record.run_id,
@@ -159,7 +169,7 @@ def load_run(run_id: str, runs: str | Path = "runs", cache: str | Path | None = 
     (`data.cache`): the mean image and the classes' names are there.
 
     Raises:
-        ConfigError: if the run is not there or not done, or its weights or its store are missing.
+        UserError: if the run is not there or not done, or its weights or its store are missing.
     """
     settings = Config()
     settings.paths.runs = str(runs)
@@ -167,7 +177,7 @@ def load_run(run_id: str, runs: str | Path = "runs", cache: str | Path | None = 
         settings.data.cache = str(cache)
     run: DoneRun = read_done(_complete(run_id, Path(runs)), settings, ["data.cache"] if cache is not None else [])
     if not run.checkpoint.is_file():
-        raise ConfigError(f"{run.record.path}: has no {run.checkpoint.name}; without weights there is no network")
+        raise UserError(f"{run.record.path}: has no {run.checkpoint.name}; without weights there is no network")
     config = run.config
     network = build_model(config)
     if config.trainer.precision == "64-true":
@@ -177,7 +187,7 @@ def load_run(run_id: str, runs: str | Path = "runs", cache: str | Path | None = 
     try:
         data.setup()
     except ValueError as error:
-        raise ConfigError(str(error)) from error
+        raise UserError(str(error)) from error
     torch.backends.cudnn.allow_tf32 = False  # as in an evaluation
     use_gpu = torch.cuda.is_available() and config.trainer.accelerator is not Accelerator.cpu
     device = torch.device("cuda" if use_gpu else "cpu")
@@ -189,5 +199,5 @@ def _complete(run_id: str, runs: Path) -> str:
     """The one run id that begins so; what was given, if none does."""
     found = [path.parent.name for path in runs.glob("*/status.json") if path.parent.name.startswith(run_id)]
     if len(found) > 1 and run_id not in found:
-        raise ConfigError(f"{run_id}: {len(found)} runs begin so; write more digits ({', '.join(sorted(found)[:3])})")
+        raise UserError(f"{run_id}: {len(found)} runs begin so; write more digits ({', '.join(sorted(found)[:3])})")
     return found[0] if len(found) == 1 else run_id

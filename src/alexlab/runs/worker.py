@@ -1,6 +1,6 @@
 """One attempt of one run, in a process of its own: trains, and writes the record.
 
-It raises nothing: how it ended stands in status.json, or where that cannot be written, in the exit code.
+It raises nothing: how it ended is in status.json, or if that cannot be written, in the exit code.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from alexlab import distributed
 from alexlab.config import Config, Keep
 from alexlab.data.limits import allow_open_files
 from alexlab.data.locate import described
+from alexlab.output import survive_closed
 from alexlab.runs import trackers
 from alexlab.runs.environment import code, environment
 from alexlab.runs.failure import HINTS, failure_of, is_echo, message_of, oom_kills
@@ -55,11 +56,12 @@ def train(
     stop: Path | None = None,
     member: RankProcess | None = None,
 ) -> None:
-    """Run the training whose record is at `folder`, or go on with it.
+    """Start or resume the training whose record is at `folder`.
 
-    `stop`: a file whose presence says that the command was told to stop. `member`: which of the run's processes this
-    is, where it has several; the first one writes the record, and shows how it goes.
+    `stop`: a file that exists once the command was asked to stop. `member`: which of the run's processes this is, if it
+    has several; the first one writes the record, and prints progress.
     """
+    survive_closed()
     _end_with_parent()
     keep_memory()
     is_first = member is None or member.rank == 0
@@ -91,24 +93,24 @@ def train(
             except BaseException as error:
                 for number in SIGNALS:
                     signal.signal(number, signal.SIG_IGN)
-                with suppress(OSError):  # where that cannot be seen, what failed is told
-                    record.may_write()  # who has taken the run over has removed what this process was writing
+                with suppress(OSError):  # if the lease cannot be read, report the failure
+                    record.may_write()  # a new owner has removed what this process was writing
                 if preemption.requested() and is_echo(error):
                     error = Preempted()  # the others have stopped
                 killed = oom_kills() - kills
                 if member is not None:
-                    code = _tell(member, error, killed)
+                    code = _report_ending(member, error, killed)
                 if is_first and not record.is_done:
-                    code = _say(record, error, killed)
+                    code = _write_ending(record, error, killed)
     except LeaseLost as error:
         log.warning("%s; this process ends and writes nothing", error)
         copy.abandon()
     else:
         copy.finish()
     for loader in multiprocessing.active_children():
-        loader.kill()  # an interrupted epoch's, which this process would wait for
+        loader.kill()  # of an interrupted epoch; this process would wait for it
     logging.getLogger().removeHandler(handler)
-    with suppress(OSError):  # of what the disk had no room for
+    with suppress(OSError):  # as on a full disk
         handler.close()
     if code:
         sys.exit(code)
@@ -136,10 +138,10 @@ def _array(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _say(record: Record, error: BaseException, kills: int) -> int:
-    """Write how a run ended that is not done; an exit code where even that fails."""
+def _write_ending(record: Record, error: BaseException, kills: int) -> int:
+    """Write the status of a run that is not done; return an exit code if even that fails."""
     if isinstance(error, Preempted):
-        with suppress(OSError):  # else it is taken for killed, and goes on all the same
+        with suppress(OSError):  # else it counts as killed, and is resumed as well
             record.set_status(PREEMPTED, message=STOPPED, ended=time.time())
         return 0
     log.exception("the run failed")
@@ -157,7 +159,7 @@ def keep_memory() -> None:
     """Let this process keep the memory of one training step for the next.
 
     glibc gives large blocks back to the system, which then clears each page anew: 700 a step of the demo, a tenth of
-    its time. Where the environment says something else (MALLOC_...), or without glibc, nothing changes.
+    its time. If the environment sets something else (MALLOC_...), or without glibc, nothing changes.
     """
     if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return
@@ -169,33 +171,33 @@ def keep_memory() -> None:
 
 
 def _hide(path: Path) -> None:
-    """Show nothing of this process; what libraries write past Python goes to the log."""
+    """Print nothing from this process; what libraries write without Python goes to the log."""
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
     with suppress(OSError), path.open("ab") as file:
         for number in (1, 2):
             os.dup2(file.fileno(), number)
 
 
-def _tell(member: RankProcess, error: BaseException, kills: int) -> int:
-    """Leave word of how this process ended for the one that started it, which has seen how all did."""
+def _report_ending(member: RankProcess, error: BaseException, kills: int) -> int:
+    """Write how this process ended for the one that started it, which settles the run's status from all reports."""
     if isinstance(error, Preempted):
-        told = {"state": PREEMPTED, "message": STOPPED}
+        status = {"state": PREEMPTED, "message": STOPPED}
     else:
         if member.rank > 0 and is_echo(error):
             log.warning("another process of the run is gone: %s", message_of(error))
         elif member.rank > 0:
             log.exception("this process of the run failed")
         failure, message = failure_of(error, kills), message_of(error)
-        told = {"state": FAILED, "failure": failure, "message": message, "hint": HINTS[failure]}
+        status = {"state": FAILED, "failure": failure, "message": message, "hint": HINTS[failure]}
     with suppress(OSError):
-        member.failure.write_text(json.dumps({"is_echo": is_echo(error), "status": told}))
+        member.failure.write_text(json.dumps({"is_echo": is_echo(error), "status": status}))
     return 1
 
 
 def _log_to(path: Path, prefix: str = "") -> logging.Handler:
     try:
         handler: logging.Handler = _ToFile(path)
-    except OSError as error:  # a run can do without
+    except OSError as error:  # a run needs no log
         print(f"{path}: {error}; the run continues without its log", flush=True)
         handler = logging.NullHandler()
     handler.setFormatter(logging.Formatter(f"%(asctime)s {prefix}%(levelname)s %(name)s: %(message)s"))
@@ -207,11 +209,11 @@ def _log_to(path: Path, prefix: str = "") -> logging.Handler:
 
 class _ToFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
-        """Nothing: a log that the disk has no room for ends no run."""
+        """Do nothing: a log that cannot be written, as on a full disk, ends no run."""
 
 
 def _environment(record: Record, config: Config) -> dict[str, Any]:
-    """What this attempt runs on, and what the ones before it did."""
+    """The environment of this attempt, and those of the ones before it."""
     now, before = environment(config.trainer), record.read("environment.json")
     log.info("threads: %d of %d cores", now["threads"], now["cpus"])
     earlier = before.pop("earlier", [])
@@ -257,7 +259,7 @@ def _result(record: Record, config: Config, outcome: Outcome) -> dict[str, Any]:
 
 
 def _end_with_parent() -> None:
-    """Let this process end when the one that started it is gone, so that no run goes on without its lease."""
+    """End this process with the one that started it, so that no run continues without its lease."""
     parent = parent_process()
     if parent is None:
         return

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from alexlab.runs.record import Record
+from alexlab.errors import UserError
+from alexlab.runs.record import find_records
+from alexlab.study.records import RunData, one_line
 from alexlab.tree import flatten
 
 
@@ -16,35 +19,36 @@ def load_runs(path: str | Path) -> pd.DataFrame:
 
     Columns: run_id, state, failure, protocol, recipe, ablation, arm, seed; errors as `test.ten.top1_error` and so on
     (fractions); epochs, seconds; every key of the configuration as `config.<key>`. Runs that are not done have no
-    errors (NaN). An empty folder gives an empty table.
+    errors (NaN). An empty folder gives an empty table. A record that is corrupt, of another version of the code or a
+    copy of another one is left out with a UserWarning that names it.
 
     Raises:
         FileNotFoundError: where there is no such folder.
-        ConfigError: where a record is of another version of the code, or damaged.
     """
     path = Path(path)
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such folder of records")
-    rows = [_row(status) for status in sorted(path.glob("*/status.json"))]
+    rows = []
+    for record in find_records(path):
+        try:
+            rows.append(_row(RunData(record, record.status())))
+        except (UserError, OSError) as error:
+            warnings.warn(one_line(record, error), stacklevel=2)
     return pd.DataFrame(rows)
 
 
-def _row(status_file: Path) -> dict[str, Any]:
-    folder = status_file.parent
-    record = Record(folder.parent, folder.name)
-    status = record.status()
-    row: dict[str, Any] = {"run_id": record.run_id, "state": status["state"], "failure": status.get("failure")}
-    row.update(status.get("labels", {}))
-    if keys := record.keys():
-        row["seed"] = keys["seed"]
-        row.update({f"config.{name}": value for name, value in keys.items()})
-    if status["state"] == "DONE":
-        result = flatten(record.result())
-        row.update(
-            {
-                name: value
-                for name, value in result.items()
-                if name not in row and not name.startswith(("labels.", "status"))
-            }
-        )
+def _row(run: RunData) -> dict[str, Any]:
+    row: dict[str, Any] = {"run_id": run.run_id, "state": run.status["state"], "failure": run.status.get("failure")}
+    row.update(run.status.get("labels", {}))
+    if run.keys:
+        row["seed"] = run.keys.get("seed")
+        row.update({f"config.{name}": value for name, value in run.keys.items()})
+    result = flatten(run.result)
+    row.update(
+        {
+            name: value
+            for name, value in result.items()
+            if name not in row and not name.startswith(("labels.", "status"))
+        }
+    )
     return row

@@ -10,39 +10,39 @@ from functools import cache
 
 import numpy as np
 
-from alexlab.config import ConfigError
 from alexlab.crossings import THRESHOLD, epochs_to
 from alexlab.data.shapes import CLASSES, object_offsets
+from alexlab.errors import UserError
 from alexlab.study.claims import GROUPED, METRICS
 from alexlab.study.colour import colour_gap
-from alexlab.study.records import Run
+from alexlab.study.records import RunData
 from alexlab.tree import read_yaml
 
 
-def _error(metric: str) -> Callable[[Run, str], float]:
-    def measure(run: Run, view: str) -> float:
+def _error(metric: str) -> Callable[[RunData, str], float]:
+    def measure(run: RunData, view: str) -> float:
         return float(run.wrong(metric, view)[0].mean()) if view == "corner" else run.result["test"][view][metric]
 
     return measure
 
 
-def _neighbours(run: Run, view: str) -> float:
+def _neighbours(run: RunData, view: str) -> float:
     found = run.record.read("neighbours.json")
     if not found:
-        raise ConfigError("has no neighbours.json; python src/report.py with --nets measures it")
+        raise UserError("has no neighbours.json; python src/report.py with --nets measures it")
     return found["precision"]["layer"] - found["precision"]["pixels"]
 
 
-def _off_centre(run: Run, view: str) -> float:
+def _off_centre(run: RunData, view: str) -> float:
     """The images' objects are where the generator of `shapes` put them; half of the images are nearer the centre."""
     settings = read_yaml(run.record.file("config.yaml"))["data"]
     if settings["name"] != "shapes":
-        raise ConfigError(f"data.name={settings['name']}: only shapes says where its objects are")
+        raise UserError(f"data.name={settings['name']}: only shapes says where its objects are")
     names = sorted(CLASSES)[: settings["num_classes"]]
     far = far_from_centre(tuple(names), "test", settings["test_images"], settings["files_seed"])
     wrong, _ = run.wrong("top1_error", "center")
     if len(wrong) != len(far):
-        raise ConfigError(f"predictions.npz: has {len(wrong)} images, data.test_images={len(far)}")
+        raise UserError(f"predictions.npz: has {len(wrong)} images, data.test_images={len(far)}")
     return float(wrong[far].mean() - wrong[~far].mean())
 
 
@@ -53,16 +53,16 @@ def far_from_centre(names: tuple[str, ...], split: str, count: int, seed: int) -
     return distances > np.median(distances)
 
 
-def groups(runs: Sequence[Run], size: int) -> list[Sequence[Run]]:
+def groups(runs: Sequence[RunData], size: int) -> list[Sequence[RunData]]:
     """Whole groups of so many runs, in their order."""
     return [runs[start : start + size] for start in range(0, len(runs) - size + 1, size)]
 
 
-def five_nets(runs: Sequence[Run], metric: str) -> float:
+def five_nets(runs: Sequence[RunData], metric: str) -> float:
     """The error of five nets averaged, as `src/evaluate.py` computed it, less the mean of their own.
 
     Raises:
-        ConfigError: where that average is not there, or is of other results.
+        UserError: where that average is not there, or is of other results.
     """
     ids = [run.run_id for run in runs]
     wanted = {run.run_id: run.result["test"]["ten"] for run in runs}
@@ -72,49 +72,49 @@ def five_nets(runs: Sequence[Run], metric: str) -> float:
             members = {name: member["test"]["ten"] for name, member in found["members"].items()}
             if members == wanted and found["average"] == "softmax":
                 return found["test"]["ten"][metric] - float(np.mean([test[metric] for test in wanted.values()]))
-    raise ConfigError(f"has no average with {', '.join(ids[1:])}; python src/report.py with --nets makes it")
+    raise UserError(f"has no average with {', '.join(ids[1:])}; python src/report.py with --nets makes it")
 
 
-def _epochs_to(run: Run, view: str) -> float:
+def _epochs_to(run: RunData, view: str) -> float:
     """Epochs to the threshold; the run's length, which is less than that, where it was never reached."""
     epochs, errors = run.train_errors
     found = epochs_to(errors, THRESHOLD, epochs)
     return float(epochs[-1]) if math.isnan(found) else found
 
 
-def _training_errors(run: Run) -> np.ndarray:
+def _training_errors(run: RunData) -> np.ndarray:
     return run.train_errors[1]
 
 
-def is_cut(run: Run, metric: str, max_epochs: int) -> bool:
+def is_cut(run: RunData, metric: str, max_epochs: int) -> bool:
     """Whether the run ended before what the metric waits for, so that its value is too small."""
     if metric == "epochs_to_25":
         return bool((_training_errors(run) > THRESHOLD).all())
     return metric == "epochs" and run.result["epochs"] >= max_epochs
 
 
-def is_at_once(run: Run, metric: str) -> bool:
+def is_at_once(run: RunData, metric: str) -> bool:
     """Whether what the metric waits for was there when first logged, so that its value is too large."""
     return metric == "epochs_to_25" and bool(_training_errors(run)[0] <= THRESHOLD)
 
 
-def _first_loss(run: Run, view: str) -> float:
+def _first_loss(run: RunData, view: str) -> float:
     loss = run.epochs[0].get("train_loss")
     if loss is None:
-        raise ConfigError("metrics.csv has no loss of the first epoch")
+        raise UserError("metrics.csv has no loss of the first epoch")
     return loss
 
 
-def _colour(run: Run, view: str) -> float:
+def _colour(run: RunData, view: str) -> float:
     path = run.record.file("conv1.npy")
     try:
         with path.open("rb") as file:
             return colour_gap(np.load(file))
     except Exception as error:  # of numpy, of zipfile, of the file system
-        raise ConfigError(f"{path.name}: {getattr(error, 'strerror', None) or error}") from error
+        raise UserError(f"{path.name}: {getattr(error, 'strerror', None) or error}") from error
 
 
-MEASURES: dict[str, Callable[[Run, str], float]] = {
+MEASURES: dict[str, Callable[[RunData, str], float]] = {
     "top1_error": _error("top1_error"),
     "top5_error": _error("top5_error"),
     "gap": lambda run, _: run.result["test"]["center"]["top1_error"] - run.result["train"]["center"]["top1_error"],

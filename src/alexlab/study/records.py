@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,21 +14,25 @@ from typing import Any
 import numpy as np
 
 from alexlab.compose import read_config
-from alexlab.config import Config, ConfigError
+from alexlab.config import Config
+from alexlab.errors import UserError
+from alexlab.files import read_regular
 from alexlab.runs.failure import RESULTS
-from alexlab.runs.record import DONE, FAILED, Record
+from alexlab.runs.record import DONE, FAILED, Record, find_records
 from alexlab.tree import flatten
 
+_SEED = re.compile(r"^seed: (\d{1,19})$", re.MULTILINE)
 _SEED_LINE = re.compile(r"^(  )?seed: .*\n", re.MULTILINE)  # of `seed` and `data.seed`
+_MAX_CONFIG, _MAX_ARRAYS = 2**20, 2**30  # bytes
+_LONGEST_LABEL = 200
 
 
 @dataclass(frozen=True)
-class Run:
-    """One record with what its status and result say."""
+class RunData:
+    """What the record of a run says; each file is read once, when it is first asked for."""
 
     record: Record
     status: dict[str, Any]
-    result: dict[str, Any]
 
     @property
     def run_id(self) -> str:
@@ -38,26 +43,62 @@ class Run:
         return self.status.get("state") == DONE
 
     @property
+    def state(self) -> str:
+        """The state, with the class of a failure."""
+        state = self.status.get("state", "not run")
+        return f"{state}: {self.status['failure'][:_LONGEST_LABEL]}" if "failure" in self.status else state
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Protocol, recipe, model, ablation and arm, each short enough to be printed."""
+        return {name: label[:_LONGEST_LABEL] for name, label in self.status.get("labels", {}).items()}
+
+    @property
+    def arm(self) -> str | None:
+        """The hash of what the runs of its arm share."""
+        return self.labels.get("arm")
+
+    @cached_property
+    def result(self) -> dict[str, Any]:
+        """The content of result.json; empty unless it is done.
+
+        Raises:
+            UserError: where a finished run has none.
+        """
+        if not self.is_done:
+            return {}
+        result = self.record.result()
+        if not result:
+            raise UserError(f"{self.record.path}: is DONE and has no result.json; remove it to have the run done again")
+        return result
+
+    @cached_property
+    def keys(self) -> dict[str, Any]:
+        """The configuration by dotted keys."""
+        return self.record.keys()
+
+    @cached_property
     def seed(self) -> int | None:
-        return self.result.get("seed")
+        """The seed, read without the rest of the configuration."""
+        if "seed" in self.result:
+            return self.result["seed"]
+        try:
+            found = _SEED.search(read_regular(self.record.file("config.yaml"), _MAX_CONFIG).decode("utf-8-sig"))
+        except (OSError, ValueError):
+            return None
+        return int(found[1]) if found else None
 
     @property
     def is_terminal(self) -> bool:
         """Whether it is done, or failed in a way that is a result: neither is to be tried again."""
         return self.is_done or (self.status.get("state") == FAILED and self.status.get("failure") in RESULTS)
 
-    @property
-    def arm(self) -> str | None:
-        """The hash of what the runs of its arm share, as its status has it."""
-        labels = self.status.get("labels")
-        return labels.get("arm") if isinstance(labels, dict) else None
-
     @cached_property
     def environment(self) -> dict[str, Any]:
-        """What it ran on; empty where that file is missing or damaged."""
+        """What it ran on; empty where that file is missing or corrupt."""
         try:
             return self.record.read("environment.json")
-        except ConfigError:
+        except UserError:
             return {}
 
     @cached_property
@@ -65,17 +106,32 @@ class Run:
         """What metrics.csv has of each epoch.
 
         Raises:
-            ConfigError: where it is missing, empty or damaged.
+            UserError: where it is missing, empty or corrupt.
         """
         rows = self.record.rows()
         if not rows:
-            raise ConfigError(f"{self.record.file('metrics.csv')}: has no epoch")
+            raise UserError(f"{self.record.file('metrics.csv')}: has no epoch")
         return rows
 
     @cached_property
     def train_errors(self) -> tuple[np.ndarray, np.ndarray]:
-        """After how many epochs the training error was logged, and the errors; see `Record.train_errors`."""
-        return self.record.train_errors()
+        """Training error over the run: after how many epochs it was logged, and the errors.
+
+        From train_error.csv where the run has it, else from metrics.csv.
+
+        Raises:
+            UserError: where the file is missing, empty or corrupt, or an entry has no error.
+        """
+        name = "train_error.csv" if self.record.file("train_error.csv").exists() else "metrics.csv"
+        rows = self.record.rows(name)
+        if not rows:
+            raise UserError(f"{self.record.file(name)}: has no epoch")
+        epochs, errors = (
+            np.array([row.get(column) for row in rows], dtype=float) for column in ("epoch", "train_top1_error")
+        )
+        if not (np.isfinite(epochs).all() and np.isfinite(errors).all()):
+            raise UserError(f"{name} has an epoch without a training error")
+        return epochs, errors
 
     def wrong(self, metric: str, view: str) -> tuple[np.ndarray, str]:
         """Whether each test image was classified wrongly, bool [M], and a hash of the images' classes in their order.
@@ -83,27 +139,27 @@ class Run:
         `corner`: each by one of its four corner crops, in turn, which shows it off the centre.
 
         Raises:
-            ConfigError: where predictions.npz is missing or damaged, or is not of this result.
+            UserError: where predictions.npz is missing or corrupt, or is not of this result.
         """
         path = self.record.file("predictions.npz")
         try:
-            with path.open("rb") as file, np.load(file) as arrays:
+            with np.load(io.BytesIO(read_regular(path, _MAX_ARRAYS))) as arrays:
                 count = 1 if metric == "top1_error" else 5
                 labels = arrays["labels"]
                 if view == "corner":
                     if "ten_by_view" not in arrays:
-                        raise ConfigError(
+                        raise UserError(
                             "predictions.npz: has no classes by single views; the record is older than them"
                         )
                     corners = arrays["ten_by_view"][np.arange(len(labels)), np.arange(len(labels)) % 4]
                     return corners != labels, _digest(labels)
                 wrong = (arrays[f"{view}_top5"][:, :count] != labels[:, None]).all(1)
-        except ConfigError:
+        except UserError:
             raise
         except Exception as error:  # of zipfile, of numpy, of the file system
-            raise ConfigError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
+            raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
         if len(wrong) == 0 or not abs(wrong.mean() - self.result["test"][view][metric]) <= 1e-9:
-            raise ConfigError(f"{path}: its errors are not those of result.json")
+            raise UserError(f"{path}: its errors are not those of result.json")
         return wrong, _digest(labels)
 
 
@@ -113,24 +169,24 @@ def _digest(labels: np.ndarray) -> str:
 
 @dataclass
 class Archive:
-    """All runs by id, and in `problems` a line for each record that could not be taken as it is."""
+    """All runs by id, and in `problems` a line for each record that cannot be used as it is."""
 
     folders: list[Path]
-    runs: dict[str, Run] = field(default_factory=dict)
+    runs: dict[str, RunData] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     _configs: dict[str, Config] = field(default_factory=dict)
 
-    def config(self, run: Run) -> Config:
+    def config(self, run: RunData) -> Config:
         """The run's configuration; those of an arm's seeds are parsed once.
 
         Raises:
-            ConfigError: where config.yaml is missing or damaged, or has a key of another version.
+            UserError: where config.yaml is missing or corrupt, or has a key of another version.
         """
         path = run.record.file("config.yaml")
         try:
-            text = _SEED_LINE.sub("", path.read_text())
+            text = _SEED_LINE.sub("", read_regular(path, _MAX_CONFIG).decode("utf-8-sig"))
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or 'is no text'}") from error
+            raise UserError(f"{path}: {getattr(error, 'strerror', None) or 'is no text'}") from error
         if text not in self._configs:
             self._configs[text] = read_config(path, stored=False)
         return self._configs[text]
@@ -140,21 +196,20 @@ def read_archive(folders: Sequence[Path]) -> Archive:
     """Read the status and result of every record below the folders.
 
     A run that is in several is taken once: finished before unfinished, else from the first. Two finished ones with
-    other results are a conflict, which is told. Nothing is left out without a line in `problems`.
+    other results are a conflict. Whatever is left out or in conflict has a line in `problems`.
 
     Raises:
-        ConfigError: where a folder is missing.
+        UserError: where a folder is missing.
     """
     archive = Archive(list(folders))
     for folder in folders:
         if not folder.is_dir():
-            raise ConfigError(f"runs={folder}: no such folder")
-        for path in sorted(folder.glob("*/status.json")):
-            record = Record(folder, path.parent.name)
+            raise UserError(f"runs={folder}: no such folder")
+        for record in find_records(folder):
             try:
                 run = _read(record)
-            except (ConfigError, OSError) as error:
-                archive.problems.append(_one_line(record, error))
+            except (UserError, OSError) as error:
+                archive.problems.append(one_line(record, error))
                 continue
             before = archive.runs.get(run.run_id)
             if before is None or (run.is_terminal and not before.is_terminal):
@@ -178,31 +233,25 @@ def read_archive(folders: Sequence[Path]) -> Archive:
     return archive
 
 
-# What a report reads of a result, by dotted name.
-_NEEDED: dict[str, type | tuple[type, ...]] = {
-    **{f"test.{view}.{metric}": (int, float) for view in ("ten", "center") for metric in ("top1_error", "top5_error")},
-    **{f"train.center.{metric}": (int, float) for metric in ("top1_error", "loss")},
-    **{"seconds": (int, float), "epochs": (int, float), "seed": int},
-    **{"data.store": str, "device": str, "precision": str, "checkpoint": str},
-}
+# What a report needs of a result, by dotted name; the record's schema has the types.
+_NEEDED = (
+    *(f"test.{view}.{metric}" for view in ("ten", "center") for metric in ("top1_error", "top5_error")),
+    *("train.center.top1_error", "train.center.loss", "seconds", "epochs", "seed"),
+    *("data.store", "device", "precision", "checkpoint"),
+)
 
 
-def _read(record: Record) -> Run:
-    status = record.seen()
-    if status.get("state") != DONE:
-        return Run(record, status, {})
-    result = record.result()
-    if not result:
-        raise ConfigError("is DONE and has no result.json")
-    flat = flatten(result)
-    for name, kind in _NEEDED.items():
-        if not isinstance(flat.get(name), kind):
-            raise ConfigError(f"result.json: {name} is {flat.get(name, 'missing')}")
-        if name.endswith("_error") and not 0 <= flat[name] <= 1:
-            raise ConfigError(f"result.json: {name} is {flat[name]}, and no error")
-    return Run(record, status, result)
+def _read(record: Record) -> RunData:
+    run = RunData(record, record.seen())
+    if run.is_done:
+        flat = flatten(run.result)
+        for name in _NEEDED:
+            if name not in flat:
+                raise UserError(f"result.json: {name} is missing")
+    return run
 
 
-def _one_line(record: Record, error: Exception) -> str:
-    said = " ".join(str(error).split())
-    return f"{said}; left out" if said.startswith(str(record.path)) else f"{record.run_id}: {said}; left out"
+def one_line(record: Record, error: Exception) -> str:
+    """Why a record is left out, with its name."""
+    text = " ".join(str(error).split())
+    return f"{text}; left out" if str(record.path) in text else f"{record.run_id}: {text}; left out"

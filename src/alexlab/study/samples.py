@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alexlab.config import ConfigError
+from alexlab.errors import UserError
 from alexlab.study.claims import GROUPED, VIEWED
 from alexlab.study.metrics import MEASURES, five_nets, groups
-from alexlab.study.records import Run
+from alexlab.study.records import RunData
 from alexlab.study.statistics import Effect, Matched, Sample, Spread, effect, match_seeds, shrink
 
 
@@ -20,7 +20,7 @@ from alexlab.study.statistics import Effect, Matched, Sample, Spread, effect, ma
 class Measured:
     """What an arm's runs came to in one metric; runs that do not have it are left out, and told of."""
 
-    runs: list[Run]
+    runs: list[RunData]
     sample: Sample
     images: str | None  # a hash of the test images' classes in their order, where the metric is of images
 
@@ -34,7 +34,7 @@ class Measured:
 class Samples:
     """Of arms, each a list of finished runs by its name; `problems` gets a line for each run that is not counted."""
 
-    def __init__(self, arms: dict[str, Sequence[Run]], problems: list[str]) -> None:
+    def __init__(self, arms: dict[str, Sequence[RunData]], problems: list[str]) -> None:
         self._arms, self._problems = arms, problems
         self._measured: dict[tuple[str, str, str, bool], Measured | None] = {}
         self._spreads: dict[tuple[str, str, bool], dict[str, Spread]] = {}
@@ -89,13 +89,13 @@ class Samples:
             try:
                 value = float(MEASURES[metric](run, view))
                 if not math.isfinite(value) or (ratio and value <= 0):
-                    raise ConfigError(f"its {metric} is no number")
+                    raise UserError(f"its {metric} is no number")
                 wrong = None
                 if not ratio and metric in VIEWED:
                     wrong = self._wrongs(run, metric, view)
                 elif not ratio and metric == "gap":  # its training images are always the same
                     wrong = self._wrongs(run, "top1_error", "center")
-            except (ConfigError, KeyError, TypeError, ValueError) as error:
+            except (UserError, KeyError, TypeError, ValueError) as error:
                 self._leave_out(run, metric, " ".join(str(error).split()))
                 continue
             runs.append(run)
@@ -122,16 +122,16 @@ class Samples:
             try:
                 values.append(five_nets(group, of_each))
                 runs.append(group[0])
-            except ConfigError as error:
+            except UserError as error:
                 self._leave_out(group[0], metric, str(error))
         return Measured(runs, Sample(np.array(values)), None) if runs else None
 
-    def _leave_out(self, run: Run, metric: str, why: str) -> None:
+    def _leave_out(self, run: RunData, metric: str, why: str) -> None:
         line = f"{run.run_id}: {why}; not counted for {metric}"
         if line not in self._problems:
             self._problems.append(line)
 
-    def _wrongs(self, run: Run, metric: str, view: str) -> tuple[np.ndarray, str]:
+    def _wrongs(self, run: RunData, metric: str, view: str) -> tuple[np.ndarray, str]:
         key = run.run_id, metric, view
         if key not in self._wrong:
             self._wrong[key] = run.wrong(metric, view)

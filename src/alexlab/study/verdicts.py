@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 
 from alexlab.architecture import layers, map_sides
-from alexlab.config import Config, ConfigError
+from alexlab.config import Config
+from alexlab.errors import UserError
 from alexlab.runs.identity import DERIVED, differences
 from alexlab.study.claims import GROUPED, METRICS, OF_NETS, VIEWED, Claim, Verdict
 from alexlab.study.metrics import is_at_once, is_cut
 from alexlab.study.rates import OF_TRIALS, rate_remarks
-from alexlab.study.records import Archive, Run
+from alexlab.study.records import Archive, RunData
 from alexlab.study.samples import Measured, Samples
 from alexlab.study.statistics import (
     LEAST_RUNS,
@@ -56,11 +57,11 @@ class Arm:
     overrides: list[str]
     lr: float
     planned: dict[int, str]  # run ids by seed
-    runs: list[Run] = field(default_factory=list)  # done, in the seeds' order
-    failed: list[Run] = field(default_factory=list)  # for good: to try again would select survivors
-    partly: list[Run] = field(default_factory=list)  # done, but partly trained: counted as failed
+    runs: list[RunData] = field(default_factory=list)  # done, in the seeds' order
+    failed: list[RunData] = field(default_factory=list)  # for good: to try again would select survivors
+    partly: list[RunData] = field(default_factory=list)  # done, but partly trained: counted as failed
     missing: dict[int, str] = field(default_factory=dict)  # run ids by seed, with their state behind it
-    unplanned: list[Run] = field(default_factory=list)  # done, and not counted
+    unplanned: list[RunData] = field(default_factory=list)  # done, and not counted
 
     @property
     def done(self) -> int:
@@ -183,14 +184,14 @@ def judge(
     find the rates that were tried.
 
     Raises:
-        ConfigError: where the plan is damaged.
+        UserError: where the plan is damaged.
     """
     plan = looks[-1]
     try:
         claims = [Claim(**claim) for claim in plan["claims"]]
         arms = [_arm(planned, archive) for planned in plan["arms"]]
     except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise ConfigError(f"runs/studies/{plan.get('id')}.json: cannot be read by this version ({error})") from error
+        raise UserError(f"runs/studies/{plan.get('id')}.json: cannot be read by this version ({error})") from error
     problems: list[str] = list(archive.problems)
     _find_unplanned(arms, archive, known)
     if not claims and len(arms) == 1:
@@ -229,7 +230,7 @@ def _alike(arms: list[Arm], archive: Archive) -> tuple[str, list[str]] | None:
         return None
     found = []
     for arm in arms:
-        with suppress(ConfigError):  # it is reported as a confound
+        with suppress(UserError):  # it is reported as a confound
             if arm.overrides and arm.runs and starts_alike(archive.config(base.runs[0]), archive.config(arm.runs[0])):
                 found.append(arm.name)
     return base.name, found
@@ -376,7 +377,7 @@ def _find_partly_trained(arm: Arm, archive: Archive) -> None:
     """Set aside runs whose error lies above halfway between the arm's median and that of guessing."""
     try:
         num_classes = archive.config(arm.runs[0]).data.num_classes or 1
-    except (ConfigError, IndexError):  # it is reported as a confound
+    except (UserError, IndexError):  # it is reported as a confound
         return
     errors = np.array([run.result["test"]["ten"]["top1_error"] for run in arm.runs])
     flags = partly_trained(errors, 1 - 1 / num_classes)
@@ -387,7 +388,7 @@ def _find_partly_trained(arm: Arm, archive: Archive) -> None:
 def _find_unplanned(arms: list[Arm], archive: Archive, known: Container[str]) -> None:
     """Finished runs of the arms that no plan knows of: counting them would be to look until a claim holds."""
     planned = {run_id for arm in arms for run_id in arm.planned.values()}
-    others: dict[str, list[Run]] = {}
+    others: dict[str, list[RunData]] = {}
     for run in archive.runs.values():
         if run.is_done and run.run_id not in planned and run.run_id not in known and run.arm is not None:
             others.setdefault(run.arm, []).append(run)
@@ -663,7 +664,7 @@ def _cut(arm: Arm, metric: str, archive: Archive) -> int:
         return 0
     count = 0
     for run in arm.runs:
-        with suppress(ConfigError):  # it is not counted, and reported
+        with suppress(UserError):  # it is not counted, and reported
             count += is_cut(run, metric, archive.config(run).trainer.max_epochs)
     return count
 
@@ -672,7 +673,7 @@ def _at_once(arm: Arm, metric: str, archive: Archive) -> int:
     """How many of an arm's runs had what a metric waits for when it was first logged."""
     count = 0
     for run in arm.runs:
-        with suppress(ConfigError):
+        with suppress(UserError):
             count += is_at_once(run, metric)
     return count
 
@@ -806,7 +807,7 @@ def _doubt(row: Row, archive: Archive, plan: dict[str, Any]) -> None:
         return
     try:
         first, second = (archive.config(arm.runs[0]) for arm in row.arms)
-    except ConfigError as error:
+    except UserError as error:
         row.confounds.append(f"configurations cannot be compared: {' '.join(str(error).split())}")
         return
     changed = {**differences(second, first), **differences(first, second)}
@@ -830,14 +831,14 @@ def _doubt(row: Row, archive: Archive, plan: dict[str, Any]) -> None:
             row.notes.append(f"each arm has runs of several kinds of {what}: {', '.join(map(str, seen[0]))}")
 
 
-def _packages(run: Run) -> str:
+def _packages(run: RunData) -> str:
     packages = run.environment.get("packages") or {}
     return " ".join(
         f"{name} {packages[name]}" for name in ("torch", "torchvision", "lightning", "numpy") if name in packages
     )
 
 
-def _code(run: Run) -> str:
+def _code(run: RunData) -> str:
     commit = run.environment.get("git_commit")
     return f"{str(commit)[:10]}{' with changes' if run.environment.get('git_dirty') else ''}" if commit else "unknown"
 
@@ -915,7 +916,7 @@ def _components(arms: list[Arm], samples: Samples) -> str | None:
     )
 
 
-SURROUNDINGS: dict[str, Callable[[Run], str]] = {
+SURROUNDINGS: dict[str, Callable[[RunData], str]] = {
     "the store": lambda run: str(run.result["data"]["store"]),
     "the code": _code,
     "modified code": lambda run: str(run.environment.get("modified_code") or "none"),

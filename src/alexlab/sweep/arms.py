@@ -36,13 +36,14 @@ from alexlab.config import (
 )
 from alexlab.crossings import THRESHOLD, epochs_to
 from alexlab.data.locate import described
-from alexlab.files import write_whole
+from alexlab.files import write_atomic
 from alexlab.runs.environment import code
 from alexlab.runs.failure import RESULTS
 from alexlab.runs.identity import DERIVED, arm_id, differences, run_id
 from alexlab.runs.record import DONE, FAILED, Record
 from alexlab.study.claims import Claim, digest, find_claims
 from alexlab.study.rates import LENGTH, RACE
+from alexlab.study.records import RunData
 from alexlab.sweep.rate_search import Choice, Search, Trial, TrialResult, extending_search, grid_search, replay, rounded
 
 MIN_SEEDS = 3  # of each arm, for a verdict to be given
@@ -408,7 +409,7 @@ def trial_result(record: Record, metric: str) -> TrialResult | None:
         return None
     if metric != SPEED:
         return TrialResult(validation_error(record))
-    epochs, errors = record.train_errors()
+    epochs, errors = RunData(record, status).train_errors
     reached, *levels = (epochs_to(errors, level, epochs) for level in (THRESHOLD, *RACE_ERRORS))
     return TrialResult(math.inf if math.isnan(reached) else math.log(reached), reached=tuple(levels))
 
@@ -481,7 +482,7 @@ def register(plan: dict[str, Any], folder: Path) -> list[str]:
     seen = [id for arm in plan["arms"] for id in arm["runs"].values() if Record(folder.parent, id).is_done]
     when = {"planned": time.time(), **code(), "finished_before": sorted(set(seen))}
     looks.append({"digest": mark, **when, **plan})
-    write_whole(path, json.dumps({"version": PLAN_VERSION, "looks": looks}, indent=1) + "\n")
+    write_atomic(path, json.dumps({"version": PLAN_VERSION, "looks": looks}, indent=1) + "\n")
     if len(looks) == 1:
         return []
     return [f"{path.name}: other runs were planned before; this is look {len(looks)}, which the report states"]

@@ -29,7 +29,8 @@ from rich.console import Console
 from alexlab import hydra_compat, threads
 from alexlab.children import inherit_code
 from alexlab.compose import to_plain, to_typed
-from alexlab.config import Config, ConfigError
+from alexlab.config import Config
+from alexlab.errors import UserError
 from alexlab.hydra_compat import PlannedJobs
 from alexlab.runs.failure import HINTS, failure_of
 from alexlab.runs.lease import EXPIRY, holder, machine
@@ -144,7 +145,7 @@ def do_job(folder: str, planned: DictConfig) -> str | None:
     except OSError as error:  # before a worker process could write it to the record
         failure = failure_of(error)
         message = f"{title}: FAILED ({failure}): {error}\n  {HINTS[failure]}"
-    except ConfigError as error:
+    except UserError as error:
         message = f"{title}: {error}"
     else:
         message = _ending(title, status)

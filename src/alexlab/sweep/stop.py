@@ -1,4 +1,4 @@
-"""Handle Ctrl-C, SIGTERM, SIGUSR1 and SIGUSR2: runs save their state and end; the same command resumes them."""
+"""Handle Ctrl-C, SIGTERM, SIGUSR1, SIGUSR2 and SIGHUP: runs save their state and end; the same command resumes them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ class Stop:
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():  # only this thread may
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            handled = [number for number in SIGNALS if not _is_nohup(number)]
+            self._before = {number: signal.signal(number, self._note) for number in handled}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -47,6 +48,8 @@ class Stop:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP and self._count:
+            return  # a closed terminal sends it, and then the shell again
         self._count, self.number = self._count + 1, number
         if self._launch is None:
             raise Stopped
@@ -58,6 +61,10 @@ class Stop:
                     os.kill(int(mark.name), signal.SIGTERM if self._count == 1 else signal.SIGKILL)
         if self._console is not None and self._count == 1:
             self._console.print("\nStopping: the current step is finished and saved. A second signal ends it at once.")
+
+
+def _is_nohup(number: int) -> bool:
+    return number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
 
 
 @contextmanager

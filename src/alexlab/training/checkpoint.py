@@ -21,7 +21,7 @@ from torch import nn
 
 from alexlab import distributed
 from alexlab.config import CHANCE_SHARE, Config
-from alexlab.files import write_whole, written_whole
+from alexlab.files import open_atomic, write_atomic
 from alexlab.training import preemption
 from alexlab.training.module import ClassificationTask
 from alexlab.training.preemption import Preempted
@@ -53,7 +53,7 @@ class States(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Save a state under the name of `path` and its digest, and remove all but the last two."""
         self._folder.mkdir(exist_ok=True)
-        with written_whole(self._folder / Path(path).name, self._may_write) as temporary:
+        with open_atomic(self._folder / Path(path).name, self._may_write) as temporary:
             hashing = _HashingFile(temporary.file)
             _save(checkpoint, hashing)
             temporary.path = self._folder / f"{Path(path).name}-{hashing.digest()}.ckpt"
@@ -132,7 +132,7 @@ def _save(content: dict[str, Any], file: _HashingFile) -> None:
 
 def save_weights(path: Path, content: dict[str, Any], may_write: Callable[[], None] = no_check) -> None:
     """Write plain tensors atomically."""
-    with written_whole(path, may_write) as temporary:
+    with open_atomic(path, may_write) as temporary:
         _save(content, _HashingFile(temporary.file))
 
 
@@ -307,15 +307,14 @@ class Recorder(Checkpoint):
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]], may_write: Callable[[], None]) -> None:
-    may_write()
-    if not rows:
-        path.unlink(missing_ok=True)
+    if not rows and not path.exists():
         return
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, rows[0])
-    writer.writeheader()
+    text = io.StringIO(newline="")  # empty without rows, since only a rename is safe from a process that was paused
+    writer = csv.DictWriter(text, rows[0] if rows else [])
+    if rows:
+        writer.writeheader()
     writer.writerows(rows)
-    write_whole(path, text.getvalue(), may_write)
+    write_atomic(path, text.getvalue(), may_write)
 
 
 def weights_of(network: nn.Module) -> dict[str, torch.Tensor]:

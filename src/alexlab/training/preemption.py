@@ -1,4 +1,4 @@
-"""Signals as stop requests: SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 stop a run without losing work.
+"""Signals as stop requests: SIGINT, SIGTERM, SIGUSR1, SIGUSR2 and SIGHUP stop a run without losing work.
 
 Inside `held()` a request waits until the code there checks `requested()`. Elsewhere it raises `Preempted` at once.
 """
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
 
 class Preempted(BaseException):
@@ -25,7 +25,8 @@ def install() -> None:
     """Handle the signals, including those that are pending; only in the main thread."""
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
-            signal.signal(number, _handle)
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # which nohup ignores
+                signal.signal(number, _handle)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
