@@ -23,7 +23,7 @@ FLOORS = (
     ("data", "models"),
     ("architecture", "children", "command"),
     ("config",),
-    ("distributed", "files", "progress", "streams", "crossings", "tree", "lean"),
+    ("console", "distributed", "files", "progress", "streams", "crossings", "tree", "lean"),
     ("alexlab",),  # the package itself, which every import of a module runs first
     ("threads",),
 )

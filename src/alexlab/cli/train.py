@@ -12,7 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
-from rich.console import Console
 
 from alexlab.cli.dry_run import print_forecast
 from alexlab.cli.help import commented_yaml, print_help
@@ -22,6 +21,7 @@ from alexlab.cli.tables import print_table, read_rows, write_sweep
 from alexlab.command import exit_status
 from alexlab.compose import Composer
 from alexlab.config import Config, ConfigError, Dataset, Rate, Retry
+from alexlab.console import Console
 from alexlab.data.locate import described
 from alexlab.runs.process import Launch
 from alexlab.runs.record import DONE, FAILED, PREEMPTED
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--paper", action="store_true", help="Print the paper's choices as keys, and run nothing")
     parser.add_argument("--net", action="store_true", help="Print the net, layer by layer, and run nothing")
     args = parser.parse_intermixed_args(argv)  # flags may stand anywhere among the overrides
-    console = Console(highlight=False, markup=False)
+    console = Console()
     try:
         with Stop():
             return exit_status(lambda: _obey(args, argv, console))
