@@ -1,9 +1,10 @@
-"""Files that are there whole or not at all, also after a crash of the machine."""
+"""Atomic writes that survive a crash of the machine, and reads of files that may come from anyone."""
 
 from __future__ import annotations
 
 import os
 import re
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,17 +13,43 @@ from pathlib import Path
 from typing import BinaryIO
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
+# What file managers, editors and notebooks leave in any folder: hidden files, .DS_Store and ._x among them; backups.
+_FOREIGN = re.compile(r"\..*|.*~|#.*#|.*\.(bak|orig|sw[a-p])|Thumbs\.db|ehthumbs\.db|desktop\.ini|Icon\r|__MACOSX")
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a name in a folder of ours is hidden, or another program's: `.DS_Store`, `Thumbs.db`, `x.json~`."""
+    return _FOREIGN.fullmatch(name) is not None
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """Read a file that may come from anyone.
+
+    Raises:
+        ValueError: if it is a pipe or a device, which may never end, or has more than `limit` bytes.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # else opening a pipe waits for its writer
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError("is not a regular file")
+        if found.st_size > limit:
+            raise ValueError(f"has {found.st_size:,} bytes, and such a file at most {limit:,}")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(limit)
+    finally:
+        os.close(descriptor)
 
 
 def write_whole(path: Path, content: str | bytes, check: Callable[[], None] = lambda: None) -> None:
-    """Write a file whole or not at all; what was there before stays until then. `check` as for `written_whole`."""
+    """Replace a file atomically; `check` as for `written_whole`."""
     with written_whole(path, check) as half:
         half.file.write(content.encode() if isinstance(content, str) else content)
 
 
 @dataclass
 class Half:
-    """A file that is being written, and where it goes, which may be changed until then."""
+    """A temporary file, and the path that it will have, which may be changed until then."""
 
     file: BinaryIO
     path: Path
@@ -30,12 +57,12 @@ class Half:
 
 @contextmanager
 def written_whole(path: Path, check: Callable[[], None] = lambda: None) -> Iterator[Half]:
-    """A file to write to, which takes the place of `path` at the end, and is gone where that is not reached.
+    """A temporary file to write to, which atomically replaces `path` at the end, and is removed on an exception.
 
-    It lies in the same folder, since a rename is atomic only within a file system, and is on the disk before it is
-    renamed; so is the rename before this returns. Its name is unique over machines and containers, which may share
-    process ids. `check` is called right before the rename, and what it raises prevents it: a process that was paused
-    while it wrote may have lost the right to.
+    It is in the same folder, since a rename is atomic only within a file system. It is synced before the rename, and
+    the folder afterwards. Its name is unique over machines and containers, which may share process ids. `check` is
+    called right before the rename, and what it raises prevents it: a process that was paused while it wrote may have
+    lost the right to.
     """
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -48,13 +75,16 @@ def written_whole(path: Path, check: Callable[[], None] = lambda: None) -> Itera
         beside.replace(half.path)
     except BaseException:
         with suppress(OSError):
-            beside.unlink()  # on a full disk, room for those who tell of it
+            beside.unlink()  # on a full disk, this makes room for the error message
         raise
     sync_folder(path.parent)
 
 
 def remove_halves(folder: Path) -> None:
-    """Remove what was being written in a folder when its process was killed, and nothing else that is there."""
+    """Remove the temporary files of a process that was killed or has lost its lease, and nothing else.
+
+    A process that is paused right before its rename finds its temporary file gone when it continues.
+    """
     for path in folder.glob(".*.tmp"):
         if TEMPORARY.fullmatch(path.name):
             with suppress(OSError):

@@ -1,16 +1,54 @@
-"""Nested mappings: read from YAML files of others, and as flat ones with dotted keys."""
+"""Nested mappings: YAML and JSON files that may come from anyone, their types, and dotted keys."""
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from alexlab.files import read_regular
+
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # eight times as fast
 _MAX_ALIASES = 100
 _MAX_BRACKETS = 2000
 _MAX_BYTES = 2**20  # a record's configuration has five thousand
+_SECTION = re.compile(r"^(?=[^\s#-])", re.MULTILINE)
+_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can hold one alone, and nothing can print it
+_MAX_SECTION = 2**15  # characters, of what is kept
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A type of value in a schema, with its name in an error message."""
+
+    name: str
+    holds: Callable[[Any], bool]
+
+    def __or__(self, other: Kind) -> Kind:
+        return Kind(f"{self.name} or {other.name}", lambda value: self.holds(value) or other.holds(value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+TEXT = Kind("text", lambda value: isinstance(value, str) and not _SURROGATE.search(value))
+BOOL = Kind("true or false", lambda value: isinstance(value, bool))
+NUMBER = Kind("a finite number", _is_number)
+INTEGER = Kind("a whole number", lambda value: _is_number(value) and isinstance(value, int) and abs(value) < 2**63)
+FRACTION = Kind("between 0 and 1", lambda value: _is_number(value) and 0 <= value <= 1)
+TIME = Kind("a time in seconds", lambda value: _is_number(value) and 0 <= value < 1e11)  # a date that can be printed
+NULL = Kind("null", lambda value: value is None)
+
+# A kind; or {name: schema} of those names, where they are there; or {ANY: schema} of all; or [schema] of each item.
+Schema = Kind | dict[str, Any] | list[Any]
+ANY = "*"
 
 
 def flatten(tree: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
@@ -21,27 +59,87 @@ def flatten(tree: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def check_types(value: Any, schema: Schema, name: str = "") -> None:
+    """Raise ValueError, with the dotted name and the value, for the first value of another type than the schema's."""
+    if isinstance(schema, Kind):
+        if not schema.holds(value):
+            raise ValueError(f"{name} is {_short(value)}, must be {schema.name}")
+    elif isinstance(schema, list):
+        if not isinstance(value, list):
+            raise ValueError(f"{name} is {_short(value)}, must be a list")
+        for item in value:
+            check_types(item, schema[0], name)
+    else:
+        if not isinstance(value, dict):
+            raise ValueError(f"{name or 'it'} is {_short(value)}, must be a mapping")
+        for key, item in value.items():
+            if (wanted := schema.get(key, schema.get(ANY))) is not None:
+                check_types(item, wanted, f"{name}.{key}" if name else key)
+
+
+def _short(value: Any) -> str:
+    text = "a number of many digits" if isinstance(value, int) and abs(value) >= 2**63 else repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
+
+
+def read_json(path: Path, schema: dict[str, Any], limit: int = _MAX_BYTES) -> dict[str, Any]:
+    """Read a mapping from a JSON file that may come from anyone.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is no such file, or a value is of another type than the schema's; it follows the path.
+    """
+    try:
+        content = json.loads(read_regular(path, limit).decode("utf-8-sig"))
+    except RecursionError as error:
+        raise ValueError("is nested too deeply") from error
+    check_types(content, schema)
+    return content
+
+
 def read_yaml(path: Path) -> Any:
     """Read a YAML file that may come from anyone: plain values, and no aliases of aliases, which grow without end.
 
     Raises:
-        FileNotFoundError: where there is none.
-        ValueError: for anything that is not such a file, in words that follow its path.
+        FileNotFoundError: if there is none.
+        ValueError: if it is no such file, in words that follow its path.
     """
-    size = path.stat().st_size
-    if not path.is_file():
-        raise ValueError("is not a regular file")
-    if size > _MAX_BYTES:
-        raise ValueError(f"has {size:,} bytes, and a configuration at most {_MAX_BYTES:,}")
-    text = path.read_text(encoding="utf-8-sig")
+    text = read_regular(path, _MAX_BYTES).decode("utf-8-sig")
     if text.count("[") + text.count("{") > _MAX_BRACKETS:  # libyaml takes quadratic time for nested ones
         raise ValueError(f"has more than {_MAX_BRACKETS:,} lists")
     try:
         if "*" in text:
             _refuse_growth(text)
-        return yaml.load(text, Loader=_LOADER)
+        found = _by_sections(text)
+        return yaml.load(text, Loader=_LOADER) if found is None else found
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(" ".join(str(error).split())) from error
+
+
+def _by_sections(text: str) -> dict[str, Any] | None:
+    """A mapping section by section, most of which the records of a study share; None if the text needs a whole look."""
+    found: dict[str, Any] = {}
+    for section in filter(str.strip, _SECTION.split(text)):
+        content = _section(section) if len(section) <= _MAX_SECTION else None
+        if content is None or content.keys() & found.keys():
+            return None
+        found.update(_copy(content))
+    return found or None
+
+
+@lru_cache(maxsize=1024)
+def _section(text: str) -> dict[str, Any] | None:
+    try:
+        content = yaml.load(text, Loader=_LOADER)
+    except yaml.YAMLError:
+        return None
+    return content if isinstance(content, dict) and len(content) == 1 else None
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _copy(item) for name, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, list) else value
 
 
 def _refuse_growth(text: str) -> None:
