@@ -16,6 +16,7 @@ from alexlab.cli.tables import new_table
 from alexlab.command import run_command
 from alexlab.compose import Composer
 from alexlab.config import PROJECT_DIR, ConfigError
+from alexlab.files import is_foreign
 from alexlab.report.wording import measured, published, runs, summary, verdict_and_reason
 from alexlab.runs import bundle
 from alexlab.study.records import read_archive
@@ -76,7 +77,7 @@ def _obey(given: list[str], config_dir: str | None, console: Console, flags: lis
 
         for plan in plans.values():
             measure(judge(plan.looks, archive, known=known), composer, console)
-    judged = {name: judge(plan.looks, archive, plan.own, known, begun) for name, plan in plans.items()}
+    judged = {name: judge(plan.looks, archive, plan.own, known, begun, config_dir) for name, plan in plans.items()}
     from alexlab.report.write import write  # with Matplotlib, once the command line is known to be right
 
     for name, judgement in judged.items():
@@ -152,7 +153,7 @@ def begun_studies(folders: list[Path]) -> dict[str, Looks]:
     """
     begun: dict[str, dict[str, dict[str, Any]]] = {}
     for folder in folders:
-        for path in sorted((folder / "studies").glob("*.json")):
+        for path in sorted(one for one in (folder / "studies").glob("*.json") if not is_foreign(one.name)):
             begun.setdefault(path.stem, {}).update({look["digest"]: look for look in read_looks(path)})
     return {id: sorted(looks.values(), key=lambda look: look.get("planned", 0)) for id, looks in begun.items()}
 

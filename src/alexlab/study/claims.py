@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
@@ -17,7 +19,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alexlab.config import CONF_DIR, Config, ConfigError, did_you_mean, flat, shown
-from alexlab.tree import read_yaml
+from alexlab.console import printable
+from alexlab.tree import ANY, BOOL, NULL, NUMBER, TEXT, Kind, Schema, check_types, flatten, read_yaml
 
 # What a claim may be about: (what it is, the unit in which figures are published, the unit's size).
 METRICS = {
@@ -219,7 +222,12 @@ def _read(path: Path, changed: int) -> tuple[Claim, ...]:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
     if not isinstance(content, list) or not all(isinstance(one, dict) for one in content):
         raise ConfigError(f"{path}: must be a list of claims, each with its id, statement and arms")
-    claims = tuple(_claim(path, one) for one in content)
+    if len(content) > _MAX_CLAIMS:
+        raise ConfigError(f"{path}: has {len(content):,} claims, at most {_MAX_CLAIMS} are allowed; make several files")
+    try:
+        claims = tuple(_claim(path, one) for one in content)
+    except RecursionError as error:
+        raise ConfigError(f"{path}: is nested too deeply") from error
     ids = [claim.id for claim in claims]
     for name in ids:
         if ids.count(name) > 1:
@@ -227,23 +235,57 @@ def _read(path: Path, changed: int) -> tuple[Claim, ...]:
     return claims
 
 
-# What an arm may not set: what starts and records runs, and places of whoever runs it.
-_NOT_AN_ARMS = (
-    "hydra",
-    "paths",
-    "logger",
-    "weights",
-    "study",
-    "retry",
-    "data.raw",
-    "data.root",
-    "data.cache",
-    "data.stage",
-)
+def text_of_at_most(longest: int) -> Kind:
+    """The type of a text that can be printed."""
+
+    def holds(value: Any) -> bool:
+        return TEXT.holds(value) and len(value) <= longest and printable(value) == value
+
+    return Kind(f"text of at most {longest:,} characters, none of them a control character", holds)
+
+
+# Types and limits of a claim's values, in files and in plans.
+_LINE = text_of_at_most(2000)
+_TYPES: dict[str, Schema] = {
+    **{"str": _LINE, "Union[str, None]": _LINE | NULL, "bool": BOOL, "Union[float, None]": NUMBER | NULL},
+    **{"list[str]": [_LINE], "dict[str, float]": {ANY: NUMBER}, "dict[str, str]": {ANY: _LINE}},
+}
+_TYPES["list[Range]"] = [{entry.name: _TYPES[str(entry.type)] for entry in dataclasses.fields(Range)}]
+CLAIM_TYPES: dict[str, Schema] = {entry.name: _TYPES[str(entry.type)] for entry in dataclasses.fields(Claim)}
+CLAIM_TYPES["id"] = text_of_at_most(100)
+_MAX_CLAIMS, _MAX_ITEMS = 300, 100
+
+# What an arm may not set: what starts and records runs, and folders of whoever runs it.
+_NOT_AN_ARMS = ("paths", "logger", "weights", "study", "retry", "data.raw", "data.root", "data.cache", "data.stage")
+_OVERRIDE = re.compile(r"\s*\+{0,2}\s*([\w.]+)\s*=.*")  # of a key or group: no deletion, package or path of Hydra's
+
+
+def overridden(override: str, config_dir: str | Path | None = None) -> str | None:
+    """The key or group of the project that an override sets; None if it is anything else, such as one of Hydra's."""
+    found = _OVERRIDE.fullmatch(override)
+    if found is None or "${" in override:
+        return None
+    return found[1] if found[1] in _keys() or found[1] in _groups(config_dir) else None
+
+
+def is_of_net(override: str, config_dir: str | Path | None = None) -> bool:
+    """Whether an override sets a key or group of the project that decides what is trained, as an arm's must."""
+    name = overridden(override, config_dir)
+    return name is not None and not any(name == one or name.startswith(f"{one}.") for one in _NOT_AN_ARMS)
+
+
+@cache
+def _keys() -> frozenset[str]:
+    return frozenset(flat(Config()))
+
+
+def _groups(config_dir: str | Path | None) -> set[str]:
+    folders = [CONF_DIR, *([Path(config_dir).expanduser()] if config_dir else [])]
+    return {path.name for folder in folders for path in folder.glob("*/") if path.name not in ("claims", "hydra")}
 
 
 def _claim(path: Path, given: dict[str, Any]) -> Claim:
-    where = f"{path.name}: {given.get('id', 'a claim without id')}"
+    where = f"{path.name}: {str(given.get('id', 'a claim without id'))[:100]}"
     for name, value in given.items():
         if "${" in str(value):  # it would be filled in, from the environment too
             raise ConfigError(f"{where}: {name}: holds an interpolation, ${{...}}; write the value itself")
@@ -257,15 +299,71 @@ def _claim(path: Path, given: dict[str, Any]) -> Claim:
         raise ConfigError(f"{where}: {str(error.msg or error).splitlines()[0]}") from error
     assert isinstance(claim, Claim)
     _check(claim, where)
+    _check_arms(claim, where, path.parent.parent)
+    if claim.not_testable is None:
+        _check_stated_size(claim, where)
+        _check_requires(claim, where)
     return claim
 
 
-def _check(claim: Claim, where: str) -> None:
+def check_plan_claim(given: dict[str, Any]) -> None:
+    """Raise ValueError for a claim of a plan that no version of this code has written."""
+    for name in given.keys() - CLAIM_TYPES.keys():
+        raise ValueError(f"there is no key '{name}' of a claim")
+    _check(Claim(**given), f"claim {given['id']}")
+
+
+def check_line(overrides: Sequence[str], arms: Iterable[Sequence[str]], config_dir: str | None = None) -> None:
+    """Check the command line of a study against its arms.
+
+    Raises:
+        ConfigError: for a key or group that is given twice, or that an arm sets too, also by an option's file: as the
+            command line comes last, the arm would be the base under another name.
+    """
+    given: dict[str, str] = {}
+    for override in overrides:
+        name = override.partition("=")[0].lstrip("+~ ").strip()
+        if name in given:
+            raise ConfigError(f"{given[name]} {override}: {name} is given twice; remove one")
+        given[name] = override
+    for arm in arms:
+        for override in arm:
+            for name in (override.partition("=")[0], *_keys_of_option(override, config_dir)):
+                if name in given:
+                    raise ConfigError(f"{name}: the study's arms set it ({override}); remove it")
+
+
+def _keys_of_option(override: str, config_dir: str | None) -> list[str]:
+    """The keys that the file of an option such as `ablation=no_lrn` sets; none for a key."""
+    group, _, option = override.partition("=")
+    for folder in ([Path(config_dir).expanduser()] if config_dir else []) + [CONF_DIR]:
+        path = folder / group / f"{option}.yaml"
+        if group in _groups(config_dir) and path.is_file():
+            with suppress(ValueError, AttributeError):  # composing the arm reports it
+                return [name for name in flatten(read_yaml(path)) if name != "defaults"]
+    return []
+
+
+def _check_arms(claim: Claim, where: str, config_dir: Path) -> None:
+    """Check that the arms' overrides are of the project; `config_dir`: for groups of the user's own."""
     for line in (*claim.arm, *claim.against):
-        if re.match(rf"[+~]*({'|'.join(map(re.escape, _NOT_AN_ARMS))})\b", line.strip()):
+        if not is_of_net(line, config_dir):
+            near = did_you_mean(line.partition("=")[0], [*_keys(), *_groups(config_dir)])
             raise ConfigError(
-                f"{where}: {line}: is not for a claim to set; an arm is made of groups and keys of the net"
+                f"{where}: {line}: is not for a claim to set; an arm is made of groups and keys of the net{near}"
             )
+
+
+def _check(claim: Claim, where: str) -> None:
+    """Raise ConfigError for a claim that cannot be judged."""
+    content = dataclasses.asdict(claim)
+    try:
+        check_types(content, CLAIM_TYPES)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    for name, value in content.items():
+        if isinstance(value, list | dict) and len(value) > _MAX_ITEMS:
+            raise ConfigError(f"{where}: {name}: has {len(value):,} entries, at most {_MAX_ITEMS} are allowed")
     for name in ("id", "section", "statement"):
         if not getattr(claim, name).strip():
             raise ConfigError(f"{where}: has no {name}")
@@ -300,7 +398,6 @@ def _check(claim: Claim, where: str) -> None:
                 "change its sign or leave direction out"
             )
     _check_size(claim, where, figure)
-    _check_requires(claim, where)
     if claim.one_arm and (claim.is_level or claim.against or claim.against_view or claim.ratio):
         raise ConfigError(f"{where}: one_arm: leave out is_level, against, against_view and ratio")
     if claim.metric in GROUPED and not claim.one_arm:
@@ -322,13 +419,6 @@ def _check_size(claim: Claim, where: str, figure: float | None) -> None:
             f"{where}: at_least: has no published figure to exceed; add published: {{{claim.metric}: ...}} or leave "
             "at_least out"
         )
-    needs_size = figure is None and not claim.is_context and not claim.is_level and not claim.ranges
-    if needs_size and claim.smallest_effect is None:
-        unit = "a factor above 1" if claim.ratio else METRICS[claim.metric][1] or "its own unit"
-        raise ConfigError(
-            f"{where}: has no figure and no smallest effect of interest; add smallest_effect: ... ({unit}) and "
-            "smallest_effect_reason: ..."
-        )
     if claim.smallest_effect is not None:
         least = 1 if claim.ratio else 0
         if not (math.isfinite(claim.smallest_effect) and claim.smallest_effect > least):
@@ -349,6 +439,17 @@ def _check_size(claim: Claim, where: str, figure: float | None) -> None:
             raise ConfigError(f"{where}: also: {metric}: {side}: must be lower or higher")
     for one in claim.ranges:
         _check_range(claim, one, where, figure)
+
+
+def _check_stated_size(claim: Claim, where: str) -> None:
+    """Check that a claim without a figure states its smallest effect of interest; plans of older versions do not."""
+    is_stated = claim.smallest_effect is not None or claim.metric in claim.published
+    if not (is_stated or claim.is_context or claim.is_level or claim.ranges):
+        unit = "a factor above 1" if claim.ratio else METRICS[claim.metric][1] or "its own unit"
+        raise ConfigError(
+            f"{where}: has no figure and no smallest effect of interest; add smallest_effect: ... ({unit}) and "
+            "smallest_effect_reason: ..."
+        )
 
 
 def _check_range(claim: Claim, one: Range, where: str, figure: float | None) -> None:

@@ -38,7 +38,6 @@ class Samples:
         self._arms, self._problems = arms, problems
         self._measured: dict[tuple[str, str, str, bool], Measured | None] = {}
         self._spreads: dict[tuple[str, str, bool], dict[str, Spread]] = {}
-        self._wrong: dict[tuple[str, str, str], tuple[np.ndarray, str]] = {}
         # The base, and the arms whose runs share its initial weights, order and augmentation on shared seeds.
         self.alike: tuple[str, list[str]] | None = None
 
@@ -92,9 +91,9 @@ class Samples:
                     raise ConfigError(f"its {metric} is no number")
                 wrong = None
                 if not ratio and metric in VIEWED:
-                    wrong = self._wrongs(run, metric, view)
+                    wrong = run.wrong(metric, view)
                 elif not ratio and metric == "gap":  # its training images are always the same
-                    wrong = self._wrongs(run, "top1_error", "center")
+                    wrong = run.wrong("top1_error", "center")
             except (ConfigError, KeyError, TypeError, ValueError) as error:
                 self._leave_out(run, metric, " ".join(str(error).split()))
                 continue
@@ -130,9 +129,3 @@ class Samples:
         line = f"{run.run_id}: {why}; not counted for {metric}"
         if line not in self._problems:
             self._problems.append(line)
-
-    def _wrongs(self, run: Run, metric: str, view: str) -> tuple[np.ndarray, str]:
-        key = run.run_id, metric, view
-        if key not in self._wrong:
-            self._wrong[key] = run.wrong(metric, view)
-        return self._wrong[key]

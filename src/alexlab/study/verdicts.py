@@ -13,6 +13,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ import numpy as np
 from alexlab.architecture import layers, map_sides
 from alexlab.config import Config, ConfigError
 from alexlab.runs.identity import DERIVED, differences
-from alexlab.study.claims import GROUPED, METRICS, OF_NETS, VIEWED, Claim, Verdict
+from alexlab.study.claims import GROUPED, METRICS, OF_NETS, VIEWED, Claim, Verdict, is_of_net, overridden
 from alexlab.study.metrics import is_at_once, is_cut
 from alexlab.study.rates import OF_TRIALS, rate_remarks
 from alexlab.study.records import Archive, Run
@@ -144,6 +145,7 @@ class Judgement:
     family: int  # claims that share the study-wise error of 5 %
     problems: list[str]  # records that could not be used as they are
     remarks: list[str]  # on the study as a whole
+    config_dir: str | None = None  # as the reader has typed it
 
     @property
     def missing(self) -> int:
@@ -164,9 +166,30 @@ class Judgement:
 
     @property
     def command(self) -> str:
-        """What makes the missing runs."""
-        flags = [] if self.plan.get("config_dir") is None else ["--config-dir", self.plan["config_dir"]]
-        return f"python src/train.py {shlex.join([*flags, *self.plan['line']])}"
+        """The command line that makes the missing runs, without what `left_out` names."""
+        line = [one for one in self.plan["line"] if self._is_shown(one)]
+        flags = ["--config-dir", self.config_dir] if self._has_own_options and self.config_dir else []
+        return f"python src/train.py {shlex.join([*flags, *line])}"
+
+    @property
+    def left_out(self) -> list[str]:
+        """What the plan's line sets and `command` does not: folders, launchers, or whatever a stranger may have added.
+
+        A reader copies the command, and a plan comes from anyone.
+        """
+        names = [one.partition("=")[0][:60] for one in self.plan["line"] if not self._is_shown(one)]
+        has_others_options = self.plan.get("config_dir") is not None and not self._has_own_options
+        return [*dict.fromkeys(names), *(["--config-dir"] if has_others_options else [])]
+
+    def _is_shown(self, override: str) -> bool:
+        name = overridden(override, self.config_dir) or ""
+        return name == "study" or name.startswith("study.") or is_of_net(override, self.config_dir)
+
+    @property
+    def _has_own_options(self) -> bool:
+        """Whether the study's option files are those that the reader named."""
+        planned, given = self.plan.get("config_dir"), self.config_dir
+        return None not in (planned, given) and Path(str(planned)).resolve() == Path(str(given)).resolve()
 
 
 def judge(
@@ -175,22 +198,17 @@ def judge(
     own: list[dict[str, Any]] | None = None,
     known: Container[str] = (),
     begun: Mapping[str, list[dict[str, Any]]] | None = None,
+    config_dir: str | None = None,
 ) -> Judgement:
     """Judge every claim of a study by its last plan.
 
     `own`: the plans of the same study at each arm's own learning rate. `known`: runs that other studies planned, which
     are not reported as unplanned. `begun`: the plans of all studies, by id, to list those with the same claims and to
-    find the rates that were tried.
-
-    Raises:
-        ConfigError: where the plan is damaged.
+    find the rates that were tried. `config_dir`: the reader's own, to be named in a command.
     """
     plan = looks[-1]
-    try:
-        claims = [Claim(**claim) for claim in plan["claims"]]
-        arms = [_arm(planned, archive) for planned in plan["arms"]]
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise ConfigError(f"runs/studies/{plan.get('id')}.json: cannot be read by this version ({error})") from error
+    claims = [Claim(**claim) for claim in plan["claims"]]
+    arms = [_arm(planned, archive) for planned in plan["arms"]]
     problems: list[str] = list(archive.problems)
     _find_unplanned(arms, archive, known)
     if not claims and len(arms) == 1:
@@ -210,7 +228,7 @@ def judge(
             remarks += _beyond(rows)
         elif components := _components(arms, samples):
             remarks.append(components)
-    judgement = Judgement(plan, len(looks), rows, arms, family, problems, remarks)
+    judgement = Judgement(plan, len(looks), rows, arms, family, problems, remarks, config_dir)
     for row in rows:
         if judgement.is_interim:
             _withhold(row, "interim: runs are missing")

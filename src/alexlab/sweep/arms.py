@@ -40,13 +40,13 @@ from alexlab.runs.environment import code
 from alexlab.runs.failure import RESULTS
 from alexlab.runs.identity import DERIVED, arm_id, differences, run_id
 from alexlab.runs.record import DONE, FAILED, Record
-from alexlab.study.claims import Claim, digest, find_claims
+from alexlab.study.claims import Claim, check_line, digest, find_claims
+from alexlab.study.plans import PLAN_VERSION, read_looks
 from alexlab.study.rates import LENGTH, RACE
 from alexlab.sweep.rate_search import Choice, Search, Trial, TrialResult, extending_search, grid_search, replay, rounded
 
 MIN_SEEDS = 3  # of an arm that a verdict is told of
 CHOICE_SEEDS_FROM = 1000  # seeds that choose a learning rate are none of those that are compared
-PLAN_VERSION = 1
 SPEED = "epochs_to_25"  # the metric of claims about speed, by which rates are chosen for them
 # What the file of a study of speed alone may set, too: a run is over when it has got there.
 SPEEDS_OWN = ("trainer.max_epochs", "trainer.train_error_every", "trainer.stop_at_train_error")
@@ -58,7 +58,6 @@ STUDYS_OWN += ("optim.threshold", "data.holdout", "trainer.precision")
 SETTLED = ("data.num_classes", "trainer.channels_last", "trainer.compile", "trainer.fused_lrn")
 SETTLED += ("trainer.fused_optimizer", "trainer.deterministic", "trainer.limit_val_batches")
 NO_EARLY_STOP = "trainer.chance_epochs=null"
-_PLANNED = ("id", "line", "name", "rate", "recipe", "unmet", "claims", "claims_digest", "arms")
 
 
 def arm_name(overrides: tuple[str, ...]) -> str:
@@ -209,10 +208,7 @@ def make_study(composer: Composer, overrides: list[str], config_dir: str | None 
     tested = [claim for claim in claims if claim.not_testable is None and not unmet(claim, base.config)]
     for claim in tested:
         found.update({tuple(arm): None for arm in claim.compared})
-    for arm in found:
-        for override in arm:
-            if override.partition("=")[0] in given:
-                raise ConfigError(f"{override.partition('=')[0]}: the study's arms set it ({override}); leave it out")
+    check_line(overrides, found, config_dir)
     if claims and not tested:
         told = "; ".join(f"{claim.name} requires {' '.join(unmet(claim, base.config))}" for claim in claims[:1])
         raise ConfigError(f"study={base.choices['study']}: none of its claims can be tested here: {told}")
@@ -484,23 +480,3 @@ def register(plan: dict[str, Any], folder: Path) -> list[str]:
     if len(looks) == 1:
         return []
     return [f"{path.name} planned other runs before; this is look {len(looks)}, and the report says so"]
-
-
-def read_looks(path: Path) -> list[dict[str, Any]]:
-    """All that a study planned, the first time first.
-
-    Raises:
-        ConfigError: where the file is damaged.
-    """
-    try:
-        content = json.loads(path.read_text())
-        if content["version"] != PLAN_VERSION:
-            raise ConfigError(f"{path}: is of version {content['version']}, this code reads version {PLAN_VERSION}")
-        looks = list(content["looks"])
-        if not looks or any(name not in look for look in looks for name in _PLANNED):
-            raise ValueError("it does not say what was planned")
-        return looks
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{path}: is damaged ({error}); bring it back from a copy") from error
