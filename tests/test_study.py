@@ -88,7 +88,7 @@ def test_studies_of_other_nets_have_their_recipe():
         (["study=lrn", "ablation=no_pca"], "ablation: the study's arms set it (ablation=no_lrn); remove it"),
         # The command line comes last, so that both arms would be without LRN, under two names.
         (["study=lrn", "model.lrn=false"], "model.lrn: the study's arms set it (ablation=no_lrn); remove it"),
-        (["study=lrn", "optim.lr=0.1", "+optim.lr=0.2"], "optim.lr=0.1 +optim.lr=0.2: optim.lr is given twice; remove"),
+        (["study=lrn", "optim.lr=0.1", "optim.lr=0.2"], "optim.lr=0.1 optim.lr=0.2: optim.lr is given twice; remove"),
         (["study=lrn", "recipe=demo", "study=paper"], "study=lrn study=paper: study is given twice; remove one"),
         (["study=lrm"], "study=lrm: there is no study 'lrm'; did you mean 'lrn'?"),
         (["study=lrn", "study.claims=[paper/lnr]"], "study.claims: paper.yaml has no claim 'lnr'; did you mean 'lrn'?"),

@@ -102,6 +102,14 @@ def test_other_data_are_not_paired(tmp_path):
     assert "+10.0" not in shown(plan)
 
 
+def test_other_data_are_not_subtracted_between_arms(tmp_path):
+    line = ["data.test_images=37,50", "seed=0,1", f"paths.runs={tmp_path}"]
+    plan = make_plan(line, multirun=True)
+    fill(plan, {0: 0.1, 1: 0.1, 2: 0.2, 3: 0.2})
+    assert shown(plan).count("other data") == 1
+    assert "+10.0" not in shown(plan)
+
+
 def test_lists_and_brackets_are_shown_as_they_are(tmp_path):
     plan = make_plan(["model.remove=[],[conv3],[fc6,fc7]", f"paths.runs={tmp_path}"], multirun=True)
     fill(plan, {0: 0.1, 1: 0.1, 2: 0.1})

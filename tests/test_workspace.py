@@ -195,7 +195,7 @@ def test_the_report_says_what_the_terminal_says_but_no_folder(runs: Path):
     judgement.rows[0].confounds.append(f"the store differs: {runs}")
     text = json.dumps(spec(build_report(judgement, archive, MINE)), ensure_ascii=False)
     assert wording.summary(judgement)[0] in text
-    assert "Interim: 1 planned runs are missing." in text
+    assert "planned runs is missing, and verdicts wait for it. This command runs what is missing." in text
     assert "0123456789ab/result.json: is damaged" in text
     assert "lrn: the store differs: runs" in text
     assert str(runs) not in text

@@ -17,7 +17,7 @@ from alexlab.command import run_command
 from alexlab.compose import Composer
 from alexlab.config import PROJECT_DIR, ConfigError
 from alexlab.files import is_foreign
-from alexlab.report.wording import measured, published, runs, summary, verdict_and_reason
+from alexlab.report.wording import printed, row_cells
 from alexlab.runs import bundle
 from alexlab.study.records import read_archive
 from alexlab.study.verdicts import Judgement, judge
@@ -168,9 +168,8 @@ def print_claims(judgement: Judgement, console: Console) -> None:
     table.add_column("verdict", ratio=1, overflow="fold")
     testable = [row for row in judgement.rows if row.claim.not_testable is None]
     for row in testable:
-        verdict = "" if judgement.is_rehearsal and row.verdict is None else verdict_and_reason(row)
-        table.add_row(f"{row.claim.id}{'*' * bool(row.confounds)}", published(row), measured(row), runs(row), verdict)
+        table.add_row(*row_cells(row, judgement.is_rehearsal))
     console.print()
     console.print(table)
-    for line in summary(judgement):
+    for line in printed(judgement):
         console.print(line, style="dim", highlight=False, soft_wrap=True)

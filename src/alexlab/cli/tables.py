@@ -150,7 +150,10 @@ def _arms_table(rows: list[RunRow], varying: list[str]) -> Table:
             for name in ("top1_error", "top5_error"):
                 cells.append(_spread([row.result["test"][kind][name] for row in done]))
         mine, base = ([row.result["test"]["ten"]["top1_error"] for row in arm if row.done] for arm in (members, first))
-        cells.append(f"{100 * (mean(mine) - mean(base)):+.1f}" if mine and base and members is not first else "")
+        if fingerprint(members[0].run.config.data) != fingerprint(first[0].run.config.data):
+            cells.append("other data")
+        else:
+            cells.append(f"{100 * (mean(mine) - mean(base)):+.1f}" if mine and base and members is not first else "")
         table.add_row(*cells)
     return table
 
@@ -167,9 +170,9 @@ def _percent(fraction: float) -> str:
 
 def _notes(plan: Plan, rows: list[RunRow], many_seeds: bool) -> list[str]:
     notes = []
-    images = next((row.result["test"]["images"] for row in rows if row.done), None)
-    if images is not None:
-        notes.append(f"±: 95 % interval from the {images:,} test images alone, for these very weights.")
+    images = " or ".join(f"{count:,}" for count in sorted({row.result["test"]["images"] for row in rows if row.done}))
+    if images:
+        notes.append(f"±: 95 % interval from the {images} test images alone, for these very weights.")
     starts = [seconds for row in rows if (seconds := row.result.get("seconds_start")) is not None]
     if starts:
         notes.append(f"From a run's process to its first step: {mean(starts):.1f} s.")

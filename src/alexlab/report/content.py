@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from alexlab.report.wording import published
+from alexlab.report.wording import decimals, interim, plural, published, rehearsal, summary
 from alexlab.study.claims import METRICS, VIEWED, Claim, Range, Verdict
 from alexlab.study.statistics import LEAST_RUNS, MAX_FAILED
 from alexlab.study.verdicts import SURROUNDINGS, Arm, Judgement, Row
 
 NOTHING = "–"
 VIEW_NAMES = {"ten": "ten views", "center": "centre view", "corner": "corner crops"}
-DIGITS = {"points": 2, "nats": 3, "epochs": 1, "": 3}  # after the point, by unit
 INTERVALS = {"fixed": "this test set", "new": "new images", "decisive": "study-wise"}  # the last carries the verdict
 SHARE = "of published"
 OTHER, CONTEXT, NO_VERDICT = "other", "for comparison", "no verdict"
@@ -157,10 +156,10 @@ def report_content(judgement: Judgement) -> dict[str, Any]:
     return {
         "title": f"Study {plan['name']}",
         "subtitle": f"{settings}; learning rates: {plan['rate']}.",
-        "rehearsal": _rehearsal(judgement),
-        "interim": _interim(judgement),
+        "rehearsal": rehearsal(judgement),
+        "interim": interim(judgement),
         "findings": _findings(judgement),
-        "summary": _summary(judgement),
+        "summary": summary(judgement),
         "command": judgement.command,
         "claims": claims,
         "kinds": sorted(kinds.items(), key=lambda item: ORDER.index(item[0])),
@@ -173,62 +172,15 @@ def report_content(judgement: Judgement) -> dict[str, Any]:
     }
 
 
-def _rehearsal(judgement: Judgement) -> str:
-    if not judgement.is_rehearsal:
-        return ""
-    recipes = dict.fromkeys(recipe for row in judgement.rows for recipe in row.claim.recipes)
-    where = f" Verdicts are given at {', '.join(recipes)}, each claim at its own." if recipes else ""
-    return (
-        f"At recipe {judgement.plan['recipe']} no claim gets a verdict. Such runs show that every switch works and "
-        f"what a study looks like, and nothing about ImageNet.{where}"
-    )
-
-
-def _interim(judgement: Judgement) -> str:
-    if not judgement.is_interim:
-        return ""
-    return (
-        f"{judgement.missing} of {len(_planned(judgement))} planned runs are missing, and verdicts wait for them. This "
-        "makes them; finished runs are reused."
-    )
-
-
-def _planned(judgement: Judgement) -> set[str]:
-    return {run_id for arm in judgement.arms for run_id in arm.planned.values()}
-
-
-def _summary(judgement: Judgement) -> list[str]:
-    failed = len({run.run_id for arm in judgement.arms for run in arm.failed})
-    planned = len(_planned(judgement))
-    lines = [
-        f"{judgement.done} of {_count(planned, 'planned run')} {'is' if planned == 1 else 'are'} finished"
-        + (f", {failed} failed for good." if failed else "; none failed for good.")
-    ]
-    if judgement.family > 1:
-        lines.append(
-            f"{judgement.family} claims are tested; the study-wise intervals hold for all of them at once with 95 %, "
-            "for new images where the metric is of images."
-        )
-    confounded = sum(bool(row.confounds) for row in judgement.rows)
-    if confounded:
-        lines.append(f"In {_count(confounded, 'row')} more differs between the arms than the claim says: confounds.")
-    lines += [remark[:1].upper() + remark[1:].rstrip(".") + "." for remark in judgement.remarks]
-    if judgement.plan.get("digest") is None:
-        lines.append("Nothing shows that these seeds were planned beforehand: the study was not started by study=.")
-    if judgement.problems:
-        lines.append(f"{_count(len(judgement.problems), 'record')} could not be used, or not in full.")
-    return lines
-
-
 def _findings(judgement: Judgement) -> list[str]:
     """Five sentences: what was asked, what was found, of what size, what cannot be said, and what to doubt."""
     plan, rows = judgement.plan, [row for row in judgement.rows if not row.claim.is_context]
     if not rows:
         return []
     tested = [row for row in rows if row.effect is not None or row.level is not None]
-    arms, planned = _count(len(judgement.arms), "arm"), _count(len(_planned(judgement)), "planned run")
+    arms, planned = plural(len(judgement.arms), "arm"), plural(len(judgement.planned), "planned run")
     asked = (
-        f"Asked: do {_count(len(rows), 'claim')} hold at recipe {plan['recipe']}? {arms}, {planned}; the runs bear on "
+        f"Asked: do {plural(len(rows), 'claim')} hold at recipe {plan['recipe']}? {arms}, {planned}; the runs bear on "
         f"{len(tested)} of them."
     )
     if any(row.word is not None for row in tested):
@@ -258,12 +210,12 @@ def _findings(judgement: Judgement) -> list[str]:
     never = len(rows) - len(tested)
     cannot = (
         f"Cannot be said: whether {', '.join(open_)} differ from zero; " if open_ else "Cannot be said: "
-    ) + f"anything of {_count(never, 'claim')} that these runs do not test."
+    ) + f"anything of {plural(never, 'claim')} that these runs do not test."
     if judgement.is_rehearsal:
         cannot = f"{cannot[:-1]}, or anything of the paper's own data, since this is a rehearsal."
     confounded = sum(bool(row.confounds) for row in rows)
     lost = sum(arm.lost for arm in judgement.arms)
-    doubts = [f"{_count(confounded, 'row')} with confounds", f"{_count(lost, 'failed or partly trained run')}"]
+    doubts = [f"{plural(confounded, 'row')} with confounds", f"{plural(lost, 'failed or partly trained run')}"]
     if judgement.looks > 1:
         doubts.append(f"{judgement.looks} looks, by which the 5 % is divided")
     return [asked, found, size, cannot, f"To doubt: {', '.join(doubts)}."]
@@ -345,12 +297,12 @@ def _measured(row: Row) -> tuple[str, dict[str, str]]:
     """The effect, or the level, and its intervals from end to end."""
     if row.level is not None:
         mean, half = map(row.shown, row.level[:2])
-        digits = _digits(row.claim)
+        digits = decimals(row.claim)
         return _number(mean, digits), {INTERVALS["fixed"]: _range(mean - half, mean + half, digits, False)}
     if row.effect is None:
         return NOTHING, {}
     found = row.effect.difference
-    is_ratio, digits = row.claim.ratio, _digits(row.claim)
+    is_ratio, digits = row.claim.ratio, decimals(row.claim)
     times = "×" if is_ratio else ""
     intervals = {}
     for name, label in INTERVALS.items():
@@ -365,10 +317,6 @@ def _measured(row: Row) -> tuple[str, dict[str, str]]:
     return times + _number(row.shown(found), digits, not is_ratio), intervals
 
 
-def _digits(claim: Claim) -> int:
-    return 2 if claim.ratio else DIGITS[METRICS[claim.metric][1]]
-
-
 def _unit(claim: Claim) -> str:
     """Of the published figure."""
     if claim.not_testable is not None or claim.ratio or claim.metric not in claim.published:
@@ -378,7 +326,7 @@ def _unit(claim: Claim) -> str:
 
 
 def _spread(row: Row, sd: float) -> str:
-    return _number(sd, 3) if row.claim.ratio else _number(row.shown(sd), _digits(row.claim))
+    return _number(sd, 3) if row.claim.ratio else _number(row.shown(sd), decimals(row.claim))
 
 
 def _secondary(row: Row, label: str, value: float) -> tuple[str, str, str]:
@@ -464,7 +412,7 @@ def _provenance(judgement: Judgement) -> list[tuple[str, list[str]]]:
     seen = []
     for what, value in SURROUNDINGS.items():
         counts = Counter(value(run) or "unknown" for run in runs.values())
-        values = [f"{found} ({_count(count, 'run')})" for found, count in sorted(counts.items())]
+        values = [f"{found} ({plural(count, 'run')})" for found, count in sorted(counts.items())]
         name = what.removeprefix("the ")
         seen.append((name[:1].upper() + name[1:], values or [NOTHING]))
     plans = [f"{plan['id']}, claims {plan['claims_digest']}, plan {plan.get('digest') or 'not written down'}"]
@@ -503,10 +451,6 @@ def _time(seconds: float | None) -> str:
         if round(seconds, 1) >= size:
             return f"{seconds / size:,.1f} {unit}"
     return f"{seconds:.1f} s"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _sortable(value: float | None) -> str:

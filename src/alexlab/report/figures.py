@@ -26,9 +26,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from PIL import Image
 
+from alexlab.console import printable
 from alexlab.files import write_whole
 from alexlab.study.colour import colour_indices
 from alexlab.study.metrics import epochs_to
@@ -46,6 +48,7 @@ LINES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2,
 MARKERS = ("o", "s", "^", "D")
 SMALL, SIZE = 8.5, 9.5  # of text
 LINE_HEIGHT = 11.5
+MOST_DRAWN = 300  # characters of a line, of which a figure has room for fewer
 MOST_LETTERS = 17  # a line of an arm's name beside a plot
 MOST_NAMES = 120.0  # points that names beside a plot may take
 RANGE_UNDER = 5  # seeds: of fewer a band shows the lowest to the highest, of as many or more the standard deviation
@@ -100,9 +103,14 @@ def _text_width(figure: Figure, text: str, size: float = SMALL) -> float:
 
 def _cut(figure: Figure, text: str, width: float, size: float = SMALL) -> str:
     """A text as far as it fits."""
-    while len(text) > 1 and _text_width(figure, text, size) > width:
-        text = text.removesuffix("…")[:-1].rstrip() + "…"
-    return text
+    if _text_width(figure, text[:MOST_DRAWN], size) <= width and len(text) <= MOST_DRAWN:
+        return text
+    fits, too_long = 1, min(len(text), MOST_DRAWN)
+    while too_long - fits > 1:
+        middle = (fits + too_long) // 2
+        is_short = _text_width(figure, text[:middle].rstrip() + "…", size) <= width
+        fits, too_long = (middle, too_long) if is_short else (fits, middle)
+    return text[:fits].rstrip() + "…"
 
 
 def _signed(number: float, digits: int) -> str:
@@ -744,6 +752,9 @@ def neighbours_figure(found: Neighbours) -> Figure:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+_TAG = re.compile(r"<[^!>][^>]*>")  # texts and comments are never changed: matplotlib escapes < and > in them
+
+
 def save(figure: Figure, stem: Path) -> None:
     """Write <stem>.png, on white, and <stem>.svg, to be put into a page: transparent, in the page's colour of text.
 
@@ -751,6 +762,9 @@ def save(figure: Figure, stem: Path) -> None:
     share one. The same figure gives the same bytes.
     """
     raster, drawing = io.BytesIO(), io.BytesIO()
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_text(printable(text.get_text()))  # a control character is no XML
     with _style():
         matplotlib.rcParams["svg.hashsalt"] = stem.name
         figure.savefig(raster, format="png", dpi=150, facecolor="white", metadata={"Software": None})
@@ -766,15 +780,19 @@ def _for_a_page(svg: str, name: str) -> str:
     # A style sheet would be the whole page's.
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<svg [^>]*>", _root, svg, count=1)
-    svg = svg.replace(INK, "currentColor")
-    svg = re.sub(r"font-family: [^;\"]*", "font-family: system-ui, sans-serif", svg)
-    svg = re.sub(r"font: ([^;\"]*?px)[^;\"]*", r"font: \1 system-ui, sans-serif", svg)
-    svg = re.sub(r"data:image/png;base64,([^\"]*)", _smaller, svg)
-    svg = re.sub(r' (?:d|x|y|transform|points)="[^"]*"', _rounded, svg)
-    used = set(re.findall(r'(?:url\(|href=")#([^)"]+)', svg))
+    used = {one for tag in _TAG.findall(svg) for one in re.findall(r'(?:url\(|href=")#([^)"]+)', tag)}
     prefix = re.sub(r"\W", "_", name)
-    svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{prefix}-{found[1]}"' if found[1] in used else "", svg)
-    return re.sub(r'(url\(|href=")#', rf"\1#{prefix}-", svg)
+
+    def changed(found: re.Match[str]) -> str:
+        tag = found[0].replace(INK, "currentColor")
+        tag = re.sub(r"font-family: [^;\"]*", "font-family: system-ui, sans-serif", tag)
+        tag = re.sub(r"font: ([^;\"]*?px)[^;\"]*", r"font: \1 system-ui, sans-serif", tag)
+        tag = re.sub(r"data:image/png;base64,([^\"]*)", _smaller, tag)
+        tag = re.sub(r' (?:d|x|y|transform|points)="[^"]*"', _rounded, tag)
+        tag = re.sub(r' id="([^"]+)"', lambda own: f' id="{prefix}-{own[1]}"' if own[1] in used else "", tag)
+        return re.sub(r'(url\(|href=")#', rf"\1#{prefix}-", tag)
+
+    return _TAG.sub(changed, svg)
 
 
 def _root(found: re.Match[str]) -> str:

@@ -13,18 +13,18 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from alexlab.config import ConfigError, LoggerConfig
+from alexlab.console import Console, printable
 from alexlab.files import write_whole
-from alexlab.report.wording import measured, published, runs, summary, verdict_and_reason
+from alexlab.report.wording import measured, printed, row_cells
 from alexlab.runs.trackers import is_copied, public_config, wandb_mode
 from alexlab.study.claims import VIEWED
 from alexlab.study.records import Archive
-from alexlab.study.verdicts import Judgement, Row
+from alexlab.study.verdicts import Judgement
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2.interface import Report
@@ -109,7 +109,7 @@ def build_report(judgement: Judgement, archive: Archive, logger: LoggerConfig) -
     reports, _ = _library()
     plan = judgement.plan
     most, filters = len(run_names(judgement, archive)), _filters(judgement, archive)
-    lines = [line.replace(judgement.command, "").strip() for line in summary(judgement)]
+    lines = printed(replace(judgement, config_dir=None))  # which is a folder of this machine
     doubts = [f"{row.claim.id}: {doubt}" for row in judgement.rows for doubt in (*row.confounds, *row.notes)]
 
     def listed(texts: list[str]) -> Any:
@@ -148,17 +148,11 @@ def claims_markdown(judgement: Judgement, archive: Archive) -> str:
     heads += ["± for this claim alone", "± on new images", "runs", "verdict"]
     rows = [heads, ["---"] * len(heads)]
     for row in judgement.rows:
-        rows.append([_cell(_public(text, archive)) for text in _told(row, judgement.is_rehearsal)])
+        name, paper, effect, number, verdict = row_cells(row, judgement.is_rehearsal)
+        alone = [measured(row, which) if row.level is None else "" for which in ("fixed", "new")]
+        texts = [name, row.claim.section, row.claim.statement, paper, effect, *alone, number, verdict]
+        rows.append([_cell(_public(text, archive)) for text in texts])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
-
-
-def _told(row: Row, is_rehearsal: bool) -> list[str]:
-    claim = row.claim
-    alone = [measured(row, which) if row.level is None else "" for which in ("fixed", "new")]
-    says_nothing = is_rehearsal and row.verdict is None and claim.not_testable is None
-    name = f"{claim.id}{'*' * bool(row.confounds)}"
-    figures = [published(row), measured(row), *alone, runs(row)]
-    return [name, claim.section, claim.statement, *figures, "" if says_nothing else verdict_and_reason(row)]
 
 
 def run_names(judgement: Judgement, archive: Archive) -> list[str]:
@@ -275,7 +269,8 @@ def _cell(text: str) -> str:
 
 
 def _public(text: str, archive: Archive) -> str:
-    """A text without this machine's folders."""
+    """A text without this machine's folders, and without control characters."""
+    text = printable(text)
     for folder in archive.folders:
         if folder.is_absolute():
             text = text.replace(f"{folder}/", "").replace(str(folder), folder.name)

@@ -292,6 +292,7 @@ def _claim(path: Path, given: dict[str, Any]) -> Claim:
     known = [entry.name for entry in dataclasses.fields(Claim) if entry.name != "source"]
     for name in given:
         if name not in known:
+            name = str(name)[:60]
             raise ConfigError(f"{where}: there is no key '{name}'{did_you_mean(name, known)}")
     try:
         claim = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Claim), given, {"source": path.stem}))

@@ -11,12 +11,20 @@ from alexlab.study.claims import CLAIM_TYPES, check_plan_claim, text_of_at_most
 from alexlab.tree import ANY, BOOL, INTEGER, NULL, NUMBER, TIME, Kind, Schema, check_types, read_json
 
 PLAN_VERSION = 1
+
+
+def matching(name: str, pattern: str) -> Kind:
+    """The type of a text that matches a pattern as a whole."""
+    return Kind(name, lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None)
+
+
 _MAX_BYTES = 2**24  # the plan of 2,000 runs has 100,000
+_LONGEST_MESSAGE = 500
 _MAX_CLAIMS, _MAX_ARMS, _MAX_LOOKS = 300, 500, 100
 _NAME, _LINE = text_of_at_most(200), text_of_at_most(2000)
-_RUN_ID = Kind("the id of a run", lambda value: isinstance(value, str) and bool(re.fullmatch("[0-9a-f]{12}", value)))
-_STUDY_ID = Kind("the id of a study", lambda value: isinstance(value, str) and bool(re.fullmatch(r"\w[\w.-]*", value)))
-_RATE = Kind(f"one of {', '.join(Rate.__members__)}", lambda value: value in list(Rate.__members__))
+_RUN_ID = matching("the id of a run", "[0-9a-f]{12}")
+_STUDY_ID = matching("the id of a study", r"\w[\w.-]{0,199}")
+_RATE = matching(f"one of {', '.join(Rate.__members__)}", "|".join(Rate.__members__))
 _TRIAL = {"lr": NUMBER, "seed": INTEGER, "race_epochs": [NUMBER], "run": _RUN_ID, "value": NUMBER | NULL}
 _CHOICE = {"overrides": [_LINE], "name": _LINE, "metric": _NAME, "lr": NUMBER | NULL, "warning": _LINE | NULL}
 _ARM = {"overrides": [_LINE], "name": _LINE, "lr": NUMBER, "runs": {ANY: _RUN_ID}}
@@ -47,7 +55,8 @@ def read_looks(path: Path) -> list[dict[str, Any]]:
                 _check(look, path.stem)
             return looks
     except (ValueError, OSError) as error:
-        raise ConfigError(f"{path}: is corrupt ({' '.join(str(error).split())}); restore it from a copy") from error
+        why = " ".join(str(error).split())[:_LONGEST_MESSAGE]
+        raise ConfigError(f"{path}: is corrupt ({why}); restore it from a copy") from error
     raise ConfigError(f"{path}: is version {version}, this code reads version {PLAN_VERSION}")
 
 

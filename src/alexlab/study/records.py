@@ -86,7 +86,7 @@ class Run:
         Raises:
             ConfigError: where predictions.npz is missing or damaged, or is not of this result.
         """
-        found = self._wrong[metric, view]
+        found = self._wrong.get((metric, view), ConfigError(f"predictions.npz: has no {metric} of view {view}"))
         if isinstance(found, ConfigError):
             raise found
         bits, count, labels = found

@@ -83,35 +83,37 @@ class Samples:
     def _measure(self, arm: str, metric: str, view: str, ratio: bool) -> Measured | None:
         if metric in GROUPED:
             return self._measure_groups(arm, metric)
-        runs, values, wrongs = [], [], []
+        runs, values, wrongs, images = [], [], [], []
         for run in self._arms[arm]:
             try:
                 value = float(MEASURES[metric](run, view))
                 if not math.isfinite(value) or (ratio and value <= 0):
                     raise ConfigError(f"its {metric} is no number")
-                wrong = None
-                if not ratio and metric in VIEWED:
-                    wrong = run.wrong(metric, view)
-                elif not ratio and metric == "gap":  # its training images are always the same
-                    wrong = run.wrong("top1_error", "center")
+                wrong, digest = None, None
+                if metric in VIEWED:
+                    wrong, digest = run.wrong(metric, view)
+                elif metric == "gap":  # its training images are always the same
+                    wrong, digest = run.wrong("top1_error", "center")
             except (ConfigError, KeyError, TypeError, ValueError) as error:
                 self._leave_out(run, metric, " ".join(str(error).split()))
                 continue
             runs.append(run)
             values.append(math.log(value) if ratio else value)
             wrongs.append(wrong)
-        hashes = Counter(wrong[1] for wrong in wrongs if wrong is not None)
-        if hashes:
-            usual = hashes.most_common(1)[0][0]
-            for run, wrong in zip(runs, wrongs, strict=True):
-                if wrong[1] != usual:
-                    self._leave_out(run, metric, "its test images are not those of the arm's other runs")
-            kept = [place for place, wrong in enumerate(wrongs) if wrong[1] == usual]
-            images = np.stack([wrongs[place][0] for place in kept])
-            if images.shape[1] > 1:
-                less = images.mean(axis=1) - np.array(values)[kept] if metric == "gap" else 0.0
-                return Measured([runs[place] for place in kept], Sample.of_images(images, less), usual)
-        return Measured(runs, Sample(np.array(values)), None) if runs else None
+            images.append(digest)
+        if not runs:
+            return None
+        usual = Counter(images).most_common(1)[0][0]
+        for run, own in zip(runs, images, strict=True):
+            if own != usual:
+                self._leave_out(run, metric, "its test images are not those of the arm's other runs")
+        kept = [index for index, own in enumerate(images) if own == usual]
+        counted, numbers = [runs[index] for index in kept], np.array(values)[kept]
+        by_image = None if usual is None else np.stack([wrongs[index] for index in kept])
+        if by_image is None or by_image.shape[1] == 1 or ratio:
+            return Measured(counted, Sample(numbers), usual)
+        less = by_image.mean(axis=1) - numbers if metric == "gap" else 0.0
+        return Measured(counted, Sample.of_images(by_image, less), usual)
 
     def _measure_groups(self, arm: str, metric: str) -> Measured | None:
         """A value for each whole group of runs, by their first."""

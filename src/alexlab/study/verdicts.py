@@ -46,6 +46,7 @@ from alexlab.study.statistics import (
     weaker,
 )
 
+OTHER_IMAGES = "the arms were tested on different images, so their errors cannot be compared"
 LENGTH = "trainer.max_epochs"  # no departure for a claim about when something happens
 
 
@@ -98,6 +99,7 @@ class Row:
     fisher: float | None = None  # of failed counts
     secondary: dict[str, float] = field(default_factory=dict)  # effect by other metrics, without a verdict
     range: int = 0  # which of the claim's own ranges holds
+    has_other_images: bool = False  # the arms were tested on different images, so there is no effect
     is_bound: bool = False  # runs ended before what the claim waits for: the effect is at least what was measured
     strength: float | None = None  # z of the original pair of runs
     bayes_factor: float | None = None  # for the published effect, against none
@@ -150,6 +152,11 @@ class Judgement:
     @property
     def missing(self) -> int:
         return len({run_id for arm in self.arms for run_id in arm.missing.values()})
+
+    @property
+    def planned(self) -> set[str]:
+        """All run ids of the plan."""
+        return {run_id for arm in self.arms for run_id in arm.planned.values()}
 
     @property
     def is_interim(self) -> bool:
@@ -496,13 +503,12 @@ def _compare_views(row: Row, seen: Measured | None, samples: Samples, family: in
 def _compare_arms(
     row: Row, first: Measured, second: Measured, spreads: tuple[Spread, Spread], family: int, all_samples: Samples
 ) -> None:
-    samples = first.sample, second.sample
-    if first.images != second.images:
-        samples = Sample(first.sample.values), Sample(second.sample.values)
-        row.confounds.append("the arms' test images are not the same ones")
-    row.effect = effect(*samples, spreads, family)
-    if first.images == second.images:
-        _share_seeds(row, all_samples, family)
+    row.has_other_images = first.images != second.images
+    if row.has_other_images:
+        row.confounds.append(OTHER_IMAGES)
+        return
+    row.effect = effect(first.sample, second.sample, spreads, family)
+    _share_seeds(row, all_samples, family)
     if unlike(*spreads):
         how = "Welch's interval is taken, the wider one" if row.effect.welch else "the interval holds by Welch's t too"
         row.notes.append(f"the arms' spreads differ by more than twice; {how}")
@@ -577,7 +583,7 @@ def _secondary(row: Row, claim: Claim, samples: Samples) -> None:
         if claim.against_view is not None:
             found.append(samples.measured(row.arms[0].name, metric, claim.against_view, claim.ratio))
         means = [float(one.sample.values.mean()) for one in found if one is not None]
-        if len(means) == len(found):
+        if len(means) == len(found) and len({one.images for one in found if one is not None}) == 1:
             label = metric if view == claim.view else f"{metric}, {view} view"
             row.secondary[label] = means[0] - means[1] if len(means) > 1 else means[0]
 
@@ -617,6 +623,8 @@ def _conclude(row: Row, claim: Claim, plan: dict[str, Any], archive: Archive, sa
         row.why_none = "these runs choose learning rates"
     elif claim.is_level:
         _judge_level(row, claim)
+    elif row.has_other_images:
+        row.word, row.why_none = Verdict.not_testable, OTHER_IMAGES
     elif spoiled:
         row.word = Verdict.not_testable
         row.why_none = "runs ended before what the claim is about" if any(short) else "it was there when first logged"
@@ -700,16 +708,13 @@ def _judge_others(row: Row, claim: Claim, samples: Samples, family: int) -> list
     found = []
     for metric, side in claim.also.items():
         both = [samples.measured(arm.name, metric, claim.view) for arm in row.arms]
-        if len(both) != 2 or both[0] is None or both[1] is None:
+        if len(both) != 2 or both[0] is None or both[1] is None or both[0].images != both[1].images:
             found.append((METRICS[metric][0], Verdict.inconclusive))
             continue
         spreads = samples.spreads(metric, claim.view)
         pair = [one.sample for one in both if one is not None]
-        if both[0].images != both[1].images:
-            pair = [Sample(one.values) for one in pair]
         measured = effect(*pair, (spreads[row.arms[0].name], spreads[row.arms[1].name]), family)
-        if both[0].images == both[1].images:
-            measured = _by_shared_seeds(row, measured, metric, False, samples, family)
+        measured = _by_shared_seeds(row, measured, metric, False, samples, family)
         toward = (1 if side == "higher" else -1) * measured.difference
         word = Verdict.inconclusive
         if abs(toward) > measured.decisive:
