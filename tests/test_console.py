@@ -45,6 +45,19 @@ def test_no_control_character_of_a_text_reaches_the_terminal(is_terminal: bool):
     assert printed.count("[red]c[/red] [/y]") == 5  # and no markup is read
 
 
+def test_a_terminal_without_a_sign_shows_a_question_mark():
+    """With a locale of ISO-8859-1 or ASCII, the tables' ± ended a report."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    console = Console(file=stream, width=80)
+    table = Table("± 漢")
+    console.print(table)
+    console.print("1.5 ± 0.2", style="dim", soft_wrap=True)
+    stream.seek(0)
+    printed = stream.read()
+    assert "? ?" in printed
+    assert "1.5 ? 0.2" in printed
+
+
 def test_an_error_message_is_one_printable_line(capsys: pytest.CaptureFixture[str]):
     def command() -> int:
         raise ConfigError(f"x: {HOSTILE}")

@@ -6,7 +6,10 @@ import base64
 import io
 import json
 import math
+import os
 import re
+import subprocess
+import sys
 import tempfile
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -471,3 +474,13 @@ class TestLook:
         with pytest.raises(ConfigError, match=r"has no last.ckpt"):
             answers(record)
         (tmp_path / "last.ckpt").rename(weights)
+
+
+@pytest.mark.parametrize("backend", ["nonsense", "svg"])
+def test_a_backend_that_does_not_exist_is_none_of_ours(backend: str):
+    """MPLBACKEND ended a report in a traceback; one that exists stays the user's."""
+    code = "import alexlab.report.figures, matplotlib, os; print(matplotlib.get_backend(), os.environ['MPLBACKEND'])"
+    environment = {**os.environ, "MPLBACKEND": backend}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["svg" if backend == "svg" else "agg", backend]

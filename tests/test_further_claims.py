@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from alexlab.cli.train import main as train
 from alexlab.compose import Composer
 from alexlab.config import CONF_DIR
 from alexlab.data import build_datamodule, shapes
+from alexlab.report.content import report_content
 from alexlab.study.metrics import far_from_centre
 from alexlab.study.records import read_archive
 from alexlab.study.verdicts import Judgement, Row, judge
@@ -65,6 +68,45 @@ def row(folder: Path, name: str) -> Row:
 def planned(folder: Path) -> dict[str, list[str]]:
     [path] = (folder / "studies").glob("*.json")
     return {arm["name"]: list(arm["runs"].values()) for arm in read_looks(path)[-1]["arms"]}
+
+
+NEIGHBOURS = {
+    "nested": "[" * 100_000,
+    "a list": "[]",
+    "no keys": "{}",
+    "no precision": '{"precision": []}',
+    "a word": '{"precision": {"layer": "x", "pixels": 0.2}}',
+    "an infinite number": '{"precision": {"layer": 1e999, "pixels": 0.2}}',
+    "no standard error": '{"precision": {"layer": 0.5, "pixels": 0.2}, "layer": "fc7"}',
+}
+
+
+def test_what_is_measured_of_nets_is_left_out_in_a_line_where_a_stranger_wrote_it(tmp_path: Path):
+    """Neighbours, averages, kernels and numbers of images of any kind end in no traceback, and do not wait."""
+    names = ["paper/retrieval", "paper/off_centre_objects", "paper/colour_towers", "paper/table2_five"]
+    folder = made(tmp_path, names, seeds="5/15", images=50)
+    base = planned(folder)["none"]
+    for run_id, text in zip(base, NEIGHBOURS.values(), strict=False):
+        (folder / run_id / "neighbours.json").write_text(text)
+    members = {run_id: {"test": {"ten": [0.1]}} for run_id in base[:5]}
+    for place, content in enumerate(([], {"members": []}, {"members": members}, {"average": "softmax"})):
+        path = folder / "averages" / str(place) / "result.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(content))
+    (folder / base[0] / "conv1.npy").unlink()
+    os.mkfifo(folder / base[0] / "conv1.npy")
+    config = folder / base[0] / "config.yaml"
+    config.write_text(re.sub(r"test_images: .*", "test_images: 1000000000", config.read_text()))
+    judgement = judged(folder)
+    for run_id in base[: len(NEIGHBOURS)]:
+        assert any(line.startswith(run_id) and "neighbours.json: " in line for line in judgement.problems)
+    for why in (
+        "conv1.npy: is not a regular file",
+        "has 50 images, data.test_images=1000000000",
+        "has no average with",
+    ):
+        assert any(line.startswith(base[0]) and why in line for line in judgement.problems)
+    report_content(judgement)
 
 
 def test_the_study_of_dropout_runs_until_its_rule_ends_it():

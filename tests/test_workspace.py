@@ -145,6 +145,7 @@ def test_runs_are_those_of_the_study(runs: Path, logged: list[dict[str, Any]]):
     judgement, archive = judged(runs)
     names = [*archive.runs]
     archive.runs[names[0]].record.write("wandb.json", {"id": f"{names[0]}-2"})  # W&B's first was deleted
+    archive.runs[names[1]].record.write("wandb.json", {"id": "somebody-elses-run"})  # as a stranger may have written
     planned = {run_id for arm in judgement.plan["arms"] for run_id in arm["runs"].values()}
     expected = {run_id for run_id in planned if run_id != names[0]} | {f"{names[0]}-2"}
     assert set(run_names(judgement, archive)) == expected

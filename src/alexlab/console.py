@@ -25,7 +25,10 @@ def one_line(text: object) -> str:
 
 
 class Console(rich.console.Console):
-    """A console that shows text as it is: no control characters, no markup, no highlighting of numbers."""
+    """A console that shows text as it is: no control characters, no markup, no highlighting of numbers.
+
+    Characters that the terminal's encoding lacks are shown as question marks.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, markup=False, **options)
@@ -33,7 +36,10 @@ class Console(rich.console.Console):
     def render(
         self, renderable: rich.console.RenderableType, options: rich.console.ConsoleOptions | None = None
     ) -> Iterator[Segment]:
-        """Render to segments; those with a text lose its control characters, and rich's own are separate segments."""
+        """Render to segments, of which rich's own control codes are separate ones."""
         for segment in super().render(renderable, options):
-            is_clean = segment.control or not _CONTROL.search(segment.text)
-            yield segment if is_clean else Segment(printable(segment.text), segment.style)
+            yield segment if segment.control else Segment(self._shown(segment.text), segment.style)
+
+    def _shown(self, text: str) -> str:
+        text = printable(text)
+        return text if self.encoding.startswith("utf") else text.encode(self.encoding, "replace").decode(self.encoding)

@@ -10,17 +10,25 @@ import base64
 import io
 import itertools
 import math
+import os
 import re
+import sys
 import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
+
+try:  # an MPLBACKEND that does not exist makes the import fail; figures are written to files and need none
+    backend = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
+    import matplotlib
+finally:
+    if backend is not None:
+        os.environ["MPLBACKEND"] = backend
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -37,6 +45,10 @@ from alexlab.study.metrics import epochs_to
 
 if TYPE_CHECKING:  # made with torch, which takes seconds to load
     from alexlab.report.neighbours import Answers, Neighbours
+
+if backend is not None:
+    with suppress(ValueError):
+        matplotlib.rcParams["backend"] = backend
 
 WIDTH = 320.0  # of every figure, in points
 INK = "#010203"  # of text and axes; in the SVG it becomes the page's own colour of text

@@ -15,6 +15,7 @@ from alexlab.report import figures
 from alexlab.report.content import PlotOnPage
 from alexlab.runs.record import Record
 from alexlab.study.claims import METRICS
+from alexlab.study.metrics import read_conv1
 from alexlab.study.records import Archive
 from alexlab.study.verdicts import Arm, Judgement, Row
 
@@ -30,7 +31,7 @@ def draw(judgement: Judgement, archive: Archive, folder: Path, with_pictures: bo
     drawn = []
     for name, title, text, figure in _figures(judgement, archive, with_pictures):
         figures.save(figure, folder / name)
-        drawn.append(PlotOnPage(title, text, (folder / f"{name}.svg").read_text(), f"{name}.png"))
+        drawn.append(PlotOnPage(title, text, (folder / f"{name}.svg").read_text("utf-8"), f"{name}.png"))
     return drawn
 
 
@@ -161,11 +162,9 @@ def _kernels(arms: list[Arm], archive: Archive) -> Iterator[tuple[str, str, str,
         if arm.name not in ("none", "ungrouped"):
             continue
         for run in arm.runs:
-            path = run.record.file("conv1.npy")
             try:
                 groups = archive.config(run).model.groups
-                with path.open("rb") as file:
-                    figure = figures.kernels(np.load(file).astype(np.float64), groups)
+                figure = figures.kernels(read_conv1(run).astype(np.float64), groups)
             except Exception:  # of numpy, of zipfile, of the file system; or there are no colours, or no towers, to see
                 continue
             halves = "one tower above the other" if groups > 1 else "of a net without towers"

@@ -156,11 +156,12 @@ def claims_markdown(judgement: Judgement, archive: Archive) -> str:
 
 
 def run_names(judgement: Judgement, archive: Archive) -> list[str]:
-    """W&B's ids of all runs that the study planned, as `tracking.Copy` gives them; each once."""
+    """W&B's ids of all runs that the study planned, as `alexlab.runs.trackers` gives them; each once."""
     found = {}
     for run_id in (run_id for arm in judgement.arms for run_id in arm.planned.values()):
         run = archive.runs.get(run_id)
-        found[run.record.read("wandb.json").get("id", run_id) if run is not None else run_id] = None
+        name = run_id if run is None else str(run.record.read("wandb.json").get("id", run_id))
+        found[name if re.fullmatch(rf"{run_id}(-\d+)?", name) else run_id] = None
     return list(found)
 
 
@@ -280,7 +281,7 @@ def _public(text: str, archive: Archive) -> str:
 def _replace(view: Any, file: Path, logger: LoggerConfig) -> None:
     """Let a view take the place of the one that was sent before, of which its file tells."""
     try:
-        before = json.loads(file.read_text())
+        before = json.loads(file.read_text("utf-8"))
         ours = before["project"] == logger.project and logger.entity in (None, before["entity"])
         if not (ours and before["id"]):
             return

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import json
+import io
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
+from typing import Any
 
 import numpy as np
 
 from alexlab.config import ConfigError
 from alexlab.crossings import THRESHOLD, epochs_to
 from alexlab.data.shapes import CLASSES, object_offsets
+from alexlab.files import read_regular
 from alexlab.study.claims import GROUPED, METRICS
 from alexlab.study.colour import colour_gap
 from alexlab.study.records import Run
-from alexlab.tree import read_yaml
+from alexlab.tree import ANY, FRACTION, INTEGER, NUMBER, TEXT, Kind, read_json, read_yaml
+
+_MAX_CONV1 = 2**28  # bytes
+_BOTH = {"layer": NUMBER, "pixels": NUMBER}
+_OR_NAN = Kind("a number", lambda value: isinstance(value, float))  # of one query
+_NEIGHBOURS = {"precision": _BOTH, "standard_error": {"layer": _OR_NAN, "pixels": _OR_NAN}, "layer": TEXT}
+_NEIGHBOURS |= {"nearest": INTEGER, "pool": INTEGER, "queries": INTEGER}
+_ERRORS = {"test": {"ten": {ANY: FRACTION}}}
+_AVERAGE = {"members": {ANY: _ERRORS}, **_ERRORS}
 
 
 def _error(metric: str) -> Callable[[Run, str], float]:
@@ -27,10 +37,26 @@ def _error(metric: str) -> Callable[[Run, str], float]:
 
 
 def _neighbours(run: Run, view: str) -> float:
-    found = run.record.read("neighbours.json")
-    if not found:
-        raise ConfigError("has no neighbours.json; python src/report.py with --nets measures it")
-    return found["precision"]["layer"] - found["precision"]["pixels"]
+    precision = read_neighbours(run)["precision"]
+    return precision["layer"] - precision["pixels"]
+
+
+def read_neighbours(run: Run) -> dict[str, Any]:
+    """What `--nets` measured of a run's nearest training images.
+
+    Raises:
+        ConfigError: if the run has none, or the file is corrupt.
+    """
+    path = run.record.file("neighbours.json")
+    try:
+        found = read_json(path, _NEIGHBOURS)
+    except FileNotFoundError as error:
+        raise ConfigError("has no neighbours.json; python src/report.py with --nets measures it") from error
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"{path}: is corrupt ({error})") from error
+    if lacking := _NEIGHBOURS.keys() - found.keys():
+        raise ConfigError(f"{path}: has no {', '.join(sorted(lacking))}")
+    return found
 
 
 def _off_centre(run: Run, view: str) -> float:
@@ -38,11 +64,11 @@ def _off_centre(run: Run, view: str) -> float:
     settings = read_yaml(run.record.file("config.yaml"))["data"]
     if settings["name"] != "shapes":
         raise ConfigError(f"data.name={settings['name']}: only shapes says where its objects are")
-    names = sorted(CLASSES)[: settings["num_classes"]]
-    far = far_from_centre(tuple(names), "test", settings["test_images"], settings["files_seed"])
     wrong, _ = run.wrong("top1_error", "center")
-    if len(wrong) != len(far):
-        raise ConfigError(f"predictions.npz: has {len(wrong)} images, data.test_images={len(far)}")
+    if len(wrong) != settings["test_images"]:
+        raise ConfigError(f"predictions.npz: has {len(wrong)} images, data.test_images={settings['test_images']}")
+    names = sorted(CLASSES)[: settings["num_classes"]]
+    far = far_from_centre(tuple(names), "test", len(wrong), settings["files_seed"])
     return float(wrong[far].mean() - wrong[~far].mean())
 
 
@@ -67,8 +93,8 @@ def five_nets(runs: Sequence[Run], metric: str) -> float:
     ids = [run.run_id for run in runs]
     wanted = {run.run_id: run.result["test"]["ten"] for run in runs}
     for path in sorted(runs[0].record.path.parent.glob("averages/*/result.json")):
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            found = json.loads(path.read_text())
+        with suppress(OSError, ValueError, KeyError):
+            found = read_json(path, _AVERAGE)
             members = {name: member["test"]["ten"] for name, member in found["members"].items()}
             if members == wanted and found["average"] == "softmax":
                 return found["test"]["ten"][metric] - float(np.mean([test[metric] for test in wanted.values()]))
@@ -105,11 +131,15 @@ def _first_loss(run: Run, view: str) -> float:
     return loss
 
 
+def read_conv1(run: Run) -> np.ndarray:
+    """The kernels of the first convolution, as the record has them."""
+    return np.load(io.BytesIO(read_regular(run.record.file("conv1.npy"), _MAX_CONV1)))
+
+
 def _colour(run: Run, view: str) -> float:
     path = run.record.file("conv1.npy")
     try:
-        with path.open("rb") as file:
-            return colour_gap(np.load(file))
+        return colour_gap(read_conv1(run))
     except Exception as error:  # of numpy, of zipfile, of the file system
         raise ConfigError(f"{path.name}: {getattr(error, 'strerror', None) or error}") from error
 

@@ -22,7 +22,7 @@ from alexlab.architecture import layers, map_sides
 from alexlab.config import Config, ConfigError
 from alexlab.runs.identity import DERIVED, differences
 from alexlab.study.claims import GROUPED, METRICS, OF_NETS, VIEWED, Claim, Verdict, is_of_net, overridden
-from alexlab.study.metrics import is_at_once, is_cut
+from alexlab.study.metrics import is_at_once, is_cut, read_neighbours
 from alexlab.study.rates import OF_TRIALS, rate_remarks
 from alexlab.study.records import Archive, Run
 from alexlab.study.samples import Measured, Samples
@@ -642,7 +642,10 @@ def _conclude(row: Row, claim: Claim, plan: dict[str, Any], archive: Archive, sa
 
 def _precisions(row: Row) -> list[str]:
     """The two precisions behind a claim about neighbours, each with its standard error over the queries of a run."""
-    found = [content for run in row.arms[0].runs if (content := run.record.read("neighbours.json"))]
+    found = []
+    for run in row.arms[0].runs:
+        with suppress(ConfigError):  # it is not counted, and reported
+            found.append(read_neighbours(run))
     if not found:
         return []
     means = [
