@@ -342,7 +342,7 @@ class TestWords:
 
     def test_mistakes(self):
         for make in (forest, cost, lambda none: curves({}, ""), lambda none: speed({})):
-            with pytest.raises(ValueError, match="are none"):
+            with pytest.raises(ValueError, match="is empty"):
                 make([])
         with pytest.raises(ValueError, match=r"arms: a has the shape \(3,\); give \[seeds, epochs\]"):
             curves({"a": np.ones(3)}, "loss")

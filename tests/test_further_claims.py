@@ -103,7 +103,7 @@ def test_what_is_measured_of_nets_is_left_out_in_a_line_where_a_stranger_wrote_i
     for why in (
         "conv1.npy: is not a regular file",
         "has 50 images, data.test_images=1000000000",
-        "has no average with",
+        "has no ensemble with",
     ):
         assert any(line.startswith(base[0]) and why in line for line in judgement.problems)
     report_content(judgement)
@@ -135,7 +135,7 @@ def test_epochs_to_convergence_are_judged_by_the_runs_lengths(tmp_path: Path):
     assert found.verdict == "reproduced"
     path = tmp_path / "runs" / planned(tmp_path / "runs")["none"][0] / "result.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "epochs": 400}))  # cut: its length is a bound
-    assert any("ended before" in note for note in row(tmp_path / "runs", "dropout_epochs").notes)
+    assert any("ended too early" in note for note in row(tmp_path / "runs", "dropout_epochs").notes)
 
 
 def write_average(folder: Path, ids: list[str], gain: tuple[float, float]) -> tuple[float, float]:
@@ -159,7 +159,7 @@ def test_table_2s_average_of_five_is_judged_by_three_groups_of_the_base(tmp_path
     missing = row(runs, "table2_five")
     assert (missing.verdict, missing.effect) == (None, None)
     assert missing.why_none == "interim: the nets are not measured yet; run this command with --nets"
-    assert any("python src/report.py with --nets makes it" in line for line in judged(runs).problems)
+    assert any("python src/report.py with --nets evaluates it" in line for line in judged(runs).problems)
     gains = [(0.026, 0.018), (0.027, 0.018), (0.025, 0.017)]
     for number, gain in enumerate(gains):
         write_average(runs, ids[5 * number : 5 * number + 5], gain)

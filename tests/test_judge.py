@@ -186,7 +186,7 @@ def test_failures_are_counted_and_told_beside_the_row(records: Path):
     assert not judgement.is_interim  # it failed for good
     assert lrn.verdict == "reproduced"
     assert lrn.fisher == pytest.approx(stats.fisher_exact([[0, 15], [1, 4]])[1])
-    assert lrn.notes == ["given that it trains: 1 of 5 runs of no_lrn failed"]
+    assert lrn.notes == ["only runs that trained are compared: 1 of 5 runs of no_lrn failed"]
     fail(records / runs[1], "does not learn")
     assert row(judged(records), "lrn").verdict == "does not train: no_lrn"
     fail(records / runs[2], "out of memory")  # by fault of the machine, so it is done again
@@ -244,12 +244,10 @@ def test_changed_claims_and_more_seeds_are_a_second_look(finished: Path):
     [first] = read_looks(path)
     other = judge([first, {**first, "claims_digest": "0"}], read_archive([finished]))
     assert other.remarks == [
-        "look 2: the study's claims were changed after it had started; its 5 % is divided by the looks",
+        "look 2: the study's claims were changed after it had started; the looks share its 5 %",
     ]
     more = judge([{**first, "arms": []}, first], read_archive([finished]))
-    assert more.remarks == [
-        "look 2: the study's runs were changed after it had started; its 5 % is divided by the looks"
-    ]
+    assert more.remarks == ["look 2: the study's runs were changed after it had started; the looks share its 5 %"]
 
 
 def test_one_run_or_two_in_an_arm(tmp_path: Path, own: Path):
@@ -258,7 +256,7 @@ def test_one_run_or_two_in_an_arm(tmp_path: Path, own: Path):
         made_study(folder, [*LINE[:2], f"study.seeds={seeds}", "study.base_seeds=1"], config_dir=own)
         lrn = row(judged(folder), "lrn")
         assert lrn.verdict == "not testable here"
-        assert lrn.why_none == "1 runs in an arm; a verdict takes 3"
+        assert lrn.why_none == "1 runs in an arm; a verdict needs 3"
         assert lrn.effect is not None
         if interval is not None:
             assert lrn.effect.study == interval
@@ -276,7 +274,7 @@ def test_arms_without_any_spread(records: Path):
     assert lrn.effect is not None
     assert (lrn.spreads, lrn.effect.study) == ((0, 0), 0)
     assert lrn.verdict is None
-    assert lrn.why_none == "all runs of an arm are the same, whatever their seeds: something is wrong"
+    assert lrn.why_none == "all runs of an arm have the same result, whatever their seeds, which points to a bug"
 
 
 def test_no_records_at_all(tmp_path: Path, finished: Path):
@@ -389,7 +387,7 @@ def test_a_line_that_departs_from_the_recipe_is_a_rehearsal(finished: Path):
     [look] = read_looks(path)
     assert look["departures"] == []
     lrn = row(judge([{**look, "departures": ["trainer.max_epochs"]}], read_archive([finished])), "lrn")
-    assert (lrn.verdict, lrn.why_none) == (None, "a rehearsal: not as the recipe has it in trainer.max_epochs")
+    assert (lrn.verdict, lrn.why_none) == (None, "a rehearsal: differs from the recipe in trainer.max_epochs")
 
 
 def test_runs_that_never_reached_what_a_claim_waits_for_settle_nothing(records: Path):
@@ -522,7 +520,7 @@ def test_the_interval_is_that_of_the_formulas_written_here(finished: Path):
     assert lrn.interval == pytest.approx((difference - half, difference + half), rel=1e-10)
     assert lrn.share == pytest.approx((difference / -0.1, (difference + half) / -0.1, (difference - half) / -0.1))
     assert lrn.effect.correlation == pytest.approx(correlation, rel=1e-10)
-    assert f"correlate with the base's by {correlation:+.2f}" in lrn.notes[0]
+    assert f"correlate with the base's (r = {correlation:+.2f})" in lrn.notes[0]
     sds = [arm.mean(1).var(ddof=1) for arm in (first, second)]
     assert lrn.strength == pytest.approx(0.1 / np.sqrt(sum(sds)))
     own, original = total + spare, sum(sds) + spare
@@ -562,7 +560,7 @@ def test_a_claim_that_needs_two_findings(finished: Path):
     assert contrary.word is not None
     assert contrary.word.value == "reversed"
     assert contrary.verdict == ("reversed (top-1 error: as claimed; training error, centre view, top-1: reversed)")
-    assert contrary.notes[1].startswith("the claim needs training error, centre view, top-1 higher too: -")
+    assert contrary.notes[1].startswith("the claim also needs training error, centre view, top-1 to be higher: -")
 
 
 RANGES = [
@@ -628,9 +626,12 @@ def test_what_was_there_when_first_logged_is_a_bound_too(records: Path):
     for one, sign in ((slower, ">"), (faster, "<")):
         assert one.is_bound, sign
         assert one.word is Verdict.same_direction
-        assert "there when first logged" in " ".join(one.notes)
+        assert "were first logged too late" in " ".join(one.notes)
     [backwards] = rejudged(records, speed)  # the effect may be smaller than measured: nothing can be said
-    assert (backwards.verdict, backwards.why_none) == ("not testable here", "it was there when first logged")
+    assert (backwards.verdict, backwards.why_none) == (
+        "not testable here",
+        "runs were first logged after what the claim is about",
+    )
 
 
 def test_only_this_test_set(finished: Path, monkeypatch: pytest.MonkeyPatch):
@@ -654,7 +655,9 @@ def test_partly_trained_runs_are_flagged_and_count_as_failed(records: Path):
     path.write_text(json.dumps(result))
     lrn = row(judged(records), "lrn")
     assert lrn.counted == (15, 4)
-    assert lrn.notes[0] == "given that it trains: 1 of 5 runs of no_lrn trained only partly (seed 2: 80 %)"
+    assert (
+        lrn.notes[0] == "only runs that trained are compared: 1 of 5 runs of no_lrn trained only partly (seed 2: 80 %)"
+    )
     assert lrn.fisher == pytest.approx(stats.fisher_exact([[0, 15], [1, 4]])[1])
     result["test"]["ten"]["top1_error"] = 0.6  # below halfway, .65
     path.write_text(json.dumps(result))

@@ -234,8 +234,8 @@ def test_without_a_key_it_is_written_and_not_sent(runs: Path, tmp_path: Path, mo
     hint = "wandb login" if mode is None else "unset it"
     out = tmp_path / "out"
     assert told(judgement, archive, out) == [
-        f"W&B: {why}, so nothing is sent; {out}/wandb_report.json and wandb_workspace.json hold it. To send: {hint}, "
-        "and run this command again"
+        f"W&B: {why}, so nothing is sent; see {out}/wandb_report.json and wandb_workspace.json. To send: {hint}, "
+        "then re-run this command"
     ]
     assert capfd.readouterr() == ("", "")
     for name, build in (("report", build_report), ("workspace", build_workspace)):
@@ -333,7 +333,7 @@ def test_both_are_sent_and_later_replaced(runs: Path, tmp_path: Path, server: Se
     title = judgement.plan["id"]
     assert re.fullmatch(rf"W&B report: http://127.0.0.1:\d+/me/mine/reports/{title}--view1", lines[0])
     assert re.fullmatch(r"W&B workspace: http://127.0.0.1:\d+/me/mine\?nw=\w+", lines[1])
-    assert lines[2:] == ["5 runs are not at W&B yet: python src/runs.py wandb logger.project=mine"]
+    assert lines[2:] == ["5 runs are not at W&B yet; to send them: python src/runs.py wandb logger.project=mine"]
     assert len(server.keys) == 1
     first, second = server.sent()
     assert [(sent["type"], sent["displayName"], sent["entityName"]) for sent in (first, second)] == [
@@ -365,8 +365,8 @@ def test_a_refusal_is_a_line_and_loses_nothing(runs: Path, tmp_path: Path, serve
     server.refuse = 401
     assert exit_status(lambda: len(told(judgement, archive, tmp_path))) == 1
     [error] = capsys.readouterr().err.splitlines()
-    assert error.startswith("error: W&B did not take the report (Failed to verify credentials with http://127.0.0.1:")
-    assert error.endswith(f": the key is none); {tmp_path}/wandb_report.json has it, the same command sends it")
+    assert error.startswith("error: W&B did not accept the report (Failed to verify credentials with http://127.0.0.1:")
+    assert error.endswith(f": the key is none); {tmp_path}/wandb_report.json has it, re-run the command to send it")
     assert len(panels(json.loads((tmp_path / "wandb_workspace.json").read_text())["spec"])) == 8
 
 
@@ -375,7 +375,7 @@ def test_a_refusal_is_a_line_and_loses_nothing(runs: Path, tmp_path: Path, serve
     [
         ({"WANDB_BASE_URL": "http://127.0.0.1:9"}, "no answer in time"),
         ({"WANDB_API_KEY": "short"}, "API key must have 40"),
-        ({"WANDB_API_KEY": "", "WANDB_MODE": "online"}, "there is no key; type wandb login"),
+        ({"WANDB_API_KEY": "", "WANDB_MODE": "online"}, "no key; run wandb login"),
     ],
 )
 def test_no_network_and_no_good_key(runs: Path, tmp_path: Path, server: Server, monkeypatch, changes, reason: str):

@@ -164,7 +164,7 @@ def forest(rows: Sequence[ForestRow], xlabel: str = "effect, points", watermark:
         ValueError: without rows.
     """
     if not rows:
-        raise ValueError("rows: are none")
+        raise ValueError("rows: is empty")
     left, right, lane, top, bottom = 10.0, 10.0, 15.0, 54.0, 38.0
     letters = 40
     names = [textwrap.wrap(row.name, letters) or [""] for row in rows]
@@ -287,8 +287,8 @@ def _forest_key(figure: Figure, has_bounds: bool) -> None:
     hollow = {"markerfacecolor": "none", "markeredgewidth": 1.5, "linestyle": "none"}
     entries = [
         (Line2D([], [], color=BLUE, marker="o", markersize=6.5, linewidth=3.4), "measured, 95 % interval"),
-        (Line2D([], [], color=BLUE, linewidth=1), "for all claims at once"),
-        (Line2D([], [], color=RED, marker="D", markersize=7, **hollow), "published, its noise"),
+        (Line2D([], [], color=BLUE, linewidth=1), "study-wise interval"),
+        (Line2D([], [], color=RED, marker="D", markersize=7, **hollow), "published, with noise"),
     ]
     if has_bounds:
         entries.append((Line2D([], [], color=RED, marker="<", markersize=8, **hollow), "published, or more"))
@@ -364,7 +364,7 @@ def _reached(times: np.ndarray, seeds: int, base: float) -> str:
 
 def _checked(arms: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     if not arms:
-        raise ValueError("arms: are none")
+        raise ValueError("arms: is empty")
     found = {name: np.asarray(values, dtype=np.float64) for name, values in arms.items()}
     for name, values in found.items():
         if values.ndim != 2:
@@ -542,7 +542,7 @@ def cost(points: Sequence[tuple[str, float, float, float]]) -> Figure:
         ValueError: without points.
     """
     if not points:
-        raise ValueError("points: are none")
+        raise ValueError("points: is empty")
     known = [(seconds, 100 * error, 100 * half) for _, seconds, error, half in points]
     known = [each if math.isfinite(each[0]) and each[0] > 0 and math.isfinite(each[1]) else None for each in known]
     ends = []
@@ -585,7 +585,7 @@ def dots(arms: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: st
         ValueError: without arms.
     """
     if not arms:
-        raise ValueError("arms: are none")
+        raise ValueError("arms: is empty")
     lane, top, bottom, left = 17.0, 6.0, 38.0, 112.0
     body = lane * len(arms)
     figure = _figure(top + body + bottom)

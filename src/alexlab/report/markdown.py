@@ -42,7 +42,7 @@ def markdown(judgement: Judgement, figures: list[PlotOnPage]) -> str:
                 ". ".join(
                     part.rstrip(".")
                     for part in (
-                        f"**{_md(one.verdict)}**" if one.is_told else _md(one.verdict),
+                        f"**{_md(one.verdict)}**" if one.has_verdict else _md(one.verdict),
                         _md(one.reason),
                         *map(_md, one.confounds),
                     )

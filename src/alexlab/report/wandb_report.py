@@ -1,7 +1,7 @@
-"""A study at W&B: a saved workspace and a report, of the runs that `alexlab.runs.trackers` copies there.
+"""A study at W&B: a saved workspace and a report of the runs that `alexlab.runs.trackers` sends there.
 
-Both are built without any network and written down first, so that a key, or a server, that is not there loses nothing.
-What is sent says nothing of this machine's folders. W&B's library is imported only where it is asked for.
+Both are built offline and written to files first, so that nothing is lost without a key or a server. No folder of this
+machine is sent. W&B's library is imported only if it is used.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ def publish(judgement: Judgement, archive: Archive, folder: Path, logger: Logger
     absent = sum(not is_copied(run.record, "online") for arm in judgement.arms for run in arm.runs)
     if absent:
         keys = f"logger.project={logger.project}" + (f" logger.entity={logger.entity}" if logger.entity else "")
-        console.print(f"{absent} runs are not at W&B yet: python src/runs.py wandb {keys}", soft_wrap=True)
+        console.print(
+            f"{absent} runs are not at W&B yet; to send them: python src/runs.py wandb {keys}", soft_wrap=True
+        )
 
 
 def build_workspace(judgement: Judgement, archive: Archive, logger: LoggerConfig) -> Workspace:
@@ -101,7 +103,7 @@ def build_workspace(judgement: Judgement, archive: Archive, logger: LoggerConfig
 
 
 def build_report(judgement: Judgement, archive: Archive, logger: LoggerConfig) -> Report:
-    """The study's report: what holds of it, its claims, what to doubt, and the workspace's panels.
+    """The study's report: summary, claims, caveats, and the workspace's panels.
 
     Raises:
         ConfigError: where wandb-workspaces is not installed.
@@ -120,23 +122,23 @@ def build_report(judgement: Judgement, archive: Archive, logger: LoggerConfig) -
         return reports.PanelGrid(runsets=[runset], panels=panels)
 
     blocks = [
-        reports.P(f"What the records of study {plan['name']} say at recipe {plan['recipe']}, claim by claim."),
+        reports.P(f"Study {plan['name']} at recipe {plan['recipe']}, claim by claim."),
         listed(lines),
         reports.H2("Claims"),
         reports.MarkdownBlock(claims_markdown(judgement, archive)),
-        *([reports.H2("What to doubt"), listed(doubts)] if doubts else []),
+        *([reports.H2("Caveats"), listed(doubts)] if doubts else []),
         reports.H2("By arm"),
-        reports.P("Lines and bars are means over an arm's runs; bands reach from the lowest run to the highest."),
+        reports.P("Lines and bars are means over an arm's runs; bands show the range of the runs."),
         grid([*_placed(_curves(most), 3), *_placed(_bars(most), 2, top=8)], [GROUP]),
         reports.H2("By run"),
-        reports.P("Each line is a run: the keys in which the arms differ, and its test error."),
+        reports.P("Each line is a run, with the keys in which the arms differ and its test error."),
         grid(_placed(_parallel(judgement, archive), 1), []),
     ]
     return reports.Report(
         entity=logger.entity or "",
         project=logger.project,
         title=_title(judgement),
-        description=f"Of {judgement.done} runs; python src/report.py --wandb renews it.",
+        description=f"{judgement.done} runs; python src/report.py --wandb updates it.",
         blocks=blocks,
         width="fluid",
     )
@@ -144,8 +146,8 @@ def build_report(judgement: Judgement, archive: Archive, logger: LoggerConfig) -
 
 def claims_markdown(judgement: Judgement, archive: Archive) -> str:
     """The claims as a Markdown table, one row each."""
-    heads = ["claim", "section", "statement", "paper", "measured, ± for all claims at once"]
-    heads += ["± for this claim alone", "± on new images", "runs", "verdict"]
+    heads = ["claim", "section", "statement", "paper", "measured, ± study-wise"]
+    heads += ["± this test set", "± new images", "runs", "verdict"]
     rows = [heads, ["---"] * len(heads)]
     for row in judgement.rows:
         name, paper, effect, number, verdict = row_cells(row, judgement.is_rehearsal)
@@ -312,7 +314,7 @@ def _sent(view: Any) -> str | None:
     if "WANDB_MODE" in os.environ and not wandb.login(
         prompt=False, verify=False
     ):  # else it is asked for in the terminal
-        raise ValueError("there is no key; type wandb login")
+        raise ValueError("no key; run wandb login")
     view.entity = view.entity or wandb.Api().default_entity
     view.save()
     return view.url
@@ -322,14 +324,15 @@ def _refused(what: str, view: Any, file: Path, error: Exception) -> str:
     reason = " ".join(str(error).split()).replace(_BUSY, "no answer in time") or type(error).__name__
     known = getattr(view, "_internal_id", getattr(view, "id", ""))
     hint = "; if it was deleted there, remove that file first" if known else ""
-    return f"W&B did not take the {what} ({reason[:_LONGEST_REASON]}); {file} has it, the same command sends it{hint}"
+    reason = reason[:_LONGEST_REASON]
+    return f"W&B did not accept the {what} ({reason}); {file} has it, re-run the command to send it{hint}"
 
 
 def _unsent(files: list[Path]) -> str:
     mode = os.environ.get("WANDB_MODE")
     why, hint = (f"WANDB_MODE={mode}", "unset it") if mode else ("no key", "wandb login")
-    sent = f"W&B: {why}, so nothing is sent; {files[0]} and {files[1].name} hold it."
-    return f"{sent} To send: {hint}, and run this command again"
+    sent = f"W&B: {why}, so nothing is sent; see {files[0]} and {files[1].name}."
+    return f"{sent} To send: {hint}, then re-run this command"
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The words for one result: in the terminal, on the page, in the tables and at W&B the same."""
+"""The words of a result, the same in the terminal, on the page, in tables and at W&B."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def measured(row: Row, which: str = "decisive") -> str:
 
 
 def runs(row: Row) -> str:
-    """Finished runs of the arms, and failed ones."""
+    """The number of finished runs of each arm, and of failed ones."""
     counted = row.counted or tuple(len(arm.runs) for arm in row.arms)
     counts = [f"{count}{f'+{arm.lost}!' if arm.lost else ''}" for count, arm in zip(counted, row.arms, strict=True)]
     return "/".join(counts) if row.claim.not_testable is None else ""

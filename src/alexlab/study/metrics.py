@@ -1,4 +1,4 @@
-"""What a run came to in each metric that a claim may be about, by its record."""
+"""Compute each metric of a claim from the record of a run."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ def read_neighbours(run: Run) -> dict[str, Any]:
 
 
 def _off_centre(run: Run, view: str) -> float:
-    """The images' objects are where the generator of `shapes` put them; half of the images are nearer the centre."""
+    """Use the positions of objects that the generator of `shapes` chose; half of the images are nearer the centre."""
     settings = read_yaml(run.record.file("config.yaml"))["data"]
     if settings["name"] != "shapes":
-        raise ConfigError(f"data.name={settings['name']}: only shapes says where its objects are")
+        raise ConfigError(f"data.name={settings['name']}: only shapes knows where its objects are")
     wrong, _ = run.wrong("top1_error", "center")
     if len(wrong) != settings["test_images"]:
         raise ConfigError(f"predictions.npz: has {len(wrong)} images, data.test_images={settings['test_images']}")
@@ -74,21 +74,21 @@ def _off_centre(run: Run, view: str) -> float:
 
 @cache
 def far_from_centre(names: tuple[str, ...], split: str, count: int, seed: int) -> np.ndarray:
-    """Which images of a split of `shapes` have their object farther from the centre than the median, bool [count]."""
+    """Whether an image of a split of `shapes` has its object farther from the centre than the median, bool [count]."""
     distances = np.hypot(*object_offsets(list(names), split, count, seed).T)
     return distances > np.median(distances)
 
 
 def groups(runs: Sequence[Run], size: int) -> list[Sequence[Run]]:
-    """Whole groups of so many runs, in their order."""
+    """Complete groups of `size` runs, in their order."""
     return [runs[start : start + size] for start in range(0, len(runs) - size + 1, size)]
 
 
 def five_nets(runs: Sequence[Run], metric: str) -> float:
-    """The error of five nets averaged, as `src/evaluate.py` computed it, less the mean of their own.
+    """The error of an ensemble of five nets, as `evaluate` computed it, minus the mean of their own.
 
     Raises:
-        ConfigError: where that average is not there, or is of other results.
+        ConfigError: if that ensemble was not evaluated, or with other results.
     """
     ids = [run.run_id for run in runs]
     wanted = {run.run_id: run.result["test"]["ten"] for run in runs}
@@ -98,11 +98,11 @@ def five_nets(runs: Sequence[Run], metric: str) -> float:
             members = {name: member["test"]["ten"] for name, member in found["members"].items()}
             if members == wanted and found["average"] == "softmax":
                 return found["test"]["ten"][metric] - float(np.mean([test[metric] for test in wanted.values()]))
-    raise ConfigError(f"has no average with {', '.join(ids[1:])}; python src/report.py with --nets makes it")
+    raise ConfigError(f"has no ensemble with {', '.join(ids[1:])}; python src/report.py with --nets evaluates it")
 
 
 def _epochs_to(run: Run, view: str) -> float:
-    """Epochs to the threshold; the run's length, which is less than that, where it was never reached."""
+    """Epochs to the threshold; if it was never reached the run's length, which is a lower bound."""
     epochs, errors = run.train_errors
     found = epochs_to(errors, THRESHOLD, epochs)
     return float(epochs[-1]) if math.isnan(found) else found
@@ -113,14 +113,14 @@ def _training_errors(run: Run) -> np.ndarray:
 
 
 def is_cut(run: Run, metric: str, max_epochs: int) -> bool:
-    """Whether the run ended before what the metric waits for, so that its value is too small."""
+    """Whether the run ended before the event that the metric counts to, so that its value is too small."""
     if metric == "epochs_to_25":
         return bool((_training_errors(run) > THRESHOLD).all())
     return metric == "epochs" and run.result["epochs"] >= max_epochs
 
 
 def is_at_once(run: Run, metric: str) -> bool:
-    """Whether what the metric waits for was there when first logged, so that its value is too large."""
+    """Whether the event that the metric counts to came before the first log, so that its value is too large."""
     return metric == "epochs_to_25" and bool(_training_errors(run)[0] <= THRESHOLD)
 
 

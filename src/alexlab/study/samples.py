@@ -1,4 +1,4 @@
-"""Each arm's values of each metric, as the statistics want them, and the spreads shrunk over all arms of a study."""
+"""Each arm's values of each metric, and variances shrunk over all arms of a study."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from alexlab.study.statistics import Effect, Matched, Sample, Spread, effect, ma
 
 @dataclass(frozen=True)
 class Measured:
-    """What an arm's runs came to in one metric; runs that do not have it are left out, and told of."""
+    """The values of an arm's runs in one metric; runs without it are left out, and reported."""
 
     runs: list[Run]
     sample: Sample
     images: str | None  # a hash of the test images' classes in their order, where the metric is of images
 
     def among(self, other: Measured) -> Sample:
-        """The sample of those runs alone that `other` has too, in the same order."""
+        """The sample restricted to the runs that `other` has too, in the same order."""
         ids = {run.run_id for run in other.runs}
         kept = [place for place, run in enumerate(self.runs) if run.run_id in ids]
         return self.sample.of_runs(kept)
 
 
 class Samples:
-    """Of arms, each a list of finished runs by its name; `problems` gets a line for each run that is not counted."""
+    """Samples of arms, each a list of finished runs; `problems` gets a line for each run that is not counted."""
 
     def __init__(self, arms: dict[str, Sequence[Run]], problems: list[str]) -> None:
         self._arms, self._problems = arms, problems
@@ -42,14 +42,14 @@ class Samples:
         self.alike: tuple[str, list[str]] | None = None
 
     def measured(self, arm: str, metric: str, view: str, ratio: bool = False) -> Measured | None:
-        """None where no run of the arm has the metric. With `ratio` of its logarithms."""
+        """The values of a metric, or their logarithms for a `ratio`; None if no run of the arm has it."""
         key = arm, metric, view, ratio
         if key not in self._measured:
             self._measured[key] = self._measure(*key)
         return self._measured[key]
 
     def spreads(self, metric: str, view: str, ratio: bool = False) -> dict[str, Spread]:
-        """By arm. Runs that several arms share are counted in the largest of them alone."""
+        """Spreads by arm. Runs that several arms share are counted only in the largest of them."""
         key = metric, view, ratio
         if key not in self._spreads:
             found = {arm: one for arm in self._arms if (one := self.measured(arm, *key)) is not None}
@@ -62,7 +62,7 @@ class Samples:
         return self._spreads[key]
 
     def matched(self, metric: str, view: str, ratio: bool, family: float) -> dict[str, Effect]:
-        """The effect against the base of each arm that is `alike`, all of whose seeds the base has too."""
+        """The effect against the base of each arm in `alike` whose seeds the base all has."""
         key = metric, view, ratio
         if self.alike is None or (base := self.measured(self.alike[0], *key)) is None:
             return {}
@@ -88,7 +88,7 @@ class Samples:
             try:
                 value = float(MEASURES[metric](run, view))
                 if not math.isfinite(value) or (ratio and value <= 0):
-                    raise ConfigError(f"its {metric} is no number")
+                    raise ConfigError(f"its {metric} is not a finite number")
                 wrong, digest = None, None
                 if metric in VIEWED:
                     wrong, digest = run.wrong(metric, view)
@@ -116,7 +116,7 @@ class Samples:
         return Measured(counted, Sample.of_images(by_image, less), usual)
 
     def _measure_groups(self, arm: str, metric: str) -> Measured | None:
-        """A value for each whole group of runs, by their first."""
+        """A value for each complete group of runs, filed under its first run."""
         size, of_each = GROUPED[metric]
         runs, values = [], []
         for group in groups(self._arms[arm], size):

@@ -1,7 +1,7 @@
-"""From a study's plan and the records that there are to one row a claim: effect, intervals, verdict, and what to doubt.
+"""Judge a study: from its plan and records to one row per claim with effect, intervals, verdict and caveats.
 
-The statistics are those of `alexlab.study.statistics`; here is what they are applied to, and what no number shows:
-missing runs, failures, seeds that nobody planned, and all that differs between two arms besides what the claim says.
+`alexlab.study.statistics` has the statistics. This module applies them, and reports what no interval shows: missing
+runs, failures, unplanned seeds, and every key in which two arms differ besides those that the claim names.
 """
 
 from __future__ import annotations
@@ -47,21 +47,21 @@ from alexlab.study.statistics import (
 )
 
 OTHER_IMAGES = "the arms were tested on different images, so their errors cannot be compared"
-LENGTH = "trainer.max_epochs"  # no departure for a claim about when something happens
+LENGTH = "trainer.max_epochs"  # a claim about when something happens may change it
 
 
 @dataclass
 class Arm:
-    """What a study planned of an arm, and what came of it."""
+    """An arm of a study: its planned runs, and what became of them."""
 
     name: str
     overrides: list[str]
     lr: float
     planned: dict[int, str]  # run ids by seed
     runs: list[Run] = field(default_factory=list)  # done, in the seeds' order
-    failed: list[Run] = field(default_factory=list)  # for good: to try again would select survivors
+    failed: list[Run] = field(default_factory=list)  # for good: repeating them would select survivors
     partly: list[Run] = field(default_factory=list)  # done, but partly trained: counted as failed
-    missing: dict[int, str] = field(default_factory=dict)  # run ids by seed, with their state behind it
+    missing: dict[int, str] = field(default_factory=dict)  # run ids by seed
     unplanned: list[Run] = field(default_factory=list)  # done, and not counted
 
     @property
@@ -79,28 +79,28 @@ class Arm:
 
     @property
     def seconds(self) -> float | None:
-        """Of one run, on the average."""
+        """The mean time of a run."""
         return float(np.mean([run.result["seconds"] for run in self.runs])) if self.runs else None
 
 
 @dataclass
 class Row:
-    """A claim and what the records say of it; all numbers on the metric's own scale, errors as fractions."""
+    """A claim and its result; all numbers on the metric's own scale, errors as fractions."""
 
     claim: Claim
     arms: tuple[Arm, ...] = ()  # none, one, or the claim's and the one that it is against
     effect: Effect | None = None  # of logarithms where the claim is a ratio
     level: tuple[float, float, float] | None = None  # of a claim on one arm: see `_level`
     spreads: tuple[float, ...] = ()  # each arm's standard deviation over seeds, as measured
-    counted: tuple[int, ...] = ()  # runs of each arm that the effect is of
+    counted: tuple[int, ...] = ()  # runs of each arm that the effect is computed from
     word: Verdict | None = None  # None where no verdict is given: at this recipe, or yet
-    verdict: str | None = None  # the word as it is printed, with what limits it
+    verdict: str | None = None  # the word as printed, with its qualifications
     why_none: str | None = None
     fisher: float | None = None  # of failed counts
     secondary: dict[str, float] = field(default_factory=dict)  # effect by other metrics, without a verdict
     range: int = 0  # which of the claim's own ranges holds
     has_other_images: bool = False  # the arms were tested on different images, so there is no effect
-    is_bound: bool = False  # runs ended before what the claim waits for: the effect is at least what was measured
+    is_bound: bool = False  # runs ended before the event that the claim is about: the effect is a lower bound
     strength: float | None = None  # z of the original pair of runs
     bayes_factor: float | None = None  # for the published effect, against none
     notes: list[str] = field(default_factory=list)
@@ -111,7 +111,7 @@ class Row:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The interval that carries the verdict; a ratio's is of logarithms."""
+        """The interval that decides the verdict; a ratio's is of logarithms."""
         if self.effect is None:
             return None
         return self.effect.difference - self.effect.decisive, self.effect.difference + self.effect.decisive
@@ -138,14 +138,14 @@ class Row:
 
 @dataclass
 class Judgement:
-    """A study's report in numbers."""
+    """The result of a study, in numbers."""
 
     plan: dict[str, Any]  # as `alexlab.sweep.arms` wrote it
     looks: int
     rows: list[Row]
     arms: list[Arm]
     family: int  # claims that share the study-wise error of 5 %
-    problems: list[str]  # records that could not be used as they are
+    problems: list[str]  # one line for each record that could not be used, or not in full
     remarks: list[str]  # on the study as a whole
     config_dir: str | None = None  # as the reader has typed it
 
@@ -254,7 +254,7 @@ def _alike(arms: list[Arm], archive: Archive) -> tuple[str, list[str]] | None:
         return None
     found = []
     for arm in arms:
-        with suppress(ConfigError):  # it is reported as a confound
+        with suppress(ConfigError):  # reported as a confound
             if arm.overrides and arm.runs and starts_alike(archive.config(base.runs[0]), archive.config(arm.runs[0])):
                 found.append(arm.name)
     return base.name, found
@@ -278,7 +278,7 @@ def _withhold(row: Row, why: str) -> None:
 
 
 def _qualify(row: Row, looks: list[dict[str, Any]]) -> None:
-    """Say with the verdict what limits it: a plan that came after its results, or after another plan."""
+    """Qualify the verdict if the plan was made after results, or after another plan."""
     if row.word is None or row.word is Verdict.not_testable:
         return
     before = {run_id for look in looks for run_id in look.get("finished_before", ())}
@@ -293,7 +293,7 @@ def _qualify(row: Row, looks: list[dict[str, Any]]) -> None:
 
 
 def _add_own_rates(judgement: Judgement, own: Judgement) -> None:
-    """Put each claim's row at the arms' own rates beside it; where the words differ the weaker one is the verdict."""
+    """Attach each claim's row at the arms' own rates; if the words differ, the weaker one is the verdict."""
     rows = {row.claim.name: row for row in own.rows}
     for row in judgement.rows:
         row.own_rate = rows.get(row.claim.name)
@@ -326,7 +326,7 @@ def _add_own_rates(judgement: Judgement, own: Judgement) -> None:
 
 
 def _doubt_rates(judgement: Judgement, archive: Archive, begun: Mapping[str, list[dict[str, Any]]]) -> None:
-    """Withhold the verdicts of arms whose best rate is the first or last that was tried, or where all rates failed."""
+    """Withhold verdicts of arms whose best rate is the lowest or highest that was tried, or whose rates all failed."""
     tried = _tried_rates(judgement.plan, begun)
     for arm in judgement.arms:
         rates = tried.get(tuple(arm.overrides), {})
@@ -365,7 +365,7 @@ def _is_failed(archive: Archive, run_id: str) -> bool:
 
 
 def _same_claims(plan: dict[str, Any], tested: list[Claim], begun: Mapping[str, list[dict[str, Any]]]) -> list[str]:
-    """A line for each other study that was begun with some of these claims at the same recipe."""
+    """A line for each other study that was started with some of these claims at the same recipe."""
     names = {claim.name for claim in tested if not claim.is_context}
     lines = []
     for id, looks in sorted(begun.items()):
@@ -398,10 +398,10 @@ def _arm(planned: dict[str, Any], archive: Archive) -> Arm:
 
 
 def _find_partly_trained(arm: Arm, archive: Archive) -> None:
-    """Set aside runs whose error lies above halfway between the arm's median and that of guessing."""
+    """Set aside runs whose error lies above the midpoint of the arm's median and chance."""
     try:
         num_classes = archive.config(arm.runs[0]).data.num_classes or 1
-    except (ConfigError, IndexError):  # it is reported as a confound
+    except (ConfigError, IndexError):  # reported as a confound
         return
     errors = np.array([run.result["test"]["ten"]["top1_error"] for run in arm.runs])
     flags = partly_trained(errors, 1 - 1 / num_classes)
@@ -410,7 +410,7 @@ def _find_partly_trained(arm: Arm, archive: Archive) -> None:
 
 
 def _find_unplanned(arms: list[Arm], archive: Archive, known: Container[str]) -> None:
-    """Finished runs of the arms that no plan knows of: counting them would be to look until a claim holds."""
+    """Find finished runs of the arms that are in no plan; counting them would allow sampling until a claim holds."""
     planned = {run_id for arm in arms for run_id in arm.planned.values()}
     others: dict[str, list[Run]] = {}
     for run in archive.runs.values():
@@ -422,7 +422,7 @@ def _find_unplanned(arms: list[Arm], archive: Archive, known: Container[str]) ->
 
 
 def _is_tested(claim: Claim, plan: dict[str, Any], arms: dict[tuple[str, ...], Arm]) -> bool:
-    """Whether the study's runs can say something of a claim."""
+    """Whether the study's runs can test a claim."""
     if claim.not_testable is not None or claim.name in plan["unmet"]:
         return False
     names = [tuple(arm) for arm in claim.compared]
@@ -476,7 +476,7 @@ def _row(
 
 
 def _compare_original(row: Row, claim: Claim, plan: dict[str, Any]) -> None:
-    """What the published pair of single runs could show, and how much likelier the effect is by it than by none."""
+    """Set z of the published pair of single runs, and the Bayes factor."""
     if row.effect is not None and row.published and not claim.is_context:
         row.strength = strength(row.effect, row.published)
         row.bayes_factor = replication_bayes_factor(row.effect, row.published, _has_same_images(claim, plan))
@@ -510,12 +510,12 @@ def _compare_arms(
     row.effect = effect(first.sample, second.sample, spreads, family)
     _share_seeds(row, all_samples, family)
     if unlike(*spreads):
-        how = "Welch's interval is taken, the wider one" if row.effect.welch else "the interval holds by Welch's t too"
-        row.notes.append(f"the arms' spreads differ by more than twice; {how}")
+        how = "Welch's interval is used" if row.effect.welch else "Welch's interval is not wider"
+        row.notes.append(f"the arms' standard deviations differ by more than a factor of two; {how}")
 
 
 def _share_seeds(row: Row, samples: Samples, family: int) -> None:
-    """Where an arm starts from the base's initial weights, let the base's runs on shared seeds be a control variate."""
+    """If an arm starts from the base's initial weights, use the base's runs on shared seeds as a control variate."""
     claim, before = row.claim, row.effect
     assert before is not None
     row.effect = _by_shared_seeds(row, before, claim.metric, claim.ratio, samples, family)
@@ -525,14 +525,14 @@ def _share_seeds(row: Row, samples: Samples, family: int) -> None:
     if claim.ratio:
         unit, size = "in logarithms", 1.0
     row.notes.append(
-        f"{name} starts from the base's initial weights; on shared seeds its runs correlate with the base's by "
-        f"{row.effect.correlation:+.2f}, so these are a control variate. As independent arms: "
+        f"{name} starts from the base's initial weights; on shared seeds its runs correlate with the base's "
+        f"(r = {row.effect.correlation:+.2f}), which are used as a control variate. As independent arms: "
         f"{before.difference / size:+.2f} ± {before.fixed / size:.2f} {unit}"
     )
 
 
 def _by_shared_seeds(row: Row, before: Effect, metric: str, ratio: bool, samples: Samples, family: int) -> Effect:
-    """The effect of an arm and the base by their shared seeds, in the row's direction; else as it was `before`."""
+    """The effect of an arm and the base by their shared seeds, in the row's direction; else `before`."""
     names = [arm.name for arm in row.arms]
     if samples.alike is None or samples.alike[0] not in names:
         return before
@@ -550,8 +550,8 @@ def _why_not(
     if claim.name in plan["unmet"]:
         return f"requires {', '.join(plan['unmet'][claim.name])}"
     if any(name not in arms for name in names):
-        return "the study has no such arms"
-    return "the two arms are the same runs here: the recipe has it so already"
+        return "the study does not have these arms"
+    return "the two arms are the same runs at this recipe"
 
 
 def _level(sample: Sample, spread: Spread, family: float) -> tuple[float, float, float]:
@@ -589,13 +589,13 @@ def _secondary(row: Row, claim: Claim, samples: Samples) -> None:
 
 
 def _conclude(row: Row, claim: Claim, plan: dict[str, Any], archive: Archive, samples: Samples, family: int) -> None:
-    """The verdict, or why there is none."""
+    """Set the verdict, or why there is none."""
     _note_failures(row)
     size, _ = GROUPED.get(claim.metric, (1, ""))
     lost = sum(len(arm.runs) // size for arm in row.arms) - sum(row.counted)
     if lost:
         what = "finished runs" if size == 1 else f"groups of {size} runs"
-        row.notes.append(f"{lost} {what} could not be counted; the problems name them")
+        row.notes.append(f"{lost} {what} could not be used; the list of problems says why")
     if claim.metric == "retrieval":
         row.notes += _precisions(row)
     beyond = _beyond_all(row, claim, samples) if claim.every_run else None
@@ -605,9 +605,11 @@ def _conclude(row: Row, claim: Claim, plan: dict[str, Any], archive: Archive, sa
     for arm, number, early in zip(row.arms, short, at_once, strict=True):
         what = METRICS[claim.metric][0]
         if number:
-            row.notes.append(f"{number} runs of {arm.name} ended before {what}: counted as too few")
+            row.notes.append(f"{number} runs of {arm.name} ended too early for their {what}, which are a lower bound")
         if early:
-            row.notes.append(f"{early} runs of {arm.name} were there when first logged ({what}): counted as too many")
+            row.notes.append(
+                f"{early} runs of {arm.name} were first logged too late for their {what}, which are an upper bound"
+            )
     more = bool(short[0] or at_once[-1])  # the effect may be larger than measured
     less = bool(short[-1] or at_once[0])
     row.is_bound, spoiled = (more, less) if claim.sign > 0 else (less, more)
@@ -618,7 +620,7 @@ def _conclude(row: Row, claim: Claim, plan: dict[str, Any], archive: Archive, sa
     if plan["recipe"] not in claim.recipes:
         row.why_none = f"a rehearsal: verdicts are given at {', '.join(claim.recipes)}"
     elif departures:
-        row.why_none = f"a rehearsal: not as the recipe has it in {', '.join(departures)}"
+        row.why_none = f"a rehearsal: differs from the recipe in {', '.join(departures)}"
     elif plan["rate"] == "choose":
         row.why_none = "these runs choose learning rates"
     elif claim.is_level:
@@ -627,7 +629,7 @@ def _conclude(row: Row, claim: Claim, plan: dict[str, Any], archive: Archive, sa
         row.word, row.why_none = Verdict.not_testable, OTHER_IMAGES
     elif spoiled:
         row.word = Verdict.not_testable
-        row.why_none = "runs ended before what the claim is about" if any(short) else "it was there when first logged"
+        row.why_none = f"runs {'ended before' if any(short) else 'were first logged after'} what the claim is about"
     elif lost and claim.metric in OF_NETS:
         row.why_none = "interim: the nets are not measured yet; run this command with --nets"
     elif lost:
@@ -644,7 +646,7 @@ def _precisions(row: Row) -> list[str]:
     """The two precisions behind a claim about neighbours, each with its standard error over the queries of a run."""
     found = []
     for run in row.arms[0].runs:
-        with suppress(ConfigError):  # it is not counted, and reported
+        with suppress(ConfigError):  # not counted, and reported
             found.append(read_neighbours(run))
     if not found:
         return []
@@ -658,7 +660,7 @@ def _precisions(row: Row) -> list[str]:
 
 
 def _beyond_all(row: Row, claim: Claim, samples: Samples) -> str | None:
-    """In how many runs of the claim's arm the metric lies beyond all runs of the other."""
+    """In how many runs of the claim's arm the metric lies beyond all runs of the other arm."""
     first, second = (samples.measured(arm.name, claim.metric, claim.view) for arm in row.arms)
     if first is None or second is None:
         return None
@@ -680,25 +682,25 @@ def _note_failures(row: Row) -> None:
             )
             counts.append(f"{len(arm.partly)} of {len(arm.planned)} runs of {arm.name} trained only partly ({which})")
     if counts:
-        row.notes.append(f"given that it trains: {'; '.join(counts)}")
+        row.notes.append(f"only runs that trained are compared: {'; '.join(counts)}")
     if len(row.arms) == 2 and any(arm.lost for arm in row.arms):
         first, second = ((arm.lost, arm.lost + len(arm.runs)) for arm in row.arms)
         row.fisher = fisher(*first, *second)
 
 
 def _cut(arm: Arm, metric: str, archive: Archive) -> int:
-    """How many of an arm's runs ended before what a metric waits for."""
+    """How many of an arm's runs ended before the event that a metric counts to."""
     if metric not in ("epochs", "epochs_to_25"):
         return 0
     count = 0
     for run in arm.runs:
-        with suppress(ConfigError):  # it is not counted, and reported
+        with suppress(ConfigError):  # not counted, and reported
             count += is_cut(run, metric, archive.config(run).trainer.max_epochs)
     return count
 
 
 def _at_once(arm: Arm, metric: str, archive: Archive) -> int:
-    """How many of an arm's runs had what a metric waits for when it was first logged."""
+    """In how many of an arm's runs the event that a metric counts to came before the first log."""
     count = 0
     for run in arm.runs:
         with suppress(ConfigError):
@@ -707,7 +709,7 @@ def _at_once(arm: Arm, metric: str, archive: Archive) -> int:
 
 
 def _judge_others(row: Row, claim: Claim, samples: Samples, family: int) -> list[tuple[str, Verdict]]:
-    """The other metrics that a claim needs too, each with the word for its side."""
+    """Judge the other metrics that a claim needs too; each with the word for its side."""
     found = []
     for metric, side in claim.also.items():
         both = [samples.measured(arm.name, metric, claim.view) for arm in row.arms]
@@ -725,7 +727,8 @@ def _judge_others(row: Row, claim: Claim, samples: Samples, family: int) -> list
         name, unit, size = METRICS[metric]
         low, high = ((measured.difference + sign * measured.decisive) / size for sign in (-1, 1))
         row.notes.append(
-            f"the claim needs {name} {side} too: {measured.difference / size:+.2f} {unit} ({low:+.2f} to {high:+.2f})"
+            f"the claim also needs {name} to be {side}: {measured.difference / size:+.2f} {unit} "
+            f"({low:+.2f} to {high:+.2f})"
         )
         found.append((name, word))
     return found
@@ -747,10 +750,10 @@ def _judge_effect(row: Row, claim: Claim, plan: dict[str, Any], also: list[tuple
         row.verdict = f"{word.value}: {' and '.join(arms)}"
         return
     if word is Verdict.not_testable or row.effect is None:
-        row.word, row.why_none = word, f"{min(row.counted)} runs in an arm; a verdict takes {LEAST_RUNS}"
+        row.word, row.why_none = word, f"{min(row.counted)} runs in an arm; a verdict needs {LEAST_RUNS}"
         return
     if row.effect.study == 0 and all(spread == 0 for spread in row.spreads):
-        row.why_none = "all runs of an arm are the same, whatever their seeds: something is wrong"
+        row.why_none = "all runs of an arm have the same result, whatever their seeds, which points to a bug"
         return
     row.word, row.verdict = _by_range(row) if claim.ranges else (word, word.value)
     if row.is_bound and not claim.ranges:
@@ -773,7 +776,7 @@ def _judge_effect(row: Row, claim: Claim, plan: dict[str, Any], also: list[tuple
 
 
 def _by_range(row: Row) -> tuple[Verdict, str]:
-    """The first of the claim's own ranges that holds the whole interval; a bound reaches as far as one likes."""
+    """The first of the claim's own ranges that contains the whole interval; a bound is open on one side."""
     claim = row.claim
     assert row.interval is not None
     low, high = row.interval
@@ -795,20 +798,20 @@ def _on_scale(claim: Claim, figure: float | None) -> float | None:
 
 
 def _bound(row: Row) -> str:
-    """The least effect that a bound supports: the interval's end that is nearer to no effect."""
+    """The smallest effect that is compatible with a bound: the interval's end nearer to no effect."""
     assert row.interval is not None
     end = row.shown(row.interval[0] if row.claim.sign > 0 else row.interval[1])
     return f"×{end:.2f}" if row.claim.ratio else f"{end:+.2f} {METRICS[row.claim.metric][1]}".rstrip()
 
 
 def _judge_level(row: Row, claim: Claim) -> None:
-    """Whether the published figure, of one run, is one that such a run might have had."""
+    """Compare the published figure, of one run, with the prediction interval of one more run."""
     runs, arm = row.counted[0], row.arms[0]
     if arm.does_not_train:
         row.word, row.verdict = Verdict.does_not_train, f"{Verdict.does_not_train.value}: {arm.name}"
         return
     if row.level is None or runs < LEAST_RUNS:
-        row.word, row.why_none = Verdict.not_testable, f"{runs} runs; a verdict takes {LEAST_RUNS}"
+        row.word, row.why_none = Verdict.not_testable, f"{runs} runs; a verdict needs {LEAST_RUNS}"
         return
     mean, _, one_run = row.level
     published = claim.effect
@@ -821,7 +824,7 @@ def _judge_level(row: Row, claim: Claim) -> None:
 
 
 def _doubt(row: Row, archive: Archive, plan: dict[str, Any]) -> None:
-    """What differs between the arms besides what the claim says."""
+    """Note what differs between the arms besides what the claim names."""
     for arm in row.arms:
         if arm.unplanned:
             seeds = ", ".join(str(run.seed) for run in arm.unplanned)
@@ -850,10 +853,10 @@ def _doubt(row: Row, archive: Archive, plan: dict[str, Any]) -> None:
     for what, value in SURROUNDINGS.items():
         seen = [Counter(value(run) for run in arm.runs) for arm in row.arms]
         if seen[0].keys() != seen[1].keys():
-            told = " against ".join(", ".join(map(str, one)) for one in seen)
-            row.confounds.append(f"{what} differs between the arms: {told}")
+            both = " against ".join(", ".join(map(str, one)) for one in seen)
+            row.confounds.append(f"{what} differs between the arms: {both}")
         elif len(seen[0]) > 1:
-            row.notes.append(f"each arm has runs of several kinds of {what}: {', '.join(map(str, seen[0]))}")
+            row.notes.append(f"{what} differs within each arm: {', '.join(map(str, seen[0]))}")
 
 
 def _packages(run: Run) -> str:
@@ -869,7 +872,7 @@ def _code(run: Run) -> str:
 
 
 def _halves(arm: Arm) -> list[Arm]:
-    """An arm that was planned alone as two, by the order of its seeds: a plan from before two arms were planned."""
+    """Split an arm that was planned alone in two, by the order of its seeds, as older plans of A/A studies need."""
     seeds = sorted(arm.planned)
     parts = seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :]
     return [
@@ -888,7 +891,7 @@ def _halves(arm: Arm) -> list[Arm]:
 
 
 def _against_itself(arms: list[Arm], samples: Samples) -> list[Row]:
-    """A/A: two arms of one configuration, by every metric that their runs scatter in."""
+    """A/A: compare two arms of one configuration by every metric in which their runs differ."""
     first, second = arms
     samples = Samples({arm.name: arm.runs for arm in arms}, [])
     found = []
@@ -923,7 +926,7 @@ def _beyond(rows: list[Row]) -> list[str]:
 
 
 def _components(arms: list[Arm], samples: Samples) -> str | None:
-    """Variance by source, where the arms are one configuration at several data seeds, each with the same seeds.
+    """Variance by source, if the arms are one configuration at several data seeds, each with the same seeds.
 
     Of the additive model error = mean + seed + data seed + rest, by moments; a component below 0 is taken as 0.
     """
@@ -932,7 +935,7 @@ def _components(arms: list[Arm], samples: Samples) -> str | None:
     by_seed = [{run.seed: run.result["test"]["ten"]["top1_error"] for run in arm.runs} for arm in arms]
     seeds = sorted(set.intersection(*(set(each) for each in by_seed)))
     if len(seeds) < 2:
-        return "variance by source: takes two seeds or more that every data seed has"
+        return "variance by source: needs two seeds or more that all data seeds share"
     seed, data, rest = variance_components(100 * np.array([[each[seed] for seed in seeds] for each in by_seed]))
     return (
         f"variance by source, top-1 error, {len(arms)} data seeds by {len(seeds)} seeds: sd {seed:.2f} points by seed "
@@ -960,7 +963,7 @@ def _remarks(looks: list[dict[str, Any]], arms: list[Arm]) -> list[str]:
     for number, (before, after) in enumerate(pairwise(looks), 2):
         changed = "claims" if before["claims_digest"] != after["claims_digest"] else "runs"
         remarks.append(
-            f"look {number}: the study's {changed} were changed after it had started; its 5 % is divided by the looks"
+            f"look {number}: the study's {changed} were changed after it had started; the looks share its 5 %"
         )
     unplanned = sum(len(arm.unplanned) for arm in arms)
     if unplanned:
