@@ -40,7 +40,8 @@ def made_study(
     """
     folder_of_own = None if config_dir is None else str(config_dir)
     composer_ = composer() if config_dir is None else Composer(folder_of_own)
-    study = make_study(composer_, [*line, f"paths.runs={folder}"], folder_of_own)
+    line = [*(one for one in line if not one.startswith("paths.runs=")), f"paths.runs={folder}"]
+    study = make_study(composer_, line, folder_of_own)
     if registered:
         register(document(study), folder / "studies")
     random = np.random.default_rng(seed)

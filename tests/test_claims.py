@@ -240,19 +240,22 @@ GOOD = {
     ("change", "said"),
     [
         ({"metrc": "gap"}, "mine.yaml: a: there is no key 'metrc'; did you mean 'metric'?"),
-        ({"metric": "top1"}, "mine.yaml: a: 'top1' is no metric (top1_error, top5_error, gap,"),
-        ({"published": {"top2": 1.0}}, "mine.yaml: a: 'top2' is no metric"),
-        ({"view": "nine"}, "mine.yaml: a: 'nine' is no view (there are: ten, center, corner)"),
+        ({"metric": "top1"}, "mine.yaml: a: 'top1' is not a metric (top1_error, top5_error, gap,"),
+        ({"published": {"top2": 1.0}}, "mine.yaml: a: 'top2' is not a metric"),
+        ({"view": "nine"}, "mine.yaml: a: 'nine' is not a view (there are: ten, center, corner)"),
         (
             {"direction": None},
             "mine.yaml: a: has neither a published figure of its metric, top1_error, nor a direction",
         ),
         ({"direction": "down"}, "mine.yaml: a: direction=down: must be lower or higher"),
-        ({"against": []}, "mine.yaml: a: its two arms are the same; name one, or an against_view"),
+        ({"against": []}, "mine.yaml: a: its two arms are the same; change one, or set against_view"),
         ({"statement": " "}, "mine.yaml: a: has no statement"),
         ({"ratio": True, "published": {"top1_error": -1.0}}, "mine.yaml: a: a published ratio must be above 0"),
         ({"is_level": True}, "mine.yaml: a: is_level: the figure is of one arm; leave out against"),
-        ({"metric": "gap", "against_view": "center", "against": []}, "mine.yaml: a: gap has no views"),
+        (
+            {"metric": "gap", "against_view": "center", "against": []},
+            "mine.yaml: a: against_view: gap does not depend on the view; remove",
+        ),
         ({"at_least": "perhaps"}, "mine.yaml: a: Value 'perhaps' is not a valid bool"),
         # Sizes
         (
@@ -270,23 +273,23 @@ GOOD = {
             {"at_least": True, "published": {"top1_error": 1.0}},
             "mine.yaml: a: direction=lower: the published figure, at_least 1, is on the other side; change its sign",
         ),
-        ({"also": {"top1_error": "higher"}}, "mine.yaml: a: also: 'top1_error' is no other metric"),
+        ({"also": {"top1_error": "higher"}}, "mine.yaml: a: also: 'top1_error' is not another metric"),
         ({"also": {"gap": "up"}}, "mine.yaml: a: also: gap: up: must be lower or higher"),
         (
             {"ranges": [{"verdict": "reproducd", "below": 0}]},
-            "mine.yaml: a: ranges: 'reproducd' is no verdict; did you mean 'reproduced'? (reproduced; same direction",
+            "mine.yaml: a: ranges: 'reproducd' is not a verdict; did you mean 'reproduced'? (reproduced; same",
         ),
         ({"ranges": [{"verdict": "reversed"}]}, "mine.yaml: a: ranges: reversed: needs above, below or both, numbers"),
         (
             {"ranges": [{"verdict": "reversed", "above": 2, "below": 1}]},
-            "mine.yaml: a: ranges: reversed: above=2 is not less than below=1; exchange them",
+            "mine.yaml: a: ranges: reversed: above=2 is not less than below=1; swap them",
         ),
         (
             {"published": {"top1_error": -1.0}, "ranges": [{"verdict": "reproduced", "below": -2}]},
             "mine.yaml: a: ranges: reproduced: does not contain the published -1; change its bounds",
         ),
         # What the runs must have
-        ({"requires": ["data.nme=cifar10"]}, "mine.yaml: a: requires data.nme=cifar10: there is no such key; did you"),
+        ({"requires": ["data.nme=cifar10"]}, "mine.yaml: a: requires data.nme=cifar10: no such key; did you"),
         ({"requires": ["data.name=cifar11"]}, "mine.yaml: a: requires data.name=cifar11: no recipe can meet it: "),
         (
             {"requires": ["model.lrn=no"]},

@@ -6,7 +6,10 @@ import base64
 import io
 import json
 import math
+import os
 import re
+import subprocess
+import sys
 import tempfile
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -339,7 +342,7 @@ class TestWords:
 
     def test_mistakes(self):
         for make in (forest, cost, lambda none: curves({}, ""), lambda none: speed({})):
-            with pytest.raises(ValueError, match="are none"):
+            with pytest.raises(ValueError, match="is empty"):
                 make([])
         with pytest.raises(ValueError, match=r"arms: a has the shape \(3,\); give \[seeds, epochs\]"):
             curves({"a": np.ones(3)}, "loss")
@@ -477,3 +480,13 @@ class TestLook:
         with pytest.raises(UserError, match=r"has no .*last.ckpt"):
             answers(record)
         (tmp_path / "last.ckpt").rename(weights)
+
+
+@pytest.mark.parametrize("backend", ["nonsense", "svg"])
+def test_a_backend_that_does_not_exist_is_none_of_ours(backend: str):
+    """MPLBACKEND ended a report in a traceback; one that exists stays the user's."""
+    code = "import alexlab.report.figures, matplotlib, os; print(matplotlib.get_backend(), os.environ['MPLBACKEND'])"
+    environment = {**os.environ, "MPLBACKEND": backend}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["svg" if backend == "svg" else "agg", backend]

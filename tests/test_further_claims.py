@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
-from rich.console import Console
 from scipy import stats
 
 from alexlab.cli import report
@@ -17,7 +18,9 @@ from alexlab.cli.nets import measure
 from alexlab.cli.train import main as train
 from alexlab.compose import Composer
 from alexlab.config import CONF_DIR
+from alexlab.console import Console
 from alexlab.data import build_datamodule, shapes
+from alexlab.report.content import report_content
 from alexlab.study.metrics import far_from_centre
 from alexlab.study.records import read_archive
 from alexlab.study.verdicts import Judgement, Row, judge
@@ -67,6 +70,45 @@ def planned(folder: Path) -> dict[str, list[str]]:
     return {arm["name"]: list(arm["runs"].values()) for arm in read_looks(path)[-1]["arms"]}
 
 
+NEIGHBOURS = {
+    "nested": "[" * 100_000,
+    "a list": "[]",
+    "no keys": "{}",
+    "no precision": '{"precision": []}',
+    "a word": '{"precision": {"layer": "x", "pixels": 0.2}}',
+    "an infinite number": '{"precision": {"layer": 1e999, "pixels": 0.2}}',
+    "no standard error": '{"precision": {"layer": 0.5, "pixels": 0.2}, "layer": "fc7"}',
+}
+
+
+def test_what_is_measured_of_nets_is_left_out_in_a_line_where_a_stranger_wrote_it(tmp_path: Path):
+    """Neighbours, averages, kernels and numbers of images of any kind end in no traceback, and do not wait."""
+    names = ["paper/retrieval", "paper/off_centre_objects", "paper/colour_towers", "paper/table2_five"]
+    folder = made(tmp_path, names, seeds="5/15", images=50)
+    base = planned(folder)["none"]
+    for run_id, text in zip(base, NEIGHBOURS.values(), strict=False):
+        (folder / run_id / "neighbours.json").write_text(text)
+    members = {run_id: {"test": {"ten": [0.1]}} for run_id in base[:5]}
+    for place, content in enumerate(([], {"members": []}, {"members": members}, {"average": "softmax"})):
+        path = folder / "averages" / str(place) / "result.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(content))
+    (folder / base[0] / "conv1.npy").unlink()
+    os.mkfifo(folder / base[0] / "conv1.npy")
+    config = folder / base[0] / "config.yaml"
+    config.write_text(re.sub(r"test_images: .*", "test_images: 1000000000", config.read_text()))
+    judgement = judged(folder)
+    for run_id in base[: len(NEIGHBOURS)]:
+        assert any(line.startswith(run_id) and "neighbours.json: " in line for line in judgement.problems)
+    for why in (
+        "conv1.npy: is not a regular file",
+        "has 50 images, data.test_images=1000000000",
+        "has no ensemble with",
+    ):
+        assert any(line.startswith(base[0]) and why in line for line in judgement.problems)
+    report_content(judgement)
+
+
 def test_the_study_of_dropout_runs_until_its_rule_ends_it():
     study = make_study(composer(), ["study=dropout", "recipe=imagenet128"], stored=False)
     assert [arm.name for arm in study.arms] == ["none", "no_dropout"]
@@ -93,7 +135,7 @@ def test_epochs_to_convergence_are_judged_by_the_runs_lengths(tmp_path: Path):
     assert found.verdict == "reproduced"
     path = tmp_path / "runs" / planned(tmp_path / "runs")["none"][0] / "result.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "epochs": 400}))  # cut: its length is a bound
-    assert any("ended before" in note for note in row(tmp_path / "runs", "dropout_epochs").notes)
+    assert any("ended too early" in note for note in row(tmp_path / "runs", "dropout_epochs").notes)
 
 
 def write_average(folder: Path, ids: list[str], gain: tuple[float, float]) -> tuple[float, float]:
@@ -117,7 +159,7 @@ def test_table_2s_average_of_five_is_judged_by_three_groups_of_the_base(tmp_path
     missing = row(runs, "table2_five")
     assert (missing.verdict, missing.effect) == (None, None)
     assert missing.why_none == "interim: the nets are not measured yet; run this command with --nets"
-    assert any("python src/report.py with --nets makes it" in line for line in judged(runs).problems)
+    assert any("python src/report.py with --nets evaluates it" in line for line in judged(runs).problems)
     gains = [(0.026, 0.018), (0.027, 0.018), (0.025, 0.017)]
     for number, gain in enumerate(gains):
         write_average(runs, ids[5 * number : 5 * number + 5], gain)

@@ -169,8 +169,8 @@ def test_missing_runs_make_it_interim_and_name_the_line_that_makes_them(records:
     judgement = judged(records)
     assert judgement.is_interim
     assert judgement.missing == 1
-    assert judgement.command.startswith("python src/train.py --config-dir /")
-    assert "study=lrn 'study.claims=[mine]' study.base_seeds=15 paths.runs=" in judgement.command
+    assert judgement.command == "python src/train.py study=lrn 'study.claims=[mine]' study.base_seeds=15"
+    assert judgement.left_out == ["paths.runs", "--config-dir"]  # of this machine; but the reader may name the latter
     assert [arm.missing for arm in judgement.arms] == [{}, {4: lost}]
     lrn = row(judgement, "lrn")
     assert (lrn.verdict, lrn.why_none) == (None, "interim: runs are missing")
@@ -186,7 +186,7 @@ def test_failures_are_counted_and_told_beside_the_row(records: Path):
     assert not judgement.is_interim  # it failed for good
     assert lrn.verdict == "reproduced"
     assert lrn.fisher == pytest.approx(stats.fisher_exact([[0, 15], [1, 4]])[1])
-    assert lrn.notes == ["given that it trains: 1 of 5 runs of no_lrn failed"]
+    assert lrn.notes == ["only runs that trained are compared: 1 of 5 runs of no_lrn failed"]
     fail(records / runs[1], "does not learn")
     assert row(judged(records), "lrn").verdict == "does not train: no_lrn"
     fail(records / runs[2], "out of memory")  # by fault of the machine, so it is done again
@@ -251,12 +251,10 @@ def test_changed_claims_and_more_seeds_are_a_second_look(finished: Path):
     [first] = read_looks(path)
     other = judge([first, {**first, "claims_digest": "0"}], read_archive([finished]))
     assert other.remarks == [
-        "look 2: the study's claims were changed after it had started; its 5 % is divided by the looks",
+        "look 2: the study's claims were changed after it had started; the looks share its 5 %",
     ]
     more = judge([{**first, "arms": []}, first], read_archive([finished]))
-    assert more.remarks == [
-        "look 2: the study's runs were changed after it had started; its 5 % is divided by the looks"
-    ]
+    assert more.remarks == ["look 2: the study's runs were changed after it had started; the looks share its 5 %"]
 
 
 def test_one_run_or_two_in_an_arm(tmp_path: Path, own: Path):
@@ -265,7 +263,7 @@ def test_one_run_or_two_in_an_arm(tmp_path: Path, own: Path):
         made_study(folder, [*LINE[:2], f"study.seeds={seeds}", "study.base_seeds=1"], config_dir=own)
         lrn = row(judged(folder), "lrn")
         assert lrn.verdict == "not testable here"
-        assert lrn.why_none == "1 runs in an arm; a verdict takes 3"
+        assert lrn.why_none == "1 runs in an arm; a verdict needs 3"
         assert lrn.effect is not None
         if interval is not None:
             assert lrn.effect.study == interval
@@ -283,7 +281,7 @@ def test_arms_without_any_spread(records: Path):
     assert lrn.effect is not None
     assert (lrn.spreads, lrn.effect.study) == ((0, 0), 0)
     assert lrn.verdict is None
-    assert lrn.why_none == "all runs of an arm are the same, whatever their seeds: something is wrong"
+    assert lrn.why_none == "all runs of an arm have the same result, whatever their seeds, which points to a bug"
 
 
 def test_no_records_at_all(tmp_path: Path, finished: Path):
@@ -400,7 +398,7 @@ def test_a_line_that_departs_from_the_recipe_is_a_rehearsal(finished: Path):
     [look] = read_looks(path)
     assert look["departures"] == []
     lrn = row(judge([{**look, "departures": ["trainer.max_epochs"]}], read_archive([finished])), "lrn")
-    assert (lrn.verdict, lrn.why_none) == (None, "a rehearsal: not as the recipe has it in trainer.max_epochs")
+    assert (lrn.verdict, lrn.why_none) == (None, "a rehearsal: differs from the recipe in trainer.max_epochs")
 
 
 def test_runs_that_never_reached_what_a_claim_waits_for_settle_nothing(records: Path):
@@ -413,15 +411,31 @@ def test_runs_that_never_reached_what_a_claim_waits_for_settle_nothing(records: 
     assert (sooner.verdict, sooner.why_none) == ("not testable here", "runs ended before what the claim is about")
 
 
-def test_images_in_another_order_are_not_compared_one_by_one(records: Path):
+def test_arms_on_different_test_images_are_never_subtracted(records: Path):
+    """Neither their errors nor ratios of these, nor by another metric or view."""
     for run_id in planned(records)["no_lrn"]:
         with np.load(records / run_id / "predictions.npz") as arrays:
             turned = {name: values[::-1] for name, values in arrays.items()}
         np.savez(records / run_id / "predictions.npz", **turned)  # pyright: ignore[reportArgumentType]
-    lrn = row(judged(records), "lrn")
-    assert lrn.effect is not None
-    assert lrn.effect.new is None
-    assert lrn.confounds == ["the arms' test images are not the same ones"]
+    [path] = (records / "studies").glob("*.json")
+    plan = json.loads(path.read_text())
+    [lrn] = [claim for claim in plan["looks"][0]["claims"] if claim["id"] == "lrn"]
+    ratio = {"ratio": True, "published": {"top1_error": 0.9}, "also": {}}
+    plan["looks"][0]["claims"] += [
+        {**lrn, "id": "as_ratio", **ratio},
+        {**lrn, "id": "gap", "metric": "gap", "published": {"gap": -1.0}},
+    ]
+    path.write_text(json.dumps(plan))
+    judgement = judged(records)
+    why = "the arms were tested on different images, so their errors cannot be compared"
+    for name in ("lrn", "as_ratio", "gap"):
+        found = row(judgement, name)
+        assert (found.effect, found.secondary) == (None, {})
+        assert (found.verdict, found.why_none) == ("not testable here", why)
+        assert why in found.confounds
+    sooner = row(judgement, "sooner")  # epochs are not of test images
+    assert sooner.effect is not None
+    assert "top1_error" not in sooner.secondary
 
 
 @pytest.mark.parametrize("damage", ["{", "[]", '{"packages": null}', None])
@@ -517,7 +531,7 @@ def test_the_interval_is_that_of_the_formulas_written_here(finished: Path):
     assert lrn.interval == pytest.approx((difference - half, difference + half), rel=1e-10)
     assert lrn.share == pytest.approx((difference / -0.1, (difference + half) / -0.1, (difference - half) / -0.1))
     assert lrn.effect.correlation == pytest.approx(correlation, rel=1e-10)
-    assert f"correlate with the base's by {correlation:+.2f}" in lrn.notes[0]
+    assert f"correlate with the base's (r = {correlation:+.2f})" in lrn.notes[0]
     sds = [arm.mean(1).var(ddof=1) for arm in (first, second)]
     assert lrn.strength == pytest.approx(0.1 / np.sqrt(sum(sds)))
     own, original = total + spare, sum(sds) + spare
@@ -557,7 +571,7 @@ def test_a_claim_that_needs_two_findings(finished: Path):
     assert contrary.word is not None
     assert contrary.word.value == "reversed"
     assert contrary.verdict == ("reversed (top-1 error: as claimed; training error, centre view, top-1: reversed)")
-    assert contrary.notes[1].startswith("the claim needs training error, centre view, top-1 higher too: -")
+    assert contrary.notes[1].startswith("the claim also needs training error, centre view, top-1 to be higher: -")
 
 
 RANGES = [
@@ -623,9 +637,12 @@ def test_what_was_there_when_first_logged_is_a_bound_too(records: Path):
     for one, sign in ((slower, ">"), (faster, "<")):
         assert one.is_bound, sign
         assert one.word is Verdict.same_direction
-        assert "there when first logged" in " ".join(one.notes)
+        assert "were first logged too late" in " ".join(one.notes)
     [backwards] = rejudged(records, speed)  # the effect may be smaller than measured: nothing can be said
-    assert (backwards.verdict, backwards.why_none) == ("not testable here", "it was there when first logged")
+    assert (backwards.verdict, backwards.why_none) == (
+        "not testable here",
+        "runs were first logged after what the claim is about",
+    )
 
 
 def test_only_this_test_set(finished: Path, monkeypatch: pytest.MonkeyPatch):
@@ -649,7 +666,9 @@ def test_partly_trained_runs_are_flagged_and_count_as_failed(records: Path):
     path.write_text(json.dumps(result))
     lrn = row(judged(records), "lrn")
     assert lrn.counted == (15, 4)
-    assert lrn.notes[0] == "given that it trains: 1 of 5 runs of no_lrn trained only partly (seed 2: 80 %)"
+    assert (
+        lrn.notes[0] == "only runs that trained are compared: 1 of 5 runs of no_lrn trained only partly (seed 2: 80 %)"
+    )
     assert lrn.fisher == pytest.approx(stats.fisher_exact([[0, 15], [1, 4]])[1])
     result["test"]["ten"]["top1_error"] = 0.6  # below halfway, .65
     path.write_text(json.dumps(result))

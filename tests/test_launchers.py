@@ -15,11 +15,11 @@ import pytest
 import yaml
 from joblib.externals.loky import get_reusable_executor
 from omegaconf import OmegaConf
-from rich.console import Console
 
 import alexlab.compose
 from alexlab.cli.train import main
 from alexlab.config import Config
+from alexlab.console import Console
 from alexlab.runs.identity import run_id
 from alexlab.runs.process import Launch
 from alexlab.sweep import launcher as launchers

@@ -23,7 +23,10 @@ FLOORS = (
     ("data", "models"),
     ("architecture", "children", "command"),
     ("config",),
-    ("distributed", "errors", "files", "hydra_compat", "output", "progress", "streams", "crossings", "tree", "lean"),
+    (
+        *("console", "distributed", "errors", "files", "hydra_compat", "output", "progress", "streams", "crossings"),
+        *("tree", "lean"),
+    ),
     ("alexlab",),  # the package itself, which every import of a module runs first
     ("threads",),
 )

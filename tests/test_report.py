@@ -9,9 +9,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from alexlab.cli.report import main, print_claims
+from alexlab.console import Console
 from alexlab.report.write import claims_table
 from alexlab.study.records import read_archive
 from alexlab.study.verdicts import judge
@@ -46,8 +46,9 @@ def test_every_study_that_was_begun_is_written(
     out = tmp_path / study_id(records)
     assert sorted(path.name for path in out.iterdir()) == FILES
     printed = capsys.readouterr().out
-    assert "Interim: 1 planned runs are missing. python src/train.py study=lrn" in printed
-    assert "A rehearsal: no verdict is given at recipe=demo" in printed
+    assert "1 of 25 planned runs is missing, and verdicts wait for it. This command runs what is missing." in printed
+    assert "setting of the net: paths.runs. python src/train.py study=lrn study.base_seeds=15\n" in printed
+    assert "A rehearsal. At recipe demo no claim gets a verdict." in printed
     assert "4+1!" in printed
     assert str(out / "report.html") in printed
     assert max(map(len, printed.split("holds for all")[0].splitlines()[:6])) <= 80
@@ -86,7 +87,7 @@ def test_a_study_that_was_not_begun_is_composed_and_its_finished_runs_count(
     assert main([*LINE, f"runs={copy}", f"out={tmp_path}"]) == 0
     printed = capsys.readouterr().out
     assert "This study was not started by study=" in printed
-    assert "23 runs done" in printed
+    assert "23 of 25 planned runs are finished; 1 failed for good." in printed
 
 
 def test_a_study_is_chosen_by_what_it_was_begun_with(records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -133,7 +134,7 @@ def test_a_mistake_is_one_line(
 def test_an_empty_folder_has_every_run_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "runs").mkdir()
     assert main([*LINE, f"runs={tmp_path / 'runs'}", f"out={tmp_path / 'out'}"]) == 0
-    assert "Interim: 25 planned runs are missing" in capsys.readouterr().out
+    assert "Interim. 25 of 25 planned runs are missing" in capsys.readouterr().out
     [page] = (tmp_path / "out").glob("*/report.html")
     assert not re.search(r"\b(nan|inf)\b", page.read_text(), re.IGNORECASE)
 

@@ -86,6 +86,10 @@ def test_studies_of_other_nets_have_their_recipe():
         (["study=lrn", "seed=1,2"], "seed=1,2: a study has one value of each key; run one command for each"),
         (["study=lrn", "recipe=demo,imagenette"], "recipe=demo,imagenette: a study has one value of each key"),
         (["study=lrn", "ablation=no_pca"], "ablation: the study's arms set it (ablation=no_lrn); remove it"),
+        # The command line comes last, so that both arms would be without LRN, under two names.
+        (["study=lrn", "model.lrn=false"], "model.lrn: the study's arms set it (ablation=no_lrn); remove it"),
+        (["study=lrn", "optim.lr=0.1", "optim.lr=0.2"], "optim.lr=0.1 optim.lr=0.2: optim.lr is given twice; remove"),
+        (["study=lrn", "recipe=demo", "study=paper"], "study=lrn study=paper: study is given twice; remove one"),
         (["study=lrm"], "study=lrm: there is no study 'lrm'; did you mean 'lrn'?"),
         (["study=lrn", "study.claims=[paper/lnr]"], "study.claims: paper.yaml has no claim 'lnr'; did you mean 'lrn'?"),
         (["study=lrn", "study.seeds=0"], "study.seeds=0: must be at least 1"),
@@ -237,7 +241,7 @@ def test_a_study_trains_its_plan_resumes_and_stops_where_the_base_does_not_learn
     small = [f"data.cache={cache}", f"paths.runs={tmp_path / 'runs'}", "study.claims=[paper/lrn]"]
     line = [
         "study=lrn",
-        *TINY,
+        *(one for one in TINY if not one.startswith("trainer.max_epochs=")),
         *small,
         "study.seeds=1",
         "study.base_seeds=2",
@@ -257,8 +261,8 @@ def test_a_study_trains_its_plan_resumes_and_stops_where_the_base_does_not_learn
     assert "3 of 3 already done" in again.output
     assert again.status == 0
 
-    still = [*line, "trainer.max_epochs=1", "optim.lr=1e-9", f"paths.runs={tmp_path / 'still'}"]
-    stopped = typed(*[one for one in still if not one.startswith(f"paths.runs={tmp_path / 'runs'}")])
+    kept = [one for one in line if not one.startswith(("trainer.max_epochs=", "paths.runs="))]
+    stopped = typed(*kept, "trainer.max_epochs=1", "optim.lr=1e-9", f"paths.runs={tmp_path / 'still'}")
     assert stopped.status == 1
     assert "not started: the study's base does not learn: its training loss is 2." in stopped.output
     states = [json.loads(one.read_text())["state"] for one in (tmp_path / "still").glob("*/status.json")]

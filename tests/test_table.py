@@ -7,9 +7,9 @@ import json
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from alexlab.cli.tables import print_table, read_rows, write_sweep
+from alexlab.console import Console
 from alexlab.runs.record import DONE, FAILED
 from alexlab.study.intervals import paired_difference, wilson
 from alexlab.sweep.plan import Plan, make_plan
@@ -52,7 +52,7 @@ def fill(plan: Plan, errors: dict[int, float], failed: int | None = None) -> Non
 
 
 def shown(plan: Plan, width: int = 80) -> str:
-    console = Console(file=io.StringIO(), width=width, force_terminal=False, markup=False)
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
     print_table(plan, read_rows(plan), console)
     return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -99,6 +99,14 @@ def test_other_data_are_not_paired(tmp_path):
     plan = make_plan(["data.files_seed=0,1", f"paths.runs={tmp_path}"], multirun=True)
     fill(plan, {0: 0.1, 1: 0.2})
     assert "other data" in shown(plan)
+    assert "+10.0" not in shown(plan)
+
+
+def test_other_data_are_not_subtracted_between_arms(tmp_path):
+    line = ["data.test_images=37,50", "seed=0,1", f"paths.runs={tmp_path}"]
+    plan = make_plan(line, multirun=True)
+    fill(plan, {0: 0.1, 1: 0.1, 2: 0.2, 3: 0.2})
+    assert shown(plan).count("other data") == 1
     assert "+10.0" not in shown(plan)
 
 

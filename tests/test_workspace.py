@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 import wandb
-from rich.console import Console
 
 from alexlab.command import exit_status
 from alexlab.config import LoggerConfig
+from alexlab.console import Console
 from alexlab.errors import UserError
 from alexlab.report import wandb_report, wording
 from alexlab.report.wandb_report import build_report, build_workspace, claims_markdown, main_keys, publish, run_names
@@ -146,6 +146,7 @@ def test_runs_are_those_of_the_study(runs: Path, logged: list[dict[str, Any]]):
     judgement, archive = judged(runs)
     names = [*archive.runs]
     archive.runs[names[0]].record.write("wandb.json", {"id": f"{names[0]}-2"})  # W&B's first was deleted
+    archive.runs[names[1]].record.write("wandb.json", {"id": "somebody-elses-run"})  # as a stranger may have written
     planned = {run_id for arm in judgement.plan["arms"] for run_id in arm["runs"].values()}
     expected = {run_id for run_id in planned if run_id != names[0]} | {f"{names[0]}-2"}
     assert set(run_names(judgement, archive)) == expected
@@ -196,7 +197,7 @@ def test_the_report_says_what_the_terminal_says_but_no_folder(runs: Path):
     judgement.rows[0].confounds.append(f"the store differs: {runs}")
     text = json.dumps(spec(build_report(judgement, archive, MINE)), ensure_ascii=False)
     assert wording.summary(judgement)[0] in text
-    assert "Interim: 1 planned runs are missing." in text
+    assert "planned runs is missing, and verdicts wait for it. This command runs what is missing." in text
     assert "0123456789ab/result.json: is damaged" in text
     assert "lrn: the store differs: runs" in text
     assert str(runs) not in text
@@ -219,7 +220,7 @@ def test_the_same_study_gives_the_same_but_for_ids(runs: Path):
 
 
 def told(judgement: Judgement, archive: Archive, folder: Path, logger: LoggerConfig = MINE) -> list[str]:
-    console = Console(file=io.StringIO(), width=300, markup=False)
+    console = Console(file=io.StringIO(), width=300)
     publish(judgement, archive, folder, logger, console)
     return console.file.getvalue().splitlines()  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -234,8 +235,8 @@ def test_without_a_key_it_is_written_and_not_sent(runs: Path, tmp_path: Path, mo
     hint = "wandb login" if mode is None else "unset it"
     out = tmp_path / "out"
     assert told(judgement, archive, out) == [
-        f"W&B: {why}, so nothing is sent; {out}/wandb_report.json and wandb_workspace.json hold it. To send: {hint}, "
-        "and run this command again"
+        f"W&B: {why}, so nothing is sent; see {out}/wandb_report.json and wandb_workspace.json. To send: {hint}, "
+        "then re-run this command"
     ]
     assert capfd.readouterr() == ("", "")
     for name, build in (("report", build_report), ("workspace", build_workspace)):
@@ -333,7 +334,7 @@ def test_both_are_sent_and_later_replaced(runs: Path, tmp_path: Path, server: Se
     title = judgement.plan["id"]
     assert re.fullmatch(rf"W&B report: http://127.0.0.1:\d+/me/mine/reports/{title}--view1", lines[0])
     assert re.fullmatch(r"W&B workspace: http://127.0.0.1:\d+/me/mine\?nw=\w+", lines[1])
-    assert lines[2:] == ["5 runs are not at W&B yet: python src/runs.py wandb logger.project=mine"]
+    assert lines[2:] == ["5 runs are not at W&B yet; to send them: python src/runs.py wandb logger.project=mine"]
     assert len(server.keys) == 1
     first, second = server.sent()
     assert [(sent["type"], sent["displayName"], sent["entityName"]) for sent in (first, second)] == [
@@ -365,8 +366,8 @@ def test_a_refusal_is_a_line_and_loses_nothing(runs: Path, tmp_path: Path, serve
     server.refuse = 401
     assert exit_status(lambda: len(told(judgement, archive, tmp_path))) == 1
     [error] = capsys.readouterr().err.splitlines()
-    assert error.startswith("error: W&B did not take the report (Failed to verify credentials with http://127.0.0.1:")
-    assert error.endswith(f": the key is none); {tmp_path}/wandb_report.json has it, the same command sends it")
+    assert error.startswith("error: W&B did not accept the report (Failed to verify credentials with http://127.0.0.1:")
+    assert error.endswith(f": the key is none); {tmp_path}/wandb_report.json has it, re-run the command to send it")
     assert len(panels(json.loads((tmp_path / "wandb_workspace.json").read_text())["spec"])) == 8
 
 
@@ -375,7 +376,7 @@ def test_a_refusal_is_a_line_and_loses_nothing(runs: Path, tmp_path: Path, serve
     [
         ({"WANDB_BASE_URL": "http://127.0.0.1:9"}, "no answer in time"),
         ({"WANDB_API_KEY": "short"}, "API key must have 40"),
-        ({"WANDB_API_KEY": "", "WANDB_MODE": "online"}, "there is no key; type wandb login"),
+        ({"WANDB_API_KEY": "", "WANDB_MODE": "online"}, "no key; run wandb login"),
     ],
 )
 def test_no_network_and_no_good_key(runs: Path, tmp_path: Path, server: Server, monkeypatch, changes, reason: str):

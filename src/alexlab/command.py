@@ -8,8 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.console import Console
-
+from alexlab.console import Console, printable
 from alexlab.errors import UserError
 
 
@@ -25,7 +24,7 @@ def run_command(
     parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--config-dir", "-cd")
     args, unknown = parser.parse_known_intermixed_args(sys.argv[1:] if argv is None else argv)
-    console = Console(highlight=False, markup=False)
+    console = Console()
 
     def command() -> int:
         if unknown:
@@ -66,8 +65,12 @@ def exit_status(command: Callable[[], int]) -> int:
     try:
         return command()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
         return 2
     except OSError as error:  # a disk that is full, a folder that is gone
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
         return 1
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(printable(str(error)).splitlines())

@@ -7,9 +7,10 @@ import sys
 import time
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+
+from alexlab.console import Console, printable
 
 _SECONDS_BETWEEN_LINES = 60  # outside a terminal
 BESIDE_OTHERS = "ALEXLAB_BESIDE_OTHERS"  # in the environment of processes that share a terminal
@@ -32,10 +33,10 @@ class Progress:
         self._before = self._done = done
         self._live = is_live()
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[rate]}", markup=False),
             TimeRemainingColumn(),
         )
         self._bar = RichProgress(*columns, console=Console(stderr=True), disable=not self._live, transient=transient)
@@ -66,4 +67,4 @@ class Progress:
             self._print(f"done in {time.monotonic() - self._started:.0f} s")
 
     def _print(self, text: str) -> None:
-        print(f"{self._title}: {text}", file=sys.stderr, flush=True)
+        print(printable(f"{self._title}: {text}"), file=sys.stderr, flush=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.table import Table
 
 from alexlab.cli.tables import heading, new_table, seeds_shown, what
+from alexlab.console import Console
 from alexlab.runs.supervisor import forecast
 from alexlab.sweep.plan import Plan
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from alexlab.cli.tables import new_table, one_a_line, seeds_shown
 from alexlab.command import run_command
 from alexlab.compose import Composer
 from alexlab.config import Config, ConfigError, walk
+from alexlab.console import Console
 from alexlab.errors import UserError
 from alexlab.runs.ensemble import (
     EVALUATE_KEYS,

@@ -6,7 +6,6 @@ import dataclasses
 from enum import Enum
 from typing import Any
 
-from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -14,6 +13,7 @@ from rich.text import Text
 from alexlab.command import as_typed
 from alexlab.compose import Composer
 from alexlab.config import Config, shown, walk
+from alexlab.console import Console
 
 USAGE = """\
 usage: python src/train.py [-m] [FLAGS] [GROUP=OPTION ...] [KEY=VALUE ...]

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
-
 from alexlab.cli.evaluate import evaluate_ensemble
 from alexlab.compose import Composer
+from alexlab.console import Console
 from alexlab.errors import UserError
 from alexlab.report import neighbours
 from alexlab.runs.record import Record

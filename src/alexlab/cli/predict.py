@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 from alexlab.command import as_typed, exit_status
 from alexlab.config import Config
+from alexlab.console import Console
 from alexlab.errors import UserError
 
 USAGE = """\
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--onnx", type=Path)
     parser.add_argument("--top", type=int, default=5)
     args, unknown = parser.parse_known_intermixed_args(sys.argv[1:] if argv is None else argv)
-    console = Console(highlight=False, markup=False)
+    console = Console()
 
     def command() -> int:
         if args.help:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from loky import cpu_count
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from alexlab.command import run_command
 from alexlab.compose import Composer
 from alexlab.config import ConfigError, DataConfig
+from alexlab.console import Console
 from alexlab.data.build import printable
 from alexlab.data.locate import has_store, make, prepare, source_changes, store_path
 from alexlab.data.sources import KNOWN

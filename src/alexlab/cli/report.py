@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from alexlab.cli.tables import new_table
 from alexlab.command import run_command
 from alexlab.compose import Composer
 from alexlab.config import PROJECT_DIR, ConfigError
-from alexlab.report.wording import measured, published, runs, summary, verdict_and_reason
+from alexlab.console import Console
+from alexlab.files import is_foreign
+from alexlab.report.wording import printed, row_cells
 from alexlab.runs import bundle
 from alexlab.study.records import read_archive
 from alexlab.study.verdicts import Judgement, judge
@@ -78,7 +78,7 @@ def _obey(given: list[str], config_dir: str | None, console: Console, flags: lis
 
         for plan in plans.values():
             measure(judge(plan.looks, archive, known=known), composer, console)
-    judged = {name: judge(plan.looks, archive, plan.own, known, started) for name, plan in plans.items()}
+    judged = {name: judge(plan.looks, archive, plan.own, known, started, config_dir) for name, plan in plans.items()}
     from alexlab.report.write import write  # imports Matplotlib, so only once the command line is checked
 
     for name, judgement in judged.items():
@@ -153,7 +153,7 @@ def read_plans(folders: list[Path]) -> dict[str, Looks]:
     """
     started: dict[str, dict[str, dict[str, Any]]] = {}
     for folder in folders:
-        for path in sorted((folder / "studies").glob("*.json")):
+        for path in sorted(one for one in (folder / "studies").glob("*.json") if not is_foreign(one.name)):
             started.setdefault(path.stem, {}).update({look["digest"]: look for look in read_looks(path)})
     return {id: sorted(looks.values(), key=lambda look: look.get("planned", 0)) for id, looks in started.items()}
 
@@ -168,9 +168,8 @@ def print_claims(judgement: Judgement, console: Console) -> None:
     table.add_column("verdict", ratio=1, overflow="fold")
     testable = [row for row in judgement.rows if row.claim.not_testable is None]
     for row in testable:
-        verdict = "" if judgement.is_rehearsal and row.verdict is None else verdict_and_reason(row)
-        table.add_row(f"{row.claim.id}{'*' * bool(row.confounds)}", published(row), measured(row), runs(row), verdict)
+        table.add_row(*row_cells(row, judgement.is_rehearsal))
     console.print()
     console.print(table)
-    for line in summary(judgement):
+    for line in printed(judgement):
         console.print(line, style="dim", highlight=False, soft_wrap=True)

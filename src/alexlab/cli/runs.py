@@ -12,13 +12,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from alexlab.cli.tables import new_table, one_a_line
 from alexlab.command import as_typed, run_command
 from alexlab.compose import Composer, read_config
 from alexlab.config import Config, ConfigError, did_you_mean, shown
+from alexlab.console import Console
 from alexlab.data.store import gigabytes
 from alexlab.errors import UserError
 from alexlab.progress import Progress

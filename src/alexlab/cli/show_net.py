@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-
 from alexlab.architecture import Layer, bytes_sent, kept_bytes, layers
 from alexlab.cli.tables import new_table
 from alexlab.compose import Job
 from alexlab.config import Config, DataConfig
+from alexlab.console import Console
 from alexlab.sweep.plan import varied, what_varies
 
 _MEGA = 1e6

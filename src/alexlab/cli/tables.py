@@ -10,11 +10,11 @@ from statistics import mean, stdev
 from typing import NamedTuple
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from alexlab.architecture import map_sides
 from alexlab.config import Keep
+from alexlab.console import Console
 from alexlab.data.locate import fingerprint
 from alexlab.files import write_atomic
 from alexlab.runs.failure import ERROR, HINTS
@@ -141,7 +141,10 @@ def _arms_table(rows: list[RunRow], varying: list[str]) -> Table:
             [row.data.result["test"]["ten"]["top1_error"] for row in arm if row.data.is_done]
             for arm in (members, first)
         )
-        cells.append(f"{100 * (mean(mine) - mean(base)):+.1f}" if mine and base and members is not first else "")
+        if fingerprint(members[0].planned.config.data) != fingerprint(first[0].planned.config.data):
+            cells.append("other data")
+        else:
+            cells.append(f"{100 * (mean(mine) - mean(base)):+.1f}" if mine and base and members is not first else "")
         table.add_row(*cells)
     return table
 
@@ -158,9 +161,9 @@ def _percent(fraction: float) -> str:
 
 def _notes(plan: Plan, rows: list[RunRow], many_seeds: bool) -> list[str]:
     notes = []
-    images = next((row.data.result["test"]["images"] for row in rows if row.data.is_done), None)
-    if images is not None:
-        notes.append(f"±: 95 % interval from the {images:,} test images alone, for these very weights.")
+    counts = sorted({row.data.result["test"]["images"] for row in rows if row.data.is_done})
+    if images := " or ".join(f"{count:,}" for count in counts):
+        notes.append(f"±: 95 % interval from the {images} test images alone, for these very weights.")
     starts = [seconds for row in rows if (seconds := row.data.result.get("seconds_start")) is not None]
     if starts:
         notes.append(f"From a run's process to its first step: {mean(starts):.1f} s.")

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
-from rich.console import Console
 
 from alexlab.cli.dry_run import print_forecast
 from alexlab.cli.help import commented_yaml, print_help
@@ -23,6 +22,7 @@ from alexlab.cli.tables import print_table, read_rows, write_sweep
 from alexlab.command import exit_status, program
 from alexlab.compose import CONFIG_NAME, Composer
 from alexlab.config import CONF_DIR, Config, ConfigError, Dataset, Rate, Retry
+from alexlab.console import Console
 from alexlab.data.locate import described
 from alexlab.hydra_compat import VERSION_BASE, get_args_parser
 from alexlab.runs.code_fingerprint import modified
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--paper", action="store_true", help="Print the paper's choices as keys, and run nothing")
     parser.add_argument("--net", action="store_true", help="Print the net, layer by layer, and run nothing")
     args = parser.parse_intermixed_args(argv)  # flags may stand anywhere among the overrides
-    console = Console(highlight=False, markup=False)
+    console = Console()
     try:
         with Stop():
             return exit_status(lambda: _run(args, argv, console))

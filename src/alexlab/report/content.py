@@ -1,4 +1,4 @@
-"""All that the page and its Markdown show of a judgement, as text. The same judgement gives the same text."""
+"""Everything that the page and its Markdown show of a judgement, as text; the same judgement gives the same text."""
 
 from __future__ import annotations
 
@@ -11,66 +11,70 @@ from typing import Any
 
 import numpy as np
 
-from alexlab.report.wording import published
+from alexlab.report.wording import decimals, interim, plural, published, rehearsal, summary
 from alexlab.study.claims import METRICS, VIEWED, Claim, Range, Verdict
 from alexlab.study.statistics import LEAST_RUNS, MAX_FAILED
 from alexlab.study.verdicts import SURROUNDINGS, Arm, Judgement, Row
 
 NOTHING = "–"
 VIEW_NAMES = {"ten": "ten views", "center": "centre view", "corner": "corner crops"}
-DIGITS = {"points": 2, "nats": 3, "epochs": 1, "": 3}  # after the point, by unit
 INTERVALS = {"fixed": "this test set", "new": "new images", "decisive": "study-wise"}  # the last carries the verdict
 SHARE = "of published"
 OTHER, CONTEXT, NO_VERDICT = "other", "for comparison", "no verdict"
 MEANINGS = {
-    Verdict.reproduced.value: "The study-wise interval lies wholly on the claimed side of zero, the effect is at least "
-    "the smallest one of interest (half of the published one), its own 95 % interval excludes a quarter of the "
-    "published one, and two single runs might have shown the published one.",
-    Verdict.larger.value: "On the claimed side, and larger than what two such single runs might have shown.",
-    Verdict.same_direction.value: "On the claimed side; of the size a bound, or a range that the claim itself states.",
-    Verdict.size_open.value: "On the claimed side; noise alone allows the published effect, and much less as well.",
-    Verdict.smaller.value: "On the claimed side, and smaller than what two such single runs might have shown.",
+    Verdict.reproduced.value: "The study-wise interval lies entirely on the claimed side of zero, the effect is at "
+    "least the smallest effect of interest (half of the published one), its own 95 % interval excludes a quarter of "
+    "the published effect, and two single runs could have shown the published effect.",
+    Verdict.larger.value: "On the claimed side, and larger than published by more than the noise of two single runs.",
+    Verdict.same_direction.value: "On the claimed side; the size is a bound, or in a range that the claim states.",
+    Verdict.size_open.value: "On the claimed side; the published effect is within the noise, but so is a much smaller "
+    "one.",
+    Verdict.smaller.value: "On the claimed side, but smaller than published by more than the noise of two single runs.",
     Verdict.inconclusive.value: "The interval contains zero, or two analyses disagree; more runs could decide.",
     Verdict.negligible.value: "The whole interval lies within the smallest effect of interest around zero.",
-    Verdict.reversed.value: "The study-wise interval lies wholly on the other side of zero.",
+    Verdict.reversed.value: "The study-wise interval lies entirely on the other side of zero.",
     Verdict.does_not_train.value: f"More than one in {MAX_FAILED} runs of the named arm failed or trained only partly.",
-    Verdict.not_testable.value: f"Nothing that runs record can decide, or an arm has fewer than {LEAST_RUNS} runs.",
-    OTHER: "A published error, not an effect, is outside of where one more run would fall.",
+    Verdict.not_testable.value: f"Records cannot decide it, or an arm has fewer than {LEAST_RUNS} runs.",
+    OTHER: "The published figure is an error, not an effect, and lies outside the interval for one more run.",
 }
 ORDER = (*MEANINGS, NO_VERDICT, CONTEXT)  # of verdicts, when sorted
 READING = (
-    ("Effect", "What the claim's arm has, less what the other has, each averaged over its seeds."),
-    ("This test set", "A 95 % interval for other seeds of the same arms, on these very test images."),
+    ("Effect", "The claim's arm minus the other arm, each averaged over its seeds."),
+    ("This test set", "A 95 % interval for other seeds of the same arms, on the same test images."),
     ("New images", "A 95 % interval for other seeds and for other images of the same kind."),
     (
         "Study-wise",
-        "For new images too, and wide enough that all of the study's intervals hold at once with 95 %. It carries the "
-        "verdict. Metrics that are not of single images have no images' part.",
+        "For new images too, and wide enough that all of the study's intervals hold at once with 95 %. It decides the "
+        "verdict. For a metric that is not of single images it is for other seeds only.",
     ),
-    ("Of published", "The measured effect over the published one, with the study-wise interval's ends."),
-    ("Shrinkage", "With few runs a variance is poorly estimated, so it is shrunk towards that of all arms."),
+    ("Of published", "The measured effect divided by the published one, with the ends of the study-wise interval."),
     (
-        "Unlike arms",
-        "Where two arms' spreads differ by more than twice, their own count if that interval is wider; with under four "
-        "arms their own always do.",
+        "Shrinkage",
+        "With few runs a variance is poorly estimated, so it is shrunk towards the pooled variance (empirical Bayes).",
+    ),
+    (
+        "Unequal spreads",
+        "If the standard deviations of two arms differ by more than a factor of two, Welch's interval, from their own "
+        "variances, is used if it is wider; with fewer than four arms it is always used.",
     ),
     (
         "Shared seeds",
-        "Where an arm starts from the base's initial weights, its runs correlate with the base's on the same seeds; "
-        "what they share is no effect, and is taken out by a control variate.",
+        "If an arm starts from the base's initial weights, its runs correlate with the base's on the same seeds. The "
+        "shared part is not an effect, so it is removed by a control variate.",
     ),
-    ("sd", "The standard deviation over an arm's seeds, as measured and not shrunk; for a ratio, of logarithms."),
+    ("sd", "The standard deviation over an arm's seeds, as measured (not shrunk); for a ratio, of logarithms."),
     (
         "Failed",
-        "Such runs diverged or did not learn, or trained only partly: an error above halfway between the arm's median "
-        "and that of guessing. They are counted and never tried again.",
+        "The run diverged, did not learn, or trained only partly: its error is above the midpoint of the arm's median "
+        "and chance. Failed runs are counted and never repeated.",
     ),
-    ("Interim", "Verdicts wait until all planned runs are there, and runs that nobody planned are not counted."),
-    ("Confound", "Something else differs between the arms, so the effect may not be the claim's."),
+    ("Interim", "Verdicts are given once all planned runs are finished. Unplanned runs are not counted."),
+    ("Confound", "Something else differs between the arms too, so it may have caused the effect."),
     (
         "z, Bayes factor",
-        "z: the published effect over the scatter of two single runs, which is all that the original saw. The Bayes "
-        "factor: how much likelier the measured effect is if the published one was real than if there is none.",
+        "z: the published effect divided by the standard deviation of the difference of two single runs, which is all "
+        "that the authors had. Bayes factor: how many times more likely the measured effect is if the published effect "
+        "is real than if there is none.",
     ),
 )
 
@@ -99,7 +103,7 @@ class ArmOfClaim:
 
 @dataclass
 class ClaimRow:
-    """A row of the claims table as text, and by what it is sorted."""
+    """A row of the claims table as text, with its sort keys."""
 
     id: str
     anchor: str
@@ -114,8 +118,8 @@ class ClaimRow:
     sides: list[ArmOfClaim]
     sds: list[str]
     verdict: str
-    kind: str  # the verdict's word, by which one filters
-    is_told: bool
+    kind: str  # the word of the verdict, to filter by
+    has_verdict: bool
     reason: str
     confounds: list[str]
     notes: list[str]
@@ -157,10 +161,10 @@ def report_content(judgement: Judgement) -> dict[str, Any]:
     return {
         "title": f"Study {plan['name']}",
         "subtitle": f"{settings}; learning rates: {plan['rate']}.",
-        "rehearsal": _rehearsal(judgement),
-        "interim": _interim(judgement),
+        "rehearsal": rehearsal(judgement),
+        "interim": interim(judgement),
         "findings": _findings(judgement),
-        "summary": _summary(judgement),
+        "summary": summary(judgement),
         "command": judgement.command,
         "claims": claims,
         "kinds": sorted(kinds.items(), key=lambda item: ORDER.index(item[0])),
@@ -173,77 +177,30 @@ def report_content(judgement: Judgement) -> dict[str, Any]:
     }
 
 
-def _rehearsal(judgement: Judgement) -> str:
-    if not judgement.is_rehearsal:
-        return ""
-    recipes = dict.fromkeys(recipe for row in judgement.rows for recipe in row.claim.recipes)
-    where = f" Verdicts are given at {', '.join(recipes)}, each claim at its own." if recipes else ""
-    return (
-        f"At recipe {judgement.plan['recipe']} no claim gets a verdict. Such runs show that every switch works and "
-        f"what a study looks like, and nothing about ImageNet.{where}"
-    )
-
-
-def _interim(judgement: Judgement) -> str:
-    if not judgement.is_interim:
-        return ""
-    return (
-        f"{judgement.missing} of {len(_planned(judgement))} planned runs are missing, and verdicts wait for them. This "
-        "makes them; finished runs are reused."
-    )
-
-
-def _planned(judgement: Judgement) -> set[str]:
-    return {run_id for arm in judgement.arms for run_id in arm.planned.values()}
-
-
-def _summary(judgement: Judgement) -> list[str]:
-    failed = len({run.run_id for arm in judgement.arms for run in arm.failed})
-    planned = len(_planned(judgement))
-    lines = [
-        f"{judgement.done} of {_count(planned, 'planned run')} {'is' if planned == 1 else 'are'} finished"
-        + (f", {failed} failed for good." if failed else "; none failed for good.")
-    ]
-    if judgement.family > 1:
-        lines.append(
-            f"{judgement.family} claims are tested; the study-wise intervals hold for all of them at once with 95 %, "
-            "for new images where the metric is of images."
-        )
-    confounded = sum(bool(row.confounds) for row in judgement.rows)
-    if confounded:
-        lines.append(f"In {_count(confounded, 'row')} more differs between the arms than the claim says: confounds.")
-    lines += [remark[:1].upper() + remark[1:].rstrip(".") + "." for remark in judgement.remarks]
-    if judgement.plan.get("digest") is None:
-        lines.append("Nothing shows that these seeds were planned beforehand: the study was not started by study=.")
-    if judgement.problems:
-        lines.append(f"{_count(len(judgement.problems), 'record')} could not be used, or not in full.")
-    return lines
-
-
 def _findings(judgement: Judgement) -> list[str]:
-    """Five sentences: what was asked, what was found, of what size, what cannot be said, and what to doubt."""
+    """Five sentences: the question, what was found, effect sizes, what stays open, and caveats."""
     plan, rows = judgement.plan, [row for row in judgement.rows if not row.claim.is_context]
     if not rows:
         return []
     tested = [row for row in rows if row.effect is not None or row.level is not None]
-    arms, planned = _count(len(judgement.arms), "arm"), _count(len(_planned(judgement)), "planned run")
+    arms, planned = plural(len(judgement.arms), "arm"), plural(len(judgement.planned), "planned run")
     asked = (
-        f"Asked: do {_count(len(rows), 'claim')} hold at recipe {plan['recipe']}? {arms}, {planned}; the runs bear on "
+        f"Asked: do {plural(len(rows), 'claim')} hold at recipe {plan['recipe']}? {arms}, {planned}; the runs test "
         f"{len(tested)} of them."
     )
     if any(row.word is not None for row in tested):
         kinds: dict[str, list[str]] = {}
         for row in tested:
             kinds.setdefault(_kind(row), []).append(_short(row))
-        told = [f"{kind}: {', '.join(kinds[kind])}" for kind in ORDER if kind in kinds and kind != NO_VERDICT]
-        found = f"Found: {'; '.join(told)}."
+        groups = [f"{kind}: {', '.join(kinds[kind])}" for kind in ORDER if kind in kinds and kind != NO_VERDICT]
+        found = f"Found: {'; '.join(groups)}."
     else:
         sides = [(row, row.claim.sign * row.effect.difference, row.effect.decisive) for row in tested if row.effect]
         toward = [_short(row) for row, effect, half in sides if effect > half]
         against = [_short(row) for row, effect, half in sides if effect < -half]
         found = (
-            f"Measured, without a verdict: {', '.join(toward) or 'no effect'} clear of zero in the claimed direction; "
-            f"{', '.join(against) or 'none'} clear of zero in the other."
+            f"Measured, without a verdict: {', '.join(toward) or 'no effect'} different from zero in the claimed "
+            f"direction; {', '.join(against) or 'none'} in the other."
         )
     sizes = [(row, row.share) for row in tested if row.share is not None and not row.is_bound]
     shares = [share[0] for _, share in sizes]
@@ -257,16 +214,16 @@ def _findings(judgement: Judgement) -> list[str]:
     open_ = [_short(row) for row in tested if row.effect and abs(row.effect.difference) <= row.effect.decisive]
     never = len(rows) - len(tested)
     cannot = (
-        f"Cannot be said: whether {', '.join(open_)} differ from zero; " if open_ else "Cannot be said: "
-    ) + f"anything of {_count(never, 'claim')} that these runs do not test."
+        f"Open: whether {', '.join(open_)} differ from zero; " if open_ else "Open: "
+    ) + f"{plural(never, 'claim')} that these runs do not test."
     if judgement.is_rehearsal:
-        cannot = f"{cannot[:-1]}, or anything of the paper's own data, since this is a rehearsal."
+        cannot = f"{cannot[:-1]}; everything about the paper's own data, since this is a rehearsal."
     confounded = sum(bool(row.confounds) for row in rows)
     lost = sum(arm.lost for arm in judgement.arms)
-    doubts = [f"{_count(confounded, 'row')} with confounds", f"{_count(lost, 'failed or partly trained run')}"]
+    doubts = [f"{plural(confounded, 'row')} with confounds", f"{plural(lost, 'failed or partly trained run')}"]
     if judgement.looks > 1:
-        doubts.append(f"{judgement.looks} looks, by which the 5 % is divided")
-    return [asked, found, size, cannot, f"To doubt: {', '.join(doubts)}."]
+        doubts.append(f"{judgement.looks} looks, which share the 5 %")
+    return [asked, found, size, cannot, f"Caveats: {', '.join(doubts)}."]
 
 
 def _short(row: Row) -> str:
@@ -295,7 +252,7 @@ def _claim(row: Row, anchor: str, arms: dict[int, str]) -> ClaimRow:
         sds=sds,
         verdict=row.verdict or kind,
         kind=kind,
-        is_told=row.verdict is not None,
+        has_verdict=row.verdict is not None,
         reason=row.why_none or "",
         confounds=row.confounds,
         notes=row.notes,
@@ -324,7 +281,7 @@ def _kind(row: Row) -> str:
 
 
 def _original(row: Row) -> str:
-    """What the published pair of runs could show, and how the measured effect bears on it."""
+    """z of the published pair of runs, and the Bayes factor."""
     if row.strength is None:
         return ""
     text = f"z = {row.strength:.1f} for the published effect as the difference of two single runs"
@@ -333,7 +290,7 @@ def _original(row: Row) -> str:
     factor = row.bayes_factor if row.bayes_factor >= 1 else 1 / row.bayes_factor
     size = f"{factor:.2g}" if factor < 1000 else "over 1,000"
     favoured = "the published effect" if row.bayes_factor >= 1 else "no effect"
-    return f"{text}; the measured effect is {size} times likelier under {favoured} than under the other of the two"
+    return f"{text}; the measured effect is {size} times more likely under {favoured} than under the other of the two"
 
 
 def _side(arm: Arm, anchor: str) -> ArmOfClaim:
@@ -345,12 +302,12 @@ def _measured(row: Row) -> tuple[str, dict[str, str]]:
     """The effect, or the level, and its intervals from end to end."""
     if row.level is not None:
         mean, half = map(row.shown, row.level[:2])
-        digits = _digits(row.claim)
+        digits = decimals(row.claim)
         return _number(mean, digits), {INTERVALS["fixed"]: _range(mean - half, mean + half, digits, False)}
     if row.effect is None:
         return NOTHING, {}
     found = row.effect.difference
-    is_ratio, digits = row.claim.ratio, _digits(row.claim)
+    is_ratio, digits = row.claim.ratio, decimals(row.claim)
     times = "×" if is_ratio else ""
     intervals = {}
     for name, label in INTERVALS.items():
@@ -365,10 +322,6 @@ def _measured(row: Row) -> tuple[str, dict[str, str]]:
     return times + _number(row.shown(found), digits, not is_ratio), intervals
 
 
-def _digits(claim: Claim) -> int:
-    return 2 if claim.ratio else DIGITS[METRICS[claim.metric][1]]
-
-
 def _unit(claim: Claim) -> str:
     """Of the published figure."""
     if claim.not_testable is not None or claim.ratio or claim.metric not in claim.published:
@@ -378,7 +331,7 @@ def _unit(claim: Claim) -> str:
 
 
 def _spread(row: Row, sd: float) -> str:
-    return _number(sd, 3) if row.claim.ratio else _number(row.shown(sd), _digits(row.claim))
+    return _number(sd, 3) if row.claim.ratio else _number(row.shown(sd), decimals(row.claim))
 
 
 def _secondary(row: Row, label: str, value: float) -> tuple[str, str, str]:
@@ -404,36 +357,36 @@ def _metric(claim: Claim, metric: str, view: str) -> str:
 
 
 def _rule(claim: Claim) -> str:
-    """What counts as reproduced, in words."""
+    """The rule for "reproduced", in words."""
     if claim.reproduced:
         return claim.reproduced
     if claim.not_testable is not None:
         return ""
     if claim.is_context:
-        return "No claim: an effect by which another row is read. It gets no verdict."
+        return "Not a claim: an effect that helps to interpret another row. It gets no verdict."
     if claim.is_level:
-        return "The published figure is one that one more run might have: it lies in the 95 % interval of a new run."
+        return "The published figure lies in the 95 % prediction interval of one more run."
     if claim.ranges:
         return "; ".join(_range_rule(one) for one in claim.ranges) + "; else inconclusive."
     null = "one" if claim.ratio else "zero"
-    rule = f"The study-wise interval lies wholly {'below' if claim.sign < 0 else 'above'} {null}"
+    rule = f"The study-wise interval lies entirely {'below' if claim.sign < 0 else 'above'} {null}"
     unit = "" if claim.ratio else f" {METRICS[claim.metric][1]}".rstrip()
     if claim.smallest_effect is not None:
         rule += f", and the effect is at least {claim.smallest_effect:g}{unit} ({claim.smallest_effect_reason})"
     elif claim.effect is not None:
         rule += ", and the effect is at least half of the published one"
     if claim.effect is not None:
-        rule += f"; its own 95 % interval excludes {abs(claim.effect) / 4:.3g}{unit}, a quarter of the published one"
-        rule += ", which lies in the 95 % prediction interval for two such single runs"
-        rule += " or is exceeded; as it is a bound, the interval is not wholly short of it" if claim.at_least else ""
+        rule += f"; its own 95 % interval excludes {abs(claim.effect) / 4:.3g}{unit}, a quarter of the published effect"
+        rule += "; and the published effect lies in the 95 % prediction interval of two such single runs"
+        rule += " or is exceeded, and, as it is a bound, the interval reaches it" if claim.at_least else ""
     for metric, side in claim.also.items():
-        rule += f", and {METRICS[metric][0]} is {side} too"
+        rule += f"; and {METRICS[metric][0]} is {side} too"
     return f"{rule}."
 
 
 def _range_rule(one: Range) -> str:
     ends = [f"{side} {end:g}" for side, end in (("above", one.above), ("below", one.below)) if end is not None]
-    return f"{one.words or one.verdict}: the interval lies wholly {' and '.join(ends)}"
+    return f"{one.words or one.verdict}: the interval lies entirely {' and '.join(ends)}"
 
 
 def _arm(arm: Arm, anchor: str) -> ArmRow:
@@ -458,18 +411,18 @@ def _arm(arm: Arm, anchor: str) -> ArmRow:
 
 
 def _provenance(judgement: Judgement) -> list[tuple[str, list[str]]]:
-    """What is seen in the finished runs' records, with how many runs have it, and what was planned."""
+    """The plan, and the surroundings of the finished runs with the number of runs in each."""
     plan = judgement.plan
     runs = {run.run_id: run for arm in judgement.arms for run in arm.runs}
     seen = []
     for what, value in SURROUNDINGS.items():
         counts = Counter(value(run) or "unknown" for run in runs.values())
-        values = [f"{found} ({_count(count, 'run')})" for found, count in sorted(counts.items())]
+        values = [f"{found} ({plural(count, 'run')})" for found, count in sorted(counts.items())]
         name = what.removeprefix("the ")
         seen.append((name[:1].upper() + name[1:], values or [NOTHING]))
-    plans = [f"{plan['id']}, claims {plan['claims_digest']}, plan {plan.get('digest') or 'not written down'}"]
+    plans = [f"{plan['id']}, claims {plan['claims_digest']}, plan {plan.get('digest') or 'not registered'}"]
     if plan.get("planned"):
-        plans.append(f"written down on {datetime.fromtimestamp(plan['planned'], UTC):%Y-%m-%d at %H:%M} UTC")
+        plans.append(f"registered on {datetime.fromtimestamp(plan['planned'], UTC):%Y-%m-%d at %H:%M} UTC")
     if plan.get("git_commit"):
         plans.append(f"at commit {plan['git_commit'][:10]}{' with changes' if plan.get('git_dirty') else ''}")
     if judgement.looks > 1:
@@ -478,7 +431,7 @@ def _provenance(judgement: Judgement) -> list[tuple[str, list[str]]]:
 
 
 def _number(value: float | None, digits: int, signed: bool = False) -> str:
-    """With a true minus; a dash for what is not a number, or without end."""
+    """Format with a true minus; a dash for a non-finite number."""
     if value is None or not math.isfinite(value):
         return NOTHING
     text = f"{value:{'+' if signed else ''}.{digits}f}"
@@ -505,17 +458,13 @@ def _time(seconds: float | None) -> str:
     return f"{seconds:.1f} s"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def _sortable(value: float | None) -> str:
-    """Empty for what has no place in an order, which comes last in either."""
+    """A key to sort by; empty, and so last in either order, for a non-finite number."""
     return "" if value is None or not math.isfinite(value) else f"{value:.9g}"
 
 
 def _anchors(kind: str, names: list[str]) -> list[str]:
-    """An id for each name, all different."""
+    """A unique id for each name."""
     found: dict[str, None] = {}
     for name in names:
         plain = f"{kind}-{re.sub(r'[^A-Za-z0-9_]+', '-', name).strip('-')}"

@@ -10,31 +10,45 @@ import base64
 import io
 import itertools
 import math
+import os
 import re
+import sys
 import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
+
+try:  # an MPLBACKEND that does not exist makes the import fail; figures are written to files and need none
+    backend = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
+    import matplotlib
+finally:
+    if backend is not None:  # pyright: ignore[reportPossiblyUnboundVariable]
+        os.environ["MPLBACKEND"] = backend  # pyright: ignore[reportPossiblyUnboundVariable]
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from PIL import Image
 
+from alexlab.console import printable
 from alexlab.files import write_atomic
 from alexlab.study.colour import colour_indices
 from alexlab.study.metrics import epochs_to
 
 if TYPE_CHECKING:  # made with torch, which takes seconds to load
     from alexlab.report.neighbours import Answers, Neighbours
+
+if backend is not None:  # pyright: ignore[reportPossiblyUnboundVariable]
+    with suppress(ValueError):
+        matplotlib.rcParams["backend"] = backend  # pyright: ignore[reportPossiblyUnboundVariable]
 
 WIDTH = 320.0  # of every figure, in points
 INK = "#010203"  # of text and axes; in the SVG it becomes the page's own colour of text
@@ -46,6 +60,7 @@ LINES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2,
 MARKERS = ("o", "s", "^", "D")
 SMALL, SIZE = 8.5, 9.5  # of text
 LINE_HEIGHT = 11.5
+MOST_DRAWN = 300  # characters of a line, of which a figure has room for fewer
 MOST_LETTERS = 17  # a line of an arm's name beside a plot
 MOST_NAMES = 120.0  # points that names beside a plot may take
 RANGE_UNDER = 5  # seeds: of fewer a band shows the lowest to the highest, of as many or more the standard deviation
@@ -100,9 +115,14 @@ def _text_width(figure: Figure, text: str, size: float = SMALL) -> float:
 
 def _cut(figure: Figure, text: str, width: float, size: float = SMALL) -> str:
     """A text as far as it fits."""
-    while len(text) > 1 and _text_width(figure, text, size) > width:
-        text = text.removesuffix("…")[:-1].rstrip() + "…"
-    return text
+    if _text_width(figure, text[:MOST_DRAWN], size) <= width and len(text) <= MOST_DRAWN:
+        return text
+    fits, too_long = 1, min(len(text), MOST_DRAWN)
+    while too_long - fits > 1:
+        middle = (fits + too_long) // 2
+        is_short = _text_width(figure, text[:middle].rstrip() + "…", size) <= width
+        fits, too_long = (middle, too_long) if is_short else (fits, middle)
+    return text[:fits].rstrip() + "…"
 
 
 def _signed(number: float, digits: int) -> str:
@@ -144,7 +164,7 @@ def forest(rows: Sequence[ForestRow], xlabel: str = "effect, points", watermark:
         ValueError: without rows.
     """
     if not rows:
-        raise ValueError("rows: are none")
+        raise ValueError("rows: is empty")
     left, right, lane, top, bottom = 10.0, 10.0, 15.0, 54.0, 38.0
     letters = 40
     names = [textwrap.wrap(row.name, letters) or [""] for row in rows]
@@ -267,8 +287,8 @@ def _forest_key(figure: Figure, has_bounds: bool) -> None:
     hollow = {"markerfacecolor": "none", "markeredgewidth": 1.5, "linestyle": "none"}
     entries = [
         (Line2D([], [], color=BLUE, marker="o", markersize=6.5, linewidth=3.4), "measured, 95 % interval"),
-        (Line2D([], [], color=BLUE, linewidth=1), "for all claims at once"),
-        (Line2D([], [], color=RED, marker="D", markersize=7, **hollow), "published, its noise"),
+        (Line2D([], [], color=BLUE, linewidth=1), "study-wise interval"),
+        (Line2D([], [], color=RED, marker="D", markersize=7, **hollow), "published, with noise"),
     ]
     if has_bounds:
         entries.append((Line2D([], [], color=RED, marker="<", markersize=8, **hollow), "published, or more"))
@@ -344,7 +364,7 @@ def _reached(times: np.ndarray, seeds: int, base: float) -> str:
 
 def _checked(arms: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     if not arms:
-        raise ValueError("arms: are none")
+        raise ValueError("arms: is empty")
     found = {name: np.asarray(values, dtype=np.float64) for name, values in arms.items()}
     for name, values in found.items():
         if values.ndim != 2:
@@ -522,7 +542,7 @@ def cost(points: Sequence[tuple[str, float, float, float]]) -> Figure:
         ValueError: without points.
     """
     if not points:
-        raise ValueError("points: are none")
+        raise ValueError("points: is empty")
     known = [(seconds, 100 * error, 100 * half) for _, seconds, error, half in points]
     known = [each if math.isfinite(each[0]) and each[0] > 0 and math.isfinite(each[1]) else None for each in known]
     ends = []
@@ -565,7 +585,7 @@ def dots(arms: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: st
         ValueError: without arms.
     """
     if not arms:
-        raise ValueError("arms: are none")
+        raise ValueError("arms: is empty")
     lane, top, bottom, left = 17.0, 6.0, 38.0, 112.0
     body = lane * len(arms)
     figure = _figure(top + body + bottom)
@@ -744,6 +764,9 @@ def neighbours_figure(found: Neighbours) -> Figure:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+_TAG = re.compile(r"<[^!>][^>]*>")  # texts and comments are never changed: matplotlib escapes < and > in them
+
+
 def save(figure: Figure, stem: Path) -> None:
     """Write <stem>.png, on white, and <stem>.svg, to be put into a page: transparent, in the page's colour of text.
 
@@ -751,6 +774,9 @@ def save(figure: Figure, stem: Path) -> None:
     share one. The same figure gives the same bytes.
     """
     raster, drawing = io.BytesIO(), io.BytesIO()
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_text(printable(text.get_text()))  # a control character is no XML
     with _style():
         matplotlib.rcParams["svg.hashsalt"] = stem.name
         figure.savefig(raster, format="png", dpi=150, facecolor="white", metadata={"Software": None})
@@ -766,15 +792,19 @@ def _for_a_page(svg: str, name: str) -> str:
     # A style sheet would be the whole page's.
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<svg [^>]*>", _root, svg, count=1)
-    svg = svg.replace(INK, "currentColor")
-    svg = re.sub(r"font-family: [^;\"]*", "font-family: system-ui, sans-serif", svg)
-    svg = re.sub(r"font: ([^;\"]*?px)[^;\"]*", r"font: \1 system-ui, sans-serif", svg)
-    svg = re.sub(r"data:image/png;base64,([^\"]*)", _smaller, svg)
-    svg = re.sub(r' (?:d|x|y|transform|points)="[^"]*"', _rounded, svg)
-    used = set(re.findall(r'(?:url\(|href=")#([^)"]+)', svg))
+    used = {one for tag in _TAG.findall(svg) for one in re.findall(r'(?:url\(|href=")#([^)"]+)', tag)}
     prefix = re.sub(r"\W", "_", name)
-    svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{prefix}-{found[1]}"' if found[1] in used else "", svg)
-    return re.sub(r'(url\(|href=")#', rf"\1#{prefix}-", svg)
+
+    def changed(found: re.Match[str]) -> str:
+        tag = found[0].replace(INK, "currentColor")
+        tag = re.sub(r"font-family: [^;\"]*", "font-family: system-ui, sans-serif", tag)
+        tag = re.sub(r"font: ([^;\"]*?px)[^;\"]*", r"font: \1 system-ui, sans-serif", tag)
+        tag = re.sub(r"data:image/png;base64,([^\"]*)", _smaller, tag)
+        tag = re.sub(r' (?:d|x|y|transform|points)="[^"]*"', _rounded, tag)
+        tag = re.sub(r' id="([^"]+)"', lambda own: f' id="{prefix}-{own[1]}"' if own[1] in used else "", tag)
+        return re.sub(r'(url\(|href=")#', rf"\1#{prefix}-", tag)
+
+    return _TAG.sub(changed, svg)
 
 
 def _root(found: re.Match[str]) -> str:

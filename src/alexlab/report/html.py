@@ -11,6 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from alexlab.console import printable
 from alexlab.report.content import PlotOnPage, report_content
 from alexlab.study.verdicts import Judgement
 
@@ -26,7 +27,8 @@ def page(judgement: Judgement, figures: list[PlotOnPage]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["dotted"] = lambda text: Markup("<wbr>").join(re.split(r"(?<=[.=/])", text))
-    return environment.get_template("page.html.j2").render(
+    text = environment.get_template("page.html.j2").render(
         **report_content(judgement),
         plots=[(f"plot-{number}", plot, Markup(plot.svg)) for number, plot in enumerate(figures, 1)],
     )
+    return printable(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from alexlab.console import one_line
 from alexlab.report.content import INTERVALS, NOTHING, SHARE, ClaimRow, PlotOnPage, report_content
 from alexlab.study.verdicts import Judgement
 
@@ -41,7 +42,7 @@ def markdown(judgement: Judgement, figures: list[PlotOnPage]) -> str:
                 ". ".join(
                     part.rstrip(".")
                     for part in (
-                        f"**{_md(one.verdict)}**" if one.is_told else _md(one.verdict),
+                        f"**{_md(one.verdict)}**" if one.has_verdict else _md(one.verdict),
                         _md(one.reason),
                         *map(_md, one.confounds),
                     )
@@ -80,19 +81,22 @@ def markdown(judgement: Judgement, figures: list[PlotOnPage]) -> str:
 
 
 def _md(text: str) -> str:
-    """Text that Markdown shows as it is, also within a table."""
-    return re.sub(r"[\\`*\[\]|<>~]|(?<!\w)_|_(?!\w)", r"\\\g<0>", " ".join(text.split()))
+    """Escape a text, so that Markdown shows it unchanged, also within a table or at the start of a line."""
+    text = re.sub(r"[\\`*\[\]|<>~&]|(?<!\w)_|_(?!\w)", r"\\\g<0>", one_line(text))
+    return re.sub(r"^([#+=-]*|\d+)([#+=.)-])(?= |$)", r"\1\\\2", text)  # a heading, or an item of a list
 
 
 def _code(text: str) -> str:
     """A code span, also within a table."""
+    text = one_line(text)
     longest = max((len(found) for found in re.findall("`+", text)), default=0)
     fence, space = "`" * (longest + 1), " " if longest else ""
     return f"{fence}{space}{text}{space}{fence}".replace("|", "\\|")
 
 
 def _fenced(command: str) -> list[str]:
-    return ["```bash", command, "```"]
+    """A block of code of one line, which cannot end within it."""
+    return ["```bash", one_line(command), "```"]
 
 
 def _table(names: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which plots a study's report has: the paper's figures and the study's own, drawn by `alexlab.report.figures`."""
+"""Choose the plots of a study's report: the paper's figures and the study's own, drawn by `alexlab.report.figures`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from alexlab.report import figures
 from alexlab.report.content import PlotOnPage
 from alexlab.runs.record import Record
 from alexlab.study.claims import METRICS
+from alexlab.study.metrics import read_conv1
 from alexlab.study.records import Archive
 from alexlab.study.verdicts import Arm, Judgement, Row
 
@@ -30,7 +31,7 @@ def draw(judgement: Judgement, archive: Archive, folder: Path, with_pictures: bo
     drawn = []
     for name, title, text, figure in _figures(judgement, archive, with_pictures):
         figures.save(figure, folder / name)
-        drawn.append(PlotOnPage(title, text, (folder / f"{name}.svg").read_text(), f"{name}.png"))
+        drawn.append(PlotOnPage(title, text, (folder / f"{name}.svg").read_text("utf-8"), f"{name}.png"))
     return drawn
 
 
@@ -42,20 +43,20 @@ def _figures(
     for name, title, xlabel, wanted in FORESTS:
         if rows := [_forest_row(row) for row in judgement.rows if wanted(row)]:
             text = (
-                "Each effect is turned so that right is as the paper says. What was published is hollow, with the "
-                "noise of a pair of single runs; measured effects have their own 95 % interval and the one for all "
-                "claims at once."
+                "Each effect is oriented so that right is the claimed direction. Published effects are hollow, with "
+                "the 95 % noise of a pair of single runs; measured effects have their own 95 % interval (thick) and "
+                "the study-wise one (thin)."
             )
             yield name, title, text, figures.forest(rows, xlabel, watermark)
     if errors := {arm.name: _runs_errors(arm) for arm in judgement.arms if arm.done}:
-        text = "Every run's top-1 error, ten views, a dot each; runs that trained only partly are hollow."
+        text = "The top-1 error of every run, ten views; runs that trained only partly are hollow."
         yield "runs", "Every run", text, figures.dots(errors, "top-1 error, %", watermark)
     if learning := {arm.name: errors for arm in arms if (errors := _curve(arm, "val_top1_error")) is not None}:
         told = {
             arm.name for row in judgement.rows if row.word is not None and row.effect is not None for arm in row.arms
         }
         named = told or ({"none"} & learning.keys())
-        text = "Validation error by epoch, mean over seeds and its band" + (
+        text = "Validation error by epoch: mean over seeds, with a band" + (
             "; arms without a verdict are grey." if len(named) < len(learning) else "."
         )
         quiet = [learning[name] for name in learning if name not in named] if named else []
@@ -73,13 +74,13 @@ def _figures(
             arm.name: errors for arm in reversed(row.arms) if (errors := _curve(arm, "train_top1_error")) is not None
         }
         if len(found) == 2:
-            text = "Training error by epoch, as in the paper's figure 1; of the images as they were trained on."
+            text = "Training error by epoch, as in the paper's figure 1, on the augmented images."
             yield "figure_1", "Figure 1: how fast the nets learn", text, figures.speed(found)
     costs = [
         (arm.name, float(np.mean([run.result["seconds"] for run in arm.runs])), *_error(arm)) for arm in arms
     ]  # fmt: skip
     if costs:
-        text = "Ten views' top-1 error against the time of one run, with 95 % intervals over seeds."
+        text = "Top-1 error, ten views, against the time of one run, with 95 % intervals over seeds."
         yield "cost", "Error and cost", text, figures.cost(costs)
     yield from _kernels(arms, archive)
     if with_pictures:
@@ -97,7 +98,7 @@ FORESTS: tuple[tuple[str, str, str, Callable[[Row], bool]], ...] = (
     (
         "forest_ratio",
         "Ratios",
-        "logarithm to base 2 of the ratio",
+        "log2 of the ratio",
         lambda row: row.effect is not None and row.claim.ratio,
     ),
     ("forest_loss", "Claims about the loss", "effect, nats", _is_of(("train_loss", "first_epoch_loss"))),
@@ -106,7 +107,7 @@ FORESTS: tuple[tuple[str, str, str, Callable[[Row], bool]], ...] = (
 
 
 def _forest_row(row: Row) -> figures.ForestRow:
-    """The claim, turned to the paper's side; of a ratio the logarithm to base 2, so that 1 is twice as long."""
+    """The claim, oriented to the claimed direction; of a ratio the logarithm to base 2, so that 1 is twice as long."""
     assert row.effect is not None
     claim = row.claim
     sign = claim.sign or 1
@@ -138,7 +139,7 @@ def _runs_errors(arm: Arm) -> tuple[list[float], list[float]]:
 
 
 def _curve(arm: Arm, column: str) -> np.ndarray | None:
-    """[seeds, epochs], NaN after a run's end; None where no run has the column. A damaged file is left out."""
+    """[seeds, epochs], NaN after a run's end; None if no run has the column. A corrupt file is left out."""
     found = []
     for run in arm.runs:
         with suppress(UserError):
@@ -156,16 +157,14 @@ def _error(arm: Arm) -> tuple[float, float]:
 
 
 def _kernels(arms: list[Arm], archive: Archive) -> Iterator[tuple[str, str, str, figures.Figure]]:
-    """Figure 3 of the base, and of the net of one tower beside it."""
+    """Figure 3 of the base, and of the net with one tower."""
     for arm in arms:
         if arm.name not in ("none", "ungrouped"):
             continue
         for run in arm.runs:
-            path = run.record.file("conv1.npy")
             try:
                 groups = archive.config(run).model.groups
-                with path.open("rb") as file:
-                    figure = figures.kernels(np.load(file).astype(np.float64), groups)
+                figure = figures.kernels(read_conv1(run).astype(np.float64), groups)
             except Exception:  # of numpy, of zipfile, of the file system; or there are no colours, or no towers, to see
                 continue
             halves = "one tower above the other" if groups > 1 else "of a net without towers"
@@ -182,14 +181,14 @@ def _pictures(arms: list[Arm]) -> Iterator[tuple[str, str, str, figures.Figure]]
         raise UserError("--pictures: no run of the study has its weights here; they are in checkpoints/ of each record")
     record = Record(kept[0].record.path.parent, kept[0].run_id)
     answers, near = neighbours.answers(record), neighbours.neighbours(record)
-    text = f"Test images, their class, and the five likeliest by {record.run_id}, ten views."
+    text = f"Test images, their class, and the five most likely classes by {record.run_id}, ten views."
     yield "figure_4_answers", "Figure 4, left: answers", text, figures.answers_figure(answers)
     shares = " and ".join(
         f"{100 * found.precision:.1f} ± {100 * found.standard_error:.1f} % by {name}"
         for name, found in ((near.layer, near.by_layer), ("pixels", near.by_pixels))
     )
     text = (
-        f"Test images and the nearest of {near.pool:,} training images, {record.run_id}. Of the six nearest have the "
-        f"image's class: {shares} (standard errors over {near.queries} test images)."
+        f"Test images and the nearest of {near.pool:,} training images, {record.run_id}. Of the six nearest, as many "
+        f"have the image's class: {shares} (standard errors over {near.queries} test images)."
     )
     yield "figure_4_neighbours", "Figure 4, right: neighbours", text, figures.neighbours_figure(near)

@@ -1,7 +1,7 @@
-"""A study at W&B: a saved workspace and a report, of the runs that `alexlab.runs.trackers` copies there.
+"""A study at W&B: a saved workspace and a report of the runs that `alexlab.runs.trackers` sends there.
 
-Both are built without any network and written down first, so that a key, or a server, that is not there loses nothing.
-What is sent says nothing of this machine's folders. W&B's library is imported only where it is asked for.
+Both are built offline and written to files first, so that nothing is lost without a key or a server. No folder of this
+machine is sent. W&B's library is imported only if it is used.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from alexlab.config import LoggerConfig
+from alexlab.console import Console, printable
 from alexlab.errors import UserError
 from alexlab.files import write_atomic
-from alexlab.report.wording import measured, published, runs, summary, verdict_and_reason
+from alexlab.report.wording import measured, printed, row_cells
 from alexlab.runs.trackers import is_copied, public_config, wandb_mode
 from alexlab.study.claims import VIEWED
 from alexlab.study.records import Archive
-from alexlab.study.verdicts import Judgement, Row
+from alexlab.study.verdicts import Judgement
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2.interface import Report
@@ -74,7 +74,9 @@ def publish(judgement: Judgement, archive: Archive, folder: Path, logger: Logger
     absent = sum(not is_copied(run.record, "online") for arm in judgement.arms for run in arm.runs)
     if absent:
         keys = f"logger.project={logger.project}" + (f" logger.entity={logger.entity}" if logger.entity else "")
-        console.print(f"{absent} runs are not at W&B yet: python src/runs.py wandb {keys}", soft_wrap=True)
+        console.print(
+            f"{absent} runs are not at W&B yet; to send them: python src/runs.py wandb {keys}", soft_wrap=True
+        )
 
 
 def build_workspace(judgement: Judgement, archive: Archive, logger: LoggerConfig) -> Workspace:
@@ -102,7 +104,7 @@ def build_workspace(judgement: Judgement, archive: Archive, logger: LoggerConfig
 
 
 def build_report(judgement: Judgement, archive: Archive, logger: LoggerConfig) -> Report:
-    """The study's report: what holds of it, its claims, what to doubt, and the workspace's panels.
+    """The study's report: summary, claims, caveats, and the workspace's panels.
 
     Raises:
         UserError: where wandb-workspaces is not installed.
@@ -110,7 +112,7 @@ def build_report(judgement: Judgement, archive: Archive, logger: LoggerConfig) -
     reports, _ = _library()
     plan = judgement.plan
     most, filters = len(run_names(judgement, archive)), _filters(judgement, archive)
-    lines = [line.replace(judgement.command, "").strip() for line in summary(judgement)]
+    lines = printed(replace(judgement, config_dir=None))  # which is a folder of this machine
     doubts = [f"{row.claim.id}: {doubt}" for row in judgement.rows for doubt in (*row.confounds, *row.notes)]
 
     def listed(texts: list[str]) -> Any:
@@ -121,23 +123,23 @@ def build_report(judgement: Judgement, archive: Archive, logger: LoggerConfig) -
         return reports.PanelGrid(runsets=[runset], panels=panels)
 
     blocks = [
-        reports.P(f"What the records of study {plan['name']} say at recipe {plan['recipe']}, claim by claim."),
+        reports.P(f"Study {plan['name']} at recipe {plan['recipe']}, claim by claim."),
         listed(lines),
         reports.H2("Claims"),
         reports.MarkdownBlock(claims_markdown(judgement, archive)),
-        *([reports.H2("What to doubt"), listed(doubts)] if doubts else []),
+        *([reports.H2("Caveats"), listed(doubts)] if doubts else []),
         reports.H2("By arm"),
-        reports.P("Lines and bars are means over an arm's runs; bands reach from the lowest run to the highest."),
+        reports.P("Lines and bars are means over an arm's runs; bands show the range of the runs."),
         grid([*_placed(_curves(most), 3), *_placed(_bars(most), 2, top=8)], [GROUP]),
         reports.H2("By run"),
-        reports.P("Each line is a run: the keys in which the arms differ, and its test error."),
+        reports.P("Each line is a run, with the keys in which the arms differ and its test error."),
         grid(_placed(_parallel(judgement, archive), 1), []),
     ]
     return reports.Report(
         entity=logger.entity or "",
         project=logger.project,
         title=_title(judgement),
-        description=f"Of {judgement.done} runs; python src/report.py --wandb renews it.",
+        description=f"{judgement.done} runs; python src/report.py --wandb updates it.",
         blocks=blocks,
         width="fluid",
     )
@@ -145,29 +147,24 @@ def build_report(judgement: Judgement, archive: Archive, logger: LoggerConfig) -
 
 def claims_markdown(judgement: Judgement, archive: Archive) -> str:
     """The claims as a Markdown table, one row each."""
-    heads = ["claim", "section", "statement", "paper", "measured, ± for all claims at once"]
-    heads += ["± for this claim alone", "± on new images", "runs", "verdict"]
+    heads = ["claim", "section", "statement", "paper", "measured, ± study-wise"]
+    heads += ["± this test set", "± new images", "runs", "verdict"]
     rows = [heads, ["---"] * len(heads)]
     for row in judgement.rows:
-        rows.append([_cell(_public(text, archive)) for text in _told(row, judgement.is_rehearsal)])
+        name, paper, effect, number, verdict = row_cells(row, judgement.is_rehearsal)
+        alone = [measured(row, which) if row.level is None else "" for which in ("fixed", "new")]
+        texts = [name, row.claim.section, row.claim.statement, paper, effect, *alone, number, verdict]
+        rows.append([_cell(_public(text, archive)) for text in texts])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 
-def _told(row: Row, is_rehearsal: bool) -> list[str]:
-    claim = row.claim
-    alone = [measured(row, which) if row.level is None else "" for which in ("fixed", "new")]
-    says_nothing = is_rehearsal and row.verdict is None and claim.not_testable is None
-    name = f"{claim.id}{'*' * bool(row.confounds)}"
-    figures = [published(row), measured(row), *alone, runs(row)]
-    return [name, claim.section, claim.statement, *figures, "" if says_nothing else verdict_and_reason(row)]
-
-
 def run_names(judgement: Judgement, archive: Archive) -> list[str]:
-    """W&B's ids of all runs that the study planned, as `tracking.Copy` gives them; each once."""
+    """W&B's ids of all runs that the study planned, as `alexlab.runs.trackers` gives them; each once."""
     found = {}
     for run_id in (run_id for arm in judgement.arms for run_id in arm.planned.values()):
         run = archive.runs.get(run_id)
-        found[run.record.read("wandb.json").get("id", run_id) if run is not None else run_id] = None
+        name = run_id if run is None else str(run.record.read("wandb.json").get("id", run_id))
+        found[name if re.fullmatch(rf"{run_id}(-\d+)?", name) else run_id] = None
     return list(found)
 
 
@@ -276,7 +273,8 @@ def _cell(text: str) -> str:
 
 
 def _public(text: str, archive: Archive) -> str:
-    """A text without this machine's folders."""
+    """A text without this machine's folders, and without control characters."""
+    text = printable(text)
     for folder in archive.folders:
         if folder.is_absolute():
             text = text.replace(f"{folder}/", "").replace(str(folder), folder.name)
@@ -286,7 +284,7 @@ def _public(text: str, archive: Archive) -> str:
 def _replace(view: Any, file: Path, logger: LoggerConfig) -> None:
     """Let a view take the place of the one that was sent before, of which its file tells."""
     try:
-        before = json.loads(file.read_text())
+        before = json.loads(file.read_text("utf-8"))
         ours = before["project"] == logger.project and logger.entity in (None, before["entity"])
         if not (ours and before["id"]):
             return
@@ -317,7 +315,7 @@ def _sent(view: Any) -> str | None:
     if "WANDB_MODE" in os.environ and not wandb.login(
         prompt=False, verify=False
     ):  # else it is asked for in the terminal
-        raise ValueError("there is no key; type wandb login")
+        raise ValueError("no key; run wandb login")
     view.entity = view.entity or wandb.Api().default_entity
     view.save()
     return view.url
@@ -327,14 +325,15 @@ def _refused(what: str, view: Any, file: Path, error: Exception) -> str:
     reason = " ".join(str(error).split()).replace(_BUSY, "no answer in time") or type(error).__name__
     known = getattr(view, "_internal_id", getattr(view, "id", ""))
     hint = "; if it was deleted there, remove that file first" if known else ""
-    return f"W&B did not take the {what} ({reason[:_LONGEST_REASON]}); {file} has it, the same command sends it{hint}"
+    reason = reason[:_LONGEST_REASON]
+    return f"W&B did not accept the {what} ({reason}); {file} has it, re-run the command to send it{hint}"
 
 
 def _unsent(files: list[Path]) -> str:
     mode = os.environ.get("WANDB_MODE")
     why, hint = (f"WANDB_MODE={mode}", "unset it") if mode else ("no key", "wandb login")
-    sent = f"W&B: {why}, so nothing is sent; {files[0]} and {files[1].name} hold it."
-    return f"{sent} To send: {hint}, and run this command again"
+    sent = f"W&B: {why}, so nothing is sent; see {files[0]} and {files[1].name}."
+    return f"{sent} To send: {hint}, then re-run this command"
 
 
 @contextlib.contextmanager

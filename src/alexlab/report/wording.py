@@ -1,11 +1,13 @@
-"""The words for one result: in the terminal, on the page, in the tables and at W&B the same."""
+"""The words of a result, the same in the terminal, on the page, in tables and at W&B."""
 
 from __future__ import annotations
 
 import math
 
-from alexlab.study.claims import METRICS
+from alexlab.study.claims import METRICS, Claim
 from alexlab.study.verdicts import Judgement, Row
+
+DIGITS = {"points": 2, "nats": 3, "epochs": 1, "": 3}  # decimals, by unit
 
 
 def published(row: Row) -> str:
@@ -24,7 +26,7 @@ def measured(row: Row, which: str = "decisive") -> str:
     """The measured effect with an interval, in the published figure's unit."""
     if row.level is not None:
         mean, half = (row.shown(value) for value in row.level[:2])
-        return f"{mean:.1f} ±{half:.1f}" if math.isfinite(half) else f"{mean:.1f}"
+        return f"{mean:.2f} ±{half:.2f}" if math.isfinite(half) else f"{mean:.2f}"
     if row.effect is None:
         return ""
     half = getattr(row.effect, which)
@@ -35,13 +37,13 @@ def measured(row: Row, which: str = "decisive") -> str:
             (row.shown(row.effect.difference + sign * half) for sign in (-1, 1)) if half < 700 else (0, math.inf)
         )
         return f"{row.shown(row.effect.difference):.2f}x {low:.2f}-{high:.2f}"
-    digits = 2 if METRICS[row.claim.metric][1] == "points" else 3
-    text = f"{row.shown(row.effect.difference):+.{digits}f}"
-    return f"{text} ±{row.shown(half):.{digits}f}" if math.isfinite(half) else f"{text} (1 run)"
+    places = decimals(row.claim)
+    text = f"{row.shown(row.effect.difference):+.{places}f}"
+    return f"{text} ±{row.shown(half):.{places}f}" if math.isfinite(half) else f"{text} (1 run)"
 
 
 def runs(row: Row) -> str:
-    """Finished runs of the arms, and failed ones."""
+    """The number of finished runs of each arm, and of failed ones."""
     counted = row.counted or tuple(len(arm.runs) for arm in row.arms)
     counts = [f"{count}{f'+{arm.lost}!' if arm.lost else ''}" for count, arm in zip(counted, row.arms, strict=True)]
     return "/".join(counts) if row.claim.not_testable is None else ""
@@ -53,26 +55,82 @@ def verdict_and_reason(row: Row) -> str:
     return ": ".join(part for part in parts if part)
 
 
+def row_cells(row: Row, is_rehearsal: bool) -> list[str]:
+    """A row of a table of claims: name, published, measured, runs, verdict."""
+    is_silent = is_rehearsal and row.verdict is None and row.claim.not_testable is None
+    name = f"{row.claim.id}{'*' * bool(row.confounds)}"
+    return [name, published(row), measured(row), runs(row), "" if is_silent else verdict_and_reason(row)]
+
+
+def rehearsal(judgement: Judgement) -> str:
+    """Why no claim gets a verdict; empty unless the study is a rehearsal."""
+    if not judgement.is_rehearsal:
+        return ""
+    recipes = dict.fromkeys(recipe for row in judgement.rows for recipe in row.claim.recipes)
+    where = f" Verdicts are given at {', '.join(recipes)}, each claim at its own." if recipes else ""
+    return (
+        f"At recipe {judgement.plan['recipe']} no claim gets a verdict. Such runs show that every switch works and "
+        f"what a study looks like, but nothing about ImageNet.{where}"
+    )
+
+
+def interim(judgement: Judgement) -> str:
+    """What is missing, to be followed by the command; empty if all planned runs are there."""
+    if not judgement.is_interim:
+        return ""
+    left_out = ", ".join(judgement.left_out)
+    also = f" It leaves out what depends on the machine or is not a setting of the net: {left_out}." if left_out else ""
+    return (
+        f"{judgement.missing} of {plural(len(judgement.planned), 'planned run')} "
+        f"{'is' if judgement.missing == 1 else 'are'} missing, and verdicts wait for "
+        f"{'it' if judgement.missing == 1 else 'them'}. This command runs what is missing.{also}"
+    )
+
+
 def summary(judgement: Judgement) -> list[str]:
-    """What holds of the report as a whole."""
-    plan = judgement.plan
+    """Sentences about the study as a whole."""
+    planned, failed = len(judgement.planned), len({run.run_id for arm in judgement.arms for run in arm.failed})
     lines = [
-        f"{judgement.done} runs done; {judgement.family} claims share the study-wise 5 %. ± is the study interval: it "
-        "holds for all of them at once, for new images where the metric is of images."
+        f"{judgement.done} of {plural(planned, 'planned run')} {'is' if planned == 1 else 'are'} finished; "
+        f"{failed or 'none'} failed for good."
     ]
-    if judgement.is_rehearsal:
-        lines.append(f"A rehearsal: no verdict is given at recipe={plan['recipe']}; it shows what a study looks like.")
-    if judgement.missing:
-        lines.append(f"Interim: {judgement.missing} planned runs are missing. {judgement.command}")
-    untestable = sum(row.claim.not_testable is not None for row in judgement.rows)
-    if untestable:
-        lines.append(f"{untestable} more claims no records can test; the report says what would.")
-    if any(row.confounds for row in judgement.rows):
-        lines.append("* more differs between the arms than the claim says; see the report.")
-    lines += judgement.remarks
-    if plan.get("digest") is None:
+    if judgement.family > 1:
+        lines.append(
+            f"{judgement.family} claims are tested. The study-wise intervals (the ± of a table) hold for all of them "
+            "at once with 95 %, for new images if the metric is of images."
+        )
+    if untestable := sum(row.claim.not_testable is not None for row in judgement.rows):
+        lines.append(f"{plural(untestable, 'claim')} cannot be tested by records; the report says what would.")
+    if confounded := sum(bool(row.confounds) for row in judgement.rows):
+        lines.append(
+            f"In {plural(confounded, 'row')}, marked * in a table, more differs between the arms than the claim says: "
+            "confounds."
+        )
+    lines += [remark[:1].upper() + remark[1:].rstrip(".") + "." for remark in judgement.remarks]
+    if judgement.plan.get("digest") is None:
         lines.append("This study was not started by study=, so nothing shows that its seeds were planned beforehand.")
+    if judgement.problems:
+        lines.append(f"{plural(len(judgement.problems), 'record')} could not be used, or not in full.")
+    return lines
+
+
+def printed(judgement: Judgement) -> list[str]:
+    """The lines below a table of claims."""
+    lines = summary(judgement)
+    if said := rehearsal(judgement):
+        lines.append(f"A rehearsal. {said}")
+    if said := interim(judgement):
+        lines.append(f"Interim. {said} {judgement.command}")
     lines += [f"Left out: {problem}" for problem in judgement.problems[:5]]
     if len(judgement.problems) > 5:
         lines.append(f"... and {len(judgement.problems) - 5} more; report.md lists them")
     return lines
+
+
+def plural(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def decimals(claim: Claim) -> int:
+    """Decimals of a figure in the published unit."""
+    return 2 if claim.ratio else DIGITS[METRICS[claim.metric][1]]

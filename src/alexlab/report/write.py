@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+from alexlab.console import printable
 from alexlab.files import write_atomic
 from alexlab.report.html import page
 from alexlab.report.markdown import markdown
@@ -96,13 +97,21 @@ def _facts(row: Row) -> dict[str, Any]:
     return facts
 
 
+def _cell(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula; numbers stay numbers."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t")) else text
+
+
 def write(judgement: Judgement, archive: Archive, folder: Path, with_pictures: bool = False) -> Path:
     """Write the report's files; the page's path. `with_pictures`: as for `plots.draw`."""
     folder.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
     writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(claims_table(judgement))
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in claims_table(judgement))
     write_atomic(folder / "claims.csv", text.getvalue())
     plots = draw(judgement, archive, folder, with_pictures)
     write_atomic(folder / "report.md", markdown(judgement, plots))

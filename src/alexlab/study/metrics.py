@@ -1,22 +1,32 @@
-"""What a run came to in each metric that a claim may be about, by its record."""
+"""Compute each metric of a claim from the record of a run."""
 
 from __future__ import annotations
 
-import json
+import io
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
+from typing import Any
 
 import numpy as np
 
 from alexlab.crossings import THRESHOLD, epochs_to
 from alexlab.data.shapes import CLASSES, object_offsets
 from alexlab.errors import UserError
+from alexlab.files import read_regular
 from alexlab.study.claims import GROUPED, METRICS
 from alexlab.study.colour import colour_gap
 from alexlab.study.records import RunData
-from alexlab.tree import read_yaml
+from alexlab.tree import ANY, FRACTION, INTEGER, NUMBER, TEXT, Kind, read_json, read_yaml
+
+_MAX_CONV1 = 2**28  # bytes
+_BOTH = {"layer": NUMBER, "pixels": NUMBER}
+_OR_NAN = Kind("a number", lambda value: isinstance(value, float))  # of one query
+_NEIGHBOURS = {"precision": _BOTH, "standard_error": {"layer": _OR_NAN, "pixels": _OR_NAN}, "layer": TEXT}
+_NEIGHBOURS |= {"nearest": INTEGER, "pool": INTEGER, "queries": INTEGER}
+_ERRORS = {"test": {"ten": {ANY: FRACTION}}}
+_AVERAGE = {"members": {ANY: _ERRORS}, **_ERRORS}
 
 
 def _error(metric: str) -> Callable[[RunData, str], float]:
@@ -27,56 +37,72 @@ def _error(metric: str) -> Callable[[RunData, str], float]:
 
 
 def _neighbours(run: RunData, view: str) -> float:
-    found = run.record.read("neighbours.json")
-    if not found:
-        raise UserError("has no neighbours.json; python src/report.py with --nets measures it")
-    return found["precision"]["layer"] - found["precision"]["pixels"]
+    precision = read_neighbours(run)["precision"]
+    return precision["layer"] - precision["pixels"]
+
+
+def read_neighbours(run: RunData) -> dict[str, Any]:
+    """What `--nets` measured of a run's nearest training images.
+
+    Raises:
+        UserError: if the run has none, or the file is corrupt.
+    """
+    path = run.record.file("neighbours.json")
+    try:
+        found = read_json(path, _NEIGHBOURS)
+    except FileNotFoundError as error:
+        raise UserError("has no neighbours.json; python src/report.py with --nets measures it") from error
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: is corrupt ({error})") from error
+    if lacking := _NEIGHBOURS.keys() - found.keys():
+        raise UserError(f"{path}: has no {', '.join(sorted(lacking))}")
+    return found
 
 
 def _off_centre(run: RunData, view: str) -> float:
-    """The images' objects are where the generator of `shapes` put them; half of the images are nearer the centre."""
+    """Use the positions of objects that the generator of `shapes` chose; half of the images are nearer the centre."""
     settings = read_yaml(run.record.file("config.yaml"))["data"]
     if settings["name"] != "shapes":
-        raise UserError(f"data.name={settings['name']}: only shapes says where its objects are")
-    names = sorted(CLASSES)[: settings["num_classes"]]
-    far = far_from_centre(tuple(names), "test", settings["test_images"], settings["files_seed"])
+        raise UserError(f"data.name={settings['name']}: only shapes knows where its objects are")
     wrong, _ = run.wrong("top1_error", "center")
-    if len(wrong) != len(far):
-        raise UserError(f"predictions.npz: has {len(wrong)} images, data.test_images={len(far)}")
+    if len(wrong) != settings["test_images"]:
+        raise UserError(f"predictions.npz: has {len(wrong)} images, data.test_images={settings['test_images']}")
+    names = sorted(CLASSES)[: settings["num_classes"]]
+    far = far_from_centre(tuple(names), "test", len(wrong), settings["files_seed"])
     return float(wrong[far].mean() - wrong[~far].mean())
 
 
 @cache
 def far_from_centre(names: tuple[str, ...], split: str, count: int, seed: int) -> np.ndarray:
-    """Which images of a split of `shapes` have their object farther from the centre than the median, bool [count]."""
+    """Whether an image of a split of `shapes` has its object farther from the centre than the median, bool [count]."""
     distances = np.hypot(*object_offsets(list(names), split, count, seed).T)
     return distances > np.median(distances)
 
 
 def groups(runs: Sequence[RunData], size: int) -> list[Sequence[RunData]]:
-    """Whole groups of so many runs, in their order."""
+    """Complete groups of `size` runs, in their order."""
     return [runs[start : start + size] for start in range(0, len(runs) - size + 1, size)]
 
 
 def five_nets(runs: Sequence[RunData], metric: str) -> float:
-    """The error of five nets averaged, as `src/evaluate.py` computed it, less the mean of their own.
+    """The error of an ensemble of five nets, as `evaluate` computed it, minus the mean of their own.
 
     Raises:
-        UserError: where that average is not there, or is of other results.
+        UserError: if that ensemble was not evaluated, or with other results.
     """
     ids = [run.run_id for run in runs]
     wanted = {run.run_id: run.result["test"]["ten"] for run in runs}
     for path in sorted(runs[0].record.path.parent.glob("averages/*/result.json")):
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            found = json.loads(path.read_text())
+        with suppress(OSError, ValueError, KeyError):
+            found = read_json(path, _AVERAGE)
             members = {name: member["test"]["ten"] for name, member in found["members"].items()}
             if members == wanted and found["average"] == "softmax":
                 return found["test"]["ten"][metric] - float(np.mean([test[metric] for test in wanted.values()]))
-    raise UserError(f"has no average with {', '.join(ids[1:])}; python src/report.py with --nets makes it")
+    raise UserError(f"has no ensemble with {', '.join(ids[1:])}; python src/report.py with --nets evaluates it")
 
 
 def _epochs_to(run: RunData, view: str) -> float:
-    """Epochs to the threshold; the run's length, which is less than that, where it was never reached."""
+    """Epochs to the threshold; if it was never reached the run's length, which is a lower bound."""
     epochs, errors = run.train_errors
     found = epochs_to(errors, THRESHOLD, epochs)
     return float(epochs[-1]) if math.isnan(found) else found
@@ -87,14 +113,14 @@ def _training_errors(run: RunData) -> np.ndarray:
 
 
 def is_cut(run: RunData, metric: str, max_epochs: int) -> bool:
-    """Whether the run ended before what the metric waits for, so that its value is too small."""
+    """Whether the run ended before the event that the metric counts to, so that its value is too small."""
     if metric == "epochs_to_25":
         return bool((_training_errors(run) > THRESHOLD).all())
     return metric == "epochs" and run.result["epochs"] >= max_epochs
 
 
 def is_at_once(run: RunData, metric: str) -> bool:
-    """Whether what the metric waits for was there when first logged, so that its value is too large."""
+    """Whether the event that the metric counts to came before the first log, so that its value is too large."""
     return metric == "epochs_to_25" and bool(_training_errors(run)[0] <= THRESHOLD)
 
 
@@ -105,11 +131,15 @@ def _first_loss(run: RunData, view: str) -> float:
     return loss
 
 
+def read_conv1(run: RunData) -> np.ndarray:
+    """The kernels of the first convolution, as the record has them."""
+    return np.load(io.BytesIO(read_regular(run.record.file("conv1.npy"), _MAX_CONV1)))
+
+
 def _colour(run: RunData, view: str) -> float:
     path = run.record.file("conv1.npy")
     try:
-        with path.open("rb") as file:
-            return colour_gap(np.load(file))
+        return colour_gap(read_conv1(run))
     except Exception as error:  # of numpy, of zipfile, of the file system
         raise UserError(f"{path.name}: {getattr(error, 'strerror', None) or error}") from error
 

@@ -1,4 +1,4 @@
-"""How a study chose each arm's learning rate, and what its trials say beside the verdict."""
+"""Remarks on how a study chose each arm's learning rate."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ OF_TRIALS = ("optim.lr=", RACE, LENGTH)  # what a trial of a learning rate sets 
 
 
 def rate_remarks(plan: dict[str, Any]) -> list[str]:
-    """Lines for a report: each arm's rate, and the ratios at the rates that two arms have in common.
+    """Lines for a report: each arm's rate, and the ratios at rates that two arms share.
 
-    The ratios are of single trials, and no verdict.
+    The ratios are of single trials, so they are not verdicts.
     """
     rates = plan.get("rates", ())
     lines = []
@@ -32,6 +32,6 @@ def rate_remarks(plan: dict[str, Any]) -> list[str]:
 
 
 def first_seed_values(rate: dict[str, Any]) -> dict[float, float]:
-    """{rate: value} of an arm's trials on the first seed that came to one."""
+    """{rate: value} of an arm's trials on the first seed, without those that have no value."""
     trials = rate["trials"]
     return {t["lr"]: t["value"] for t in trials if t["seed"] == trials[0]["seed"] and t["value"] is not None}

@@ -19,6 +19,7 @@ from alexlab.errors import UserError
 from alexlab.files import read_regular
 from alexlab.runs.failure import RESULTS
 from alexlab.runs.record import DONE, FAILED, Record, find_records
+from alexlab.study.claims import VIEWS
 from alexlab.tree import flatten
 
 _SEED = re.compile(r"^seed: (\d{1,19})$", re.MULTILINE)
@@ -141,26 +142,49 @@ class RunData:
         Raises:
             UserError: where predictions.npz is missing or corrupt, or is not of this result.
         """
+        found = self._wrong.get((metric, view), UserError(f"predictions.npz: has no {metric} of view {view}"))
+        if isinstance(found, UserError):
+            raise found
+        bits, count, labels = found
+        return np.unpackbits(bits, count=count).astype(bool), labels
+
+    @cached_property
+    def _wrong(self) -> dict[tuple[str, str], tuple[np.ndarray, int, str] | UserError]:
+        """By metric and view, as bits: the file is read once, and a study may have thousands."""
         path = self.record.file("predictions.npz")
+        found: dict[tuple[str, str], tuple[np.ndarray, int, str] | UserError] = {}
         try:
             with np.load(io.BytesIO(read_regular(path, _MAX_ARRAYS))) as arrays:
-                count = 1 if metric == "top1_error" else 5
                 labels = arrays["labels"]
-                if view == "corner":
-                    if "ten_by_view" not in arrays:
-                        raise UserError(
-                            "predictions.npz: has no classes by single views; the record is older than them"
-                        )
-                    corners = arrays["ten_by_view"][np.arange(len(labels)), np.arange(len(labels)) % 4]
-                    return corners != labels, _digest(labels)
-                wrong = (arrays[f"{view}_top5"][:, :count] != labels[:, None]).all(1)
-        except UserError:
-            raise
+                classes = {("top1_error", "corner"): _corners(arrays, len(labels))}
+                for view in ("ten", "center"):
+                    top5 = arrays[f"{view}_top5"]
+                    classes |= {("top1_error", view): top5[:, :1], ("top5_error", view): top5}
+                wrong = {
+                    key: None if given is None else (given != labels[:, None]).all(1) for key, given in classes.items()
+                }
+                digest = _digest(labels)
         except Exception as error:  # of zipfile, of numpy, of the file system
-            raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
-        if len(wrong) == 0 or not abs(wrong.mean() - self.result["test"][view][metric]) <= 1e-9:
-            raise UserError(f"{path}: its errors are not those of result.json")
-        return wrong, _digest(labels)
+            unread = UserError(f"{path}: cannot be read ({' '.join(str(error).split())})")
+            return {(metric, view): unread for metric in ("top1_error", "top5_error") for view in VIEWS}
+        for (metric, view), values in wrong.items():
+            if values is None:
+                older = "predictions.npz: has no classes by single views; the record is older than them"
+                found[metric, view] = UserError(older)
+            elif len(values) == 0 or (
+                view != "corner" and not abs(values.mean() - self.result["test"][view][metric]) <= 1e-9
+            ):
+                found[metric, view] = UserError(f"{path}: its errors are not those of result.json")
+            else:
+                found[metric, view] = np.packbits(values), len(values), digest
+        return found
+
+
+def _corners(arrays: Any, count: int) -> np.ndarray | None:
+    """For each image the likeliest class by one of its four corner crops, in turn, [M, 1]; None in older records."""
+    if "ten_by_view" not in arrays:
+        return None
+    return arrays["ten_by_view"][np.arange(count), np.arange(count) % 4][:, None]
 
 
 def _digest(labels: np.ndarray) -> str:

@@ -1,4 +1,4 @@
-"""Each arm's values of each metric, as the statistics want them, and the spreads shrunk over all arms of a study."""
+"""Each arm's values of each metric, and variances shrunk over all arms of a study."""
 
 from __future__ import annotations
 
@@ -18,39 +18,38 @@ from alexlab.study.statistics import Effect, Matched, Sample, Spread, effect, ma
 
 @dataclass(frozen=True)
 class Measured:
-    """What an arm's runs came to in one metric; runs that do not have it are left out, and told of."""
+    """The values of an arm's runs in one metric; runs without it are left out, and reported."""
 
     runs: list[RunData]
     sample: Sample
     images: str | None  # a hash of the test images' classes in their order, where the metric is of images
 
     def among(self, other: Measured) -> Sample:
-        """The sample of those runs alone that `other` has too, in the same order."""
+        """The sample restricted to the runs that `other` has too, in the same order."""
         ids = {run.run_id for run in other.runs}
         kept = [place for place, run in enumerate(self.runs) if run.run_id in ids]
         return self.sample.of_runs(kept)
 
 
 class Samples:
-    """Of arms, each a list of finished runs by its name; `problems` gets a line for each run that is not counted."""
+    """Samples of arms, each a list of finished runs; `problems` gets a line for each run that is not counted."""
 
     def __init__(self, arms: dict[str, Sequence[RunData]], problems: list[str]) -> None:
         self._arms, self._problems = arms, problems
         self._measured: dict[tuple[str, str, str, bool], Measured | None] = {}
         self._spreads: dict[tuple[str, str, bool], dict[str, Spread]] = {}
-        self._wrong: dict[tuple[str, str, str], tuple[np.ndarray, str]] = {}
         # The base, and the arms whose runs share its initial weights, order and augmentation on shared seeds.
         self.alike: tuple[str, list[str]] | None = None
 
     def measured(self, arm: str, metric: str, view: str, ratio: bool = False) -> Measured | None:
-        """None where no run of the arm has the metric. With `ratio` of its logarithms."""
+        """The values of a metric, or their logarithms for a `ratio`; None if no run of the arm has it."""
         key = arm, metric, view, ratio
         if key not in self._measured:
             self._measured[key] = self._measure(*key)
         return self._measured[key]
 
     def spreads(self, metric: str, view: str, ratio: bool = False) -> dict[str, Spread]:
-        """By arm. Runs that several arms share are counted in the largest of them alone."""
+        """Spreads by arm. Runs that several arms share are counted only in the largest of them."""
         key = metric, view, ratio
         if key not in self._spreads:
             found = {arm: one for arm in self._arms if (one := self.measured(arm, *key)) is not None}
@@ -63,7 +62,7 @@ class Samples:
         return self._spreads[key]
 
     def matched(self, metric: str, view: str, ratio: bool, family: float) -> dict[str, Effect]:
-        """The effect against the base of each arm that is `alike`, all of whose seeds the base has too."""
+        """The effect against the base of each arm in `alike` whose seeds the base all has."""
         key = metric, view, ratio
         if self.alike is None or (base := self.measured(self.alike[0], *key)) is None:
             return {}
@@ -84,38 +83,40 @@ class Samples:
     def _measure(self, arm: str, metric: str, view: str, ratio: bool) -> Measured | None:
         if metric in GROUPED:
             return self._measure_groups(arm, metric)
-        runs, values, wrongs = [], [], []
+        runs, values, wrongs, images = [], [], [], []
         for run in self._arms[arm]:
             try:
                 value = float(MEASURES[metric](run, view))
                 if not math.isfinite(value) or (ratio and value <= 0):
-                    raise UserError(f"its {metric} is no number")
-                wrong = None
-                if not ratio and metric in VIEWED:
-                    wrong = self._wrongs(run, metric, view)
-                elif not ratio and metric == "gap":  # its training images are always the same
-                    wrong = self._wrongs(run, "top1_error", "center")
+                    raise UserError(f"its {metric} is not a finite number")
+                wrong, digest = None, None
+                if metric in VIEWED:
+                    wrong, digest = run.wrong(metric, view)
+                elif metric == "gap":  # its training images are always the same
+                    wrong, digest = run.wrong("top1_error", "center")
             except (UserError, KeyError, TypeError, ValueError) as error:
                 self._leave_out(run, metric, " ".join(str(error).split()))
                 continue
             runs.append(run)
             values.append(math.log(value) if ratio else value)
             wrongs.append(wrong)
-        hashes = Counter(wrong[1] for wrong in wrongs if wrong is not None)
-        if hashes:
-            usual = hashes.most_common(1)[0][0]
-            for run, wrong in zip(runs, wrongs, strict=True):
-                if wrong[1] != usual:
-                    self._leave_out(run, metric, "its test images are not those of the arm's other runs")
-            kept = [place for place, wrong in enumerate(wrongs) if wrong[1] == usual]
-            images = np.stack([wrongs[place][0] for place in kept])
-            if images.shape[1] > 1:
-                less = images.mean(axis=1) - np.array(values)[kept] if metric == "gap" else 0.0
-                return Measured([runs[place] for place in kept], Sample.of_images(images, less), usual)
-        return Measured(runs, Sample(np.array(values)), None) if runs else None
+            images.append(digest)
+        if not runs:
+            return None
+        usual = Counter(images).most_common(1)[0][0]
+        for run, own in zip(runs, images, strict=True):
+            if own != usual:
+                self._leave_out(run, metric, "its test images are not those of the arm's other runs")
+        kept = [index for index, own in enumerate(images) if own == usual]
+        counted, numbers = [runs[index] for index in kept], np.array(values)[kept]
+        by_image = None if usual is None else np.stack([wrongs[index] for index in kept])
+        if by_image is None or by_image.shape[1] == 1 or ratio:
+            return Measured(counted, Sample(numbers), usual)
+        less = by_image.mean(axis=1) - numbers if metric == "gap" else 0.0
+        return Measured(counted, Sample.of_images(by_image, less), usual)
 
     def _measure_groups(self, arm: str, metric: str) -> Measured | None:
-        """A value for each whole group of runs, by their first."""
+        """A value for each complete group of runs, filed under its first run."""
         size, of_each = GROUPED[metric]
         runs, values = [], []
         for group in groups(self._arms[arm], size):
@@ -130,9 +131,3 @@ class Samples:
         line = f"{run.run_id}: {why}; not counted for {metric}"
         if line not in self._problems:
             self._problems.append(line)
-
-    def _wrongs(self, run: RunData, metric: str, view: str) -> tuple[np.ndarray, str]:
-        key = run.run_id, metric, view
-        if key not in self._wrong:
-            self._wrong[key] = run.wrong(metric, view)
-        return self._wrong[key]

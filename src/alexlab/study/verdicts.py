@@ -1,7 +1,7 @@
-"""From a study's plan and the records that there are to one row a claim: effect, intervals, verdict, and what to doubt.
+"""Judge a study: from its plan and records to one row per claim with effect, intervals, verdict and caveats.
 
-The statistics are those of `alexlab.study.statistics`; here is what they are applied to, and what no number shows:
-missing runs, failures, seeds that nobody planned, and all that differs between two arms besides what the claim says.
+`alexlab.study.statistics` has the statistics. This module applies them, and reports what no interval shows: missing
+runs, failures, unplanned seeds, and every key in which two arms differ besides those that the claim names.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,8 @@ from alexlab.architecture import layers, map_sides
 from alexlab.config import Config
 from alexlab.errors import UserError
 from alexlab.runs.identity import DERIVED, differences
-from alexlab.study.claims import GROUPED, METRICS, OF_NETS, VIEWED, Claim, Verdict
-from alexlab.study.metrics import is_at_once, is_cut
+from alexlab.study.claims import GROUPED, METRICS, OF_NETS, VIEWED, Claim, Verdict, is_of_net, overridden
+from alexlab.study.metrics import is_at_once, is_cut, read_neighbours
 from alexlab.study.rates import OF_TRIALS, rate_remarks
 from alexlab.study.records import Archive, RunData
 from alexlab.study.samples import Measured, Samples
@@ -46,21 +47,22 @@ from alexlab.study.statistics import (
     weaker,
 )
 
-LENGTH = "trainer.max_epochs"  # no departure for a claim about when something happens
+OTHER_IMAGES = "the arms were tested on different images, so their errors cannot be compared"
+LENGTH = "trainer.max_epochs"  # a claim about when something happens may change it
 
 
 @dataclass
 class Arm:
-    """What a study planned of an arm, and what came of it."""
+    """An arm of a study: its planned runs, and what became of them."""
 
     name: str
     overrides: list[str]
     lr: float
     planned: dict[int, str]  # run ids by seed
     runs: list[RunData] = field(default_factory=list)  # done, in the seeds' order
-    failed: list[RunData] = field(default_factory=list)  # for good: to try again would select survivors
+    failed: list[RunData] = field(default_factory=list)  # for good: repeating them would select survivors
     partly: list[RunData] = field(default_factory=list)  # done, but partly trained: counted as failed
-    missing: dict[int, str] = field(default_factory=dict)  # run ids by seed, with their state behind it
+    missing: dict[int, str] = field(default_factory=dict)  # run ids by seed
     unplanned: list[RunData] = field(default_factory=list)  # done, and not counted
 
     @property
@@ -78,27 +80,28 @@ class Arm:
 
     @property
     def seconds(self) -> float | None:
-        """Of one run, on the average."""
+        """The mean time of a run."""
         return float(np.mean([run.result["seconds"] for run in self.runs])) if self.runs else None
 
 
 @dataclass
 class Row:
-    """A claim and what the records say of it; all numbers on the metric's own scale, errors as fractions."""
+    """A claim and its result; all numbers on the metric's own scale, errors as fractions."""
 
     claim: Claim
     arms: tuple[Arm, ...] = ()  # none, one, or the claim's and the one that it is against
     effect: Effect | None = None  # of logarithms where the claim is a ratio
     level: tuple[float, float, float] | None = None  # of a claim on one arm: see `_level`
     spreads: tuple[float, ...] = ()  # each arm's standard deviation over seeds, as measured
-    counted: tuple[int, ...] = ()  # runs of each arm that the effect is of
+    counted: tuple[int, ...] = ()  # runs of each arm that the effect is computed from
     word: Verdict | None = None  # None where no verdict is given: at this recipe, or yet
-    verdict: str | None = None  # the word as it is printed, with what limits it
+    verdict: str | None = None  # the word as printed, with its qualifications
     why_none: str | None = None
     fisher: float | None = None  # of failed counts
     secondary: dict[str, float] = field(default_factory=dict)  # effect by other metrics, without a verdict
     range: int = 0  # which of the claim's own ranges holds
-    is_bound: bool = False  # runs ended before what the claim waits for: the effect is at least what was measured
+    has_other_images: bool = False  # the arms were tested on different images, so there is no effect
+    is_bound: bool = False  # runs ended before the event that the claim is about: the effect is a lower bound
     strength: float | None = None  # z of the original pair of runs
     bayes_factor: float | None = None  # for the published effect, against none
     notes: list[str] = field(default_factory=list)
@@ -109,7 +112,7 @@ class Row:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The interval that carries the verdict; a ratio's is of logarithms."""
+        """The interval that decides the verdict; a ratio's is of logarithms."""
         if self.effect is None:
             return None
         return self.effect.difference - self.effect.decisive, self.effect.difference + self.effect.decisive
@@ -136,19 +139,25 @@ class Row:
 
 @dataclass
 class Judgement:
-    """A study's report in numbers."""
+    """The result of a study, in numbers."""
 
     plan: dict[str, Any]  # as `alexlab.sweep.arms` wrote it
     looks: int
     rows: list[Row]
     arms: list[Arm]
     family: int  # claims that share the study-wise error of 5 %
-    problems: list[str]  # records that could not be used as they are
+    problems: list[str]  # one line for each record that could not be used, or not in full
     remarks: list[str]  # on the study as a whole
+    config_dir: str | None = None  # as the reader has typed it
 
     @property
     def missing(self) -> int:
         return len({run_id for arm in self.arms for run_id in arm.missing.values()})
+
+    @property
+    def planned(self) -> set[str]:
+        """All run ids of the plan."""
+        return {run_id for arm in self.arms for run_id in arm.planned.values()}
 
     @property
     def is_interim(self) -> bool:
@@ -165,9 +174,30 @@ class Judgement:
 
     @property
     def command(self) -> str:
-        """What makes the missing runs."""
-        flags = [] if self.plan.get("config_dir") is None else ["--config-dir", self.plan["config_dir"]]
-        return f"python src/train.py {shlex.join([*flags, *self.plan['line']])}"
+        """The command line that makes the missing runs, without what `left_out` names."""
+        line = [one for one in self.plan["line"] if self._is_shown(one)]
+        flags = ["--config-dir", self.config_dir] if self._has_own_options and self.config_dir else []
+        return f"python src/train.py {shlex.join([*flags, *line])}"
+
+    @property
+    def left_out(self) -> list[str]:
+        """What the plan's line sets and `command` does not: folders, launchers, or whatever a stranger may have added.
+
+        A reader copies the command, and a plan comes from anyone.
+        """
+        names = [one.partition("=")[0][:60] for one in self.plan["line"] if not self._is_shown(one)]
+        has_others_options = self.plan.get("config_dir") is not None and not self._has_own_options
+        return [*dict.fromkeys(names), *(["--config-dir"] if has_others_options else [])]
+
+    def _is_shown(self, override: str) -> bool:
+        name = overridden(override, self.config_dir) or ""
+        return name == "study" or name.startswith("study.") or is_of_net(override, self.config_dir)
+
+    @property
+    def _has_own_options(self) -> bool:
+        """Whether the study's option files are those that the reader named."""
+        planned, given = self.plan.get("config_dir"), self.config_dir
+        return None not in (planned, given) and Path(str(planned)).resolve() == Path(str(given)).resolve()
 
 
 def judge(
@@ -176,22 +206,17 @@ def judge(
     own: list[dict[str, Any]] | None = None,
     known: Container[str] = (),
     begun: Mapping[str, list[dict[str, Any]]] | None = None,
+    config_dir: str | None = None,
 ) -> Judgement:
     """Judge every claim of a study by its last plan.
 
     `own`: the plans of the same study at each arm's own learning rate. `known`: runs that other studies planned, which
     are not reported as unplanned. `begun`: the plans of all studies, by id, to list those with the same claims and to
-    find the rates that were tried.
-
-    Raises:
-        UserError: where the plan is damaged.
+    find the rates that were tried. `config_dir`: the reader's own, to be named in a command.
     """
     plan = looks[-1]
-    try:
-        claims = [Claim(**claim) for claim in plan["claims"]]
-        arms = [_arm(planned, archive) for planned in plan["arms"]]
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise UserError(f"runs/studies/{plan.get('id')}.json: cannot be read by this version ({error})") from error
+    claims = [Claim(**claim) for claim in plan["claims"]]
+    arms = [_arm(planned, archive) for planned in plan["arms"]]
     problems: list[str] = list(archive.problems)
     _find_unplanned(arms, archive, known)
     if not claims and len(arms) == 1:
@@ -211,7 +236,7 @@ def judge(
             remarks += _beyond(rows)
         elif components := _components(arms, samples):
             remarks.append(components)
-    judgement = Judgement(plan, len(looks), rows, arms, family, problems, remarks)
+    judgement = Judgement(plan, len(looks), rows, arms, family, problems, remarks, config_dir)
     for row in rows:
         if judgement.is_interim:
             _withhold(row, "interim: runs are missing")
@@ -230,7 +255,7 @@ def _alike(arms: list[Arm], archive: Archive) -> tuple[str, list[str]] | None:
         return None
     found = []
     for arm in arms:
-        with suppress(UserError):  # it is reported as a confound
+        with suppress(UserError):  # reported as a confound
             if arm.overrides and arm.runs and starts_alike(archive.config(base.runs[0]), archive.config(arm.runs[0])):
                 found.append(arm.name)
     return base.name, found
@@ -254,7 +279,7 @@ def _withhold(row: Row, why: str) -> None:
 
 
 def _qualify(row: Row, looks: list[dict[str, Any]]) -> None:
-    """Say with the verdict what limits it: a plan that came after its results, or after another plan."""
+    """Qualify the verdict if the plan was made after results, or after another plan."""
     if row.word is None or row.word is Verdict.not_testable:
         return
     before = {run_id for look in looks for run_id in look.get("finished_before", ())}
@@ -269,7 +294,7 @@ def _qualify(row: Row, looks: list[dict[str, Any]]) -> None:
 
 
 def _add_own_rates(judgement: Judgement, own: Judgement) -> None:
-    """Put each claim's row at the arms' own rates beside it; where the words differ the weaker one is the verdict."""
+    """Attach each claim's row at the arms' own rates; if the words differ, the weaker one is the verdict."""
     rows = {row.claim.name: row for row in own.rows}
     for row in judgement.rows:
         row.own_rate = rows.get(row.claim.name)
@@ -302,7 +327,7 @@ def _add_own_rates(judgement: Judgement, own: Judgement) -> None:
 
 
 def _doubt_rates(judgement: Judgement, archive: Archive, begun: Mapping[str, list[dict[str, Any]]]) -> None:
-    """Withhold the verdicts of arms whose best rate is the first or last that was tried, or where all rates failed."""
+    """Withhold verdicts of arms whose best rate is the lowest or highest that was tried, or whose rates all failed."""
     tried = _tried_rates(judgement.plan, begun)
     for arm in judgement.arms:
         rates = tried.get(tuple(arm.overrides), {})
@@ -341,7 +366,7 @@ def _is_failed(archive: Archive, run_id: str) -> bool:
 
 
 def _same_claims(plan: dict[str, Any], tested: list[Claim], begun: Mapping[str, list[dict[str, Any]]]) -> list[str]:
-    """A line for each other study that was begun with some of these claims at the same recipe."""
+    """A line for each other study that was started with some of these claims at the same recipe."""
     names = {claim.name for claim in tested if not claim.is_context}
     lines = []
     for id, looks in sorted(begun.items()):
@@ -374,10 +399,10 @@ def _arm(planned: dict[str, Any], archive: Archive) -> Arm:
 
 
 def _find_partly_trained(arm: Arm, archive: Archive) -> None:
-    """Set aside runs whose error lies above halfway between the arm's median and that of guessing."""
+    """Set aside runs whose error lies above the midpoint of the arm's median and chance."""
     try:
         num_classes = archive.config(arm.runs[0]).data.num_classes or 1
-    except (UserError, IndexError):  # it is reported as a confound
+    except (UserError, IndexError):  # reported as a confound
         return
     errors = np.array([run.result["test"]["ten"]["top1_error"] for run in arm.runs])
     flags = partly_trained(errors, 1 - 1 / num_classes)
@@ -386,7 +411,7 @@ def _find_partly_trained(arm: Arm, archive: Archive) -> None:
 
 
 def _find_unplanned(arms: list[Arm], archive: Archive, known: Container[str]) -> None:
-    """Finished runs of the arms that no plan knows of: counting them would be to look until a claim holds."""
+    """Find finished runs of the arms that are in no plan; counting them would allow sampling until a claim holds."""
     planned = {run_id for arm in arms for run_id in arm.planned.values()}
     others: dict[str, list[RunData]] = {}
     for run in archive.runs.values():
@@ -398,7 +423,7 @@ def _find_unplanned(arms: list[Arm], archive: Archive, known: Container[str]) ->
 
 
 def _is_tested(claim: Claim, plan: dict[str, Any], arms: dict[tuple[str, ...], Arm]) -> bool:
-    """Whether the study's runs can say something of a claim."""
+    """Whether the study's runs can test a claim."""
     if claim.not_testable is not None or claim.name in plan["unmet"]:
         return False
     names = [tuple(arm) for arm in claim.compared]
@@ -452,7 +477,7 @@ def _row(
 
 
 def _compare_original(row: Row, claim: Claim, plan: dict[str, Any]) -> None:
-    """What the published pair of single runs could show, and how much likelier the effect is by it than by none."""
+    """Set z of the published pair of single runs, and the Bayes factor."""
     if row.effect is not None and row.published and not claim.is_context:
         row.strength = strength(row.effect, row.published)
         row.bayes_factor = replication_bayes_factor(row.effect, row.published, _has_same_images(claim, plan))
@@ -479,20 +504,19 @@ def _compare_views(row: Row, seen: Measured | None, samples: Samples, family: in
 def _compare_arms(
     row: Row, first: Measured, second: Measured, spreads: tuple[Spread, Spread], family: int, all_samples: Samples
 ) -> None:
-    samples = first.sample, second.sample
-    if first.images != second.images:
-        samples = Sample(first.sample.values), Sample(second.sample.values)
-        row.confounds.append("the arms' test images are not the same ones")
-    row.effect = effect(*samples, spreads, family)
-    if first.images == second.images:
-        _share_seeds(row, all_samples, family)
+    row.has_other_images = first.images != second.images
+    if row.has_other_images:
+        row.confounds.append(OTHER_IMAGES)
+        return
+    row.effect = effect(first.sample, second.sample, spreads, family)
+    _share_seeds(row, all_samples, family)
     if unlike(*spreads):
-        how = "Welch's interval is taken, the wider one" if row.effect.welch else "the interval holds by Welch's t too"
-        row.notes.append(f"the arms' spreads differ by more than twice; {how}")
+        how = "Welch's interval is used" if row.effect.welch else "Welch's interval is not wider"
+        row.notes.append(f"the arms' standard deviations differ by more than a factor of two; {how}")
 
 
 def _share_seeds(row: Row, samples: Samples, family: int) -> None:
-    """Where an arm starts from the base's initial weights, let the base's runs on shared seeds be a control variate."""
+    """If an arm starts from the base's initial weights, use the base's runs on shared seeds as a control variate."""
     claim, before = row.claim, row.effect
     assert before is not None
     row.effect = _by_shared_seeds(row, before, claim.metric, claim.ratio, samples, family)
@@ -502,14 +526,14 @@ def _share_seeds(row: Row, samples: Samples, family: int) -> None:
     if claim.ratio:
         unit, size = "in logarithms", 1.0
     row.notes.append(
-        f"{name} starts from the base's initial weights; on shared seeds its runs correlate with the base's by "
-        f"{row.effect.correlation:+.2f}, so these are a control variate. As independent arms: "
+        f"{name} starts from the base's initial weights; on shared seeds its runs correlate with the base's "
+        f"(r = {row.effect.correlation:+.2f}), which are used as a control variate. As independent arms: "
         f"{before.difference / size:+.2f} ± {before.fixed / size:.2f} {unit}"
     )
 
 
 def _by_shared_seeds(row: Row, before: Effect, metric: str, ratio: bool, samples: Samples, family: int) -> Effect:
-    """The effect of an arm and the base by their shared seeds, in the row's direction; else as it was `before`."""
+    """The effect of an arm and the base by their shared seeds, in the row's direction; else `before`."""
     names = [arm.name for arm in row.arms]
     if samples.alike is None or samples.alike[0] not in names:
         return before
@@ -527,8 +551,8 @@ def _why_not(
     if claim.name in plan["unmet"]:
         return f"requires {', '.join(plan['unmet'][claim.name])}"
     if any(name not in arms for name in names):
-        return "the study has no such arms"
-    return "the two arms are the same runs here: the recipe has it so already"
+        return "the study does not have these arms"
+    return "the two arms are the same runs at this recipe"
 
 
 def _level(sample: Sample, spread: Spread, family: float) -> tuple[float, float, float]:
@@ -560,19 +584,19 @@ def _secondary(row: Row, claim: Claim, samples: Samples) -> None:
         if claim.against_view is not None:
             found.append(samples.measured(row.arms[0].name, metric, claim.against_view, claim.ratio))
         means = [float(one.sample.values.mean()) for one in found if one is not None]
-        if len(means) == len(found):
+        if len(means) == len(found) and len({one.images for one in found if one is not None}) == 1:
             label = metric if view == claim.view else f"{metric}, {view} view"
             row.secondary[label] = means[0] - means[1] if len(means) > 1 else means[0]
 
 
 def _conclude(row: Row, claim: Claim, plan: dict[str, Any], archive: Archive, samples: Samples, family: int) -> None:
-    """The verdict, or why there is none."""
+    """Set the verdict, or why there is none."""
     _note_failures(row)
     size, _ = GROUPED.get(claim.metric, (1, ""))
     lost = sum(len(arm.runs) // size for arm in row.arms) - sum(row.counted)
     if lost:
         what = "finished runs" if size == 1 else f"groups of {size} runs"
-        row.notes.append(f"{lost} {what} could not be counted; the problems name them")
+        row.notes.append(f"{lost} {what} could not be used; the list of problems says why")
     if claim.metric == "retrieval":
         row.notes += _precisions(row)
     beyond = _beyond_all(row, claim, samples) if claim.every_run else None
@@ -582,9 +606,11 @@ def _conclude(row: Row, claim: Claim, plan: dict[str, Any], archive: Archive, sa
     for arm, number, early in zip(row.arms, short, at_once, strict=True):
         what = METRICS[claim.metric][0]
         if number:
-            row.notes.append(f"{number} runs of {arm.name} ended before {what}: counted as too few")
+            row.notes.append(f"{number} runs of {arm.name} ended too early for their {what}, which are a lower bound")
         if early:
-            row.notes.append(f"{early} runs of {arm.name} were there when first logged ({what}): counted as too many")
+            row.notes.append(
+                f"{early} runs of {arm.name} were first logged too late for their {what}, which are an upper bound"
+            )
     more = bool(short[0] or at_once[-1])  # the effect may be larger than measured
     less = bool(short[-1] or at_once[0])
     row.is_bound, spoiled = (more, less) if claim.sign > 0 else (less, more)
@@ -595,14 +621,16 @@ def _conclude(row: Row, claim: Claim, plan: dict[str, Any], archive: Archive, sa
     if plan["recipe"] not in claim.recipes:
         row.why_none = f"a rehearsal: verdicts are given at {', '.join(claim.recipes)}"
     elif departures:
-        row.why_none = f"a rehearsal: not as the recipe has it in {', '.join(departures)}"
+        row.why_none = f"a rehearsal: differs from the recipe in {', '.join(departures)}"
     elif plan["rate"] == "choose":
         row.why_none = "these runs choose learning rates"
     elif claim.is_level:
         _judge_level(row, claim)
+    elif row.has_other_images:
+        row.word, row.why_none = Verdict.not_testable, OTHER_IMAGES
     elif spoiled:
         row.word = Verdict.not_testable
-        row.why_none = "runs ended before what the claim is about" if any(short) else "it was there when first logged"
+        row.why_none = f"runs {'ended before' if any(short) else 'were first logged after'} what the claim is about"
     elif lost and claim.metric in OF_NETS:
         row.why_none = "interim: the nets are not measured yet; run this command with --nets"
     elif lost:
@@ -617,7 +645,10 @@ def _conclude(row: Row, claim: Claim, plan: dict[str, Any], archive: Archive, sa
 
 def _precisions(row: Row) -> list[str]:
     """The two precisions behind a claim about neighbours, each with its standard error over the queries of a run."""
-    found = [content for run in row.arms[0].runs if (content := run.record.read("neighbours.json"))]
+    found = []
+    for run in row.arms[0].runs:
+        with suppress(UserError):  # not counted, and reported
+            found.append(read_neighbours(run))
     if not found:
         return []
     means = [
@@ -630,7 +661,7 @@ def _precisions(row: Row) -> list[str]:
 
 
 def _beyond_all(row: Row, claim: Claim, samples: Samples) -> str | None:
-    """In how many runs of the claim's arm the metric lies beyond all runs of the other."""
+    """In how many runs of the claim's arm the metric lies beyond all runs of the other arm."""
     first, second = (samples.measured(arm.name, claim.metric, claim.view) for arm in row.arms)
     if first is None or second is None:
         return None
@@ -652,25 +683,25 @@ def _note_failures(row: Row) -> None:
             )
             counts.append(f"{len(arm.partly)} of {len(arm.planned)} runs of {arm.name} trained only partly ({which})")
     if counts:
-        row.notes.append(f"given that it trains: {'; '.join(counts)}")
+        row.notes.append(f"only runs that trained are compared: {'; '.join(counts)}")
     if len(row.arms) == 2 and any(arm.lost for arm in row.arms):
         first, second = ((arm.lost, arm.lost + len(arm.runs)) for arm in row.arms)
         row.fisher = fisher(*first, *second)
 
 
 def _cut(arm: Arm, metric: str, archive: Archive) -> int:
-    """How many of an arm's runs ended before what a metric waits for."""
+    """How many of an arm's runs ended before the event that a metric counts to."""
     if metric not in ("epochs", "epochs_to_25"):
         return 0
     count = 0
     for run in arm.runs:
-        with suppress(UserError):  # it is not counted, and reported
+        with suppress(UserError):  # not counted, and reported
             count += is_cut(run, metric, archive.config(run).trainer.max_epochs)
     return count
 
 
 def _at_once(arm: Arm, metric: str, archive: Archive) -> int:
-    """How many of an arm's runs had what a metric waits for when it was first logged."""
+    """In how many of an arm's runs the event that a metric counts to came before the first log."""
     count = 0
     for run in arm.runs:
         with suppress(UserError):
@@ -679,20 +710,18 @@ def _at_once(arm: Arm, metric: str, archive: Archive) -> int:
 
 
 def _judge_others(row: Row, claim: Claim, samples: Samples, family: int) -> list[tuple[str, Verdict]]:
-    """The other metrics that a claim needs too, each with the word for its side."""
+    """Judge the other metrics that a claim needs too; each with the word for its side."""
     found = []
     for metric, side in claim.also.items():
         both = [samples.measured(arm.name, metric, claim.view) for arm in row.arms]
-        if len(both) != 2 or both[0] is None or both[1] is None:
+        if len(both) != 2 or both[0] is None or both[1] is None or both[0].images != both[1].images:
             found.append((METRICS[metric][0], Verdict.inconclusive))
             continue
         spreads = samples.spreads(metric, claim.view)
-        pair = [one.sample for one in both if one is not None]
-        if both[0].images != both[1].images:
-            pair = [Sample(one.values) for one in pair]
-        measured = effect(*pair, (spreads[row.arms[0].name], spreads[row.arms[1].name]), family)
-        if both[0].images == both[1].images:
-            measured = _by_shared_seeds(row, measured, metric, False, samples, family)
+        measured = effect(
+            both[0].sample, both[1].sample, (spreads[row.arms[0].name], spreads[row.arms[1].name]), family
+        )
+        measured = _by_shared_seeds(row, measured, metric, False, samples, family)
         toward = (1 if side == "higher" else -1) * measured.difference
         word = Verdict.inconclusive
         if abs(toward) > measured.decisive:
@@ -700,7 +729,8 @@ def _judge_others(row: Row, claim: Claim, samples: Samples, family: int) -> list
         name, unit, size = METRICS[metric]
         low, high = ((measured.difference + sign * measured.decisive) / size for sign in (-1, 1))
         row.notes.append(
-            f"the claim needs {name} {side} too: {measured.difference / size:+.2f} {unit} ({low:+.2f} to {high:+.2f})"
+            f"the claim also needs {name} to be {side}: {measured.difference / size:+.2f} {unit} "
+            f"({low:+.2f} to {high:+.2f})"
         )
         found.append((name, word))
     return found
@@ -722,10 +752,10 @@ def _judge_effect(row: Row, claim: Claim, plan: dict[str, Any], also: list[tuple
         row.verdict = f"{word.value}: {' and '.join(arms)}"
         return
     if word is Verdict.not_testable or row.effect is None:
-        row.word, row.why_none = word, f"{min(row.counted)} runs in an arm; a verdict takes {LEAST_RUNS}"
+        row.word, row.why_none = word, f"{min(row.counted)} runs in an arm; a verdict needs {LEAST_RUNS}"
         return
     if row.effect.study == 0 and all(spread == 0 for spread in row.spreads):
-        row.why_none = "all runs of an arm are the same, whatever their seeds: something is wrong"
+        row.why_none = "all runs of an arm have the same result, whatever their seeds, which points to a bug"
         return
     row.word, row.verdict = _by_range(row) if claim.ranges else (word, word.value)
     if row.is_bound and not claim.ranges:
@@ -748,7 +778,7 @@ def _judge_effect(row: Row, claim: Claim, plan: dict[str, Any], also: list[tuple
 
 
 def _by_range(row: Row) -> tuple[Verdict, str]:
-    """The first of the claim's own ranges that holds the whole interval; a bound reaches as far as one likes."""
+    """The first of the claim's own ranges that contains the whole interval; a bound is open on one side."""
     claim = row.claim
     assert row.interval is not None
     low, high = row.interval
@@ -770,20 +800,20 @@ def _on_scale(claim: Claim, figure: float | None) -> float | None:
 
 
 def _bound(row: Row) -> str:
-    """The least effect that a bound supports: the interval's end that is nearer to no effect."""
+    """The smallest effect that is compatible with a bound: the interval's end nearer to no effect."""
     assert row.interval is not None
     end = row.shown(row.interval[0] if row.claim.sign > 0 else row.interval[1])
     return f"×{end:.2f}" if row.claim.ratio else f"{end:+.2f} {METRICS[row.claim.metric][1]}".rstrip()
 
 
 def _judge_level(row: Row, claim: Claim) -> None:
-    """Whether the published figure, of one run, is one that such a run might have had."""
+    """Compare the published figure, of one run, with the prediction interval of one more run."""
     runs, arm = row.counted[0], row.arms[0]
     if arm.does_not_train:
         row.word, row.verdict = Verdict.does_not_train, f"{Verdict.does_not_train.value}: {arm.name}"
         return
     if row.level is None or runs < LEAST_RUNS:
-        row.word, row.why_none = Verdict.not_testable, f"{runs} runs; a verdict takes {LEAST_RUNS}"
+        row.word, row.why_none = Verdict.not_testable, f"{runs} runs; a verdict needs {LEAST_RUNS}"
         return
     mean, _, one_run = row.level
     published = claim.effect
@@ -796,7 +826,7 @@ def _judge_level(row: Row, claim: Claim) -> None:
 
 
 def _doubt(row: Row, archive: Archive, plan: dict[str, Any]) -> None:
-    """What differs between the arms besides what the claim says."""
+    """Note what differs between the arms besides what the claim names."""
     for arm in row.arms:
         if arm.unplanned:
             seeds = ", ".join(str(run.seed) for run in arm.unplanned)
@@ -825,10 +855,10 @@ def _doubt(row: Row, archive: Archive, plan: dict[str, Any]) -> None:
     for what, value in SURROUNDINGS.items():
         seen = [Counter(value(run) for run in arm.runs) for arm in row.arms]
         if seen[0].keys() != seen[1].keys():
-            told = " against ".join(", ".join(map(str, one)) for one in seen)
-            row.confounds.append(f"{what} differs between the arms: {told}")
+            both = " against ".join(", ".join(map(str, one)) for one in seen)
+            row.confounds.append(f"{what} differs between the arms: {both}")
         elif len(seen[0]) > 1:
-            row.notes.append(f"each arm has runs of several kinds of {what}: {', '.join(map(str, seen[0]))}")
+            row.notes.append(f"{what} differs within each arm: {', '.join(map(str, seen[0]))}")
 
 
 def _packages(run: RunData) -> str:
@@ -844,7 +874,7 @@ def _code(run: RunData) -> str:
 
 
 def _halves(arm: Arm) -> list[Arm]:
-    """An arm that was planned alone as two, by the order of its seeds: a plan from before two arms were planned."""
+    """Split an arm that was planned alone in two, by the order of its seeds, as older plans of A/A studies need."""
     seeds = sorted(arm.planned)
     parts = seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :]
     return [
@@ -863,7 +893,7 @@ def _halves(arm: Arm) -> list[Arm]:
 
 
 def _against_itself(arms: list[Arm], samples: Samples) -> list[Row]:
-    """A/A: two arms of one configuration, by every metric that their runs scatter in."""
+    """A/A: compare two arms of one configuration by every metric in which their runs differ."""
     first, second = arms
     samples = Samples({arm.name: arm.runs for arm in arms}, [])
     found = []
@@ -898,7 +928,7 @@ def _beyond(rows: list[Row]) -> list[str]:
 
 
 def _components(arms: list[Arm], samples: Samples) -> str | None:
-    """Variance by source, where the arms are one configuration at several data seeds, each with the same seeds.
+    """Variance by source, if the arms are one configuration at several data seeds, each with the same seeds.
 
     Of the additive model error = mean + seed + data seed + rest, by moments; a component below 0 is taken as 0.
     """
@@ -907,7 +937,7 @@ def _components(arms: list[Arm], samples: Samples) -> str | None:
     by_seed = [{run.seed: run.result["test"]["ten"]["top1_error"] for run in arm.runs} for arm in arms]
     seeds = sorted(set.intersection(*(set(each) for each in by_seed)))
     if len(seeds) < 2:
-        return "variance by source: takes two seeds or more that every data seed has"
+        return "variance by source: needs two seeds or more that all data seeds share"
     seed, data, rest = variance_components(100 * np.array([[each[seed] for seed in seeds] for each in by_seed]))
     return (
         f"variance by source, top-1 error, {len(arms)} data seeds by {len(seeds)} seeds: sd {seed:.2f} points by seed "
@@ -935,7 +965,7 @@ def _remarks(looks: list[dict[str, Any]], arms: list[Arm]) -> list[str]:
     for number, (before, after) in enumerate(pairwise(looks), 2):
         changed = "claims" if before["claims_digest"] != after["claims_digest"] else "runs"
         remarks.append(
-            f"look {number}: the study's {changed} were changed after it had started; its 5 % is divided by the looks"
+            f"look {number}: the study's {changed} were changed after it had started; the looks share its 5 %"
         )
     unplanned = sum(len(arm.unplanned) for arm in arms)
     if unplanned:

@@ -41,14 +41,14 @@ from alexlab.runs.environment import code
 from alexlab.runs.failure import RESULTS
 from alexlab.runs.identity import DERIVED, arm_id, differences, run_id
 from alexlab.runs.record import DONE, FAILED, Record
-from alexlab.study.claims import Claim, digest, find_claims
+from alexlab.study.claims import Claim, check_line, digest, find_claims
+from alexlab.study.plans import PLAN_VERSION, read_looks
 from alexlab.study.rates import LENGTH, RACE
 from alexlab.study.records import RunData
 from alexlab.sweep.rate_search import Choice, Search, Trial, TrialResult, extending_search, grid_search, replay, rounded
 
 MIN_SEEDS = 3  # of each arm, for a verdict to be given
 CHOICE_SEEDS_FROM = 1000  # learning rates are chosen on other seeds than those compared
-PLAN_VERSION = 1
 SPEED = "epochs_to_25"  # the metric of claims about speed, by which rates are chosen for them
 # A study of speed alone may set these in its file, too: a run ends when it reaches the error.
 SPEEDS_OWN = ("trainer.max_epochs", "trainer.train_error_every", "trainer.stop_at_train_error")
@@ -60,7 +60,6 @@ STUDYS_OWN += ("optim.threshold", "data.holdout", "trainer.precision")
 SETTLED = ("data.num_classes", "trainer.channels_last", "trainer.compile", "trainer.fused_lrn")
 SETTLED += ("trainer.fused_optimizer", "trainer.deterministic", "trainer.limit_val_batches")
 NO_EARLY_STOP = "trainer.chance_epochs=null"
-_PLANNED = ("id", "line", "name", "rate", "recipe", "unmet", "claims", "claims_digest", "arms")
 
 
 def arm_name(overrides: tuple[str, ...]) -> str:
@@ -210,10 +209,7 @@ def make_study(composer: Composer, overrides: list[str], config_dir: str | None 
     tested = [claim for claim in claims if claim.not_testable is None and not unmet(claim, base.config)]
     for claim in tested:
         found.update({tuple(arm): None for arm in claim.compared})
-    for arm in found:
-        for override in arm:
-            if override.partition("=")[0] in given:
-                raise ConfigError(f"{override.partition('=')[0]}: the study's arms set it ({override}); remove it")
+    check_line(overrides, found, config_dir)
     if claims and not tested:
         missing = "; ".join(f"{claim.name} requires {' '.join(unmet(claim, base.config))}" for claim in claims[:1])
         raise ConfigError(f"study={base.choices['study']}: none of its claims can be tested here: {missing}")
@@ -485,24 +481,4 @@ def register(plan: dict[str, Any], folder: Path) -> list[str]:
     write_atomic(path, json.dumps({"version": PLAN_VERSION, "looks": looks}, indent=1) + "\n")
     if len(looks) == 1:
         return []
-    return [f"{path.name}: other runs were planned before; this is look {len(looks)}, which the report states"]
-
-
-def read_looks(path: Path) -> list[dict[str, Any]]:
-    """Read all plans that a study has registered, oldest first.
-
-    Raises:
-        ConfigError: if the file is corrupt.
-    """
-    try:
-        content = json.loads(path.read_text())
-        if content["version"] != PLAN_VERSION:
-            raise ConfigError(f"{path}: is version {content['version']}, this code reads version {PLAN_VERSION}")
-        looks = list(content["looks"])
-        if not looks or any(name not in look for look in looks for name in _PLANNED):
-            raise ValueError("it lacks a part of the plan")
-        return looks
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{path}: is corrupt ({error}); restore it from a copy") from error
+    return [f"{path.name} planned other runs before; this is look {len(looks)}, and the report says so"]

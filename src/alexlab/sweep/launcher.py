@@ -24,12 +24,12 @@ from typing import Any
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from rich.console import Console
 
 from alexlab import hydra_compat, threads
 from alexlab.children import inherit_code
 from alexlab.compose import to_plain, to_typed
 from alexlab.config import Config
+from alexlab.console import Console
 from alexlab.errors import UserError
 from alexlab.hydra_compat import PlannedJobs
 from alexlab.runs.failure import HINTS, failure_of

@@ -12,9 +12,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from rich.console import Console
-
 from alexlab import threads
+from alexlab.console import Console
 from alexlab.runs.process import SIGNALS, Launch
 
 STOPPED_STATUS = 75  # EX_TEMPFAIL: a job script may run the same command again

@@ -8,9 +8,9 @@ from typing import Any
 
 import lightning as L
 import torch
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from alexlab.console import Console
 from alexlab.progress import is_live
 from alexlab.training.divergence import AsyncScalar
 from alexlab.training.module import ClassificationTask
@@ -23,9 +23,9 @@ class TrainingBar(L.Callback):
         self._title, self._is_shown = title, is_shown
         self._live = is_shown and is_live()
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
-            TextColumn("loss {task.fields[loss]} · {task.fields[speed]:.0f} images/s ·"),
+            TextColumn("loss {task.fields[loss]} · {task.fields[speed]:.0f} images/s ·", markup=False),
             TimeRemainingColumn(elapsed_when_finished=True),
         )
         self._bar = Progress(*columns, console=Console(stderr=True), disable=not self._live, refresh_per_second=4)
