@@ -158,6 +158,8 @@ class RunData:
                 labels = arrays["labels"]
                 classes = {("top1_error", "corner"): _corners(arrays, len(labels))}
                 for view in ("ten", "center"):
+                    if f"{view}_top5" not in arrays:
+                        continue
                     top5 = arrays[f"{view}_top5"]
                     classes |= {("top1_error", view): top5[:, :1], ("top5_error", view): top5}
                 wrong = {
