@@ -28,9 +28,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(runs: Path) -> TrainedRun:
+def run(runs: Path, cache: Path) -> TrainedRun:
     [record] = runs.glob("*/result.json")
-    return alexlab.load_run(record.parent.name[:6], runs)
+    return alexlab.load_run(record.parent.name[:6], runs, cache)
 
 
 def source_files(run: TrainedRun) -> list[Path]:
@@ -82,6 +82,7 @@ def test_the_page(run: TrainedRun, runs: Path, tmp_path: Path, monkeypatch: pyte
     page = (PROJECT_DIR / "docs" / "how-to" / "classify-images.md").read_text()
     [block] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ALEXLAB_CACHE", run.config.data.cache)
     (tmp_path / "runs").symlink_to(runs)
     shutil.copy(source_files(run)[0], tmp_path / "photo.jpg")
     names: dict = {}
@@ -97,7 +98,14 @@ def test_the_history_is_the_epochs(run: TrainedRun):
 def test_the_command(run: TrainedRun, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     files = source_files(run)[:2]
     (tmp_path / "broken.jpg").write_bytes(b"")
-    line = [f"run={run.record.run_id}", f"paths.runs={runs}", *map(str, files), "--top", "3"]
+    line = [
+        f"run={run.record.run_id}",
+        f"paths.runs={runs}",
+        f"data.cache={run.config.data.cache}",
+        *map(str, files),
+        "--top",
+        "3",
+    ]
     assert predict.main([*line, "--json", str(tmp_path / "broken.jpg")]) == 1
     printed = capsys.readouterr()
     rows = [json.loads(row) for row in printed.out.splitlines()]
@@ -145,7 +153,18 @@ def test_a_run_that_is_not_there(tmp_path: Path):
 def test_the_onnx_file_gives_the_networks_probabilities(run: TrainedRun, runs: Path, tmp_path: Path):
     onnxruntime = pytest.importorskip("onnxruntime", reason="pip install onnx onnxscript onnxruntime")
     path = tmp_path / "net.onnx"
-    assert predict.main([f"run={run.record.run_id}", f"paths.runs={runs}", "--onnx", str(path)]) == 0
+    assert (
+        predict.main(
+            [
+                f"run={run.record.run_id}",
+                f"paths.runs={runs}",
+                f"data.cache={run.config.data.cache}",
+                "--onnx",
+                str(path),
+            ]
+        )
+        == 0
+    )
     session = onnxruntime.InferenceSession(path)
     metadata = session.get_modelmeta().custom_metadata_map
     assert (metadata["run_id"], json.loads(metadata["classes"])) == (run.record.run_id, run.classes)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from alexlab.config import CONF_DIR, ConfigError
 from alexlab.data import build_datamodule
+from alexlab.data.shapes import CLASSES
 from alexlab.models import build_model
 from alexlab.training import ClassificationTask
 from alexlab.training.fit import build_trainer, fit, load_weights, network_state
@@ -279,6 +280,22 @@ class TestWeights:
         before = other.state_dict()["fc8.weight"].clone()
         load_weights(other, str(folder / "checkpoints" / "last.ckpt"))
         assert torch.equal(other.state_dict()["fc8.weight"], before)
+
+    def test_a_last_layer_of_other_classes_starts_anew_and_is_not_evaluated(self, trained, tiny: list[str]):
+        """As many classes in another order: each answer would be another class's."""
+        config, folder, _ = trained
+        path, names = folder / "checkpoints" / "last.ckpt", sorted(CLASSES)
+        assert torch.load(path)["classes"] == names
+        swapped = [names[0], names[2], names[1], *names[3:]]
+        network = build_model(config)
+        before = network.state_dict()["fc8.weight"].clone()
+        load_weights(network, str(path), classes=swapped)
+        assert torch.equal(network.state_dict()["fc8.weight"], before)
+        assert torch.equal(network.state_dict()["conv1.weight"], network_state(path)["conv1.weight"])
+        with pytest.raises(ConfigError, match=f"class 1 is '{names[2]}', not '{names[1]}'"):
+            load_weights(network, str(path), fresh_last=False, classes=swapped)
+        load_weights(network, str(path), fresh_last=False, classes=names)
+        assert torch.equal(network.state_dict()["fc8.weight"], network_state(path)["fc8.weight"])
 
     def test_another_network_is_refused(self, trained, tiny: list[str], tmp_path: Path):
         _, folder, _ = trained

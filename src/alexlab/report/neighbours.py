@@ -13,17 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from alexlab.config import Accelerator, Config
-from alexlab.data import build_datamodule
 from alexlab.data.store import Split
-from alexlab.errors import UserError
-from alexlab.models import build_model
 from alexlab.models.alexnet import AlexNet
 from alexlab.models.dropout import Dropout
-from alexlab.runs.ensemble import check_files, read_done
 from alexlab.runs.record import Record
+from alexlab.runs.trained import load_run
 from alexlab.training.evaluate import EnsembleMember, probabilities
-from alexlab.training.fit import load_weights
 
 BATCH = 128  # images in memory at a time
 AT_ONCE = 64  # queries that are float64 at a time
@@ -159,26 +154,8 @@ def neighbours(
 
 def _member(record: Record, cache: str | None) -> tuple[EnsembleMember, torch.device]:
     """A finished run's network, in evaluation mode, and its data."""
-    settings = Config()
-    settings.paths.runs = str(record.path.parent)
-    if cache is not None:
-        settings.data.cache = cache
-    run = read_done(record.run_id, settings, [])
-    check_files(run)
-    config = run.config
-    network = build_model(config)
-    if config.trainer.precision == "64-true":
-        network.double()
-    load_weights(network, str(run.checkpoint), fresh_last=False)
-    data = build_datamodule(config)
-    try:
-        data.setup()
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    torch.backends.cudnn.allow_tf32 = False  # as in an evaluation
-    use_gpu = torch.cuda.is_available() and config.trainer.accelerator is not Accelerator.cpu
-    device = torch.device("cuda" if use_gpu else "cpu")
-    return EnsembleMember(network.eval().to(device), (), data, config.evaluate.average), device
+    run = load_run(record.run_id, record.path.parent, cache)
+    return run.member, run.device
 
 
 def _drawn(total: int, seed: int) -> np.ndarray:

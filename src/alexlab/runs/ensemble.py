@@ -158,12 +158,12 @@ def evaluate_nets(
         network = build_model(config)
         if config.trainer.precision == "64-true":
             network.to(torch.float64)
-        load_weights(network, str(path), fresh_last=False)
         data = build_datamodule(config)
         try:
             data.setup()
         except ValueError as error:
             raise UserError(str(error)) from error
+        load_weights(network, str(path), fresh_last=False, classes=data.store.classes)
         loader = data.evaluation_dataloader("test")
         members.append(EnsembleMember(network.to(device), loader, data, config.evaluate.average, str(path)))
     groups: list[list[EnsembleMember]] = [members, *([members[number]] for number in alone)]

@@ -19,7 +19,7 @@ from alexlab.data import build_datamodule
 from alexlab.data.decode import Unreadable, read_square, square
 from alexlab.errors import UserError
 from alexlab.models import build_model
-from alexlab.runs.ensemble import DoneRun, read_done
+from alexlab.runs.ensemble import check_files, read_done
 from alexlab.runs.record import Record
 from alexlab.training.evaluate import EnsembleMember, probabilities
 from alexlab.training.fit import load_weights
@@ -165,8 +165,8 @@ class TrainedRun:
 def load_run(run_id: str, runs: str | Path = "runs", cache: str | Path | None = None) -> TrainedRun:
     """Load a finished run by its id, which may be cut short.
 
-    `runs`: the folder of the records. `cache`: where the prepared images are, if not where the run had them
-    (`data.cache`): the mean image and the classes' names are there.
+    `runs`: the folder of the records. `cache`: where the prepared images are, with the mean image and the classes'
+    names, if not in the default folder (`data.cache`, ALEXLAB_CACHE).
 
     Raises:
         UserError: if the run is not there or not done, or its weights or its store are missing.
@@ -175,19 +175,18 @@ def load_run(run_id: str, runs: str | Path = "runs", cache: str | Path | None = 
     settings.paths.runs = str(runs)
     if cache is not None:
         settings.data.cache = str(cache)
-    run: DoneRun = read_done(_complete(run_id, Path(runs)), settings, ["data.cache"] if cache is not None else [])
-    if not run.checkpoint.is_file():
-        raise UserError(f"{run.record.path}: has no {run.checkpoint.name}; without weights there is no network")
+    run = read_done(_complete(run_id, Path(runs)), settings, [])
+    check_files(run)
     config = run.config
     network = build_model(config)
     if config.trainer.precision == "64-true":
         network.double()
-    load_weights(network, str(run.checkpoint), fresh_last=False)
     data = build_datamodule(config)
     try:
         data.setup()
     except ValueError as error:
         raise UserError(str(error)) from error
+    load_weights(network, str(run.checkpoint), fresh_last=False, classes=data.store.classes)
     torch.backends.cudnn.allow_tf32 = False  # as in an evaluation
     use_gpu = torch.cuda.is_available() and config.trainer.accelerator is not Accelerator.cpu
     device = torch.device("cuda" if use_gpu else "cpu")

@@ -20,6 +20,7 @@ from alexlab import distributed
 from alexlab.config import Checkpoint, Config, ConfigError
 from alexlab.data import build_datamodule
 from alexlab.data.datamodule import StoreDataModule
+from alexlab.data.store import class_difference
 from alexlab.progress import Progress
 from alexlab.training import preemption
 from alexlab.training.checkpoint import Recorder, States, Stopper, no_check, save_weights, weights_of
@@ -81,7 +82,7 @@ def fit(
     if state is not None:
         print(f"{title}: resumes from step {int(state.name.partition('-')[0]):,}", flush=True)
     elif config.weights is not None:
-        load_weights(task.network, config.weights)
+        load_weights(task.network, config.weights, classes=data.store.classes)
     num_parameters = sum(p.numel() for p in task.network.parameters())
     task.network = shared(task.network, config.trainer, data.train_batch_size)
     recorder = Recorder(folder, states, config, on_row, may_write) if folder and states else None
@@ -107,9 +108,10 @@ def fit(
     except NonFiniteOutput as error:  # after the last step, since no loss is computed from its weights
         raise Diverged(str(error), epoch=epochs) from error
     if folder is not None and distributed.is_first():
-        save_weights(folder / "checkpoints" / "last.ckpt", {"state_dict": last, "epoch": epochs}, may_write)
+        classes = {"classes": data.store.classes}
+        save_weights(folder / "checkpoints" / "last.ckpt", {"state_dict": last, "epoch": epochs, **classes}, may_write)
         if best is not None:
-            save_weights(folder / "checkpoints" / "best.ckpt", best, may_write)
+            save_weights(folder / "checkpoints" / "best.ckpt", {**best, **classes}, may_write)
     return Outcome(
         epochs=epochs,
         steps=trainer.global_step,
@@ -208,11 +210,19 @@ def network_state(path: str | Path) -> dict[str, torch.Tensor]:
     Raises:
         ConfigError: if the file is something else, or has two entries for one parameter.
     """
+    return _read_weights(path)[0]
+
+
+def _read_weights(path: str | Path) -> tuple[dict[str, torch.Tensor], list[str] | None]:
+    """`network_state`, and the names of the classes if the file has them."""
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         why = str(error).split("\n")[0].split(". ")[0]
         raise ConfigError(f"weights={path}: is not a checkpoint of plain tensors ({why})") from error
+    classes = content.get("classes") if isinstance(content, dict) and "state_dict" in content else None
+    if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
+        raise ConfigError(f"weights={path}: its classes are not a list of names")
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
@@ -226,7 +236,7 @@ def network_state(path: str | Path) -> dict[str, torch.Tensor]:
             raise ConfigError(f"weights={path}: has {count} entries for {name}: {entries}; remove the wrong ones")
     if any(short.startswith(_PREFIX) for short in unwrapped.values()):
         ours = {name: own for name, own in ours.items() if unwrapped[name].startswith(_PREFIX)}
-    return {own: state[name] for name, own in ours.items()}
+    return {own: state[name] for name, own in ours.items()}, classes
 
 
 def _our_name(name: str) -> str:
@@ -234,15 +244,19 @@ def _our_name(name: str) -> str:
     return _TORCHVISION.get(layer, layer) + dot + kind
 
 
-def load_weights(network: nn.Module, path: str, fresh_last: bool = True) -> None:
-    """Load another network's weights; a last layer with another number of classes keeps its initial weights.
+def load_weights(network: nn.Module, path: str, fresh_last: bool = True, classes: list[str] | None = None) -> None:
+    """Load another network's weights; a last layer of other classes keeps its initial weights.
 
-    With `fresh_last=False`, as for an evaluation, the last layer must fit, too.
+    With `fresh_last=False`, as for an evaluation, the last layer must fit, too. `classes`: names in the order of the
+    logits, compared with the file's where it has them.
 
     Raises:
         ConfigError: if any other layer differs, or a value is not a finite floating-point number.
     """
-    state, own = network_state(path), network.state_dict()
+    (state, names), own = _read_weights(path), network.state_dict()
+    difference = class_difference(names, classes) if names is not None and classes is not None else ""
+    if difference and not fresh_last:
+        raise ConfigError(f"weights={path}: is of other classes: here {difference}; name the data it was trained on")
     unknown = [name for name in state if name not in own]
     if unknown:
         raise ConfigError(
@@ -251,8 +265,12 @@ def load_weights(network: nn.Module, path: str, fresh_last: bool = True) -> None
     for name in own:
         if name not in state:
             raise ConfigError(f"weights={path}: has no {name}; it was trained with another `model`")
+        is_last = name.startswith("fc8.")
+        if difference and is_last:
+            log.warning("weights: %s is of other classes (%s), so it keeps its initial values", name, difference)
+            state[name] = own[name]
+            continue
         if state[name].shape != own[name].shape:
-            is_last = name.startswith("fc8.")
             if is_last and fresh_last:
                 log.warning("weights: %s has another shape, so it keeps its initial values", name)
                 state[name] = own[name]
