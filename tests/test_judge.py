@@ -694,8 +694,8 @@ def test_other_studies_with_the_same_claims_are_listed(finished: Path):
     [look] = read_looks(path)
     other = {**look, "id": "lrn-demo-abcdef", "departures": ["optim.drops"], "claims": look["claims"][:1]}
     elsewhere = {**other, "recipe": "imagenet128"}
-    begun = {look["id"]: [look], "lrn-demo-abcdef": [other], "lrn-imagenet128-abcdef": [elsewhere]}
-    assert judge([look], read_archive([finished]), begun=begun).remarks == [
+    started = {look["id"]: [look], "lrn-demo-abcdef": [other], "lrn-imagenet128-abcdef": [elsewhere]}
+    assert judge([look], read_archive([finished]), started=started).remarks == [
         "also started at this recipe: lrn-demo-abcdef, with other optim.drops, with 1 of these claims: mine/lrn"
     ]
 
@@ -720,8 +720,8 @@ def test_a_best_rate_at_the_grids_edge_is_no_verdict(records: Path, rates: list[
     ]
     if failed:
         fail(records / stuck, "diverged")
-    begun = {f"rates-demo-choose-{look['id'][-6:]}": [{**look, "rate": "choose", "arms": arms, "claims": []}]}
-    lrn = row(judge([look], read_archive([records]), [own], begun=begun), "lrn")
+    started = {f"rates-demo-choose-{look['id'][-6:]}": [{**look, "rate": "choose", "arms": arms, "claims": []}]}
+    lrn = row(judge([look], read_archive([records]), [own], started=started), "lrn")
     assert lrn.own_rate is not None
     if said is None:
         assert lrn.verdict == "reproduced"

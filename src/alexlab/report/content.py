@@ -153,8 +153,8 @@ def report_content(judgement: Judgement) -> dict[str, Any]:
     plan = judgement.plan
     anchors = _anchors("arm", [arm.name for arm in judgement.arms])
     ids = {id(arm): anchor for arm, anchor in zip(judgement.arms, anchors, strict=True)}
-    places = _anchors("claim", [row.claim.name for row in judgement.rows])
-    claims = [_claim(row, anchor, ids) for row, anchor in zip(judgement.rows, places, strict=True)]
+    claim_anchors = _anchors("claim", [row.claim.name for row in judgement.rows])
+    claims = [_claim(row, anchor, ids) for row, anchor in zip(judgement.rows, claim_anchors, strict=True)]
     kinds = Counter(one.kind for one in claims)
     settings = ", ".join(f"{group} {plan[group]}" for group in ("recipe", "protocol", "model", "data"))
     missing = [(arm.name, sorted(arm.missing.items())) for arm in judgement.arms if arm.missing]
@@ -344,8 +344,8 @@ def _secondary(row: Row, label: str, value: float) -> tuple[str, str, str]:
         return name, NOTHING if figure is None else f"×{figure:g}", f"×{_number(math.exp(value), 2)}"
     signed = not claim.is_level
     unit, size = METRICS[metric][1:]
-    said = NOTHING if figure is None else _signs(f"{figure:+g}" if signed else f"{figure:g}")
-    return name, said, f"{_number(value / size, 2, signed)} {unit}".rstrip()
+    claimed = NOTHING if figure is None else _signs(f"{figure:+g}" if signed else f"{figure:g}")
+    return name, claimed, f"{_number(value / size, 2, signed)} {unit}".rstrip()
 
 
 def _metric(claim: Claim, metric: str, view: str) -> str:

@@ -1,7 +1,7 @@
-"""Figures: numbers in, a matplotlib Figure out; `save` writes it as PNG, and as SVG for a page of any colours.
+"""Figures: numbers in, a matplotlib Figure out; `save` writes it as PNG, and as SVG that takes the page's colours.
 
-Nothing here knows of records, and no state of matplotlib's is left changed. Positions are in points, of which a figure
-is 320 wide, so that text stays legible on a phone.
+Nothing here depends on records, and matplotlib's global state stays unchanged. Positions are in points; a figure is 320
+points wide, so that text stays legible on a phone.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-try:  # an MPLBACKEND that does not exist makes the import fail; figures are written to files and need none
-    backend = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
+if "MPLBACKEND" in os.environ and "matplotlib" not in sys.modules:
+    backend = os.environ.pop("MPLBACKEND")  # one that does not exist makes the import fail, and figures need none
     import matplotlib
-finally:
-    if backend is not None:  # pyright: ignore[reportPossiblyUnboundVariable]
-        os.environ["MPLBACKEND"] = backend  # pyright: ignore[reportPossiblyUnboundVariable]
+
+    os.environ["MPLBACKEND"] = backend
+    with suppress(ValueError):
+        matplotlib.rcParams["backend"] = backend
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -46,27 +48,23 @@ from alexlab.study.metrics import epochs_to
 if TYPE_CHECKING:  # made with torch, which takes seconds to load
     from alexlab.report.neighbours import Answers, Neighbours
 
-if backend is not None:  # pyright: ignore[reportPossiblyUnboundVariable]
-    with suppress(ValueError):
-        matplotlib.rcParams["backend"] = backend  # pyright: ignore[reportPossiblyUnboundVariable]
-
 WIDTH = 320.0  # of every figure, in points
-INK = "#010203"  # of text and axes; in the SVG it becomes the page's own colour of text
+INK = "#010203"  # of text and axes; in the SVG it becomes the page's text colour
 GREY = "#8a8a8a"
 BLUE, ORANGE, GREEN, RED = "#2f7fc1", "#d98c00", "#00966e", "#d55e00"
-# Okabe and Ito's colours for all kinds of colour vision, in shades that are seen on white and on black.
+# Okabe and Ito's colours for all kinds of colour vision, in shades that are visible on white and on black.
 COLOURS = (BLUE, RED, GREEN, ORANGE, "#b8609a", "#45a5d6", "#8a8a8a")
 LINES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 MARKERS = ("o", "s", "^", "D")
 SMALL, SIZE = 8.5, 9.5  # of text
 LINE_HEIGHT = 11.5
 MOST_DRAWN = 300  # characters of a line, of which a figure has room for fewer
-MOST_LETTERS = 17  # a line of an arm's name beside a plot
-MOST_NAMES = 120.0  # points that names beside a plot may take
-RANGE_UNDER = 5  # seeds: of fewer a band shows the lowest to the highest, of as many or more the standard deviation
-LINEAR_TO = 2.0  # points; beyond, the axis of effects is logarithmic where one is over `ALL_LINEAR`
+MOST_LETTERS = 17  # in a line of an arm's name beside a plot
+MOST_NAMES = 120.0  # points, of the names beside a plot
+RANGE_UNDER = 5  # seeds: with fewer a band shows the range, else the standard deviation
+LINEAR_TO = 2.0  # points; beyond, the axis of effects is logarithmic if one is over `ALL_LINEAR`
 ALL_LINEAR = 8.0
-TICKS = (2, 10, 50, 1, 5, 20, 100)  # of that axis: the first ones stay where there is no room for all
+TICKS = (2, 10, 50, 1, 5, 20, 100)  # of that axis, by priority if there is no room for all
 _LOOK: dict[Any, Any] = {
     "font.size": SIZE,
     "text.parse_math": False,
@@ -87,7 +85,7 @@ _LOOK: dict[Any, Any] = {
 
 @contextmanager
 def _style() -> Iterator[None]:
-    """matplotlib's own defaults, whatever the user's files say, and ours; afterwards all is as it was."""
+    """Set matplotlib's defaults, whatever the user's files say, and our style; restore everything afterwards."""
     with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_LOOK)
@@ -101,7 +99,7 @@ def _figure(height: float) -> Figure:
 
 
 def _axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Axes at a place in points."""
+    """Add axes at a position in points."""
     total = figure.get_figheight() * 72
     return figure.add_axes((left / WIDTH, bottom / total, width / WIDTH, height / total))
 
@@ -114,7 +112,7 @@ def _text_width(figure: Figure, text: str, size: float = SMALL) -> float:
 
 
 def _cut(figure: Figure, text: str, width: float, size: float = SMALL) -> str:
-    """A text as far as it fits."""
+    """Shorten a text until it fits."""
     if _text_width(figure, text[:MOST_DRAWN], size) <= width and len(text) <= MOST_DRAWN:
         return text
     fits, too_long = 1, min(len(text), MOST_DRAWN)
@@ -148,17 +146,17 @@ class ForestRow:
     noise: float | None = None  # half width of the 95 % interval that the published pair of single runs has by itself
     verdict: str = ""
     runs: str = ""  # of each arm
-    has_side: bool = True  # whether there is a side that speaks for it
+    has_side: bool = True  # whether it has a direction
 
 
 @_style()
 def forest(rows: Sequence[ForestRow], xlabel: str = "effect, points", watermark: str = "") -> Figure:
-    """One line a claim: what was published, hollow, and what was measured with its two intervals, around zero.
+    """A forest plot: for each claim the published effect, hollow, and the measured one with its two intervals.
 
-    Rows are oriented so that right is as the paper says, whose side is shaded. All are of one kind of quantity, which
-    `xlabel` names. The published figure has the interval of a pair of single runs. `watermark` is set across it all.
-    Where an effect or its 95 % interval goes beyond 8 points the axis is logarithmic beyond 2; an interval that leaves
-    the figure ends in an arrow. Names stand above the lines, so that these have the whole width.
+    Rows are oriented so that the claimed direction, which is shaded, is right. All are of one kind of quantity, which
+    `xlabel` names. The published effect has the interval of a pair of single runs. `watermark` is set across the plot.
+    If an effect or its 95 % interval exceeds 8 points, the axis is logarithmic beyond 2; an interval that leaves the
+    figure ends in an arrow. Names are above the lines, which have the whole width.
 
     Raises:
         ValueError: without rows.
@@ -180,8 +178,17 @@ def forest(rows: Sequence[ForestRow], xlabel: str = "effect, points", watermark:
     if any(row.has_side for row in rows):
         axes.axvspan(0, high, color=GREEN, alpha=0.07, linewidth=0)
     if watermark:
-        place = axes.transAxes
-        axes.text(0.5, 0.5, watermark, transform=place, fontsize=34, rotation=35, ha="center", va="center", alpha=0.12)
+        axes.text(
+            0.5,
+            0.5,
+            watermark,
+            transform=axes.transAxes,
+            fontsize=34,
+            rotation=35,
+            ha="center",
+            va="center",
+            alpha=0.12,
+        )
     axes.spines["left"].set_visible(False)
     axes.spines["top"].set_visible(True)
     axes.yaxis.set_major_locator(NullLocator())
@@ -192,14 +199,14 @@ def forest(rows: Sequence[ForestRow], xlabel: str = "effect, points", watermark:
         if head:
             y += 17
             axes.text(0, y - 4, row.section, transform=beside, weight="bold", fontsize=SIZE, va="baseline")
-        axes.text(1, y + 10, _told(row), transform=beside, fontsize=SMALL, ha="right", va="baseline", alpha=0.75)
+        axes.text(1, y + 10, _effect_text(row), transform=beside, fontsize=SMALL, ha="right", va="baseline", alpha=0.75)
         for line in name:
             y += LINE_HEIGHT
             axes.text(0, y - 1.5, line, transform=beside, fontsize=SIZE, va="baseline")
         if row.verdict or row.runs:
             y += LINE_HEIGHT
-            said = "; ".join(part for part in (row.verdict, row.runs) if part)
-            axes.text(0, y - 1.5, _cut(figure, said, 296), transform=beside, fontsize=SMALL, va="baseline", alpha=0.75)
+            label = "; ".join(part for part in (row.verdict, row.runs) if part)
+            axes.text(0, y - 1.5, _cut(figure, label, 296), transform=beside, fontsize=SMALL, va="baseline", alpha=0.75)
         strip = Rectangle((0, y + 1), 1, lane, transform=beside, facecolor=INK, alpha=0.05, linewidth=0)
         axes.add_patch(strip)
         axes.plot([0, 0], [y + 1, y + 1 + lane], color=INK, linewidth=0.8, solid_capstyle="butt")
@@ -213,7 +220,7 @@ def _given(*numbers: float | None) -> list[float]:
     return [number for number in numbers if number is not None and not math.isnan(number)]
 
 
-def _told(row: ForestRow) -> str:
+def _effect_text(row: ForestRow) -> str:
     if not _given(row.effect):
         return "no result"
     assert row.effect is not None
@@ -223,7 +230,7 @@ def _told(row: ForestRow) -> str:
 
 
 def _scale(axes: Axes, rows: Sequence[ForestRow], xlabel: str) -> tuple[float, float]:
-    """Set up the axis of effects; its ends."""
+    """Set up the axis of effects and return its ends."""
     inner, outer = [0.0], [0.0]
     for row in rows:
         inner += _given(row.published)
@@ -233,7 +240,7 @@ def _scale(axes: Axes, rows: Sequence[ForestRow], xlabel: str) -> tuple[float, f
             inner += ends if half in (0.0, row.half) else []
     most = max(map(abs, inner))
     is_linear = most <= ALL_LINEAR
-    # A study interval of few runs may be many times the rest: it is cut at three times what all else takes.
+    # A study interval of few runs may be many times the rest: it is cut at three times the range of all others.
     reach = 3 * most if most else 1.0
     low, high = max(min(inner + outer), -reach), min(max(inner + outer), reach)
     if is_linear:
@@ -247,11 +254,11 @@ def _scale(axes: Axes, rows: Sequence[ForestRow], xlabel: str) -> tuple[float, f
         low, high = min(1.25 * low, -1.0), max(1.25 * high, 1.0)
         axes.set_xscale("symlog", linthresh=LINEAR_TO, linscale=0.7)
         axes.set_xlim(low, high)
-        ticks, places = [0.0], [axes.transData.transform((0, 0))[0]]
+        ticks, positions = [0.0], [axes.transData.transform((0, 0))[0]]
         for tick in (sign * tick for tick in TICKS for sign in (-1, 1) if low <= sign * tick <= high):
-            place = axes.transData.transform((tick, 0))[0]
-            if min(abs(place - other) for other in places) >= 21:
-                ticks, places = [*ticks, tick], [*places, place]
+            position = axes.transData.transform((tick, 0))[0]
+            if min(abs(position - other) for other in positions) >= 21:
+                ticks, positions = [*ticks, tick], [*positions, position]
         axes.xaxis.set_major_locator(FixedLocator(sorted(ticks)))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
@@ -297,7 +304,7 @@ def _forest_key(figure: Figure, has_bounds: bool) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Courses of training
+# Learning curves
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -305,11 +312,11 @@ def _forest_key(figure: Figure, has_bounds: bool) -> None:
 def curves(
     arms: Mapping[str, np.ndarray], ylabel: str, percent: bool = False, others: Sequence[np.ndarray] = ()
 ) -> Figure:
-    """Each arm's mean over seeds by epoch, with a band, of arrays [seeds, epochs]; with `percent` of fractions.
+    """Plot each arm's mean over seeds by epoch, with a band, from arrays [seeds, epochs]; `percent`: of fractions.
 
-    The band is from the lowest to the highest seed, or where every arm with more than one seed has 5 or more, one
-    standard deviation either way; the figure says which. A mean is of the seeds that have a number at that epoch.
-    `others`: of arms whose means are drawn in grey, without names.
+    The band is the range over seeds, or one standard deviation on either side if every arm with more than one seed has
+    5 or more; the figure says which. A mean is over the seeds that have a number at that epoch. `others`: arms whose
+    means are drawn in grey, without names.
 
     Raises:
         ValueError: without arms, or for arrays of another shape.
@@ -326,9 +333,9 @@ def curves(
 
 @_style()
 def speed(arms: Mapping[str, np.ndarray], threshold: float = 0.25) -> Figure:
-    """Figure 1: training error, a fraction [seeds, epochs], by epoch and arm, and when each is at the threshold.
+    """Plot figure 1: training error, a fraction [seeds, epochs], by epoch and arm, and the epochs to a threshold.
 
-    Of an arm's seeds that reach it, the mean of `epochs_to`. Where all seeds do, its ratio to the first arm's.
+    These are the mean of `epochs_to` over the seeds that reach it and, if all do, its ratio to the first arm's.
 
     Raises:
         ValueError: without arms, or for arrays of another shape.
@@ -374,7 +381,7 @@ def _checked(arms: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _ways() -> Iterator[tuple[str, Any]]:
-    """Colours and kinds of line, no two alike for 28 arms."""
+    """Colours and line styles, different for up to 28 arms."""
     for line in itertools.cycle(LINES):
         for colour in COLOURS:
             yield colour, line
@@ -382,7 +389,7 @@ def _ways() -> Iterator[tuple[str, Any]]:
 
 @dataclass(frozen=True)
 class _End:
-    """Where an arm's name is drawn to: a place in the plot, NaN where it has none."""
+    """The point of a plot that an arm's name is connected to, NaN if it has none."""
 
     text: str
     x: float
@@ -395,7 +402,7 @@ class _End:
 def _lines(
     arms: dict[str, np.ndarray], notes: dict[str, str], ylabel: str, top: float = 6, level: float | None = None
 ) -> tuple[Figure, Axes]:
-    """`notes`: lines below arms' names. `level`: a line across, in a plot that begins at 0."""
+    """Plot means and bands. `notes`: lines below names of arms. `level`: a horizontal line; the plot starts at 0."""
     counts = [int(np.isfinite(values).any(1).sum()) for values in arms.values()]
     many = [count for count in counts if count > 1]
     is_range = min(many, default=0) < RANGE_UNDER
@@ -449,7 +456,7 @@ def _grid(axes: Axes) -> None:
 
 
 def _with_names(ends: list[_End], bottom: float, top: float, left: float = 40) -> tuple[Figure, Axes]:
-    """A figure with axes, and room beside them for the names."""
+    """Make a figure with axes, and room beside them for the names."""
     height = max(190.0, sum(_height(end) for end in ends) + 4)
     figure = _figure(bottom + height + top)
     widest = max(_text_width(figure, line) for end in ends for line in end.text.split("\n"))
@@ -458,7 +465,7 @@ def _with_names(ends: list[_End], bottom: float, top: float, left: float = 40) -
 
 
 def _wrapped(name: str) -> str:
-    """A name in lines, which also end after the signs within keys, as in model.lrn=false."""
+    """Wrap a name, also after the punctuation within keys such as model.lrn=false."""
     lines = [""]
     for part in re.findall(r"[^\s.=_]*[.=_\s]*", name):
         if lines[-1] and len((lines[-1] + part).rstrip()) > MOST_LETTERS:
@@ -472,7 +479,7 @@ def _height(end: _End) -> float:
 
 
 def _write_names(figure: Figure, axes: Axes, ends: list[_End]) -> None:
-    """Write each name beside the axes, as near to its end's height as the others allow, with a thin line to it.
+    """Write each name beside the axes, as near to the height of its line's end as the others allow, with a connector.
 
     The limits of the axes must be final.
     """
@@ -483,11 +490,11 @@ def _write_names(figure: Figure, axes: Axes, ends: list[_End]) -> None:
             (place.x0 + (4 - tight.x0) / WIDTH, place.y0, place.width - (4 - tight.x0) / WIDTH, place.height)
         )
     box = axes.get_window_extent()
-    places = [axes.transData.transform((end.x, end.y)) if math.isfinite(end.y) else (box.x1, box.y0) for end in ends]
+    points = [axes.transData.transform((end.x, end.y)) if math.isfinite(end.y) else (box.x1, box.y0) for end in ends]
     heights = [_height(end) for end in ends]
-    ys = _spread([float(y) for _, y in places], heights, box.y0 - 4, box.y1 + 4)
+    ys = _spread([float(y) for _, y in points], heights, box.y0 - 4, box.y1 + 4)
     width, height = figure.get_size_inches() * 72
-    for end, (x, y), at in zip(ends, places, ys, strict=True):
+    for end, (x, y), at in zip(ends, points, ys, strict=True):
         if math.isfinite(end.y):
             xs, line_ys = [x / width, (box.x1 + 13) / width], [y / height, at / height]
             figure.add_artist(Line2D(xs, line_ys, color=end.colour, linewidth=0.7, alpha=0.6, zorder=0))
@@ -504,9 +511,9 @@ def _write_names(figure: Figure, axes: Axes, ends: list[_End]) -> None:
 
 
 def _spread(wanted: list[float], sizes: list[float], low: float, high: float) -> list[float]:
-    """Middles of stretches as near to the wanted ones as goes without overlap, from low on, up to high if they fit.
+    """Place intervals as near to their wanted middles as possible without overlap, from low to high if they fit.
 
-    The least sum of squared moves, by isotonic regression (pool adjacent violators).
+    Minimises the sum of squared moves, by isotonic regression (pool adjacent violators).
     """
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     before = np.cumsum([0.0, *(sizes[i] for i in order)])
@@ -533,10 +540,10 @@ def _spread(wanted: list[float], sizes: list[float], low: float, high: float) ->
 
 @_style()
 def cost(points: Sequence[tuple[str, float, float, float]]) -> Figure:
-    """Error against the time of training: (name, seconds, error, half width), errors as fractions.
+    """Plot error against training time: (name, seconds, error, half width), errors as fractions.
 
-    The half width is of the error's interval, NaN where there is none. Time is on a logarithmic axis where one arm took
-    over four times as long as another.
+    The half width is that of the error's interval, NaN if there is none. The axis of time is logarithmic if one arm
+    took over four times as long as another.
 
     Raises:
         ValueError: without points.
@@ -579,7 +586,7 @@ def cost(points: Sequence[tuple[str, float, float, float]]) -> Figure:
 
 @_style()
 def dots(arms: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: str, watermark: str = "") -> Figure:
-    """Every run as a dot, one line an arm: its whole runs, with their mean, and hollow those that trained only partly.
+    """Plot every run as a dot, one line per arm, with the mean; runs that trained only partly are hollow.
 
     Raises:
         ValueError: without arms.
@@ -594,16 +601,25 @@ def dots(arms: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: st
     axes.set_yticks(range(len(arms)), [_cut(figure, name, left - 14) for name in arms])
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    for place, (whole, partly) in enumerate(arms.values()):
-        axes.axhline(place, color=INK, linewidth=0.5, alpha=0.15)
-        axes.plot(whole, [place] * len(whole), "o", color=BLUE, markersize=4.5, alpha=0.55, markeredgewidth=0)
-        axes.plot(partly, [place] * len(partly), "o", color=RED, markersize=5, markerfacecolor="none")
-        if len(whole):
-            mean = float(np.mean(whole))
-            axes.plot([mean, mean], [place - 0.35, place + 0.35], color=INK, linewidth=1.3)
+    for row, (trained, partly) in enumerate(arms.values()):
+        axes.axhline(row, color=INK, linewidth=0.5, alpha=0.15)
+        axes.plot(trained, [row] * len(trained), "o", color=BLUE, markersize=4.5, alpha=0.55, markeredgewidth=0)
+        axes.plot(partly, [row] * len(partly), "o", color=RED, markersize=5, markerfacecolor="none")
+        if len(trained):
+            mean = float(np.mean(trained))
+            axes.plot([mean, mean], [row - 0.35, row + 0.35], color=INK, linewidth=1.3)
     if watermark:
-        place = axes.transAxes
-        axes.text(0.5, 0.5, watermark, transform=place, fontsize=34, rotation=35, ha="center", va="center", alpha=0.12)
+        axes.text(
+            0.5,
+            0.5,
+            watermark,
+            transform=axes.transAxes,
+            fontsize=34,
+            rotation=35,
+            ha="center",
+            va="center",
+            alpha=0.12,
+        )
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.set_xlabel(xlabel)
     return figure
@@ -655,7 +671,7 @@ def kernels(conv1: np.ndarray, groups: int) -> Figure:
 
 
 def _per_row(count: int) -> int:
-    """Kernels side by side: of 8 to 16 the number that leaves the fewest places empty, and then the largest."""
+    """Kernels per row: of 8 to 16 the number that leaves the fewest gaps, and of those the largest."""
     return count if count <= 16 else min(range(16, 7, -1), key=lambda width: -count % width)
 
 
@@ -667,7 +683,7 @@ def _shown(weights: np.ndarray) -> np.ndarray:
 
 
 def _tiles(images: np.ndarray, per_row: int) -> np.ndarray:
-    """Images [N, S, S, 3] side by side with gaps of one transparent pixel, uint8 [.., .., 4]."""
+    """Tile images [N, S, S, 3] with gaps of one transparent pixel, uint8 [.., .., 4]."""
     count, side = images.shape[:2]
     rows = -(-count // per_row)
     canvas = np.zeros((rows * (side + 1) - 1, per_row * (side + 1) - 1, 4), np.uint8)
@@ -679,7 +695,7 @@ def _tiles(images: np.ndarray, per_row: int) -> np.ndarray:
 
 
 def _image(axes: Axes, image: np.ndarray, interpolation: str = "none", frame: str | None = None) -> None:
-    """An image in its own pixels; a frame around it in a colour."""
+    """Show an image without axes; `frame`: the colour of a frame."""
     axes.imshow(image, interpolation=interpolation, aspect="auto")
     axes.xaxis.set_major_locator(NullLocator())
     axes.yaxis.set_major_locator(NullLocator())
@@ -691,7 +707,7 @@ def _image(axes: Axes, image: np.ndarray, interpolation: str = "none", frame: st
 
 @_style()
 def answers_figure(found: Answers) -> Figure:
-    """Figure 4, left: test images with their class and the five likeliest, whose bars are as long as they are likely.
+    """Plot figure 4, left: test images with their class, and the probabilities of the five most likely classes.
 
     The bar of the true class is green.
     """
@@ -712,17 +728,17 @@ def answers_figure(found: Answers) -> Figure:
         bars.axis("off")
         bars.set_xlim(0, 1)
         bars.set_ylim(5, 0)
-        for place, (name, chance) in enumerate(zip(found.names[number], found.probabilities[number], strict=True)):
+        for rank, (name, chance) in enumerate(zip(found.names[number], found.probabilities[number], strict=True)):
             colour = GREEN if name == found.true[number] else BLUE
-            bars.add_patch(Rectangle((0, place + 0.06), chance, 0.88, facecolor=colour, alpha=0.45, linewidth=0))
+            bars.add_patch(Rectangle((0, rank + 0.06), chance, 0.88, facecolor=colour, alpha=0.45, linewidth=0))
             words = _cut(figure, name, width - 4)
-            bars.text(0.02, place + 0.5, words, va="center_baseline", fontsize=SMALL)
+            bars.text(0.02, rank + 0.5, words, va="center_baseline", fontsize=SMALL)
     return figure
 
 
 @_style()
 def neighbours_figure(found: Neighbours) -> Figure:
-    """Figure 4, right: test images, each beside the training images next to it, by the network and by the pixels.
+    """Plot figure 4, right: test images, each with its nearest training images by the network and by pixels.
 
     Neighbours of the test image's own class have a green frame.
     """
@@ -739,19 +755,19 @@ def neighbours_figure(found: Neighbours) -> Figure:
         name = _cut(figure, found.true[number], big)
         figure.text(10 / WIDTH, 1 - (top + big + 10) / total, name, fontsize=SMALL, va="baseline")
         for line, nearby in enumerate((found.by_layer, found.by_pixels)):
-            for place in range(nearest):
-                left, y = 10 + big + 14 + place * (small + gap), total - top - small - line * (small + gap)
-                is_same = nearby.names[number][place] == found.true[number]
+            for rank in range(nearest):
+                left, y = 10 + big + 14 + rank * (small + gap), total - top - small - line * (small + gap)
+                is_same = nearby.names[number][rank] == found.true[number]
                 axes = _axes(figure, left, y, small, small)
-                _image(axes, nearby.shown[number, place], "antialiased", frame=GREEN if is_same else None)
+                _image(axes, nearby.shown[number, rank], "antialiased", frame=GREEN if is_same else None)
     units, pixels = (
         f"{100 * each.precision:.0f}\xa0±\xa0{100 * each.standard_error:.0f}\xa0%"
         for each in (found.by_layer, found.by_pixels)
     )
     words = (
-        f"Upper rows: nearest by {found.layer}; lower rows: by pixels; green: of the test image's class, as are, over "
-        f"{found.queries:,} test images, {units} and {pixels} of the {nearest} nearest (± standard error). Searched: "
-        f"{found.pool:,} of {found.train_images:,} training images."
+        f"Upper rows: nearest by {found.layer}; lower rows: by pixels; green: of the test image's class. Over "
+        f"{found.queries:,} test images {units} and {pixels} of the {nearest} nearest are (± standard error). "
+        f"Searched: {found.pool:,} of {found.train_images:,} training images."
     )
     for number, line in enumerate(textwrap.wrap(words, 62)):
         y = (foot - 14 - number * LINE_HEIGHT) / total
@@ -768,10 +784,10 @@ _TAG = re.compile(r"<[^!>][^>]*>")  # texts and comments are never changed: matp
 
 
 def save(figure: Figure, stem: Path) -> None:
-    """Write <stem>.png, on white, and <stem>.svg, to be put into a page: transparent, in the page's colour of text.
+    """Write <stem>.png, on white, and <stem>.svg, to be inlined in a page: transparent, in the page's text colour.
 
-    The SVG's text is text, in the page's font; its ids begin with the stem's name, so that no two figures of a page
-    share one. The same figure gives the same bytes.
+    The SVG's text is text, in the page's font; its ids begin with the stem's name, so that they are unique in a page.
+    The same figure gives the same bytes.
     """
     raster, drawing = io.BytesIO(), io.BytesIO()
     for text in figure.findobj(Text):
@@ -821,7 +837,7 @@ def _rounded(found: re.Match[str]) -> str:
 
 
 def _smaller(found: re.Match[str]) -> str:
-    """A photograph as JPEG; what has transparent parts, as the kernels have, or is smaller as it is, stays."""
+    """Convert a photograph to JPEG, unless it is smaller as PNG or has transparent parts, as the kernels have."""
     image = Image.open(io.BytesIO(base64.b64decode(found[1])))
     if np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
         return found[0]

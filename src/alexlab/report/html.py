@@ -1,7 +1,4 @@
-"""A study's report as one HTML file, which needs nothing besides itself.
-
-The same judgement gives the same bytes.
-"""
+"""A study's report as one self-contained HTML file; the same judgement gives the same bytes."""
 
 from __future__ import annotations
 

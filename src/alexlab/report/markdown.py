@@ -11,7 +11,7 @@ from alexlab.study.verdicts import Judgement
 
 
 def markdown(judgement: Judgement, figures: list[PlotOnPage]) -> str:
-    """The report as GitHub's Markdown, without what opens on the page."""
+    """The report as GitHub's Markdown, without the details that unfold on the page."""
     content = report_content(judgement)
     lines = [f"# {_md(content['title'])}", "", _md(content["subtitle"]), ""]
     if content["rehearsal"]:

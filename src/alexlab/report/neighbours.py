@@ -1,4 +1,4 @@
-"""What a finished run's network says of single images, and which images it holds for alike (6.1, figure 4).
+"""Predictions of a finished run's network for single images, and nearest training images (6.1, figure 4).
 
 Legend: Q queries, n neighbours, S side of a stored image.
 """
@@ -21,16 +21,16 @@ from alexlab.runs.trained import load_run
 from alexlab.training.evaluate import EnsembleMember, probabilities
 
 BATCH = 128  # images in memory at a time
-AT_ONCE = 64  # queries that are float64 at a time
+AT_ONCE = 64  # queries converted to float64 at a time
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a network says of some test images, of each the five classes that it holds for likeliest."""
+    """A network's five most likely classes for each of some test images."""
 
     images: np.ndarray  # uint8 [N, S, S, 3], as stored
     true: list[str]
-    names: list[list[str]]  # likeliest first; all classes, where they are under five
+    names: list[list[str]]  # most likely first; all classes, if there are fewer than five
     probabilities: np.ndarray  # float64 [N, 5]
     view: str  # ten or center
     places: np.ndarray  # int64 [N], in the test split
@@ -40,17 +40,17 @@ class Answers:
 class Near:
     """The training images nearest to test images by one distance, nearest first."""
 
-    shown: np.ndarray  # uint8 [Q, n, S, S, 3], for the queries that are shown
+    shown: np.ndarray  # uint8 [Q, n, S, S, 3]
     names: list[list[str]]  # their classes
     distances: np.ndarray  # float64 [Q, n]
     places: np.ndarray  # int64 [Q, n], in the training split
-    precision: float  # share of the n nearest that have the query's class, over all queries
-    standard_error: float  # of it, over queries; NaN of one query
+    precision: float  # share of the n nearest that are of the query's class, over all queries
+    standard_error: float  # over queries; NaN for one query
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Test images and what lies next to them among the training images."""
+    """Test images and their nearest training images."""
 
     images: np.ndarray  # uint8 [Q, S, S, 3]
     true: list[str]
@@ -58,13 +58,13 @@ class Neighbours:
     layer: str  # whose activations `by_layer` compares
     by_layer: Near
     by_pixels: Near  # of the centre view, in grey levels
-    queries: int  # test images that the precisions are of
+    queries: int  # test images over which the precisions are taken
     pool: int  # training images that were searched ...
     train_images: int  # ... of so many
 
 
 def answers(record: Record, count: int = 8, seed: int = 0, view: str = "ten", cache: str | None = None) -> Answers:
-    """What a finished run's network says of `count` test images drawn by `seed`, of as many classes as there are.
+    """Predict `count` test images drawn by `seed`, from as many classes as possible, with a finished run's network.
 
     `cache`: the folder with the store, if not the default of `data.cache`.
 
@@ -92,13 +92,13 @@ def neighbours(
     tested: int = 500,
     cache: str | None = None,
 ) -> Neighbours:
-    """The training images nearest to test images, by the network's last hidden activations and by pixels.
+    """Find the training images nearest to test images, by the network's last hidden activations and by pixels.
 
-    Both distances are Euclidean and of the centre view: of what goes into the last layer in evaluation mode, before
-    dropout (the paper's fc7 after ReLU; the last convolution's, pooled, where there is no hidden layer), and of pixels
-    from 0 to 255. Precisions are over `tested` test images drawn by `seed`, of which `queries` are shown, of as many
-    classes as there are. Of more than `pool` training images as many are searched, evenly spread. Memory: the queries
-    as bytes, and a batch of each.
+    Both distances are Euclidean and of the centre view: of the input of the last layer in evaluation mode, before
+    dropout (the paper's fc7 after ReLU; the pooled last convolution, if there is no hidden layer), and of pixels from 0
+    to 255. Precisions are over `tested` test images drawn by `seed`; `queries` of them are returned, from as many
+    classes as possible. If there are more than `pool` training images, `pool` evenly spaced ones are searched. Memory:
+    the queries as bytes, and a batch of each.
 
     Raises:
         UserError: as `answers`.
@@ -153,7 +153,7 @@ def neighbours(
 
 
 def _member(record: Record, cache: str | None) -> tuple[EnsembleMember, torch.device]:
-    """A finished run's network, in evaluation mode, and its data."""
+    """Load a finished run's network, in evaluation mode, and its data."""
     run = load_run(record.run_id, record.path.parent, cache)
     return run.member, run.device
 
@@ -163,7 +163,7 @@ def _drawn(total: int, seed: int) -> np.ndarray:
 
 
 def _of_all_classes(labels: np.ndarray, order: np.ndarray, count: int) -> np.ndarray:
-    """The first `count` places in an order, but none of a class that was there before while there is another class."""
+    """The first `count` indices in an order, with no class twice before each has occurred."""
     _, first = np.unique(labels[order], return_index=True)
     is_first = np.zeros(len(order), bool)
     is_first[first] = True
@@ -175,7 +175,7 @@ def _images(split: Split, places: np.ndarray) -> np.ndarray:
 
 
 def _last_hidden(network: nn.Module) -> tuple[str, nn.Sequential]:
-    """All of a network before its last layer and that one's dropout, and the name of the last layer with weights."""
+    """The network up to its last layer, without that layer's dropout, and the name of its last layer with weights."""
     assert isinstance(network, AlexNet)
     modules = dict(network.named_children())
     names = list(modules)
@@ -190,7 +190,7 @@ def _last_hidden(network: nn.Module) -> tuple[str, nn.Sequential]:
 def _seen(
     split: Split, places: np.ndarray, member: EnsembleMember, hidden: nn.Sequential, device: torch.device
 ) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
-    """By batches: places, activations [B, D], and the centre view's pixels, uint8 [B, H * W * 3]."""
+    """Yield batches: indices, activations [B, D], and the centre view's pixels, uint8 [B, H * W * 3]."""
     [window] = member.data.windows("center")
     for start in range(0, len(places), BATCH):
         batch = places[start : start + BATCH]
@@ -204,7 +204,7 @@ def _seen(
 
 
 class _Queries:
-    """Vectors [Q, D] to measure from. Distances of bytes are exact: all sums are whole numbers below 2^53."""
+    """Vectors [Q, D] to measure distances from. Those of bytes are exact: all sums are integers below 2^53."""
 
     def __init__(self, vectors: Tensor) -> None:
         self._parts = vectors.split(AT_ONCE)
@@ -226,7 +226,7 @@ def _squares(vectors: Tensor) -> Tensor:
 
 
 class _Nearest:
-    """The nearest so far, of others that come a batch at a time; of equal distances the first that came."""
+    """Keeps the nearest of vectors that are added in batches; of equal distances the first one added."""
 
     def __init__(self, queries: int, count: int) -> None:
         self.squared, self.places = np.full((queries, count), np.inf), np.zeros((queries, count), np.int64)

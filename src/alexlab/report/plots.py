@@ -52,10 +52,10 @@ def _figures(
         text = "The top-1 error of every run, ten views; runs that trained only partly are hollow."
         yield "runs", "Every run", text, figures.dots(errors, "top-1 error, %", watermark)
     if learning := {arm.name: errors for arm in arms if (errors := _curve(arm, "val_top1_error")) is not None}:
-        told = {
+        judged = {
             arm.name for row in judgement.rows if row.word is not None and row.effect is not None for arm in row.arms
         }
-        named = told or ({"none"} & learning.keys())
+        named = judged or ({"none"} & learning.keys())
         text = "Validation error by epoch: mean over seeds, with a band" + (
             "; arms without a verdict are grey." if len(named) < len(learning) else "."
         )
@@ -134,8 +134,10 @@ def _forest_row(row: Row) -> figures.ForestRow:
 
 def _runs_errors(arm: Arm) -> tuple[list[float], list[float]]:
     """In percent, of an arm's runs, and of those that trained only partly."""
-    whole, partly = ([100 * run.result["test"]["ten"]["top1_error"] for run in runs] for runs in (arm.runs, arm.partly))
-    return whole, partly
+    trained, partly = (
+        [100 * run.result["test"]["ten"]["top1_error"] for run in runs] for runs in (arm.runs, arm.partly)
+    )
+    return trained, partly
 
 
 def _curve(arm: Arm, column: str) -> np.ndarray | None:

@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
 
 CURVES = {"train_loss": "training loss", "train_top1_error": "training error", "val_top1_error": "validation error"}
-GROUP = "Group"  # as W&B calls the arm that tracking.group_name gives
-_LONGEST_TITLE = 128  # that W&B takes
-_LONGEST_REASON = 300  # of what is told of a server's answer, which may be a page
-_BUSY = "the service process is busy and did not respond in time"  # what W&B says of a server that is not there
+GROUP = "Group"  # W&B's name of the arm that alexlab.runs.trackers sets
+_LONGEST_TITLE = 128  # that W&B accepts
+_LONGEST_REASON = 300  # shown of a server's answer, which may be a page
+_BUSY = "the service process is busy and did not respond in time"  # W&B's message if the server is down
 _GRID = 24  # columns of a report's width
-_MARKS = re.compile(r"([\\`*_\[\]<>|~$&])")  # of Markdown within a line, a table's and a formula's among them
+_MARKS = re.compile(r"([\\`*_\[\]<>|~$&])")  # of Markdown within a line, a table or a formula
 
 _LOGGED_VIEWS = ("ten", "center")  # whose errors are in W&B's summary
 
@@ -45,13 +45,13 @@ _LOGGED_VIEWS = ("ten", "center")  # whose errors are in W&B's summary
 def publish(judgement: Judgement, archive: Archive, folder: Path, logger: LoggerConfig, console: Console) -> None:
     """Write <folder>/wandb_report.json and wandb_workspace.json, and with a W&B key send both to `logger`'s project.
 
-    What was sent before, by those files, is replaced there.
+    What was sent before, according to those files, is replaced.
 
     Raises:
         UserError: where wandb-workspaces is not installed.
-        OSError: where W&B does not take one, in a line; both files are there.
+        OSError: if W&B does not accept one; both files are written then.
     """
-    views: dict[str, Any] = {  # the report first, as only that makes a project that is not there yet
+    views: dict[str, Any] = {  # the report first, as only that creates a project
         "report": build_report(judgement, archive, logger),
         "workspace": build_workspace(judgement, archive, logger),
     }
@@ -64,7 +64,7 @@ def publish(judgement: Judgement, archive: Archive, folder: Path, logger: Logger
         try:
             with _quiet():
                 url = _sent(view)
-        except Exception as error:  # W&B's are of many kinds
+        except Exception as error:  # W&B raises many kinds
             raise OSError(_refused(what, view, files[what], error)) from error
         if url is None:
             console.print(_unsent(list(files.values())), soft_wrap=True)
@@ -80,7 +80,7 @@ def publish(judgement: Judgement, archive: Archive, folder: Path, logger: Logger
 
 
 def build_workspace(judgement: Judgement, archive: Archive, logger: LoggerConfig) -> Workspace:
-    """The study's saved view: its runs by arm, with curves, test errors and keys.
+    """Build the study's saved view: its runs by arm, with curves, test errors and keys.
 
     Raises:
         UserError: where wandb-workspaces is not installed.
@@ -104,7 +104,7 @@ def build_workspace(judgement: Judgement, archive: Archive, logger: LoggerConfig
 
 
 def build_report(judgement: Judgement, archive: Archive, logger: LoggerConfig) -> Report:
-    """The study's report: summary, claims, caveats, and the workspace's panels.
+    """Build the study's report: summary, claims, caveats, and the workspace's panels.
 
     Raises:
         UserError: where wandb-workspaces is not installed.
@@ -169,11 +169,11 @@ def run_names(judgement: Judgement, archive: Archive) -> list[str]:
 
 
 def main_keys(judgement: Judgement, archive: Archive) -> list[str]:
-    """The keys that the study's claims are about, where runs differ in them and W&B can draw their values."""
+    """The keys that the study's claims are about, if runs differ in them and W&B can plot their values."""
     wanted = dict.fromkeys(name for row in judgement.rows for name in row.claim.differs or row.differing)
     configs = []
     for arm in judgement.arms:
-        with contextlib.suppress(UserError):  # which `judge` has told
+        with contextlib.suppress(UserError):  # `judge` has reported it
             configs += [public_config(archive.config(run)) for run in arm.runs[:1]]
     found = []
     for name in wanted:
@@ -186,7 +186,7 @@ def main_keys(judgement: Judgement, archive: Archive) -> list[str]:
 def _library() -> tuple[Any, Any]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydantic's, of how the library is written
+            warnings.simplefilter("ignore")  # pydantic's, about the library's code
             import wandb_workspaces.reports.v2 as reports
             import wandb_workspaces.workspaces as workspaces
     except ImportError as error:
@@ -195,12 +195,12 @@ def _library() -> tuple[Any, Any]:
 
 
 def _title(judgement: Judgement) -> str:
-    """Without the signs that W&B takes for emojis, + and = among them."""
+    """The title without characters that W&B reads as emojis, such as + and =."""
     return re.sub(r"[^\w./ -]", "-", judgement.plan["id"])[:_LONGEST_TITLE]
 
 
 def _filters(judgement: Judgement, archive: Archive) -> str:
-    """By id and not by group, as a group may hold runs that no plan knows of; and the library garbles =, < and >."""
+    """Filter by id, not by group: a group may contain unplanned runs, and the library garbles =, < and >."""
     return f"Metric('ID') in {run_names(judgement, archive)}"
 
 
@@ -242,7 +242,7 @@ def _parallel(judgement: Judgement, archive: Archive) -> list[Any]:
     from wandb_workspaces.reports.v2 import internal
 
     class Key(reports.ParallelCoordinatesPlotColumn):
-        """A key with dots in its name, as tracking logs them; `reports.Config` takes the dots for levels."""
+        """A key with dots in its name, as they are logged; `reports.Config` reads the dots as levels."""
 
         def _to_model(self) -> Any:
             return internal.Column(accessor=f"config:{self.metric}.value", display_name=self.metric)
@@ -254,26 +254,26 @@ def _parallel(judgement: Judgement, archive: Archive) -> list[Any]:
 
 
 def error_name(view: str, metric: str) -> str:
-    """The name in W&B's summary, as `tracking.Copy` writes it."""
+    """The name in W&B's summary, as `alexlab.runs.trackers` writes it."""
     return f"test/{view}/{metric}"
 
 
 def _placed(panels: list[Any], columns: int, top: int = 0) -> list[Any]:
-    """The panels side by side, in a report's grid."""
+    """Lay out panels side by side in a report's grid."""
     reports, _ = _library()
     width = _GRID // columns
-    for place, panel in enumerate(panels):
-        panel.layout = reports.Layout(x=width * (place % columns), y=top + 8 * (place // columns), w=width, h=8)
+    for index, panel in enumerate(panels):
+        panel.layout = reports.Layout(x=width * (index % columns), y=top + 8 * (index // columns), w=width, h=8)
     return panels
 
 
 def _cell(text: str) -> str:
-    """A text as Markdown shows it unchanged, in a table's cell."""
+    """Escape a text for a cell of a Markdown table."""
     return _MARKS.sub(r"\\\1", " ".join(text.split()))
 
 
 def _public(text: str, archive: Archive) -> str:
-    """A text without this machine's folders, and without control characters."""
+    """Remove this machine's folders and control characters from a text."""
     text = printable(text)
     for folder in archive.folders:
         if folder.is_absolute():
@@ -282,7 +282,7 @@ def _public(text: str, archive: Archive) -> str:
 
 
 def _replace(view: Any, file: Path, logger: LoggerConfig) -> None:
-    """Let a view take the place of the one that was sent before, of which its file tells."""
+    """Let a view replace the one that was sent before, if its file names one."""
     try:
         before = json.loads(file.read_text("utf-8"))
         ours = before["project"] == logger.project and logger.entity in (None, before["entity"])
@@ -298,7 +298,7 @@ def _replace(view: Any, file: Path, logger: LoggerConfig) -> None:
 
 
 def _write(view: Any, file: Path) -> None:
-    """Write all that is sent of a view; `id` and `name` are W&B's, empty until it has been."""
+    """Write everything that is sent of a view; `id` and `name` are W&B's, empty until then."""
     model = view._to_model()
     spec = json.loads(model.spec.model_dump_json(by_alias=True, exclude_none=True))
     content = {"entity": view.entity, "project": view.project, "title": model.display_name, "id": model.id}
@@ -307,14 +307,14 @@ def _write(view: Any, file: Path) -> None:
 
 
 def _sent(view: Any) -> str | None:
-    """Send a view; where it is to be seen, or None where W&B is not to be asked."""
+    """Send a view and return its address, or None if W&B is off."""
     import wandb
 
     if wandb_mode() != "online":
         return None
     if "WANDB_MODE" in os.environ and not wandb.login(
         prompt=False, verify=False
-    ):  # else it is asked for in the terminal
+    ):  # else W&B asks for it in the terminal
         raise ValueError("no key; run wandb login")
     view.entity = view.entity or wandb.Api().default_entity
     view.save()
@@ -338,7 +338,7 @@ def _unsent(files: list[Path]) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without W&B's own lines, which it writes to stderr."""
+    """Suppress W&B's own lines on stderr."""
     with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

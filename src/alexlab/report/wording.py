@@ -117,10 +117,10 @@ def summary(judgement: Judgement) -> list[str]:
 def printed(judgement: Judgement) -> list[str]:
     """The lines below a table of claims."""
     lines = summary(judgement)
-    if said := rehearsal(judgement):
-        lines.append(f"A rehearsal. {said}")
-    if said := interim(judgement):
-        lines.append(f"Interim. {said} {judgement.command}")
+    if sentence := rehearsal(judgement):
+        lines.append(f"A rehearsal. {sentence}")
+    if sentence := interim(judgement):
+        lines.append(f"Interim. {sentence} {judgement.command}")
     lines += [f"Left out: {problem}" for problem in judgement.problems[:5]]
     if len(judgement.problems) > 5:
         lines.append(f"... and {len(judgement.problems) - 5} more; report.md lists them")

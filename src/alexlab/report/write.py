@@ -37,7 +37,7 @@ CSV_COLUMNS = (
 
 
 def claims_table(judgement: Judgement) -> list[dict[str, Any]]:
-    """One mapping a claim, by CSV_COLUMNS: numbers in the published figure's unit, ratios as their logarithms' ends."""
+    """One mapping per claim, by CSV_COLUMNS: numbers in the published unit, intervals of ratios as logarithms."""
     return [_facts(row) for row in judgement.rows]
 
 
@@ -69,11 +69,11 @@ def _facts(row: Row) -> dict[str, Any]:
         bayes_factor=row.bayes_factor,
         fisher_p=row.fisher,
     )
-    for number, (place, arm) in enumerate(zip(("arm", "against"), row.arms, strict=False)):
+    for number, (side, arm) in enumerate(zip(("arm", "against"), row.arms, strict=False)):
         counted = row.counted[number] if row.counted else len(arm.runs)
-        facts.update({f"runs_{place}": counted, f"failed_{place}": arm.lost, f"seconds_{place}": arm.seconds})
-    for place, spread in zip(("arm", "against"), row.spreads, strict=False):
-        facts[f"sd_{place}"] = spread if claim.ratio else row.shown(spread)
+        facts.update({f"runs_{side}": counted, f"failed_{side}": arm.lost, f"seconds_{side}": arm.seconds})
+    for side, spread in zip(("arm", "against"), row.spreads, strict=False):
+        facts[f"sd_{side}"] = spread if claim.ratio else row.shown(spread)
     if row.level is not None:
         facts["measured"], facts["fixed_half"] = map(row.shown, row.level[:2])
     scaled = (lambda value: value) if claim.ratio else row.shown
@@ -98,7 +98,7 @@ def _facts(row: Row) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula; numbers stay numbers."""
+    """Quote a text that a spreadsheet would read as a formula; numbers stay numbers."""
     if not isinstance(value, str):
         return value
     text = printable(value)
@@ -106,7 +106,7 @@ def _cell(value: Any) -> Any:
 
 
 def write(judgement: Judgement, archive: Archive, folder: Path, with_pictures: bool = False) -> Path:
-    """Write the report's files; the page's path. `with_pictures`: as for `plots.draw`."""
+    """Write the report's files and return the path of the page. `with_pictures`: as for `plots.draw`."""
     folder.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
     writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""How much of a first-layer kernel is colour: one tower's are colour-agnostic, the other's are not (6.1, figure 3)."""
+"""The share of colour in first-layer kernels: one tower's are colour-agnostic, the other's are not (6.1, figure 3)."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def colour_indices(kernels: np.ndarray) -> np.ndarray:
 
 
 def colour_gap(kernels: np.ndarray) -> float:
-    """How far apart the mean indices of the first and the second half of the kernels are.
+    """The difference of the mean colour indices of the first and the second half of the kernels.
 
-    With two towers the halves are theirs; of a net without, it is what chance makes of the same measure. The middle one
-    of an odd number of kernels is of the second half.
+    With two towers the halves are theirs; without, it shows the same measure by chance. The middle one of an odd number
+    of kernels belongs to the second half.
 
     Raises:
         ValueError: as `colour_indices`, and for under two kernels.

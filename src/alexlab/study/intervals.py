@@ -1,4 +1,4 @@
-"""Intervals over a test set's images, for the weights of single runs. Without SciPy, which takes a second to load."""
+"""Intervals over a test set's images, for the weights of single runs, without SciPy, which takes a second to import."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Measured:
     def among(self, other: Measured) -> Sample:
         """The sample restricted to the runs that `other` has too, in the same order."""
         ids = {run.run_id for run in other.runs}
-        kept = [place for place, run in enumerate(self.runs) if run.run_id in ids]
+        kept = [index for index, run in enumerate(self.runs) if run.run_id in ids]
         return self.sample.of_runs(kept)
 
 
@@ -39,7 +39,7 @@ class Samples:
         self._measured: dict[tuple[str, str, str, bool], Measured | None] = {}
         self._spreads: dict[tuple[str, str, bool], dict[str, Spread]] = {}
         # The base, and the arms whose runs share its initial weights, order and augmentation on shared seeds.
-        self.alike: tuple[str, list[str]] | None = None
+        self.shared_start: tuple[str, list[str]] | None = None
 
     def measured(self, arm: str, metric: str, view: str, ratio: bool = False) -> Measured | None:
         """The values of a metric, or their logarithms for a `ratio`; None if no run of the arm has it."""
@@ -62,23 +62,23 @@ class Samples:
         return self._spreads[key]
 
     def matched(self, metric: str, view: str, ratio: bool, family: float) -> dict[str, Effect]:
-        """The effect against the base of each arm in `alike` whose seeds the base all has."""
+        """The effect against the base of each arm in `shared_start` whose seeds the base all has."""
         key = metric, view, ratio
-        if self.alike is None or (base := self.measured(self.alike[0], *key)) is None:
+        if self.shared_start is None or (base := self.measured(self.shared_start[0], *key)) is None:
             return {}
-        places = {run.seed: place for place, run in enumerate(base.runs)}
+        indices = {run.seed: index for index, run in enumerate(base.runs)}
         spreads = self.spreads(*key)
         found: dict[str, Matched] = {}
-        for name in self.alike[1]:
+        for name in self.shared_start[1]:
             arm = self.measured(name, *key)
             if arm is None or not arm.sample.variance > 0 or arm.images != base.images:
                 continue
             ids = {run.run_id for run in base.runs}
-            if any(run.seed not in places or run.run_id in ids for run in arm.runs):
+            if any(run.seed not in indices or run.run_id in ids for run in arm.runs):
                 continue
-            independent = effect(arm.sample, base.sample, (spreads[name], spreads[self.alike[0]]), family)
-            found[name] = Matched(independent, arm.sample.values, np.array([places[run.seed] for run in arm.runs]))
-        return match_seeds(base.sample, spreads[self.alike[0]], found, family) if found else {}
+            independent = effect(arm.sample, base.sample, (spreads[name], spreads[self.shared_start[0]]), family)
+            found[name] = Matched(independent, arm.sample.values, np.array([indices[run.seed] for run in arm.runs]))
+        return match_seeds(base.sample, spreads[self.shared_start[0]], found, family) if found else {}
 
     def _measure(self, arm: str, metric: str, view: str, ratio: bool) -> Measured | None:
         if metric in GROUPED:

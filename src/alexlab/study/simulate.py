@@ -1,4 +1,4 @@
-"""Whole studies with a known truth: how often the intervals of `alexlab.study.statistics` hold, and what they find.
+"""Simulate studies with a known truth: how often the intervals of `alexlab.study.statistics` hold, and their power.
 
 python -m alexlab.study.simulate --studies 10000
 """
@@ -122,7 +122,7 @@ def _draw(rng: np.random.Generator, noise: str, count: int) -> np.ndarray:
 
 
 def _shifts(rng: np.random.Generator, noise: str, counts: list[int], correlation: float) -> list[np.ndarray]:
-    """Of each arm's runs, the base first; those of the same place are correlated with the base's."""
+    """Shifts of each arm's runs, the base first; runs of the same index are correlated with the base's."""
     base = _draw(rng, noise, counts[0])
     own = math.sqrt(1 - correlation**2)
     return [
@@ -149,7 +149,7 @@ SEEDS = ((5, 5), (5, 15), (10, 10))
 
 
 def settings() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Name and options of every row of the table."""
+    """Yield name and options of every row of the table."""
     for claims in (1, 2, 6, 12, 20):
         for runs, base_runs in SEEDS:
             of = {"claims": claims, "runs": runs, "base_runs": base_runs}
@@ -181,7 +181,7 @@ def settings() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def powers() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Likewise of the table of words: a published effect in sd of a run, and shares of it that are true."""
+    """The same for the table of verdicts: a published effect in sd of a run, and the share of it that is true."""
     for claims, (runs, base_runs) in ((1, (10, 10)), (6, (5, 15)), (17, (5, 20))):
         for published in (2.7, 9.3):
             for share in (0.0, 0.25, 0.5, 1.0, 2.0):

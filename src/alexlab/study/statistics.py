@@ -1,8 +1,8 @@
-"""What two arms' runs say of a claim: the difference with its intervals, the verdict on a published one, and planning.
+"""Statistics of two arms: their difference with its intervals, the verdict on a published difference, and planning.
 
-Numbers are in the metric's own unit, such as an error as a fraction. The spread of an arm's few runs is estimated
-with those of all arms (Smyth 2004, Statistical Applications in Genetics and Molecular Biology 3(1):3). Nothing here
-reads or writes.
+Numbers are in the metric's own unit, such as an error as a fraction. With few runs a variance is poorly estimated, so
+it is shrunk towards the pooled variance of all arms (empirical Bayes; Smyth 2004, Statistical Applications in Genetics
+and Molecular Biology 3(1):3). Nothing here reads or writes files.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from alexlab.study.claims import Verdict
 
 LEVEL = 0.95  # of the intervals
 LEAST_RUNS = 3  # in each arm, for a verdict
-LEAST_ARMS = 4  # whose spreads are shrunk towards each other; with fewer, Welch's t
-UNLIKE = 2.0  # two measured standard deviations are unlike where one is more than this many times the other
+LEAST_ARMS = 4  # for shrinkage; with fewer, Welch's t
+UNLIKE = 2.0  # two standard deviations are unlike if one is more than this many times the other
 MAX_FAILED = 5  # an arm with more than one failed run in so many does not train
 MOST_RUNS = 1_000_000  # in a plan
 # Degrees of freedom that the prior of `shrink` has at most. A few arms estimate them badly, and where arms are taken to
@@ -36,7 +36,7 @@ TAILS = 0.05, 0.1  # of variances that are winsorised
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """What one arm's runs came to in one metric.
+    """The values of one arm's runs in one metric.
 
     Raises:
         ValueError: for no run, a value that is not finite, or images that do not belong to the values.
@@ -67,11 +67,11 @@ class Sample:
 
     @classmethod
     def of_images(cls, images: np.ndarray, less: np.ndarray | float = 0.0) -> Sample:
-        """The share of wrong images, less something that is the run's alone, with the images."""
+        """Make a sample of the share of wrong images, minus `less`, which depends on the run alone."""
         return cls(images.mean(axis=1) - less, images, less)
 
     def of_runs(self, kept: list[int]) -> Sample:
-        """Of some of the runs alone."""
+        """The sample of some of the runs."""
         less = self.less[kept] if isinstance(self.less, np.ndarray) else self.less
         return Sample(self.values[kept], None if self.images is None else self.images[kept], less)
 
@@ -86,7 +86,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Spread:
-    """How much an arm's runs scatter."""
+    """The spread of an arm's runs."""
 
     sd: float  # as measured; NaN for one run
     variance: float  # shrunk towards that of all arms
@@ -123,12 +123,12 @@ class Effect:
 
 
 def shrink(samples: Mapping[str, Sample], most_df: float = MAX_PRIOR_DF) -> dict[str, Spread]:
-    """The spread of every arm, by what all arms together say (Smyth 2004, section 6.2).
+    """Estimate the spread of every arm from all arms together (Smyth 2004, section 6.2).
 
-    The prior has `most_df` degrees of freedom at most. An arm of one run, or whose runs are all equal, says nothing to
-    the estimate and takes the prior. Where arms differ no more than by chance, or only one says anything, the prior is
-    the pooled variance. Where all runs of every arm are equal, the variance is 0; where every arm has one run, it is
-    infinite with no degrees of freedom.
+    The prior has `most_df` degrees of freedom at most. An arm of one run, or whose runs are all equal, does not
+    contribute to the estimate and gets the prior. If the arms' variances differ no more than by chance, or only one arm
+    contributes, the prior is the pooled variance. If all runs of every arm are equal, the variance is 0; if every arm
+    has one run, it is infinite with no degrees of freedom.
     """
     names = list(samples)
     measured = np.array([samples[name].variance for name in names])
@@ -152,7 +152,7 @@ def shrink(samples: Mapping[str, Sample], most_df: float = MAX_PRIOR_DF) -> dict
 
 
 def _prior(variances: np.ndarray, dfs: np.ndarray) -> tuple[float, float]:
-    """s0^2 and d0 of Smyth's prior; the pooled variance and infinity where the variances differ by chance alone.
+    """s0^2 and d0 of Smyth's prior; the pooled variance and infinity if the variances differ by chance alone.
 
     From ten arms on by Phipson et al. (2016), so that one odd arm does not widen the intervals of all others.
     """
@@ -208,7 +208,7 @@ def inverse_trigamma(value: float) -> float:
 
 
 def unlike(first: Spread, second: Spread) -> bool:
-    """Whether one measured standard deviation is over twice the other; one that is 0 or unknown tells nothing."""
+    """Whether one measured standard deviation is over twice the other; False if one is 0 or unknown."""
     low, high = sorted((first.sd, second.sd)) if first.sd > 0 and second.sd > 0 else (1.0, 1.0)
     return high > UNLIKE * low
 
@@ -216,14 +216,14 @@ def unlike(first: Spread, second: Spread) -> bool:
 def effect(
     first: Sample, second: Sample, spreads: tuple[Spread, Spread], family: float, *, welch: bool | None = None
 ) -> Effect:
-    """mean(first) - mean(second) of independent arms, one of `family` claims.
+    """Estimate mean(first) - mean(second) of independent arms, one of `family` claims.
 
-    Degrees of freedom by Welch and Satterthwaite. With under four arms that scatter there is too little to shrink
-    towards, and the two arms' own spreads count (Welch's t). With more, shrinking makes an odd arm's interval too
-    narrow: where the arms' spreads are `unlike`, Welch's t counts if it makes the study interval wider. Welch's t
-    wherever spreads are unlike would favour those that are small by chance. `welch=True` takes Welch's t always,
-    `welch=False` never; it needs three runs in both arms. Intervals have no width where no arm of the study scatters,
-    and are infinite where none has two runs.
+    Degrees of freedom by Welch and Satterthwaite. With fewer than four arms with a variance there is too little to
+    shrink towards, and the two arms' own variances are used (Welch's t). With more, shrinkage makes an outlying arm's
+    interval too narrow: if the arms' spreads are `unlike`, Welch's t is used if it makes the study interval wider.
+    Using it whenever spreads are unlike would favour those that are small by chance. `welch=True` always uses Welch's
+    t, `welch=False` never; it needs three runs in both arms. Intervals have no width if no arm of the study has any
+    variance, and are infinite if none has two runs.
 
     Raises:
         ValueError: for arms with different numbers of images, or a family below 1.
@@ -267,21 +267,21 @@ def _satterthwaite(parts: list[float], dfs: list[float]) -> float:
 
 @dataclass(frozen=True)
 class Matched:
-    """An arm whose runs share seeds with the base's, both with the same initial weights, order and augmentation."""
+    """An arm whose runs share seeds with the base's, and with them initial weights, order and augmentation."""
 
     independent: Effect  # as `effect` has it
     values: np.ndarray  # float64 [n] of the arm's runs
-    shared: np.ndarray  # int [n]: the places of the same seeds among the base's runs
+    shared: np.ndarray  # int [n]: the indices of the same seeds among the base's runs
 
 
 def match_seeds(base: Sample, spread: Spread, arms: Mapping[str, Matched], family: float) -> dict[str, Effect]:
-    """The effects of arms against one base, with the base's runs on shared seeds as a control variate.
+    """Estimate the effects of arms against one base, with the base's runs on shared seeds as a control variate.
 
-    d - b (mean of the base on the shared seeds - mean of the base), with one slope b pooled over the arms: what an
-    arm's runs share with the base's of the same seeds is no effect. Its variance is that of the arm's residuals around
-    the slope, shrunk over these arms and with a degree of freedom less, and of (1 - b) times the base's mean. The
-    images' part is that of the independent effect. Effects stay as they are where the base's runs do not scatter, or
-    the arms' runs are too few for a slope.
+    d - b (mean of the base on the shared seeds - mean of the base), with one slope b pooled over the arms: the part
+    that an arm's runs share with the base's on the same seeds is not an effect. Its variance is that of the arm's
+    residuals around the slope, shrunk over these arms and with a degree of freedom less, and of (1 - b) times the
+    base's mean. The images' part is that of the independent effect. Effects are unchanged if the base's runs have no
+    variance, or there are too few runs for a slope.
     """
     pairs = {name: (arm.values - arm.values.mean(), base.values[arm.shared]) for name, arm in arms.items()}
     centred = {name: (own, other - other.mean()) for name, (own, other) in pairs.items()}
@@ -327,9 +327,9 @@ def match_seeds(base: Sample, spread: Spread, arms: Mapping[str, Matched], famil
 
 
 def paired_effect(first: Sample, second: Sample, family: float) -> Effect:
-    """mean(first - second) of the same runs measured twice, in the same order, such as ten views against one.
+    """Estimate mean(first - second) of the same runs measured twice, in the same order, such as ten views against one.
 
-    From the runs' own differences; one run has an infinite interval.
+    Uses the runs' own differences; one run has an infinite interval.
 
     Raises:
         ValueError: for different numbers of runs or images, or a family below 1.
@@ -407,12 +407,12 @@ def verdict(
     at_least: bool = False,
     same_images: bool = True,
 ) -> Verdict:
-    """The word for a published difference, or for its sign where `published` is None, by the decisive interval.
+    """The verdict on a published difference, or on its sign if `published` is None, by the decisive interval.
 
-    In this order: negligible, where the whole interval lies within `least` of 0; reversed; inconclusive; and on the
-    claimed side reproduced, where the effect is at least `least`, its own 95 % interval excludes a quarter of the
-    published effect, and a pair of single runs might have shown the published one (`prediction`); else smaller, larger,
-    or size open where noise alone would allow the published effect.
+    In this order: negligible, if the whole interval lies within `least` of 0; reversed; inconclusive; and on the
+    claimed side reproduced, if the effect is at least `least`, its own 95 % interval excludes a quarter of the
+    published effect, and a pair of single runs could have shown the published one (`prediction`); else smaller, larger,
+    or size open if noise alone would allow the published effect.
 
     `runs` that gave a result and those that `failed` for good, in each arm; an arm without a result has no effect.
     `least`: the smallest effect of interest, by default half of the published one. `at_least`: the claim is "more
@@ -455,9 +455,9 @@ def verdict(
 
 
 def partly_trained(errors: np.ndarray, chance: float) -> np.ndarray:
-    """Which of an arm's runs, bool [n], have an error above halfway between the arm's median and that of guessing.
+    """Whether each of an arm's runs, bool [n], has an error above the midpoint of the arm's median and chance.
 
-    None of fewer than three runs, or where the median itself is no better than guessing.
+    None of fewer than three runs, or if the median itself is no better than chance.
     """
     errors = np.asarray(errors, dtype=float)
     if len(errors) < LEAST_RUNS:
@@ -472,7 +472,7 @@ def too_many_failed(good: int, bad: int) -> bool:
 
 
 def prediction(effect: Effect, same_images: bool = True) -> float:
-    """How far the difference of one more pair of single runs lies from the measured one, in 95 % at most.
+    """Half width of the 95 % prediction interval for the difference of one more pair of single runs.
 
     A t interval; `same_images=False` for a pair that was tested on other images of the same kind.
     """
@@ -488,7 +488,7 @@ def strength(effect: Effect, published: float) -> float | None:
 
 
 def replication_bayes_factor(effect: Effect, published: float, same_images: bool = True) -> float | None:
-    """How much likelier the measured effect is if the published one was real than if there is none.
+    """How many times more likely the measured effect is if the published effect is real than if there is none.
 
     N(d; p, V + 2 s^2) / N(d; 0, V), with V the variance of d and 2 s^2 that of the published pair of single runs; None
     without any variance. `same_images=False`: each has the test images' part too.
@@ -512,10 +512,10 @@ SUPPORT = (
 def weaker(first: Verdict, second: Verdict) -> Verdict:
     """The word for two analyses of one claim: on one side the one nearer to inconclusive, which two sides give."""
     centre = SUPPORT.index(Verdict.inconclusive)
-    places = [SUPPORT.index(one) - centre for one in (first, second)]
-    if places[0] * places[1] <= 0:
+    steps = [SUPPORT.index(one) - centre for one in (first, second)]
+    if steps[0] * steps[1] <= 0:
         return Verdict.inconclusive
-    return SUPPORT[centre + min(places, key=abs)]
+    return SUPPORT[centre + min(steps, key=abs)]
 
 
 def both_needed(first: Verdict, second: Verdict) -> Verdict:

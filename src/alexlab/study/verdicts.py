@@ -205,13 +205,13 @@ def judge(
     archive: Archive,
     own: list[dict[str, Any]] | None = None,
     known: Container[str] = (),
-    begun: Mapping[str, list[dict[str, Any]]] | None = None,
+    started: Mapping[str, list[dict[str, Any]]] | None = None,
     config_dir: str | None = None,
 ) -> Judgement:
     """Judge every claim of a study by its last plan.
 
     `own`: the plans of the same study at each arm's own learning rate. `known`: runs that other studies planned, which
-    are not reported as unplanned. `begun`: the plans of all studies, by id, to list those with the same claims and to
+    are not reported as unplanned. `started`: the plans of all studies, by id, to list those with the same claims and to
     find the rates that were tried. `config_dir`: the reader's own, to be named in a command.
     """
     plan = looks[-1]
@@ -225,10 +225,10 @@ def judge(
     tested = [claim for claim in claims if _is_tested(claim, plan, by_overrides)]
     family = max(1, sum(not claim.is_context for claim in tested))
     samples = Samples({arm.name: arm.runs for arm in arms}, problems)
-    samples.alike = _alike(arms, archive)
+    samples.shared_start = _find_shared_start(arms, archive)
     divisor = family * len(looks)
     rows = [_row(claim, plan, by_overrides, archive, samples, divisor, claim in tested) for claim in claims]
-    remarks = [*_remarks(looks, arms), *_same_claims(plan, tested, begun or {}), *rate_remarks(plan)]
+    remarks = [*_remarks(looks, arms), *_same_claims(plan, tested, started or {}), *rate_remarks(plan)]
     if not claims:
         if len(arms) == 2 and not any(arm.overrides for arm in arms):
             rows = _against_itself(arms, samples)
@@ -242,13 +242,13 @@ def judge(
             _withhold(row, "interim: runs are missing")
         _qualify(row, looks)
     if plan["rate"] == "own":
-        _doubt_rates(judgement, archive, begun or {})
+        _doubt_rates(judgement, archive, started or {})
     if own is not None:
-        _add_own_rates(judgement, judge(own, archive, known=known, begun=begun))
+        _add_own_rates(judgement, judge(own, archive, known=known, started=started))
     return judgement
 
 
-def _alike(arms: list[Arm], archive: Archive) -> tuple[str, list[str]] | None:
+def _find_shared_start(arms: list[Arm], archive: Archive) -> tuple[str, list[str]] | None:
     """The base, and the arms whose runs start from its initial weights on the same seeds, by their configurations."""
     base = next((arm for arm in arms if not arm.overrides and arm.runs), None)
     if base is None:
@@ -326,9 +326,9 @@ def _add_own_rates(judgement: Judgement, own: Judgement) -> None:
     judgement.problems += [f"at own rates: {line}" for line in own.problems if line not in judgement.problems]
 
 
-def _doubt_rates(judgement: Judgement, archive: Archive, begun: Mapping[str, list[dict[str, Any]]]) -> None:
+def _doubt_rates(judgement: Judgement, archive: Archive, started: Mapping[str, list[dict[str, Any]]]) -> None:
     """Withhold verdicts of arms whose best rate is the lowest or highest that was tried, or whose rates all failed."""
-    tried = _tried_rates(judgement.plan, begun)
+    tried = _tried_rates(judgement.plan, started)
     for arm in judgement.arms:
         rates = tried.get(tuple(arm.overrides), {})
         failed = [all(_is_failed(archive, run_id) for run_id in run_ids) for run_ids in rates.values()]
@@ -347,11 +347,11 @@ def _doubt_rates(judgement: Judgement, archive: Archive, begun: Mapping[str, lis
 
 
 def _tried_rates(
-    plan: dict[str, Any], begun: Mapping[str, list[dict[str, Any]]]
+    plan: dict[str, Any], started: Mapping[str, list[dict[str, Any]]]
 ) -> dict[tuple[str, ...], dict[float, list[str]]]:
     """{arm's overrides: {rate: run ids}} of the studies that chose rates for the same base."""
     tried: dict[tuple[str, ...], dict[float, list[str]]] = {}
-    for id, looks in begun.items():
+    for id, looks in started.items():
         if looks[-1]["rate"] != "choose" or id[-6:] != plan["id"][-6:]:
             continue
         for arm in (arm for look in looks for arm in look["arms"]):
@@ -365,11 +365,11 @@ def _is_failed(archive: Archive, run_id: str) -> bool:
     return run is not None and run.is_terminal and not run.is_done
 
 
-def _same_claims(plan: dict[str, Any], tested: list[Claim], begun: Mapping[str, list[dict[str, Any]]]) -> list[str]:
+def _same_claims(plan: dict[str, Any], tested: list[Claim], started: Mapping[str, list[dict[str, Any]]]) -> list[str]:
     """A line for each other study that was started with some of these claims at the same recipe."""
     names = {claim.name for claim in tested if not claim.is_context}
     lines = []
-    for id, looks in sorted(begun.items()):
+    for id, looks in sorted(started.items()):
         last = looks[-1]
         if id == plan["id"] or last["recipe"] != plan["recipe"] or last["rate"] != plan["rate"]:
             continue
@@ -535,7 +535,7 @@ def _share_seeds(row: Row, samples: Samples, family: int) -> None:
 def _by_shared_seeds(row: Row, before: Effect, metric: str, ratio: bool, samples: Samples, family: int) -> Effect:
     """The effect of an arm and the base by their shared seeds, in the row's direction; else `before`."""
     names = [arm.name for arm in row.arms]
-    if samples.alike is None or samples.alike[0] not in names:
+    if samples.shared_start is None or samples.shared_start[0] not in names:
         return before
     matched = samples.matched(metric, row.claim.view, ratio, family)
     if names[0] in matched:
@@ -842,8 +842,8 @@ def _doubt(row: Row, archive: Archive, plan: dict[str, Any]) -> None:
         return
     changed = {**differences(second, first), **differences(first, second)}
     row.differing = sorted(name for name in changed if name not in DERIVED)
-    said = [*row.claim.differs, *(["optim.lr"] if plan["rate"] == "own" else [])]
-    extra = [name for name in row.differing if name not in said]
+    named = [*row.claim.differs, *(["optim.lr"] if plan["rate"] == "own" else [])]
+    extra = [name for name in row.differing if name not in named]
     if row.claim.differs and extra:
         row.confounds.append(f"the arms differ in more than the claim says: {', '.join(extra)}")
     if lacking := [name for name in row.claim.differs if name not in row.differing]:
