@@ -30,40 +30,20 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
-import torch
-
-import pausing
 from alexlab.runs import lease, process
 from alexlab.runs.process import Launch
 from alexlab.runs.supervisor import execute
 from alexlab.sweep.plan import PlannedRun, make_plan
-from conftest import TINY
-from launched import PATIENCE, descendants, is_halted, start, until
-from pausing import Operations
+from support import pausing
+from support.commands import PATIENCE, descendants, is_halted, start, until
+from support.pausing import Operations
+from support.records import SCALE, contents
+from support.settings import TINY
 
-SCALE = [*TINY, "data.train_images=120", "trainer.max_epochs=10", "checkpoint.every_steps=1"]
 PAUSED = [*TINY, "checkpoint.every_steps=2", "trainer.enable_progress_bar=false"]
 # What ends the command: its training process is killed, or all of it, as when a machine stops; or it is asked to stop,
 # by a signal to the command or, as clusters do it, to all of its processes.
 MEANS = ("worker", "all", "SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP", "SIGTERM to all")
-
-
-def content(record: Path) -> dict[str, Any]:
-    """What a finished run leaves, in a form that compares by bits."""
-    found: dict[str, Any] = {"metrics.csv": (record / "metrics.csv").read_bytes()}
-    for name in ("last", "best"):
-        state = torch.load(record / "checkpoints" / f"{name}.ckpt")["state_dict"]
-        found.update({f"{name} {key}": value.numpy().tobytes() for key, value in state.items()})
-    with np.load(record / "predictions.npz") as arrays:
-        found.update({f"predictions {key}": value.tobytes() for key, value in arrays.items()})
-    result = json.loads((record / "result.json").read_text())
-    found.update({key: result[key] for key in ("run_id", "epochs", "steps", "test", "train", "data")})
-    return found
-
-
-def contents(runs: Path) -> dict[str, dict[str, Any]]:
-    return {path.parent.name: content(path.parent) for path in sorted(runs.glob("*/result.json"))}
 
 
 @dataclass

@@ -26,9 +26,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import raw_data
 from alexlab.config import PROJECT_DIR
-from conftest import TINY
+from support import source_files as raw_data
+from support.settings import TINY
 
 TOOLS = {"podman": "podman", "runc": "runc", "mmdebstrap": "mmdebstrap"}  # and Debian's packages of them
 PACKAGE = re.compile(r"^([a-z0-9._-]+)==(\S+)", re.MULTILINE)

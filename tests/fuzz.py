@@ -318,12 +318,12 @@ def _read_claims(folder: Path) -> None:
 def kinds() -> dict[str, Kind]:
     """All kinds, by name."""
     sys.path.insert(0, str(Path(__file__).parent))  # which a safe path (PYTHONSAFEPATH) leaves out
-    import raw_data as raw
     from alexlab.config import CONF_DIR, PROJECT_DIR, ConfigError
     from alexlab.data.build import BadImage, build_store
     from alexlab.data.sources import RawError
     from alexlab.data.sources.folders import read_folders
     from alexlab.data.store import BadData
+    from support import source_files as raw
 
     def in_raw(make: Callable[[Path], Path]) -> Callable[[Path], None]:
         return lambda folder: shutil.rmtree(make(folder / "raw") / "nothing", ignore_errors=True)

@@ -6,7 +6,7 @@ import pytest
 
 from alexlab.architecture import Layer, layers
 from alexlab.config import Config, ConfigError, DataConfig, ModelConfig, Padding, PoolConfig
-from conftest import composed
+from support.settings import composed
 
 
 def net(crop: int = 224, overlap: bool = True, **model):

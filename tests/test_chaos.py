@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from chaos import PAUSED, SCALE, chaos, pauses
+from chaos import PAUSED, chaos, pauses
+from support.records import SCALE
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from alexlab.compose import Composer, key_types, read_config, to_yaml
 from alexlab.config import CONF_DIR, Config, ConfigError, flat, load, walk
 from alexlab.sweep.plan import make_plan
 from alexlab.validate import finish
-from conftest import composed, composer
+from support.settings import composed, composer
 
 MISTAKES = {
     # unknown keys, with + and without

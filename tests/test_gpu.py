@@ -18,7 +18,7 @@ from alexlab.models import LocalResponseNorm
 from alexlab.training import module
 from alexlab.training.fit import _tf32, fit
 from alexlab.training.module import Diverged
-from test_lrn import CONSTANTS, reference, reference_gradient
+from support.lrn_formula import CONSTANTS, reference, reference_gradient
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
 

@@ -18,8 +18,8 @@ from alexlab.compose import Composer
 from alexlab.config import PROJECT_DIR
 from alexlab.study.statistics import seeds_needed
 from alexlab.sweep.arms import make_study
-from conftest import _marked
-from launched import PATIENCE, until
+from support.commands import PATIENCE, until
+from support.settings import _marked
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of Jupyter's packages about each other

@@ -23,7 +23,7 @@ from alexlab.models import build_model
 from alexlab.runs.identity import differences, run_id
 from alexlab.training.module import parameter_groups
 from alexlab.training.optim import conv1_factor, learning_rate
-from conftest import FULL, composed, composer
+from support.settings import FULL, composed, composer
 
 PROTOCOLS = [path.stem for path in sorted((CONF_DIR / "protocol").glob("*.yaml"))]
 # imagenet2012 and imagenet2010 change nothing but the data; caffenet128 is one study's conditions, its protocol among

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import raw_data
 from alexlab.cli.prepare import main as prepare_main
 from alexlab.cli.train import main
 from alexlab.compose import to_yaml
 from alexlab.config import PROJECT_DIR, load
 from alexlab.runs.record import DONE, Record
 from alexlab.sweep.plan import make_plan
+from support import source_files as raw_data
 
 README = (PROJECT_DIR / "README.md").read_text()
 PAGES = {path: path.read_text() for path in sorted((PROJECT_DIR / "docs").rglob("*.md"))}
@@ -52,12 +52,12 @@ RAW = {  # what DIR stands for, by the set's name in the line
 OTHERS = (
     *("make demo", "make test", "source .venv", "python3 -m venv", "uv venv", "mkdir"),
     *("docker build", "docker stop", "docker run", "alexlab() {"),  # tests/container.py
-    "sbatch",  # tests/test_slurm.py
-    "eval",  # tests/test_completion.py
+    "sbatch",  # tests/sweep/test_slurm.py
+    "eval",  # tests/cli/test_completion.py
     "alexlab evaluate",  # of runs that the demo made
-    *("alexlab predict", "pip install '.[onnx]'"),  # likewise: tests/test_predict.py
-    "alexlab runs",  # likewise: tests/test_manage.py
-    "alexlab report",  # tests/test_report.py
+    *("alexlab predict", "pip install '.[onnx]'"),  # likewise: tests/cli/test_predict.py
+    "alexlab runs",  # likewise: tests/cli/test_runs.py
+    "alexlab report",  # tests/cli/test_report.py
 )
 
 
@@ -144,7 +144,7 @@ def test_line_trains(
 
 @pytest.mark.parametrize("line", LAUNCHED, ids=lambda line: line.partition("hydra/launcher=")[2][:40])
 def test_launched_line(line: str):
-    """Its plan; that launchers do what they are told: tests/test_launchers.py, tests/test_cluster.py."""
+    """Its plan; that launchers do what they are told: tests/sweep/test_launchers.py, tests/sweep/test_cluster.py."""
     words = [*shlex.split(line, comments=True)[3:], "data=shapes", "data.holdout=0"]
     assert "-m" in line.split()
     assert len(make_plan(words, multirun=True).runs) in (3, 4, 5, 6)
@@ -169,7 +169,7 @@ def test_preparing_line(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.skipif(not shutil.which("make"), reason="no make")
 @pytest.mark.parametrize("more", ["--dry-run", pytest.param("", marks=pytest.mark.long)])
 def test_make_demo(tiny: list[str], more: str):
-    """Its line is trained by tests/test_main.py, with another launcher."""
+    """Its line is trained by tests/cli/test_train.py, with another launcher."""
     installed = Path(sys.prefix) / "installed"
     arguments = " ".join([*tiny, "trainer.max_epochs=1", more])
     done = subprocess.run(
@@ -200,7 +200,7 @@ def test_the_net_shown_is_the_one_printed(capsys: pytest.CaptureFixture[str], mo
 WITH_PYTHON = [page for page, text in PAGES.items() if "```python" in text]
 
 
-# The third page's block needs a trained run: tests/test_predict.py.
+# The third page's block needs a trained run: tests/cli/test_predict.py.
 @pytest.mark.parametrize(
     "page", [page for page in WITH_PYTHON if page.stem != "classify-images"], ids=lambda page: page.stem
 )

@@ -11,7 +11,7 @@ import pytest
 
 from alexlab import threads
 from alexlab.config import PROJECT_DIR
-from launched import begin, descendants, living, told, until
+from support.commands import begin, descendants, living, told, until
 
 # Without PYTHONSAFEPATH, which tests hand on: a benchmark imports its neighbour.
 BUSY = ["env", "-u", "PYTHONSAFEPATH", sys.executable, str(PROJECT_DIR / "benchmarks" / "repeat.py")]

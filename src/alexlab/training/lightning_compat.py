@@ -1,7 +1,7 @@
 """Workarounds for Lightning and torchmetrics, each with the upstream issue or, if there is none, the release it is in.
 
-tests/test_lightning_compat.py shows that each is still needed. Two cannot be here: `alexlab.lean` runs before Lightning
-is imported, and `alexlab.data.prefetch` belongs to a package that does not import this one.
+tests/training/test_lightning_compat.py shows that each is still needed. Two cannot be here: `alexlab.lean` runs before
+Lightning is imported, and `alexlab.data.prefetch` belongs to a package that does not import this one.
 """
 
 from __future__ import annotations

@@ -1,0 +1,234 @@
+"""W&B never stands in a run's way, holds each step once and no secret, and without it nothing is sent anywhere."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wandb
+
+from alexlab.compose import to_yaml
+from alexlab.config import Config
+from alexlab.runs import trackers, worker
+from alexlab.runs.record import DONE, FAILED, Record
+from alexlab.runs.trackers import Copy, group_name, publish, wandb_mode
+from support.settings import composed
+
+LABELS = {"protocol": "paper", "recipe": "demo", "model": "alexnet", "ablation": "none", "arm": "0123456789ab"}
+
+
+def begun(config: Config) -> Record:
+    record = Record(config.paths.runs, "0123456789ab")
+    record.path.mkdir(parents=True)
+    record.begin(to_yaml(config), LABELS)
+    return record
+
+
+class Server:
+    """W&B as it is seen from here: runs by id; a step is taken once, and a deleted id never again."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, dict[str, Any]] = {}
+        self.deleted: set[str] = set()
+        self.dies_at: int | None = None
+        self.answers = threading.Event()
+        self.answers.set()
+
+    def init(self, id: str, **named: Any) -> ServedRun:
+        if id in self.deleted:
+            raise wandb.errors.CommError(f"run {id} was previously created and deleted; try a new run name")  # pyright: ignore[reportAttributeAccessIssue]
+        self.runs.setdefault(id, {"steps": {}, "summary": {}, "named": named, "ends": []})
+        return ServedRun(self, self.runs[id])
+
+
+class ServedRun:
+    def __init__(self, server: Server, run: dict[str, Any]) -> None:
+        self._server, self._run, self.summary = server, run, run["summary"]
+        self.starting_step = max(run["steps"], default=-1) + 1
+
+    def log(self, row: dict[str, Any], step: int) -> None:
+        if self._server.dies_at is not None and step >= self._server.dies_at:
+            raise BrokenPipeError("the service is gone")
+        assert step >= self.starting_step, "W&B would drop it"
+        self._run["steps"][step] = row
+
+    def mark_preempting(self) -> None:
+        self._run["ends"].append("preempting")
+
+    def finish(self, exit_code: int) -> None:
+        self._server.answers.wait()
+        self._run["ends"].append(exit_code)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Server:
+    served = Server()
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setattr(wandb, "init", served.init)
+    monkeypatch.setattr(worker, "_end_with_parent", lambda: None)
+    return served
+
+
+def rows(record: Record) -> list[str]:
+    return record.file("metrics.csv").read_text().splitlines()[1:]
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise ValueError("this key\nis none")
+
+
+@pytest.mark.parametrize("broken", ["login", "init"])
+def test_a_wandb_that_does_not_start_is_one_line(tiny, monkeypatch, capsys, broken):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setattr(wandb, broken, refuse)
+    config = composed([*tiny, "logger=wandb"])
+    copy = Copy(config, begun(config))
+    copy.start()
+    copy.row({"step": 3, "epoch": 1})
+    copy.finish()
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "logger=wandb: W&B did not start (this key is none); the record is complete, `python src/runs.py wandb` "
+        "sends it later"
+    )
+
+
+@pytest.mark.parametrize(("given", "mode"), [("dryrun", "offline"), ("offline", "offline"), ("online", "online")])
+def test_mode(monkeypatch: pytest.MonkeyPatch, given: str, mode: str):
+    monkeypatch.setenv("WANDB_MODE", given)
+    assert wandb_mode() == mode
+
+
+def test_a_run_and_its_end(tiny, server):
+    config = composed([*tiny, "logger=wandb"])
+    record = begun(config)
+    worker.train(record.path, "run", config)
+    run = server.runs["0123456789ab"]
+    assert list(run["steps"]) == [3, 6]
+    assert run["steps"][6]["epoch"] == 2
+    assert run["summary"]["test/ten/top1_error"] == record.result()["test"]["ten"]["top1_error"]
+    assert run["ends"] == [0]
+    assert isinstance(run["named"]["config"]["optim.lr"], float)
+    assert run["named"]["config"]["model.remove"] == []
+    assert record.read("wandb.json") == {"id": "0123456789ab", "mode": "online", "complete": True}
+
+
+def test_a_resumed_run_loses_and_doubles_no_step(tiny, server, monkeypatch):
+    """W&B has seen one epoch more than the state that the run goes on from, and has missed one before it."""
+    config = composed([*tiny, "logger=wandb", "trainer.max_epochs=4", "checkpoint.every_steps=5"])
+    record = begun(config)
+
+    class Break(BaseException):
+        pass
+
+    with monkeypatch.context() as context:
+        row = Copy.row
+
+        def breaks(copy: Copy, values: dict[str, Any]) -> None:
+            row(copy, values)
+            if values["epoch"] == 2:
+                raise Break
+
+        context.setattr(Copy, "row", breaks)
+        worker.train(record.path, "run", config)
+    assert record.status()["state"] == FAILED
+    assert list(server.runs["0123456789ab"]["steps"]) == [3, 6]
+    for seen in ([3, 6], [3], []):
+        server.runs["0123456789ab"]["steps"] = {step: {} for step in seen}
+        record.begin(to_yaml(config), LABELS)
+        worker.train(record.path, "run", config)
+        assert list(server.runs["0123456789ab"]["steps"]) == [3, 6, 9, 12]
+        assert len(rows(record)) == 4
+        record.set_status(FAILED, failure="error", message="")  # and once more from its last state
+    assert len(server.runs) == 1
+
+
+def test_a_deleted_id_is_not_asked_for_again(tiny, server):
+    config = composed([*tiny, "logger=wandb", "trainer.max_epochs=1"])
+    record = begun(config)
+    server.deleted |= {"0123456789ab", "0123456789ab-2"}
+    worker.train(record.path, "run", config)
+    assert list(server.runs) == ["0123456789ab-3"]
+    assert record.read("wandb.json")["id"] == "0123456789ab-3"
+    assert publish(config, record)
+    assert list(server.runs) == ["0123456789ab-3"]
+
+
+def test_a_service_that_dies_ends_nothing_but_the_copy(tiny, server, capsys):
+    config = composed([*tiny, "logger=wandb"])
+    record = begun(config)
+    server.dies_at = 6
+    worker.train(record.path, "run", config)
+    assert record.status()["state"] == DONE
+    out = capsys.readouterr().out
+    assert out.count("logger=wandb") == 1
+    assert "takes no more (the service is gone); the record is complete" in out
+    server.dies_at = None
+    for _ in range(2):  # later, and not twice
+        assert publish(config, record)
+        assert list(server.runs["0123456789ab"]["steps"]) == [3, 6]
+        assert server.runs["0123456789ab"]["summary"]["seconds"] == record.result()["seconds"]
+
+
+def test_a_network_that_is_gone_at_the_end_is_not_waited_for(tiny, server, monkeypatch, capsys):
+    monkeypatch.setattr(trackers, "_LAST_SECONDS", 0.1)
+    server.answers.clear()
+    config = composed([*tiny, "logger=wandb", "trainer.max_epochs=1"])
+    record = begun(config)
+    worker.train(record.path, "run", config)
+    assert record.status()["state"] == DONE
+    assert "W&B did not take all (no answer in 0 s)" in capsys.readouterr().out
+    assert record.read("wandb.json")["complete"] is False
+    server.answers.set()
+
+
+def test_a_failed_run_is_marked_failed(tiny, server):
+    config = composed([*tiny, "logger=wandb", "optim.lr=1e9"])
+    record = begun(config)
+    worker.train(record.path, "run", config)
+    assert record.status()["state"] == FAILED
+    assert server.runs["0123456789ab"]["ends"] == [1]
+
+
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+def test_what_wandb_does_at_the_end_leaves_a_finished_run_done(tiny, server, monkeypatch):
+    config = composed([*tiny, "logger=wandb", "trainer.max_epochs=1"])
+    record = begun(config)
+    monkeypatch.setattr(ServedRun, "finish", refuse)
+    worker.train(record.path, "run", config)
+    assert record.status()["state"] == DONE
+    assert record.result()["epochs"] == 1
+
+
+def test_without_it_no_connection_is_made(tiny: list[str], monkeypatch: pytest.MonkeyPatch):
+    config = composed([*tiny, "trainer.max_epochs=1"])
+    record = begun(config)
+
+    def connect(self: socket.socket, address: object) -> None:
+        if self.family != socket.AF_UNIX:
+            raise AssertionError(f"a connection to {address}")
+
+    monkeypatch.setattr(worker, "_end_with_parent", lambda: None)
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    worker.train(record.path, "run", config)
+    assert record.status()["state"] == DONE, record.status()
+
+
+def test_a_groups_name_is_its_arms_alone():
+    assert group_name(LABELS) == "demo/paper/alexnet/none"
+    long = group_name({**LABELS, "ablation": "model.lrn=false " * 20})
+    assert len(long) == 128
+    assert long.endswith("-0123456789ab")
+
+
+def test_a_record_is_where_it_was_asked_for_and_says_nothing_of_its_copy(tiny: list[str]):
+    config = composed([*tiny, "logger=wandb", "logger.entity=private"])
+    record = begun(config)
+    assert record.path.parent == Path(config.paths.runs)
+    assert "private" not in record.file("config.yaml").read_text()
+    assert "private" not in json.dumps(trackers.public_config(config))
+    assert not any(name.startswith("study.") for name in trackers.public_config(config))

@@ -1,0 +1,278 @@
+"""Sweeps with launchers other than basic: one table, one exit status, stopped and resumed; what their jobs train."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from joblib.externals.loky import get_reusable_executor
+from omegaconf import OmegaConf
+
+import alexlab.compose
+from alexlab.cli.train import main
+from alexlab.config import Config
+from alexlab.console import Console
+from alexlab.runs.identity import run_id
+from alexlab.runs.process import Launch
+from alexlab.sweep import launcher as launchers
+from alexlab.sweep.plan import make_plan
+from support.commands import (
+    descendants,
+    finish,
+    halted,
+    is_sent,
+    living,
+    owner,
+    run,
+    start,
+    statuses,
+    stop,
+    under_way,
+    until,
+)
+from support.records import contents
+from support.settings import TINY, Typed
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> dict:
+    """What the two runs leave that the tests below disturb."""
+    runs = tmp_path_factory.mktemp("undisturbed")
+    status, output = run(
+        ["-m", "seed=0,1", *TINY, "trainer.max_epochs=30", f"data.cache={cache}", f"paths.runs={runs}"]
+    )
+    assert status == 0, output
+    return contents(runs)
+
+
+class TestMistakes:
+    @pytest.mark.parametrize("name", ["slurm", "submitit_local", "ray", "joblib"])
+    def test_a_package_that_is_not_installed(
+        self, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(alexlab.compose, "find_spec", lambda module: None)
+        assert main(["-m", f"hydra/launcher={name}", "seed=0,1"]) == 2
+        extra = {"submitit_local": "slurm"}.get(name, name)
+        message = f"error: hydra/launcher={name}: not installed; run pip install -e '.[{extra}]'\n"
+        assert capsys.readouterr() == ("", message)
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["-m", "hydra/launcher=slrum"], "hydra/launcher=slrum: no such launcher; did you mean 'slurm'?"),
+            (["hydra/launcher=ray"], "hydra/launcher=ray: needs -m, also for a single run"),
+            (["-m", "hydra/launcher=slurm", "hydra.launcher.partitoin=gpu"], "hydra.launcher.partitoin: "),
+            (["-m", "hydra/launcher=slurm", "hydra.launcher.timeout_min=1d"], "hydra.launcher.timeout_min: "),
+            (
+                ["-m", "hydra/launcher=ray", "hydra.launcher.ray.remote.num_gpu=1"],
+                "hydra.launcher.ray.remote.num_gpu: ",
+            ),
+        ],
+    )
+    def test_one_line(self, words: list[str], message: str, capsys: pytest.CaptureFixture[str]):
+        assert main(words) == 2
+        output = capsys.readouterr()
+        assert output.out == ""
+        assert output.err.startswith(f"error: {message}")
+        assert output.err.count("\n") == 1
+
+    def test_no_slurm_here(self, tiny: list[str], tmp_path: Path):
+        status, output = run(["-m", "seed=0,1", "hydra/launcher=slurm", *tiny], {"PATH": "/nowhere"})
+        assert status == 1
+        assert "error: hydra/launcher=slurm: Could not detect" in output
+        assert "Traceback" not in output
+        assert [path.name for path in (tmp_path / "runs").iterdir()] == ["sweeps"]
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """A file of a user's `--config-dir`, the option `ablation=mine`."""
+    path = tmp_path / "conf" / "ablation" / "mine.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text("# @package _global_\nmodel:\n  dropout: 0.125\n")
+    return path
+
+
+def sweep_with(mine: Path, tiny: list[str]) -> list[str]:
+    return ["-m", "seed=0,1", "ablation=mine", f"--config-dir={mine.parents[1]}", *tiny]
+
+
+class TestJobs:
+    """What a job gets from the plan, without training."""
+
+    @pytest.fixture
+    def executed(self, monkeypatch: pytest.MonkeyPatch, mine: Path) -> list[tuple[Config, dict[str, str], str]]:
+        """The configuration, labels and title of each job so far; each job leaves the user's file broken."""
+        found = []
+
+        def execute(config: Config, labels: dict[str, str], title: str, launch: Launch) -> dict:
+            found.append((config, labels, title))
+            mine.write_text("no: [configuration")
+            return {"state": "DONE"}
+
+        monkeypatch.setattr(launchers, "execute", execute)
+        return found
+
+    @pytest.mark.parametrize("line", [["-m", "seed=3,4"], ["seed=3"], ["study=lrn", "study.seeds=1"]], ids=" ".join)
+    def test_it_is_what_was_planned_whatever_becomes_of_the_files(
+        self, line: list[str], tiny: list[str], mine: Path, executed: list, typed: Typed
+    ):
+        option = "model.init_bias=0.5" if line[0].startswith("study") else "ablation=mine"
+        line = [*line, option, "data.root=null", "weights=null", "trainer.limit_train_batches=1.0", *tiny]
+        overrides = [word for word in line if word != "-m"]
+        plan = make_plan(overrides, line[0] == "-m", str(mine.parents[1]))
+        assert typed(*line, "--config-dir", str(mine.parents[1])).status == 1  # since nothing was trained
+        number = len(plan.runs)
+        titles = [f"run {i} of {number}" for i in range(1, number + 1)] if number > 1 else ["run"]
+        assert executed == [(run.config, run.labels, title) for run, title in zip(plan.runs, titles, strict=True)]
+        assert [run_id(config) for config, _, _ in executed] == [run.run_id for run in plan.runs]
+        assert mine.read_text() == "no: [configuration"
+
+    def test_hydra_shows_the_same(self, tiny: list[str], tmp_path: Path, mine: Path, executed: list, typed: Typed):
+        """In the folders that a user may ask Hydra for."""
+        folders = ["hydra.output_subdir=.hydra", "hydra.sweep.subdir=${hydra.job.override_dirname}"]
+        exclude = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(one.split('=')[0] for one in tiny)}]"
+        typed(*sweep_with(mine, tiny), *folders, exclude)
+        [shared] = (tmp_path / "runs" / "sweeps").glob("*/multirun.yaml")
+        for config, _, _ in executed:
+            job = shared.parent / f"ablation=mine,seed={config.seed}" / ".hydra"
+            plain = yaml.safe_load((job / "config.yaml").read_text())
+            assert OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain)) == config
+            assert f"seed={config.seed}" in yaml.safe_load((job / "overrides.yaml").read_text())
+            assert yaml.safe_load((job / "hydra.yaml").read_text())["hydra"]["runtime"]["choices"]["ablation"] == "mine"
+        assert len(executed) == 2
+
+    def test_only_runs_that_need_work_are_launched(self, tiny: list[str], executed: list, typed: Typed):
+        [failed, _] = make_plan(["seed=3,4", *tiny], multirun=True).runs
+        status = {"version": 2, "state": "FAILED", "failure": "diverged", "message": "", "hint": "", "attempt": 1}
+        failed.record.path.mkdir(parents=True)
+        failed.record.file("status.json").write_text(json.dumps(status))
+        typed("-m", "seed=3,4", *tiny)
+        assert [(config.seed, title) for config, _, title in executed] == [(4, "run 2 of 2")]
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+@pytest.mark.parametrize("launcher", ["joblib", pytest.param("submitit_local", marks=pytest.mark.long)])
+def test_a_job_in_another_process_trains_what_was_planned(launcher: str, tiny: list[str], tmp_path: Path, mine: Path):
+    """Although its file changes while an earlier job trains."""
+    runs, line = tmp_path / "runs", sweep_with(mine, tiny)
+    planned = [run.run_id for run in make_plan(["seed=0,1", "ablation=mine", *tiny], True, str(mine.parents[1])).runs]
+    at_once = ["hydra.launcher.n_jobs=1"] if launcher == "joblib" else []
+    process = start([*line, f"hydra/launcher={launcher}", *at_once])
+    with halted(process, runs):
+        mine.write_text(mine.read_text().replace("0.125", "0.25"))
+    status, output = finish(process)
+    assert status == 0, output
+    records = sorted(runs.glob("*/config.yaml"))
+    assert [path.parent.name for path in records] == sorted(planned)
+    assert [yaml.safe_load(path.read_text())["model"]["dropout"] for path in records] == [0.125] * 2
+
+
+def test_a_job_that_slurm_requeued_waits_until_the_lease_of_its_dead_machine_expires(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    waited, ends = [], iter(["HELD", "HELD", "DONE"])
+    monkeypatch.setattr(launchers, "execute", lambda *_: {"state": next(ends)})
+    monkeypatch.setattr(time, "sleep", waited.append)
+    given = tiny_config, {}, "run", Launch(tmp_path), None
+    assert launchers._execute_elsewhere(*given) == {"state": "HELD"}  # another process works on it
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert launchers._execute_elsewhere(*given) == {"state": "DONE"}
+    assert waited == [5]
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.processes
+def test_submitit_with_a_run_that_fails(tiny: list[str], tmp_path: Path, typed: Typed):
+    sweep = ["-m", "optim.lr=1e9,0.01", "hydra/launcher=submitit_local", *tiny]
+    status, output = run(sweep)
+    assert status == 1, output
+    assert "FAILED: diverged" in output
+    assert output.count("Error on the test split") == 1
+    assert sorted(statuses(tmp_path / "runs")) == [("DONE", 1), ("FAILED", 1)]
+    again = typed("-m", "optim.lr=0.01", "hydra/launcher=submitit_local", *tiny)
+    assert (again.status, "1 of 1 already done" in again.output) == (0, True), again
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.processes
+def test_submitit_is_stopped_resumes_and_requeues_a_preempted_job(tiny: list[str], tmp_path: Path, undisturbed: dict):
+    runs = tmp_path / "runs"
+    sweep = ["-m", "seed=0,1", "hydra/launcher=submitit_local", *tiny, "trainer.max_epochs=30"]
+    stop(start(sweep), runs, 2)
+    assert statuses(runs) == [("PREEMPTED", 1)] * 2
+    process = start(sweep)
+    with halted(process, runs, 2):
+        os.kill(owner(under_way(runs, 2)[0]), signal.SIGUSR2)  # as submitit has it sent before a time limit
+    status, output = finish(process)
+    assert status == 0, output
+    assert statuses(runs) == [("DONE", 3), ("DONE", 2)]
+    assert contents(runs) == undisturbed
+
+
+@pytest.fixture
+def rays() -> Iterator[dict[str, str]]:
+    """The environment of a Ray that leaves nothing: its folder has a short name, since sockets are in it."""
+    folder = tempfile.mkdtemp(prefix="ray")
+    yield {"HOME": folder, "RAY_TMPDIR": folder}
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.processes
+def test_ray_is_stopped_and_a_process_of_it_that_dies_is_replaced(
+    tiny: list[str], tmp_path: Path, undisturbed: dict, rays: dict[str, str]
+):
+    """With two made-up GPUs, so that each run sees its own."""
+    runs = tmp_path / "runs"
+    gpus = ["hydra.launcher.ray.init.num_gpus=2", "hydra.launcher.ray.remote.num_gpus=1"]
+    sweep = ["-m", "seed=0,1", "hydra/launcher=ray", *gpus, *tiny, "trainer.max_epochs=30"]
+    process = start(sweep, rays)
+    with halted(process, runs, 2) as trainers:
+        seen = {Path(f"/proc/{pid}/environ").read_text().partition("CUDA_VISIBLE_DEVICES=")[2][0] for pid in trainers}
+        assert seen == {"0", "1"}
+        processes = descendants(process.pid)
+        process.send_signal(signal.SIGINT)
+        until(lambda: all(is_sent(pid, signal.SIGTERM) for pid in trainers), process)
+    status, output = finish(process)
+    assert status == 75, output
+    assert statuses(runs) == [("PREEMPTED", 1)] * 2
+    until(lambda: not living(processes))
+
+    process = start(sweep, rays)
+    with halted(process, runs, 2):
+        processes = descendants(process.pid)
+        os.kill(owner(under_way(runs, 2)[0]), signal.SIGKILL)
+    status, output = finish(process)
+    assert status == 0, output
+    assert "run 2 of 2 · epoch" in output
+    assert statuses(runs) == [("DONE", 3), ("DONE", 2)]
+    assert contents(runs) == undisturbed
+    until(lambda: not living(processes))
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_joblibs_workers_read_the_jobs_of_each_launch(tiny: list[str]):
+    """They outlive a launch, with the environment of its command at that time."""
+    line = ["seed=0", "hydra/launcher=joblib", "hydra.launcher.n_jobs=1", "trainer.fast_dev_run=true", *tiny]
+    plan = make_plan(line, multirun=True)
+    try:
+        for _ in range(2):  # as the rounds of a study that chooses learning rates
+            with launchers.launching(plan, Console()) as launch:
+                launchers.launch_jobs(plan, launch, launch.folder / "hydra", [0])
+                assert launchers.count_passed(launch) == 1
+    finally:
+        get_reusable_executor().shutdown()
