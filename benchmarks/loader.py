@@ -41,7 +41,7 @@ from alexlab.config import load
 from alexlab.data import build_datamodule
 from alexlab.data.build import build_store
 from alexlab.data.sources.folders import read_folders
-from alexlab.data.store import JPEG, RAW, open_store
+from alexlab.data.store import JPEG, UINT8, open_store
 
 BATCH, SIZE, CROP, CLASSES = 128, 256, 224, 10
 Epoch = Callable[[int], Iterable[tuple[Tensor, Tensor]]]  # of its number: batches of images and labels
@@ -91,7 +91,7 @@ def make_images(work: Path, count: int) -> None:
             list(pool.map(partial(write_photograph, folder), splits, range(len(splits)), chunksize=32))
 
     photographs = packed(work / "photographs", write)
-    for kind in (RAW, JPEG):
+    for kind in (UINT8, JPEG):
         if not (work / kind).is_dir():
             source = read_folders(photographs)
             build_store(source, work / kind, SIZE, "folder", kind=kind, processes=os.cpu_count() or 1)
@@ -116,7 +116,7 @@ class Stored(Sequence[tuple[Any, int]]):
     """
 
     def __init__(self, work: Path, kind: str) -> None:
-        self._split, self._is_raw = open_store(work / kind).split("train"), kind == RAW
+        self._split, self._is_raw = open_store(work / kind).split("train"), kind == UINT8
         self._order = np.random.default_rng(0).permutation(len(self._split))
 
     def __len__(self) -> int:
@@ -181,7 +181,7 @@ def decoded_crop(jpeg: bytes) -> Tensor:
     return random_crop(simplejpeg.decode_jpeg(jpeg, "RGB"))
 
 
-CROPPED: dict[str, Callable[[Any], Tensor]] = {RAW: random_crop, JPEG: decoded_crop}
+CROPPED: dict[str, Callable[[Any], Tensor]] = {UINT8: random_crop, JPEG: decoded_crop}
 
 
 def open_ffcv(kind: str, work: Path, workers: int) -> Epoch:
@@ -192,9 +192,9 @@ def open_ffcv(kind: str, work: Path, workers: int) -> Epoch:
     from ffcv.writer import DatasetWriter
 
     def write(folder: Path) -> None:
-        image = RGBImageField(write_mode="raw" if kind == RAW else "jpg", jpeg_quality=90)
+        image = RGBImageField(write_mode="raw" if kind == UINT8 else "jpg", jpeg_quality=90)
         writer = DatasetWriter(str(folder / "train.beton"), {"image": image, "label": IntField()}, num_workers=1)
-        writer.from_indexed_dataset(Stored(work, RAW))
+        writer.from_indexed_dataset(Stored(work, UINT8))
 
     path = packed(work / f"ffcv_{kind}", write) / "train.beton"
     share = (CROP / SIZE) ** 2  # of the area, always the same: so it only cuts, at a random place
@@ -218,7 +218,7 @@ def open_streaming(kind: str, work: Path, workers: int) -> Epoch:
     from streaming import MDSWriter, StreamingDataset
 
     def write(folder: Path) -> None:
-        encoding = f"ndarray:uint8:{SIZE},{SIZE},3" if kind == RAW else "bytes"
+        encoding = f"ndarray:uint8:{SIZE},{SIZE},3" if kind == UINT8 else "bytes"
         with MDSWriter(out=str(folder), columns={"image": encoding, "label": "int"}) as writer:
             for image, label in Stored(work, kind):
                 writer.write({"image": image, "label": label})
@@ -250,7 +250,7 @@ def open_litdata(kind: str, work: Path, workers: int) -> Epoch:
 
     path = packed(work / f"litdata_{kind}", write)
     # By itself it would unpack 256 arrays for each that is asked for, which is seven times slower.
-    unpacked = 0 if kind == RAW else "auto"
+    unpacked = 0 if kind == UINT8 else "auto"
     dataset = Crops(str(path), shuffle=True, drop_last=True, batch_decode=unpacked)
     return torch_epochs(StreamingDataLoader, dataset, workers, batch_size=BATCH, drop_last=True)
 
@@ -300,7 +300,7 @@ def open_spdl(kind: str, work: Path, workers: int) -> Epoch:
     def write(folder: Path) -> None:
         for place, (image, label) in enumerate(Stored(work, kind)):
             path = folder / f"{place:06}_{label}.{kind}"
-            np.save(path.open("wb"), image) if kind == RAW else path.write_bytes(image)
+            np.save(path.open("wb"), image) if kind == UINT8 else path.write_bytes(image)
 
     torch.set_num_threads(1)  # its threads call torch, which would start more of them
     files = [(path, int(path.stem.split("_")[1])) for path in sorted(packed(work / f"spdl_{kind}", write).iterdir())]
@@ -308,7 +308,7 @@ def open_spdl(kind: str, work: Path, workers: int) -> Epoch:
     def crop(index: int) -> tuple[Tensor, int]:
         path, label = files[index]
         content = path.read_bytes()
-        return CROPPED[kind](load_npy(content) if kind == RAW else content), label
+        return CROPPED[kind](load_npy(content) if kind == UINT8 else content), label
 
     def stacked(samples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
         images, labels = zip(*samples, strict=True)
@@ -333,7 +333,7 @@ class GrainCrop:
 
     def __call__(self, record: bytes) -> tuple[np.ndarray, int]:
         stored = record[1:]
-        image = np.frombuffer(stored, np.uint8).reshape(SIZE, SIZE, 3) if self.kind == RAW else stored
+        image = np.frombuffer(stored, np.uint8).reshape(SIZE, SIZE, 3) if self.kind == UINT8 else stored
         return CROPPED[self.kind](image).numpy(), record[0]
 
 
@@ -369,29 +369,29 @@ def open_grain(kind: str, work: Path, workers: int) -> Epoch:
 
 
 ONE_CORE: dict[str, Callable[[Path, int], Epoch]] = {
-    OURS: partial(open_ours, RAW),
+    OURS: partial(open_ours, UINT8),
     "ours, jpeg": partial(open_ours, JPEG),
     "ImageFolder": open_image_folder,
 }
 TO_FLOAT: dict[str, Callable[[Path, int], Epoch]] = {
-    OURS: partial(open_ours, RAW, to_float=True),
+    OURS: partial(open_ours, UINT8, to_float=True),
     "ours, jpeg": partial(open_ours, JPEG, to_float=True),
     "ImageFolder": partial(open_image_folder, to_float=True),
 }
 ALL_CORES: dict[str, Callable[[Path, int], Epoch]] = {
-    OURS: partial(open_ours, RAW),
+    OURS: partial(open_ours, UINT8),
     "ours, jpeg": partial(open_ours, JPEG),
-    BEST_KNOWN: partial(open_ffcv, RAW),
+    BEST_KNOWN: partial(open_ffcv, UINT8),
     "ffcv, jpg": partial(open_ffcv, JPEG),
-    "MosaicML streaming, raw": partial(open_streaming, RAW),
+    "MosaicML streaming, raw": partial(open_streaming, UINT8),
     "MosaicML streaming, jpg": partial(open_streaming, JPEG),
-    "litdata, raw": partial(open_litdata, RAW),
+    "litdata, raw": partial(open_litdata, UINT8),
     "litdata, jpg": partial(open_litdata, JPEG),
     "webdataset, jpg": open_webdataset,
     "Hugging Face datasets, jpg": open_datasets,
-    "SPDL, raw": partial(open_spdl, RAW),
+    "SPDL, raw": partial(open_spdl, UINT8),
     "SPDL, jpg": partial(open_spdl, JPEG),
-    "grain, raw": partial(open_grain, RAW),
+    "grain, raw": partial(open_grain, UINT8),
     "grain, jpg": partial(open_grain, JPEG),
     "ImageFolder": open_image_folder,
 }
@@ -477,7 +477,7 @@ def serve(connection: Connection, job: Job, work: Path) -> None:
 
 def check(job: Job, batches: Iterable[tuple[Tensor, Tensor]], work: Path) -> None:
     """That an epoch's batches are what they should be."""
-    split, mean = open_store(work / RAW).split("train"), float(open_store(work / RAW).mean.mean())
+    split, mean = open_store(work / UINT8).split("train"), float(open_store(work / UINT8).mean.mean())
     shape, dtype = ((BATCH, 3, CROP, CROP), torch.float32) if job.to_float else ((BATCH, CROP, CROP, 3), torch.uint8)
     counts, means = np.zeros(CLASSES, int), []
     for images, labels in itertools.islice(batches, job.limit):

@@ -28,7 +28,7 @@ from PIL import Image
 from alexlab import threads
 from alexlab.data.build import build_store
 from alexlab.data.sources.folders import read_folders
-from alexlab.data.store import JPEG, RAW
+from alexlab.data.store import JPEG, UINT8
 
 SIZE, IMAGENET = 256, 1281167
 PLAIN = "Pillow: open, resize, save"
@@ -67,7 +67,7 @@ def race(root: Path, work: Path, cores: int, args: argparse.Namespace) -> None:
         run()
         return time.perf_counter() - started
 
-    contenders = {PLAIN: pillow, "ours, raw": lambda: ours(RAW), "ours, jpeg": lambda: ours(JPEG)}
+    contenders = {PLAIN: pillow, "ours, raw": lambda: ours(UINT8), "ours, jpeg": lambda: ours(JPEG)}
     times = take_turns({name: lambda run=run: timed(run) for name, run in contenders.items()}, args.rounds, args.busy)
     rates = {name: f"{len(files) / statistics.median(seconds):.0f}" for name, seconds in times.quiet.items()}
     title = "preparation on one core" if cores == 1 else f"preparation on {cores} cores"
@@ -108,7 +108,7 @@ PREPARE = "import sys; from alexlab.cli.prepare import main; sys.exit(main(sys.a
 def memory(root: Path, work: Path) -> None:
     """The most memory that the command and its processes hold at a time, the page cache aside."""
     print("\n| memory of the command, all processes | MB |\n|---|--:|")
-    for kind in (RAW, JPEG):
+    for kind in (UINT8, JPEG):
         shutil.rmtree(work / "cache", ignore_errors=True)
         given = ["data=folder", f"data.raw={root}", f"data.cache={work / 'cache'}", f"data.format={kind}"]
         command = [sys.executable, "-c", PREPARE, *given, f"data.size={SIZE}"]
@@ -157,7 +157,7 @@ def imagenet_sized(work: Path, rounds: int) -> None:
     np.save(path / "mean.npy", np.zeros((SIZE, SIZE, 3), np.float32))
     manifest = {
         "format_version": 2,
-        "format": RAW,
+        "format": UINT8,
         "size": SIZE,
         "images": images,
         "classes": [f"n{number:08d}" for number in range(1000)],

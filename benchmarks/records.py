@@ -10,18 +10,20 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from made import made_study
+import turns  # noqa: F401 (so that this checkout's package is imported)
 
-ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from support.studies import made_study
+
+PROJECT = Path(__file__).parents[1]
+
 LOAD = "import sys; from alexlab.evidence import load_runs; print(len(load_runs(sys.argv[1])))"
 
 
 def cpu_seconds(*words: str) -> float:
     """User and system seconds of a command, which other work on the machine changes little."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL, cwd=ROOT / "src")
+    subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL, cwd=PROJECT / "src")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 

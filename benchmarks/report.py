@@ -10,7 +10,7 @@ from pathlib import Path
 from turns import arguments, machine, take_turns, tell, versions
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from made import made_study
+from support.studies import made_study
 
 # The report, and then its largest memory in kB; a parent's accounts of its children would count its own memory too.
 MEASURED = """

@@ -14,12 +14,12 @@ from pathlib import Path
 from turns import Ratio, arguments, machine, record, take_turns, versions
 
 from step import SCALES, products
-from sweep import sweep
 
 from alexlab.config import load
 from alexlab.runs.worker import keep_memory
 from alexlab.training.estimate import seconds_per_image
 from alexlab.training.fit import fit
+from sweep import sweep
 
 BRIEF = ["trainer.max_epochs=2", "data.val_images=100", "data.test_images=100", "evaluate.train_images=100"]
 BRIEF += ["trainer.enable_progress_bar=false"]

@@ -21,7 +21,7 @@ from step import Contender
 from alexlab.config import load
 from alexlab.data import build_datamodule
 from alexlab.data.prefetch import DevicePrefetcher
-from alexlab.data.store import JPEG, RAW
+from alexlab.data.store import JPEG, UINT8
 
 
 def forgotten(folder: Path) -> None:
@@ -79,7 +79,7 @@ def main() -> None:
 
         step.step()
         names = {f"a training step ({how})": used}
-        for kind in (RAW, JPEG):
+        for kind in (UINT8, JPEG):
             names[f"{kind}, in the page cache"] = lambda kind=kind: epoch(kind, False)
             names[f"{kind}, cold"] = lambda kind=kind: epoch(kind, True)
             names[f"{kind}, the disk alone"] = lambda kind=kind: disk(kind)

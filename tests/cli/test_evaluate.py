@@ -181,7 +181,8 @@ class TestAverage:
         saved = best.read_bytes()
         content["state_dict"]["fc7.bias"][2] = float("nan")
         torch.save(content, best)
-        arguments = [f"runs=[{run_id},{other}]", "evaluate.checkpoint=best", f"paths.runs={trained.runs}"]
+        cache = next(one for one in trained.overrides[run_id] if one.startswith("data.cache="))
+        arguments = [f"runs=[{run_id},{other}]", "evaluate.checkpoint=best", cache, f"paths.runs={trained.runs}"]
         try:
             assert main(arguments) == 2
         finally:

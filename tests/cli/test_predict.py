@@ -36,7 +36,7 @@ def run(runs: Path, cache: Path) -> TrainedRun:
 def source_files(run: TrainedRun) -> list[Path]:
     """The files of the test images, in their stored order."""
     names = (run.member.data.store.path / "test_names.txt").read_text().splitlines()
-    [folder] = Path(run.config.data.cache).glob("files/*/test")
+    folder = Path(run.config.data.cache) / "files" / "shapes-v1-10-60+30+37-seed0" / "test"
     by_name = {path.name: path for path in folder.rglob("*.JPEG")}
     return [by_name[Path(name).name] for name in names]
 

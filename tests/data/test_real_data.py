@@ -68,6 +68,7 @@ def test_a_run_says_what_it_was_trained_and_chosen_on(
     assert result["data"] == {
         "store": f"imagenet2012-{manifest['hash'][:16]}",
         "store_hash": manifest["hash"],
+        "classes": manifest["classes"],
         "format": "jpeg",
         "source": "ImageNet's tars",
         "images": {"train": 18, "val": 6, "test": 5},

@@ -51,7 +51,7 @@ def begin(
         stdin=terminal,
         stdout=subprocess.PIPE if terminal is None else terminal,
         stderr=stderr,
-        preexec_fn=None if terminal is None else lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        preexec_fn=None if terminal is None else _own_terminal,
         text=True,
         start_new_session=True,
         cwd=cwd,
@@ -59,6 +59,12 @@ def begin(
     )
     _started.append(process)
     return process
+
+
+def _own_terminal() -> None:
+    """Make standard input this session's terminal, and heed its end, which nohup would have had ignored."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def end_all() -> None:

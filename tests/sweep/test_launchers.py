@@ -153,6 +153,7 @@ class TestJobs:
     def test_only_runs_that_need_work_are_launched(self, tiny: list[str], executed: list, typed: Typed):
         [failed, _] = make_plan(["seed=3,4", *tiny], multirun=True).runs
         status = {"version": 2, "state": "FAILED", "failure": "diverged", "message": "", "hint": "", "attempt": 1}
+        status["run_id"] = failed.run_id
         failed.record.path.mkdir(parents=True)
         failed.record.file("status.json").write_text(json.dumps(status))
         typed("-m", "seed=3,4", *tiny)

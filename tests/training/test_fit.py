@@ -15,7 +15,7 @@ from alexlab.data import build_datamodule
 from alexlab.data.shapes import CLASSES
 from alexlab.models import build_model
 from alexlab.training import ClassificationTask
-from alexlab.training.fit import build_trainer, fit, load_weights, network_state
+from alexlab.training.fit import build_trainer, check_classes, fit, load_weights, network_state
 from alexlab.training.module import Diverged
 from support.settings import composed, stacked
 
@@ -293,8 +293,8 @@ class TestWeights:
         assert torch.equal(network.state_dict()["fc8.weight"], before)
         assert torch.equal(network.state_dict()["conv1.weight"], network_state(path)["conv1.weight"])
         with pytest.raises(ConfigError, match=f"class 1 is '{names[2]}', not '{names[1]}'"):
-            load_weights(network, str(path), fresh_last=False, classes=swapped)
-        load_weights(network, str(path), fresh_last=False, classes=names)
+            check_classes(str(path), load_weights(network, str(path), fresh_last=False), swapped)
+        check_classes(str(path), load_weights(network, str(path), fresh_last=False), names)
         assert torch.equal(network.state_dict()["fc8.weight"], network_state(path)["fc8.weight"])
 
     def test_another_network_is_refused(self, trained, tiny: list[str], tmp_path: Path):

@@ -415,8 +415,11 @@ def _wrong_lists_of(path: Path, changed: tuple[tuple[str, int, int], ...]) -> st
         file = path / f"{split}{SUFFIXES[manifest['format']]}"
         counts = {len(_load(path, split, what)) for what in _LISTS}
         if is_uint8:
-            with file.open("rb") as opened:
-                (rows, *pixels), dtype = _read_header(opened)
+            try:
+                with file.open("rb") as opened:
+                    (rows, *pixels), dtype = _read_header(opened)
+            except ValueError as error:
+                return f"{file.name} cannot be read ({error})"
             if pixels != [size, size, 3] or dtype != np.uint8:
                 return f"{file.name} is {dtype} {[rows, *pixels]}"
             ends, limit = positions + 1, rows

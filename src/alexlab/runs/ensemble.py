@@ -143,7 +143,7 @@ def evaluate_nets(
 
     from alexlab.models import build_model
     from alexlab.training.evaluate import EnsembleMember, evaluate
-    from alexlab.training.fit import build_trainer, device_name, load_weights, quiet
+    from alexlab.training.fit import build_trainer, check_classes, device_name, load_weights, quiet
 
     threads.use(threads.of_command())
     quiet()
@@ -158,12 +158,13 @@ def evaluate_nets(
         network = build_model(config)
         if config.trainer.precision == "64-true":
             network.to(torch.float64)
+        names = load_weights(network, str(path), fresh_last=False)
         data = build_datamodule(config)
         try:
             data.setup()
         except ValueError as error:
             raise UserError(str(error)) from error
-        load_weights(network, str(path), fresh_last=False, classes=data.store.classes)
+        check_classes(str(path), names, data.store.classes)
         loader = data.evaluation_dataloader("test")
         members.append(EnsembleMember(network.to(device), loader, data, config.evaluate.average, str(path)))
     groups: list[list[EnsembleMember]] = [members, *([members[number]] for number in alone)]

@@ -22,7 +22,7 @@ from alexlab.models import build_model
 from alexlab.runs.ensemble import check_files, read_done
 from alexlab.runs.record import Record
 from alexlab.training.evaluate import EnsembleMember, probabilities
-from alexlab.training.fit import load_weights
+from alexlab.training.fit import check_classes, load_weights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -186,7 +186,7 @@ def load_run(run_id: str, runs: str | Path = "runs", cache: str | Path | None = 
         data.setup()
     except ValueError as error:
         raise UserError(str(error)) from error
-    load_weights(network, str(run.checkpoint), fresh_last=False, classes=data.store.classes)
+    check_classes(str(run.checkpoint), load_weights(network, str(run.checkpoint), fresh_last=False), data.store.classes)
     torch.backends.cudnn.allow_tf32 = False  # as in an evaluation
     use_gpu = torch.cuda.is_available() and config.trainer.accelerator is not Accelerator.cpu
     device = torch.device("cuda" if use_gpu else "cpu")

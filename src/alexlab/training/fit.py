@@ -244,19 +244,19 @@ def _our_name(name: str) -> str:
     return _TORCHVISION.get(layer, layer) + dot + kind
 
 
-def load_weights(network: nn.Module, path: str, fresh_last: bool = True, classes: list[str] | None = None) -> None:
-    """Load another network's weights; a last layer of other classes keeps its initial weights.
+def load_weights(
+    network: nn.Module, path: str, fresh_last: bool = True, classes: list[str] | None = None
+) -> list[str] | None:
+    """Load another network's weights; return the names of its classes, if the file has them.
 
-    With `fresh_last=False`, as for an evaluation, the last layer must fit, too. `classes`: names in the order of the
-    logits, compared with the file's where it has them.
+    A last layer with another number of classes, or of others than `classes`, keeps its initial weights. With
+    `fresh_last=False`, as for an evaluation, it must fit, too; `check_classes` compares the names.
 
     Raises:
         ConfigError: if any other layer differs, or a value is not a finite floating-point number.
     """
     (state, names), own = _read_weights(path), network.state_dict()
     difference = class_difference(names, classes) if names is not None and classes is not None else ""
-    if difference and not fresh_last:
-        raise ConfigError(f"weights={path}: is of other classes: here {difference}; name the data it was trained on")
     unknown = [name for name in state if name not in own]
     if unknown:
         raise ConfigError(
@@ -282,6 +282,13 @@ def load_weights(network: nn.Module, path: str, fresh_last: bool = True, classes
         if problem:
             raise ConfigError(f"weights={path}: {name} {problem}")
     network.load_state_dict({name: state[name] for name in own})
+    return names
+
+
+def check_classes(path: str, names: list[str] | None, classes: list[str]) -> None:
+    """Raise ConfigError if a file of weights names other classes, or another order, than the data that it is used on."""
+    if names is not None and (difference := class_difference(names, classes)):
+        raise ConfigError(f"weights={path}: is of other classes: here {difference}; name the data it was trained on")
 
 
 def _problem(value: torch.Tensor, own: torch.Tensor) -> str:
