@@ -286,7 +286,7 @@ def load_weights(
 
 
 def check_classes(path: str, names: list[str] | None, classes: list[str]) -> None:
-    """Raise ConfigError if a file of weights names other classes, or another order, than the data that it is used on."""
+    """Raise ConfigError if a file of weights names other classes than the data, or in another order."""
     if names is not None and (difference := class_difference(names, classes)):
         raise ConfigError(f"weights={path}: is of other classes: here {difference}; name the data it was trained on")
 
