@@ -152,7 +152,7 @@ def test_prune_asks(runs: Path, monkeypatch, answer: str, is_removed: bool):
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     monkeypatch.setattr("builtins.input", lambda question: questions.append(question) or answer)
     assert main(["prune", "state=DONE"]) == 0
-    assert questions[0].startswith("Remove 2 records, 2 of them FINISHED, of ")
+    assert questions[0].startswith("Remove 2 records, 2 of them DONE, of ")
     assert ("aaaaaaaaaaaa" in names(runs)) is not is_removed
 
 

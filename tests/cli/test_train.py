@@ -376,6 +376,7 @@ def test_stopped_while_torch_loads(tmp_path: Path, cache: Path):
     assert statuses(tmp_path) == [("PREEMPTED", 1)]
 
 
+@pytest.mark.long  # tests/sweep/test_launchers.py has launchers in processes of their own
 @pytest.mark.slow
 @pytest.mark.processes
 def test_another_launcher_is_stopped_and_hydras_own_goes_on(tmp_path: Path, cache: Path, typed: Typed):

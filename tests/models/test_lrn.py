@@ -76,8 +76,9 @@ def test_even_size_is_refused():
 
 def _triton() -> dict[str, str]:
     pytest.importorskip("triton", reason="no triton, as with torch's builds for a CPU alone")
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}  # it imports its neighbours
-    return {**kept, "TRITON_INTERPRET": "1"}
+    tests = str(Path(__file__).parents[1])  # for tests/support
+    path = os.pathsep.join(filter(None, [tests, os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, "TRITON_INTERPRET": "1"}
 
 
 @pytest.mark.slow

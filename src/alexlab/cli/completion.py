@@ -45,7 +45,7 @@ SCRIPTS = {"bash": BASH.lstrip(), "zsh": ZSH.lstrip()}
 
 OPTIONS = {
     "train": ("-m", "--multirun", "--dry-run", "--net", "--paper", "--cfg", "--config-dir", "--hydra-help", "--help"),
-    "prepare": ("check", "--config-dir", "--help"),
+    "prepare": ("check", "--refresh", "--config-dir", "--help"),
     "evaluate": ("--config-dir", "--help"),
     "predict": ("--json", "--png", "--onnx", "--top", "--help"),
     "runs": ("list", "show", "compare", "prune", "wandb", "bundle", "--yes", "--config-dir", "--help"),

@@ -33,7 +33,7 @@ Train AlexNet, or a sweep of its ablations, and compare the arms.
   python src/train.py --config-dir DIR ...          add options from DIR
 
 Re-run a command to resume it: finished runs are reused, interrupted ones
-continue from their last checkpoint. Ctrl-C, SIGTERM or SIGUSR1 saves and stops;
+continue from their last checkpoint. Ctrl-C or a signal saves and stops;
 a second one stops at once.
 Exit status: 0 done, 1 a run failed, 2 a mistake in the command, 75 stopped and
 saved: run the same command again. --hydra-help lists Hydra's own flags.

@@ -1,4 +1,4 @@
-"""`alexlab predict`: what a trained network says of image files."""
+"""`alexlab predict`: classify image files with a finished run's network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from alexlab.console import Console
 from alexlab.errors import UserError
 
 USAGE = """\
-What a finished run's network says of images: the five likeliest classes.
+usage: python src/predict.py run=ID FILE|DIR ...
+
+Classify image files with a finished run's network: the five likeliest classes.
 
   python src/predict.py run=ID photo.jpg            one image
   python src/predict.py run=ID DIR *.png            folders and files, many at
@@ -30,9 +32,11 @@ An ID may be cut short. Images are read as in preparing a data set: turned
 upright, converted to RGB, resized, cropped.
   view=ten|center      the mean of the paper's ten views (default), or the centre
   paths.runs=FOLDER    the folder of the records
-  data.cache=FOLDER    the cache that has the run's prepared images
+  data.cache=FOLDER    the cache that has the run's prepared images; by default
+                       ALEXLAB_CACHE or the project's
   --top N              classes an image, 5 by default
-Exit status: 0 done, 1 a file could not be read, 2 a mistake in the command."""
+Exit status: 0 done, 1 a file could not be read, 2 a mistake in the command, 130
+stopped from the keyboard."""
 
 SUFFIXES = {".jpeg", ".jpg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 MAX_DRAWN = 100  # images in a picture

@@ -286,7 +286,7 @@ def _prune(request: Request, console: Console) -> None:
     _print_runs(found, "To be removed", console)
     size = gigabytes(sum(map(_size, found)))
     done = sum(run.is_done for run in found)
-    warning = f", {done} of them FINISHED," if done else ""
+    warning = f", {done} of them DONE," if done else ""
     if not request.is_sure:
         if not sys.stdin.isatty():
             raise UserError("prune needs confirmation, but stdin is not a terminal; pass --yes")
