@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -207,6 +208,20 @@ class TestForms:
         raw.class_folders(tmp_path / "flat" / "imagenette2-160")
         unpacked = prepared(tmp_path / "cache2", tmp_path / "flat", data="imagenette")
         assert unpacked.manifest["hash"] == packed.manifest["hash"]
+
+    def test_it_ends_with_the_line_that_trains(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+        """Also for a path that a shell would take apart."""
+        root = raw.class_folders(tmp_path / "my images")
+        where = [f'data.raw="{root}"', f"data.cache={tmp_path / 'cache'}"]
+        assert main(["recipe=imagenette_cpu", "data=folder", *where, "data.on_bad=stop"]) == 0
+        last = capsys.readouterr().out.splitlines()[-1]
+        start = "Train on it: alexlab train "
+        assert last.startswith(start)
+        words = shlex.split(last.removeprefix(start))
+        assert words == ["recipe=imagenette_cpu", "data=folder", *where]
+        config = load(words).data
+        store = open_store(store_path(config))
+        assert (config.num_classes, config.size) == (len(store.classes), store.manifest["size"]) == (3, 110)
 
     def test_a_deep_tree_and_names_of_any_kind(self, tmp_path: Path):
         files = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections import Counter
 from functools import partial
@@ -12,7 +13,7 @@ from loky import cpu_count
 from rich import box
 from rich.table import Table
 
-from alexlab.command import run_command
+from alexlab.command import program, run_command
 from alexlab.compose import Composer
 from alexlab.config import ConfigError, DataConfig
 from alexlab.console import Console
@@ -69,17 +70,21 @@ def main(argv: list[str] | None = None) -> int:
 
 def _obey(refresh: bool, overrides: list[str], config_dir: str | None, console: Console) -> int:
     others = [override for override in overrides if override != "check"]
-    data = _data(others, config_dir)
+    data, line = _data(others, config_dir)
     if others != overrides:
         return _check(data, console)
     try:
-        return _prepare(data, refresh, console)
+        status = _prepare(data, refresh, console)
     except BadData as error:
         raise OSError(str(error)) from error  # one line, exit status 1
+    folder = [] if config_dir is None else ["--config-dir", config_dir]
+    words = [override for override in line if not override.startswith("data.on_bad=")]
+    console.print(f"Train on it: {program('train')} {shlex.join([*words, *folder])}", soft_wrap=True)
+    return status
 
 
-def _data(overrides: list[str], config_dir: str | None) -> DataConfig:
-    """The data section of a command line, which must name a data set."""
+def _data(overrides: list[str], config_dir: str | None) -> tuple[DataConfig, list[str]]:
+    """The data section of a command line, which must name a data set, and the overrides that lead to it."""
     for override in overrides:
         name, sign, _ = override.lstrip("+").partition("=")
         if not sign:
@@ -92,7 +97,7 @@ def _data(overrides: list[str], config_dir: str | None) -> DataConfig:
     chosen = next((override.partition("=")[2] for override in overrides if override.startswith("data=")), "")
     if chosen in composer.groups["recipe"] and not any(override.startswith("recipe=") for override in overrides):
         overrides = [f"recipe={chosen}", *overrides]
-    return composer.job(overrides, trains=False).config.data
+    return composer.job(overrides, trains=False).config.data, overrides
 
 
 def _prepare(data: DataConfig, refresh: bool, console: Console) -> int:
