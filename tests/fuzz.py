@@ -283,7 +283,7 @@ def _read_store(folder: Path) -> None:
 
 
 def _read_records(folder: Path) -> None:
-    from alexlab.config import ConfigError
+    from alexlab.errors import UserError
     from alexlab.study.frames import load_runs
     from alexlab.study.records import read_archive
 
@@ -296,7 +296,7 @@ def _read_records(folder: Path) -> None:
             lambda run=run: run.train_errors,
             lambda run=run: run.wrong("top1_error", "ten"),
         ):
-            with contextlib.suppress(ConfigError):
+            with contextlib.suppress(UserError):
                 read()
     load_runs(folder / "runs")
 
@@ -318,11 +318,12 @@ def _read_claims(folder: Path) -> None:
 def kinds() -> dict[str, Kind]:
     """All kinds, by name."""
     sys.path.insert(0, str(Path(__file__).parent))  # which a safe path (PYTHONSAFEPATH) leaves out
-    from alexlab.config import CONF_DIR, PROJECT_DIR, ConfigError
+    from alexlab.config import CONF_DIR, PROJECT_DIR
     from alexlab.data.build import BadImage, build_store
     from alexlab.data.sources import RawError
     from alexlab.data.sources.folders import read_folders
     from alexlab.data.store import BadData
+    from alexlab.errors import UserError
     from support import source_files as raw
 
     def in_raw(make: Callable[[Path], Path]) -> Callable[[Path], None]:
@@ -375,9 +376,9 @@ def kinds() -> dict[str, Kind]:
         "manifests": Kind(make_store("raw"), _read_store, (BadData, ValueError), r".*\.json"),
         "stores": Kind(make_store("raw"), _read_store, (BadData,), r".*\.npy"),
         "jpegstores": Kind(make_store("jpeg"), _read_store, (BadData,), r".*\.(npy|jpegs)"),
-        "records": Kind(from_demo(r"[0-9a-f]{12}/.*", "runs"), _read_records, (ConfigError,)),
-        "plans": Kind(from_demo(r"studies/.*", "."), _read_plans, (ConfigError,)),
-        "claims": Kind(make_claims, _read_claims, (ConfigError,)),
+        "records": Kind(from_demo(r"[0-9a-f]{12}/.*", "runs"), _read_records, (UserError,)),
+        "plans": Kind(from_demo(r"studies/.*", "."), _read_plans, (UserError,)),
+        "claims": Kind(make_claims, _read_claims, (UserError,)),
     }
 
 
