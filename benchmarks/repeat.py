@@ -14,12 +14,27 @@ import turns
 
 def main() -> int:
     times, command = int(sys.argv[1]), sys.argv[2:]
+    running: list[subprocess.Popen[bytes]] = []
+    is_stopped = False
+
+    # An exception out of a handler could reach Popen after it has started the command, which would then go on alone.
+    def stop(*_: object) -> None:
+        nonlocal is_stopped
+        is_stopped = True
+        for process in running:
+            process.kill()
+
     for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has let it ignore them
-        signal.signal(number, lambda *_: sys.exit(1))
+        signal.signal(number, stop)
     failures = 0
     with turns.busy_loops():
         for number in range(1, times + 1):
-            failures += subprocess.run(command, check=False).returncode != 0
+            running[:] = [subprocess.Popen(command)]
+            if is_stopped:  # since before it was in the list
+                running[0].kill()
+            failures += running[0].wait() != 0
+            if is_stopped:
+                return 1
             print(f"{number} of {times} times, {failures} failures", flush=True)
     return int(failures > 0)
 

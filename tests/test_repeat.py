@@ -26,6 +26,15 @@ def test_failures_are_counted(code: int, failures: int):
     assert done.stdout.splitlines()[-1] == f"2 of 2 times, {failures} failures"
 
 
+@pytest.mark.processes
+def test_a_signal_while_the_command_starts_ends_it():
+    process = begin([*BUSY, "1", "sh", "-c", "echo $$; kill -INT $PPID; exec sleep 600"])
+    assert process.stdout is not None
+    command = int(process.stdout.readline())
+    until(lambda: process.poll() is not None)
+    until(lambda: not living([command]))
+
+
 @pytest.mark.parametrize("how", ["kill", "terminate", "interrupt"])
 @pytest.mark.processes
 def test_loops_end_with_what_started_them(how: str):
