@@ -25,7 +25,7 @@ FLOORS = (
     ("config",),
     (
         *("console", "distributed", "errors", "files", "hydra_compat", "output", "progress", "streams", "crossings"),
-        *("tree", "lean"),
+        *("tree", "lean", "signals"),
     ),
     ("alexlab",),  # the package itself, which every import of a module runs first
     ("threads",),

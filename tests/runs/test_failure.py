@@ -36,6 +36,7 @@ from alexlab.training.checkpoint import DoesNotLearn, States
 from alexlab.training.fit import network_state
 from alexlab.training.module import ClassificationTask, Diverged
 from support.commands import TRAIN, begin, finish
+from support.interrupted import raise_at
 from support.records import content
 from support.settings import TINY, composed
 
@@ -80,19 +81,6 @@ def same(record: Record, undisturbed: dict[str, Any]) -> None:
     found = content(record.path)
     for name, value in undisturbed.items():
         assert name == "run_id" or found[name] == value, name
-
-
-def raises_at(monkeypatch: pytest.MonkeyPatch, cls: type, name: str, number: int, error: BaseException) -> None:
-    """Let one call of a method raise, that with this number; before it and behind it all is well."""
-    method, calls = getattr(cls, name), [0]
-
-    def counted(*arguments: Any, **named: Any) -> Any:
-        calls[0] += 1
-        if calls[0] == number:
-            raise error
-        return method(*arguments, **named)
-
-    monkeypatch.setattr(cls, name, counted)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +231,7 @@ class TestDamagedStates:
     @pytest.fixture
     def stopped(self, config: Config, monkeypatch) -> Record:
         with monkeypatch.context() as context:
-            raises_at(context, ClassificationTask, "training_step", 6, MemoryError())
+            raise_at(context, ClassificationTask, "training_step", 6, MemoryError())
             record = attempt(config)
         assert record.status()["failure"] == "out of memory"
         assert [int(path.name.split("-")[0]) for path in states(record)] == [4, 5]
@@ -267,7 +255,7 @@ class TestDamagedStates:
         newest.write_bytes(b"nothing")
         newest.rename(newest.with_name("00000099-0123456789abcdef.ckpt"))  # of long behind what is to come
         with monkeypatch.context() as context:
-            raises_at(context, ClassificationTask, "training_step", 4, MemoryError())
+            raise_at(context, ClassificationTask, "training_step", 4, MemoryError())
             attempt(config)
         assert [int(path.name.split("-")[0]) for path in states(stopped)] == [6, 7]
         assert len(list(stopped.file("checkpoints").glob("*.damaged"))) == 1
@@ -341,7 +329,7 @@ def test_a_save_that_fails_loses_nothing_saved(config, undisturbed, monkeypatch,
 def test_no_room_even_for_the_status(config, undisturbed, monkeypatch):
     """The exit code says it then."""
     with monkeypatch.context() as context:
-        raises_at(context, States, "save_checkpoint", 4, OSError(errno.ENOSPC, "No space left on device"))
+        raise_at(context, States, "save_checkpoint", 4, OSError(errno.ENOSPC, "No space left on device"))
         record = Record(config.paths.runs, "0123456789ab")
         record.path.mkdir(parents=True)
         record.begin(to_yaml(config), {})

@@ -17,12 +17,17 @@ class Break(BaseException):
 
 def break_at(monkeypatch: pytest.MonkeyPatch, cls: type, name: str, number: int) -> None:
     """Let the call of a method with that number break off."""
+    raise_at(monkeypatch, cls, name, number, Break())
+
+
+def raise_at(monkeypatch: pytest.MonkeyPatch, cls: type, name: str, number: int, error: BaseException) -> None:
+    """Let one call of a method raise, that with this number; all before and after it succeed."""
     method, calls = getattr(cls, name), [0]
 
     def counted(*arguments: Any, **named: Any) -> Any:
         calls[0] += 1
         if calls[0] == number:
-            raise Break
+            raise error
         return method(*arguments, **named)
 
     monkeypatch.setattr(cls, name, counted)

@@ -8,6 +8,7 @@ import sys
 from importlib import import_module
 
 import alexlab
+from alexlab import signals
 from alexlab.output import survive_closed
 
 COMMANDS = {
@@ -63,9 +64,8 @@ def run(name: str) -> int:
     survive_closed()
     if name == "train":
         # Until the command itself listens.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
-            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # which nohup ignores
-                signal.signal(number, lambda *_: os._exit(75))
+        for number in signals.handled():
+            signal.signal(number, lambda *_: os._exit(75))
     return import_module(f"alexlab.cli.{name}").main()
 
 

@@ -38,7 +38,6 @@ upright, converted to RGB, resized, cropped.
 Exit status: 0 done, 1 a file could not be read, 2 a mistake in the command, 130
 stopped from the keyboard."""
 
-SUFFIXES = {".jpeg", ".jpg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 MAX_DRAWN = 100  # images in a picture
 _KEYS = ("run", "view", "paths.runs", "data.cache")
 
@@ -101,20 +100,20 @@ def _predict(args: argparse.Namespace, console: Console) -> int:
         return 1
     images = np.stack(stored)
     found = run.probabilities(images, view)
-    order = np.argsort(-found, axis=1, kind="stable")[:, : args.top]
+    likeliest = run.likeliest(found, args.top)
     if args.json:
-        for file, row, chances in zip(read, order, found, strict=True):
-            classes = [{"class": run.classes[label], "probability": round(float(chances[label]), 6)} for label in row]
+        for file, row in zip(read, likeliest, strict=True):
+            classes = [{"class": name, "probability": round(probability, 6)} for name, probability in row]
             print(json.dumps({"file": str(file), "run_id": run.record.run_id, "view": view, "classes": classes}))
     else:
         console.print(f"{run.record.run_id}, {'mean of ten views' if view == 'ten' else 'centre view'}", style="dim")
-        for file, row, chances in zip(read, order, found, strict=True):
+        for file, row in zip(read, likeliest, strict=True):
             console.print(f"\n{file}", style="bold", soft_wrap=True)
-            for label in row:
-                console.print(f"{100 * chances[label]:6.1f} %  {run.classes[label]}", soft_wrap=True)
+            for name, probability in row:
+                console.print(f"{100 * probability:6.1f} %  {name}", soft_wrap=True)
     if args.png is not None:
         count = min(len(read), MAX_DRAWN)
-        _draw(args.png, images[:count], read[:count], run.classes, found)
+        _draw(args.png, images[:count], read[:count], run.likeliest(found[:count]))
         if count < len(read):
             console.print(f"The picture has the first {count} of {len(read)} images.")
         console.print(f"Picture: {args.png}", soft_wrap=True)
@@ -127,6 +126,8 @@ def image_files(words: list[str]) -> list[Path]:
     Raises:
         UserError: for a path that is not there, and a folder without images.
     """
+    from alexlab.data.decode import IMAGE_SUFFIXES
+
     found: list[Path] = []
     for word in words:
         path = Path(word)
@@ -134,7 +135,7 @@ def image_files(words: list[str]) -> list[Path]:
             below = sorted(
                 file
                 for file in path.rglob("*")
-                if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+                if file.name.lower().endswith(IMAGE_SUFFIXES) and not file.name.startswith(".") and file.is_file()
             )
             if not below:
                 raise UserError(f"{word}: no image files in this folder")
@@ -146,13 +147,12 @@ def image_files(words: list[str]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _draw(out: Path, images: np.ndarray, files: list[Path], classes: list[str], found: np.ndarray) -> None:
+def _draw(out: Path, images: np.ndarray, files: list[Path], likeliest: list[list[tuple[str, float]]]) -> None:
     """Figure 4, left, for these images: bars as long as the five likeliest classes are likely."""
     from alexlab.report.figures import answers_figure
     from alexlab.report.neighbours import Answers
 
-    order = np.argsort(-found, axis=1, kind="stable")[:, :5]
-    names = [[classes[label] for label in row] for row in order]
-    chances = np.take_along_axis(found, order, 1)
+    names = [[name for name, _ in row] for row in likeliest]
+    chances = np.array([[probability for _, probability in row] for row in likeliest])
     answers = Answers(images, [file.name for file in files], names, chances, "ten", np.arange(len(files)))
     answers_figure(answers).savefig(out, format="png", dpi=150, facecolor="white")

@@ -177,18 +177,7 @@ def forest(rows: Sequence[ForestRow], xlabel: str = "effect, points", watermark:
     axes.set_ylim(body, 0)
     if any(row.has_side for row in rows):
         axes.axvspan(0, high, color=GREEN, alpha=0.07, linewidth=0)
-    if watermark:
-        axes.text(
-            0.5,
-            0.5,
-            watermark,
-            transform=axes.transAxes,
-            fontsize=34,
-            rotation=35,
-            ha="center",
-            va="center",
-            alpha=0.12,
-        )
+    _watermark(axes, watermark)
     axes.spines["left"].set_visible(False)
     axes.spines["top"].set_visible(True)
     axes.yaxis.set_major_locator(NullLocator())
@@ -450,6 +439,13 @@ def _band_words(counts: list[int], is_range: bool) -> str:
     return f"lines: mean of {seeds} seeds; bands: " + ("lowest to highest" if is_range else "±1 sd")
 
 
+def _watermark(axes: Axes, text: str) -> None:
+    if text:
+        axes.text(
+            0.5, 0.5, text, transform=axes.transAxes, fontsize=34, rotation=35, ha="center", va="center", alpha=0.12
+        )
+
+
 def _grid(axes: Axes) -> None:
     axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
     axes.set_axisbelow(True)
@@ -608,18 +604,7 @@ def dots(arms: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: st
         if len(trained):
             mean = float(np.mean(trained))
             axes.plot([mean, mean], [row - 0.35, row + 0.35], color=INK, linewidth=1.3)
-    if watermark:
-        axes.text(
-            0.5,
-            0.5,
-            watermark,
-            transform=axes.transAxes,
-            fontsize=34,
-            rotation=35,
-            ha="center",
-            va="center",
-            alpha=0.12,
-        )
+    _watermark(axes, watermark)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.set_xlabel(xlabel)
     return figure

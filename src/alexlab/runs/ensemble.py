@@ -19,6 +19,9 @@ from alexlab.runs.record import Record, find_records
 from alexlab.validate import finish
 
 if TYPE_CHECKING:  # torch takes seconds to load, and mistakes are reported without it
+    from torch import nn
+
+    from alexlab.data.datamodule import StoreDataModule
     from alexlab.training.evaluate import EnsembleMember, Predictions
 
 EVALUATE_KEYS = ("checkpoint", "average")  # of `evaluate`: these may differ from what the runs were evaluated by
@@ -131,6 +134,30 @@ def compute(runs: list[DoneRun], settings: Config) -> tuple[dict[str, Any], dict
     return result, test
 
 
+def load_network(config: Config, weights: Path) -> tuple[nn.Module, StoreDataModule]:
+    """A network with the weights of a file, in their precision, and the data to use it on.
+
+    Raises:
+        UserError: if the weights are not this network's or of other classes, or the store is corrupt.
+    """
+    import torch
+
+    from alexlab.models import build_model
+    from alexlab.training.fit import check_classes, load_weights
+
+    network = build_model(config)
+    if config.trainer.precision == "64-true":
+        network.to(torch.float64)
+    names = load_weights(network, str(weights), fresh_last=False)
+    data = build_datamodule(config)
+    try:
+        data.setup()
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    check_classes(str(weights), names, data.store.classes)
+    return network, data
+
+
 def evaluate_nets(
     nets: list[tuple[Config, Path]], alone: list[int], settings: Config, title: str
 ) -> tuple[str, list[dict[str, Predictions]]]:
@@ -138,12 +165,10 @@ def evaluate_nets(
 
     A net is a configuration and the file of its weights. Device and determinism are as in training by `settings`.
     """
-    import torch
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    from alexlab.models import build_model
     from alexlab.training.evaluate import EnsembleMember, evaluate
-    from alexlab.training.fit import build_trainer, check_classes, device_name, load_weights, quiet
+    from alexlab.training.fit import build_trainer, device_name, quiet
 
     threads.use(threads.of_command())
     quiet()
@@ -155,16 +180,7 @@ def evaluate_nets(
         raise ConfigError(f"trainer.accelerator={trainer.accelerator.name}: {message} Set it to auto or cpu") from error
     members = []
     for config, path in nets:
-        network = build_model(config)
-        if config.trainer.precision == "64-true":
-            network.to(torch.float64)
-        names = load_weights(network, str(path), fresh_last=False)
-        data = build_datamodule(config)
-        try:
-            data.setup()
-        except ValueError as error:
-            raise UserError(str(error)) from error
-        check_classes(str(path), names, data.store.classes)
+        network, data = load_network(config, path)
         loader = data.evaluation_dataloader("test")
         members.append(EnsembleMember(network.to(device), loader, data, config.evaluate.average, str(path)))
     groups: list[list[EnsembleMember]] = [members, *([members[number]] for number in alone)]

@@ -21,9 +21,8 @@ from alexlab import threads
 from alexlab.children import inherit_code
 from alexlab.progress import BESIDE_OTHERS
 from alexlab.runs.failure import HINTS
+from alexlab.signals import SIGNALS
 
-# What asks a command, or a run, to stop: submitit's SIGUSR2 and a closed terminal's SIGHUP, too.
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 WORKER = "alexlab.runs.worker"  # by name, since it imports torch, which a command never does
 STOPPED = "run the same command again to resume"
 

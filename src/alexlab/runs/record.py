@@ -35,13 +35,14 @@ from alexlab.errors import UserError
 from alexlab.files import TEMPORARY, is_foreign, read_regular, write_atomic
 from alexlab.runs.failure import HINTS, KILLED
 from alexlab.runs.lease import Lease, holder, remove_dead
-from alexlab.tree import ANY, BOOL, FRACTION, INTEGER, NULL, NUMBER, TEXT, TIME, flatten, read_json, read_yaml
+from alexlab.tree import ANY, BOOL, FRACTION, INTEGER, NULL, NUMBER, TEXT, TIME, Kind, flatten, read_json, read_yaml
 
 STATES = RUNNING, DONE, PREEMPTED, FAILED = "RUNNING", "DONE", "PREEMPTED", "FAILED"
 GONE = "its process ended and wrote no status"
 RECORD_VERSION = 2  # of the files above; raised where an older one would be misread
 
 _ERRORS = {"top1_error": FRACTION, "top5_error": FRACTION, "loss": NUMBER}
+_OR_NAN = Kind("a number", lambda value: isinstance(value, float))  # NaN of one query
 _SPLIT = {"images": INTEGER, "ten": _ERRORS, "center": _ERRORS}
 # The types of what is read of each JSON file; other names may hold anything.
 SCHEMAS: dict[str, dict[str, Any]] = {
@@ -59,7 +60,10 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         **{"python": TEXT, "machine": TEXT, "system": TEXT, "cpus": INTEGER, "threads": INTEGER, "devices": INTEGER},
         **{"strategy": TEXT | NULL, "earlier": [{}]},
     },
-    "neighbours.json": {"precision": {"layer": NUMBER, "pixels": NUMBER}, "layer": TEXT, "nearest": INTEGER},
+    "neighbours.json": {
+        **{"precision": {"layer": NUMBER, "pixels": NUMBER}, "standard_error": {"layer": _OR_NAN, "pixels": _OR_NAN}},
+        **{"layer": TEXT, "nearest": INTEGER, "pool": INTEGER, "queries": INTEGER},
+    },
     "wandb.json": {"id": TEXT, "mode": TEXT, "complete": BOOL},
 }
 _MAX_CSV = 2**26  # bytes

@@ -15,14 +15,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from alexlab.config import Accelerator, Config
-from alexlab.data import build_datamodule
 from alexlab.data.decode import Unreadable, read_square, square
 from alexlab.errors import UserError
-from alexlab.models import build_model
-from alexlab.runs.ensemble import check_files, read_done
-from alexlab.runs.record import Record
+from alexlab.runs.ensemble import check_files, load_network, read_done
+from alexlab.runs.record import Record, find_records
 from alexlab.training.evaluate import EnsembleMember, probabilities
-from alexlab.training.fit import check_classes, load_weights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,10 +114,14 @@ class TrainedRun:
         if not images:
             return []
         found = self.probabilities(np.stack([self.stored(image) for image in images]), view)
-        order = np.argsort(-found, axis=1, kind="stable")[:, :top]
+        return self.likeliest(found, top)
+
+    def likeliest(self, probabilities: np.ndarray, top: int = 5) -> list[list[tuple[str, float]]]:
+        """The `top` classes of each row of `probabilities`, [N, K], with their probabilities, likeliest first."""
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
         return [
             [(self.classes[label], float(chances[label])) for label in row]
-            for row, chances in zip(order, found, strict=True)
+            for row, chances in zip(order, probabilities, strict=True)
         ]
 
     def export_onnx(self, path: str | Path) -> None:
@@ -178,15 +179,7 @@ def load_run(run_id: str, runs: str | Path = "runs", cache: str | Path | None = 
     run = read_done(_complete(run_id, Path(runs)), settings, [])
     check_files(run)
     config = run.config
-    network = build_model(config)
-    if config.trainer.precision == "64-true":
-        network.double()
-    data = build_datamodule(config)
-    try:
-        data.setup()
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    check_classes(str(run.checkpoint), load_weights(network, str(run.checkpoint), fresh_last=False), data.store.classes)
+    network, data = load_network(config, run.checkpoint)
     torch.backends.cudnn.allow_tf32 = False  # as in an evaluation
     use_gpu = torch.cuda.is_available() and config.trainer.accelerator is not Accelerator.cpu
     device = torch.device("cuda" if use_gpu else "cpu")
@@ -196,7 +189,8 @@ def load_run(run_id: str, runs: str | Path = "runs", cache: str | Path | None = 
 
 def _complete(run_id: str, runs: Path) -> str:
     """The one run id that begins so; what was given, if none does."""
-    found = [path.parent.name for path in runs.glob("*/status.json") if path.parent.name.startswith(run_id)]
+    known = [record.run_id for record in find_records(runs)] if runs.is_dir() else []
+    found = [name for name in known if name.startswith(run_id)]
     if len(found) > 1 and run_id not in found:
-        raise UserError(f"{run_id}: {len(found)} runs begin so; write more digits ({', '.join(sorted(found)[:3])})")
+        raise UserError(f"{run_id}: {len(found)} runs begin so; write more digits ({', '.join(found[:3])})")
     return found[0] if len(found) == 1 else run_id

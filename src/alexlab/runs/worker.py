@@ -32,8 +32,9 @@ from alexlab.runs import trackers
 from alexlab.runs.environment import code, environment
 from alexlab.runs.failure import HINTS, failure_of, is_echo, message_of, oom_kills
 from alexlab.runs.lease import Lease, LeaseLost
-from alexlab.runs.process import EXITS, SIGNALS, STOPPED, RankProcess, start_server
+from alexlab.runs.process import EXITS, STOPPED, RankProcess, start_server
 from alexlab.runs.record import DONE, FAILED, PREEMPTED, RECORD_VERSION, Record
+from alexlab.signals import SIGNALS
 from alexlab.training import preemption
 from alexlab.training.checkpoint import States
 from alexlab.training.evaluate import archive

@@ -15,16 +15,13 @@ from alexlab.crossings import THRESHOLD, epochs_to
 from alexlab.data.shapes import CLASSES, object_offsets
 from alexlab.errors import UserError
 from alexlab.files import read_regular
+from alexlab.runs.record import SCHEMAS
 from alexlab.study.claims import GROUPED, METRICS
 from alexlab.study.colour import colour_gap
 from alexlab.study.records import RunData
-from alexlab.tree import ANY, FRACTION, INTEGER, NUMBER, TEXT, Kind, read_json, read_yaml
+from alexlab.tree import ANY, FRACTION, read_json, read_yaml
 
 _MAX_CONV1 = 2**28  # bytes
-_BOTH = {"layer": NUMBER, "pixels": NUMBER}
-_OR_NAN = Kind("a number", lambda value: isinstance(value, float))  # of one query
-_NEIGHBOURS = {"precision": _BOTH, "standard_error": {"layer": _OR_NAN, "pixels": _OR_NAN}, "layer": TEXT}
-_NEIGHBOURS |= {"nearest": INTEGER, "pool": INTEGER, "queries": INTEGER}
 _ERRORS = {"test": {"ten": {ANY: FRACTION}}}
 _AVERAGE = {"members": {ANY: _ERRORS}, **_ERRORS}
 
@@ -48,13 +45,14 @@ def read_neighbours(run: RunData) -> dict[str, Any]:
         UserError: if the run has none, or the file is corrupt.
     """
     path = run.record.file("neighbours.json")
+    schema = SCHEMAS["neighbours.json"]
     try:
-        found = read_json(path, _NEIGHBOURS)
+        found = read_json(path, schema)
     except FileNotFoundError as error:
         raise UserError("has no neighbours.json; python src/report.py with --nets measures it") from error
     except (ValueError, OSError) as error:
         raise UserError(f"{path}: is corrupt ({error})") from error
-    if lacking := _NEIGHBOURS.keys() - found.keys():
+    if lacking := schema.keys() - found.keys():
         raise UserError(f"{path}: has no {', '.join(sorted(lacking))}")
     return found
 

@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from alexlab import threads
+from alexlab import signals, threads
 from alexlab.console import Console
-from alexlab.runs.process import SIGNALS, Launch
+from alexlab.runs.process import Launch
 
 STOPPED_STATUS = 75  # EX_TEMPFAIL: a job script may run the same command again
 
@@ -38,8 +38,7 @@ class Stop:
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():  # only this thread may
-            handled = [number for number in SIGNALS if not _is_nohup(number)]
-            self._before = {number: signal.signal(number, self._note) for number in handled}
+            self._before = {number: signal.signal(number, self._note) for number in signals.handled()}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -60,10 +59,6 @@ class Stop:
                     os.kill(int(mark.name), signal.SIGTERM if self._count == 1 else signal.SIGKILL)
         if self._console is not None and self._count == 1:
             self._console.print("\nStopping: the current step is finished and saved. A second signal ends it at once.")
-
-
-def _is_nohup(number: int) -> bool:
-    return number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
 
 
 @contextmanager

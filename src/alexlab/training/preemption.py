@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
+from alexlab.signals import SIGNALS, handled
 
 
 class Preempted(BaseException):
@@ -24,9 +24,8 @@ _requested = _is_held = False
 def install() -> None:
     """Handle the signals, including those that are pending; only in the main thread."""
     if threading.current_thread() is threading.main_thread():
-        for number in SIGNALS:
-            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # which nohup ignores
-                signal.signal(number, _handle)
+        for number in handled():
+            signal.signal(number, _handle)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
