@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import faulthandler
 import gzip
 import io
@@ -103,7 +104,7 @@ def mutate_tree(rng: random.Random, text: str) -> str:
             with contextlib.suppress(KeyError, IndexError):
                 parent[key] = json.loads(_dumped(other_parent[other_key]))
         else:
-            parent[key] = rng.choice(VALUES)
+            parent[key] = copy.deepcopy(rng.choice(VALUES))  # or a list among them could come to hold itself
     text = _dumped(tree)
     kind = rng.randrange(12)
     if kind == 0:
