@@ -13,7 +13,7 @@ from scipy import special, stats
 
 from alexlab.errors import UserError
 from alexlab.study.claims import Claim
-from alexlab.study.planning import PER_IMAGE_SD, SETTLED, Deviation, Prospect, allot, prospects
+from alexlab.study.planning import PER_IMAGE_SD, SETTLED, UNKNOWN, Deviation, Prospect, allot, prospects
 from alexlab.study.simulate import simulate
 from alexlab.study.statistics import power, smallest_effect, upper_sd
 
@@ -101,14 +101,14 @@ class TestProspects:
         expected = power(0.014, 0.005, 5, 4, 2, image_variance=PER_IMAGE_SD**2 / 5000)
         assert points.power == pytest.approx(expected)
         assert speed.size == pytest.approx(math.log(6))
-        assert speed.why_not == "standard deviation unknown"  # points say nothing about a ratio
+        assert speed.why_not == UNKNOWN  # points say nothing about a ratio
         assert speed.power is None
         assert level.why_not is not None
         assert level.power is None
 
     def test_without_any_standard_deviation(self):
         [one] = prospects([claim("a", published={"top1_error": -1.0})], 5, 5, 100, [])
-        assert one.why_not == "standard deviation unknown"
+        assert one.why_not == UNKNOWN
         assert (one.power, one.found, one.needed) == (None, None, None)
 
     def test_a_number_of_runs_is_recommended_only_where_one_suffices(self):
@@ -159,6 +159,15 @@ def test_a_budget_settles_as_many_claims_as_any_plan(budget: float):
     )
     assert least == pytest.approx(expected[1], abs=1e-9)
     assert {one.id for one in got.claims} | {one.id for one in got.left_out} == {one.id for one in claims}
+
+
+def test_claims_between_two_arms_need_no_base():
+    between = Claim(id="b", source="x", arm=["ablation=p"], against=["ablation=q"], published={"top1_error": -1.0})
+    [one] = prospects([between], 4, 40, 10**6, [], 0.5)
+    assert one.base_runs == 4
+    assert one.with_runs(6, 24, 1).power == pytest.approx(
+        power(0.01, 0.005, 6, 1, 1, image_variance=PER_IMAGE_SD**2 / 10**6)
+    )
 
 
 def test_a_budget_without_anything_to_plan_by():

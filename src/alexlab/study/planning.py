@@ -23,6 +23,7 @@ from alexlab.study.statistics import LEAST_RUNS, power, seeds_needed, smallest_e
 SETTLED = 0.8  # power from which a plan settles a claim
 WANTED = 0.9  # power of the number of runs that is recommended
 MOST_RUNS = 1000  # of an arm, in a recommendation
+UNKNOWN = "standard deviation unknown"
 
 # Standard deviation, over images, of the difference between two arms' chances of an error, taken as an upper estimate:
 # log-odds that scatter by .4 in each arm, at a chance of a half. The rehearsal's arms have .06 to .18.
@@ -87,7 +88,8 @@ class Prospect:
         return (self.power or 0.0) >= SETTLED
 
     def with_runs(self, runs: int, base_runs: int, family: int) -> Prospect:
-        return replace(self, runs=runs, base_runs=base_runs, family=family)
+        """The same with other numbers of runs and of claims in the family."""
+        return replace(self, runs=runs, base_runs=base_runs if _has_base(self.claim) else runs, family=family)
 
     @property
     def _factor(self) -> float:
@@ -128,7 +130,7 @@ def prospects(
             Prospect(
                 claim,
                 runs,
-                runs if claim.arm and claim.against else base_runs,
+                base_runs if _has_base(claim) else runs,
                 family,
                 test_images,
                 size,
@@ -140,18 +142,23 @@ def prospects(
     return found
 
 
+def _has_base(claim: Claim) -> bool:
+    """Whether one of the arms that it compares is the study's base."""
+    return not claim.arm or not claim.against
+
+
 def _is_of_one(claim: Claim) -> bool:
     return claim.is_level or claim.one_arm or claim.against_view is not None
 
 
 def _why_not(claim: Claim, size: float | None, deviation: Deviation | None) -> str | None:
     if claim.is_level:
-        return "is about an arm's own error, not a difference"
+        return "being about an arm's own error"
     if _is_of_one(claim):
-        return "compares within runs, whose scatter no plan knows"
+        return "being differences within runs"
     if size is None:
-        return "states no effect"
-    return "standard deviation unknown" if deviation is None else None
+        return "without a size"
+    return UNKNOWN if deviation is None else None
 
 
 def _deviation(
