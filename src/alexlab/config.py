@@ -648,6 +648,17 @@ class StudyConfig:
         "best, then finer around it (docs/how-to/studies.md).",
         identity=False,
     )
+    assumed_sd: Union[float, None] = key(
+        None,
+        "Standard deviation of a run's error in points, by which --dry-run reckons what the plan can show; null = from "
+        "finished runs at the recipe.",
+        identity=False,
+        above=0,
+        at_most=100,
+    )
+    budget: Union[str, None] = key(
+        None, "Hours, such as 40h or 3d: --dry-run prints the study that settles most claims in them.", identity=False
+    )
 
 
 @dataclass

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -11,6 +15,7 @@ from alexlab.cli import report
 from alexlab.cli import runs as runs_command
 from alexlab.compose import read_config
 from alexlab.errors import UserError
+from alexlab.runs import verify
 from alexlab.runs.bundle import opened, pack
 from alexlab.runs.identity import run_id
 from support.studies import made_study
@@ -112,3 +117,114 @@ def test_the_commands_mistakes(runs: Path, tmp_path: Path, capsys: pytest.Captur
     assert runs_command.main(["bundle", str(tmp_path / "a.zip"), f"paths.runs={tmp_path / 'empty'}"]) == 2
     assert capsys.readouterr().err.count("error: bundle: ") == 3
     assert not (tmp_path / "a.zip").exists()
+
+
+def changed(path: Path, out: Path, content: dict[str, bytes | None]) -> Path:
+    """A copy of a bundle with other contents of some files; None leaves one out."""
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(out, "w") as target:
+        for name in dict.fromkeys([*source.namelist(), *content]):
+            data = content[name] if name in content else source.read(name)
+            if data is not None:
+                target.writestr(name, data)
+    return out
+
+
+@pytest.fixture(scope="module")
+def bundle(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bundle") / "b.zip"
+    pack(path, runs, ids(runs))
+    return path
+
+
+class TestVerifier:
+    """With bare Python: no site-packages, no project."""
+
+    def run(self, bundle: Path) -> tuple[int, str]:
+        """Check a bundle with the verifier that it holds; the exit status and what is printed."""
+        script = bundle.parent / "verify.py"
+        with zipfile.ZipFile(bundle) as archive:
+            script.write_bytes(archive.read("verify.py"))
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", script, bundle], capture_output=True, text=True, cwd=bundle.parent
+        )
+        assert not done.stderr
+        return done.returncode, done.stdout
+
+    def test_a_whole_bundle(self, runs: Path, bundle: Path):
+        status, output = self.run(bundle)
+        assert status == 0, output
+        assert f"{len(ids(runs))} finished runs, their errors computed" in output
+        with zipfile.ZipFile(bundle) as archive:
+            assert hashlib.sha256(archive.read("manifest.json")).hexdigest() in output
+            crate = json.loads(archive.read("ro-crate-metadata.json"))
+            parts = {part["@id"] for part in crate["@graph"][1]["hasPart"]}
+            assert parts | {"ro-crate-metadata.json"} == set(archive.namelist())
+
+    def test_a_changed_file(self, runs: Path, bundle: Path, tmp_path: Path):
+        name = f"{ids(runs)[0]}/metrics.csv"
+        path = changed(bundle, tmp_path / "c.zip", {name: b"epoch\n"})
+        status, output = self.run(path)
+        assert (status, f"WRONG: {name}: is not the file of the manifest" in output) == (1, True)
+        with pytest.raises(UserError, match=f"{name} was changed after the bundle was made"):
+            opened(path)
+
+    def test_an_error_that_is_not_that_of_the_predictions(self, runs: Path, bundle: Path, tmp_path: Path):
+        # A forger who makes the manifest anew is found by the predictions.
+        run = ids(runs)[0]
+        with zipfile.ZipFile(bundle) as archive:
+            result = json.loads(archive.read(f"{run}/result.json"))
+            manifest = json.loads(archive.read("manifest.json"))
+        result["test"]["ten"]["top1_error"] /= 2
+        content = json.dumps(result).encode()
+        manifest["files"][f"{run}/result.json"] = hashlib.sha256(content).hexdigest()
+        path = changed(
+            bundle,
+            tmp_path / "c.zip",
+            {f"{run}/result.json": content, "manifest.json": json.dumps(manifest).encode()},
+        )
+        status, output = self.run(path)
+        assert status == 1
+        assert f"WRONG: {run}: top1_error of view ten is" in output
+
+    @pytest.mark.parametrize("name", ["predictions.npz", "result.json"])
+    def test_a_missing_file(self, runs: Path, bundle: Path, tmp_path: Path, name: str):
+        missing = f"{ids(runs)[0]}/{name}"
+        path = changed(bundle, tmp_path / "c.zip", {missing: None})
+        status, output = self.run(path)
+        assert (status, f"WRONG: {missing}: is missing" in output) == (1, True)
+        with pytest.raises(UserError, match=f"{missing} is in its files or in its manifest, not in both"):
+            opened(path)
+
+    def test_missing_runs_are_named_and_not_wrong(self, runs: Path, tmp_path: Path):
+        pack(tmp_path / "few.zip", runs, ids(runs)[1:])
+        status, output = self.run(tmp_path / "few.zip")
+        assert (status, f"1 planned runs are not in it: {ids(runs)[0]}" in output) == (0, True)
+
+    def test_an_added_file(self, bundle: Path, tmp_path: Path):
+        path = changed(bundle, tmp_path / "c.zip", {"012345678901/status.json": b"{}"})
+        status, output = self.run(path)
+        assert (status, "WRONG: 012345678901/status.json: is not in the manifest" in output) == (1, True)
+
+    @pytest.mark.parametrize("content", [b"", b"{}", b"[" * 100_000, b'{"version": 1, "files": 3}'])
+    def test_a_damaged_manifest(self, bundle: Path, tmp_path: Path, content: bytes):
+        path = changed(bundle, tmp_path / "c.zip", {"manifest.json": content})
+        assert self.run(path)[0] == 2
+        with pytest.raises(UserError, match="is not a bundle"):
+            opened(path)
+
+    def test_no_bundle(self, tmp_path: Path, bundle: Path):
+        other = tmp_path / "x.zip"
+        other.write_bytes(b"PK")
+        script = bundle.parent / "verify.py"
+        script.write_bytes(Path(verify.__file__).read_bytes())
+        done = subprocess.run([sys.executable, "-I", "-S", script, other], capture_output=True, text=True)
+        assert (done.returncode, "cannot be read as a bundle" in done.stdout) == (2, True)
+
+
+def test_who_submits_is_in_the_manifest(runs: Path, tmp_path: Path):
+    line = ["bundle", str(tmp_path / "b.zip"), "submitter=Somebody's Lab", f"paths.runs={runs}"]
+    assert runs_command.main(line) == 0
+    with zipfile.ZipFile(tmp_path / "b.zip") as archive:
+        assert json.loads(archive.read("manifest.json"))["submitter"] == "Somebody's Lab"
+        crate = json.loads(archive.read("ro-crate-metadata.json"))
+    assert [one["name"] for one in crate["@graph"] if one["@type"] == "Organization"] == ["Somebody's Lab"]

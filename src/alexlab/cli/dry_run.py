@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
+from alexlab.cli.prospects import print_allotment, print_prospects, reckon
 from alexlab.cli.tables import heading, new_table, seeds_shown, what
 from alexlab.console import Console
 from alexlab.runs.supervisor import forecast
@@ -44,6 +45,10 @@ def print_forecast(plan: Plan, console: Console) -> None:
         f"and {size / 1e6:,.0f} MB.",
         soft_wrap=True,
     )
+    found = reckon(plan)
+    print_prospects(found, console)
+    if plan.study is not None and plan.study.base.study.budget is not None:
+        print_allotment(plan, found, {arm: cost for arm, (cost, _) in costs.items()}, console)
 
 
 def duration(seconds: float) -> str:

@@ -46,7 +46,8 @@ Look at records, remove some, or send them to W&B.
   python src/runs.py prune state=DONE ablation='no_*'
                                                     remove just these
   python src/runs.py wandb [logger.project=NAME]    send to W&B, each step once
-  python src/runs.py bundle OUT.zip                 plans and finished records,
+  python src/runs.py bundle OUT.zip [submitter=NAME]
+                                                    plans and finished records,
                                                     without weights, as a file
                                                     for report.py runs=OUT.zip
 
@@ -98,6 +99,7 @@ class Request:
     filters: dict[str, list[str]]
     settings: Config
     is_sure: bool
+    submitter: str | None = None  # of a bundle
 
     @property
     def runs(self) -> Path:
@@ -112,10 +114,12 @@ def _request(verb: str, given: list[str], composer: Composer, is_sure: bool) -> 
     if len(ids) != wanted:
         raise UserError(f"{verb}: takes {wanted or 'no'} run id{'s' * (wanted != 1)}, not {len(ids)}")
     filters: dict[str, list[str]] = {}
-    others = []
+    others, submitter = [], None
     for argument in given:
         name, sign, value = argument.partition("=")
-        if sign and name in FILTERS and verb in ("list", "prune", "wandb", "bundle"):
+        if sign and name == "submitter" and verb == "bundle":
+            submitter = " ".join(value.split())
+        elif sign and name in FILTERS and verb in ("list", "prune", "wandb", "bundle"):
             filters[name] = [item.strip() for item in value.strip("[]").split(",")]
         elif sign:
             allowed = ("paths.runs", *(("logger.project", "logger.entity") if verb == "wandb" else ()))
@@ -123,7 +127,7 @@ def _request(verb: str, given: list[str], composer: Composer, is_sure: bool) -> 
                 near = did_you_mean(name, [*FILTERS, *allowed])
                 raise UserError(f"{argument}: cannot be set here{near}; --help lists what can")
             others.append(argument)
-    return Request(ids, filters, composer.job(["logger=wandb", *others]).config, is_sure)
+    return Request(ids, filters, composer.job(["logger=wandb", *others]).config, is_sure, submitter)
 
 
 def _facts(run: RunData) -> dict[str, str]:
@@ -358,5 +362,5 @@ def _bundle(request: Request, console: Console) -> None:
     ended = [run for run in _read_runs(request, console) if run.is_terminal]
     if not ended:
         raise UserError(f"bundle: no finished run in {request.runs}")
-    bundle.pack(out, request.runs, [run.run_id for run in ended])
+    bundle.pack(out, request.runs, [run.run_id for run in ended], request.submitter)
     console.print(f"{len(ended)} runs in {out}, {gigabytes(out.stat().st_size)}", soft_wrap=True)

@@ -2,6 +2,9 @@
 
     studies/<study id>.json    what each study planned
     <run id>/<file>            of each record what `FILES` names: no weights, no log, nothing of W&B
+    manifest.json              the SHA-256 hash of each of these, the commits of the code, who submits it
+    verify.py                  checks all that, and every error from its predictions, with Python alone
+    ro-crate-metadata.json     the same as an RO-Crate, for repositories of data
 
 Folders in configurations and plans are left out, so that a bundle has no path of the machine that made it. The same
 records give the same bytes.
@@ -17,12 +20,16 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from alexlab.errors import UserError
 from alexlab.files import is_foreign, open_atomic, read_regular
-from alexlab.tree import read_json
+from alexlab.runs import verify
+from alexlab.runs.record import Record
+from alexlab.tree import ANY, INTEGER, NULL, TEXT, check_types, read_json
 
 FILES = (
     *("config.yaml", "conv1.npy", "diverged.json", "environment.json", "metrics.csv", "neighbours.json"),
@@ -31,13 +38,19 @@ FILES = (
 _MEMBER = re.compile(
     rf"studies/[\w.-]+\.json|[0-9a-f]{{12}}/[\w-]+\.(?:{'|'.join({name.split('.')[1] for name in FILES})})"
 )
+_DESCRIBING = (verify.MANIFEST, verify.VERIFIER, verify.CRATE)
+MANIFEST_VERSION = 1
+_MANIFEST = {"version": INTEGER, "submitter": TEXT | NULL, "commits": [TEXT], "files": {ANY: TEXT}}
 _LARGEST, _ALL = 2**28, 2**33  # bytes of one file, and of all
 _FOLDERS = {"data": {"raw": None, "root": None, "cache": "cache", "stage": None}, "paths": {"runs": "runs"}}
 _OVERRIDE = re.compile(r"(data\.(raw|root|cache|stage)|paths\.runs)=")
 
 
-def pack(path: Path, runs: Path, run_ids: Sequence[str]) -> None:
-    """Write the bundle of some of a folder's records, and of all of its plans, to a file, which is replaced."""
+def pack(path: Path, runs: Path, run_ids: Sequence[str], submitter: str | None = None) -> None:
+    """Write the bundle of some of a folder's records, and of all of its plans, to a file, which is replaced.
+
+    `submitter`: who answers for the runs, such as a laboratory.
+    """
     members: dict[str, bytes] = {}
     for plan in sorted((runs / "studies").glob("*.json")):
         if is_foreign(plan.name):
@@ -55,6 +68,7 @@ def pack(path: Path, runs: Path, run_ids: Sequence[str]) -> None:
                 if name == "config.yaml":
                     content = _neutral_config(content.decode()).encode()
                 members[f"{run_id}/{name}"] = content
+    members |= _described(members, [Record(runs, run_id) for run_id in run_ids], submitter)
     with (
         open_atomic(path) as temporary,
         zipfile.ZipFile(temporary.file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive,
@@ -65,11 +79,52 @@ def pack(path: Path, runs: Path, run_ids: Sequence[str]) -> None:
             archive.writestr(member, content)
 
 
+def _described(members: dict[str, bytes], records: Sequence[Record], submitter: str | None) -> dict[str, bytes]:
+    """The files of a bundle that describe the others."""
+    commits = {record.read("environment.json").get("git_commit") for record in records}
+    ended = max((record.status().get("ended") or 0.0 for record in records), default=0.0)
+    verifier = Path(verify.__file__).read_bytes()
+    crate = _crate([*members, verify.VERIFIER, verify.MANIFEST], submitter, ended)
+    described = {verify.VERIFIER: verifier, verify.CRATE: (json.dumps(crate, indent=1) + "\n").encode()}
+    manifest = {
+        "version": MANIFEST_VERSION,
+        "submitter": submitter,
+        "commits": sorted(commits - {None}),
+        "files": {name: sha256(content).hexdigest() for name, content in sorted({**members, **described}.items())},
+    }
+    return {**described, verify.MANIFEST: (json.dumps(manifest, indent=1) + "\n").encode()}
+
+
+def _crate(names: Sequence[str], submitter: str | None, ended: float) -> dict[str, Any]:
+    """The metadata of an RO-Crate (w3id.org/ro/crate/1.1), with the date of the last run."""
+    people = [{"@id": "#submitter", "@type": "Organization", "name": submitter}] if submitter else []
+    root = {
+        "@id": "./",
+        "@type": "Dataset",
+        "name": "Records of alexlab's runs",
+        "description": "Plans, configurations, environments and predictions of training runs, without weights.",
+        "datePublished": datetime.fromtimestamp(ended, UTC).date().isoformat(),
+        "license": "Results of the submitters; see the archive that publishes them.",
+        "hasPart": [{"@id": name} for name in names],
+        **({"author": [{"@id": one["@id"]} for one in people]} if people else {}),
+    }
+    about = {
+        "@id": verify.CRATE,
+        "@type": "CreativeWork",
+        "conformsTo": {"@id": "https://w3id.org/ro/crate/1.1"},
+        "about": {"@id": "./"},
+    }
+    files = [{"@id": name, "@type": "File"} for name in names]
+    return {"@context": "https://w3id.org/ro/crate/1.1/context", "@graph": [about, root, *people, *files]}
+
+
 def opened(path: Path) -> Path:
     """The folder of runs that a bundle holds: unpacked until this process ends.
 
+    A file whose hash is not that of the manifest is refused; bundles made before there were manifests have none.
+
     Raises:
-        UserError: for a file that is no bundle, is corrupt, or holds anything else than plans and records.
+        UserError: for a file that is no bundle, is corrupt or was changed, or holds anything but plans and records.
     """
     folder = Path(tempfile.mkdtemp(prefix=f"alexlab-{path.stem}-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -78,15 +133,40 @@ def opened(path: Path) -> Path:
             members = archive.infolist()
             if sum(member.file_size for member in members) > _ALL:
                 raise UserError(f"{path}: unpacks to more than {_ALL // 2**30} GiB, which no bundle does")
+            hashes = _hashes(archive)
+            if hashes is not None and (
+                odd := set(hashes) ^ ({member.filename for member in members} - {verify.MANIFEST})
+            ):
+                raise UserError(f"{path}: {min(odd)} is in its files or in its manifest, not in both; fetch it again")
             for member in members:
+                if member.filename in _DESCRIBING:
+                    continue
                 if not _MEMBER.fullmatch(member.filename) or member.file_size > _LARGEST:
                     raise UserError(f"{path}: holds {member.filename!r}, which no bundle does")
                 target = folder / member.filename
                 target.parent.mkdir(exist_ok=True)
-                target.write_bytes(archive.read(member))  # checked by its CRC
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
+                content = archive.read(member)  # checked by its CRC
+                if hashes is not None and sha256(content).hexdigest() != hashes[member.filename]:
+                    raise UserError(f"{path}: {member.filename} was changed after the bundle was made; fetch it again")
+                target.write_bytes(content)
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, zlib.error) as error:
         raise UserError(f"{path}: is not a bundle ({error}); python src/runs.py bundle makes one") from error
     return folder
+
+
+def _hashes(archive: zipfile.ZipFile) -> dict[str, str] | None:
+    """{file: hash} of a bundle's manifest."""
+    if verify.MANIFEST not in archive.namelist():
+        return None
+    if archive.getinfo(verify.MANIFEST).file_size > _LARGEST:
+        raise ValueError(f"{verify.MANIFEST} is too large")
+    found = json.loads(archive.read(verify.MANIFEST))
+    check_types(found, _MANIFEST)
+    if found.get("version") != MANIFEST_VERSION:
+        raise OSError(
+            f"{verify.MANIFEST} is version {found.get('version')}, this code reads version {MANIFEST_VERSION}"
+        )
+    return found["files"]
 
 
 def _neutral_config(text: str) -> str:

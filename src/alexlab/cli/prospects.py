@@ -1,0 +1,177 @@
+"""What a study's plan can show, printed before anything runs; and the study that a budget of hours allows."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+from alexlab.cli.tables import new_table
+from alexlab.config import ConfigError
+from alexlab.console import Console
+from alexlab.data.locate import image_counts
+from alexlab.report.wording import decimals
+from alexlab.runs.record import DONE, find_records
+from alexlab.study.claims import METRICS, Claim
+from alexlab.study.planning import MOST_RUNS, UNKNOWN, Prospect, allot, prospects
+from alexlab.study.records import RunData
+from alexlab.sweep.arms import Study, unmet
+from alexlab.sweep.plan import Plan
+
+_BY_BUDGET = ("study.budget", "study.seeds", "study.base_seeds", "study.claims")
+
+
+def reckon(plan: Plan) -> list[Prospect]:
+    """What each tested claim of a study's plan can show; none for other plans and for trials of learning rates."""
+    study = plan.study
+    if study is None or study.round or not study.claims:
+        return []
+    settings = study.base.study
+    counts = {tuple(arm.overrides): len(arm.seeds) for arm in study.arms}
+    return prospects(
+        _tested(study),
+        settings.seeds,
+        counts.get((), settings.seeds),
+        image_counts(study.base.data)["test"],
+        _past(plan, study),
+        settings.assumed_sd,
+    )
+
+
+def _tested(study: Study) -> list[Claim]:
+    return [claim for claim in study.claims if claim.not_testable is None and not unmet(claim, study.base)]
+
+
+def _past(plan: Plan, study: Study) -> list[RunData]:
+    """Finished runs at the study's recipe, protocol and model that are not of the plan."""
+    folder = Path(study.base.paths.runs)
+    planned = {run.run_id for run in plan.runs}
+    wanted = {name: study.choices[name] for name in ("recipe", "protocol", "model")}
+    found = []
+    for record in find_records(folder) if folder.is_dir() else ():
+        if record.run_id in planned:
+            continue
+        run = RunData(record, record.status())
+        if run.status.get("state") == DONE and {name: run.labels.get(name) for name in wanted} == wanted:
+            found.append(run)
+    return found
+
+
+def print_prospects(found: list[Prospect], console: Console) -> None:
+    """Print each claim's power and what would settle it, the claims that the plan cannot settle first."""
+    if not found:
+        return
+    runs, family = found[0].runs, found[0].family
+    table = new_table(
+        f"What it can show: {family} claims at once, {runs} runs an arm, {found[0].base_runs} of the base"
+    )
+    table.add_column("claim", ratio=1, overflow="fold")
+    for name in ("effect", "sd of\na run", "found\nwith", "smallest\nfound", "runs\nneeded"):
+        table.add_column(name, justify="right", no_wrap=True)
+    reckoned = [one for one in found if one.power is not None]
+    for one in sorted(reckoned, key=lambda one: one.power or 0.0):
+        assert one.size is not None
+        assert one.sd is not None
+        assert one.power is not None
+        needed = f"over {MOST_RUNS:,}" if one.needed is None else str(one.needed)
+        table.add_row(
+            one.claim.id,
+            _amount(one.claim, one.size, one.is_published),
+            _plain(one.claim, one.sd.value),
+            f"{100 * one.power:.0f} %",
+            _plain(one.claim, one.found or 0.0),
+            needed,
+        )
+    console.print()
+    if reckoned:
+        console.print(table)
+        if unsettled := [one.claim.id for one in reckoned if not one.is_settled]:
+            console.print(f"This plan cannot settle {', '.join(unsettled)}.", style="yellow")
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for one in found:
+        if one.why_not is not None:
+            reasons[one.why_not].append(one.claim.id)
+    for why_not, ids in reasons.items():
+        console.print(f"Not reckoned, {why_not}: {', '.join(ids)}.", style="dim")
+    if reckoned:
+        console.print(
+            "found with: the chance that the verdict's interval excludes 0 if the effect is as published, or (~) the "
+            "smallest of interest; smallest found: with 80 %; runs needed: an arm, for 90 %.",
+            style="dim",
+        )
+    if sources := dict.fromkeys(one.sd.source for one in found if one.sd is not None):
+        console.print(f"Standard deviations: {', '.join(sources)} (80 % upper bounds where measured).", style="dim")
+    if UNKNOWN in reasons:
+        console.print(
+            "study.assumed_sd=POINTS sets the standard deviation of a run's error where no finished run tells it.",
+            style="dim",
+        )
+
+
+def _amount(claim: Claim, size: float, is_published: bool) -> str:
+    return ("" if is_published else "~") + _plain(claim, size, is_factor=True)
+
+
+def _plain(claim: Claim, size: float, is_factor: bool = False) -> str:
+    """A size in the unit of the published figure."""
+    if claim.ratio:
+        return f"{math.exp(size):.2f}x" if is_factor or size > 0 else "1x"
+    return f"{size / claim.unit:.{decimals(claim)}f} {METRICS[claim.metric][1]}".rstrip()
+
+
+def print_allotment(plan: Plan, found: list[Prospect], seconds: Mapping[str, float], console: Console) -> None:
+    """Print the command of the study that `study.budget` hours allow, and the claims that it leaves out.
+
+    `seconds`: of one run, by the arm's hash.
+
+    Raises:
+        UserError: if the budget settles no claim.
+    """
+    study = plan.study
+    assert study is not None
+    budget = hours(study.base.study.budget or "")
+    by_overrides = {}
+    for arm in study.arms:
+        of = next(run.arm for run in plan.runs if run.config == arm.job.config)
+        by_overrides[tuple(arm.overrides)] = seconds[of]
+    arms = {one.claim.name: [tuple(arm) for arm in one.claim.compared] for one in found}
+    chosen = allot(found, arms, by_overrides, 3600 * budget)
+    names = {claim.name for claim in chosen.claims}
+    context = [claim for claim in _tested(study) if claim.is_context and _arms(claim) <= _used(chosen.claims)]
+    claims = [claim.name for claim in study.claims if claim.name in names or claim in context]
+    line = [one for one in study.overrides if one.partition("=")[0] not in _BY_BUDGET]
+    line += [f"study.seeds={chosen.runs}", f"study.base_seeds={chosen.base_runs}", f"study.claims=[{','.join(claims)}]"]
+    console.print()
+    console.print(
+        f"{budget:g} hours settle {len(chosen.claims)} of {len(found)} claims: {chosen.runs} runs an arm, "
+        f"{chosen.base_runs} of the base, about {chosen.seconds / 3600:.1f} hours:"
+    )
+    console.print(f"python src/train.py {shlex.join(line)}", soft_wrap=True)
+    if chosen.left_out:
+        console.print(f"Left out: {', '.join(claim.name for claim in chosen.left_out)}", style="yellow")
+
+
+def _arms(claim: Claim) -> set[tuple[str, ...]]:
+    return {tuple(arm) for arm in claim.compared}
+
+
+def _used(claims: list[Claim]) -> set[tuple[str, ...]]:
+    return {arm for claim in claims for arm in _arms(claim)}
+
+
+def hours(budget: str) -> float:
+    """The hours of a budget such as 40h, 1.5h or 2d.
+
+    Raises:
+        ConfigError: for anything else, and for more than a hundred years.
+    """
+    number, unit = budget[:-1], budget[-1:]
+    try:
+        found = float(number) * {"h": 1, "d": 24}[unit]
+    except (ValueError, KeyError):
+        found = math.nan
+    if not 0 < found < 876_000:
+        raise ConfigError(f"study.budget={budget}: give hours or days, such as 40h or 3d")
+    return found

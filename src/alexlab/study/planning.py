@@ -1,0 +1,296 @@
+"""What a study can show, reckoned before it runs: each claim's power, and the runs that would settle it.
+
+Effects come from the claims, standard deviations from other runs or from `study.assumed_sd`, never from the planned
+runs: a plan that looks at its own results stops when they please.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+
+from alexlab.errors import UserError
+from alexlab.study.claims import GROUPED, VIEWED, Claim
+from alexlab.study.metrics import MEASURES
+from alexlab.study.records import RunData
+from alexlab.study.statistics import LEAST_RUNS, power, seeds_needed, smallest_effect, upper_sd
+
+SETTLED = 0.8  # power from which a plan settles a claim
+WANTED = 0.9  # power of the number of runs that is recommended
+MOST_RUNS = 1000  # of an arm, in a recommendation
+UNKNOWN = "standard deviation unknown"
+
+# Standard deviation, over images, of the difference between two arms' chances of an error, taken as an upper estimate:
+# log-odds that scatter by .4 in each arm, at a chance of a half. The rehearsal's arms have .06 to .18.
+PER_IMAGE_SD = 0.25 * 0.4 * math.sqrt(2)
+OF_IMAGES = (*VIEWED, "gap")  # metrics whose verdict is about new images
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """An upper estimate of the standard deviation of one run, on the metric's scale, and where it comes from."""
+
+    value: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """What a number of runs would show of one claim, on the metric's scale; a ratio's is a logarithm.
+
+    `why_not` says what is missing where the numbers are None.
+    """
+
+    claim: Claim
+    runs: int
+    base_runs: int
+    family: int
+    test_images: int
+    size: float | None = None  # of the published effect, or of the smallest effect of interest
+    is_published: bool = False
+    sd: Deviation | None = None
+    why_not: str | None = None
+
+    @property
+    def power(self) -> float | None:
+        """The chance that the interval of the verdict excludes 0 on the claimed side, if the effect is of this size."""
+        if self.size is None or self.sd is None:
+            return None
+        return power(self.size, self.sd.value, self.runs, self.family, self._factor, image_variance=self._of_images)
+
+    @property
+    def found(self) -> float | None:
+        """The smallest effect that these runs find four times out of five."""
+        if self.sd is None:
+            return None
+        return smallest_effect(
+            self.sd.value, self.runs, self.family, self._factor, SETTLED, image_variance=self._of_images
+        )
+
+    @property
+    def needed(self) -> int | None:
+        """The runs an arm that find the effect nine times out of ten; None if no number up to 1,000 does."""
+        if self.size is None or self.sd is None:
+            return None
+        sd, images = self.sd.value, self._of_images
+        if power(self.size, sd, MOST_RUNS, self.family, self._factor, image_variance=images) < WANTED:
+            return None
+        return seeds_needed(self.size, sd, self.family, self._factor, WANTED, image_variance=images)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the plan will probably say on which side of 0 the effect lies."""
+        return (self.power or 0.0) >= SETTLED
+
+    def with_runs(self, runs: int, base_runs: int, family: int) -> Prospect:
+        """The same with other numbers of runs and of claims in the family."""
+        return replace(self, runs=runs, base_runs=base_runs if _has_base(self.claim) else runs, family=family)
+
+    @property
+    def _factor(self) -> float:
+        return self.base_runs / self.runs
+
+    @property
+    def _of_images(self) -> float:
+        """Variance of the difference from the choice of test images alone."""
+        return PER_IMAGE_SD**2 / self.test_images if self.claim.metric in OF_IMAGES and not self.claim.ratio else 0.0
+
+
+def prospects(
+    claims: Sequence[Claim],
+    runs: int,
+    base_runs: int,
+    test_images: int,
+    past: Sequence[RunData],
+    assumed_sd: float | None = None,
+) -> list[Prospect]:
+    """What each of a study's tested claims can show.
+
+    `runs`, `base_runs`: planned for a claim's arm, and for the base. `past`: finished runs at the same recipe that are
+    not of the plan. `assumed_sd`: of a run's error, in points; it takes precedence.
+    """
+    family = max(1, sum(not claim.is_context for claim in claims))
+    deviations: dict[tuple[str, str, bool], Deviation | None] = {}
+    found = []
+    for claim in claims:
+        if claim.is_context:
+            continue
+        size = None if claim.effect is None else abs(math.log(claim.effect) if claim.ratio else claim.effect)
+        size = claim.least if size is None else size
+        of = claim.metric, claim.view, claim.ratio
+        if of not in deviations:
+            deviations[of] = _deviation(*of, past, assumed_sd)
+        why_not = _why_not(claim, size, deviations[of])
+        found.append(
+            Prospect(
+                claim,
+                runs,
+                base_runs if _has_base(claim) else runs,
+                family,
+                test_images,
+                size,
+                claim.effect is not None,
+                None if _is_of_one(claim) else deviations[of],
+                why_not,
+            )
+        )
+    return found
+
+
+def _has_base(claim: Claim) -> bool:
+    """Whether one of the arms that it compares is the study's base."""
+    return not claim.arm or not claim.against
+
+
+def _is_of_one(claim: Claim) -> bool:
+    return claim.is_level or claim.one_arm or claim.against_view is not None
+
+
+def _why_not(claim: Claim, size: float | None, deviation: Deviation | None) -> str | None:
+    if claim.is_level:
+        return "being about an arm's own error"
+    if _is_of_one(claim):
+        return "being differences within runs"
+    if size is None:
+        return "without a size"
+    return UNKNOWN if deviation is None else None
+
+
+def _deviation(
+    metric: str, view: str, ratio: bool, past: Sequence[RunData], assumed_sd: float | None
+) -> Deviation | None:
+    if assumed_sd is not None and metric in OF_IMAGES and not ratio:
+        return Deviation(assumed_sd / 100, "study.assumed_sd")
+    if metric in GROUPED:
+        return None
+    arms: dict[str, list[float]] = defaultdict(list)
+    for run in past:
+        try:
+            value = float(MEASURES[metric](run, view))
+        except (UserError, KeyError, TypeError, ValueError):
+            continue
+        if math.isfinite(value) and (value > 0 or not ratio):
+            arms[run.arm or run.run_id].append(math.log(value) if ratio else value)
+    sd = upper_sd(np.array(values) for values in arms.values())
+    if sd is None:
+        return None
+    several = {arm: values for arm, values in arms.items() if len(values) > 1}
+    count = sum(map(len, several.values()))
+    return Deviation(sd, f"{count} finished runs of {len(several)} arm{'s' if len(several) > 1 else ''}")
+
+
+# --- The study that a budget of hours allows -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Allotment:
+    """Runs of each claim's arm and of the base, for the claims that they settle."""
+
+    runs: int
+    base_runs: int
+    claims: list[Claim]
+    left_out: list[Claim]
+    seconds: float
+
+
+def allot(
+    found: Sequence[Prospect],
+    arms: Mapping[str, Sequence[tuple[str, ...]]],
+    seconds: Mapping[tuple[str, ...], float],
+    budget: float,
+    most_runs: int = 50,
+) -> Allotment:
+    """The runs that settle the most claims within `budget` seconds; of those, the ones with the highest least power.
+
+    `arms`: of each claim, by name: the overrides of the arms that it compares; the base is the arm without any.
+    `seconds`: of one run of each arm. An arm that several claims share is run once. Up to `most_runs` runs of an arm,
+    and up to four times as many of the base.
+
+    Raises:
+        UserError: if no claim can be settled, with what the cheapest one takes.
+    """
+    usable = [one for one in found if one.why_not is None]
+    cached = cache(lambda index, runs, base, family: usable[index].with_runs(runs, base, family).power or 0.0)
+
+    def of_claim(index: int) -> Sequence[tuple[str, ...]]:
+        return arms[usable[index].claim.name]
+
+    for family in range(len(usable), 0, -1):
+        best: tuple[float, float, int, int, tuple[int, ...]] | None = None
+        for runs in range(LEAST_RUNS, most_runs + 1):
+            for factor in (1, 1.5, 2, 3, 4):
+                base_runs = math.ceil(factor * runs)
+                powers = {index: cached(index, runs, base_runs, family) for index in range(len(usable))}
+                settled = sorted((one for one in powers if powers[one] >= SETTLED), key=lambda one: -powers[one])
+                for number in range(family, len(settled) + 1):  # the most powerful ones that the budget pays for
+                    chosen = _cheapest(settled[:number], family, of_claim, seconds, runs, base_runs)
+                    if chosen is not None and chosen[0] <= budget:
+                        least = min(powers[index] for index in chosen[1])
+                        if best is None or (least, -chosen[0]) > best[:2]:
+                            best = least, -chosen[0], runs, base_runs, chosen[1]
+                        break
+        if best is not None:
+            kept = [usable[index].claim for index in best[4]]
+            names = {claim.name for claim in kept}
+            out = [one.claim for one in found if one.claim.name not in names]
+            return Allotment(best[2], best[3], kept, out, -best[1])
+    raise UserError(_too_little(usable, arms, seconds, budget, most_runs))
+
+
+def _cheapest(
+    settled: Sequence[int],
+    count: int,
+    arms_of: Callable[[int], Sequence[tuple[str, ...]]],
+    seconds: Mapping[tuple[str, ...], float],
+    runs: int,
+    base_runs: int,
+) -> tuple[float, tuple[int, ...]] | None:
+    """The cheapest `count` of the settled claims, with the seconds of their arms; None if there are too few.
+
+    Claims that compare the same arms share their price, and all share the base. A claim between two other arms is
+    reckoned at the full price of both, so where it shares one of them the plan costs less than is said.
+    """
+    groups: dict[frozenset[tuple[str, ...]], list[int]] = defaultdict(list)
+    for index in settled:
+        groups[frozenset(arms_of(index))].append(index)
+    best: tuple[float, tuple[int, ...]] | None = None
+    for has_base in (False, True):
+        least: dict[int, tuple[float, tuple[int, ...]]] = {0: (seconds[()] * base_runs if has_base else 0.0, ())}
+        for group, members in groups.items():
+            if () in group and not has_base:
+                continue
+            price = sum(seconds[arm] * runs for arm in group if arm)
+            for have, (paid, taken) in sorted(least.items(), reverse=True):
+                for more in range(1, len(members) + 1):
+                    number = have + more
+                    if number <= count and (number not in least or paid + price < least[number][0]):
+                        least[number] = paid + price, (*taken, *members[:more])
+        if count in least and (best is None or least[count][0] < best[0]):
+            best = least[count]
+    return best
+
+
+def _too_little(
+    usable: Sequence[Prospect],
+    arms: Mapping[str, Sequence[tuple[str, ...]]],
+    seconds: Mapping[tuple[str, ...], float],
+    budget: float,
+    most_runs: int,
+) -> str:
+    if not usable:
+        return "study.budget: no claim has an effect and a standard deviation to plan by; set study.assumed_sd"
+    prices = []
+    for one in usable:
+        for runs in range(LEAST_RUNS, most_runs + 1):
+            if one.with_runs(runs, runs, 1).is_settled:
+                prices.append((sum(seconds[arm] for arm in arms[one.claim.name]) * runs, one.claim.name))
+                break
+    if not prices:
+        return f"study.budget: {most_runs} runs an arm settle none of the claims"
+    price, name = min(prices)
+    return f"study.budget={budget / 3600:g}h: settles no claim; the cheapest, {name}, takes {price / 3600:.1f} hours"
