@@ -167,15 +167,23 @@ def test_a_single_run_and_a_trial(place, tmp_path: Path, typed: Typed):
     assert "no conclusion" not in single.output
 
 
+# As below `wandb agent`: W&B would ignore the runs' own ids then, and take them for one.
+OUTER = {"WANDB_RUN_ID": "outer", "WANDB_RESUME": "must", "WANDB_SWEEP_ID": "sweep1"}
+
+
 @pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.processes
 def test_wandb_without_a_key_is_offline(tmp_path: Path, cache: Path):
     overrides = [*TINY, f"data.cache={cache}", f"paths.runs={tmp_path / 'runs'}", "trainer.max_epochs=1"]
     line = ["-m", "ablation=none,no_lrn", "logger=wandb", *overrides]
-    done = command(*line, HOME=str(tmp_path), NETRC=str(tmp_path / "no"))
+    temporary = tmp_path / "tmpdir"
+    temporary.mkdir()
+    done = command(*line, HOME=str(tmp_path), NETRC=str(tmp_path / "no"), TMPDIR=str(temporary), **OUTER)
     assert done.returncode == 0, done.stderr + done.stdout
     assert done.stdout.count("no W&B key, so its copy is offline") == 2
+    assert " ".join(done.stdout.split()).count(f"logger=wandb: {', '.join(OUTER)} of the environment are ignored") == 1
+    assert list(temporary.iterdir()) == []
     groups = set()
     for run_id in run_ids(done.stdout):
         [folder] = (tmp_path / "runs" / run_id / "wandb").glob("offline-run-*")

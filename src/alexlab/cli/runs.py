@@ -337,6 +337,8 @@ def _wandb(request: Request, console: Console) -> None:
     free = [run for run in found if run.status["state"] != RUNNING]
     if len(free) < len(found):
         console.print(f"{len(found) - len(free)} runs are running and left out.")
+    if outer := trackers.outer_run():
+        console.print(f"{', '.join(outer)} of the environment are ignored: each run has its own id")
     mode = trackers.wandb_mode()
     todo = []
     for run in [*free]:
