@@ -19,7 +19,7 @@ from alexlab.cli.evaluate import main
 from alexlab.compose import to_yaml
 from alexlab.config import PROJECT_DIR, ConfigError
 from alexlab.data import build_datamodule
-from alexlab.data.locate import store_path
+from alexlab.data.locate import prepare, store_path
 from alexlab.errors import UserError
 from alexlab.evidence import load_runs
 from alexlab.models import build_model
@@ -345,6 +345,18 @@ class TestWeights:
         assert main([*tiny, f"weights={path}", *more]) == 2
         told = capsys.readouterr().err
         assert re.fullmatch(rf"error: weights={path}: {message}\n", told), told
+
+    def test_of_a_corrupt_store_are_one_line(self, tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+        """Outside of a run, an empty list of a store ended a command in a traceback."""
+        path, cache = tmp_path / "net.pth", f"data.cache={tmp_path / 'cache'}"
+        config = composed([*tiny, cache])
+        torch.save(build_model(config).state_dict(), path)
+        store = prepare(config.data).path
+        (store / "test_labels.npy").write_bytes(b"")
+        assert main([*tiny, cache, f"weights={path}"]) == 2
+        error = capsys.readouterr().err
+        assert re.match(rf"error: .*{re.escape(str(store))}.*corrupt", error.splitlines()[-1]), error
+        assert "Traceback" not in error
 
     @pytest.mark.filterwarnings("ignore:Validating sparse tensor")
     @pytest.mark.parametrize(

@@ -317,6 +317,25 @@ def test_a_pipe_in_a_files_place_is_not_waited_for(record: Record, name: str):
         record.fence()
 
 
+@pytest.mark.parametrize("name", ["train.log", "checkpoints/00000001-0123456789abcdef.ckpt", "claim.1.old"])
+def test_a_pipe_where_a_run_writes_is_refused_before_it_begins(record: Record, name: str):
+    """Appending to a log, or reading a state, would wait for ever."""
+    record.file("checkpoints").mkdir()
+    os.mkfifo(record.file(name))
+    with pytest.raises(UserError, match=f"{re.escape(str(record.file(name)))}: is neither a file nor a folder"):
+        record.begin("seed: 0\n", {})
+
+
+@pytest.mark.parametrize("name", ["status.json", "result.json", "environment.json", "config.yaml", "metrics.csv"])
+def test_a_link_to_a_device_is_not_read(record: Record, name: str):
+    """/dev/zero has no end: it filled the memory."""
+    record.begin("seed: 0\n", {})
+    record.file(name).unlink(missing_ok=True)
+    record.file(name).symlink_to("/dev/zero")
+    with pytest.raises(UserError, match="is not a regular file"):
+        record.keys() if name.endswith("yaml") else record.rows() if name.endswith("csv") else record.read(name)
+
+
 def test_a_copied_record_is_named_and_not_counted(record: Record, capsys: pytest.CaptureFixture[str]):
     record.begin("seed: 0\n", {"recipe": "demo"})
     record.set_status(FAILED, failure="diverged", message="nan", hint="h")

@@ -53,8 +53,8 @@ Look at records, remove some, or send them to W&B.
                                                     without weights, as a file
                                                     for report.py runs=OUT.zip
   python src/runs.py studies                        the plans of studies
-  python src/runs.py forget STUDY                   remove a mistaken plan, if no
-                                                    run of it is finished
+  python src/runs.py forget STUDY                   remove a mistaken plan, if
+                                                    no run of it is finished
 
 list, prune, wandb and bundle take filters: state, failure, recipe, protocol,
 model, ablation, seed; several values with commas, * for any text. An ID may be

@@ -236,7 +236,10 @@ def _report(plan: Plan, console: Console, is_stopped: bool) -> int:
     print_table(plan, rows, console)
     where = f"Records: {runs}/<run id>/"
     if plan.is_sweep:
-        where += f"   This sweep: {write_sweep(plan, rows, runs / 'sweeps')}"
+        try:
+            where += f"   This sweep: {write_sweep(plan, rows, runs / 'sweeps')}"
+        except OSError as error:  # another user's records, or a full disk: the runs themselves are what they are
+            where += f"   This sweep's file is not written: {error}"
     console.print(where, soft_wrap=True)
     if all(row.data.is_done for row in rows):
         return 0
