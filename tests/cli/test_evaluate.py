@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -266,6 +267,30 @@ def test_a_mistake_is_one_line(arguments, message: str, records: Path, capsys: p
     assert told.err.replace(str(records), "RUNS") == f"error: {message}\n"
     assert told.out == ""
     assert not (records / "averages").exists()
+
+
+MEMBER = {"labels": {"ablation": "none"}, "seed": 0, "data_seed": 0}
+ERRORS = {kind: {"top1_error": 0.5, "top5_error": 0.1} for kind in ("ten", "center")}
+KEPT = {"average_id": "x", "mean": ERRORS, "test": {**ERRORS, "images": 30}}
+
+
+@pytest.mark.parametrize(
+    "members", [{}, [], {DIGITS: 3}, {DIGITS: MEMBER}, {DIGITS: {**MEMBER, "test": {**ERRORS, "ten": "x"}}}], ids=str
+)
+def test_an_ensemble_of_others_that_is_corrupt_is_one_line(
+    records: Path, tmp_path: Path, members: object, capsys: pytest.CaptureFixture[str]
+):
+    """What `averages/` holds may be anyone's; values of other types ended in a traceback."""
+    shutil.copytree(records, tmp_path / "runs")
+    name = hashlib.sha256(f"{DIGITS} last softmax".encode()).hexdigest()[:12]
+    folder = tmp_path / "runs" / "averages" / name
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(json.dumps({**KEPT, "members": members}))
+    assert main([f"runs=[{DIGITS}]", f"paths.runs={tmp_path / 'runs'}"]) == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(rf"error: {re.escape(str(folder / 'result.json'))}: is corrupt \(.*\); remove .*\n", error), (
+        error
+    )
 
 
 def test_no_folder_that_a_record_names_is_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -208,6 +208,7 @@ PICKLES = {
     "an array of structures": pickled_pointer(dtype=b"V8", array=b"U\x08AAAAAAAA"),
     "an array made of its buffer": b"\x80\x02}U\4datacnumpy\nndarray\n(K\1tcnumpy\ndtype\nU\2O8\x85R"
     b"U\x08AAAAAAAA\x87Rs.",
+    "an object of a huge number": b"\x80\x02Nr\xff\xff\xff\x7f.",
     "a key of pairs of pairs": nested_key(),
     "a text encoded many times": repeated_text(),
     "very many parts": b"\x80\x02](" + b"N" * 2_000_000 + b"e.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -159,6 +160,16 @@ class TestJobs:
         failed.record.file("status.json").write_text(json.dumps(status))
         typed("-m", "seed=3,4", *tiny)
         assert [(config.seed, title) for config, _, title in executed] == [(4, "run 2 of 2")]
+
+
+@pytest.mark.parametrize("state", ["FAILED", "HELD"])
+def test_a_message_of_a_run_has_no_control_characters(state: str):
+    """It may name an image of a stranger's archive, whose name sets the terminal's title."""
+    status = {"state": state, "failure": "data", "message": "a\x1b]0;t\x07.JPEG cannot be read", "hint": "\x9bh"}
+    message = launchers._ending("run", status)
+    assert message is not None
+    assert "a]0;t.JPEG cannot be read" in message
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", message)
 
 
 class TestPickles:

@@ -18,6 +18,7 @@ from multiprocessing.util import get_temp_dir
 from typing import Any
 
 from alexlab.config import Config, Logger, flat
+from alexlab.console import one_line
 from alexlab.runs.record import DONE, PREEMPTED, Record
 
 log = logging.getLogger(__name__)
@@ -141,7 +142,7 @@ class Copy:
             action()
         except Exception as error:  # whatever W&B raises, the record is what counts
             self._run = None
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = one_line(error) or type(error).__name__
             hint = "the record is complete, `python src/runs.py wandb` sends it later"
             message = f"logger=wandb: W&B {what} ({reason}); {hint}"
             log.warning(message)

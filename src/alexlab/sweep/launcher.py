@@ -29,7 +29,7 @@ from alexlab import hydra_compat, threads
 from alexlab.children import inherit_code
 from alexlab.compose import to_plain, to_typed
 from alexlab.config import Config
-from alexlab.console import Console
+from alexlab.console import Console, printable
 from alexlab.errors import UserError
 from alexlab.files import temporary_folder
 from alexlab.hydra_compat import PlannedJobs
@@ -168,9 +168,9 @@ def do_job(folder: str, planned: DictConfig) -> str | None:
             status = _execute_elsewhere(config, job["labels"], title, launch, command)
     except OSError as error:  # before a worker process could write it to the record
         failure = failure_of(error)
-        message = f"{title}: FAILED ({failure}): {error}\n  {HINTS[failure]}"
+        message = printable(f"{title}: FAILED ({failure}): {error}\n  {HINTS[failure]}")
     except UserError as error:
-        message = f"{title}: {error}"
+        message = printable(f"{title}: {error}")
     else:
         message = _ending(title, status)
         if status["state"] == DONE and config.trainer.fast_dev_run:
@@ -204,12 +204,12 @@ def _threads(job: dict[str, Any], hydra_config: HydraConf) -> int | None:
 
 
 def _ending(title: str, status: dict[str, Any]) -> str | None:
-    """The message about a run that is not done."""
+    """The message about a run that is not done; names of files in it may be anyone's."""
     state = status["state"]
     if state in (HELD, PREEMPTED):
-        return f"{title}: {state}: {status['message']}"
+        return printable(f"{title}: {state}: {status['message']}")
     if state != DONE:
-        return f"{title}: {state} ({status.get('failure')}): {status.get('message')}\n  {status.get('hint')}"
+        return printable(f"{title}: {state} ({status.get('failure')}): {status.get('message')}\n  {status.get('hint')}")
     return None
 
 
