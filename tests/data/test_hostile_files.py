@@ -197,7 +197,8 @@ def repeated_text() -> bytes:
 def pickled_pointer(*, dtype: bytes, array: bytes) -> bytes:
     """A batch whose array is of objects, at whatever address a pickle says."""
     made = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n(K\0tU\1b\x87R"
-    kind = b"cnumpy\ndtype\n(U" + bytes([len(dtype)]) + dtype + b"I00\nI01\ntR"
+    no_flags = b"(K\3U\1|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb"  # so that NumPy takes bytes for the objects
+    kind = b"cnumpy\ndtype\n(U" + bytes([len(dtype)]) + dtype + b"I00\nI01\ntR" + no_flags * (array[:1] == b"U")
     state = b"(K\1(K\1t" + kind + b"I00\n" + array + b"tb"
     return b"\x80\x02}(U\4data" + made + state + b"U\6labels](K\0eU\x09filenames](U\1xeu."
 
