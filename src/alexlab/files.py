@@ -154,7 +154,7 @@ def _remove_abandoned() -> None:
 def _lock(folder: Path) -> Iterator[bool]:
     """Context with the lock of a folder; False if another process has it, or has removed the folder."""
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except FileNotFoundError:
         yield False
         return
