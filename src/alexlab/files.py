@@ -121,11 +121,11 @@ def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
         return
     _remove_abandoned()
     with ExitStack() as stack:
-        is_locked = False
-        while not is_locked:  # unless another process just took it for abandoned
+        while True:  # once, unless another process just took the new folder for abandoned
             folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY_FOLDER))
             try:
-                is_locked = stack.enter_context(_lock(folder))
+                if stack.enter_context(_lock(folder)):
+                    break
             except OSError:
                 break  # no locks here, so nobody takes it for abandoned
         stack.callback(shutil.rmtree, folder, ignore_errors=True)

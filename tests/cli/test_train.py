@@ -167,10 +167,6 @@ def test_a_single_run_and_a_trial(place, tmp_path: Path, typed: Typed):
     assert "no conclusion" not in single.output
 
 
-# As below `wandb agent`: W&B would ignore the runs' own ids then, and take them for one.
-OUTER = {"WANDB_RUN_ID": "outer", "WANDB_RESUME": "must", "WANDB_SWEEP_ID": "sweep1"}
-
-
 @pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.processes
@@ -179,10 +175,20 @@ def test_wandb_without_a_key_is_offline(tmp_path: Path, cache: Path):
     line = ["-m", "ablation=none,no_lrn", "logger=wandb", *overrides]
     temporary = tmp_path / "tmpdir"
     temporary.mkdir()
-    done = command(*line, HOME=str(tmp_path), NETRC=str(tmp_path / "no"), TMPDIR=str(temporary), **OUTER)
+    # As below `wandb agent`: W&B would ignore the runs' own ids then, and take them for one.
+    done = command(
+        *line,
+        HOME=str(tmp_path),
+        NETRC=str(tmp_path / "no"),
+        TMPDIR=str(temporary),
+        WANDB_RUN_ID="outer",
+        WANDB_RESUME="must",
+        WANDB_SWEEP_ID="sweep1",
+    )
     assert done.returncode == 0, done.stderr + done.stdout
     assert done.stdout.count("no W&B key, so its copy is offline") == 2
-    assert " ".join(done.stdout.split()).count(f"logger=wandb: {', '.join(OUTER)} of the environment are ignored") == 1
+    ignored = "logger=wandb: WANDB_RUN_ID, WANDB_RESUME, WANDB_SWEEP_ID of the environment are ignored"
+    assert " ".join(done.stdout.split()).count(ignored) == 1
     assert list(temporary.iterdir()) == []
     groups = set()
     for run_id in run_ids(done.stdout):

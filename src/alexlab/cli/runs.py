@@ -416,15 +416,12 @@ def _plans(request: Request, console: Console) -> list[_Planned]:
 def _studies(request: Request, console: Console) -> None:
     plans = _plans(request, console)
     table: Table = new_table("Studies")
-    for name, options in (
-        ("study", {"ratio": 1, "overflow": "fold"}),
-        ("recipe", {"overflow": "fold"}),
-        ("rate", {}),
-        ("looks", {"justify": "right"}),
-        ("finished", {"justify": "right", "no_wrap": True}),
-        ("planned", {"no_wrap": True}),
-    ):
-        table.add_column(name, **options)
+    table.add_column("study", ratio=1, overflow="fold")
+    table.add_column("recipe", overflow="fold")
+    table.add_column("rate")
+    table.add_column("looks", justify="right")
+    table.add_column("finished", justify="right", no_wrap=True)
+    table.add_column("planned", no_wrap=True)
     for plan in plans:
         first, last = plan.looks[0], plan.looks[-1]
         planned = time.strftime("%m-%d %H:%M", time.localtime(first["planned"])) if "planned" in first else ""
