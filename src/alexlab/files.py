@@ -1,20 +1,30 @@
-"""Atomic writes that survive a crash of the machine, and reads of files that may come from anyone."""
+"""Atomic writes that survive a crash of the machine, reads of files that may come from anyone, and private folders."""
 
 from __future__ import annotations
 
+import fcntl
+import grp
 import os
+import pwd
 import re
+import shutil
 import stat
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import BinaryIO
+
+from alexlab.errors import UserError
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 # What file managers, editors and notebooks leave in any folder: hidden files, .DS_Store and ._x among them; backups.
 _FOREIGN = re.compile(r"\..*|.*~|#.*#|.*\.(bak|orig|sw[a-p])|Thumbs\.db|ehthumbs\.db|desktop\.ini|Icon\r|__MACOSX")
+
+_TEMPORARY_FOLDER = "alexlab."  # a dot, since the folders of earlier versions, with a hyphen, are not locked
 
 
 def is_foreign(name: str) -> bool:
@@ -97,3 +107,97 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
+    """A new folder that only this user can enter, below `parent` or in TMPDIR; it is removed at the end.
+
+    In TMPDIR the process holds a lock on it, and folders of killed processes, whose lock is free, are removed first.
+    """
+    if parent is not None:
+        with tempfile.TemporaryDirectory(prefix=_TEMPORARY_FOLDER, dir=parent) as name:
+            yield Path(name)
+        return
+    _remove_abandoned()
+    with ExitStack() as stack:
+        while True:  # once, unless another process just took the new folder for abandoned
+            folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY_FOLDER))
+            try:
+                if stack.enter_context(_lock(folder)):
+                    break
+            except OSError:
+                break  # no locks here, so nobody takes it for abandoned
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield folder
+
+
+def process_folder() -> Path:
+    """A new folder as `temporary_folder` makes it, until this process ends."""
+    stack = ExitStack()
+    folder = stack.enter_context(temporary_folder())
+    Finalize(None, stack.close, exitpriority=-100)  # also in a child of multiprocessing, which runs no atexit handlers
+    return folder
+
+
+def _remove_abandoned() -> None:
+    for folder in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY_FOLDER}*"):
+        with suppress(OSError):
+            found = folder.lstat()
+            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
+                with _lock(folder) as is_locked:
+                    if is_locked:
+                        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[bool]:
+    """Context with the lock of a folder; False if another process has it, or has removed the folder."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_locked = folder.stat().st_ino == os.fstat(descriptor).st_ino
+        except (BlockingIOError, FileNotFoundError):
+            is_locked = False
+        yield is_locked
+    finally:
+        os.close(descriptor)
+
+
+def make_private(folder: Path, top: Path) -> None:
+    """Create a folder for files that run code when they are read, such as pickles.
+
+    Raises:
+        UserError: if another user owns it, or may put files in it; or one of the folders above it up to `top`, which
+            lets them replace it.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in (folder, *folder.parents):
+        found = path.stat()
+        if found.st_uid not in (os.geteuid(), 0):
+            who = f"user {found.st_uid} owns it"
+        elif found.st_mode & _writable(found.st_gid) and (path == folder or not found.st_mode & stat.S_ISVTX):
+            who = "other users may write there"
+        else:
+            who = None
+        if who is not None:
+            raise UserError(
+                f"{path}: {who}, so they could run code in jobs, whose pickles are below it; set paths.runs or "
+                "hydra.launcher.submitit_folder to a folder of yours, or run chmod go-w on this one"
+            )
+        if path == top or top not in path.parents:
+            return
+
+
+def _writable(group: int) -> int:
+    """The bits that let other users write; those of the group unless it is this user's alone."""
+    with suppress(KeyError):
+        me, members = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(group)
+        if members.gr_name == me and set(members.gr_mem) <= {me}:
+            return stat.S_IWOTH
+    return stat.S_IWOTH | stat.S_IWGRP

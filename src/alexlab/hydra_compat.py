@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,6 +30,8 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobRuntime, run_job, setup_globals
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
+
+from alexlab.files import make_private
 
 __all__ = [
     "VERSION_BASE",
@@ -130,12 +133,16 @@ def launch(config: DictConfig, sweep_dir: Path, task: TaskFunction, jobs: Planne
     """Have `task` called for the jobs 0 to `count - 1` by the launcher of a sweep's composed configuration.
 
     A task finds its job by `HydraConfig.get().job.num`. Paths relative to the current folder stay valid in it.
+
+    Raises:
+        UserError: if the launcher pickles its jobs where another user could replace them.
     """
     config = _prepared(config, RunMode.MULTIRUN)
     with open_dict(config.hydra):
         config.hydra.sweep.dir = str(sweep_dir)
-    sweep_dir.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(config, sweep_dir / "multirun.yaml")  # as Hydra's sweeper does
+    if (submitted := config.hydra.launcher.get("submitit_folder")) is not None:  # where jobs are pickled
+        parts = takewhile(lambda part: "%" not in part, Path(submitted).absolute().parts)  # %j is a job's id
+        make_private(Path(*parts), sweep_dir.parent.parent)
     context = _context(config, jobs)
     name = config.hydra.job.config_name
     context.callbacks.on_multirun_start(config=config, config_name=name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -19,7 +20,7 @@ from alexlab.cli.evaluate import main
 from alexlab.compose import to_yaml
 from alexlab.config import PROJECT_DIR, ConfigError
 from alexlab.data import build_datamodule
-from alexlab.data.locate import store_path
+from alexlab.data.locate import prepare, store_path
 from alexlab.errors import UserError
 from alexlab.evidence import load_runs
 from alexlab.models import build_model
@@ -268,6 +269,30 @@ def test_a_mistake_is_one_line(arguments, message: str, records: Path, capsys: p
     assert not (records / "averages").exists()
 
 
+MEMBER = {"labels": {"ablation": "none"}, "seed": 0, "data_seed": 0}
+ERRORS = {kind: {"top1_error": 0.5, "top5_error": 0.1} for kind in ("ten", "center")}
+KEPT = {"average_id": "x", "mean": ERRORS, "test": {**ERRORS, "images": 30}}
+
+
+@pytest.mark.parametrize(
+    "members", [{}, [], {DIGITS: 3}, {DIGITS: MEMBER}, {DIGITS: {**MEMBER, "test": {**ERRORS, "ten": "x"}}}], ids=str
+)
+def test_an_ensemble_of_others_that_is_corrupt_is_one_line(
+    records: Path, tmp_path: Path, members: object, capsys: pytest.CaptureFixture[str]
+):
+    """What `averages/` holds may be anyone's; values of other types ended in a traceback."""
+    shutil.copytree(records, tmp_path / "runs")
+    name = hashlib.sha256(f"{DIGITS} last softmax".encode()).hexdigest()[:12]
+    folder = tmp_path / "runs" / "averages" / name
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(json.dumps({**KEPT, "members": members}))
+    assert main([f"runs=[{DIGITS}]", f"paths.runs={tmp_path / 'runs'}"]) == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(rf"error: {re.escape(str(folder / 'result.json'))}: is corrupt \(.*\); remove .*\n", error), (
+        error
+    )
+
+
 def test_no_folder_that_a_record_names_is_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """A record may be a stranger's: it has neither a store made nor one copied where it says."""
     theirs, mine = tmp_path / "theirs", tmp_path / "mine"
@@ -345,6 +370,18 @@ class TestWeights:
         assert main([*tiny, f"weights={path}", *more]) == 2
         told = capsys.readouterr().err
         assert re.fullmatch(rf"error: weights={path}: {message}\n", told), told
+
+    def test_of_a_corrupt_store_are_one_line(self, tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+        """Outside of a run, an empty list of a store ended a command in a traceback."""
+        path, cache = tmp_path / "net.pth", f"data.cache={tmp_path / 'cache'}"
+        config = composed([*tiny, cache])
+        torch.save(build_model(config).state_dict(), path)
+        store = prepare(config.data).path
+        (store / "test_labels.npy").write_bytes(b"")
+        assert main([*tiny, cache, f"weights={path}"]) == 2
+        error = capsys.readouterr().err
+        assert re.match(rf"error: .*{re.escape(str(store))}.*corrupt", error.splitlines()[-1]), error
+        assert "Traceback" not in error
 
     @pytest.mark.filterwarnings("ignore:Validating sparse tensor")
     @pytest.mark.parametrize(

@@ -97,7 +97,8 @@ def test_the_history_is_the_epochs(run: TrainedRun):
 
 def test_the_command(run: TrainedRun, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     files = source_files(run)[:2]
-    (tmp_path / "broken.jpg").write_bytes(b"")
+    broken = tmp_path / "broken\x1b]0;t\x07.jpg"  # a name out of anyone's archive, which sets a terminal's title
+    broken.write_bytes(b"")
     line = [
         f"run={run.record.run_id}",
         f"paths.runs={runs}",
@@ -106,14 +107,14 @@ def test_the_command(run: TrainedRun, runs: Path, tmp_path: Path, capsys: pytest
         "--top",
         "3",
     ]
-    assert predict.main([*line, "--json", str(tmp_path / "broken.jpg")]) == 1
+    assert predict.main([*line, "--json", str(broken)]) == 1
     printed = capsys.readouterr()
     rows = [json.loads(row) for row in printed.out.splitlines()]
     assert [row["file"] for row in rows] == [str(path) for path in files]
     for row, expected in zip(rows, run.predict(files, top=3), strict=True):
         assert [one["class"] for one in row["classes"]] == [name for name, _ in expected]
         assert [one["probability"] for one in row["classes"]] == pytest.approx([p for _, p in expected], abs=1e-6)
-    assert printed.err == f"error: {tmp_path / 'broken.jpg'}: empty\n"
+    assert printed.err == f"error: {tmp_path / 'broken]0;t.jpg'}: empty\n"
 
     assert predict.main([*line, "--png", str(tmp_path / "out.png")]) == 0
     printed = capsys.readouterr().out

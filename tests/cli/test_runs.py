@@ -13,9 +13,11 @@ import pytest
 
 from alexlab.cli.runs import main
 from alexlab.compose import to_yaml
+from alexlab.runs.identity import run_id
 from alexlab.runs.lease import take
 from alexlab.runs.record import DONE, FAILED, PREEMPTED, Record
-from support.settings import composed
+from alexlab.sweep.arms import Study, document, make_study, register
+from support.settings import composed, composer
 
 LABELS = {"protocol": "paper", "recipe": "demo", "model": "alexnet", "arm": "0123456789ab"}
 RIGHT = {"aaaaaaaaaaaa": 30, "bbbbbbbbbbbb": 20}  # of 40 test images
@@ -210,7 +212,7 @@ def test_wandb_follows_no_link_and_no_id_of_a_record(runs: Path, tmp_path: Path,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["lst"], "lst: is none of list, show, compare, prune, wandb, bundle; did you mean 'list'?"),
+        (["lst"], "lst: is none of list, show, compare, prune, wandb, bundle, studies, forget; did you mean 'list'?"),
         (["show"], "show: takes 1 run id, not 0"),
         (["compare", "a"], "compare: takes 2 run ids, not 1"),
         (["show", "9"], "9: there is no such run in"),
@@ -220,6 +222,8 @@ def test_wandb_follows_no_link_and_no_id_of_a_record(runs: Path, tmp_path: Path,
         (["list", "model.lrn=true"], "model.lrn=true: cannot be set here"),
         (["list", "--yes"], "--yes: only prune asks"),
         (["list", "paths.runs=nowhere"], "nowhere: no such folder"),
+        (["forget"], "forget: takes the id of one study, not 0; `studies` lists them"),
+        (["forget", "lrn"], "lrn: no such study; `studies` lists them"),
     ],
 )
 def test_mistakes_are_one_line(arguments: list[str], message: str | None, capsys):
@@ -280,6 +284,60 @@ def test_compare_names_predictions_that_are_corrupt(runs: Path, capsys):
     error = capsys.readouterr().err
     assert "predictions.npz: cannot be read" in error
     assert error.count("\n") == 1
+
+
+class TestStudies:
+    """Plans that were registered, and a mistaken one."""
+
+    LINE = ("study=lrn", "study.seeds=1", "study.base_seeds=1")
+
+    @pytest.fixture
+    def study(self, runs: Path) -> Study:
+        """A study of three runs of which none has begun."""
+        study = make_study(composer(), [*self.LINE, f"paths.runs={runs}"])
+        register(document(study), runs / "studies")
+        return study
+
+    def begin(self, runs: Path, study: Study) -> Record:
+        _, job = study.jobs()[-1]
+        record = Record(runs, run_id(job.config))
+        record.path.mkdir()
+        record.begin("seed: 0\n", LABELS)
+        return record
+
+    def test_are_listed_with_their_finished_runs(self, runs: Path, study: Study, capsys):
+        self.begin(runs, study).set_status(FAILED, failure="diverged", message="nan", hint="h")
+        (runs / "studies" / "broken.json").write_text("{")
+        (runs / "studies" / "._x.json").write_bytes(b"\0\5\26\7")
+        assert main(["studies"]) == 0
+        printed = capsys.readouterr().out
+        assert re.search(rf"^{study.id} +demo +protocol +1 +1 of 3 ", printed, re.MULTILINE)
+        assert printed.count("broken.json: is corrupt") == 1
+        assert "1 studies in" in printed
+
+    def test_a_plan_without_finished_runs_is_forgotten(self, runs: Path, study: Study, capsys):
+        record = self.begin(runs, study)
+        record.set_status(PREEMPTED, message="stopped")
+        assert main(["forget", study.id[:5]]) == 0
+        assert capsys.readouterr().out == f"Removed {runs / 'studies' / study.id}.json; records of its runs stay.\n"
+        assert list((runs / "studies").glob("*.json")) == []
+        assert record.status()["state"] == PREEMPTED
+
+    @pytest.mark.parametrize(("state", "failure"), [(DONE, ""), (FAILED, "diverged"), ("RUNNING", "")])
+    def test_one_whose_result_may_have_been_seen_stays(
+        self, runs: Path, study: Study, state: str, failure: str, capsys
+    ):
+        """Who could remove a plan after seeing its result could start studies until one pleases."""
+        record = self.begin(runs, study)
+        lease = take(record.path) if state == "RUNNING" else None
+        if lease is None:
+            record.set_status(state, failure=failure, message="", hint="")
+        assert main(["forget", study.id]) == 2
+        error = capsys.readouterr().err
+        why = "1 of its 3 runs are finished" if lease is None else f"its run {record.run_id} is running"
+        assert error.startswith(f"error: {study.id}: {why}, so its plan stays")
+        assert error.count("\n") == 1
+        assert (runs / "studies" / f"{study.id}.json").exists()
 
 
 def test_labels_of_any_length_are_listed(runs: Path, capsys):

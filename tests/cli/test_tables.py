@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from alexlab.cli import tables
 from alexlab.cli.tables import print_table, read_rows, write_sweep
 from alexlab.console import Console
 from alexlab.runs.record import DONE, FAILED
 from alexlab.study.intervals import paired_difference, wilson
 from alexlab.sweep.plan import Plan, make_plan
+from support.settings import Typed
 
 
 def test_wilson_interval_of_a_textbook():
@@ -122,6 +126,20 @@ def test_seeds_of_the_data_are_shown(tmp_path):
     plan = make_plan(["data.seed=0,1", f"paths.runs={tmp_path}"], multirun=True)
     fill(plan, {0: 0.1, 1: 0.1})
     assert " 0/1 " in shown(plan)
+
+
+def test_finished_runs_in_a_folder_of_others_are_done(tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch):
+    """Only the sweep's own file cannot be written there, which was exit status 1."""
+    line = ["seed=0,1", f"paths.runs={tmp_path}"]
+    fill(make_plan(line, multirun=True), {0: 0.1, 1: 0.2})
+
+    def refuse(path: Path, content: str) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(tables, "write_atomic", refuse)
+    done = typed("-m", *line)
+    assert done.status == 0, done.output
+    assert re.search(r"This sweep's file is not written: .*Permission denied", done.output)
 
 
 def test_a_sweeps_file(tmp_path):

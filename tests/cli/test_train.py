@@ -173,9 +173,23 @@ def test_a_single_run_and_a_trial(place, tmp_path: Path, typed: Typed):
 def test_wandb_without_a_key_is_offline(tmp_path: Path, cache: Path):
     overrides = [*TINY, f"data.cache={cache}", f"paths.runs={tmp_path / 'runs'}", "trainer.max_epochs=1"]
     line = ["-m", "ablation=none,no_lrn", "logger=wandb", *overrides]
-    done = command(*line, HOME=str(tmp_path), NETRC=str(tmp_path / "no"))
+    temporary = tmp_path / "tmpdir"
+    temporary.mkdir()
+    # As below `wandb agent`: W&B would ignore the runs' own ids then, and take them for one.
+    done = command(
+        *line,
+        HOME=str(tmp_path),
+        NETRC=str(tmp_path / "no"),
+        TMPDIR=str(temporary),
+        WANDB_RUN_ID="outer",
+        WANDB_RESUME="must",
+        WANDB_SWEEP_ID="sweep1",
+    )
     assert done.returncode == 0, done.stderr + done.stdout
     assert done.stdout.count("no W&B key, so its copy is offline") == 2
+    ignored = "logger=wandb: WANDB_RUN_ID, WANDB_RESUME, WANDB_SWEEP_ID of the environment are ignored"
+    assert " ".join(done.stdout.split()).count(ignored) == 1
+    assert list(temporary.iterdir()) == []
     groups = set()
     for run_id in run_ids(done.stdout):
         [folder] = (tmp_path / "runs" / run_id / "wandb").glob("offline-run-*")

@@ -11,7 +11,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from alexlab.cli import runs
 from alexlab.errors import UserError
@@ -19,7 +21,10 @@ from alexlab.evidence import load_runs
 from alexlab.files import open_atomic, write_atomic
 from alexlab.runs.lease import Lease, LeaseLost, take
 from alexlab.runs.record import DONE, FAILED, RECORD_VERSION, Record, find_records
+from alexlab.study.metrics import read_conv1
 from alexlab.study.records import RunData, read_archive
+from alexlab.training.checkpoint import States
+from alexlab.training.fit import load_weights
 from support.settings import composed
 
 
@@ -315,6 +320,65 @@ def test_a_pipe_in_a_files_place_is_not_waited_for(record: Record, name: str):
         reads[name]()
     with pytest.raises(UserError, match=f"{name}: is neither a file nor a folder; remove it"):
         record.fence()
+
+
+@pytest.mark.parametrize("name", ["train.log", "checkpoints/00000001-0123456789abcdef.ckpt", "claim.1.old"])
+def test_a_pipe_where_a_run_writes_is_refused_before_it_begins(record: Record, name: str):
+    """Appending to a log, or reading a state, would wait for ever."""
+    record.file("checkpoints").mkdir()
+    os.mkfifo(record.file(name))
+    with pytest.raises(UserError, match=f"{re.escape(str(record.file(name)))}: is neither a file nor a folder"):
+        record.begin("seed: 0\n", {})
+
+
+@pytest.mark.parametrize("name", ["status.json", "result.json", "environment.json", "config.yaml", "metrics.csv"])
+def test_a_link_to_a_device_is_not_read(record: Record, name: str):
+    """/dev/zero has no end: it filled the memory."""
+    record.begin("seed: 0\n", {})
+    record.file(name).unlink(missing_ok=True)
+    record.file(name).symlink_to("/dev/zero")
+    with pytest.raises(UserError, match="is not a regular file"):
+        record.keys() if name.endswith("yaml") else record.rows() if name.endswith("csv") else record.read(name)
+
+
+class Calls:
+    """What makes a folder when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self._path),)
+
+
+@pytest.mark.parametrize(
+    "name", ["predictions.npz", "conv1.npy", "config.yaml", "checkpoints/last.ckpt", "checkpoints/00000001-x.ckpt"]
+)
+def test_no_file_of_a_record_runs_code(record: Record, tmp_path: Path, name: str):
+    """Pickles and YAML tags call functions, unless they are read as data."""
+    called = tmp_path / "called"
+    record.begin("seed: 0\n", {})
+    path = record.file(name)
+    path.parent.mkdir(exist_ok=True)
+    array = np.array([Calls(called)], dtype=object)
+    if name.endswith("npz"):
+        np.savez(path, labels=array, ten_top5=array)
+        run = RunData(record, {"state": DONE})
+        with pytest.raises(UserError):
+            run.wrong("top1_error", "ten")
+    elif name.endswith("npy"):
+        np.save(path, array)
+        with pytest.raises(ValueError, match="allow_pickle=False"):
+            read_conv1(RunData(record, {"state": DONE}))
+    elif name.endswith("yaml"):
+        path.write_text(f"seed: !!python/object/apply:os.mkdir ['{called}']\n")
+        with pytest.raises(UserError):
+            record.keys()
+    else:
+        torch.save({"state_dict": Calls(called)}, path)
+        with pytest.raises(Exception, match=r"[Ww]eights"):
+            (States(tmp_path).load_checkpoint(path) if "0" in name else load_weights(torch.nn.Linear(1, 1), str(path)))
+    assert not called.exists()
 
 
 def test_a_copied_record_is_named_and_not_counted(record: Record, capsys: pytest.CaptureFixture[str]):

@@ -16,6 +16,7 @@ from alexlab.config import Config
 from alexlab.runs import trackers, worker
 from alexlab.runs.record import DONE, FAILED, Record
 from alexlab.runs.trackers import Copy, group_name, publish, wandb_mode
+from support.commands import finish, start
 from support.settings import composed
 
 LABELS = {"protocol": "paper", "recipe": "demo", "model": "alexnet", "ablation": "none", "arm": "0123456789ab"}
@@ -100,6 +101,34 @@ def test_a_wandb_that_does_not_start_is_one_line(tiny, monkeypatch, capsys, brok
 def test_mode(monkeypatch: pytest.MonkeyPatch, given: str, mode: str):
     monkeypatch.setenv("WANDB_MODE", given)
     assert wandb_mode() == mode
+
+
+def test_variables_of_an_outer_run_do_not_merge_runs(tiny: list[str], tmp_path: Path):
+    """Below `wandb agent`, W&B ignored the ids of a sweep's runs, so that all of them were the agent's one."""
+    config = composed([*tiny, "logger=wandb", f"paths.runs={tmp_path}"])
+    for run_id in ("0123456789ab", "ba9876543210"):
+        record = Record(tmp_path, run_id)
+        record.path.mkdir()
+        record.begin(to_yaml(config), LABELS)
+        record.write("metrics.csv", "step,epoch,train_loss\n3,1,0.5\n")
+        record.set_status(FAILED)
+    outer = {
+        "WANDB_RUN_ID": "outer",
+        "WANDB_SWEEP_ID": "sweep1",
+        "WANDB_RUN_GROUP": "g",
+        "WANDB_RESUME_FROM": "o?_step=1",
+    }
+    status, output = finish(
+        start(["wandb", f"paths.runs={tmp_path}"], {"WANDB_MODE": "offline", **outer}, script="runs.py")
+    )
+    assert status == 0, output
+    assert "2 of 2 runs sent" in output
+    assert (
+        " ".join(output.split()).count("WANDB_RUN_ID, WANDB_RUN_GROUP, WANDB_RESUME_FROM, WANDB_SWEEP_ID of the") == 1
+    )
+    for run_id in ("0123456789ab", "ba9876543210"):
+        [folder] = (tmp_path / run_id / "wandb").glob("offline-run-*")
+        assert folder.name.endswith(f"-{run_id}")
 
 
 def test_a_run_and_its_end(tiny, server):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
 
 from alexlab.config import ConfigError
 from alexlab.runs.identity import run_id
+from alexlab.sweep import arms
 from alexlab.sweep.arms import document, is_study, make_study, read_looks, register
 from alexlab.sweep.plan import make_plan
 from support.settings import TINY, Typed, composer
@@ -169,6 +171,25 @@ def test_a_registered_plan_stays(tmp_path: Path):
     assert {"git_commit", "git_dirty"} <= looks[0].keys()
     other = document(make_study(composer(), ["study=lrn", "optim.lr=0.02"]))
     assert other["id"] != plan["id"]  # other runs: a study of its own
+
+
+def test_of_two_commands_at_once_none_loses_the_others_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each reads the plan, adds its look and writes all of it: what was added in between would be gone."""
+    plans = [document(make_study(composer(), ["study=lrn", f"study.seeds={seeds}"])) for seeds in (1, 2)]
+    other = threading.Thread(target=register, args=(plans[1], tmp_path))
+    write = arms.write_atomic
+
+    def pause(path: Path, content: str) -> None:
+        monkeypatch.setattr(arms, "write_atomic", write)
+        other.start()
+        other.join(1)  # it waits for this one
+        write(path, content)
+
+    monkeypatch.setattr(arms, "write_atomic", pause)
+    register(plans[0], tmp_path)
+    other.join()
+    looks = read_looks(tmp_path / f"{plans[0]['id']}.json")
+    assert [look["arms"] for look in looks] == [plan["arms"] for plan in plans]
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"version": 99, "looks": []}', '{"version": 1}'])

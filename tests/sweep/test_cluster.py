@@ -68,7 +68,7 @@ def test_a_sweep_is_one_array_and_is_reused(cluster: dict[str, str], tiny: list[
     assert re.search(r"^SLURM job \d+, runs: 3\. Their output: .*\.out$", output, re.MULTILINE)
     assert output.count("Error on the test split") == 1
     assert statuses(runs) == [("DONE", 1)] * 3
-    [folder] = (runs / "sweeps").glob("*/slurm")
+    [folder] = (runs / "sweeps").glob("*.*/slurm")
     assert len(list(folder.glob("*.out"))) == 3
     assert sorted(path.suffix for path in folder.parent.parent.iterdir()) == ["", ".json"]
     status, output = run([*SWEEP, *tiny], cluster)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra.core.plugins import Plugins
 from joblib.externals.loky import get_reusable_executor
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 import alexlab.compose
 from alexlab.cli.train import main
@@ -141,9 +143,9 @@ class TestJobs:
         folders = ["hydra.output_subdir=.hydra", "hydra.sweep.subdir=${hydra.job.override_dirname}"]
         exclude = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(one.split('=')[0] for one in tiny)}]"
         typed(*sweep_with(mine, tiny), *folders, exclude)
-        [shared] = (tmp_path / "runs" / "sweeps").glob("*/multirun.yaml")
+        [shared] = (tmp_path / "runs" / "sweeps").glob("*/")
         for config, _, _ in executed:
-            job = shared.parent / f"ablation=mine,seed={config.seed}" / ".hydra"
+            job = shared / f"ablation=mine,seed={config.seed}" / ".hydra"
             plain = yaml.safe_load((job / "config.yaml").read_text())
             assert OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), plain)) == config
             assert f"seed={config.seed}" in yaml.safe_load((job / "overrides.yaml").read_text())
@@ -158,6 +160,66 @@ class TestJobs:
         failed.record.file("status.json").write_text(json.dumps(status))
         typed("-m", "seed=3,4", *tiny)
         assert [(config.seed, title) for config, _, title in executed] == [(4, "run 2 of 2")]
+
+
+@pytest.mark.parametrize("state", ["FAILED", "HELD"])
+def test_a_message_of_a_run_has_no_control_characters(state: str):
+    """It may name an image of a stranger's archive, whose name sets the terminal's title."""
+    status = {"state": state, "failure": "data", "message": "a\x1b]0;t\x07.JPEG cannot be read", "hint": "\x9bh"}
+    message = launchers._ending("run", status)
+    assert message is not None
+    assert "a]0;t.JPEG cannot be read" in message
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", message)
+
+
+class TestPickles:
+    """Launchers pickle jobs, and a pickle runs code."""
+
+    @pytest.fixture
+    def folders(self, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+        """The folder for pickles of each launch so far, in which a launcher that does nothing leaves a file."""
+        found = []
+
+        class Launcher:
+            def __init__(self, config: DictConfig) -> None:
+                self._folder = Path(config.hydra.launcher.submitit_folder.removesuffix("/%j"))
+
+            def launch(self, job_overrides: object, initial_job_idx: int) -> list:
+                found.append(self._folder)
+                assert (self._folder.stat().st_mode & 0o777, list(self._folder.iterdir())) == (0o700, [])
+                (self._folder / "job.pkl").touch()
+                return []
+
+        plugins = Plugins.instance()
+        monkeypatch.setattr(plugins, "instantiate_launcher", lambda context, task, config: Launcher(config))
+        return found
+
+    @pytest.mark.parametrize("launcher", ["slurm", "submitit_local"])
+    def test_are_in_a_folder_that_nobody_else_can_write_or_foresee(
+        self, launcher: str, tiny: list[str], tmp_path: Path, folders: list[Path], typed: Typed
+    ):
+        """The folder was named by the sweep alone, so another user of `runs/` could make it first."""
+        for _ in range(2):
+            typed("-m", "seed=0,1", f"hydra/launcher={launcher}", *tiny)
+        assert len(set(folders)) == 2
+        assert all(folder.is_relative_to(tmp_path / "runs" / "sweeps") for folder in folders)
+        sweep_id = make_plan(["seed=0,1", *tiny], multirun=True).sweep_id
+        assert not (tmp_path / "runs" / "sweeps" / sweep_id).exists()
+
+    @pytest.mark.parametrize("launcher", ["slurm", "submitit_local"])
+    def test_are_not_written_where_others_may_write(
+        self, launcher: str, tiny: list[str], tmp_path: Path, folders: list[Path], capsys: pytest.CaptureFixture[str]
+    ):
+        sweeps = tmp_path / "runs" / "sweeps"
+        sweeps.mkdir(parents=True)
+        sweeps.chmod(0o777)
+        assert main(["-m", "seed=0,1", f"hydra/launcher={launcher}", *tiny]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: {sweeps}: other users may write there")
+        assert error.count("\n") == 1
+        mine = tmp_path / "mine"
+        main(["-m", "seed=0,1", f"hydra/launcher={launcher}", f"hydra.launcher.submitit_folder={mine}", *tiny])
+        assert folders == [mine]
 
 
 @pytest.mark.slow
@@ -273,7 +335,7 @@ def test_joblibs_workers_read_the_jobs_of_each_launch(tiny: list[str]):
     try:
         for _ in range(2):  # as the rounds of a study that chooses learning rates
             with launchers.launching(plan, Console()) as launch:
-                launchers.launch_jobs(plan, launch, launch.folder / "hydra", [0])
+                launchers.launch_jobs(plan, launch, [0])
                 assert launchers.count_passed(launch) == 1
     finally:
         get_reusable_executor().shutdown()

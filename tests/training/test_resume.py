@@ -174,6 +174,28 @@ def test_asked_to_stop(undisturbed, tmp_path, monkeypatch, cls, name, number, st
     same_in_the_end(config, tmp_path, expected)
 
 
+@pytest.mark.parametrize("threads", [0, 10**6])
+def test_a_state_of_an_impossible_number_of_threads_is_refused(tiny: list[str], tmp_path: Path, threads: int):
+    """A million of them ended the process by a signal."""
+    recorder = Recorder(tmp_path, States(tmp_path), composed(tiny))
+    with pytest.raises(ValueError, match=f"threads of its state: {threads}, must be 1 to 1024; remove its checkpoints"):
+        recorder._restore_threads({"threads": threads, "devices": [1, ""]})
+
+
+def test_files_that_are_no_states_are_left_alone(tmp_path: Path):
+    """A name that begins with a digit ended each attempt, as did a link to nothing."""
+    (tmp_path / "1x-a.ckpt").touch()
+    (tmp_path / "2-b.ckpt").symlink_to("nowhere")
+    states = States(tmp_path)
+    for step in (3, 10, 20):
+        states.save_checkpoint({"step": step}, tmp_path / f"{step:08d}")
+    newest = states.newest()
+    assert newest is not None
+    assert newest.name.startswith("00000020-")
+    states.clear()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1x-a.ckpt", "2-b.ckpt"]
+
+
 def test_a_trial_ends_when_it_is_asked_to(tiny, monkeypatch):
     def asks(*_: Any, **__: Any) -> None:
         preemption.request()

@@ -126,6 +126,7 @@ def evaluate_ensemble(ids: list[str], composer: Composer, overrides: list[str], 
         for run in runs:
             check_files(run)
         console.print(title)
+        record.fence()  # links of others
         record.path.mkdir(parents=True, exist_ok=True)  # or fail here, before the work
         # Always in one order, since the last bits of a sum depend on it.
         found, test = compute(sorted(runs, key=lambda run: run.record.run_id), settings)
@@ -134,7 +135,16 @@ def evaluate_ensemble(ids: list[str], composer: Composer, overrides: list[str], 
 
         record.write("predictions.npz", archive(test))
         record.write("result.json", result)
-    _print_ensemble(result, ids, console)
+    try:
+        table = _ensemble_table(result, ids)
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:  # it may be anyone's
+        path = record.file("result.json")
+        why = f"{type(error).__name__}: {error}"
+        raise UserError(f"{path}: is corrupt ({why}); remove {record.path} to have it evaluated again") from error
+    console.print()
+    console.print(table)
+    console.print("ensemble: the nets' softmax outputs are averaged for each image, as in section 6", style="dim")
+    console.print(_interval_note(result["test"]["images"]), style="dim")
     console.print(f"Record: {record.path}/", soft_wrap=True)
 
 
@@ -165,7 +175,7 @@ def _evaluate_file(config: Config, console: Console) -> None:
     console.print("Nothing of this evaluation is written.")
 
 
-def _print_ensemble(result: dict[str, Any], ids: list[str], console: Console) -> None:
+def _ensemble_table(result: dict[str, Any], ids: list[str]) -> Table:
     members = [result["members"][run_id] for run_id in ids]
     groups = [name for name in members[0]["labels"] if name not in ("ablation", "arm")]
     varying = [name for name in groups if len({member["labels"].get(name) for member in members}) > 1]
@@ -178,10 +188,7 @@ def _print_ensemble(result: dict[str, Any], ids: list[str], console: Console) ->
     table.add_row(f"mean of the {len(ids)}", "", *_cells(result["mean"]))
     images = result["test"]["images"]
     table.add_row(f"ensemble of the {count_of_nets(ids)}", "", *_cells(result["test"], images), result["average_id"])
-    console.print()
-    console.print(table)
-    console.print("ensemble: the nets' softmax outputs are averaged for each image, as in section 6", style="dim")
-    console.print(_interval_note(images), style="dim")
+    return table
 
 
 def _error_table(what: str, before: list[str], after: list[str]) -> Table:

@@ -21,12 +21,14 @@ from alexlab.config import Config, ConfigError, did_you_mean, shown
 from alexlab.console import Console
 from alexlab.data.store import gigabytes
 from alexlab.errors import UserError
+from alexlab.files import is_foreign
 from alexlab.progress import Progress
 from alexlab.runs import bundle
 from alexlab.runs.failure import RESULTS
 from alexlab.runs.lease import take
 from alexlab.runs.record import FAILED, RUNNING, Record, find_records
 from alexlab.study.intervals import paired_difference
+from alexlab.study.plans import read_looks
 from alexlab.study.records import RunData, one_line
 from alexlab.tree import NUMBER, flatten
 
@@ -50,6 +52,9 @@ Look at records, remove some, or send them to W&B.
                                                     plans and finished records,
                                                     without weights, as a file
                                                     for report.py runs=OUT.zip
+  python src/runs.py studies                        the plans of studies
+  python src/runs.py forget STUDY                   remove a mistaken plan, if
+                                                    no run of it is finished
 
 list, prune, wandb and bundle take filters: state, failure, recipe, protocol,
 model, ablation, seed; several values with commas, * for any text. An ID may be
@@ -79,6 +84,8 @@ def _obey(given: list[str], config_dir: str | None, console: Console, is_sure: b
         "prune": _prune,
         "wandb": _wandb,
         "bundle": _bundle,
+        "studies": _studies,
+        "forget": _forget,
     }
     if not given:
         console.print(as_typed(USAGE))
@@ -108,7 +115,9 @@ class Request:
 
 def _request(verb: str, given: list[str], composer: Composer, is_sure: bool) -> Request:
     ids = [argument for argument in given if "=" not in argument]
-    wanted = {"show": 1, "compare": 2, "bundle": 1}.get(verb, 0)
+    wanted = {"show": 1, "compare": 2, "bundle": 1, "forget": 1}.get(verb, 0)
+    if verb == "forget" and len(ids) != wanted:
+        raise UserError(f"forget: takes the id of one study, not {len(ids)}; `studies` lists them")
     if verb == "bundle" and len(ids) != wanted:
         raise UserError(f"bundle: takes one file to write, not {len(ids)}; such as bundle study.zip")
     if len(ids) != wanted:
@@ -143,11 +152,15 @@ def _size(run: RunData) -> int:
     return sum(path.stat().st_size for path in run.record.path.rglob("*") if path.is_file())
 
 
-def _read_runs(request: Request, console: Console) -> list[RunData]:
-    """The runs that pass the filters, by when they started; records that cannot be read are named."""
+def _check_folder(request: Request) -> None:
     is_default = request.settings.paths.runs == Config().paths.runs  # which the first run creates
     if not request.runs.is_dir() and not is_default:
         raise ConfigError(f"paths.runs={request.runs}: no such folder")
+
+
+def _read_runs(request: Request, console: Console) -> list[RunData]:
+    """The runs that pass the filters, by when they started; records that cannot be read are named."""
+    _check_folder(request)
     passed = []
     for record in find_records(request.runs):
         try:
@@ -337,6 +350,8 @@ def _wandb(request: Request, console: Console) -> None:
     free = [run for run in found if run.status["state"] != RUNNING]
     if len(free) < len(found):
         console.print(f"{len(found) - len(free)} runs are running and left out.")
+    if outer := trackers.outer_run():
+        console.print(f"{', '.join(outer)} of the environment are ignored: each run has its own id")
     mode = trackers.wandb_mode()
     todo = []
     for run in [*free]:
@@ -364,3 +379,77 @@ def _bundle(request: Request, console: Console) -> None:
         raise UserError(f"bundle: no finished run in {request.runs}")
     bundle.pack(out, request.runs, [run.run_id for run in ended], request.submitter)
     console.print(f"{len(ended)} runs in {out}, {gigabytes(out.stat().st_size)}", soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A registered study: all plans of it, and those of their runs that have a record."""
+
+    path: Path
+    looks: list[dict[str, Any]]
+    run_ids: list[str]
+    found: list[RunData]
+
+    @property
+    def finished(self) -> int:
+        return sum(run.is_terminal for run in self.found)
+
+
+def _plans(request: Request, console: Console) -> list[_Planned]:
+    """The registered studies, by when they were planned first; those that cannot be read are named."""
+    _check_folder(request)
+    plans = []
+    for path in sorted(one for one in (request.runs / "studies").glob("*.json") if not is_foreign(one.name)):
+        try:
+            looks = read_looks(path)
+            arms = [arm for look in looks for arm in look["arms"]]
+            trials = [trial for look in looks for rate in look.get("rates", ()) for trial in rate["trials"]]
+            ids = dict.fromkeys([id for arm in arms for id in arm["runs"].values()] + [one["run"] for one in trials])
+            records = [Record(request.runs, id) for id in ids]
+            found = [RunData(record, status) for record in records if (status := record.seen())]
+            plans.append(_Planned(path, looks, list(ids), found))
+        except (UserError, OSError) as error:
+            console.print(str(error), soft_wrap=True)
+    return sorted(plans, key=lambda plan: plan.looks[0].get("planned", 0))
+
+
+def _studies(request: Request, console: Console) -> None:
+    plans = _plans(request, console)
+    table: Table = new_table("Studies")
+    table.add_column("study", ratio=1, overflow="fold")
+    table.add_column("recipe", overflow="fold")
+    table.add_column("rate")
+    table.add_column("looks", justify="right")
+    table.add_column("finished", justify="right", no_wrap=True)
+    table.add_column("planned", no_wrap=True)
+    for plan in plans:
+        first, last = plan.looks[0], plan.looks[-1]
+        planned = time.strftime("%m-%d %H:%M", time.localtime(first["planned"])) if "planned" in first else ""
+        finished = f"{plan.finished} of {len(plan.run_ids)}"
+        table.add_row(plan.path.stem, last["recipe"], last["rate"], str(len(plan.looks)), finished, planned)
+    console.print(table)
+    console.print(f"{len(plans)} studies in {request.runs / 'studies'}", style="dim", soft_wrap=True)
+
+
+def _forget(request: Request, console: Console) -> None:
+    """Remove the plan of a study of which nothing is known yet: later it would hide that its result was seen."""
+    [given] = request.ids
+    plans = {plan.path.stem: plan for plan in _plans(request, console)}
+    fitting = [given] if given in plans else [name for name in plans if name.startswith(given)]
+    if len(fitting) != 1:
+        near = (
+            f"may be {', '.join(fitting)}; write more of it"
+            if fitting
+            else f"no such study{did_you_mean(given, plans)}"
+        )
+        raise UserError(f"{given}: {near}; `studies` lists them")
+    plan = plans[fitting[0]]
+    if plan.finished:
+        raise UserError(
+            f"{plan.path.stem}: {plan.finished} of its {len(plan.run_ids)} runs are finished, so its plan stays: the "
+            "report of a study with the same claims has to say that this one was started"
+        )
+    if active := [run.run_id for run in plan.found if run.status["state"] == RUNNING]:
+        raise UserError(f"{plan.path.stem}: its run {active[0]} is running, so its plan stays; stop it first")
+    plan.path.unlink()
+    console.print(f"Removed {plan.path}; records of its runs stay.", soft_wrap=True)

@@ -21,7 +21,7 @@ from alexlab.cli.show_paper import markdown
 from alexlab.cli.tables import print_table, read_rows, write_sweep
 from alexlab.command import exit_status, program
 from alexlab.compose import CONFIG_NAME, Composer
-from alexlab.config import CONF_DIR, Config, ConfigError, Dataset, Rate, Retry
+from alexlab.config import CONF_DIR, Config, ConfigError, Dataset, Logger, Rate, Retry
 from alexlab.console import Console
 from alexlab.data.locate import described
 from alexlab.hydra_compat import VERSION_BASE, get_args_parser
@@ -30,6 +30,7 @@ from alexlab.runs.identity import RESULTS_VERSION
 from alexlab.runs.process import Launch
 from alexlab.runs.record import DONE, FAILED, PREEMPTED
 from alexlab.runs.supervisor import needs_work
+from alexlab.runs.trackers import outer_run
 from alexlab.sweep.arms import MIN_SEEDS, Study, document, register, unmet
 from alexlab.sweep.launcher import count_passed, do_all, launch_jobs, launching
 from alexlab.sweep.plan import Plan, make_plan
@@ -161,6 +162,9 @@ def _announce(plan: Plan, console: Console) -> None:
     console.print(f"alexlab: {chosen}")
     if (code := modified(RESULTS_VERSION)) is not None:
         console.print(f"Modified code {code}: its runs are kept apart from those of the released code.", style="yellow")
+    is_copied = any(run.config.logger.name is Logger.wandb for run in plan.runs) and not plan.is_trial
+    if is_copied and (outer := outer_run()):
+        console.print(f"logger=wandb: {', '.join(outer)} of the environment are ignored: each run has its own id")
     if plan.study is not None:
         _announce_study(plan, plan.study, console)
     if plan.choices["recipe"] == "demo" and "data" not in plan.varying and plan.choices["data"] == "shapes":
@@ -232,7 +236,10 @@ def _report(plan: Plan, console: Console, is_stopped: bool) -> int:
     print_table(plan, rows, console)
     where = f"Records: {runs}/<run id>/"
     if plan.is_sweep:
-        where += f"   This sweep: {write_sweep(plan, rows, runs / 'sweeps')}"
+        try:
+            where += f"   This sweep: {write_sweep(plan, rows, runs / 'sweeps')}"
+        except OSError as error:  # another user's records, or a full disk: the runs themselves are what they are
+            where += f"   This sweep's file is not written: {error}"
     console.print(where, soft_wrap=True)
     if all(row.data.is_done for row in rows):
         return 0
@@ -245,7 +252,7 @@ def _report(plan: Plan, console: Console, is_stopped: bool) -> int:
 def _try_out(plan: Plan, console: Console, launch: Launch) -> int:
     """Run one batch of each split of every job (`trainer.fast_dev_run`); return the exit status."""
     with suppress(Stopped):
-        launch_jobs(plan, launch, launch.folder / "hydra", range(plan.num_jobs))
+        launch_jobs(plan, launch, range(plan.num_jobs))
     passed = count_passed(launch)
     console.print(f"fast_dev_run: {passed} of {plan.num_jobs} ran one batch of each split; nothing is kept")
     if passed == plan.num_jobs:

@@ -37,6 +37,7 @@ import simplejpeg
 from loky import cpu_count
 
 from alexlab.data.parallel import in_order
+from alexlab.errors import UserError
 from alexlab.files import sync_file, sync_folder
 from alexlab.progress import Progress
 
@@ -56,7 +57,7 @@ def digest(content: Any) -> bytes:
     return hashlib.sha256(content).digest()[:DIGEST_BYTES]
 
 
-class BadData(ValueError):
+class BadData(UserError):
     """A store, or an image in it, is not as it was made; the message names the file, and the image in it."""
 
 
@@ -502,7 +503,11 @@ def _corrupt_images(path: Path, split_name: str, start: int, stop: int) -> list[
 def locked(path: Path) -> Iterator[None]:
     """Hold a lock file that other processes, and threads, wait for; one that waits prints so."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    how = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, how)  # O_CREAT is refused in a sticky folder if the file is another user's
+    except FileNotFoundError:
+        descriptor = os.open(path, how | os.O_CREAT, 0o666)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -526,14 +531,19 @@ def locked(path: Path) -> Iterator[None]:
 def staged(path: Path, folder: Path) -> Path:
     """A verified copy of a store below `folder`, made if it is not there yet.
 
+    One of another user's is only read, and all of it is verified each time: anyone could make it, the name being known.
+
     Raises:
         BadData: if the copy is not what it was copied from.
         OSError: if the disk is full.
     """
     manifest = read_manifest(path)
     copy = folder / f"{path.name}-{manifest['hash'][:12]}"
-    if copy.exists() and copy.stat().st_uid != os.getuid():  # anyone could have made it, the name being known
-        raise BadData(f"{copy}: is another user's copy; name a folder of your own in data.stage")
+    if copy.exists() and copy.stat().st_uid != os.getuid():
+        with Progress(f"Checking another user's {copy}", sum(manifest["images"].values())) as progress:
+            if _is_copy(copy, path) and not find_corruption(copy, cpu_count(), progress.advance):
+                return copy
+        raise BadData(f"{copy}: is another user's copy, and corrupt; name a folder of your own in data.stage")
     with locked(copy.with_suffix(".lock")):
         if copy.exists():
             if _is_copy(copy, path):

@@ -12,11 +12,8 @@ records give the same bytes.
 
 from __future__ import annotations
 
-import atexit
 import json
 import re
-import shutil
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -26,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from alexlab.errors import UserError
-from alexlab.files import is_foreign, open_atomic, read_regular
+from alexlab.files import is_foreign, open_atomic, process_folder, read_regular
 from alexlab.runs import verify
 from alexlab.runs.record import Record
 from alexlab.tree import ANY, INTEGER, NULL, TEXT, check_types, read_json
@@ -126,8 +123,7 @@ def opened(path: Path) -> Path:
     Raises:
         UserError: for a file that is no bundle, is corrupt or was changed, or holds anything but plans and records.
     """
-    folder = Path(tempfile.mkdtemp(prefix=f"alexlab-{path.stem}-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = process_folder()
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()

@@ -19,6 +19,7 @@ from typing import Any
 
 from alexlab import threads
 from alexlab.children import inherit_code
+from alexlab.files import process_folder
 from alexlab.progress import BESIDE_OTHERS
 from alexlab.runs.failure import HINTS
 from alexlab.signals import SIGNALS
@@ -165,6 +166,9 @@ def start_server(module: str) -> None:
     """
     inherit_code()
     multiprocessing.set_forkserver_preload(["alexlab.lean", module])
+    options = multiprocessing.current_process()._config  # pyright: ignore[reportAttributeAccessIssue]
+    if "tempdir" not in options:  # of its sockets: else pymp-*, which stays if this process is killed
+        options["tempdir"] = str(process_folder())
     # These would end the tracker, which lets all signals through.
     with _ignored(signal.SIGUSR1), _ignored(signal.SIGUSR2), _ignored(signal.SIGHUP):
         resource_tracker.ensure_running()

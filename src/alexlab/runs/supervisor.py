@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from alexlab.compose import to_yaml
 from alexlab.config import Config, Retry
 from alexlab.errors import UserError
+from alexlab.files import temporary_folder
 from alexlab.runs import process
 from alexlab.runs.failure import DISK, DIVERGED, ERROR, HINTS, KILLED, MEMORY, ended_by, is_retried, oom_kills
 from alexlab.runs.identity import run_id
@@ -37,8 +37,8 @@ def execute(config: Config, labels: dict[str, str], title: str, launch: Launch) 
     With `trainer.fast_dev_run` the record is a temporary one, and gone afterwards.
     """
     if config.trainer.fast_dev_run:
-        with tempfile.TemporaryDirectory(prefix="alexlab-") as folder:
-            return _attempt(Path(folder), "fast_dev_run", config, labels, title, launch)
+        with temporary_folder() as folder:
+            return _attempt(folder, "fast_dev_run", config, labels, title, launch)
     return _attempt(Path(config.paths.runs), run_id(config), config, labels, title, launch)
 
 
@@ -76,8 +76,8 @@ def _train_all(count: int, arguments: tuple[Any, ...], launch: Launch) -> tuple[
     """Train in `count` processes; return their exit codes, and by rank the reports of several that failed."""
     if count == 1:
         return in_children(process.train, [arguments], launch), {}
-    with tempfile.TemporaryDirectory(prefix="alexlab-") as folder:
-        members = [RankProcess(rank, count, Path(folder)) for rank in range(count)]
+    with temporary_folder() as folder:
+        members = [RankProcess(rank, count, folder) for rank in range(count)]
         calls = [(*arguments, member) for member in members]
         codes = in_children(process.train, calls, launch, members[0].failure.exists)
         reports = {}
@@ -132,8 +132,8 @@ def _ended(record: Record, code: int, is_stopped: bool, is_memory: bool) -> dict
 
 def forecast(configs: list[Config]) -> list[tuple[float, int]]:
     """About how many seconds each run would take on this machine, and how many bytes its record."""
-    with tempfile.TemporaryDirectory(prefix="alexlab-") as folder:
-        answer = Path(folder) / "forecast.json"
+    with temporary_folder() as folder:
+        answer = folder / "forecast.json"
         [code] = in_children(_forecast, [(configs, answer)])
         if code != 0:
             raise UserError(f"--dry-run: timing some steps failed ({ended_by(code)})")

@@ -11,11 +11,14 @@ import logging
 import os
 import re
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable
+from multiprocessing.util import get_temp_dir
 from typing import Any
 
 from alexlab.config import Config, Logger, flat
+from alexlab.console import one_line
 from alexlab.runs.record import DONE, PREEMPTED, Record
 
 log = logging.getLogger(__name__)
@@ -23,6 +26,16 @@ _LONGEST_NAME, _LONGEST_TAG = 128, 64  # W&B refuses longer ones
 _LAST_SECONDS = 60.0  # that W&B gets for what it has not sent when a run ends
 _GRACE_SECONDS = 5.0  # likewise, if a run was asked to stop
 _IDS = 9  # that are tried: W&B never takes a deleted one again
+# What names one run: in the environment of `wandb agent`, or of a job within a run, they are an outer run's. With
+# WANDB_SWEEP_ID, wandb.init even ignores its own arguments, so all runs of a sweep would be one.
+_OF_ONE_RUN = tuple(
+    f"WANDB_{name}"
+    for name in (
+        *("RUN_ID", "RUN_NAME", "NAME", "NOTES", "DESCRIPTION", "TAGS", "RUN_TAGS", "RUN_GROUP", "JOB_TYPE"),
+        *("RUN_STORAGE_ID", "RUN_DIR", "RESUME", "RESUME_FROM", "FORK_FROM", "SWEEP_ID", "SWEEP_PARAM_PATH", "CONFIG"),
+        *("CONFIG_PATHS", "LAUNCH", "LAUNCH_CONFIG_PATH", "RUN_NOTES", "RUN_JOB_TYPE"),
+    )
+)
 
 
 class Copy:
@@ -54,8 +67,7 @@ class Copy:
         self._run = None
 
     def _start(self) -> None:
-        import wandb
-
+        wandb = _wandb()
         self._mode = mode = wandb_mode()
         if mode == "disabled":
             return
@@ -130,7 +142,7 @@ class Copy:
             action()
         except Exception as error:  # whatever W&B raises, the record is what counts
             self._run = None
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = one_line(error) or type(error).__name__
             hint = "the record is complete, `python src/runs.py wandb` sends it later"
             message = f"logger=wandb: W&B {what} ({reason}); {hint}"
             log.warning(message)
@@ -193,10 +205,27 @@ def public_config(config: Config) -> dict[str, Any]:
     return {name: value for name, value in flat(config).items() if not name.startswith(places)}
 
 
+def outer_run() -> list[str]:
+    """The variables of the environment that name another W&B run, and are ignored."""
+    return [name for name in _OF_ONE_RUN if name in os.environ]
+
+
+def _wandb() -> Any:
+    """The package, which reads the environment as it starts."""
+    for name in outer_run():
+        del os.environ[name]
+    # It makes two folders when it is imported, and a process of multiprocessing would leave them.
+    before, tempfile.tempdir = tempfile.tempdir, get_temp_dir()
+    try:
+        import wandb
+    finally:
+        tempfile.tempdir = before
+    return wandb
+
+
 def wandb_mode() -> str:
     """`online`, `offline` or `disabled`: the value of WANDB_MODE, else online only if there is a key."""
-    import wandb
-
+    wandb = _wandb()
     if mode := os.environ.get("WANDB_MODE"):
         return "offline" if mode == "dryrun" else mode
     return "online" if wandb.login(prompt=False, verify=False) else "offline"

@@ -36,6 +36,7 @@ from alexlab.config import (
 )
 from alexlab.crossings import THRESHOLD, epochs_to
 from alexlab.data.locate import described
+from alexlab.data.store import locked
 from alexlab.files import write_atomic
 from alexlab.runs.environment import code
 from alexlab.runs.failure import RESULTS
@@ -468,11 +469,20 @@ def document(study: Study) -> dict[str, Any]:
 def register(plan: dict[str, Any], folder: Path) -> list[str]:
     """Register the plan of a study before its first run; return warnings if it had another plan before."""
     path = folder / f"{plan['id']}.json"
-    folder.mkdir(parents=True, exist_ok=True)
     mark = sha256(json.dumps([plan["claims_digest"], plan["arms"]], sort_keys=True).encode()).hexdigest()[:12]
-    looks = read_looks(path) if path.is_file() else []
-    if plan["rate"] == Rate.choose.name:
-        looks = []  # a search plans its rounds one after another, and nothing is judged by them
+    if any(look["digest"] == mark for look in _looks(plan, path)):
+        return []
+    with locked(path.with_name(f".{path.stem}.lock")):  # of two commands at once, none loses the other's look
+        return _add_look(plan, path, mark)
+
+
+def _looks(plan: dict[str, Any], path: Path) -> list[dict[str, Any]]:
+    """The looks so far; none of a search, which plans its rounds one after another, and nothing is judged by them."""
+    return read_looks(path) if path.is_file() and plan["rate"] != Rate.choose.name else []
+
+
+def _add_look(plan: dict[str, Any], path: Path, mark: str) -> list[str]:
+    folder, looks = path.parent, _looks(plan, path)
     if any(look["digest"] == mark for look in looks):
         return []
     seen = [id for arm in plan["arms"] for id in arm["runs"].values() if Record(folder.parent, id).is_done]

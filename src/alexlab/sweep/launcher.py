@@ -16,7 +16,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,9 @@ from alexlab import hydra_compat, threads
 from alexlab.children import inherit_code
 from alexlab.compose import to_plain, to_typed
 from alexlab.config import Config
-from alexlab.console import Console
+from alexlab.console import Console, printable
 from alexlab.errors import UserError
+from alexlab.files import temporary_folder
 from alexlab.hydra_compat import PlannedJobs
 from alexlab.runs.failure import HINTS, failure_of
 from alexlab.runs.lease import EXPIRY, holder, machine
@@ -50,22 +51,18 @@ def launching(plan: Plan, console: Console) -> Iterator[Launch]:
     statuses = {} if plan.is_trial else {run.run_id: run.record.status() for run in plan.runs}
     attempts = {name: status["attempt"] for name, status in statuses.items() if "attempt" in status}
     is_local = plan.choices["hydra/launcher"] in _LOCAL
-    shared = Path(plan.runs[0].config.paths.runs).absolute() / "sweeps"
-    if not is_local:
-        shared.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="alexlab-", dir=None if is_local else shared) as folder:
-        launch = Launch(Path(folder), attempts)
+    with temporary_folder(None if is_local else _sweeps(plan)) as folder:
+        launch = Launch(folder, attempts)
         with Stop(launch, console):
             yield launch
 
 
 def do_all(plan: Plan, console: Console, launch: Launch) -> None:
     """Launch the runs that need work, until none is left or those that are left could not start."""
-    folder = Path(plan.runs[0].config.paths.runs) / "sweeps" / plan.sweep_id
     while left := _left(plan, launch):
         free = [run for run in left if not holder(run.record.path)]
         if free:
-            launch_jobs(plan, launch, folder, map(plan.jobs.index, free))
+            launch_jobs(plan, launch, map(plan.jobs.index, free))
         held = [run for run in _left(plan, launch) if holder(run.record.path)]
         if not held:
             if free:
@@ -86,8 +83,32 @@ def _left(plan: Plan, launch: Launch) -> list[PlannedRun]:
     ]
 
 
-def launch_jobs(plan: Plan, launch: Launch, sweep_dir: Path, numbers: Iterable[int]) -> None:
-    """Have Hydra launch the plan's jobs with these numbers; `sweep_dir` is for files of Hydra and its launchers."""
+@contextmanager
+def _sweep_dir(plan: Plan, launch: Launch) -> Iterator[Path]:
+    """A new folder for files of Hydra and its launchers; it is removed if they leave it empty.
+
+    Only this user can enter it, and nobody can foresee its name: launchers pickle jobs in it, and pickles run code.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=f"{plan.sweep_id}.", dir=launch.folder if plan.is_trial else _sweeps(plan)))
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _sweeps(plan: Plan) -> Path:
+    folder = Path(plan.runs[0].config.paths.runs).absolute() / "sweeps"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def launch_jobs(plan: Plan, launch: Launch, numbers: Iterable[int]) -> None:
+    """Have Hydra launch the plan's jobs with these numbers.
+
+    Raises:
+        UserError: if the launcher pickles its jobs where another user could replace them.
+    """
     jobs = PlannedJobs(launch.folder)
     numbers = list(numbers)
     has_base = plan.study is not None and plan.study.has_base
@@ -108,11 +129,14 @@ def launch_jobs(plan: Plan, launch: Launch, sweep_dir: Path, numbers: Iterable[i
     task = partial(do_job, str(launch.folder))
     try:
         if plan.is_sweep:
-            hydra_compat.launch(plan.for_launcher, sweep_dir, task, jobs, len(numbers))
+            with _sweep_dir(plan, launch) as folder:
+                hydra_compat.launch(plan.for_launcher, folder, task, jobs, len(numbers))
         else:
             hydra_compat.run_single(plan.for_launcher, task, jobs)
     except SystemExit as stop:  # of a launcher of ours, with its message
         print(stop.code, file=sys.stderr)
+    except UserError:
+        raise
     except Exception:  # of another launcher, such as a worker killed; the runs' records hold what became of them
         traceback.print_exc()
 
@@ -144,9 +168,9 @@ def do_job(folder: str, planned: DictConfig) -> str | None:
             status = _execute_elsewhere(config, job["labels"], title, launch, command)
     except OSError as error:  # before a worker process could write it to the record
         failure = failure_of(error)
-        message = f"{title}: FAILED ({failure}): {error}\n  {HINTS[failure]}"
+        message = printable(f"{title}: FAILED ({failure}): {error}\n  {HINTS[failure]}")
     except UserError as error:
-        message = f"{title}: {error}"
+        message = printable(f"{title}: {error}")
     else:
         message = _ending(title, status)
         if status["state"] == DONE and config.trainer.fast_dev_run:
@@ -180,12 +204,12 @@ def _threads(job: dict[str, Any], hydra_config: HydraConf) -> int | None:
 
 
 def _ending(title: str, status: dict[str, Any]) -> str | None:
-    """The message about a run that is not done."""
+    """The message about a run that is not done; names of files in it may be anyone's."""
     state = status["state"]
     if state in (HELD, PREEMPTED):
-        return f"{title}: {state}: {status['message']}"
+        return printable(f"{title}: {state}: {status['message']}")
     if state != DONE:
-        return f"{title}: {state} ({status.get('failure')}): {status.get('message')}\n  {status.get('hint')}"
+        return printable(f"{title}: {state} ({status.get('failure')}): {status.get('message')}\n  {status.get('hint')}")
     return None
 
 
@@ -198,8 +222,8 @@ def _execute_elsewhere(
     """
     executor = os.environ.get("SUBMITIT_EXECUTOR")
     with (
-        tempfile.TemporaryDirectory(prefix="alexlab-") as folder,
-        Stop(own := Launch(Path(folder), launch.attempts, launch.threads)) as stop,
+        temporary_folder() as folder,
+        Stop(own := Launch(folder, launch.attempts, launch.threads)) as stop,
         following(launch, None if executor == "slurm" else command),
     ):
         status = execute(config, labels, title, own)

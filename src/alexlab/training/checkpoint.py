@@ -7,6 +7,7 @@ import hashlib
 import io
 import logging
 import math
+import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -34,6 +35,8 @@ _NUM_KEPT = 2
 CHANCE_STEPS = 1000  # the demo's arms need up to 200 steps before their loss moves
 _DIGEST_LENGTH = 16
 _CORRUPT = ".damaged"
+_STATE = re.compile(rf"(\d+)-[0-9a-f]{{{_DIGEST_LENGTH}}}\.ckpt")
+_MAX_THREADS = 1024  # far more end the process
 
 
 def no_check() -> None:
@@ -87,8 +90,10 @@ class States(CheckpointIO):
         return None
 
     def _all(self) -> list[Path]:
-        found = self._folder.glob("[0-9]*-*.ckpt")
-        return sorted(found, key=lambda path: (int(path.name.split("-")[0]), path.stat().st_mtime_ns))
+        found = [
+            (int(match[1]), path) for path in self._folder.glob("*.ckpt") if (match := _STATE.fullmatch(path.name))
+        ]
+        return [path for _, path in sorted(found, key=lambda one: (one[0], one[1].stat().st_mtime_ns))]
 
     def clear(self, but_newest: bool = False) -> None:
         """Remove all states of a finished run, or all but the last."""
@@ -302,8 +307,11 @@ class Recorder(Checkpoint):
             )
             log.warning(f"the run resumes with {now} where it had {before}: equal up to rounding, not to the bit")
         elif checkpoint["threads"] != torch.get_num_threads():  # another number changes the order of sums
-            log.info("the run resumes with %d threads, as it started", checkpoint["threads"])
-            torch.set_num_threads(checkpoint["threads"])
+            number = int(checkpoint["threads"])
+            if not 0 < number <= _MAX_THREADS:
+                raise ValueError(f"threads of its state: {number}, must be 1 to {_MAX_THREADS}; remove its checkpoints")
+            log.info("the run resumes with %d threads, as it started", number)
+            torch.set_num_threads(number)
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]], may_write: Callable[[], None]) -> None:
