@@ -6,6 +6,10 @@ ARG BASE=python:3.12-slim@sha256:78387bc3881b8273120a12ebe6c1ab22b018ccc2c9adf56
 FROM ${BASE}
 WORKDIR /app
 
+# Triton, which compiles the kernels of LRN for a GPU, calls a C compiler at run time, with Python's headers.
+RUN command -v gcc > /dev/null \
+    || (apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*)
+
 # The large layer, built again only when `make lock` has changed the file. All is checked by its hash; so is what builds
 # the one package that is no wheel (Hydra's parser, plain Python), therefore installed first.
 COPY requirements.lock ./
@@ -30,6 +34,9 @@ COPY src src
 # What records have for the commit, as there is no .git here.
 ARG COMMIT=
 ENV ALEXLAB_COMMIT=$COMMIT
+
+# Relative paths, such as reports/, are below the mounted folder of the records; /app is root's.
+WORKDIR /runs
 
 # The first process of a container takes over and reaps what others leave behind, and gets no signal that it does not
 # handle. dumb-init does the one and passes on the other; `docker run --init` on top does no harm.

@@ -34,6 +34,16 @@ TOOLS = {"podman": "podman", "runc": "runc", "mmdebstrap": "mmdebstrap"}  # and 
 PACKAGE = re.compile(r"^([a-z0-9._-]+)==(\S+)", re.MULTILINE)
 COMMIT = "0123456789abcdef"
 UID = 54321  # of nobody
+# What Triton does on a GPU before its first kernel: it builds a module of C.
+BUILD = """
+from triton.runtime.build import compile_module_from_src
+source = '''
+#include <Python.h>
+static struct PyModuleDef stub = {PyModuleDef_HEAD_INIT, "stub", NULL, -1, NULL};
+PyMODINIT_FUNC PyInit_stub(void) {return PyModule_Create(&stub);}
+'''
+print(compile_module_from_src(source, "stub").__name__, "built")
+"""
 # An engine that itself runs in a container may not raise limits, and podman would.
 LIMITS = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=4096:4096"]
 
@@ -119,7 +129,8 @@ def make_base(engine: Engine) -> None:
         if path.exists() and path.read_text().strip()
     )
     tar = engine.folder / "base.tar"
-    made = ["mmdebstrap", "--variant=minbase", "--include=python3-venv", release["VERSION_CODENAME"].strip('"')]
+    packages = "--include=python3-venv,python3-dev,gcc,libc6-dev"
+    made = ["mmdebstrap", "--variant=minbase", packages, release["VERSION_CODENAME"].strip('"')]
     sh([*made, str(tar), str(sources)], timeout=600)
     engine("import", str(tar), "localhost/debian-python")
     tar.unlink()
@@ -180,7 +191,8 @@ def check_commands(engine: Engine) -> None:
     assert "weights=" in engine.run("evaluate", "--help")
     assert "60,965,224" in engine.run("--net", "recipe=imagenet2012")
     assert "error: prepair" in engine.run("prepair", "data=cifar10", wanted=2)
-    assert engine.run("-c", "! command -v cc gcc; id -u", options=("--entrypoint=sh",)).split() == [str(UID)]
+    assert engine.run("-u", options=("--entrypoint=id",)).split() == [str(UID)]
+    assert "built" in engine.run("-c", BUILD, options=("--entrypoint=python",))
     default = engine("run", "--rm", "--network=none", *LIMITS, "--entrypoint=id", "alexlab", "-u")
     assert default.split() == ["1000"]
 
@@ -199,6 +211,11 @@ def check_records(engine: Engine) -> None:
     assert all(path.name in listed for path in records), listed
     averaged = engine.run("evaluate", f"runs=[{records[0].name},{records[1].name}]", runs=runs)
     assert "mean of the 2" in averaged, averaged
+    shown = engine.run("report", "study=lrn", runs=runs)
+    [page] = runs.glob("reports/*/report.html")
+    assert f"/runs/{page.relative_to(runs)}" in shown, shown
+    assert "2 runs in" in engine.run("runs", "bundle", "records.zip", runs=runs)
+    assert (runs / "records.zip").stat().st_uid == UID
 
 
 def check_preparation(engine: Engine) -> None:

@@ -33,6 +33,13 @@ def test_every_locked_package_has_hashes_and_none_a_place():
         assert re.fullmatch(r"[a-z0-9-]+==[^ ;]+ \\\n( +--hash=sha256:[0-9a-f]{64}( \\)?\n)+", entry), entry
 
 
+def test_relative_paths_are_in_the_mounted_folder():
+    """Reports and what `runs bundle` writes; the rest of the image is not the user's."""
+    dockerfile = (PROJECT_DIR / "Dockerfile").read_text()
+    [runs] = re.findall(r"\bALEXLAB_RUNS=(\S+)", dockerfile)
+    assert re.findall(r"^WORKDIR (\S+)$", dockerfile, re.MULTILINE)[-1] == runs
+
+
 @pytest.mark.parametrize(
     ("line", "command"),
     [

@@ -52,6 +52,9 @@ RAW = {  # what DIR stands for, by the set's name in the line
 OTHERS = (
     *("make demo", "make test", "source .venv", "python3 -m venv", "uv venv", "mkdir"),
     *("docker build", "docker stop", "docker run", "alexlab() {"),  # tests/container.py
+    *("docker logs", "docker wait", "docker save", "apptainer", "nvidia-smi", "rsync", "python -m pip", "python -c"),
+    "docs/spot.sh",  # tests/test_spot.py
+    "python verify.py",  # tests/runs/test_bundle.py
     "sbatch",  # tests/sweep/test_slurm.py
     "eval",  # tests/cli/test_completion.py
     "alexlab evaluate",  # of runs that the demo made

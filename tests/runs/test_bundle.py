@@ -9,12 +9,14 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from alexlab.cli import report
 from alexlab.cli import runs as runs_command
 from alexlab.compose import read_config
 from alexlab.errors import UserError
+from alexlab.evidence import load_runs
 from alexlab.runs import verify
 from alexlab.runs.bundle import opened, pack
 from alexlab.runs.identity import run_id
@@ -77,6 +79,17 @@ def test_a_report_reads_it_as_it_reads_the_folder(
     for path in found:
         if path.suffix in (".csv", ".png"):
             assert (tmp_path / "file" / path).read_bytes() == (tmp_path / "folder" / path).read_bytes()
+
+
+def test_load_runs_reads_it_as_it_reads_the_folder(runs: Path, tmp_path: Path):
+    pack(tmp_path / "lrn.zip", runs, ids(runs))
+    folder, file = load_runs(runs), load_runs(tmp_path / "lrn.zip")
+    assert sorted(file.run_id) == ids(runs)
+    machine = [f"config.{name}" for name in ("data.cache", "data.raw", "data.root", "data.stage", "paths.runs")]
+    pd.testing.assert_frame_equal(file.drop(columns=machine), folder.drop(columns=machine))
+    (tmp_path / "no.zip").write_text("no bundle")
+    with pytest.raises(UserError, match=r"no\.zip: is not a bundle"):
+        load_runs(tmp_path / "no.zip")
 
 
 @pytest.mark.parametrize(

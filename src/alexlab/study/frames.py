@@ -9,13 +9,14 @@ from typing import Any
 import pandas as pd
 
 from alexlab.errors import UserError
+from alexlab.runs import bundle
 from alexlab.runs.record import find_records
 from alexlab.study.records import RunData, one_line
 from alexlab.tree import flatten
 
 
 def load_runs(path: str | Path) -> pd.DataFrame:
-    """All runs below a folder of records, one row each.
+    """All runs of a folder of records, or of a bundle of them, one row each.
 
     Columns: run_id, state, failure, protocol, recipe, ablation, arm, seed; errors as `test.ten.top1_error` and so on
     (fractions); epochs, seconds; every key of the configuration as `config.<key>`. Runs that are not done have no
@@ -23,9 +24,10 @@ def load_runs(path: str | Path) -> pd.DataFrame:
     copy of another one is left out with a UserWarning that names it.
 
     Raises:
-        FileNotFoundError: where there is no such folder.
+        FileNotFoundError: where there is no such folder or file.
+        UserError: for a file that is no bundle.
     """
-    path = Path(path)
+    [path] = bundle.folders([Path(path)])
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such folder of records")
     rows = []
