@@ -51,6 +51,11 @@ __all__ = [
 ]
 
 VERSION_BASE = "1.3"
+# The launchers of others that ours replace; those of conf/hydra/launcher name ours themselves.
+_REPLACED = {
+    "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher": "hydra_plugins.alexlab.JoblibLauncher",
+    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher": "hydra_plugins.alexlab.LocalLauncher",
+}
 
 
 def make_loader(conf: Path, config_dir: Path | None, job_name: str) -> ConfigLoaderImpl:
@@ -134,6 +139,7 @@ def launch(config: DictConfig, sweep_dir: Path, task: TaskFunction, jobs: Planne
     config = _prepared(config, RunMode.MULTIRUN)
     with open_dict(config.hydra):
         config.hydra.sweep.dir = str(sweep_dir)
+        config.hydra.launcher._target_ = _REPLACED.get(config.hydra.launcher._target_, config.hydra.launcher._target_)
     sweep_dir.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, sweep_dir / "multirun.yaml")  # as Hydra's sweeper does
     context = _context(config, jobs)

@@ -222,6 +222,27 @@ def test_submitit_is_stopped_resumes_and_requeues_a_preempted_job(tiny: list[str
     assert contents(runs) == undisturbed
 
 
+@pytest.mark.slow
+@pytest.mark.processes
+@pytest.mark.parametrize("launcher", ["joblib", pytest.param("submitit_local", marks=pytest.mark.long)])
+def test_a_killed_process_of_a_launcher_ends_one_run_alone(launcher: str, tiny: list[str], tmp_path: Path):
+    """Each launches two at once; joblib's third is still to come then."""
+    runs, line = tmp_path / "runs", ["-m", "seed=0,1,2", f"hydra/launcher={launcher}", *tiny, "trainer.max_epochs=10"]
+    at_once = 2 if launcher == "joblib" else 3
+    process = start([*line, *(["hydra.launcher.n_jobs=2"] if launcher == "joblib" else [])])
+    with halted(process, runs, at_once):
+        victim = under_way(runs, at_once)[0]
+        os.kill(owner(victim), signal.SIGKILL)
+    status, output = finish(process)
+    assert status == 1, output
+    assert "Traceback" not in output
+    assert output.count(f"{victim.name} FAILED: killed") == output.count("FAILED: killed") - 1 == 1  # its row, its note
+    assert "Error on the test split" in output
+    states = {path.parent.name: json.loads(path.read_text())["state"] for path in runs.glob("*/status.json")}
+    assert states.pop(victim.name) != "DONE"
+    assert list(states.values()) == ["DONE"] * 2
+
+
 @pytest.fixture
 def rays() -> Iterator[dict[str, str]]:
     """The environment of a Ray that leaves nothing: its folder has a short name, since sockets are in it."""

@@ -31,7 +31,7 @@ from alexlab.runs.process import Launch
 from alexlab.runs.record import DONE, FAILED, PREEMPTED
 from alexlab.runs.supervisor import needs_work
 from alexlab.sweep.arms import MIN_SEEDS, Study, document, register, unmet
-from alexlab.sweep.launcher import count_passed, do_all, launch_jobs, launching
+from alexlab.sweep.launcher import check_runs, count_passed, do_all, launch_jobs, launching
 from alexlab.sweep.plan import Plan, make_plan
 from alexlab.sweep.stop import STOPPED_STATUS, Stop, Stopped
 
@@ -80,6 +80,11 @@ def _run(args: argparse.Namespace, argv: list[str], console: Console) -> int:
         return 0
     plan = make_plan(args.overrides, args.multirun, args.config_dir, composer)
     _announce(plan, console)
+    device = check_runs(plan)
+    if device is not None:
+        console.print(f"device: {device}")
+        if device.unused_gpu is not None:
+            console.print(f"The GPU of this machine is not used: {device.unused_gpu}", style="yellow")
     if args.dry_run:
         print_forecast(plan, console)
         if plan.study is not None and plan.study.round:
