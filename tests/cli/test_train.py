@@ -328,7 +328,8 @@ def test_a_second_interruption_ends_it_at_once(tmp_path: Path, cache: Path):
     with halted(process, tmp_path):
         process.send_signal(signal.SIGTERM)
         told(process, "A second signal ends it at once")
-        process.send_signal(signal.SIGTERM)
+        # Those of the first second are the first one again, however often they come.
+        until(lambda: process.send_signal(signal.SIGTERM) or process.poll() is not None)
         status, output = finish(process)
     assert status == 75, output
     assert statuses(tmp_path) == [("PREEMPTED", 1)]
@@ -373,7 +374,7 @@ def test_stopped_while_torch_loads(tmp_path: Path, cache: Path):
     status, output = finish(process)
     assert status == 75, output
     assert "Traceback" not in output
-    assert statuses(tmp_path) == [("PREEMPTED", 1)]
+    assert statuses(tmp_path) == []  # while the device is looked at, before the run
 
 
 @pytest.mark.long  # tests/sweep/test_launchers.py has launchers in processes of their own

@@ -20,6 +20,7 @@ import alexlab.compose
 from alexlab.cli.train import main
 from alexlab.config import Config
 from alexlab.console import Console
+from alexlab.runs.failure import HINTS
 from alexlab.runs.identity import run_id
 from alexlab.runs.process import Launch
 from alexlab.sweep import launcher as launchers
@@ -119,6 +120,7 @@ class TestJobs:
             return {"state": "DONE"}
 
         monkeypatch.setattr(launchers, "execute", execute)
+        monkeypatch.setattr(launchers, "check", lambda configs, is_here: None)
         return found
 
     @pytest.mark.parametrize("line", [["-m", "seed=3,4"], ["seed=3"], ["study=lrn", "study.seeds=1"]], ids=" ".join)
@@ -149,6 +151,50 @@ class TestJobs:
             assert f"seed={config.seed}" in yaml.safe_load((job / "overrides.yaml").read_text())
             assert yaml.safe_load((job / "hydra.yaml").read_text())["hydra"]["runtime"]["choices"]["ablation"] == "mine"
         assert len(executed) == 2
+
+    @pytest.mark.parametrize(
+        ("line", "status", "number"),
+        [
+            ("seed=3,4,5", ("configuration", "trainer.accelerator=gpu: there is none"), 1),
+            ("seed=3,4,5", ("configuration", "ModuleNotFoundError: No module named 'x'"), 1),
+            ("optim.lr=0.1,0.2,0.3", ("configuration", "weights=x.pt: no such file"), 1),
+            ("weights=null,a.pt,b.pt", ("configuration", "weights=a.pt: has no conv1.weight"), 3),
+            ("seed=3,4,5", ("diverged", "the loss is not finite"), 3),
+            ("seed=3,4,5", ("killed", "its process ended by SIGKILL"), 3),
+            ("seed=3,4,5", ("bad data", "train.jpegs: image 5"), 3),
+            ("seed=3,4,5", ("out of memory", "x"), 3),
+        ],
+        ids=lambda value: value[0] if isinstance(value, tuple) else str(value),
+    )
+    def test_a_sweep_ends_with_a_failure_that_all_its_runs_share(
+        self,
+        line: str,
+        status: tuple[str, str],
+        number: int,
+        tiny: list[str],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        typed: Typed,
+    ):
+        started = []
+
+        def execute(config: Config, *_: object) -> dict:
+            started.append(config)
+            (path := Path(config.paths.runs) / run_id(config)).mkdir(parents=True)
+            failed = {"state": "FAILED", "failure": status[0], "message": status[1], "hint": HINTS[status[0]]}
+            whole = {**failed, "version": 2, "attempt": 1, "run_id": path.name}
+            (path / "status.json").write_text(json.dumps(whole))
+            return failed
+
+        monkeypatch.setattr(launchers, "execute", execute)
+        monkeypatch.setattr(launchers, "check", lambda configs, is_here: None)
+        monkeypatch.chdir(tmp_path)
+        for name in ("a.pt", "b.pt"):
+            (tmp_path / name).write_bytes(name.encode())
+        done = typed("-m", line, *tiny)
+        assert (done.status, len(started)) == (1, number)
+        said = "2 of 3 runs were not started, since they would fail in the same way: " + status[1]
+        assert (said in " ".join(done.output.split())) == (number == 1)
 
     def test_only_runs_that_need_work_are_launched(self, tiny: list[str], executed: list, typed: Typed):
         [failed, _] = make_plan(["seed=3,4", *tiny], multirun=True).runs
