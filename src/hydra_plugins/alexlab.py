@@ -1,7 +1,8 @@
 """Hydra's launchers `joblib`, `submitit_local`, `slurm` and `ray`, for runs that can be stopped, resumed and shared.
 
 Unlike the launchers that they extend, these wait for all of their jobs even if one fails or its process is killed, and
-end when the command is stopped. Hydra loads this module at each start of any application, so it imports what it needs late.
+end when the command is stopped. Hydra loads this module at each start of any application, so it imports what it needs
+late.
 """
 
 from __future__ import annotations

@@ -374,7 +374,7 @@ def test_stopped_while_torch_loads(tmp_path: Path, cache: Path):
     status, output = finish(process)
     assert status == 75, output
     assert "Traceback" not in output
-    assert statuses(tmp_path) == []  # while the device is looked at, before the run
+    assert statuses(tmp_path) == [("PREEMPTED", 1)]
 
 
 @pytest.mark.long  # tests/sweep/test_launchers.py has launchers in processes of their own
@@ -406,6 +406,9 @@ def test_a_record_that_cannot_be_written_stops_no_other(tmp_path: Path, cache: P
     assert "Traceback" not in done.output + done.errors
 
 
+no_gpu = ["trainer.accelerator=gpu"]
+
+
 class TestMistakes:
     """Exit status 2, one line, nothing run; details are in test_config.py."""
 
@@ -418,6 +421,13 @@ class TestMistakes:
             ["-m", "seed=0,1", "model.lrn=flase"],
             ["recipe=imagent"],
             ["--config-name", "other"],
+            *([no_gpu, [*no_gpu, "trainer.devices=2"]] if not torch.cuda.is_available() else []),
+            *([["-m", "seed=0,1", "trainer.precision=tf32-true"]] if not torch.cuda.is_available() else []),
+            [f"weights={__file__}"],
+            ["weights=/tmp"],
+            ["hydra.run.dir=/tmp/x"],
+            ["-m", "hydra.sweep.dir=/tmp/x"],
+            ["-m", "hydra/launcher=joblib", "hydra.launcher.timeout=5"],
         ],
     )
     def test_one_line(self, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: Typed):

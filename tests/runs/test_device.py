@@ -11,7 +11,7 @@ from alexlab.config import Accelerator, ConfigError, TrainerConfig
 from alexlab.runs import device
 from alexlab.runs.device import Device, driver_version, find_device
 
-OPEN = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build  (dvs-builder)\nGCC version: 13\n"
+OPEN = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build  (dvs-builder)\n"
 CLOSED = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 19:39:15 UTC 2024\n"
 TOO_OLD = "The NVIDIA driver on your system is too old (found version 11040). Please update your GPU driver."
 
@@ -51,9 +51,9 @@ def test_a_gpu_is_named_with_its_driver(machine):
 
 def test_a_cpu_is_named_with_its_threads(machine):
     machine(0, driver=None)
-    assert find_device(TrainerConfig()) == Device("CPU, 1 threads")  # of tests/conftest.py
+    assert find_device(TrainerConfig()) == Device("CPU, 1 thread")  # of tests/conftest.py
     machine(1)
-    assert find_device(TrainerConfig(accelerator=Accelerator.cpu)) == Device("CPU, 1 threads")  # as asked for
+    assert find_device(TrainerConfig(accelerator=Accelerator.cpu)) == Device("CPU, 1 thread")  # as asked for
 
 
 @pytest.mark.parametrize("says", [RuntimeError(TOO_OLD), AssertionError("Torch not compiled with CUDA enabled")])
@@ -64,11 +64,11 @@ def test_why_not_the_gpu_that_the_machine_has(machine, monkeypatch: pytest.Monke
     machine(0)
     monkeypatch.setattr(torch.cuda, "init", init)
     found = find_device(TrainerConfig())
-    assert found.name == "CPU, 1 threads"
+    assert found.name == "CPU, 1 thread"
     assert found.unused_gpu is not None
     assert str(says).split(". ")[0] in found.unused_gpu
     assert "driver 580.65.06, PyTorch for CUDA 13.0" in found.unused_gpu
-    with pytest.raises(ConfigError, match="trainer.accelerator=gpu: PyTorch sees no GPU") as refused:
+    with pytest.raises(ConfigError, match="accelerator=gpu: PyTorch sees no GPU") as refused:
         find_device(TrainerConfig(accelerator=Accelerator.gpu))
     assert str(says).split(". ")[0] in str(refused.value)
     assert "leave it out for the CPU" in str(refused.value)
@@ -108,7 +108,7 @@ def test_a_gpu_that_computes_nothing(machine, monkeypatch: pytest.MonkeyPatch):
 
     machine(1, "Tesla K80", (3, 7))
     monkeypatch.setattr(torch, "ones", ones)
-    with pytest.raises(ConfigError, match="Tesla K80 cannot be used .*no kernel image.*device\\)") as refused:
+    with pytest.raises(ConfigError, match=r"Tesla K80 cannot be used .*no kernel image.*device\)") as refused:
         find_device(TrainerConfig())
     assert "\n" not in str(refused.value)
 

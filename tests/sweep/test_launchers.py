@@ -273,7 +273,7 @@ def test_submitit_is_stopped_resumes_and_requeues_a_preempted_job(tiny: list[str
 @pytest.mark.parametrize("launcher", ["joblib", pytest.param("submitit_local", marks=pytest.mark.long)])
 def test_a_killed_process_of_a_launcher_ends_one_run_alone(launcher: str, tiny: list[str], tmp_path: Path):
     """Each launches two at once; joblib's third is still to come then."""
-    runs, line = tmp_path / "runs", ["-m", "seed=0,1,2", f"hydra/launcher={launcher}", *tiny, "trainer.max_epochs=10"]
+    runs, line = tmp_path / "runs", ["-m", "seed=0,1,2", f"hydra/launcher={launcher}", *tiny, "trainer.max_epochs=3"]
     at_once = 2 if launcher == "joblib" else 3
     process = start([*line, *(["hydra.launcher.n_jobs=2"] if launcher == "joblib" else [])])
     with halted(process, runs, at_once):

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from alexlab import threads
 from alexlab.config import Accelerator, ConfigError, TrainerConfig
 
 _CAPABILITIES = {"tf32-true": 8, "bf16-mixed": 8}  # the first generation of NVIDIA GPUs that has it: Ampere
@@ -31,6 +32,12 @@ class Device:
         return self.name
 
 
+def cpu() -> Device:
+    """The CPU, with the threads of a run that trains alone."""
+    number = str(threads.of_command() or os.environ["OMP_NUM_THREADS"])
+    return Device(f"CPU, {number} thread{'s' * (number != '1')}")
+
+
 def find_device(trainer: TrainerConfig) -> Device:
     """The device on which a run would train here.
 
@@ -45,7 +52,7 @@ def find_device(trainer: TrainerConfig) -> Device:
         if trainer.accelerator is not Accelerator.cpu and torch.backends.mps.is_available():
             return Device("Apple GPU")
         driver = None if trainer.accelerator is Accelerator.cpu else driver_version()
-        return Device(f"CPU, {torch.get_num_threads()} threads", _why_no_gpu() if driver else None)
+        return Device(cpu().name, _why_no_gpu() if driver else None)
     if number < trainer.devices:
         raise ConfigError(
             f"trainer.devices={trainer.devices}: PyTorch sees {number} GPU{'s' * (number > 1)} here; lower it, or set "

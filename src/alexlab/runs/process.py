@@ -193,7 +193,7 @@ def _place_sockets() -> None:
     given = tempfile.gettempdir()
     if len(os.fsencode(given)) <= _LONGEST_SOCKET_FOLDER:
         return
-    tempfile.tempdir = "/tmp"  # noqa: S108
+    tempfile.tempdir = "/tmp"
     try:
         util.get_temp_dir()
     except OSError as error:

@@ -162,7 +162,8 @@ def _check(configs: list[Config], is_here: bool, answer: Path) -> None:
 
         if is_here:
             trainers = {repr(config.trainer): config.trainer for config in configs}
-            found = asdict([find_device(trainer) for trainer in trainers.values()][0])
+            devices = [find_device(trainer) for trainer in trainers.values()]
+            found = asdict(devices[0])
         for config in configs:
             if config.weights is not None:
                 logging.disable(logging.WARNING)  # the run itself says that its last layer starts anew

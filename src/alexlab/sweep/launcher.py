@@ -28,11 +28,11 @@ from omegaconf import DictConfig
 from alexlab import hydra_compat, threads
 from alexlab.children import inherit_code
 from alexlab.compose import to_plain, to_typed
-from alexlab.config import Config, flat
+from alexlab.config import Accelerator, Config, flat
 from alexlab.console import Console
 from alexlab.errors import UserError
 from alexlab.hydra_compat import PlannedJobs
-from alexlab.runs.device import Device
+from alexlab.runs.device import Device, cpu
 from alexlab.runs.failure import HINTS, failure_of, is_shared
 from alexlab.runs.identity import SEEDS
 from alexlab.runs.lease import EXPIRY, holder, machine
@@ -55,8 +55,11 @@ def check_runs(plan: Plan) -> Device | None:
     pending = [run for run in plan.runs if plan.is_trial or needs_work(run.record.status(), run.config.retry)]
     arms = {run.arm: run.config for run in pending}
     is_here = plan.choices["hydra/launcher"] in _LOCAL
-    if not arms or not (is_here or any(config.weights is not None for config in arms.values())):
+    has_weights = any(config.weights is not None for config in arms.values())
+    if not arms or not (is_here or has_weights):
         return None
+    if not has_weights and all(config.trainer.accelerator is Accelerator.cpu for config in arms.values()):
+        return cpu()  # no need to load torch
     return check(list(arms.values()), is_here)
 
 

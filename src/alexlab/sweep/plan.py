@@ -16,7 +16,6 @@ from alexlab.runs.identity import SEEDS, arm_id, arm_label, run_id
 from alexlab.runs.record import Record
 from alexlab.sweep.arms import Study, is_study, make_study
 
-
 _JOBLIB_UNUSED = [
     f"hydra.launcher.{name}"
     for name in ("backend", "prefer", "require", "verbose", "timeout", "pre_dispatch", "batch_size", "temp_folder")
