@@ -14,6 +14,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.types import RunMode
 
 import alexlab.hydra_compat
+from alexlab.compose import Composer
 from alexlab.config import PROJECT_DIR
 
 SRC = PROJECT_DIR / "src"
@@ -131,6 +132,7 @@ def test_a_launcher_takes_the_arguments_that_are_passed(name: str, made: Any):
 @pytest.mark.parametrize("replaced", alexlab.hydra_compat._REPLACED)
 def test_those_that_ours_replace_are_the_options_own(replaced: str):
     pytest.importorskip(".".join(replaced.split(".")[:2]))
+    Composer()  # Hydra finds its plugins
     targets = [node.node.get("_target_") for node in ConfigStore.instance().repo["hydra"]["launcher"].values()]
     assert replaced in targets
     cls = pkgutil.resolve_name(alexlab.hydra_compat._REPLACED[replaced])
