@@ -14,6 +14,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.types import RunMode
 
 import alexlab.hydra_compat
+from alexlab.compose import Composer
 from alexlab.config import PROJECT_DIR
 
 SRC = PROJECT_DIR / "src"
@@ -65,6 +66,9 @@ FIELDS = {
     "hydra.core.utils.JobReturn": ("return_value",),
 }
 LAUNCHERS = {
+    "hydra_plugins.hydra_joblib_launcher._core.execute_job": call(0, ["0"], "context", "config", "task", "state"),
+    "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher": call(n_jobs=2),
+    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher": call(timeout_min=1),
     "hydra_plugins.hydra_submitit_launcher.config.BaseQueueConf": call(),
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher": call(timeout_min=1),
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher.__call__": call(
@@ -123,6 +127,16 @@ def test_a_class_has_the_fields_that_are_read(name: str, fields: tuple[str, ...]
 def test_a_launcher_takes_the_arguments_that_are_passed(name: str, made: Any):
     pytest.importorskip(".".join(name.split(".")[:2]))  # an extra
     inspect.signature(pkgutil.resolve_name(name)).bind(*made.args, **made.kwargs)
+
+
+@pytest.mark.parametrize("replaced", alexlab.hydra_compat._REPLACED)
+def test_those_that_ours_replace_are_the_options_own(replaced: str):
+    pytest.importorskip(".".join(replaced.split(".")[:2]))
+    Composer()  # Hydra finds its plugins
+    targets = [node.node.get("_target_") for node in ConfigStore.instance().repo["hydra"]["launcher"].values()]
+    assert replaced in targets
+    cls = pkgutil.resolve_name(alexlab.hydra_compat._REPLACED[replaced])
+    assert replaced in [f"{base.__module__}.{base.__qualname__}" for base in cls.__mro__]  # Hydra loads each twice
 
 
 def test_ours_takes_the_place_of_hydras_ray():

@@ -263,7 +263,8 @@ def typed(values: DictConfig, trains: bool = True, stored: bool = True) -> Confi
     config = to_typed(values)
     finish(config, trains, stored)
     if config.weights is not None and not Path(config.weights).is_file():  # a finished run does not need it any more
-        raise ConfigError(f"weights={config.weights}: no such file")
+        why = "is a folder; name a file in it" if Path(config.weights).is_dir() else "no such file"
+        raise ConfigError(f"weights={config.weights}: {why}")
     return config
 
 

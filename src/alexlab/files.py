@@ -132,10 +132,10 @@ def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
         yield folder
 
 
-def process_folder() -> Path:
+def process_folder(parent: Path | None = None) -> Path:
     """A new folder as `temporary_folder` makes it, until this process ends."""
     stack = ExitStack()
-    folder = stack.enter_context(temporary_folder())
+    folder = stack.enter_context(temporary_folder(parent))
     Finalize(None, stack.close, exitpriority=-100)  # also in a child of multiprocessing, which runs no atexit handlers
     return folder
 

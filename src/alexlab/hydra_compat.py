@@ -54,6 +54,11 @@ __all__ = [
 ]
 
 VERSION_BASE = "1.3"
+# The launchers of others that ours replace; those of conf/hydra/launcher name ours themselves.
+_REPLACED = {
+    "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher": "hydra_plugins.alexlab.JoblibLauncher",
+    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher": "hydra_plugins.alexlab.LocalLauncher",
+}
 
 
 def make_loader(conf: Path, config_dir: Path | None, job_name: str) -> ConfigLoaderImpl:
@@ -140,6 +145,7 @@ def launch(config: DictConfig, sweep_dir: Path, task: TaskFunction, jobs: Planne
     config = _prepared(config, RunMode.MULTIRUN)
     with open_dict(config.hydra):
         config.hydra.sweep.dir = str(sweep_dir)
+        config.hydra.launcher._target_ = _REPLACED.get(config.hydra.launcher._target_, config.hydra.launcher._target_)
     if (submitted := config.hydra.launcher.get("submitit_folder")) is not None:  # where jobs are pickled
         parts = takewhile(lambda part: "%" not in part, Path(submitted).absolute().parts)  # %j is a job's id
         make_private(Path(*parts), sweep_dir.parent.parent)

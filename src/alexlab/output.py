@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from typing import Any
@@ -27,7 +28,17 @@ class Output:
 
 
 def survive_closed() -> None:
-    """Let this process go on when its standard output or error is closed."""
+    """Let this process go on when its standard output or error is closed, now or from the start.
+
+    Streams closed from the start, as `2>&-` and some daemons leave them, lead nowhere: else a file that is opened later
+    would get such a stream's number, and what libraries write there.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # the lowest that is free
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, Output):

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import signal
+import time
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
+BURST = 1.0  # seconds: `timeout` signals a process and then its group, a shell and a scheduler may each send their own
+
+_burst_began = -math.inf
+
+
+def is_repeat() -> bool:
+    """Whether the signal that has just arrived belongs to the request of one before: it came within BURST of it."""
+    global _burst_began
+    now = time.monotonic()
+    if now - _burst_began <= BURST:
+        return True
+    _burst_began = now
+    return False
 
 
 def handled() -> list[signal.Signals]:

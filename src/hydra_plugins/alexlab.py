@@ -1,7 +1,8 @@
-"""Hydra's launchers `slurm` and `ray`, for runs that can be stopped, resumed and shared between commands.
+"""Hydra's launchers `joblib`, `submitit_local`, `slurm` and `ray`, for runs that can be stopped, resumed and shared.
 
-Unlike the launchers that they extend, these wait for all of their jobs even if one fails, and end when the command is
-stopped. Hydra loads this module at each start of any application, so it imports what it needs late.
+Unlike the launchers that they extend, these wait for all of their jobs even if one fails or its process is killed, and
+end when the command is stopped. Hydra loads this module at each start of any application, so it imports what it needs
+late.
 """
 
 from __future__ import annotations
@@ -39,9 +40,77 @@ def _jobs(context: HydraContext | None) -> tuple[PlannedJobs, Launch]:
     return jobs, Launch(jobs.folder)
 
 
+with suppress(ImportError):  # the extra `joblib`
+    from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher as _JoblibLauncher
+
+    class JoblibLauncher(_JoblibLauncher):
+        """Runs side by side on this machine; of joblib's keys only n_jobs is used.
+
+        Each has a pool of one process, since loky ends all processes of a pool once one of them is killed, as
+        joblib.Parallel does with the runs in them.
+        """
+
+        def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+            from concurrent.futures import ThreadPoolExecutor
+
+            from hydra_plugins.hydra_joblib_launcher._core import execute_job
+            from joblib import effective_n_jobs
+            from loky import ProcessPoolExecutor
+            from loky.process_executor import BrokenProcessPool
+
+            from alexlab.hydra_compat import Singleton, setup_globals
+
+            setup_globals()
+            jobs, _ = _jobs(self.hydra_context)
+            count = min(effective_n_jobs(self.joblib["n_jobs"]), len(job_overrides))
+            free = [ProcessPoolExecutor(1) for _ in range(count)]
+            state = Singleton.get_state()
+
+            def execute(number: int, overrides: Sequence[str]) -> None:
+                pool, title = free.pop(), jobs.read(number)["title"]
+                try:
+                    task = self.hydra_context, self.config, self.task_function, state
+                    pool.submit(execute_job, number, overrides, *task).result()
+                except BrokenProcessPool:
+                    print(f"{title}: its process was killed; the other runs go on", flush=True)
+                    pool = ProcessPoolExecutor(1)
+                except Exception as error:
+                    print(f"{title}: its job failed: {' '.join(str(error).split())}", flush=True)
+                free.append(pool)
+
+            try:
+                with ThreadPoolExecutor(count) as threads:
+                    numbered = enumerate(job_overrides, initial_job_idx)
+                    for done in [threads.submit(execute, *job) for job in numbered]:
+                        done.result()
+            finally:
+                for pool in free:
+                    pool.shutdown(kill_workers=True)
+            return []
+
+
 with suppress(ImportError):  # the extra `slurm`
     from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
+    from hydra_plugins.hydra_submitit_launcher.submitit_launcher import LocalLauncher as _LocalLauncher
     from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as _SlurmLauncher
+
+    class LocalLauncher(_LocalLauncher):
+        """All runs at once, each in a process of this machine."""
+
+        def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+            import submitit
+
+            planned, _ = _jobs(self.hydra_context)
+            keys = dict(self.params)
+            executor = submitit.AutoExecutor(keys.pop("submitit_folder"), "local")
+            executor.update_parameters(**keys)
+            for number, job in _submit(self, executor, job_overrides, initial_job_idx).items():
+                try:
+                    job.results()
+                except Exception:
+                    title = planned.read(number)["title"]
+                    print(f"{title}: its process ended early; its output: {job.paths.stderr}", flush=True)
+            return []
 
     class SlurmLauncher(_SlurmLauncher):
         """An array of SLURM jobs."""
@@ -49,20 +118,14 @@ with suppress(ImportError):  # the extra `slurm`
         def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
             import submitit
 
-            from alexlab.hydra_compat import Singleton
-
             _, launch = _jobs(self.hydra_context)
-            calls = [
-                (list(overrides), "hydra.sweep.dir", number, f"job_id_for_{number}", Singleton.get_state())
-                for number, overrides in enumerate(job_overrides, initial_job_idx)
-            ]
             keys = self._keys()
             folder = Path(keys.pop("submitit_folder")).absolute()
             try:
                 executor = submitit.AutoExecutor(folder, "slurm", slurm_max_num_timeout=keys.pop("max_num_timeout"))
                 shared = OmegaConf.structured(BaseQueueConf)
                 executor.update_parameters(**{k if k in shared else f"slurm_{k}": v for k, v in keys.items()})
-                jobs = executor.map_array(self, *zip(*calls, strict=True))
+                jobs = [*_submit(self, executor, job_overrides, initial_job_idx).values()]
             except Exception as error:  # SLURM is not installed, or sbatch rejects an option
                 raise SystemExit(f"error: hydra/launcher=slurm: {' '.join(str(error).split())}") from error
             job_id = jobs[0].job_id.split("_")[0]
@@ -82,6 +145,17 @@ with suppress(ImportError):  # the extra `slurm`
             export = '[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"'
             keys["setup"] = [*(keys["setup"] or []), export]
             return keys
+
+
+def _submit(launcher: Any, executor: Any, job_overrides: Sequence[Sequence[str]], first: int) -> dict[int, Any]:
+    """Submit the jobs of a submitit launcher; return submitit's, by number."""
+    from alexlab.hydra_compat import Singleton
+
+    calls = {
+        number: (list(overrides), "hydra.sweep.dir", number, f"job_id_for_{number}", Singleton.get_state())
+        for number, overrides in enumerate(job_overrides, first)
+    }
+    return dict(zip(calls, executor.map_array(launcher, *zip(*calls.values(), strict=True)), strict=True))
 
 
 def _wait(job_id: str, jobs: dict[str, Any], launch: Launch) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -68,3 +70,41 @@ def test_a_mistake_in_a_subcommand_has_its_exit_status():
     done = subprocess.run(line, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: --nonsense: ")
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-", ">&-"])
+def test_streams_that_are_closed_from_the_start_lead_nowhere(closed: str, tmp_path: Path):
+    """No file that is opened later has the number of one, to which libraries write."""
+    code = (
+        "import os, sys; from alexlab.output import survive_closed; survive_closed(); print(1, file=sys.stderr);"
+        "print(2, flush=True); os.write(2, b'from a library');"
+        f"file = open({str(tmp_path / 'file')!r}, 'w'); print(file.fileno() > 2, os.get_inheritable(2), file=file)"
+    )
+    subprocess.run(["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, code], check=True, capture_output=True)
+    assert (tmp_path / "file").read_text() == "True True\n"
+
+
+def test_a_temporary_folder_whose_path_is_too_long_for_sockets(tmp_path: Path):
+    (long := tmp_path / ("x" * 100)).mkdir()
+    code = (
+        "from alexlab.runs.process import start_server; import tempfile; start_server('json');"
+        "print(tempfile.gettempdir(), end='')"
+    )
+    environment = {**os.environ, "TMPDIR": str(long)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, str(long), "")
+
+
+def test_a_matplotlib_backend_that_there_is_not(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MPLBACKEND", "nonsense")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from alexlab.cli.__main__ import run; sys.argv[1:] = ['--help'];"
+            "run('report'); import matplotlib",
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+from alexlab import signals
 from alexlab.sweep.plan import make_plan
 from support.commands import (
     PATIENCE,
@@ -342,6 +344,7 @@ def test_a_second_interruption_ends_it_at_once(tmp_path: Path, cache: Path):
     with halted(process, tmp_path):
         process.send_signal(signal.SIGTERM)
         told(process, "A second signal ends it at once")
+        time.sleep(1.1 * signals.BURST)  # since the first one was noted, before that was said
         process.send_signal(signal.SIGTERM)
         status, output = finish(process)
     assert status == 75, output
@@ -419,6 +422,9 @@ def test_a_record_that_cannot_be_written_stops_no_other(tmp_path: Path, cache: P
     assert "Traceback" not in done.output + done.errors
 
 
+no_gpu = ["trainer.accelerator=gpu"]
+
+
 class TestMistakes:
     """Exit status 2, one line, nothing run; details are in test_config.py."""
 
@@ -431,6 +437,13 @@ class TestMistakes:
             ["-m", "seed=0,1", "model.lrn=flase"],
             ["recipe=imagent"],
             ["--config-name", "other"],
+            *([no_gpu, [*no_gpu, "trainer.devices=2"]] if not torch.cuda.is_available() else []),
+            *([["-m", "seed=0,1", "trainer.precision=tf32-true"]] if not torch.cuda.is_available() else []),
+            [f"weights={__file__}"],
+            ["weights=/tmp"],
+            ["hydra.run.dir=/tmp/x"],
+            ["-m", "hydra.sweep.dir=/tmp/x"],
+            ["-m", "hydra/launcher=joblib", "hydra.launcher.timeout=5"],
         ],
     )
     def test_one_line(self, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: Typed):

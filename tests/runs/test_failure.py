@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from alexlab.compose import to_yaml
-from alexlab.config import Config, Retry
+from alexlab.config import Config, ConfigError, Retry
 from alexlab.data import build_datamodule, limits
 from alexlab.data.sampling import image_order
 from alexlab.data.store import BadData
@@ -105,6 +106,9 @@ def same(record: Record, undisturbed: dict[str, Any]) -> None:
         (DoesNotLearn("x"), "does not learn"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), "error"),
         (ZeroDivisionError("division by zero"), "error"),
+        (ConfigError("trainer.precision=tf32-true: not on this device"), "configuration"),
+        (ModuleNotFoundError("No module named 'triton'"), "configuration"),
+        (MisconfigurationException("No supported gpu backend found!"), "configuration"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
@@ -131,6 +135,19 @@ def test_a_write_that_fails_has_its_own_cause(number: int, wanted: str):
 
 def test_a_loaders_process_that_the_kernel_killed_for_memory():
     assert failure_of(RuntimeError("DataLoader worker (pid 7) exited unexpectedly"), oom_kills=1) == "out of memory"
+
+
+def test_what_fails_again_is_not_to_be_run_again():
+    assert "again to" not in failure.HINTS["configuration"]
+    assert "fix" in failure.HINTS["configuration"]
+    assert is_retried("configuration", Retry.faults)  # once it is fixed
+
+
+def test_an_error_after_a_failed_import_is_not_the_imports():
+    """As where a package is optional."""
+    error = ZeroDivisionError()
+    error.__context__ = ImportError("no such package")
+    assert failure_of(error) == "error"
 
 
 def test_a_loaders_error_is_told_by_its_last_line():

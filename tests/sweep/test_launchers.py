@@ -22,6 +22,7 @@ import alexlab.compose
 from alexlab.cli.train import main
 from alexlab.config import Config
 from alexlab.console import Console
+from alexlab.runs.failure import HINTS
 from alexlab.runs.identity import run_id
 from alexlab.runs.process import Launch
 from alexlab.sweep import launcher as launchers
@@ -121,6 +122,7 @@ class TestJobs:
             return {"state": "DONE"}
 
         monkeypatch.setattr(launchers, "execute", execute)
+        monkeypatch.setattr(launchers, "check", lambda configs, is_here: None)
         return found
 
     @pytest.mark.parametrize("line", [["-m", "seed=3,4"], ["seed=3"], ["study=lrn", "study.seeds=1"]], ids=" ".join)
@@ -151,6 +153,50 @@ class TestJobs:
             assert f"seed={config.seed}" in yaml.safe_load((job / "overrides.yaml").read_text())
             assert yaml.safe_load((job / "hydra.yaml").read_text())["hydra"]["runtime"]["choices"]["ablation"] == "mine"
         assert len(executed) == 2
+
+    @pytest.mark.parametrize(
+        ("line", "status", "number"),
+        [
+            ("seed=3,4,5", ("configuration", "trainer.accelerator=gpu: there is none"), 1),
+            ("seed=3,4,5", ("configuration", "ModuleNotFoundError: No module named 'x'"), 1),
+            ("optim.lr=0.1,0.2,0.3", ("configuration", "weights=x.pt: no such file"), 1),
+            ("weights=null,a.pt,b.pt", ("configuration", "weights=a.pt: has no conv1.weight"), 3),
+            ("seed=3,4,5", ("diverged", "the loss is not finite"), 3),
+            ("seed=3,4,5", ("killed", "its process ended by SIGKILL"), 3),
+            ("seed=3,4,5", ("bad data", "train.jpegs: image 5"), 3),
+            ("seed=3,4,5", ("out of memory", "x"), 3),
+        ],
+        ids=lambda value: value[0] if isinstance(value, tuple) else str(value),
+    )
+    def test_a_sweep_ends_with_a_failure_that_all_its_runs_share(
+        self,
+        line: str,
+        status: tuple[str, str],
+        number: int,
+        tiny: list[str],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        typed: Typed,
+    ):
+        started = []
+
+        def execute(config: Config, *_: object) -> dict:
+            started.append(config)
+            (path := Path(config.paths.runs) / run_id(config)).mkdir(parents=True)
+            failed = {"state": "FAILED", "failure": status[0], "message": status[1], "hint": HINTS[status[0]]}
+            whole = {**failed, "version": 2, "attempt": 1, "run_id": path.name}
+            (path / "status.json").write_text(json.dumps(whole))
+            return failed
+
+        monkeypatch.setattr(launchers, "execute", execute)
+        monkeypatch.setattr(launchers, "check", lambda configs, is_here: None)
+        monkeypatch.chdir(tmp_path)
+        for name in ("a.pt", "b.pt"):
+            (tmp_path / name).write_bytes(name.encode())
+        done = typed("-m", line, *tiny)
+        assert (done.status, len(started)) == (1, number)
+        said = "2 of 3 runs were not started, since they would fail in the same way: " + status[1]
+        assert (said in " ".join(done.output.split())) == (number == 1)
 
     def test_only_runs_that_need_work_are_launched(self, tiny: list[str], executed: list, typed: Typed):
         [failed, _] = make_plan(["seed=3,4", *tiny], multirun=True).runs
@@ -282,6 +328,27 @@ def test_submitit_is_stopped_resumes_and_requeues_a_preempted_job(tiny: list[str
     assert status == 0, output
     assert statuses(runs) == [("DONE", 3), ("DONE", 2)]
     assert contents(runs) == undisturbed
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+@pytest.mark.parametrize("launcher", ["joblib", pytest.param("submitit_local", marks=pytest.mark.long)])
+def test_a_killed_process_of_a_launcher_ends_one_run_alone(launcher: str, tiny: list[str], tmp_path: Path):
+    """Each launches two at once; joblib's third is still to come then."""
+    runs, line = tmp_path / "runs", ["-m", "seed=0,1,2", f"hydra/launcher={launcher}", *tiny, "trainer.max_epochs=3"]
+    at_once = 2 if launcher == "joblib" else 3
+    process = start([*line, *(["hydra.launcher.n_jobs=2"] if launcher == "joblib" else [])])
+    with halted(process, runs, at_once):
+        victim = under_way(runs, at_once)[0]
+        os.kill(owner(victim), signal.SIGKILL)
+    status, output = finish(process)
+    assert status == 1, output
+    assert "Traceback" not in output
+    assert output.count(f"{victim.name} FAILED: killed") == output.count("FAILED: killed") - 1 == 1  # its row, its note
+    assert "Error on the test split" in output
+    states = {path.parent.name: json.loads(path.read_text())["state"] for path in runs.glob("*/status.json")}
+    assert states.pop(victim.name) != "DONE"
+    assert list(states.values()) == ["DONE"] * 2
 
 
 @pytest.fixture

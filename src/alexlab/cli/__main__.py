@@ -62,6 +62,7 @@ def main(argv: list[str] | None = None) -> int:
 def run(name: str) -> int:
     """Run a subcommand with this process's own arguments; return its exit status."""
     survive_closed()
+    os.environ["MPLBACKEND"] = "agg"  # commands draw into files, and an unknown name ends the import of Matplotlib
     if name == "train":
         # Until the command itself listens.
         for number in signals.handled():

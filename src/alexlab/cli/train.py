@@ -26,13 +26,14 @@ from alexlab.console import Console
 from alexlab.data.locate import described
 from alexlab.hydra_compat import VERSION_BASE, get_args_parser
 from alexlab.runs.code_fingerprint import modified
+from alexlab.runs.device import Device
 from alexlab.runs.identity import RESULTS_VERSION
 from alexlab.runs.process import Launch
 from alexlab.runs.record import DONE, FAILED, PREEMPTED
 from alexlab.runs.supervisor import needs_work
 from alexlab.runs.trackers import outer_run
 from alexlab.sweep.arms import MIN_SEEDS, Study, document, register, unmet
-from alexlab.sweep.launcher import count_passed, do_all, launch_jobs, launching
+from alexlab.sweep.launcher import check_runs, count_passed, do_all, launch_jobs, launching
 from alexlab.sweep.plan import Plan, make_plan
 from alexlab.sweep.stop import STOPPED_STATUS, Stop, Stopped
 
@@ -80,7 +81,9 @@ def _run(args: argparse.Namespace, argv: list[str], console: Console) -> int:
             print_nets(jobs, console)
         return 0
     plan = make_plan(args.overrides, args.multirun, args.config_dir, composer)
-    _announce(plan, console)
+    with console.status("Looking for a device ..."):  # in a terminal alone, for the seconds in which torch is loaded
+        device = check_runs(plan)
+    _announce(plan, console, device)
     if args.dry_run:
         print_forecast(plan, console)
         if plan.study is not None and plan.study.round:
@@ -154,12 +157,16 @@ def _reject_flags(args: argparse.Namespace) -> None:
             raise ConfigError(f"--{name}: not supported; --config-dir DIR adds options of your own")
 
 
-def _announce(plan: Plan, console: Console) -> None:
+def _announce(plan: Plan, console: Console, device: Device | None = None) -> None:
     fixed = [name for name in ("study", "recipe", "protocol", "model", "ablation") if name not in plan.varying]
     if plan.study is None:
         fixed.remove("study")
     chosen = " ".join(f"{name}={plan.choices[name]}" for name in fixed)
     console.print(f"alexlab: {chosen}")
+    if device is not None:
+        console.print(f"device: {device}")
+        if device.unused_gpu is not None:
+            console.print(f"The GPU of this machine is not used: {device.unused_gpu}", style="yellow")
     if (code := modified(RESULTS_VERSION)) is not None:
         console.print(f"Modified code {code}: its runs are kept apart from those of the released code.", style="yellow")
     is_copied = any(run.config.logger.name is Logger.wandb for run in plan.runs) and not plan.is_trial

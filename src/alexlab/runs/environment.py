@@ -14,6 +14,7 @@ from typing import Any
 from alexlab import threads
 from alexlab.config import CONF_DIR, PROJECT_DIR, TrainerConfig
 from alexlab.runs.code_fingerprint import modified
+from alexlab.runs.device import driver_version
 from alexlab.runs.identity import RESULTS_VERSION
 
 _PACKAGES = ("alexlab", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy", "pillow", "wandb")
@@ -36,6 +37,8 @@ def environment(trainer: TrainerConfig) -> dict[str, Any]:
         "devices": trainer.devices,
         "strategy": trainer.strategy.name if trainer.devices > 1 else None,
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "driver": driver_version(),
+        "cuda": torch.version.cuda,
     }
 
 

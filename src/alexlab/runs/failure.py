@@ -5,17 +5,18 @@ from __future__ import annotations
 import errno
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from alexlab.config import Retry
+from alexlab.config import ConfigError, Retry
 from alexlab.errors import UserError
 
 DIVERGED, NOT_LEARNING, MEMORY, DISK, DATA, KILLED, ERROR = (
     *("diverged", "does not learn", "out of memory", "disk full", "bad data", "killed", "error"),
 )
 SHARED, FILES = "no shared memory", "too many open files"
+CONFIGURATION = "configuration"
 # Hints for the table and status.json.
 HINTS = {
     DIVERGED: "a result: lower optim.lr for another arm, or retry=all to do it again; see diverged.json",
@@ -29,6 +30,7 @@ HINTS = {
     DATA: "`python src/prepare.py check` with the same data= lists what is corrupt; then run the same command again",
     KILLED: "run the same command again: it resumes from the last checkpoint",
     ERROR: "train.log has the traceback; run the same command again to retry",
+    CONFIGURATION: "fix this first: until then the same command fails in the same way",
 }
 RESULTS = (DIVERGED, NOT_LEARNING)  # to try these again until they pass would be to select survivors
 
@@ -43,6 +45,18 @@ _NO_SHARED = re.compile(r"shared memory|Bus error|</torch_\w+>")  # before a ful
 _NO_FILES = re.compile(r"Too many open files|received \d+ items of ancdata")
 _NO_ROOM = re.compile(r"No space left|Disk quota exceeded|inline_container.* unexpected pos|file write failed")
 _KILLED = re.compile(r"DataLoader worker .*(killed by signal|exited unexpectedly)")
+
+
+def is_shared(failure: str | None, message: str, varying: Collection[str]) -> bool:
+    """Whether a failure is one that the other runs of a sweep will share: of the configuration or the installation.
+
+    `varying`: the keys in which the sweep's runs differ. A message `data.size=...` may not be about all of them if any
+    key of `data` is among these, for keys depend on one another; Lightning's own errors are about `trainer`.
+    """
+    named = re.match(r"[\w.]+(?=[=:,])", message)
+    group = named[0].partition(".")[0] if named else ""
+    group = {"MisconfigurationException": "trainer"}.get(group, group)
+    return failure == CONFIGURATION and group not in {name.partition(".")[0] for name in varying}
 
 
 def is_retried(failure: str | None, retry: Retry) -> bool:
@@ -73,6 +87,9 @@ def _decided(error: BaseException, oom_kills: int = 0) -> tuple[str, BaseExcepti
         kind, text = type(cause).__name__, str(cause)
         if kind in _OURS:
             return _OURS[kind], cause
+        is_setting = isinstance(cause, ConfigError | ImportError) or kind == "MisconfigurationException"  # Lightning's
+        if is_setting and cause in (error, error.__cause__):  # not what some fallback was tried after
+            return CONFIGURATION, cause
         number = cause.errno if isinstance(cause, OSError) else None
         if number in (errno.EMFILE, errno.ENFILE) or _NO_FILES.search(text):
             return FILES, cause

@@ -6,6 +6,7 @@ import math
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ from typing import Any
 
 from alexlab import threads
 from alexlab.children import inherit_code
+from alexlab.errors import UserError
 from alexlab.files import process_folder
 from alexlab.progress import BESIDE_OTHERS
 from alexlab.runs.failure import HINTS
@@ -33,7 +35,8 @@ class Launch:
     """A command, or a job of its launcher's, as the processes of its runs see it.
 
     In `folder`, which is removed with the command, the file `stop` has a byte for each request to stop, a file
-    `<process id>` exists for each process that trains, and `job_<number>.json` is a job (`alexlab.hydra_compat`).
+    `<process id>` exists for each process that trains, and `job_<number>.json` is a job (`alexlab.hydra_compat`). The
+    file `failure` has the message of a failure that all runs share, after which none is started.
     `attempts`: the attempts that runs had before the command started. `threads`: of a run, over all of its processes;
     None if OMP_NUM_THREADS sets how many each has.
     """
@@ -45,6 +48,10 @@ class Launch:
     @property
     def stop(self) -> Path:
         return self.folder / "stop"
+
+    @property
+    def failure(self) -> Path:
+        return self.folder / "failure"
 
     @property
     def requests(self) -> int:
@@ -76,6 +83,7 @@ class RankProcess:
 
 _GRACE = 20.0  # seconds that the other processes of a run have to end once one of them is gone
 _UPLOAD_GRACE = 60.0  # more for the first one, to send W&B what it does not have yet
+_LONGEST_SOCKET_FOLDER = 70  # bytes; multiprocessing adds `/pymp-xxxxxxxx/listener-xxxxxxxx`
 ENDED_BY_US = 256  # no exit code
 # The exit codes of a worker that could not write its status.
 EXITS = dict(enumerate(HINTS, 100))
@@ -168,7 +176,7 @@ def start_server(module: str) -> None:
     multiprocessing.set_forkserver_preload(["alexlab.lean", module])
     options = multiprocessing.current_process()._config  # pyright: ignore[reportAttributeAccessIssue]
     if "tempdir" not in options:  # of its sockets: else pymp-*, which stays if this process is killed
-        options["tempdir"] = str(process_folder())
+        options["tempdir"] = str(_folder_of_sockets())
     # These would end the tracker, which lets all signals through.
     with _ignored(signal.SIGUSR1), _ignored(signal.SIGUSR2), _ignored(signal.SIGHUP):
         resource_tracker.ensure_running()
@@ -177,6 +185,20 @@ def start_server(module: str) -> None:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _folder_of_sockets() -> Path:
+    """A new folder for multiprocessing's sockets, here and in child processes; it is removed when this process ends.
+
+    A path of a socket has at most 107 bytes (unix(7)), of which TMPDIR may take them all.
+    """
+    given = tempfile.gettempdir()
+    if len(os.fsencode(given)) <= _LONGEST_SOCKET_FOLDER:
+        return process_folder()
+    try:
+        return process_folder(Path("/tmp"))
+    except OSError as error:
+        raise UserError(f"TMPDIR={given}: is too long for sockets, and /tmp cannot be used; shorten it") from error
 
 
 @contextmanager

@@ -58,7 +58,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "environment.json": {
         **{"packages": {ANY: TEXT}, "git_commit": TEXT | NULL, "git_dirty": BOOL | NULL, "gpus": [TEXT]},
         **{"python": TEXT, "machine": TEXT, "system": TEXT, "cpus": INTEGER, "threads": INTEGER, "devices": INTEGER},
-        **{"strategy": TEXT | NULL, "earlier": [{}]},
+        **{"strategy": TEXT | NULL, "driver": TEXT | NULL, "cuda": TEXT | NULL, "earlier": [{}]},
     },
     "neighbours.json": {
         **{"precision": {"layer": NUMBER, "pixels": NUMBER}, "standard_error": {"layer": _OR_NAN, "pixels": _OR_NAN}},

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import time
 from contextlib import suppress
+from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from alexlab.compose import to_yaml
-from alexlab.config import Config, Retry
+from alexlab.config import Config, ConfigError, Retry
 from alexlab.errors import UserError
 from alexlab.files import temporary_folder
 from alexlab.runs import process
+from alexlab.runs.device import Device, find_device
 from alexlab.runs.failure import DISK, DIVERGED, ERROR, HINTS, KILLED, MEMORY, ended_by, is_retried, oom_kills
 from alexlab.runs.identity import run_id
 from alexlab.runs.lease import LeaseLost, holder, take
@@ -128,6 +132,47 @@ def _ended(record: Record, code: int, is_stopped: bool, is_memory: bool) -> dict
             message = "no space left to write the status file"
         state, details = FAILED, {"failure": failure, "message": message, "hint": HINTS[failure]}
     return _write(record, {"state": state, **details})
+
+
+def check(configs: list[Config], is_here: bool) -> Device | None:
+    """Check what only torch can say of runs before they start: their weights and, if they train here, their device.
+
+    Returns the device of the first one; None if they train elsewhere, or if the process that checks was killed.
+
+    Raises:
+        ConfigError: for the first of them that cannot run.
+    """
+    with temporary_folder() as folder:
+        answer = folder / "checked.json"
+        [code] = in_children(_check, [(configs, is_here, answer)])
+        if code != 0:
+            return None  # the runs will say why, if it was more than an accident
+        found = json.loads(answer.read_text())
+        if isinstance(found, str):
+            raise ConfigError(found)
+        return Device(**found) if found else None
+
+
+def _check(configs: list[Config], is_here: bool, answer: Path) -> None:
+    found: object = None
+    try:
+        import_module(process.WORKER)  # all that training needs
+        from alexlab.models import build_model
+        from alexlab.training.fit import load_weights
+
+        if is_here:
+            trainers = {repr(config.trainer): config.trainer for config in configs}
+            devices = [find_device(trainer) for trainer in trainers.values()]
+            found = asdict(devices[0])
+        for config in configs:
+            if config.weights is not None:
+                logging.disable(logging.WARNING)  # the run itself says that its last layer starts anew
+                load_weights(build_model(config), config.weights)
+    except UserError as error:
+        found = str(error)
+    except ImportError as error:
+        found = f"this installation cannot train: {type(error).__name__}: {' '.join(str(error).split())}"
+    answer.write_text(json.dumps(found))
 
 
 def forecast(configs: list[Config]) -> list[tuple[float, int]]:

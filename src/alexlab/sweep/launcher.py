@@ -28,21 +28,40 @@ from omegaconf import DictConfig
 from alexlab import hydra_compat, threads
 from alexlab.children import inherit_code
 from alexlab.compose import to_plain, to_typed
-from alexlab.config import Config
+from alexlab.config import Accelerator, Config, flat
 from alexlab.console import Console, printable
 from alexlab.errors import UserError
 from alexlab.files import temporary_folder
 from alexlab.hydra_compat import PlannedJobs
-from alexlab.runs.failure import HINTS, failure_of
+from alexlab.runs.device import Device, cpu
+from alexlab.runs.failure import HINTS, failure_of, is_shared
+from alexlab.runs.identity import SEEDS
 from alexlab.runs.lease import EXPIRY, holder, machine
 from alexlab.runs.process import Launch
 from alexlab.runs.record import DONE, PREEMPTED
-from alexlab.runs.supervisor import HELD, execute, needs_work
+from alexlab.runs.supervisor import HELD, check, execute, needs_work
 from alexlab.sweep.arms import does_not_learn
 from alexlab.sweep.plan import Plan, PlannedRun
 from alexlab.sweep.stop import Stop, Stopped, following, hand_on
 
 _LOCAL = ("basic", "joblib", "submitit_local")  # the launchers whose jobs run on this machine
+
+
+def check_runs(plan: Plan) -> Device | None:
+    """Check what only torch can say of the runs that are not done yet; return the device, if they train here.
+
+    Raises:
+        ConfigError: for the first of them that cannot run.
+    """
+    pending = [run for run in plan.runs if plan.is_trial or needs_work(run.record.status(), run.config.retry)]
+    arms = {run.arm: run.config for run in pending}
+    is_here = plan.choices["hydra/launcher"] in _LOCAL
+    has_weights = any(config.weights is not None for config in arms.values())
+    if not arms or not (is_here or has_weights):
+        return None
+    if not has_weights and all(config.trainer.accelerator is Accelerator.cpu for config in arms.values()):
+        return cpu()  # no need to load torch
+    return check(list(arms.values()), is_here)
 
 
 @contextmanager
@@ -63,6 +82,14 @@ def do_all(plan: Plan, console: Console, launch: Launch) -> None:
         free = [run for run in left if not holder(run.record.path)]
         if free:
             launch_jobs(plan, launch, map(plan.jobs.index, free))
+        if launch.failure.exists():
+            number = sum(run.record.status().get("attempt", 0) <= launch.attempts.get(run.run_id, 0) for run in free)
+            if number:
+                console.print(
+                    f"{number} of {len(plan.runs)} runs were not started, since they would fail in the same way: "
+                    f"{launch.failure.read_text()}"
+                )
+            return
         held = [run for run in _left(plan, launch) if holder(run.record.path)]
         if not held:
             if free:
@@ -115,6 +142,7 @@ def launch_jobs(plan: Plan, launch: Launch, numbers: Iterable[int]) -> None:
     of_all = {
         **{"machine": machine(), "process": os.getpid(), "cwd": str(Path.cwd()), "launched": len(numbers)},
         **{"threads_set": threads.is_set_by_user(), "base": str(plan.runs[0].record.path) if has_base else None},
+        "varying": sorted(_varying_keys([run.config for run in plan.runs])),
     }
     for position, number in enumerate(numbers):
         run = plan.jobs[number]
@@ -141,6 +169,12 @@ def launch_jobs(plan: Plan, launch: Launch, numbers: Iterable[int]) -> None:
         traceback.print_exc()
 
 
+def _varying_keys(configs: list[Config]) -> set[str]:
+    """The keys, seeds aside, in which configurations differ."""
+    first, *others = map(flat, configs)
+    return {name for other in others for name, value in other.items() if value != first[name] and name not in SEEDS}
+
+
 def do_job(folder: str, planned: DictConfig) -> str | None:
     """Do one job of a launch, in this process or in a launcher's; return the message if its run is not done."""
     hydra_config = HydraConfig.get()
@@ -153,6 +187,8 @@ def do_job(folder: str, planned: DictConfig) -> str | None:
         if is_ours:
             raise Stopped  # out of the launcher's loop over all jobs
         return None
+    if launch.failure.exists():
+        return None  # the command says so once, for all of them
     os.chdir(job["cwd"])  # so that a relative path means the same as in the command
     config, title = to_typed(planned), job["title"]
     print(f"{title}: {job['what']} seed={config.seed}", flush=True)
@@ -161,22 +197,27 @@ def do_job(folder: str, planned: DictConfig) -> str | None:
         print(message, flush=True)
         return message
     try:
+        if hydra_config.runtime.choices["hydra/launcher"] not in _LOCAL and (device := check([config], is_here=True)):
+            print(f"{title}: device: {device}", flush=True)
         if is_ours:
             status = execute(config, job["labels"], title, launch)
         else:
             command = job["process"] if is_local else None
             status = _execute_elsewhere(config, job["labels"], title, launch, command)
     except OSError as error:  # before a worker process could write it to the record
-        failure = failure_of(error)
+        failure, status = failure_of(error), {}
         message = printable(f"{title}: FAILED ({failure}): {error}\n  {HINTS[failure]}")
     except UserError as error:
         message = printable(f"{title}: {error}")
+        status = {"failure": failure_of(error), "message": str(error)}
     else:
         message = _ending(title, status)
         if status["state"] == DONE and config.trainer.fast_dev_run:
             _passed_mark(launch, number).touch()
     if message is not None:
         print(message, flush=True)
+    if is_local and is_shared(status.get("failure"), text := str(status.get("message")), job["varying"]):
+        launch.failure.write_text(text)
     return message
 
 
@@ -223,8 +264,8 @@ def _execute_elsewhere(
     executor = os.environ.get("SUBMITIT_EXECUTOR")
     with (
         temporary_folder() as folder,
-        Stop(own := Launch(folder, launch.attempts, launch.threads)) as stop,
-        following(launch, None if executor == "slurm" else command),
+        Stop(own := Launch(folder, launch.attempts, launch.threads), command=launch) as stop,
+        following(stop, launch, None if executor == "slurm" else command),
     ):
         status = execute(config, labels, title, own)
         deadline = time.monotonic() + 1.5 * EXPIRY if os.environ.get("SLURM_RESTART_COUNT") else 0

@@ -16,6 +16,11 @@ from alexlab.runs.identity import SEEDS, arm_id, arm_label, run_id
 from alexlab.runs.record import Record
 from alexlab.sweep.arms import Study, is_study, make_study
 
+_JOBLIB_UNUSED = [
+    f"hydra.launcher.{name}"
+    for name in ("backend", "prefer", "require", "verbose", "timeout", "pre_dispatch", "batch_size", "temp_folder")
+]
+
 
 @dataclass(frozen=True)
 class PlannedRun:
@@ -76,6 +81,11 @@ def make_plan(
         ConfigError: for the first mistake in any of them.
     """
     composer = composer or Composer(config_dir)
+    for override in composer.parse(overrides):
+        if override.key_or_group in ("hydra.run.dir", "hydra.sweep.dir"):
+            raise ConfigError(f"{override.input_line}: records have their own folders; use paths.runs=DIR")
+        if override.key_or_group in _JOBLIB_UNUSED and "hydra/launcher=joblib" in overrides:
+            raise ConfigError(f"{override.input_line}: has no effect here; hydra/launcher=joblib has n_jobs alone")
     study = make_study(composer, overrides, config_dir) if is_study(overrides) else None
     arms: list[str] = []
     if study is not None:

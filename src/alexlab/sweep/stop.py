@@ -26,14 +26,18 @@ class Stopped(BaseException):
 class Stop:
     """Context that forwards signals to the processes that train, which are listed in the launch's folder.
 
-    After the first signal they finish their step and save; a second one ends them at once. Without a launch nothing is
-    training yet, and Stopped is raised.
+    After the first request they finish their step and save; a second one ends them at once. Signals within a second
+    are one request. Without a launch nothing is training yet, and Stopped is raised.
+
+    `command`: in a launcher's process, the launch of the command, whose requests count here as well.
     """
 
-    def __init__(self, launch: Launch | None = None, console: Console | None = None) -> None:
-        self._launch, self._console = launch, console
+    def __init__(
+        self, launch: Launch | None = None, console: Console | None = None, command: Launch | None = None
+    ) -> None:
+        self._launch, self._console, self._command = launch, console, command
         self._before: dict[int, Any] = {}
-        self._count = 0
+        self.count = 0  # requests so far
         self.number: int | None = None  # of the last signal received
 
     def __enter__(self) -> Stop:
@@ -46,9 +50,14 @@ class Stop:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGHUP and self._count:
+        if number == signal.SIGHUP and self.count:
             return  # a closed terminal sends it, and then the shell again
-        self._count, self.number = self._count + 1, number
+        own = self.count if signals.is_repeat() else self.count + 1
+        # The command's second request may follow its first one here by less than a second.
+        count = max(own, self._command.requests if self._command is not None else 0)
+        if count == self.count:
+            return
+        self.count, self.number = count, number
         if self._launch is None:
             raise Stopped
         with self._launch.stop.open("ab") as file:  # first, for a process that has no mark yet
@@ -56,25 +65,24 @@ class Stop:
         for mark in self._launch.folder.iterdir():
             if mark.name.isdecimal():
                 with suppress(ProcessLookupError):
-                    os.kill(int(mark.name), signal.SIGTERM if self._count == 1 else signal.SIGKILL)
-        if self._console is not None and self._count == 1:
+                    os.kill(int(mark.name), signal.SIGTERM if count == 1 else signal.SIGKILL)
+        if self._console is not None and count == 1:
             self._console.print("\nStopping: the current step is finished and saved. A second signal ends it at once.")
 
 
 @contextmanager
-def following(launch: Launch, command: int | None) -> Iterator[None]:
-    """Context in which this process, one of a launcher, gets a SIGTERM for each signal to the command.
+def following(stop: Stop, launch: Launch, command: int | None) -> Iterator[None]:
+    """Context in which this process, one of a launcher, gets a SIGTERM for each of the command's requests.
 
+    A request that has reached it already, as a signal to their process group does, is not sent again.
     `command`: the command's process id, on this machine; this process ends with it.
     """
     main = threading.main_thread().ident
     assert main is not None
 
     def follow(ended: threading.Event) -> None:
-        forwarded = 0
         while not ended.wait(0.5):
-            for _ in range(forwarded, launch.requests):
-                forwarded += 1
+            if launch.requests > stop.count:
                 signal.pthread_kill(main, signal.SIGTERM)
             if command is not None:
                 try:

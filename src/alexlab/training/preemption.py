@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from alexlab.signals import SIGNALS, handled
+from alexlab.signals import SIGNALS, handled, is_repeat
 
 
 class Preempted(BaseException):
@@ -42,7 +42,8 @@ def requested() -> bool:
 
 
 def _handle(number: int, frame: Any) -> None:
-    request()
+    if not is_repeat():  # else it would interrupt the saving that the first one began
+        request()
 
 
 @contextmanager
