@@ -47,7 +47,7 @@ OPTIONS = {
     "train": ("-m", "--multirun", "--dry-run", "--net", "--paper", "--cfg", "--config-dir", "--hydra-help", "--help"),
     "prepare": ("check", "--refresh", "--config-dir", "--help"),
     "evaluate": ("--config-dir", "--help"),
-    "predict": ("--json", "--png", "--onnx", "--top", "--help"),
+    "predict": ("--json", "--png", "--onnx", "--top", "--config-dir", "--help"),
     "runs": ("list", "show", "compare", "prune", "wandb", "bundle", "--yes", "--config-dir", "--help"),
     "report": ("--pictures", "--nets", "--wandb", "--config-dir", "--help"),
 }

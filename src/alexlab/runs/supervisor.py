@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from alexlab import own_net
 from alexlab.compose import to_yaml
 from alexlab.config import Config, Retry
 from alexlab.errors import UserError
@@ -59,7 +60,8 @@ def _attempt(
             return status
         if status.get("failure") == DIVERGED:
             record.forget()  # its last state leads to the same end
-        record.begin(to_yaml(config), labels, started=time.time())
+        net = None if config.model.build is None else own_net.source(config)
+        record.begin(to_yaml(config), labels, net, started=time.time())
         with lease.heartbeat():
             kills = oom_kills()
             arguments = (record.path, title, config, lease, launch.stop)

@@ -127,7 +127,8 @@ def _train(record: Record, config: Config, title: str, copy: trackers.Copy) -> N
     outcome = fit(config, record.path, title, copy.row, record.may_write)
     with preemption.held():  # all is done but for writing it down
         record.write("predictions.npz", archive(outcome.test))
-        record.write("conv1.npy", _array(outcome.conv1))
+        if outcome.conv1 is not None:
+            record.write("conv1.npy", _array(outcome.conv1))
         record.write("result.json", _result(record, config, outcome))
         record.set_status(DONE, ended=time.time())
         States(record.file("checkpoints")).clear(but_newest=config.checkpoint.keep is Keep.all)

@@ -25,7 +25,7 @@ from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from alexlab import hydra_compat, threads
+from alexlab import hydra_compat, own_net, threads
 from alexlab.children import inherit_code
 from alexlab.compose import to_plain, to_typed
 from alexlab.config import Config
@@ -100,7 +100,7 @@ def launch_jobs(plan: Plan, launch: Launch, sweep_dir: Path, numbers: Iterable[i
         job = {
             **{"run_id": run.run_id, "attempts": launch.attempts.get(run.run_id, 0)},
             **{"title": f"run {number + 1} of {plan.num_jobs}" if plan.num_jobs > 1 else "run", "what": run.varied},
-            **{"config": to_plain(run.config), "labels": run.labels, "choices": run.choices},
+            **{"config": to_plain(own_net.copied(run.config, launch.folder)), "labels": run.labels, "choices": run.choices},
             "overrides": [override for override in run.overrides if not override.startswith("hydra")],
         }
         jobs.write(position, {**of_all, **job})

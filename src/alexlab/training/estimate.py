@@ -66,6 +66,12 @@ def _seconds(call, device: torch.device) -> float:
     return sorted(times[1:])[_STEPS // 2]
 
 
+def _parameters(config: Config) -> int:
+    if config.model.build is not None:
+        return sum(parameter.numel() for parameter in build_model(config).parameters())
+    return sum(spec.parameters for spec in layers(config))
+
+
 def record_bytes(config: Config) -> int:
     """Estimate the size of a run's record: two checkpoints of weights and velocities, and the predictions."""
-    return 2 * 2 * 4 * sum(spec.parameters for spec in layers(config)) + 120 * image_counts(config.data)["test"]
+    return 2 * 2 * 4 * _parameters(config) + 120 * image_counts(config.data)["test"]
