@@ -104,7 +104,7 @@ def source(config: Config) -> bytes:
     if _digest(content) != build.digest:
         raise UserError(
             f"model.build={config.model.build}: {config.paths.code}/{build.file} has another content, "
-            f"{_digest(content)}; a record has its own as net.py"
+            f"{_digest(content)}; a record has its own as net.py, for you to read and to copy there"
         )
     return content
 

@@ -195,7 +195,9 @@ def _check_own_net(config: Config) -> None:
         ("optim.conv1_freeze_at", optim.conv1_freeze_at if has_own_keys else None, None),
     ):
         if value != default:
-            raise ConfigError(f"{name}={shown(value)}: is for AlexNet's layers; for {build} set {name}={shown(default)}")
+            raise ConfigError(
+                f"{name}={shown(value)}: is for AlexNet's layers; for {build} set {name}={shown(default)}"
+            )
 
 
 def _check_train_error(trainer: TrainerConfig) -> None:

@@ -169,8 +169,8 @@ def load_run(
     """Load a finished run by its id, which may be cut short.
 
     `runs`: the folder of the records. `cache`: where the prepared images are, with the mean image and the classes'
-    names, if not in the default folder (`data.cache`, ALEXLAB_CACHE). `code`: for a net of your own (`model.build`), the
-    folder with its Python file, which is run.
+    names, if not in the default folder (`data.cache`, ALEXLAB_CACHE). `code`: for a net of your own (`model.build`),
+    the folder with its Python file, which is run.
 
     Raises:
         UserError: if the run is not there or not done, or its weights or its store are missing.

@@ -100,7 +100,11 @@ def launch_jobs(plan: Plan, launch: Launch, sweep_dir: Path, numbers: Iterable[i
         job = {
             **{"run_id": run.run_id, "attempts": launch.attempts.get(run.run_id, 0)},
             **{"title": f"run {number + 1} of {plan.num_jobs}" if plan.num_jobs > 1 else "run", "what": run.varied},
-            **{"config": to_plain(own_net.copied(run.config, launch.folder)), "labels": run.labels, "choices": run.choices},
+            **{
+                "config": to_plain(own_net.copied(run.config, launch.folder)),
+                "labels": run.labels,
+                "choices": run.choices,
+            },
             "overrides": [override for override in run.overrides if not override.startswith("hydra")],
         }
         jobs.write(position, {**of_all, **job})
