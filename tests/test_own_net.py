@@ -110,7 +110,7 @@ class TestSweep:
         assert (arms["none"] / "net.py").read_bytes() == (mine / "mynet.py").read_bytes()
         config = yaml.safe_load((arms["none"] / "config.yaml").read_text())
         assert config["model"]["build"] == f"mynet.build@{digest(mine / 'mynet.py')}"
-        assert "code" not in config["paths"]
+        assert config["paths"]["code"] is None
 
     def test_a_record_alone_runs_nothing(
         self, arms: dict[str, Path], cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -119,7 +119,7 @@ class TestSweep:
         record = shutil.copytree(arms["none"], tmp_path / "runs" / arms["none"].name)
         shutil.copy(record / "net.py", record / "mynet.py")
         config = (record / "config.yaml").read_text()
-        (record / "config.yaml").write_text(config.replace("paths:\n", f"paths:\n  code: {record}\n"))
+        (record / "config.yaml").write_text(config.replace("code: null", f"code: {record}"))
         line = [f"runs=[{record.name}]", f"paths.runs={record.parent}", f"data.cache={cache}"]
         assert evaluate.main(line) == 2
         assert "--config-dir" in capsys.readouterr().err
@@ -246,6 +246,6 @@ def test_what_the_function_returns_is_checked(folder: Path, body: str, message: 
 def test_a_record_names_no_code(folder: Path, tmp_path: Path):
     config = load(folder)
     path = tmp_path / "config.yaml"
-    path.write_text(to_yaml(config).replace("paths:\n", f"paths:\n  code: {folder}\n"))
+    path.write_text(to_yaml(config).replace("code: null", f"code: {folder}"))
     assert read_config(path).paths.code is None
     assert dataclasses.replace(read_config(path), paths=config.paths, logger=config.logger) == config

@@ -333,7 +333,7 @@ def to_yaml(config: Config) -> str:
     plain = to_plain(config)
     plain.pop("logger")
     plain.pop("study")
-    plain["paths"].pop("code")
+    plain["paths"]["code"] = None
     return OmegaConf.to_yaml(plain)
 
 
