@@ -132,8 +132,11 @@ def _ended(record: Record, code: int, is_stopped: bool, is_memory: bool) -> dict
     return _write(record, {"state": state, **details})
 
 
-def forecast(configs: list[Config]) -> list[tuple[float, int]]:
-    """About how many seconds each run would take on this machine, and how many bytes its record."""
+def forecast(configs: list[Config]) -> list[tuple[tuple[float, float], int]]:
+    """The seconds that each run would take on this machine, from and to, and about how many bytes its record.
+
+    Measured in a process of its own, which loads torch.
+    """
     with tempfile.TemporaryDirectory(prefix="alexlab-") as folder:
         answer = Path(folder) / "forecast.json"
         [code] = in_children(_forecast, [(configs, answer)])
@@ -142,7 +145,7 @@ def forecast(configs: list[Config]) -> list[tuple[float, int]]:
         found = json.loads(answer.read_text())
         if isinstance(found, str):
             raise UserError(f"--dry-run: some steps cannot be timed: {found}")
-        return [tuple(pair) for pair in found]
+        return [((low, high), size) for (low, high), size in found]
 
 
 def _forecast(configs: list[Config], answer: Path) -> None:

@@ -38,7 +38,7 @@ from alexlab.runs.process import Launch
 from alexlab.runs.record import DONE, PREEMPTED
 from alexlab.runs.supervisor import HELD, execute, needs_work
 from alexlab.sweep.arms import does_not_learn
-from alexlab.sweep.plan import Plan, PlannedRun
+from alexlab.sweep.plan import Plan, PlannedRun, write_planned
 from alexlab.sweep.stop import Stop, Stopped, following, hand_on
 
 _LOCAL = ("basic", "joblib", "submitit_local")  # the launchers whose jobs run on this machine
@@ -62,6 +62,7 @@ def launching(plan: Plan, console: Console) -> Iterator[Launch]:
 def do_all(plan: Plan, console: Console, launch: Launch) -> None:
     """Launch the runs that need work, until none is left or those that are left could not start."""
     folder = Path(plan.runs[0].config.paths.runs) / "sweeps" / plan.sweep_id
+    write_planned(plan, folder)
     while left := _left(plan, launch):
         free = [run for run in left if not holder(run.record.path)]
         if free:

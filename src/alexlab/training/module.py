@@ -123,7 +123,8 @@ class ClassificationTask(L.LightningModule):
         groups, is_fused = parameter_groups(self.network, self.config), self.config.trainer.fused_optimizer
         return PaperSGD(groups, optim.lr, optim.momentum, optim.weight_decay, is_fused)
 
-    def _learning_rate(self, epoch: int) -> float | None:
+    def learning_rate_of(self, epoch: int) -> float | None:
+        """The learning rate of an epoch, from 0; None once the schedule has ended the run."""
         return learning_rate(self.config.optim, epoch, self.config.trainer.max_epochs, self.val_errors[:epoch])
 
     def ends_before(self, epoch: int) -> bool:
@@ -139,12 +140,12 @@ class ClassificationTask(L.LightningModule):
             return "train_error"
         if trainer.race_epochs and lost_race(epochs, errors, trainer.race_epochs):
             return "race"
-        if self._learning_rate(epoch) is None:
+        if self.learning_rate_of(epoch) is None:
             return "schedule"
         return "max_epochs" if epoch >= trainer.max_epochs else None
 
     def on_train_epoch_start(self) -> None:
-        rate = self._learning_rate(self.current_epoch)
+        rate = self.learning_rate_of(self.current_epoch)
         assert rate is not None, "the previous epoch ended the run"
         factor = conv1_factor(self.config.optim, self.current_epoch, self.config.trainer.max_epochs)
         for group in self.trainer.optimizers[0].param_groups:
@@ -239,7 +240,7 @@ class ClassificationTask(L.LightningModule):
         self.end_if_diverged(wait=True)
         self.log("train_loss", self.train_loss.compute())
         self.log("train_top1_error", 1 - self.train_top1.compute())
-        self.log("lr", self._learning_rate(self.current_epoch))  # pyright: ignore[reportArgumentType]
+        self.log("lr", self.learning_rate_of(self.current_epoch))  # pyright: ignore[reportArgumentType]
         self.train_loss.reset()
         self.train_top1.reset()
         if self.ends_before(self.current_epoch + 1):
