@@ -48,7 +48,19 @@ OPTIONS = {
     "prepare": ("check", "--refresh", "--config-dir", "--help"),
     "evaluate": ("--config-dir", "--help"),
     "predict": ("--json", "--png", "--onnx", "--top", "--config-dir", "--help"),
-    "runs": ("list", "show", "compare", "prune", "wandb", "bundle", "--yes", "--config-dir", "--help"),
+    "runs": (
+        "list",
+        "watch",
+        "show",
+        "compare",
+        "prune",
+        "wandb",
+        "bundle",
+        "--yes",
+        "--once",
+        "--config-dir",
+        "--help",
+    ),
     "report": ("--pictures", "--nets", "--wandb", "--config-dir", "--help"),
 }
 # What may follow an option that takes a value; a folder is completed by the shell.

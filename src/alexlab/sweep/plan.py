@@ -176,9 +176,6 @@ def write_planned(plan: Plan, folder: Path) -> None:
     """Write planned.json of a sweep that begins, which `alexlab runs watch` reads."""
     if not plan.is_sweep:
         return
-    runs = [
-        {"run_id": run.run_id, "arm": run.arm, "what": run.varied, "seed": run.config.seed}
-        for run in plan.runs
-    ]
+    runs = [{"run_id": run.run_id, "arm": run.arm, "what": run.varied, "seed": run.config.seed} for run in plan.runs]
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "planned.json", json.dumps({"sweep_id": plan.sweep_id, "runs": runs}) + "\n")
