@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -97,3 +98,16 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def is_first_time(folder: Path | None, text: str) -> bool:
+    """Whether no process has asked this before with the same folder and text; always, without a folder."""
+    if folder is None:
+        return True
+    try:
+        (folder / f"message_{hashlib.sha256(text.encode()).hexdigest()[:12]}").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except OSError:  # the folder is gone, or is not to be written
+        return True
+    return True

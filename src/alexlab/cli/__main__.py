@@ -9,7 +9,7 @@ from importlib import import_module
 
 import alexlab
 from alexlab import signals
-from alexlab.output import survive_closed
+from alexlab.output import show_notice, survive_closed
 
 COMMANDS = {
     "train": "Train one run, a sweep or a study",
@@ -62,6 +62,8 @@ def main(argv: list[str] | None = None) -> int:
 def run(name: str) -> int:
     """Run a subcommand with this process's own arguments; return its exit status."""
     survive_closed()
+    if not {"--help", "-h"} & {*sys.argv}:
+        show_notice("starting ...")  # importing takes a second or more
     if name == "train":
         # Until the command itself listens.
         for number in signals.handled():

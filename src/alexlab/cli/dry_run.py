@@ -10,6 +10,7 @@ from alexlab.cli.forecast import Cost, load_note, past_costs, source, span
 from alexlab.cli.prospects import print_allotment, print_prospects, reckon
 from alexlab.cli.tables import heading, new_table, seeds_shown, what
 from alexlab.console import Console
+from alexlab.output import show_notice
 from alexlab.runs.supervisor import forecast
 from alexlab.sweep.plan import Plan
 
@@ -65,5 +66,7 @@ def _costs(plan: Plan) -> dict[str, Cost]:
     arms = {run.arm: run.config for run in plan.runs if not run.record.is_done}
     known = past_costs(Path(plan.runs[0].config.paths.runs), {arm: one.trainer.devices for arm, one in arms.items()})
     timed = {arm: config for arm, config in arms.items() if arm not in known}
+    if timed:
+        show_notice(f"timing some steps of {len(timed)} arm{'s' * (len(timed) != 1)} ...")
     measured = forecast(list(timed.values())) if timed else []
     return {**known, **{arm: Cost(*seconds, size) for arm, (seconds, size) in zip(timed, measured, strict=True)}}

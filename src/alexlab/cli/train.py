@@ -27,7 +27,7 @@ from alexlab.data.locate import described
 from alexlab.hydra_compat import VERSION_BASE, get_args_parser
 from alexlab.runs.code_fingerprint import modified
 from alexlab.runs.identity import RESULTS_VERSION
-from alexlab.runs.process import Launch
+from alexlab.runs.process import WORKER, Launch, start_server
 from alexlab.runs.record import DONE, FAILED, PREEMPTED
 from alexlab.runs.supervisor import needs_work
 from alexlab.sweep.arms import MIN_SEEDS, Study, document, register, unmet
@@ -79,6 +79,8 @@ def _run(args: argparse.Namespace, argv: list[str], console: Console) -> int:
             print_nets(jobs, console)
         return 0
     plan = make_plan(args.overrides, args.multirun, args.config_dir, composer)
+    if plan.choices["hydra/launcher"] == "basic" and any(not run.record.is_done for run in plan.runs):
+        start_server(WORKER)  # which loads torch meanwhile
     _announce(plan, console)
     if args.dry_run:
         print_forecast(plan, console)

@@ -77,10 +77,10 @@ def _attempt(
 def _train_all(count: int, arguments: tuple[Any, ...], launch: Launch) -> tuple[list[int], dict[int, dict[str, Any]]]:
     """Train in `count` processes; return their exit codes, and by rank the reports of several that failed."""
     if count == 1:
-        return in_children(process.train, [arguments], launch), {}
+        return in_children(process.train, [(*arguments, None, launch.messages)], launch), {}
     with tempfile.TemporaryDirectory(prefix="alexlab-") as folder:
         members = [RankProcess(rank, count, Path(folder)) for rank in range(count)]
-        calls = [(*arguments, member) for member in members]
+        calls = [(*arguments, member, launch.messages) for member in members]
         codes = in_children(process.train, calls, launch, members[0].failure.exists)
         reports = {}
         for member in members:

@@ -56,11 +56,13 @@ def train(
     lease: Lease | None = None,
     stop: Path | None = None,
     member: RankProcess | None = None,
+    messages: Path | None = None,
 ) -> None:
     """Start or resume the training whose record is at `folder`.
 
     `stop`: a file that exists once the command was asked to stop. `member`: which of the run's processes this is, if it
-    has several; the first one writes the record, and prints progress.
+    has several; the first one writes the record, and prints progress. `messages`: the folder that marks which messages
+    of a whole sweep were printed.
     """
     survive_closed()
     _end_with_parent()
@@ -71,7 +73,7 @@ def train(
         _hide(folder / "train.log")
     record = Record(folder.parent, folder.name, lease)
     handler = _log_to(record.file("train.log"), "" if member is None else f"[rank {member.rank}] ")
-    copy = trackers.Copy(config, record)
+    copy = trackers.Copy(config, record, messages)
     kills, code = oom_kills(), 0
     try:
         with lease.heartbeat() if lease is not None else nullcontext():

@@ -31,6 +31,7 @@ from alexlab.compose import to_plain, to_typed
 from alexlab.config import Config
 from alexlab.console import Console
 from alexlab.errors import UserError
+from alexlab.files import is_first_time
 from alexlab.hydra_compat import PlannedJobs
 from alexlab.runs.failure import HINTS, failure_of
 from alexlab.runs.lease import EXPIRY, holder, machine
@@ -138,9 +139,11 @@ def do_job(folder: str, planned: DictConfig) -> str | None:
     config, title = to_typed(planned), job["title"]
     print(f"{title}: {job['what']} seed={config.seed}", flush=True)
     if (base := job["base"]) is not None and (why := does_not_learn(Path(base), config)) is not None:
-        message = f"{title}: not started: the study's base {why} ({Path(base).name}); fix that first"
-        print(message, flush=True)
-        return message
+        message = f"not started: the study's base {why} ({Path(base).name}), so no other run is; fix that first"
+        if not is_first_time(launch.messages, message):
+            return None
+        print(f"{title}: {message}", flush=True)
+        return f"{title}: {message}"
     try:
         if is_ours:
             status = execute(config, job["labels"], title, launch)
@@ -204,7 +207,7 @@ def _execute_elsewhere(
     executor = os.environ.get("SUBMITIT_EXECUTOR")
     with (
         tempfile.TemporaryDirectory(prefix="alexlab-") as folder,
-        Stop(own := Launch(Path(folder), launch.attempts, launch.threads)) as stop,
+        Stop(own := Launch(Path(folder), launch.attempts, launch.threads, launch.folder)) as stop,
         following(launch, None if executor == "slurm" else command),
     ):
         status = execute(config, labels, title, own)
