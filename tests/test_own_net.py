@@ -189,7 +189,7 @@ def test_a_variant_of_alexnet_starts_as_alexnet(folder: Path):
     plain.reseed_dropout(0, "dropout", 3)
     reseed(other, 0, "dropout", 3)
     units = torch.ones(4, 128)
-    assert torch.equal(plain.dropout6(units), other.dropout6(units))
+    assert torch.equal(plain.get_submodule("dropout6")(units), other.get_submodule("dropout6")(units))
 
 
 def test_draws_follow_from_seed_and_step(folder: Path):
