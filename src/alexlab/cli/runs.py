@@ -1,4 +1,4 @@
-"""`alexlab runs`: list records, compare two, remove some, send or bundle them."""
+"""`alexlab runs`: list and watch records, compare two, remove some, send or bundle them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ Look at records, remove some, or send them to W&B.
   python src/runs.py list                           every run
   python src/runs.py list recipe=demo state=FAILED,PREEMPTED
                                                     some of them
-  python src/runs.py watch [--help]                 a sweep or study while it runs
+  python src/runs.py watch [--once]                 a sweep or study, while it
+                                                    runs (watch --help)
   python src/runs.py show ID                        one run
   python src/runs.py compare ID ID                  in what two runs differ, and
                                                     by how much
