@@ -56,16 +56,16 @@ def _print_total(plan: Plan, costs: dict[str, Cost], note: str, console: Console
     alone = ", on one device" if any(run.config.trainer.devices > 1 for run in pending) else ""
     console.print(
         f"{counts} About {span(low, high)} on this machine{alone}, one after another, from "
-        f"{source(list(costs.values()))}, and {size / 1e6:,.0f} MB{note}.",
+        f"{source([costs[arm] for arm in dict.fromkeys(run.arm for run in pending)])}, and {size / 1e6:,.0f} MB{note}.",
         soft_wrap=True,
     )
 
 
 def _costs(plan: Plan) -> dict[str, Cost]:
-    """The cost of a run, by arm, of those with a run that is not done."""
-    arms = {run.arm: run.config for run in plan.runs if not run.record.is_done}
+    """The cost of a run, by arm; steps are timed only for arms with a run to do, and no finished one."""
+    arms = {run.arm: run.config for run in plan.runs}
     known = past_costs(Path(plan.runs[0].config.paths.runs), {arm: one.trainer.devices for arm, one in arms.items()})
-    timed = {arm: config for arm, config in arms.items() if arm not in known}
+    timed = {run.arm: run.config for run in plan.runs if run.arm not in known and not run.record.is_done}
     if timed:
         show_notice(f"timing some steps of {len(timed)} arm{'s' * (len(timed) != 1)} ...")
     measured = forecast(list(timed.values())) if timed else []
