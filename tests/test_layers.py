@@ -21,7 +21,7 @@ FLOORS = (
     ("compose",),
     ("validate",),
     ("data", "models"),
-    ("architecture", "children", "command"),
+    ("architecture", "children", "command", "own_net"),
     ("config",),
     (
         *("console", "distributed", "errors", "files", "hydra_compat", "output", "progress", "streams", "crossings"),

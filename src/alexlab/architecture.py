@@ -91,7 +91,9 @@ def layers(config: Config) -> list[Layer]:
 
 
 def map_sides(config: Config) -> list[int]:
-    """The side of the map after each convolution and its pooling."""
+    """The side of the map after each convolution and its pooling; none for a net of one's own."""
+    if config.model.build is not None:
+        return []
     return [spec.pooled_side for spec in layers(config) if spec.is_conv]
 
 

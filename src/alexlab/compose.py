@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from yaml import YAMLError
 
+from alexlab import own_net
 from alexlab.config import CONF_DIR, Config, ConfigError, did_you_mean, shown
 from alexlab.hydra_compat import (
     Override,
@@ -81,6 +82,7 @@ class Composer:
         folder = None if config_dir is None else Path(config_dir).expanduser().absolute()
         if folder is not None and not folder.is_dir():
             raise ConfigError(f"--config-dir {config_dir}: no such folder")
+        self._folder = folder
         self._loader = make_loader(CONF_DIR, folder, job_name=CONFIG_NAME)
         self._schema = OmegaConf.structured(Config)  # values are tried on it, one key at a time
         self._bases: dict[tuple[str, ...], _Base] = {}
@@ -106,7 +108,8 @@ class Composer:
         options = [str(override.input_line) for override in parsed if override.key_or_group not in keys]
         with _one_line(overrides):
             base = self._base(tuple(options))
-            config = typed(with_values(base.values, values), trains, stored)
+            config = typed(with_values(base.values, values), trains, stored, self._folder)
+        _check_own_net(config, parsed)
         return Job(tuple(overrides), config, dict(base.choices))
 
     def _base(self, lines: tuple[str, ...]) -> _Base:
@@ -256,16 +259,33 @@ def key_types() -> dict[str, Any]:
     return types
 
 
-def typed(values: DictConfig, trains: bool = True, stored: bool = True) -> Config:
-    """Convert a composed configuration of the schema's type to the typed one, completed and checked."""
+def typed(values: DictConfig, trains: bool = True, stored: bool = True, code: Path | None = None) -> Config:
+    """Convert a composed configuration of the schema's type to the typed one, completed and checked.
+
+    `code`: the default of `paths.code`.
+    """
     for name in sorted(OmegaConf.missing_keys(values)):
         raise ConfigError(f"{name}=???: has no value; set one")
     config = to_typed(values)
+    folder = code if config.paths.code is None else Path(config.paths.code).expanduser().absolute()
+    config.paths.code = None if folder is None else str(folder)
+    if config.model.build is not None:
+        own_net.pin(config)
     finish(config, trains, stored)
     if config.weights is not None and not Path(config.weights).is_file():  # a finished run does not need it any more
         why = "is a folder; name a file in it" if Path(config.weights).is_dir() else "no such file"
         raise ConfigError(f"weights={config.weights}: {why}")
     return config
+
+
+def _check_own_net(config: Config, given: list[Override]) -> None:
+    """Reject keys of AlexNet in a command line whose net is one's own and takes no configuration."""
+    if not own_net.has_own_keys(config):
+        return
+    for override in given:
+        if override.key_or_group in own_net.UNUSED_KEYS:
+            name = own_net.unpinned(str(config.model.build))
+            raise ConfigError(f"{override.input_line}: has no effect on the net of {name}, only on AlexNet; remove it")
 
 
 def to_typed(values: Any) -> Config:
@@ -305,6 +325,7 @@ def read_config(path: Path, stored: bool = True) -> Config:
         if "${" in str(loaded):  # it would be resolved, from the reader's environment too
             raise ConfigError(f"{path}: holds an interpolation, ${{...}}; a record has plain values")
         config = from_plain(loaded)
+    config.paths.code = None  # a record names no code to be run
     return finish(config, trains=stored, stored=stored)
 
 
@@ -313,6 +334,7 @@ def to_yaml(config: Config) -> str:
     plain = to_plain(config)
     plain.pop("logger")
     plain.pop("study")
+    plain["paths"]["code"] = None
     return OmegaConf.to_yaml(plain)
 
 

@@ -225,6 +225,9 @@ REMOVABLE_LAYERS = CONV_LAYERS[1:] + HIDDEN_LAYERS
 
 @dataclass
 class ModelConfig:
+    build: Union[str, None] = key(
+        None, "FILE.FUNCTION: a net of your own from FILE.py in --config-dir (docs/how-to/own-net.md); null = AlexNet."
+    )
     kernels: list[int] = key(
         [96, 256, 384, 384, 256], "Kernels of conv1, conv2, ...: two to six convolutions (3.5).", at_least=1
     )
@@ -600,6 +603,9 @@ class PathsConfig:
         lambda: os.environ.get("ALEXLAB_RUNS") or str(PROJECT_DIR / "runs"),
         "Folder of the records; the environment variable ALEXLAB_RUNS sets its default.",
         identity=False,
+    )
+    code: Union[str, None] = key(
+        None, "Folder of the Python file of model.build, which is run; null = that of --config-dir.", identity=False
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import grp
+import hashlib
 import os
 import pwd
 import re
@@ -201,3 +202,16 @@ def _writable(group: int) -> int:
         if members.gr_name == me and set(members.gr_mem) <= {me}:
             return stat.S_IWOTH
     return stat.S_IWOTH | stat.S_IWGRP
+
+
+def is_first_time(folder: Path | None, text: str) -> bool:
+    """Whether no process has asked this before with the same folder and text; always, without a folder."""
+    if folder is None:
+        return True
+    try:
+        (folder / f"message_{hashlib.sha256(text.encode()).hexdigest()[:12]}").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except OSError:  # the folder is gone, or is not to be written
+        return True
+    return True

@@ -1,4 +1,7 @@
-"""What a process prints where its terminal or pipe may be closed: printing never ends work."""
+"""What a process prints where its terminal or pipe may be closed: printing never ends work.
+
+And a notice on a terminal, such as "starting ...", that the next output replaces.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,36 @@ import os
 import sys
 from contextlib import suppress
 from typing import Any
+
+_notice_is_shown = False
+
+
+def show_notice(text: str) -> None:
+    """Show a line on the terminal of stderr until this process prints something else; elsewhere nothing."""
+    global _notice_is_shown
+    if _has_terminal():
+        sys.stderr.write(text)
+        sys.stderr.flush()
+        _notice_is_shown = True
+
+
+def take_over_notice() -> None:
+    """Have this process's first output replace the notice of the process that started it."""
+    global _notice_is_shown
+    _notice_is_shown = True
+
+
+def _clear_notice() -> None:
+    global _notice_is_shown
+    if _notice_is_shown:
+        _notice_is_shown = False
+        if _has_terminal():
+            sys.stderr.write("\r\x1b[K")  # to the line's beginning, and erase it
+            sys.stderr.flush()
+
+
+def _has_terminal() -> bool:
+    return isinstance(sys.stderr, Output) and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 class Output:
@@ -15,6 +48,8 @@ class Output:
         self._stream = stream
 
     def write(self, text: str) -> int:
+        if text:
+            _clear_notice()
         with suppress(OSError):
             self._stream.write(text)
         return len(text)

@@ -21,6 +21,18 @@ def is_live() -> bool:
     return sys.stderr.isatty() and BESIDE_OTHERS not in os.environ
 
 
+def duration(seconds: float) -> str:
+    """A time in words: `12 s`, `41 min`, `1 h 50 min`, `43 days`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
+    return f"{minutes / 1440:.0f} days"
+
+
 class Progress:
     """Context that shows how many of `total` items are done, the rate, and the time left.
 

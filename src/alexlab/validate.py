@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from alexlab import own_net
 from alexlab.architecture import check_towers, layers
 from alexlab.config import (
     CONV1_PADDING,
@@ -57,6 +58,8 @@ def finish(config: Config, trains: bool = True, stored: bool = True) -> Config:
             if len(set(values)) < len(values):
                 raise ConfigError(f"{name}={shown(value)}: names an item twice; write each once")
             value.sort()
+    if config.model.build is not None:
+        own_net.parse(config.model.build)
     for name in ("cache", "raw", "root", "stage"):
         folder = getattr(config.data, name)
         if folder is not None:  # so that each folder has one name
@@ -113,7 +116,10 @@ def _checked_by_layer(name: str, value: list[str], metadata: Any) -> list[str]:
 def _check_combinations(config: Config, images: int) -> None:
     """Reject keys that do not go together; `images`: the number of training images."""
     data, model, optim = config.data, config.model, config.optim
-    _check_lengths(config)
+    if config.model.build is None:
+        _check_lengths(config)
+    else:
+        _check_own_net(config)
     _fill_in_crop(config)
     assert data.crop_size is not None
     if data.crop_size > data.size:
@@ -170,9 +176,28 @@ def _check_combinations(config: Config, images: int) -> None:
         limit = getattr(config.trainer, name)
         if isinstance(limit, float) and limit > 1:
             raise ConfigError(f"trainer.{name}={limit}: a fraction must be at most 1.0; for steps use a whole number")
+    if config.model.build is not None:
+        return
     net = layers(config)
     if config.trainer.strategy is Strategy.towers:
         check_towers(net, config)
+
+
+def _check_own_net(config: Config) -> None:
+    """Reject what only AlexNet can do, where `model.build` gives another net."""
+    optim, trainer, has_own_keys = config.optim, config.trainer, own_net.has_own_keys(config)
+    build = own_net.unpinned(str(config.model.build))
+    for name, value, default in (
+        ("trainer.compile", trainer.compile, Compile.none),
+        ("trainer.strategy", trainer.strategy, Strategy.ddp),
+        ("optim.weight_decays", optim.weight_decays if has_own_keys else [], []),
+        ("optim.conv1_cut_at", optim.conv1_cut_at if has_own_keys else None, None),
+        ("optim.conv1_freeze_at", optim.conv1_freeze_at if has_own_keys else None, None),
+    ):
+        if value != default:
+            raise ConfigError(
+                f"{name}={shown(value)}: is for AlexNet's layers; for {build} set {name}={shown(default)}"
+            )
 
 
 def _check_train_error(trainer: TrainerConfig) -> None:

@@ -9,7 +9,7 @@ from importlib import import_module
 
 import alexlab
 from alexlab import signals
-from alexlab.output import survive_closed
+from alexlab.output import show_notice, survive_closed
 
 COMMANDS = {
     "train": "Train one run, a sweep or a study",
@@ -63,6 +63,8 @@ def run(name: str) -> int:
     """Run a subcommand with this process's own arguments; return its exit status."""
     survive_closed()
     os.environ["MPLBACKEND"] = "agg"  # commands draw into files, and an unknown name ends the import of Matplotlib
+    if not {"--help", "-h"} & {*sys.argv}:
+        show_notice("starting ...")  # importing takes a second or more
     if name == "train":
         # Until the command itself listens.
         for number in signals.handled():

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.table import Table
 
+from alexlab.cli.forecast import Cost, load_note, past_costs, source, span
 from alexlab.cli.prospects import print_allotment, print_prospects, reckon
 from alexlab.cli.tables import heading, new_table, seeds_shown, what
 from alexlab.console import Console
+from alexlab.output import show_notice
 from alexlab.runs.supervisor import forecast
 from alexlab.sweep.plan import Plan
 
 
 def print_forecast(plan: Plan, console: Console) -> None:
-    """Print the plan, with estimates from some timed steps of each arm that is not done."""
-    pending = [run for run in plan.runs if not run.record.is_done]
-    arms = {run.arm: run.config for run in pending}
-    costs = dict(zip(arms, forecast(list(arms.values())), strict=True)) if arms else {}
+    """Print the plan, with an estimate for each run that is not done."""
+    note = load_note()  # before steps are timed
+    costs = _costs(plan)
     table: Table = new_table("Plan (nothing is run)")
     table.add_column("#", justify="right")
     table.add_column(heading(plan.varying), ratio=1)
@@ -25,7 +28,7 @@ def print_forecast(plan: Plan, console: Console) -> None:
     table.add_column("run id", no_wrap=True)
     for number, run in enumerate(plan.runs, 1):
         state = str(run.record.status().get("state", "to do"))
-        about = "" if run.record.is_done else duration(costs[run.arm][0])
+        about = "" if run.record.is_done else span(costs[run.arm].low, costs[run.arm].high)
         table.add_row(
             str(number),
             what(run, plan.varying),
@@ -36,22 +39,34 @@ def print_forecast(plan: Plan, console: Console) -> None:
         )
     console.print()
     console.print(table)
-    seconds = sum(costs[run.arm][0] for run in pending)
-    size = sum(costs[run.arm][1] for run in pending)
-    alone = ", on one device" if any(run.config.trainer.devices > 1 for run in pending) else ""
-    console.print(
-        f"{len(plan.runs)} runs: {len(plan.runs) - len(pending)} done, {len(pending)} to do. About {duration(seconds)} "
-        f"on this machine{alone}, one after another, from some timed steps (loading not counted), "
-        f"and {size / 1e6:,.0f} MB.",
-        soft_wrap=True,
-    )
+    _print_total(plan, costs, note, console)
     found = reckon(plan)
     print_prospects(found, console)
     if plan.study is not None and plan.study.base.study.budget is not None:
-        print_allotment(plan, found, {arm: cost for arm, (cost, _) in costs.items()}, console)
+        print_allotment(plan, found, {arm: (cost.low + cost.high) / 2 for arm, cost in costs.items()}, console)
 
 
-def duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
+def _print_total(plan: Plan, costs: dict[str, Cost], note: str, console: Console) -> None:
+    pending = [run for run in plan.runs if not run.record.is_done]
+    counts = f"{len(plan.runs)} runs: {len(plan.runs) - len(pending)} done, {len(pending)} to do."
+    if not pending:
+        console.print(counts)
+        return
+    low, high, size = (sum(getattr(costs[run.arm], name) for run in pending) for name in ("low", "high", "size"))
+    alone = ", on one device" if any(run.config.trainer.devices > 1 for run in pending) else ""
+    console.print(
+        f"{counts} About {span(low, high)} on this machine{alone}, one after another, from "
+        f"{source([costs[arm] for arm in dict.fromkeys(run.arm for run in pending)])}, and {size / 1e6:,.0f} MB{note}.",
+        soft_wrap=True,
+    )
+
+
+def _costs(plan: Plan) -> dict[str, Cost]:
+    """The cost of a run, by arm; steps are timed only for arms with a run to do, and no finished one."""
+    arms = {run.arm: run.config for run in plan.runs}
+    known = past_costs(Path(plan.runs[0].config.paths.runs), {arm: one.trainer.devices for arm, one in arms.items()})
+    timed = {run.arm: run.config for run in plan.runs if run.arm not in known and not run.record.is_done}
+    if timed:
+        show_notice(f"timing some steps of {len(timed)} arm{'s' * (len(timed) != 1)} ...")
+    measured = forecast(list(timed.values())) if timed else []
+    return {**known, **{arm: Cost(*seconds, size) for arm, (seconds, size) in zip(timed, measured, strict=True)}}

@@ -35,6 +35,8 @@ upright, converted to RGB, resized, cropped.
   data.cache=FOLDER    the cache that has the run's prepared images; by default
                        ALEXLAB_CACHE or the project's
   --top N              classes an image, 5 by default
+  --config-dir DIR     of a net of your own (model.build): the folder with its
+                       Python file, which is run
 Exit status: 0 done, 1 a file could not be read, 2 a mistake in the command, 130
 stopped from the keyboard."""
 
@@ -47,6 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("words", nargs="*")
     parser.add_argument("--help", "-h", action="store_true")
+    parser.add_argument("--config-dir", "-cd")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--png", type=Path)
     parser.add_argument("--onnx", type=Path)
@@ -82,7 +85,7 @@ def _predict(args: argparse.Namespace, console: Console) -> int:
         raise UserError("name one or more image files or folders")
     from alexlab.runs.trained import load_run
 
-    run = load_run(keys["run"], keys.get("paths.runs", Config().paths.runs), keys.get("data.cache"))
+    run = load_run(keys["run"], keys.get("paths.runs", Config().paths.runs), keys.get("data.cache"), args.config_dir)
     if args.onnx is not None:
         run.export_onnx(args.onnx)
         console.print(f"ONNX: {args.onnx}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`alexlab runs`: list records, compare two, remove some, send or bundle them."""
+"""`alexlab runs`: list and watch records, compare two, remove some, send or bundle them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.table import Table
 
+from alexlab.cli import watch
 from alexlab.cli.tables import new_table, one_a_line
 from alexlab.command import as_typed, run_command
 from alexlab.compose import Composer, read_config
@@ -40,6 +41,8 @@ Look at records, remove some, or send them to W&B.
   python src/runs.py list                           every run
   python src/runs.py list recipe=demo state=FAILED,PREEMPTED
                                                     some of them
+  python src/runs.py watch [--once]                 a sweep or study, while it
+                                                    runs (watch --help)
   python src/runs.py show ID                        one run
   python src/runs.py compare ID ID                  in what two runs differ, and
                                                     by how much
@@ -71,6 +74,8 @@ FILTERS = ("state", "failure", "recipe", "protocol", "model", "ablation", "seed"
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; return its exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ["watch"]:
+        return watch.main(argv[1:])
     is_sure = "--yes" in argv
     arguments = [argument for argument in argv if argument != "--yes"]
     return run_command(arguments, USAGE, ".", lambda given, folder, console: _obey(given, folder, console, is_sure))

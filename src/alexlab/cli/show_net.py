@@ -5,8 +5,9 @@ from __future__ import annotations
 from alexlab.architecture import Layer, bytes_sent, kept_bytes, layers
 from alexlab.cli.tables import new_table
 from alexlab.compose import Job
-from alexlab.config import Config, DataConfig
+from alexlab.config import Config, ConfigError, DataConfig
 from alexlab.console import Console
+from alexlab.own_net import unpinned
 from alexlab.sweep.plan import varied, what_varies
 
 _MEGA = 1e6
@@ -16,6 +17,8 @@ def print_nets(jobs: list[Job], console: Console) -> None:
     """Print each different net once, with its totals and those of the paper's net."""
     varying, seen = what_varies(jobs), []
     for job in jobs:
+        if (build := job.config.model.build) is not None:
+            raise ConfigError(f"--net: knows AlexNet's layers, not those of model.build={unpinned(build)}")
         net, config = layers(job.config), job.config
         kept = [kept_bytes(layer, config) * config.data.batch_size for layer in net]
         if (net, kept) not in seen:

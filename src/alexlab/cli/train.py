@@ -28,7 +28,7 @@ from alexlab.hydra_compat import VERSION_BASE, get_args_parser
 from alexlab.runs.code_fingerprint import modified
 from alexlab.runs.device import Device
 from alexlab.runs.identity import RESULTS_VERSION
-from alexlab.runs.process import Launch
+from alexlab.runs.process import WORKER, Launch, start_server
 from alexlab.runs.record import DONE, FAILED, PREEMPTED
 from alexlab.runs.supervisor import needs_work
 from alexlab.runs.trackers import outer_run
@@ -81,8 +81,9 @@ def _run(args: argparse.Namespace, argv: list[str], console: Console) -> int:
             print_nets(jobs, console)
         return 0
     plan = make_plan(args.overrides, args.multirun, args.config_dir, composer)
-    with console.status("Looking for a device ..."):  # in a terminal alone, for the seconds in which torch is loaded
-        device = check_runs(plan)
+    if plan.choices["hydra/launcher"] == "basic" and any(not run.record.is_done for run in plan.runs):
+        start_server(WORKER)  # which loads torch meanwhile
+    device = check_runs(plan)
     _announce(plan, console, device)
     if args.dry_run:
         print_forecast(plan, console)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from alexlab.models.batch_norm import BatchNorm
 from alexlab.models.dropout import Dropout
 from alexlab.models.locally_connected import LocallyConnected2d
 from alexlab.models.lrn import LocalResponseNorm, SameMapNorm
+from alexlab.models.own import build_own
 from alexlab.streams import stream
 
 _ACTIVATIONS = {
@@ -67,7 +68,12 @@ def compiled(network: AlexNet, mode: str | None) -> Callable[[Tensor], Tensor]:
 
 
 def build_model(config: Config) -> AlexNet:
-    """Build and initialise the network of a configuration; initial weights depend on `seed` and layer names only."""
+    """Build and initialise the network of a configuration; initial weights depend on `seed` and layer names only.
+
+    With `model.build` it is a module of the user's, which need not be an AlexNet.
+    """
+    if config.model.build is not None:
+        return cast(AlexNet, build_own(config))
     network = AlexNet()
     for spec in layers(config):
         if not spec.is_conv and "flatten" not in network._modules:

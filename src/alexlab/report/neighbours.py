@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from alexlab.data.store import Split
+from alexlab.errors import UserError
 from alexlab.models.alexnet import AlexNet
 from alexlab.models.dropout import Dropout
 from alexlab.runs.record import Record
@@ -176,7 +177,8 @@ def _images(split: Split, places: np.ndarray) -> np.ndarray:
 
 def _last_hidden(network: nn.Module) -> tuple[str, nn.Sequential]:
     """The network up to its last layer, without that layer's dropout, and the name of its last layer with weights."""
-    assert isinstance(network, AlexNet)
+    if not isinstance(network, AlexNet):
+        raise UserError("the nearest images are found by AlexNet's last hidden layer, and this is a net of your own")
     modules = dict(network.named_children())
     names = list(modules)
     names = names[: names.index("fc8")]

@@ -39,8 +39,11 @@ _DESCRIBING = (verify.MANIFEST, verify.VERIFIER, verify.CRATE)
 MANIFEST_VERSION = 1
 _MANIFEST = {"version": INTEGER, "submitter": TEXT | NULL, "commits": [TEXT], "files": {ANY: TEXT}}
 _LARGEST, _ALL = 2**28, 2**33  # bytes of one file, and of all
-_FOLDERS = {"data": {"raw": None, "root": None, "cache": "cache", "stage": None}, "paths": {"runs": "runs"}}
-_OVERRIDE = re.compile(r"(data\.(raw|root|cache|stage)|paths\.runs)=")
+_FOLDERS = {
+    "data": {"raw": None, "root": None, "cache": "cache", "stage": None},
+    "paths": {"runs": "runs", "code": None},
+}
+_OVERRIDE = re.compile(r"(data\.(raw|root|cache|stage)|paths\.(runs|code))=")
 
 
 def pack(path: Path, runs: Path, run_ids: Sequence[str], submitter: str | None = None) -> None:

@@ -65,6 +65,7 @@ def read_done(run_id: str, settings: Config, names: list[str]) -> DoneRun:
         setattr(getattr(config, section), key, getattr(getattr(settings, section), key))
     for name in PLACES:
         setattr(config.data, name, getattr(settings.data, name))
+    config.paths.code = settings.paths.code
     finish(config)
     trained_on = record.result().get("data", {}).get("store")  # older records have none
     if trained_on is not None and trained_on != fingerprint(config.data):

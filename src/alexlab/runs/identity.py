@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from alexlab import own_net
 from alexlab.config import Config, Dataset, Init, Schedule, shown, walk
 from alexlab.data.locate import fingerprint
 from alexlab.runs.code_fingerprint import modified
@@ -96,7 +97,8 @@ def void_keys(config: Config) -> set[str]:
         ("optim.num_drops", "optim.patience", "optim.threshold"): optim.schedule is not Schedule.plateau,
         ("optim.drop_factor",): no_drops and optim.conv1_cut_at is None,
     }
-    return {name for names, is_void in rules.items() if is_void for name in names}
+    void = {name for names, is_void in rules.items() if is_void for name in names}
+    return {*void, *own_net.UNUSED_KEYS} if own_net.has_own_keys(config) else void
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -131,6 +133,8 @@ def arm_label(config: Config, base: Config, folders: list[Path]) -> str:
     changed = differences(config, base)
     if not changed:
         return "none"
+    if (build := changed.get("model.build")) is not None:
+        changed["model.build"] = own_net.unpinned(build)
     for path in (path for folder in folders for path in sorted(folder.glob("*.yaml"))):
         files = _file_changes(path, base)
         if files and files == {name: value for name, value in changed.items() if name in files or name not in DERIVED}:

@@ -22,7 +22,8 @@ from alexlab import threads
 from alexlab.children import inherit_code
 from alexlab.errors import UserError
 from alexlab.files import process_folder
-from alexlab.progress import BESIDE_OTHERS
+from alexlab.output import show_notice, take_over_notice
+from alexlab.progress import BESIDE_OTHERS, is_live
 from alexlab.runs.failure import HINTS
 from alexlab.signals import SIGNALS
 
@@ -38,12 +39,18 @@ class Launch:
     `<process id>` exists for each process that trains, and `job_<number>.json` is a job (`alexlab.hydra_compat`). The
     file `failure` has the message of a failure that all runs share, after which none is started.
     `attempts`: the attempts that runs had before the command started. `threads`: of a run, over all of its processes;
-    None if OMP_NUM_THREADS sets how many each has.
+    None if OMP_NUM_THREADS sets how many each has. `of_command`: for a job of a launcher's, the command's own folder.
     """
 
     folder: Path
     attempts: dict[str, int] = field(default_factory=dict)
     threads: int | None = None
+    of_command: Path | None = None
+
+    @property
+    def messages(self) -> Path:
+        """The folder that marks which messages of the whole command were printed (`alexlab.files.is_first_time`)."""
+        return self.of_command or self.folder
 
     @property
     def stop(self) -> Path:
@@ -107,6 +114,8 @@ def in_children(
     if multiprocessing.get_start_method(allow_none=True) == "loky":  # joblib's worker, whose children know no loky
         multiprocessing.set_start_method("forkserver", force=True)
         os.environ[BESIDE_OTHERS] = "1"
+    if launch is not None and is_live():
+        show_notice("starting: loading PyTorch ...")
     start_server(WORKER)
     context = multiprocessing.get_context("forkserver")
     processes = [context.Process(target=_call, args=(function, each, *arguments)) for arguments in calls]
@@ -138,6 +147,8 @@ def _call(function: Callable[..., None], number: int | None, *arguments: Any) ->
 
 def train(*arguments: Any) -> None:
     """Call `train` of the worker, in a process of `in_children` and a session of its own."""
+    if is_live():
+        take_over_notice()
     os.setsid()
     threads.keep_niceness()
     import_module(WORKER).train(*arguments)

@@ -1,6 +1,7 @@
 """What a run leaves behind: the folder `runs/<run id>/`.
 
     config.yaml       the resolved configuration
+    net.py            the Python file of model.build, where that is set; never run from here
     status.json       state, attempt, labels, and for a failure its class, what happened and what to do
     environment.json  versions, commit, device; of earlier attempts too
     metrics.csv       one row an epoch
@@ -70,7 +71,7 @@ _MAX_CSV = 2**26  # bytes
 _STATE = re.compile(r"\d+-[0-9a-f]{16}\.(ckpt|damaged)")
 # What a run writes into its record, and what file systems and file managers do; nothing else is removed with it.
 _OWN = re.compile(
-    r"config\.yaml|(status|environment|result|diverged|neighbours|wandb)\.json|(metrics|train_error)\.csv|train\.log|"
+    r"config\.yaml|net\.py|(status|environment|result|diverged|neighbours|wandb)\.json|(metrics|train_error)\.csv|train\.log|"
     rf"conv1\.npy|predictions\.npz|checkpoints|wandb|claim\.\d+|{TEMPORARY.pattern}|"
     r"\.(claim\.\d+|clock)\.[0-9a-f]{32}"
 )
@@ -204,13 +205,15 @@ class Record:
     def _temporary_files(self) -> list[Path]:
         return [path for path in self._contents() if TEMPORARY.fullmatch(path.name)]
 
-    def begin(self, config_yaml: str, labels: dict[str, str], **more: Any) -> None:
+    def begin(self, config_yaml: str, labels: dict[str, str], net: bytes | None = None, **more: Any) -> None:
         """Start an attempt, which resumes from the last checkpoint, if there is one; never of a finished run."""
         self.fence()
         status = self.status()
         self.may_write()  # another owner may have finished it while this one was paused
         assert status.get("state") != DONE
         self.write("config.yaml", config_yaml)
+        if net is not None:
+            self.write("net.py", net)
         number = self._lease.number if self._lease is not None else 0  # of leases whose owners began nothing, too
         self.set_status(RUNNING, attempt=max(number, status.get("attempt", 0) + 1), labels=labels, **more)
 

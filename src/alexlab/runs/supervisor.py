@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from alexlab import own_net
 from alexlab.compose import to_yaml
 from alexlab.config import Config, ConfigError, Retry
 from alexlab.errors import UserError
@@ -63,7 +64,8 @@ def _attempt(
             return status
         if status.get("failure") == DIVERGED:
             record.forget()  # its last state leads to the same end
-        record.begin(to_yaml(config), labels, started=time.time())
+        net = None if config.model.build is None else own_net.source(config)
+        record.begin(to_yaml(config), labels, net, started=time.time())
         with lease.heartbeat():
             kills = oom_kills()
             arguments = (record.path, title, config, lease, launch.stop)
@@ -79,10 +81,10 @@ def _attempt(
 def _train_all(count: int, arguments: tuple[Any, ...], launch: Launch) -> tuple[list[int], dict[int, dict[str, Any]]]:
     """Train in `count` processes; return their exit codes, and by rank the reports of several that failed."""
     if count == 1:
-        return in_children(process.train, [arguments], launch), {}
+        return in_children(process.train, [(*arguments, None, launch.messages)], launch), {}
     with temporary_folder() as folder:
         members = [RankProcess(rank, count, folder) for rank in range(count)]
-        calls = [(*arguments, member) for member in members]
+        calls = [(*arguments, member, launch.messages) for member in members]
         codes = in_children(process.train, calls, launch, members[0].failure.exists)
         reports = {}
         for member in members:
@@ -175,8 +177,11 @@ def _check(configs: list[Config], is_here: bool, answer: Path) -> None:
     answer.write_text(json.dumps(found))
 
 
-def forecast(configs: list[Config]) -> list[tuple[float, int]]:
-    """About how many seconds each run would take on this machine, and how many bytes its record."""
+def forecast(configs: list[Config]) -> list[tuple[tuple[float, float], int]]:
+    """The seconds that each run would take on this machine, from and to, and about how many bytes its record.
+
+    Measured in a process of its own, which loads torch.
+    """
     with temporary_folder() as folder:
         answer = folder / "forecast.json"
         [code] = in_children(_forecast, [(configs, answer)])
@@ -185,7 +190,7 @@ def forecast(configs: list[Config]) -> list[tuple[float, int]]:
         found = json.loads(answer.read_text())
         if isinstance(found, str):
             raise UserError(f"--dry-run: some steps cannot be timed: {found}")
-        return [tuple(pair) for pair in found]
+        return [((low, high), size) for (low, high), size in found]
 
 
 def _forecast(configs: list[Config], answer: Path) -> None:

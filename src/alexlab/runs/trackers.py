@@ -15,10 +15,12 @@ import tempfile
 import threading
 from collections.abc import Callable
 from multiprocessing.util import get_temp_dir
+from pathlib import Path
 from typing import Any
 
 from alexlab.config import Config, Logger, flat
 from alexlab.console import one_line
+from alexlab.files import is_first_time
 from alexlab.runs.record import DONE, PREEMPTED, Record
 
 log = logging.getLogger(__name__)
@@ -44,8 +46,8 @@ class Copy:
     The first error is printed in one line, and ends the copy; `python src/runs.py wandb` sends it later.
     """
 
-    def __init__(self, config: Config, record: Record) -> None:
-        self._config, self._record = config, record
+    def __init__(self, config: Config, record: Record, messages: Path | None = None) -> None:
+        self._config, self._record, self._messages = config, record, messages
         self._run: Any = None
         self._mode = ""
 
@@ -76,7 +78,8 @@ class Copy:
             raise OSError(f"{folder} is a link, and a record holds its own files")
         if mode == "offline":
             if "WANDB_MODE" not in os.environ:
-                print(f"logger=wandb: no W&B key, so its copy is offline; to send it: wandb sync {folder}/offline-*")
+                copies = self._record.path.parent / "*" / "wandb" / "offline-*"
+                self._print(f"logger=wandb: no W&B key, so copies are offline; to send them: wandb sync {copies}")
             for piece in folder.glob("offline-run-*"):  # pieces do not join; the new one will hold all
                 shutil.rmtree(piece)
         labels = self._record.status()["labels"]
@@ -137,6 +140,11 @@ class Copy:
             "wandb.json", {**self._record.read("wandb.json"), "mode": self._mode, "complete": state == DONE}
         )
 
+    def _print(self, message: str) -> None:
+        """Print a message, once for all runs of a command."""
+        if is_first_time(self._messages, message):
+            print(message, flush=True)
+
     def _guarded(self, action: Callable[[], None], what: str) -> None:
         try:
             action()
@@ -146,7 +154,7 @@ class Copy:
             hint = "the record is complete, `python src/runs.py wandb` sends it later"
             message = f"logger=wandb: W&B {what} ({reason}); {hint}"
             log.warning(message)
-            print(message, flush=True)
+            self._print(message)
 
 
 def _within(seconds: float, action: Callable[[], None]) -> None:

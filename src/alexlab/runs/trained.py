@@ -163,11 +163,14 @@ class TrainedRun:
         self.network.to(self.device)
 
 
-def load_run(run_id: str, runs: str | Path = "runs", cache: str | Path | None = None) -> TrainedRun:
+def load_run(
+    run_id: str, runs: str | Path = "runs", cache: str | Path | None = None, code: str | Path | None = None
+) -> TrainedRun:
     """Load a finished run by its id, which may be cut short.
 
     `runs`: the folder of the records. `cache`: where the prepared images are, with the mean image and the classes'
-    names, if not in the default folder (`data.cache`, ALEXLAB_CACHE).
+    names, if not in the default folder (`data.cache`, ALEXLAB_CACHE). `code`: for a net of your own (`model.build`),
+    the folder with its Python file, which is run.
 
     Raises:
         UserError: if the run is not there or not done, or its weights or its store are missing.
@@ -176,6 +179,8 @@ def load_run(run_id: str, runs: str | Path = "runs", cache: str | Path | None = 
     settings.paths.runs = str(runs)
     if cache is not None:
         settings.data.cache = str(cache)
+    if code is not None:
+        settings.paths.code = str(code)
     run = read_done(_complete(run_id, Path(runs)), settings, [])
     check_files(run)
     config = run.config

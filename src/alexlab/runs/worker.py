@@ -56,11 +56,13 @@ def train(
     lease: Lease | None = None,
     stop: Path | None = None,
     member: RankProcess | None = None,
+    messages: Path | None = None,
 ) -> None:
     """Start or resume the training whose record is at `folder`.
 
     `stop`: a file that exists once the command was asked to stop. `member`: which of the run's processes this is, if it
-    has several; the first one writes the record, and prints progress.
+    has several; the first one writes the record, and prints progress. `messages`: the folder that marks which messages
+    of a whole sweep were printed.
     """
     survive_closed()
     _end_with_parent()
@@ -71,7 +73,7 @@ def train(
         _hide(folder / "train.log")
     record = Record(folder.parent, folder.name, lease)
     handler = _log_to(record.file("train.log"), "" if member is None else f"[rank {member.rank}] ")
-    copy = trackers.Copy(config, record)
+    copy = trackers.Copy(config, record, messages)
     kills, code = oom_kills(), 0
     try:
         with lease.heartbeat() if lease is not None else nullcontext():
@@ -127,7 +129,8 @@ def _train(record: Record, config: Config, title: str, copy: trackers.Copy) -> N
     outcome = fit(config, record.path, title, copy.row, record.may_write)
     with preemption.held():  # all is done but for writing it down
         record.write("predictions.npz", archive(outcome.test))
-        record.write("conv1.npy", _array(outcome.conv1))
+        if outcome.conv1 is not None:
+            record.write("conv1.npy", _array(outcome.conv1))
         record.write("result.json", _result(record, config, outcome))
         record.set_status(DONE, ended=time.time())
         States(record.file("checkpoints")).clear(but_newest=config.checkpoint.keep is Keep.all)

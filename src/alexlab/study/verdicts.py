@@ -266,6 +266,8 @@ def starts_alike(first: Config, second: Config) -> bool:
 
     def start(config: Config) -> list[Any]:
         model = config.model
+        if model.build is not None:  # whose layers are not known here
+            return [model.build, config.weights]
         shapes = [(one.name, one.inputs, one.outputs, one.kernel, one.groups, one.shared) for one in layers(config)]
         sides = [one.side for one in layers(config) if not one.shared]
         return [shapes, sides, model.init, model.init_std, model.init_stds, model.init_last_std, config.weights]

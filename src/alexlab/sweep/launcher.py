@@ -25,13 +25,13 @@ from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from alexlab import hydra_compat, threads
+from alexlab import hydra_compat, own_net, threads
 from alexlab.children import inherit_code
 from alexlab.compose import to_plain, to_typed
 from alexlab.config import Accelerator, Config, flat
 from alexlab.console import Console, printable
 from alexlab.errors import UserError
-from alexlab.files import temporary_folder
+from alexlab.files import is_first_time, temporary_folder
 from alexlab.hydra_compat import PlannedJobs
 from alexlab.runs.device import Device, cpu
 from alexlab.runs.failure import HINTS, failure_of, is_shared
@@ -41,7 +41,7 @@ from alexlab.runs.process import Launch
 from alexlab.runs.record import DONE, PREEMPTED
 from alexlab.runs.supervisor import HELD, check, execute, needs_work
 from alexlab.sweep.arms import does_not_learn
-from alexlab.sweep.plan import Plan, PlannedRun
+from alexlab.sweep.plan import Plan, PlannedRun, write_planned
 from alexlab.sweep.stop import Stop, Stopped, following, hand_on
 
 _LOCAL = ("basic", "joblib", "submitit_local")  # the launchers whose jobs run on this machine
@@ -78,6 +78,8 @@ def launching(plan: Plan, console: Console) -> Iterator[Launch]:
 
 def do_all(plan: Plan, console: Console, launch: Launch) -> None:
     """Launch the runs that need work, until none is left or those that are left could not start."""
+    if _left(plan, launch):  # else nothing is written, and the folder may be another user's
+        write_planned(plan, _sweeps(plan) / plan.sweep_id)
     while left := _left(plan, launch):
         free = [run for run in left if not holder(run.record.path)]
         if free:
@@ -149,7 +151,11 @@ def launch_jobs(plan: Plan, launch: Launch, numbers: Iterable[int]) -> None:
         job = {
             **{"run_id": run.run_id, "attempts": launch.attempts.get(run.run_id, 0)},
             **{"title": f"run {number + 1} of {plan.num_jobs}" if plan.num_jobs > 1 else "run", "what": run.varied},
-            **{"config": to_plain(run.config), "labels": run.labels, "choices": run.choices},
+            **{
+                "config": to_plain(own_net.copied(run.config, launch.folder)),
+                "labels": run.labels,
+                "choices": run.choices,
+            },
             "overrides": [override for override in run.overrides if not override.startswith("hydra")],
         }
         jobs.write(position, {**of_all, **job})
@@ -193,9 +199,11 @@ def do_job(folder: str, planned: DictConfig) -> str | None:
     config, title = to_typed(planned), job["title"]
     print(f"{title}: {job['what']} seed={config.seed}", flush=True)
     if (base := job["base"]) is not None and (why := does_not_learn(Path(base), config)) is not None:
-        message = f"{title}: not started: the study's base {why} ({Path(base).name}); fix that first"
-        print(message, flush=True)
-        return message
+        message = f"not started: the study's base {why} ({Path(base).name}), so no other run is; fix that first"
+        if not is_first_time(launch.messages, message):
+            return None
+        print(f"{title}: {message}", flush=True)
+        return f"{title}: {message}"
     try:
         if hydra_config.runtime.choices["hydra/launcher"] not in _LOCAL and (device := check([config], is_here=True)):
             print(f"{title}: device: {device}", flush=True)
@@ -264,7 +272,7 @@ def _execute_elsewhere(
     executor = os.environ.get("SUBMITIT_EXECUTOR")
     with (
         temporary_folder() as folder,
-        Stop(own := Launch(folder, launch.attempts, launch.threads), command=launch) as stop,
+        Stop(own := Launch(folder, launch.attempts, launch.threads, launch.folder), command=launch) as stop,
         following(stop, launch, None if executor == "slurm" else command),
     ):
         status = execute(config, labels, title, own)

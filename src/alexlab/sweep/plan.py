@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from hashlib import sha256
@@ -12,6 +13,7 @@ from omegaconf import DictConfig
 from alexlab.compose import Composer, Job
 from alexlab.config import CONF_DIR, Config, ConfigError, flat, shown
 from alexlab.data.locate import has_store
+from alexlab.files import write_atomic
 from alexlab.runs.identity import SEEDS, arm_id, arm_label, run_id
 from alexlab.runs.record import Record
 from alexlab.sweep.arms import Study, is_study, make_study
@@ -178,3 +180,12 @@ def what_varies(jobs: list[Job]) -> list[str]:
     given = [_given(job.overrides) for job in jobs]
     names = dict.fromkeys(name for one in given for name in one if name not in SEEDS)
     return [name for name in names if len({one.get(name) for one in given}) > 1]
+
+
+def write_planned(plan: Plan, folder: Path) -> None:
+    """Write planned.json of a sweep that begins, which `alexlab runs watch` reads."""
+    if not plan.is_sweep:
+        return
+    runs = [{"run_id": run.run_id, "arm": run.arm, "what": run.varied, "seed": run.config.seed} for run in plan.runs]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "planned.json", json.dumps({"sweep_id": plan.sweep_id, "runs": runs}) + "\n")

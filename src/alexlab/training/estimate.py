@@ -1,8 +1,10 @@
-"""Estimate the time and disk space of a run on this machine, from a few timed steps on random images."""
+"""Estimate the time and disk space of a run on this machine, from some timed steps on random images."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from statistics import quantiles
 
 import torch
 from torch.nn import functional as F
@@ -13,12 +15,21 @@ from alexlab.data.locate import image_counts
 from alexlab.models import build_model
 from alexlab.training.optim import PaperSGD
 
-_STEPS = 3
+_WARM_UP = 2  # steps
+_STEPS, _SECONDS = (5, 25), 2.0  # timed steps, at least and at most, and for how long beyond the least
 
 
-def seconds_per_run(config: Config) -> float:
-    """Estimate the seconds of training, validation and final evaluation, without data loading and start-up."""
-    train, forward = seconds_per_image(config)
+def seconds_per_run(config: Config) -> tuple[float, float]:
+    """Estimate the seconds of training, validation and final evaluation, without data loading and start-up.
+
+    From the lower to the upper quartile of timed steps.
+    """
+    low, high = zip(*seconds_per_image(config), strict=True)
+    return _seconds_of_run(config, *low), _seconds_of_run(config, *high)
+
+
+def _seconds_of_run(config: Config, train: float, forward: float) -> float:
+    """Seconds of a run, from those of a training step and a forward pass for each image."""
     data, trainer = config.data, config.trainer
     limit = trainer.limit_train_batches
     images = image_counts(data)
@@ -29,8 +40,11 @@ def seconds_per_run(config: Config) -> float:
     return trained * train + evaluated * forward
 
 
-def seconds_per_image(config: Config) -> tuple[float, float]:
-    """Measure the seconds per image of a training step and of a forward pass, in batches of at most 32."""
+def seconds_per_image(config: Config) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Measure the seconds per image of a training step and of a forward pass, in batches of at most 32.
+
+    Each as the lower and the upper quartile.
+    """
     accelerator = config.trainer.accelerator.name
     use_gpu = accelerator == "gpu" or (accelerator == "auto" and torch.cuda.is_available())
     device = torch.device("cuda" if use_gpu else "cpu")
@@ -52,20 +66,28 @@ def seconds_per_image(config: Config) -> tuple[float, float]:
     def forward() -> None:
         network(inputs)
 
-    return _seconds(step, device) / batch, _seconds(forward, device) / batch
+    return _quartiles(step, device, batch), _quartiles(forward, device, batch)
 
 
-def _seconds(call, device: torch.device) -> float:
-    times = []
-    for _ in range(_STEPS + 1):  # the first call warms up
+def _quartiles(call: Callable[[], None], device: torch.device, images: int) -> tuple[float, float]:
+    """Time calls, without those that warm up; the quartiles of their seconds, divided by the number of images."""
+    times: list[float] = []
+    while len(times) < _WARM_UP + _STEPS[0] or (len(times) < _WARM_UP + _STEPS[1] and sum(times) < _SECONDS):
         started = time.perf_counter()
         call()
         if device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
-    return sorted(times[1:])[_STEPS // 2]
+    low, _, high = quantiles(times[_WARM_UP:], n=4, method="inclusive")
+    return low / images, high / images
+
+
+def _parameters(config: Config) -> int:
+    if config.model.build is not None:
+        return sum(parameter.numel() for parameter in build_model(config).parameters())
+    return sum(spec.parameters for spec in layers(config))
 
 
 def record_bytes(config: Config) -> int:
     """Estimate the size of a run's record: two checkpoints of weights and velocities, and the predictions."""
-    return 2 * 2 * 4 * sum(spec.parameters for spec in layers(config)) + 120 * image_counts(config.data)["test"]
+    return 2 * 2 * 4 * _parameters(config) + 120 * image_counts(config.data)["test"]

@@ -47,7 +47,7 @@ class Outcome:
     test: dict[str, Predictions]  # by kind of view
     sent_per_step: int  # bytes that each device sends to others in a training step
     train: dict[str, float]  # of the centre view in evaluation mode: top-1 and top-5 error, loss, number of images
-    conv1: np.ndarray  # float16 [kernels, channels, side, side], the last weights, for figure 3
+    conv1: np.ndarray | None  # float16 [kernels, channels, side, side], the last weights; None if no layer is conv1
 
 
 def fit(
@@ -123,7 +123,7 @@ def fit(
         test=test,
         sent_per_step=task.sent_per_step,
         train={**train.errors(), "loss": -float(train.log_probability.mean()), "images": len(train.labels)},
-        conv1=last["conv1.weight"].to(torch.float16).numpy(),
+        conv1=last["conv1.weight"].to(torch.float16).numpy() if "conv1.weight" in last else None,
     )
 
 

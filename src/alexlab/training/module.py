@@ -17,6 +17,7 @@ from alexlab import distributed
 from alexlab.architecture import layers
 from alexlab.config import Compile, Config, by_layer
 from alexlab.models import build_model, compiled
+from alexlab.models.own import reseed
 from alexlab.training.divergence import DivergenceDetector, sizes
 from alexlab.training.lightning_compat import MeanLoss
 from alexlab.training.optim import PaperSGD, conv1_factor, learning_rate, lost_race, steps_between
@@ -53,7 +54,7 @@ def parameter_groups(network: nn.Module, config: Config) -> list[dict[str, Any]]
     Parameters other than the weights and biases of layers (PReLU's slopes, batch normalisation) never decay.
     """
     optim = config.optim
-    names, decays = {spec.name for spec in layers(config)}, by_layer(optim.weight_decays)
+    names, decays = _layer_names(network, config), by_layer(optim.weight_decays)
     groups: dict[tuple[float, float, bool, bool], dict[str, Any]] = {}
     for name, parameter in network.named_parameters():
         layer, _, kind = name.rpartition(".")
@@ -67,6 +68,14 @@ def parameter_groups(network: nn.Module, config: Config) -> list[dict[str, Any]]
         group["params"].append(parameter)
         group.update(weight_decay=decay, lr_factor=factor, is_conv1=is_conv1, keeps_rate=keeps_rate)
     return list(groups.values())
+
+
+def _layer_names(network: nn.Module, config: Config) -> set[str]:
+    """The names of the layers, whose weights decay; of a net of one's own, of modules with a matrix or kernels."""
+    if config.model.build is None:
+        return {spec.name for spec in layers(config)}
+    weights = {name: getattr(module, "weight", None) for name, module in network.named_modules()}
+    return {name for name, weight in weights.items() if isinstance(weight, Tensor) and weight.dim() > 1}
 
 
 class ClassificationTask(L.LightningModule):
@@ -114,7 +123,8 @@ class ClassificationTask(L.LightningModule):
         groups, is_fused = parameter_groups(self.network, self.config), self.config.trainer.fused_optimizer
         return PaperSGD(groups, optim.lr, optim.momentum, optim.weight_decay, is_fused)
 
-    def _learning_rate(self, epoch: int) -> float | None:
+    def learning_rate_of(self, epoch: int) -> float | None:
+        """The learning rate of an epoch, from 0; None once the schedule has ended the run."""
         return learning_rate(self.config.optim, epoch, self.config.trainer.max_epochs, self.val_errors[:epoch])
 
     def ends_before(self, epoch: int) -> bool:
@@ -130,12 +140,12 @@ class ClassificationTask(L.LightningModule):
             return "train_error"
         if trainer.race_epochs and lost_race(epochs, errors, trainer.race_epochs):
             return "race"
-        if self._learning_rate(epoch) is None:
+        if self.learning_rate_of(epoch) is None:
             return "schedule"
         return "max_epochs" if epoch >= trainer.max_epochs else None
 
     def on_train_epoch_start(self) -> None:
-        rate = self._learning_rate(self.current_epoch)
+        rate = self.learning_rate_of(self.current_epoch)
         assert rate is not None, "the previous epoch ended the run"
         factor = conv1_factor(self.config.optim, self.current_epoch, self.config.trainer.max_epochs)
         for group in self.trainer.optimizers[0].param_groups:
@@ -154,7 +164,10 @@ class ClassificationTask(L.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         inputs, labels = batch
         self._step = self.current_epoch * int(self.trainer.num_training_batches) + batch_idx
-        self.network.reseed_dropout(self.config.seed, "dropout", self.global_step)
+        if self.config.model.build is None:
+            self.network.reseed_dropout(self.config.seed, "dropout", self.global_step)
+        else:
+            reseed(self.network, self.config.seed, "dropout", self.global_step)
         logits = self._training_network()(inputs)
         loss = F.cross_entropy(logits, labels)
         devices = self.trainer.world_size  # that divide the batch, and whose gradients are averaged
@@ -227,7 +240,7 @@ class ClassificationTask(L.LightningModule):
         self.end_if_diverged(wait=True)
         self.log("train_loss", self.train_loss.compute())
         self.log("train_top1_error", 1 - self.train_top1.compute())
-        self.log("lr", self._learning_rate(self.current_epoch))  # pyright: ignore[reportArgumentType]
+        self.log("lr", self.learning_rate_of(self.current_epoch))  # pyright: ignore[reportArgumentType]
         self.train_loss.reset()
         self.train_top1.reset()
         if self.ends_before(self.current_epoch + 1):

@@ -1,4 +1,4 @@
-"""Training progress: a live bar if the run has a terminal to itself, else one line per epoch (at most ten a run)."""
+"""Training progress: a line for each epoch, and below them a live bar if the run has a terminal to itself."""
 
 from __future__ import annotations
 
@@ -11,38 +11,51 @@ import torch
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from alexlab.console import Console
-from alexlab.progress import is_live
+from alexlab.progress import duration, is_live
 from alexlab.training.divergence import AsyncScalar
 from alexlab.training.module import ClassificationTask
 
+_MAX_LINES = 200  # of a run
+_WIDE = 100  # columns of a terminal in which everything fits
+
 
 class TrainingBar(L.Callback):
-    """Shows epoch, loss, images per second and time left, after a title such as "run 2 of 4"."""
+    """Shows epoch, loss, validation error and its best, images per second and time left, after a title ("run 2 of 4").
+
+    A run of more than 200 epochs prints a line for every second one, or every third, and so on.
+    """
 
     def __init__(self, title: str, is_shown: bool = True) -> None:
         self._title, self._is_shown = title, is_shown
         self._live = is_shown and is_live()
+        console = Console(stderr=True)
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
-            TextColumn("loss {task.fields[loss]} · {task.fields[speed]:.0f} images/s ·", markup=False),
+            TextColumn("loss {task.fields[loss]}{task.fields[val]} ·", markup=False),
+            *([TextColumn("{task.fields[speed]:.0f} images/s ·", markup=False)] if console.width >= _WIDE else []),
             TimeRemainingColumn(elapsed_when_finished=True),
         )
-        self._bar = Progress(*columns, console=Console(stderr=True), disable=not self._live, refresh_per_second=4)
+        self._bar = Progress(*columns, console=console, disable=not self._live, refresh_per_second=4)
         self._task: TaskID | None = None
         self._loss: AsyncScalar | None = None
         self._images = 0
         self._images_shown = 0
-        self._shown = self._started = time.monotonic()
+        self._shown = self._epoch_started = time.monotonic()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert trainer.max_epochs is not None
+        assert isinstance(pl_module, ClassificationTask)
         self._epochs = trainer.max_epochs
         self._steps = int(trainer.num_training_batches)
-        self._shown = self._started = time.monotonic()
-        self._first_step = trainer.global_step  # of this process, if the run was resumed
+        self._shown = self._epoch_started = time.monotonic()
         self._task = self._bar.add_task(
-            self._describe(0), total=self._epochs * self._steps, completed=trainer.global_step, loss="-", speed=0
+            self._describe(trainer.current_epoch),
+            total=self._epochs * self._steps,
+            completed=trainer.global_step,
+            loss="-",
+            val=self._validation(pl_module),  # of a resumed run
+            speed=0,
         )
         if self._live:
             self._bar.start()
@@ -71,23 +84,30 @@ class TrainingBar(L.Callback):
         epoch = trainer.current_epoch + 1
         assert isinstance(pl_module, ClassificationTask)
         loss = float(pl_module.train_loss.compute())  # over all devices; a collective, so every process computes it
-        if self._live or not self._is_shown or (epoch % -(-self._epochs // 10) and epoch != self._epochs):
+        seconds, self._epoch_started = time.monotonic() - self._epoch_started, time.monotonic()
+        if not self._is_shown:
             return
-        spent, done = time.monotonic() - self._started, max(1, trainer.global_step - self._first_step)
-        error = trainer.callback_metrics.get("val_top1_error")
-        parts = [
-            self._describe(trainer.current_epoch),
-            f"loss {loss:.3f}",
-            *([f"val error {100 * float(error):.1f} %"] if error is not None else []),
-            f"{self._images / spent:.0f} images/s",
-            f"{spent / done * (self._epochs * self._steps - trainer.global_step):.0f} s left",
-        ]
-        print(" · ".join(parts), file=sys.stderr, flush=True)
+        assert self._task is not None
+        self._bar.update(self._task, val=self._validation(pl_module))
+        if epoch % -(-self._epochs // _MAX_LINES) and epoch != self._epochs:
+            return
+        rate = pl_module.learning_rate_of(trainer.current_epoch)
+        line = f"{self._describe(trainer.current_epoch)} · loss {loss:.3f}{self._validation(pl_module)}"
+        line += f" · lr {rate:.3g} · {duration(seconds)}"
+        if self._live:
+            self._bar.console.print(line, soft_wrap=True)  # above the bar
+        else:
+            print(line, file=sys.stderr, flush=True)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if self._task is not None:
             self._bar.update(self._task, completed=trainer.global_step)
         self._bar.stop()
+
+    def _validation(self, task: ClassificationTask) -> str:
+        """The last top-1 validation error, and the least; empty without validation."""
+        errors = task.val_errors
+        return f" · val {100 * errors[-1]:.1f} % (best {100 * min(errors):.1f})" if errors else ""
 
     def _describe(self, epoch: int) -> str:
         return f"{self._title} · epoch {min(epoch + 1, self._epochs)}/{self._epochs}"

@@ -1,0 +1,358 @@
+"""`alexlab runs watch`: a live table of a sweep or study, in another terminal or on another machine.
+
+It reads records alone. A file is read again only when it has changed, and a finished record never, so that thousands of
+runs cost some file statuses each time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from alexlab.cli.tables import new_table, one_a_line
+from alexlab.command import as_typed, exit_status
+from alexlab.config import Config, ConfigError
+from alexlab.console import Console, one_line
+from alexlab.errors import UserError
+from alexlab.files import read_regular
+from alexlab.progress import duration
+from alexlab.runs.lease import EXPIRY, HEARTBEAT
+from alexlab.runs.record import DONE, FAILED, PREEMPTED, RUNNING, Record, find_records
+from alexlab.study.plans import read_looks
+from alexlab.tree import INTEGER, TEXT, read_json
+
+USAGE = """\
+usage: python src/runs.py watch [sweep=ID|sweep=last|study=NAME|ID ...] [--once]
+
+A table of runs while they run: state, epoch, validation error and its best,
+images a second, age of the last sign of life, and when all are expected to end.
+It reads records alone, here or on another machine; Ctrl-C ends it.
+
+  python src/runs.py watch                          the last sweep; all records if
+                                                    there was none
+  python src/runs.py watch sweep=4f1f02bb1c3d       another one: a folder's name in
+                                                    <paths.runs>/sweeps
+  python src/runs.py watch study=lrn                all runs of a study's plan
+  python src/runs.py watch ID ID                    these runs; an ID may be cut
+                                                    short
+  python src/runs.py watch --once                   print it once, for scripts
+
+every=SECONDS between two looks (default 2). paths.runs=FOLDER looks elsewhere.
+Exit status: 0 all is done, or stopped from the keyboard, 2 a mistake in the
+command."""
+
+WAITING = "waiting"  # planned, without a record
+SILENT = 3 * HEARTBEAT  # seconds without a heartbeat after which the lease's owner is looked for
+_ORDER = (RUNNING, FAILED, PREEMPTED, WAITING, DONE)
+_CONFIG = re.compile(r"^  (max_epochs|batch_size): (\d{1,9})$", re.MULTILINE)
+_PLANNED = {"runs": [{"run_id": TEXT, "arm": TEXT, "what": TEXT, "seed": INTEGER}]}
+_MAX_PLANNED, _MAX_CONFIG = 2**24, 2**20  # bytes
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as the table shows it."""
+
+    run_id: str
+    what: str = ""
+    seed: str = ""
+    arm: str = ""
+    state: str = WAITING
+    failure: str = ""
+    epoch: int = 0
+    epochs: int | None = None
+    error: float | None = None
+    best: float | None = None
+    rate: float | None = None  # images a second, over the whole run
+    started: float | None = None
+    seconds: float | None = None  # from the run's start to its end
+    sign: float | None = None  # when it last showed a sign of life
+
+
+class Watcher:
+    """The runs of a plan, or all of a folder's; `look` says how they are now."""
+
+    def __init__(self, runs: Path, planned: list[Run] | None) -> None:
+        self._runs, self._planned = runs, planned
+        self._seen: dict[str, tuple[tuple[object, ...], Run]] = {}  # by run id, with the stamps of the files read
+        self.reads = 0  # records read so far
+
+    def look(self) -> list[Run]:
+        """Each run as it is now."""
+        planned = self._planned
+        if planned is None:
+            planned = [Run(record.run_id) for record in find_records(self._runs)] if self._runs.is_dir() else []
+        return [self._look(run) for run in planned]
+
+    def _look(self, planned: Run) -> Run:
+        folder = self._runs / planned.run_id
+        stamps = (_stamp(folder / "status.json"), _stamp(folder / "metrics.csv"))
+        if stamps[0] is None:
+            return planned
+        before = self._seen.get(planned.run_id)
+        if before is not None and before[0] == stamps:
+            run = before[1]
+        else:
+            self.reads += 1
+            try:
+                run = _read(Record(self._runs, planned.run_id), planned)
+            except (UserError, OSError) as error:
+                run = replace(planned, state=FAILED, failure=one_line(error)[:80])
+            self._seen[planned.run_id] = stamps, run
+        return self._alive(run) if run.state == RUNNING else run
+
+    def _alive(self, run: Run) -> Run:
+        """A running one with its last sign of life; FAILED (killed) if its process is known to be gone."""
+        folder, signs = self._runs / run.run_id, [run.started or 0.0]
+        with suppress(OSError), os.scandir(folder) as entries:
+            signs += [entry.stat().st_mtime for entry in entries if entry.name.startswith(("claim.", "metrics."))]
+        sign = max(signs)
+        if time.time() - sign > SILENT:
+            with suppress(UserError, OSError):
+                seen = Record(self._runs, run.run_id).seen()
+                return replace(run, state=seen["state"], failure=seen.get("failure", ""), sign=sign)
+        return replace(run, sign=sign)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+def _read(record: Record, planned: Run) -> Run:
+    status, rows = record.status(), record.rows()
+    text = read_regular(record.file("config.yaml"), _MAX_CONFIG).decode("utf-8-sig", "replace")
+    lengths = {name: int(value) for name, value in _CONFIG.findall(text)}
+    errors = [error for row in rows if (error := row.get("val_top1_error")) is not None]
+    started, ended = status.get("started"), status.get("ended")
+    seconds = None
+    if status["state"] == DONE:
+        seconds = record.result().get("seconds")
+    elif rows and started is not None and status.get("attempt") == 1:  # a resumed run began in the middle
+        seconds = record.file("metrics.csv").stat().st_mtime - started
+    images = (rows[-1].get("step") or 0) * lengths.get("batch_size", 0) if rows else 0
+    labels = status.get("labels", {})
+    return replace(
+        planned,
+        what=planned.what or labels.get("ablation", ""),
+        seed=planned.seed or (found[1] if (found := re.search(r"^seed: (\d{1,19})$", text, re.MULTILINE)) else ""),
+        arm=planned.arm or labels.get("arm", ""),
+        state=status["state"],
+        failure=status.get("failure", ""),
+        epoch=int(rows[-1].get("epoch") or 0) if rows else 0,
+        epochs=lengths.get("max_epochs"),
+        error=errors[-1] if errors else None,
+        best=min(errors, default=None),
+        rate=images / seconds if images and seconds else None,
+        started=started,
+        seconds=seconds if status["state"] == DONE else None,
+        sign=ended,
+    )
+
+
+def seconds_left(runs: list[Run], now: float) -> tuple[float, str] | None:
+    """About how long until all runs are done, and what that is from; None if nothing says.
+
+    A run takes as long as the median of its arm's finished ones, else of all; if none is finished, as its epochs so far
+    say. As many run at a time as do now.
+    """
+    done = [run for run in runs if run.state == DONE and run.seconds]
+    by_arm: dict[str, list[float]] = {}
+    for run in done:
+        by_arm.setdefault(run.arm, []).append(run.seconds or 0)
+    typical = median([run.seconds or 0 for run in done]) if done else None
+    running = [run for run in runs if run.state == RUNNING]
+    waiting = [run for run in runs if run.state in (WAITING, PREEMPTED)]
+    left: list[float] = []
+    for run in running:
+        elapsed = _elapsed(run, now)
+        total = median(by_arm[run.arm]) if run.arm in by_arm else typical
+        if run.epoch and run.epochs and run.rate:  # what it has done itself says more
+            total = elapsed / run.epoch * run.epochs
+        if total is None:
+            return None
+        left.append(max(0.0, total - elapsed))
+    if waiting and typical is None:
+        full = [seconds + _elapsed(run, now) for seconds, run in zip(left, running, strict=True)]
+        if not full:
+            return None
+        typical = median(full)
+    later = sum(median(by_arm[run.arm]) if run.arm in by_arm else typical or 0 for run in waiting)
+    seconds = max([*left, (sum(left) + later) / max(1, len(running))])
+    name = f"{len(done)} finished run{'s' * (len(done) != 1)}" if done else "the epochs so far"
+    return seconds, name
+
+
+def _elapsed(run: Run, now: float) -> float:
+    return 0.0 if run.started is None else now - run.started
+
+
+def is_over(runs: list[Run]) -> bool:
+    """Whether no run will change any more, unless a command is typed again."""
+    return not any(run.state in (RUNNING, WAITING) for run in runs)
+
+
+def shown(runs: list[Run], now: float, title: str, height: int | None = None) -> Group:
+    """The table, of at most `height` lines, and the forecast."""
+    table: Table = new_table(title)
+    keys = {run.what.partition("=")[0] if run.what.count("=") == 1 else "" for run in runs}
+    key = keys.pop() if len(keys) == 1 else ""  # the only one that varies: the heading
+    table.add_column(key or "what", ratio=1, overflow="fold")
+    for name in ("seed", "state", "epoch", "val %", "best %", "images/s", "sign of\nlife", "run id"):
+        table.add_column(name, justify="left" if name in ("state", "run id") else "right", no_wrap=True)
+    ordered = sorted(runs, key=lambda run: _ORDER.index(run.state) if run.state in _ORDER else 0)
+    rows, lines = 0, 0
+    for run in ordered:
+        what = one_a_line(run.what.removeprefix(f"{key}="))
+        lines += what.count("\n") + 1
+        if height is not None and rows and lines > height:
+            break
+        rows += 1
+        table.add_row(what, run.seed, *_cells(run, now), run.run_id)
+    lines_below = [f"{len(ordered) - rows} more"] if rows < len(ordered) else []
+    counts = ", ".join(f"{number} {state}" for state in _ORDER if (number := sum(one.state == state for one in runs)))
+    lines_below.append(f"{len(runs)} runs: {counts}" if runs else "There is no record yet.")
+    if not is_over(runs) and (forecast := seconds_left(runs, now)) is not None:
+        seconds, source = forecast
+        end = time.strftime("%a %H:%M", time.localtime(now + seconds))
+        lines_below.append(f"All done in about {duration(seconds)} ({end}), from {source}")
+    return Group(table, Text("\n".join(lines_below)))
+
+
+def _cells(run: Run, now: float) -> list[str]:
+    sign = ""
+    if run.state == RUNNING and run.sign is not None:
+        sign = f"{duration(max(0.0, now - run.sign))}{' !' * (now - run.sign > EXPIRY)}"
+    return [
+        f"{run.state}: {run.failure}" if run.failure else run.state,
+        f"{run.epoch}/{run.epochs}" if run.epochs else "",
+        "" if run.error is None else f"{100 * run.error:.1f}",
+        "" if run.best is None else f"{100 * run.best:.1f}",
+        "" if run.rate is None else f"{run.rate:,.0f}",
+        sign,
+    ]
+
+
+def main(argv: list[str]) -> int:
+    """Run a command line; return its exit status."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--help", "-h", action="store_true")
+    parser.add_argument("--once", action="store_true")
+    args, unknown = parser.parse_known_intermixed_args(argv)
+    console = Console()
+
+    def command() -> int:
+        if args.help:
+            console.print(as_typed(USAGE))
+            return 0
+        if unknown:
+            raise UserError(f"{unknown[0]}: there is no such flag here; --help lists all")
+        return _watch(args.words, args.once or not console.is_terminal, console)
+
+    return exit_status(command)
+
+
+def _watch(words: list[str], is_once: bool, console: Console) -> int:
+    keys = dict(word.split("=", 1) for word in words if "=" in word)
+    ids = [word for word in words if "=" not in word]
+    for name in keys:
+        if name not in ("sweep", "study", "paths.runs", "every"):
+            raise UserError(f"{name}={keys[name]}: cannot be set here; watch takes sweep, study, paths.runs and every")
+    if bool(ids) + ("sweep" in keys) + ("study" in keys) > 1:
+        raise UserError("give one of sweep=, study= and run ids")
+    try:
+        every = float(keys.get("every", 2))
+    except ValueError:
+        every = 0.0
+    if not 0.1 <= every <= 3600:
+        raise UserError(f"every={keys['every']}: must be a number of seconds from 0.1 to 3600")
+    runs = Path(keys.get("paths.runs", Config().paths.runs)).expanduser().absolute()
+    if not runs.is_dir():
+        raise ConfigError(f"paths.runs={runs}: no such folder")
+    title, planned = _planned(runs, ids, keys)
+    watcher = Watcher(runs, planned)
+    found = watcher.look()
+    if is_once:
+        console.print(shown(found, time.time(), title))
+        return 0
+    with suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
+        while True:
+            live.update(shown(found, time.time(), title, max(1, console.height - 6)), refresh=True)
+            if is_over(found):
+                return 0
+            time.sleep(every)
+            found = watcher.look()
+    return 0
+
+
+def _planned(runs: Path, ids: list[str], keys: dict[str, str]) -> tuple[str, list[Run] | None]:
+    """The title, and the runs that are asked for; None for all records."""
+    if ids:
+        known = [record.run_id for record in find_records(runs)]
+        return "Runs", [Run(_complete(one, known, runs)) for one in ids]
+    if "study" in keys:
+        found = list(_of_study(runs, keys["study"]))
+        if not found:
+            raise UserError(
+                f"study={keys['study']}: has no plan in {runs / 'studies'}; paths.runs=FOLDER looks elsewhere"
+            )
+        return f"Study {keys['study']}", found
+    plans = {path.parent.name: path for path in (runs / "sweeps").glob("*/planned.json")}
+    if "sweep" not in keys and not plans:
+        return f"Runs of {runs}", None
+    name = keys.get("sweep", "last")
+    if name == "last" and plans:
+        name = max(plans, key=lambda one: plans[one].stat().st_mtime)
+    if name not in plans:
+        raise UserError(f"sweep={name}: there is none in {runs / 'sweeps'}; paths.runs=FOLDER looks elsewhere")
+    try:
+        content = read_json(plans[name], _PLANNED, _MAX_PLANNED)
+        return f"Sweep {name}", [
+            Run(_checked(one["run_id"]), one["what"], str(one["seed"]), one["arm"]) for one in content["runs"]
+        ]
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{plans[name]}: is corrupt ({error}); run the sweep's command again") from error
+
+
+def _of_study(runs: Path, name: str) -> Iterator[Run]:
+    """The runs of the last look of each plan of a study."""
+    seen: set[str] = set()
+    for path in sorted((runs / "studies").glob("*.json")):
+        plan = read_looks(path)[-1]
+        if plan["name"] != name and plan["id"] != name:
+            continue
+        for arm in plan["arms"]:
+            for seed, run_id in arm["runs"].items():
+                if run_id not in seen:
+                    seen.add(run_id)
+                    yield Run(run_id, arm["name"], seed)
+
+
+def _checked(run_id: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{12}", run_id):
+        raise ValueError(f"{run_id!r} is not the id of a run")
+    return run_id
+
+
+def _complete(given: str, known: list[str], runs: Path) -> str:
+    found = [name for name in known if name.startswith(given)]
+    if len(found) != 1:
+        what = f"may be {', '.join(found[:3])}" if found else f"there is no such run in {runs}"
+        raise UserError(f"{given}: {what}")
+    return found[0]

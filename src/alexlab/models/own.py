@@ -1,0 +1,69 @@
+"""Builds the net that `model.build` names, by running the user's Python file."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from types import ModuleType
+
+import torch
+from torch import nn
+
+from alexlab import distributed, own_net
+from alexlab.config import Config, ConfigError
+from alexlab.models.dropout import Dropout
+from alexlab.streams import stream
+
+
+def build_own(config: Config) -> nn.Module:
+    """Run the file of `model.build`, call its function, and check the net's output.
+
+    What the function draws from torch's generator follows from `seed` alone.
+
+    Raises:
+        UserError: if the file is not there, or is another one than was planned.
+        ConfigError: if the function returns no net that gives [B, K] logits for [B, 3, crop, crop] images.
+    """
+    assert config.model.build is not None
+    build = own_net.parse(config.model.build)
+    crop, num_classes = config.data.crop_size, config.data.num_classes
+    assert crop is not None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream(config.seed, "init"))
+        function = getattr(_module(config, build), build.function)
+        if build.takes_config:  # without the key, so that `build_model(config)` is AlexNet
+            network = function(replace(config, model=replace(config.model, build=None)))
+        else:
+            network = function(num_classes=num_classes, crop_size=crop)
+        if not isinstance(network, nn.Module):
+            raise ConfigError(f"model.build={config.model.build}: returned {type(network).__name__}, not an nn.Module")
+        was_training = network.training
+        with torch.no_grad():
+            found = network.eval()(torch.zeros(2, 3, crop, crop))
+        network.train(was_training)
+    shape = list(getattr(found, "shape", []))
+    if shape != [2, num_classes]:
+        raise ConfigError(
+            f"model.build={config.model.build}: for 2 images of {crop} x {crop} pixels its output is "
+            f"{shape or type(found).__name__}; must be [2, {num_classes}]"
+        )
+    return network
+
+
+def _module(config: Config, build: own_net.Build) -> ModuleType:
+    module = ModuleType(f"own_net_{build.digest}")
+    module.__file__ = f"{config.paths.code}/{build.file}"
+    sys.modules[module.__name__] = module  # where dataclasses and pickle look for it
+    exec(compile(own_net.source(config), module.__file__, "exec"), module.__dict__)
+    return module
+
+
+def reseed(network: nn.Module, *names: object) -> None:
+    """Make what the net draws next a function of the names (seed, step), and of the process if several share a run.
+
+    `alexlab.models.Dropout` draws by its own name, as in AlexNet; all else by torch's global generator.
+    """
+    torch.manual_seed(stream(*names, *([distributed.rank()] if distributed.rank() else [])))
+    for name, module in network.named_modules():
+        if isinstance(module, Dropout):
+            module.reseed(stream(*names, name))

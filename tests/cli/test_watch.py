@@ -1,0 +1,148 @@
+"""`alexlab runs watch`: what it shows of records, when all will be done, and that it reads little."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from alexlab.cli import runs as command
+from alexlab.cli import watch
+from alexlab.cli.watch import DONE, FAILED, RUNNING, WAITING, Run, Watcher, seconds_left
+from alexlab.runs.lease import take
+from alexlab.runs.record import RECORD_VERSION
+
+IDS = [f"{number:012x}" for number in range(1, 5)]
+HEADER = "epoch,step,lr,train_loss,train_top1_error,val_loss,val_top1_error,val_top5_error\n"
+
+
+def write_record(runs: Path, run_id: str, state: str, errors: list[float], **status: object) -> Path:
+    """A record of 6 epochs of 50 steps of 20 images, after one epoch for each validation error."""
+    record = runs / run_id
+    record.mkdir(parents=True)
+    labels = {"ablation": "no_lrn", "arm": "a" * 12}
+    content = {"run_id": run_id, "version": RECORD_VERSION, "state": state, "attempt": 1, "labels": labels, **status}
+    (record / "status.json").write_text(json.dumps(content))
+    (record / "config.yaml").write_text("seed: 3\ndata:\n  batch_size: 20\ntrainer:\n  max_epochs: 6\n")
+    rows = [f"{epoch},{50 * epoch},0.01,1.5,0.5,1.5,{error},0.1\n" for epoch, error in enumerate(errors, 1)]
+    (record / "metrics.csv").write_text("".join([HEADER, *rows]))
+    if state == DONE:
+        (record / "result.json").write_text(json.dumps({"seconds": 100.0}))
+    return record
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """Four planned runs: one done, one running for a minute, one that failed, one without a record."""
+    runs = tmp_path / "runs"
+    now = time.time()
+    write_record(runs, IDS[0], DONE, [0.6, 0.5, 0.45, 0.4, 0.41, 0.42], started=now - 200, ended=now - 90)
+    running = write_record(runs, IDS[1], RUNNING, [0.7, 0.6, 0.65], started=now - 60)
+    os.utime(running / "metrics.csv", (now - 10, now - 10))
+    assert take(running) is not None
+    write_record(runs, IDS[2], FAILED, [], failure="diverged", message="", hint="", started=now - 80, ended=now - 70)
+    planned = [{"run_id": one, "arm": "a" * 12, "what": "ablation=no_lrn", "seed": n} for n, one in enumerate(IDS)]
+    (runs / "sweeps" / "5" / "x").mkdir(parents=True)
+    (runs / "sweeps" / "5" / "planned.json").write_text(json.dumps({"sweep_id": "5", "runs": planned}))
+    return runs
+
+
+def test_once_prints_the_last_sweep(sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    assert command.main(["watch", "--once", f"paths.runs={sweep}"]) == 0
+    output = capsys.readouterr().out
+    rows = {run_id: next(line.split() for line in output.splitlines() if run_id in line) for run_id in IDS}
+    # 150 steps of 20 images in 50 s; 300 of them in 100 s
+    assert rows[IDS[1]][:7] == ["no_lrn", "1", "RUNNING", "3/6", "65.0", "60.0", "60"]
+    assert rows[IDS[0]][:7] == ["no_lrn", "0", "DONE", "6/6", "42.0", "40.0", "60"]
+    assert rows[IDS[2]][2:4] == ["FAILED:", "diverged"]
+    assert rows[IDS[3]][2] == WAITING
+    assert "4 runs: 1 RUNNING, 1 FAILED, 1 waiting, 1 DONE" in output
+    assert "from 1 finished run" in output
+
+
+def test_it_reads_again_only_what_has_changed(sweep: Path):
+    watcher = Watcher(sweep, [Run(one) for one in IDS])
+    first = watcher.look()
+    assert watcher.reads == 3
+    assert watcher.look()[0] == first[0]
+    assert watcher.reads == 3
+    with (sweep / IDS[1] / "metrics.csv").open("a") as file:
+        file.write("4,200,0.01,1.5,0.5,1.5,0.55,0.1\n")
+    assert watcher.look()[1].best == 0.55
+    assert watcher.reads == 4
+    write_record(sweep, IDS[3], RUNNING, [0.9], started=time.time())
+    assert [run.epoch for run in watcher.look()] == [6, 4, 0, 1]
+    assert watcher.reads == 5
+
+
+def test_a_run_whose_process_is_gone_is_not_running(sweep: Path):
+    record = write_record(sweep, "f" * 12, RUNNING, [], started=time.time() - 500)
+    os.utime(record / "metrics.csv", (1, 1))
+    [run] = Watcher(sweep, [Run("f" * 12)]).look()
+    assert (run.state, run.failure) == (FAILED, "killed")
+
+
+def test_a_corrupt_record_is_a_line_of_its_own(sweep: Path):
+    (sweep / IDS[0] / "status.json").write_text("{")
+    found = Watcher(sweep, [Run(one) for one in IDS]).look()
+    assert "corrupt" in found[0].failure
+    assert found[1].state == RUNNING
+
+
+class TestForecast:
+    """By hand: runs of arm a take 100 s, those of arm b 200 s."""
+
+    DONE = (Run("1", arm="a", state=DONE, seconds=100.0), Run("2", arm="b", state=DONE, seconds=200.0))
+
+    def test_waiting_runs_take_what_those_of_their_arm_took(self):
+        assert seconds_left([*self.DONE, Run("3", arm="b"), Run("4", arm="a")], 0.0) == (300.0, "2 finished runs")
+        assert seconds_left([*self.DONE, Run("3", arm="c")], 0.0) == (150.0, "2 finished runs")
+
+    def test_running_ones_share_the_waiting(self):
+        running = [Run(name, arm="a", state=RUNNING, started=0.0) for name in ("3", "4")]
+        assert seconds_left([*self.DONE, *running, Run("5", arm="b")], 40.0) == ((60 + 60 + 200) / 2, "2 finished runs")
+
+    def test_without_finished_runs_the_epochs_say(self):
+        running = Run("3", state=RUNNING, started=0.0, epoch=2, epochs=10, rate=1.0)
+        assert seconds_left([running], 40.0) == (160.0, "the epochs so far")
+        assert seconds_left([running, Run("4")], 40.0) == (360.0, "the epochs so far")
+        assert seconds_left([Run("4")], 40.0) is None
+
+
+def test_a_study_has_the_runs_of_its_plan(sweep: Path, monkeypatch: pytest.MonkeyPatch):
+    (sweep / "studies").mkdir()
+    (sweep / "studies" / "lrn-1.json").touch()
+    plan = {"name": "lrn", "id": "lrn-1", "arms": [{"name": "no_lrn", "runs": {"0": IDS[0], "1": IDS[3]}}]}
+    monkeypatch.setattr(watch, "read_looks", lambda path: [{}, plan])
+    title, planned = watch._planned(sweep, [], {"study": "lrn"})
+    assert title == "Study lrn"
+    assert planned == [Run(IDS[0], "no_lrn", "0"), Run(IDS[3], "no_lrn", "1")]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sweep=nope"], "sweep=nope: there is none in"),
+        (["study=nope"], "study=nope: has no plan in"),
+        (["state=DONE"], "state=DONE: cannot be set here"),
+        (["00000000000"], "00000000000: may be 000000000001, 000000000002"),
+        (["every=0"], "every=0: must be a number of seconds"),
+        (["sweep=5", IDS[0]], "give one of sweep=, study= and run ids"),
+        (["--now"], "--now: there is no such flag"),
+    ],
+)
+def test_a_mistake_is_one_line(sweep: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]):
+    assert command.main(["watch", *words, f"paths.runs={sweep}"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_plan_names_runs_alone(sweep: Path, capsys: pytest.CaptureFixture[str]):
+    """It may come from anyone: no name leads out of the folder."""
+    plan = {"runs": [{"run_id": "../../elsewhere", "arm": "", "what": "", "seed": 0}]}
+    (sweep / "sweeps" / "5" / "planned.json").write_text(json.dumps(plan))
+    assert command.main(["watch", "--once", f"paths.runs={sweep}"]) == 2
+    assert "is not the id of a run" in capsys.readouterr().err
