@@ -89,7 +89,7 @@ def _described(members: dict[str, bytes], records: Sequence[Record], submitter: 
     manifest = {
         "version": MANIFEST_VERSION,
         "submitter": submitter,
-        "commits": sorted(commits - {None}),
+        "commits": sorted(commit for commit in commits if commit),
         "files": {name: sha256(content).hexdigest() for name, content in sorted({**members, **described}.items())},
     }
     return {**described, verify.MANIFEST: (json.dumps(manifest, indent=1) + "\n").encode()}
