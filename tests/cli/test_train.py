@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+from alexlab import signals
 from alexlab.sweep.plan import make_plan
 from support.commands import (
     PATIENCE,
