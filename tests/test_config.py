@@ -219,6 +219,60 @@ def test_a_folder_of_ones_own_adds_options(tmp_path: Path):
         Composer("/no/such")
 
 
+def test_option_files_of_other_systems_are_read(tmp_path: Path):
+    """With a byte order mark and lines of Windows, as `.yml`, and beside what a Mac leaves."""
+    folder = tmp_path / "ablation"
+    folder.mkdir()
+    text = "# @package _global_\r\n# Mine.\r\nmodel:\r\n  dropout: 0.1\r\n"
+    (folder / "marked.yaml").write_bytes(text.encode("utf-8-sig"))
+    (folder / "short.yml").write_text(text)
+    (folder / "._short.yml").write_bytes(b"\0\5\26\7")
+    (folder / "._marked.yaml").write_bytes(b"\0\5\26\7")
+    composer = Composer(str(tmp_path))
+    assert not [option for option in composer.groups["ablation"] if option.startswith(".")]
+    for name in ("marked", "short"):
+        assert composer.job([f"ablation={name}"]).config.model.dropout == 0.1
+    [run] = make_plan(["ablation=short"], config_dir=str(tmp_path)).runs
+    assert run.labels["ablation"] == "marked"  # the first file with this change
+
+
+@pytest.mark.parametrize("name", ["ablation/no_lrn.yaml", "ablation/no_lrn.yml", "hydra/launcher/slurm.yaml"])
+def test_a_built_in_options_name_is_taken(tmp_path: Path, name: str):
+    """Hydra would read the built-in file and say nothing of the other."""
+    file = tmp_path / name
+    file.parent.mkdir(parents=True)
+    file.write_text("# @package _global_\nmodel:\n  dropout: 0\n")
+    option = name.rpartition(".")[0]
+    with pytest.raises(ConfigError, match=f"{option} is the name of a built-in option; rename {file.name}"):
+        Composer(str(tmp_path))
+    file.write_bytes((CONF_DIR / option).with_suffix(".yaml").read_bytes())  # a copy makes no difference
+    Composer(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        (["optim.lr=.1", "optim.lr=.2"], "remove one; `train -m optim.lr=.1,.2` does each in turn"),
+        (["seed=0", "seed=0"], "remove one"),
+        (["seed=0,1", "seed=2"], "remove one; `train -m seed=0,1,2` does each in turn"),
+        (["++seed=0", "seed=1"], "remove one; `train -m seed=0,1` does each in turn"),
+        (
+            ["ablation=no_lrn", "ablation=no_dropout"],
+            "remove one; `train -m ablation=no_lrn,no_dropout` does each in turn; "
+            "both in one run: ablation=no_lrn model.dropout=0",
+        ),
+    ],
+)
+def test_what_is_set_twice_is_refused(line: list[str], hint: str):
+    """Hydra takes the last and drops the others."""
+    name = line[1].partition("=")[0]
+    with pytest.raises(ConfigError) as caught:
+        make_plan(line, multirun=True)
+    assert str(caught.value) == f"{' '.join(line)}: {name} is set twice and only the last would count; {hint}"
+    with pytest.raises(ConfigError, match="is set twice"):
+        load(line)
+
+
 def test_a_composer_reads_each_file_once(tmp_path: Path):
     """So the rounds of a study that chooses learning rates are of one configuration."""
     file = tmp_path / "ablation" / "mine.yaml"

@@ -84,6 +84,7 @@ def _obey(overrides: list[str], config_dir: str | None, console: Console) -> int
     composer = Composer(config_dir)
     if len(runs) > 1:
         raise UserError(f"{runs[1]}: runs= is given twice; name all runs in one list")
+    composer.check_once(others)
     if runs:
         evaluate_ensemble(_ids(runs[-1]), composer, others, console)
     else:

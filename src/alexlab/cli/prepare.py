@@ -94,6 +94,7 @@ def _data(overrides: list[str], config_dir: str | None) -> tuple[DataConfig, lis
     if not any(override.startswith(("data=", "recipe=")) for override in overrides):
         raise ConfigError(f"no data set: name one, data={'|'.join(name.name for name in KNOWN)}; see --help")
     composer = Composer(config_dir)
+    composer.check_once(overrides)
     chosen = next((override.partition("=")[2] for override in overrides if override.startswith("data=")), "")
     if chosen in composer.groups["recipe"] and not any(override.startswith("recipe=") for override in overrides):
         overrides = [f"recipe={chosen}", *overrides]
