@@ -34,7 +34,7 @@ MISTAKES = {
     # options
     ("recipe=dmeo",): (
         "recipe=dmeo: there is no recipe 'dmeo'; did you mean 'demo'? "
-        "(there are: caffenet128, cifar10, demo, imagenet128, imagenet2010, imagenet2012, imagenette, "
+        "(there are: caffenet128, cifar10, demo, folder, imagenet128, imagenet2010, imagenet2012, imagenette, "
         "imagenette_cpu)"
     ),
     # types

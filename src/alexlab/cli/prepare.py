@@ -39,7 +39,8 @@ components, and a report on every unusual file.
   python src/prepare.py data=cifar10
                     downloaded, unless data.raw says where it is
   python src/prepare.py data=folder data.raw=DIR
-                    your own images, in train/<class>/ and val/<class>/
+                    your own images, in train/<class>/ and val/<class>/;
+                    then: python src/train.py recipe=folder data.raw=DIR
   python src/prepare.py data=folder data.raw=DIR --refresh
                     make the store again if files in DIR changed since
   python src/prepare.py check data=imagenet2012

@@ -41,7 +41,7 @@ _EPOCH_METRICS = ("train_loss", "train_top1", "recent_top1")
 
 
 def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"
+    return " ".join(str(error).split(". ")[0].split()) or type(error).__name__
 
 
 def accuracies(num_classes: int) -> MetricCollection:
