@@ -256,9 +256,7 @@ def load(overrides: list[str] | None = None) -> Config:
     Raises:
         ConfigError: naming the key, its value and the fix.
     """
-    composer = Composer()
-    composer.check_once(overrides or [])
-    return composer.job(overrides or []).config
+    return Composer().job(overrides or []).config
 
 
 @cache
