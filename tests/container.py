@@ -28,7 +28,7 @@ from typing import Any
 
 from alexlab.config import PROJECT_DIR
 from support import source_files as raw_data
-from support.settings import TINY
+from support.settings import TINY, last_of_each
 
 TOOLS = {"podman": "podman", "runc": "runc", "mmdebstrap": "mmdebstrap"}  # and Debian's packages of them
 PACKAGE = re.compile(r"^([a-z0-9._-]+)==(\S+)", re.MULTILINE)
@@ -94,7 +94,7 @@ class Engine:
             *folders,
             *options,
         ]
-        return [*self._podman, "run", *shown, "alexlab", *words]
+        return [*self._podman, "run", *shown, "alexlab", *last_of_each(words)]
 
     def run(self, *words: str, options: tuple[str, ...] = (), runs: Path | None = None, **named: Any) -> str:
         return sh(self.line(*words, options=("--rm", *options), runs=runs), **named)

@@ -16,6 +16,8 @@ from alexlab.sweep.plan import make_plan
 from alexlab.validate import finish
 from support.settings import composed, composer
 
+CHECK_ONCE = Composer.check_once  # which tests are spared otherwise
+
 MISTAKES = {
     # unknown keys, with + and without
     ("model.lnr=true",): "model.lnr=true: there is no key 'model.lnr'; did you mean 'model.lrn'?",
@@ -34,7 +36,7 @@ MISTAKES = {
     # options
     ("recipe=dmeo",): (
         "recipe=dmeo: there is no recipe 'dmeo'; did you mean 'demo'? "
-        "(there are: caffenet128, cifar10, demo, imagenet128, imagenet2010, imagenet2012, imagenette, "
+        "(there are: caffenet128, cifar10, demo, folder, imagenet128, imagenet2010, imagenet2012, imagenette, "
         "imagenette_cpu)"
     ),
     # types
@@ -217,6 +219,59 @@ def test_a_folder_of_ones_own_adds_options(tmp_path: Path):
     assert run.labels["ablation"] == "mine"
     with pytest.raises(ConfigError, match="--config-dir /no/such: no such folder"):
         Composer("/no/such")
+
+
+def test_option_files_of_other_systems_are_read(tmp_path: Path):
+    """With a byte order mark and lines of Windows, as `.yml`, and beside what a Mac leaves."""
+    folder = tmp_path / "ablation"
+    folder.mkdir()
+    text = "# @package _global_\r\n# Mine.\r\nmodel:\r\n  dropout: 0.1\r\n"
+    (folder / "marked.yaml").write_bytes(text.encode("utf-8-sig"))
+    (folder / "short.yml").write_text(text)
+    (folder / "._short.yml").write_bytes(b"\0\5\26\7")
+    (folder / "._marked.yaml").write_bytes(b"\0\5\26\7")
+    composer = Composer(str(tmp_path))
+    assert not [option for option in composer.groups["ablation"] if option.startswith(".")]
+    for name in ("marked", "short"):
+        assert composer.job([f"ablation={name}"]).config.model.dropout == 0.1
+    [run] = make_plan(["ablation=short"], config_dir=str(tmp_path)).runs
+    assert run.labels["ablation"] == "marked"  # the first file with this change
+
+
+@pytest.mark.parametrize("name", ["ablation/no_lrn.yaml", "ablation/no_lrn.yml", "hydra/launcher/slurm.yaml"])
+def test_a_built_in_options_name_is_taken(tmp_path: Path, name: str):
+    """Hydra would read the built-in file and say nothing of the other."""
+    file = tmp_path / name
+    file.parent.mkdir(parents=True)
+    file.write_text("# @package _global_\nmodel:\n  dropout: 0\n")
+    option = name.rpartition(".")[0]
+    with pytest.raises(ConfigError, match=f"{option} is the name of a built-in option; rename {file.name}"):
+        Composer(str(tmp_path))
+    file.write_bytes((CONF_DIR / option).with_suffix(".yaml").read_bytes())  # a copy makes no difference
+    Composer(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        (["optim.lr=.1", "optim.lr=.2"], "remove one; `train -m optim.lr=.1,.2` does each in turn"),
+        (["seed=0", "seed=0"], "remove one"),
+        (["seed=0,1", "seed=2"], "remove one; `train -m seed=0,1,2` does each in turn"),
+        (["++seed=0", "seed=1"], "remove one; `train -m seed=0,1` does each in turn"),
+        (
+            ["ablation=no_lrn", "ablation=no_dropout"],
+            "remove one; `train -m ablation=no_lrn,no_dropout` does each in turn; "
+            "both in one run: ablation=no_lrn model.dropout=0",
+        ),
+    ],
+)
+def test_what_is_set_twice_is_refused(line: list[str], hint: str, monkeypatch: pytest.MonkeyPatch):
+    """Hydra takes the last and drops the others."""
+    monkeypatch.setattr(Composer, "check_once", CHECK_ONCE)
+    name = line[1].partition("=")[0]
+    with pytest.raises(ConfigError) as caught:
+        make_plan(line, multirun=True)
+    assert str(caught.value) == f"{' '.join(line)}: {name} is set twice and only the last would count; {hint}"
 
 
 def test_a_composer_reads_each_file_once(tmp_path: Path):

@@ -38,9 +38,13 @@ CALLS = {
     "hydra._internal.config_loader_impl.get_overrides_dirname": call([], kv_sep="=", item_sep=",", exclude_keys=[]),
     "hydra._internal.config_repository.ConfigRepository.get_group_options": call(None, "", "type"),
     "hydra._internal.core_plugins.basic_sweeper.BasicSweeper.split_arguments": call([], max_batch_size=None),
-    "hydra._internal.utils.create_config_search_path": call("file:///conf"),
+    "hydra._internal.core_plugins.file_config_source.FileConfigSource": call("provider", "options:///conf"),
+    "hydra._internal.core_plugins.file_config_source.FileConfigSource.list": call(None, "ablation", "type"),
+    "hydra._internal.sources_registry.SourcesRegistry.instance": call(),
+    "hydra._internal.sources_registry.SourcesRegistry.register": call(None, "source"),
+    "hydra._internal.utils.create_config_search_path": call("options:///conf"),
     "hydra._internal.utils.get_args_parser": call(),
-    "hydra.core.config_search_path.ConfigSearchPath.prepend": call(None, "command-line", "file:///mine", "anchor"),
+    "hydra.core.config_search_path.ConfigSearchPath.prepend": call(None, "command-line", "options:///mine", "anchor"),
     "hydra.core.config_search_path.SearchPathQuery": call(provider="schema"),
     "hydra.core.override_parser.overrides_parser.OverridesParser.create": call(config_loader="loader"),
     "hydra.core.override_parser.overrides_parser.OverridesParser.parse_overrides": call(None, ["seed=1"]),
@@ -58,6 +62,7 @@ CALLS = {
     "hydra.core.utils.JobRuntime.set": call(None, "name", "train"),
     "hydra.core.utils.run_job": call("task", "config", "hydra.run.dir", None, "context"),
     "hydra.core.utils.setup_globals": call(),
+    "hydra.plugins.config_source.ConfigResult": call("provider", "path", "config", "header"),
     "hydra.types.HydraContext": call("config loader", "callbacks"),
 }
 FIELDS = {

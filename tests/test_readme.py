@@ -20,6 +20,7 @@ from alexlab.config import PROJECT_DIR, load
 from alexlab.runs.record import DONE, Record
 from alexlab.sweep.plan import make_plan
 from support import source_files as raw_data
+from support.settings import last_of_each
 
 README = (PROJECT_DIR / "README.md").read_text()
 PAGES = {path: path.read_text() for path in sorted((PROJECT_DIR / "docs").rglob("*.md"))}
@@ -174,7 +175,7 @@ def test_preparing_line(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_make_demo(tiny: list[str], more: str):
     """Its line is trained by tests/cli/test_train.py, with another launcher."""
     installed = Path(sys.prefix) / "installed"
-    arguments = " ".join([*tiny, "trainer.max_epochs=1", more])
+    arguments = " ".join(last_of_each([*tiny, "trainer.max_epochs=1", more]))
     done = subprocess.run(
         ["make", "demo", f"VENV={sys.prefix}", f"--assume-old={installed}", f"ARGS={arguments}"],
         cwd=PROJECT_DIR,

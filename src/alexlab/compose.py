@@ -7,6 +7,7 @@ in a YAML file), and each error is one line.
 from __future__ import annotations
 
 import re
+import shlex
 import typing
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -35,7 +36,7 @@ from alexlab.hydra_compat import (
     split_sweep,
     with_values,
 )
-from alexlab.tree import read_yaml
+from alexlab.tree import flatten, read_yaml
 from alexlab.validate import finish
 
 CONFIG_NAME = "train"
@@ -83,6 +84,8 @@ class Composer:
         if folder is not None and not folder.is_dir():
             raise ConfigError(f"--config-dir {config_dir}: no such folder")
         self._folder = folder
+        if folder is not None:
+            _refuse_taken_names(folder)
         self._loader = make_loader(CONF_DIR, folder, job_name=CONFIG_NAME)
         self._schema = OmegaConf.structured(Config)  # values are tried on it, one key at a time
         self._bases: dict[tuple[str, ...], _Base] = {}
@@ -142,6 +145,7 @@ class Composer:
         """The overrides of each job of a command line, and whether it is a sweep (by -m, or by a study's file)."""
         for override in self.parse(overrides):
             self._check(override)
+        self.check_once(overrides)
         hydra = self.for_launcher(overrides).hydra
         sweep = multirun or hydra.mode == RunMode.MULTIRUN
         launcher = hydra.runtime.choices["hydra/launcher"]
@@ -168,6 +172,21 @@ class Composer:
             with _one_line([override]):
                 parsed += parser.parse_overrides([override])
         return parsed
+
+    def check_once(self, overrides: list[str]) -> None:
+        """Refuse a key or a group that is set twice in a command line: Hydra silently takes the last."""
+        given: dict[str, Override] = {}
+        for override in self.parse(overrides):
+            name = override.key_or_group
+            first = given.setdefault(name, override)
+            if first is override:
+                continue
+            one, other = str(first.input_line), str(override.input_line)
+            values = [line.partition("=")[2] for line in (one, other)]
+            hint = f"; `train -m {name}={','.join(values)}` does each in turn" if len({*values}) > 1 else ""
+            if name == "ablation" and hint and (keys := _keys_of(values[1])):
+                hint += f"; both in one run: {one} {keys}"
+            raise ConfigError(f"{one} {other}: {name} is set twice and only the last would count; remove one{hint}")
 
     def check(self, line: str) -> None:
         """Raise ConfigError unless an override names a group's option, or a key and a value of its type."""
@@ -336,6 +355,30 @@ def to_yaml(config: Config) -> str:
     plain.pop("study")
     plain["paths"]["code"] = None
     return OmegaConf.to_yaml(plain)
+
+
+def _refuse_taken_names(folder: Path) -> None:
+    """Refuse option files of the user's with the name of a built-in one, which Hydra would read instead.
+
+    Copies of built-in files make no difference. Files of claims are named by their claims.
+    """
+
+    for path in CONF_DIR.glob("*/**/*.yaml"):
+        name = path.relative_to(CONF_DIR)
+        for own in (folder / name, folder / name.with_suffix(".yml")):
+            if name.parts[0] != "claims" and own.is_file() and own.read_bytes() != path.read_bytes():
+                option = name.with_suffix("").as_posix()
+                raise ConfigError(
+                    f"--config-dir {folder}: {option} is the name of a built-in option; rename {own.name}"
+                )
+
+
+def _keys_of(ablation: str) -> str:
+    """The overrides that do what a built-in ablation's file does; none if there is no such file."""
+    path = CONF_DIR / "ablation" / f"{ablation}.yaml"
+    content = read_yaml(path) if path.is_file() else None
+    values = flatten(content) if isinstance(content, dict) else {}
+    return shlex.join(f"{name}={shown(value)}" for name, value in values.items() if name in key_types())
 
 
 def _expected(kind: Any, name: str, value: Any) -> str:

@@ -20,6 +20,8 @@ from hydra import version
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.object_type import ObjectType
@@ -28,10 +30,12 @@ from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobRuntime, run_job, setup_globals
+from hydra.plugins.config_source import ConfigResult
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from alexlab.files import make_private
+from alexlab.tree import YAML_SUFFIXES
 
 __all__ = [
     "VERSION_BASE",
@@ -61,13 +65,43 @@ _REPLACED = {
 }
 
 
+class OptionFiles(FileConfigSource):
+    """A folder of option files, in whatever form an editor or a desktop leaves them.
+
+    Hydra's own reads no `.yml`, takes a byte order mark before `# @package` for a line of its own, and counts a Mac's
+    `._mine.yaml` among the options.
+    """
+
+    @staticmethod
+    def scheme() -> str:
+        return "options"
+
+    def _path(self, config_path: str) -> Path:
+        plain = Path(self.path, config_path)
+        paths = [plain] if plain.suffix in YAML_SUFFIXES else [Path(f"{plain}{suffix}") for suffix in YAML_SUFFIXES]
+        return next((path for path in paths if path.is_file()), paths[0])
+
+    def is_config(self, config_path: str) -> bool:
+        return self._path(config_path).is_file()
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        with self._path(config_path).open(encoding="utf-8-sig") as file:
+            header = self._get_header_dict(file.read(512))
+            file.seek(0)
+            return ConfigResult(self.provider, self.full_path(), OmegaConf.load(file), header)
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        return [name for name in super().list(config_path, results_filter) if name[0] != "."]
+
+
 def make_loader(conf: Path, config_dir: Path | None, job_name: str) -> ConfigLoaderImpl:
     """The loader of `hydra.main` for these folders; `config_dir` is that of `--config-dir`."""
     version.setbase(VERSION_BASE)
     JobRuntime.instance().set("name", job_name)
-    search_path = create_config_search_path(f"file://{conf}")
+    SourcesRegistry.instance().register(OptionFiles)
+    search_path = create_config_search_path(f"options://{conf}")
     if config_dir is not None:
-        search_path.prepend("command-line", f"file://{config_dir}", SearchPathQuery(provider="schema"))
+        search_path.prepend("command-line", f"options://{config_dir}", SearchPathQuery(provider="schema"))
     return ConfigLoaderImpl(search_path)
 
 

@@ -14,6 +14,7 @@ import yaml
 
 from alexlab.files import read_regular
 
+YAML_SUFFIXES = (".yaml", ".yml")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # eight times as fast
 _MAX_ALIASES = 100
 _MAX_BRACKETS = 2000
@@ -114,6 +115,11 @@ def read_yaml(path: Path) -> Any:
         return yaml.load(text, Loader=_LOADER) if found is None else found
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(" ".join(str(error).split())) from error
+
+
+def yaml_files(folder: Path) -> list[Path]:
+    """The YAML files of a folder of options, by name; not those that a Mac leaves beside them (`._mine.yaml`)."""
+    return sorted(path for path in folder.glob("*.y*ml") if path.suffix in YAML_SUFFIXES and path.name[0] != ".")
 
 
 def _by_sections(text: str) -> dict[str, Any] | None:

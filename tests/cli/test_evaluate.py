@@ -332,6 +332,23 @@ def to_torchvision(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 class TestWeights:
+    def test_a_runs_weights_keep_its_settings(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+        """Under others the figure is not the run's; a key that the line names is the reader's choice."""
+        recorded = composed(["model.lrn=false", "data.mean=channel", "optim.lr=0.5", "model.init_bias=1"])
+        (tmp_path / "checkpoints").mkdir()
+        (tmp_path / "config.yaml").write_text(to_yaml(recorded))
+        weights = tmp_path / "checkpoints" / "last.ckpt"
+        weights.write_bytes(b"no weights")
+        said = f"weights={weights}: was trained with "
+        for line, message in (
+            ([], f"{said}data.mean=channel model.lrn=false; add that, or evaluate runs=[{tmp_path.name}]"),
+            (["data.mean=image"], f"{said}model.lrn=false; add"),
+            (["data.mean=image", "model.lrn=true"], "is not a checkpoint"),
+            (["data.mean=channel", "model.lrn=false", "model.lrn_size=3"], "is not a checkpoint"),
+        ):
+            assert main([*line, f"weights={weights}", f"data.cache={tmp_path}"]) == 2
+            assert message in capsys.readouterr().err
+
     def test_a_file_is_evaluated_and_nothing_kept(
         self, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ):

@@ -7,15 +7,19 @@ import re
 import shutil
 from pathlib import Path
 
+import lightning as L
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import alexlab
 from alexlab.cli import predict, train
 from alexlab.config import PROJECT_DIR
+from alexlab.data import build_datamodule
 from alexlab.errors import UserError
 from alexlab.runs.trained import TrainedRun
+from alexlab.training import ClassificationTask
 from support.settings import TINY
 
 
@@ -90,6 +94,31 @@ def test_the_page(run: TrainedRun, runs: Path, tmp_path: Path, monkeypatch: pyte
     assert names["run"].predict(["photo.jpg"]) == run.predict([source_files(run)[0]])
 
 
+def test_a_plain_lightning_trainer_predicts(run: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The task by its checkpoint alone; probabilities are those of the centre view."""
+    monkeypatch.setenv("ALEXLAB_CACHE", run.config.data.cache)
+    checkpoint = run.record.file("checkpoints/last.ckpt")
+    task = ClassificationTask.load_from_checkpoint(checkpoint)
+    data = build_datamodule(task.config)
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    found = trainer.predict(task, datamodule=data)
+    assert found is not None
+    images = np.stack([data.split("test").image(index) for index in range(len(data.split("test")))])
+    np.testing.assert_allclose(torch.cat(found).numpy(), run.probabilities(images, "center"), atol=1e-6)
+    with pytest.raises(UserError, match="not cropped yet; pass datamodule= instead"):
+        trainer.predict(task, data.test_dataloader())
+
+    alone = tmp_path / "last.ckpt"
+    shutil.copy(checkpoint, alone)
+    with pytest.raises(UserError, match="of its run two folders up"):
+        ClassificationTask.load_from_checkpoint(alone)
+    again = ClassificationTask.load_from_checkpoint(alone, config=task.config)
+    assert torch.equal(again.network.state_dict()["fc8.weight"], task.network.state_dict()["fc8.weight"])
+    alone.write_bytes(b"no checkpoint")
+    with pytest.raises(UserError, match="of a finished run"):
+        ClassificationTask.load_from_checkpoint(alone)
+
+
 def test_the_history_is_the_epochs(run: TrainedRun):
     assert list(run.history["epoch"]) == [1, 2]
     assert {"train_loss", "val_top1_error"} <= set(run.history.columns)
@@ -113,6 +142,7 @@ def test_the_command(run: TrainedRun, runs: Path, tmp_path: Path, capsys: pytest
     assert [row["file"] for row in rows] == [str(path) for path in files]
     for row, expected in zip(rows, run.predict(files, top=3), strict=True):
         assert [one["class"] for one in row["classes"]] == [name for name, _ in expected]
+        assert [one["name"] for one in row["classes"]] == [name for name, _ in expected]
         assert [one["probability"] for one in row["classes"]] == pytest.approx([p for _, p in expected], abs=1e-6)
     assert printed.err == f"error: {tmp_path / 'broken]0;t.jpg'}: empty\n"
 

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -252,23 +253,124 @@ def test_turned_upright_by_xmp(kind: str):
 
 
 def profile(name: str) -> bytes:
-    """A colour profile of another name than sRGB's."""
+    """sRGB's colour profile by another name."""
     content = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     return content.replace("sRGB built-in".encode("utf-16-be"), f"{name:13}".encode("utf-16-be"))
 
 
+def xyz(values: Sequence[float]) -> bytes:
+    return b"XYZ " + bytes(4) + struct.pack(">3i", *(round(value * 65536) for value in values))
+
+
+def icc(name: str, space: bytes, tags: dict[bytes, bytes], between: bytes = b"XYZ ") -> bytes:
+    """A colour profile as the ICC's specification 2.4 lays it out."""
+    text = name.encode() + b"\0"
+    described = b"desc" + bytes(4) + struct.pack(">I", len(text)) + text + bytes(8 + 3 + 67)
+    tags = {b"desc": described, b"wtpt": xyz((0.9642, 1, 0.8249)), **tags}
+    table, data, at = b"", b"", 128 + 4 + 12 * len(tags)
+    for tag, content in tags.items():
+        padded = content + bytes(-len(content) % 4)
+        table += tag + struct.pack(">2I", at + len(data), len(content))
+        data += padded
+    head = bytes(4) + struct.pack(">I", 0x02400000) + b"mntr" + space.ljust(4) + between + bytes(12) + b"acsp"
+    head = (head + bytes(28) + struct.pack(">3i", 63190, 65536, 54061)).ljust(124, b"\0")
+    body = head + struct.pack(">I", len(tags)) + table + data
+    return struct.pack(">I", len(body) + 4) + body
+
+
+def gamma(exponent: float) -> bytes:
+    return b"curv" + bytes(4) + struct.pack(">IH", 1, round(exponent * 256))
+
+
+def of_rgb(name: str, curve: bytes, *colorants: Sequence[float]) -> bytes:
+    """A profile of three colours, given in XYZ (D50), and their curve."""
+    colours = dict(zip((b"rXYZ", b"gXYZ", b"bXYZ"), map(xyz, colorants), strict=True))
+    return icc(name, b"RGB", colours | dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve))
+
+
+def of_inks() -> bytes:
+    """A profile of four inks: magenta on yellow is L 50, a 60, b 40, nothing is white, anything else black."""
+    corners = np.tile(np.uint8((0, 128, 128)), (2, 2, 2, 2, 1))
+    corners[0, 0, 0, 0], corners[0, 1, 1, 0] = (255, 128, 128), (128, 188, 168)
+    ramp = bytes(range(256))
+    table = b"mft1" + bytes(4) + bytes((4, 3, 2, 0)) + struct.pack(">9i", *(65536 * np.eye(3, dtype=int).ravel()))
+    table += 4 * ramp + corners.tobytes() + 3 * ramp
+    return icc("Inks", b"CMYK", {b"A2B0": table}, b"Lab ")
+
+
+SRGB_CURVE = struct.pack(
+    ">4sI2H5i", b"para", 0, 3, 0, *(round(v * 65536) for v in (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045))
+)
+# The colorants that Adobe (1998) and the ICC's registry publish, in D50.
+ADOBE_RGB = of_rgb(
+    "Adobe RGB (1998)",
+    gamma(2.19921875),
+    (0.60974, 0.31111, 0.01947),
+    (0.20528, 0.62567, 0.06087),
+    (0.14919, 0.06322, 0.74457),
+)
+P3 = ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407))
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
-def test_colour_profiles_are_named(kind: str):
-    """They are not applied, as everybody who trains on ImageNet does not; sRGB's changes nothing."""
+def test_other_colours_become_srgbs(kind: str):
+    """As a viewer shows them: the values of published cases, and P3's by the formulas of its standard."""
+    for content, name, expected in (
+        (ADOBE_RGB, "Adobe RGB (1998)", (231, 57, 34)),
+        (of_rgb("P3 of 2.2", gamma(2.2), *P3), "P3 of 2.2", (219, 37, 13)),
+        (of_rgb("Display P3", SRGB_CURVE, *P3), "Display P3", (217, 42, 23)),
+    ):
+        image = Image.new("RGB", (64, 64), (200, 60, 40))
+        stored, found = read_square(raw.encoded(image, kind, quality=100, icc_profile=content), f"x.{kind.lower()}", 32)
+        assert found == [f"colour profile converted to sRGB: {name}"]
+        np.testing.assert_allclose(stored.mean((0, 1)), expected, atol=3)
+
+
+def test_a_grey_profile_and_alpha():
+    """Grey 100 of the curve 1.8 is 255 * srgb((100 / 255) ** 1.8), by sRGB's formula (IEC 61966-2-1)."""
+    light = (100 / 255) ** 1.8
+    expected = 255 * (1.055 * light ** (1 / 2.4) - 0.055)
+    content = icc("Dot", b"GRAY", {b"kTRC": gamma(1.8)})
+    for mode, kinds in (("L", ["grey"]), ("LA", ["alpha", "grey"])):
+        image = Image.new("L", (32, 32), 100).convert(mode)
+        stored, found = read_square(raw.encoded(image, "PNG", icc_profile=content), "x.png", 32)
+        assert found == [*kinds, "colour profile converted to sRGB: Dot"]
+        np.testing.assert_allclose(stored, round(expected), atol=2)
+    stored, found = read_square(raw.encoded(Image.new("L", (32, 32), 100), "JPEG", icc_profile=content), "x.jpeg", 32)
+    assert found == ["grey", "colour profile converted to sRGB: Dot"]
+    np.testing.assert_allclose(stored, round(expected), atol=3)
+    image = Image.new("RGBA", (32, 32), (200, 60, 40, 9))
+    stored, found = read_square(raw.encoded(image, "PNG", icc_profile=ADOBE_RGB), "x.png", 32)
+    assert found == ["alpha", "colour profile converted to sRGB: Adobe RGB (1998)"]
+    np.testing.assert_allclose(stored[0, 0], (231, 57, 34), atol=3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_inks_of_a_profile(kind: str):
+    """L 50, a 60, b 40 (D50) is (214, 60, 55) in sRGB, by the formulas of CIE Lab and IEC 61966-2-1."""
+    image = Image.new("CMYK", (32, 32), (0, 255, 255, 0))
+    stored, found = read_square(raw.encoded(image, kind, icc_profile=of_inks()), f"x.{kind.lower()}", 32)
+    assert found == ["CMYK", "colour profile converted to sRGB: Inks"]
+    np.testing.assert_allclose(stored.mean((0, 1)), (214, 60, 55), atol=3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_srgbs_and_broken_profiles_change_no_bit(kind: str):
+    image = draw_image("star", np.random.default_rng(1)).resize((64, 64))
+    plain, _ = read_square(raw.encoded(image, kind), f"x.{kind.lower()}", 32)
     for content, kinds in (
         (profile("sRGB built-in"), []),
-        (profile("Adobe RGB"), ["colour profile ignored: Adobe RGB"]),
-        (profile("a\x1b[31m\nb"), ["colour profile ignored: a[31mb"]),
+        (profile("c2"), []),  # as many programs name their own
         (b"no profile", ["colour profile ignored: a broken one"]),
+        (ADOBE_RGB[:300], ["colour profile ignored: a broken one"]),
+        (
+            icc("a\x1b[31m\nb", b"GRAY", {b"kTRC": gamma(1.8)}),
+            ["colour profile ignored: a[31mb"],
+        ),  # for a picture of colours
     ):
-        stored, found = read_square(raw.encoded(raw.flat(raw.RED), kind, icc_profile=content), f"x.{kind.lower()}", 32)
+        stored, found = read_square(raw.encoded(image, kind, icc_profile=content), f"x.{kind.lower()}", 32)
         assert found == kinds
-        np.testing.assert_allclose(stored.mean((0, 1)), raw.RED, atol=4)
+        assert np.array_equal(stored, plain)
 
 
 @pytest.mark.parametrize("progressive", [False, True])

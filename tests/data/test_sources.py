@@ -223,6 +223,47 @@ class TestForms:
         store = open_store(store_path(config))
         assert (config.num_classes, config.size) == (len(store.classes), store.manifest["size"]) == (3, 110)
 
+    def test_own_images_have_a_recipe_and_a_contact_sheet(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+        """The three lines of a newcomer: the last one of preparing is the next to type."""
+        root = raw.class_folders(tmp_path / "photos")
+        where = [f"data.raw={root}", f"data.cache={tmp_path / 'cache'}"]
+        assert main(["data=folder", *where]) == 0
+        printed = capsys.readouterr().out.splitlines()
+        assert printed[-1] == f"Train on it: alexlab train {shlex.join(['recipe=folder', *where])}"
+        config = load(["recipe=folder", *where])
+        store = open_store(store_path(config.data))
+        assert (config.data.num_classes, config.model.width) == (3, 0.25)
+        assert f"Classes: {', '.join(store.classes)}" in printed
+        sheet = store.path.with_name(f"{store.path.name}.png")
+        assert f"Contact sheet: {sheet}" in printed
+        assert not [file for file in store.path.iterdir() if file.suffix == ".png"]  # or a copy would have it, too
+
+        # Each stored image of train, by class, is a tile of its own colour, from the left.
+        picture = np.asarray(Image.open(sheet)).astype(int)
+        split = store.split("train")
+        for place in range(len(split)):
+            left, top = 8 + (place % 10) * 120, 24 + (place // 10) * 136
+            tile = picture[top : top + 112, left : left + 112]
+            np.testing.assert_allclose(tile.mean((0, 1)), split.image(place).mean((0, 1)), atol=3)
+
+        sheet.unlink()
+        sheet.mkdir()  # where no picture can be written
+        assert main(["data=folder", *where]) == 0
+        assert "No contact sheet: " in capsys.readouterr().out
+
+    def test_a_store_of_another_size_names_its_recipe(self, tmp_path: Path):
+        """Whoever prepares `data=imagenette` and trains with the same words has the demo's recipe, of 110 px."""
+        root = raw.imagenette(tmp_path / "raw")
+        where = [f"data.raw={root}", f"data.cache={tmp_path / 'cache'}"]
+        asked = load(["data=imagenette", *where]).data
+        assert main(["data=imagenette", *where]) == 0
+        with pytest.raises(ConfigError, match=r"there is one of 146 px, for recipe=imagenette; make it: "):
+            locate.stored_manifest(asked)
+        assert main(["recipe=imagenette", "data.size=32", *where]) == 0
+        said = "there is one of 32 px, for data.size=32; there is one of 146 px, for recipe=imagenette; make it: "
+        with pytest.raises(ConfigError, match=said):
+            locate.stored_manifest(asked)
+
     def test_a_deep_tree_and_names_of_any_kind(self, tmp_path: Path):
         files = {
             "train/ä b/images/deep/1.JPG": raw.photo(1),

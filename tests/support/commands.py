@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from alexlab.config import PROJECT_DIR
+from support.settings import last_of_each
 
 TRAIN = [sys.executable, str(PROJECT_DIR / "src" / "train.py")]
 PATIENCE = 600.0  # seconds that a test waits for anything; what has failed is told sooner
@@ -32,7 +33,8 @@ def start(
     stderr: int = subprocess.STDOUT,
 ) -> subprocess.Popen[str]:
     """A command that has begun, in a session of its own. `more`: for its environment."""
-    return begin([sys.executable, str(PROJECT_DIR / "src" / script), *line], more, cwd=cwd, stderr=stderr)
+    words = [sys.executable, str(PROJECT_DIR / "src" / script), *last_of_each(line)]
+    return begin(words, more, cwd=cwd, stderr=stderr)
 
 
 def begin(

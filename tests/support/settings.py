@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache as kept
@@ -56,6 +57,19 @@ def composer() -> Composer:
 def composed(overrides: list[str] | None = None) -> Config:
     """As `load`, by that composer."""
     return composer().job(overrides or []).config
+
+
+def last_of_each(words: Iterable[str]) -> list[str]:
+    """A command line without the keys that a later word sets again, which the command refuses.
+
+    Tests build their lines from shared lists, and change a key of those by another word.
+    """
+    kept: dict[str, str] = {}
+    for word in words:
+        name, sign, _ = word.partition("=")
+        kept.pop(name if sign else word, None)
+        kept[name if sign else word] = word
+    return list(kept.values())
 
 
 def stacked(split: Split) -> np.ndarray:

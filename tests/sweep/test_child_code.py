@@ -14,7 +14,7 @@ import pytest
 import alexlab.runs.environment
 from alexlab.config import PROJECT_DIR
 from alexlab.runs.environment import code
-from support.settings import TINY
+from support.settings import TINY, last_of_each
 
 GIT = ["git", "-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "init.defaultBranch=main"]
 SHADOWED = ("random", "queue", "signal", "typing", "alexlab")  # names of modules that every child process imports
@@ -59,7 +59,7 @@ def test_every_launcher_trains_with_the_code_of_the_command(launcher: str, check
         **{name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONSAFEPATH")},
         **{"GIT_DIR": str(PROJECT_DIR / ".git"), "OMP_DISPLAY_ENV": "VERBOSE", "RAY_TMPDIR": "/tmp"},
     }
-    done = subprocess.run([*line, *tiny], cwd=here, env=environment, capture_output=True, text=True)
+    done = subprocess.run([*line, *last_of_each(tiny)], cwd=here, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     found = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*/environment.json")]
     head = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=checkout, text=True).strip()

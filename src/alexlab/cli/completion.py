@@ -118,7 +118,8 @@ def _groups(typed: list[str]) -> dict[str, list[str]]:
     """The options of each config group, with those of --config-dir."""
     own = [Path(folder).expanduser() for flag, folder in pairwise(typed) if flag == "--config-dir"]
     folders = [config.CONF_DIR, *own]
-    paths = [path.relative_to(folder) for folder in folders for path in folder.glob("*/**/*.yaml")]
+    files = [(folder, path) for folder in folders for path in folder.glob("*/**/*.y*ml") if path.name[0] != "."]
+    paths = [path.relative_to(folder) for folder, path in files]
     groups: dict[str, list[str]] = {"hydra/launcher": ["basic", "joblib"]}
     for path in sorted(paths):
         groups.setdefault(path.parent.as_posix(), []).append(path.stem)

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from alexlab.cli.tables import new_table, one_a_line, seeds_shown
 from alexlab.command import run_command
-from alexlab.compose import Composer
+from alexlab.compose import Composer, read_config
 from alexlab.config import Config, ConfigError, walk
 from alexlab.console import Console
 from alexlab.errors import UserError
@@ -29,6 +29,7 @@ from alexlab.runs.ensemble import (
     in_common,
     read_done,
 )
+from alexlab.runs.identity import differences, spelled
 from alexlab.runs.record import Record
 from alexlab.study.intervals import wilson
 
@@ -84,15 +85,22 @@ def _obey(overrides: list[str], config_dir: str | None, console: Console) -> int
     composer = Composer(config_dir)
     if len(runs) > 1:
         raise UserError(f"{runs[1]}: runs= is given twice; name all runs in one list")
+    composer.check_once(others)
     if runs:
         evaluate_ensemble(_ids(runs[-1]), composer, others, console)
     else:
-        _evaluate_file(composer.job(others).config, console)
+        config = composer.job(others).config
+        _check_settings(config, {_name(override) for override in others})
+        _evaluate_file(config, console)
     return 0
 
 
 def _name(override: str) -> str:
     return override.partition("=")[0].lstrip("+")
+
+
+# Keys of the net and of what it sees of an image.
+_SEEN_BY_NET = ("model.", "pool.", *(f"data.{key}" for key in ("size", "resize", "crop_size", "mean", "pixel_scale")))
 
 
 def _ids(override: str) -> list[str]:
@@ -159,6 +167,26 @@ def _settings(composer: Composer, overrides: list[str]) -> Config:
             raise ConfigError(f"{override}: cannot be set for runs that are done; only {', '.join(allowed)} can")
     # By data=folder, which accepts every key of where a store may be; nothing else of this configuration is used.
     return composer.job(["data=folder", *overrides], trains=False).config
+
+
+def _check_settings(config: Config, named: set[str]) -> None:
+    """Refuse a run's weights under another net or other inputs than its own, unless the line names the key.
+
+    Raises:
+        ConfigError: with the keys that are missing.
+    """
+    if config.weights is None:
+        return
+    record = Path(config.weights).resolve().parent.parent
+    if Path(config.weights).parent.name != "checkpoints" or not (record / "config.yaml").is_file():
+        return
+    recorded = differences(read_config(record / "config.yaml", stored=False), config)
+    missing = {name: value for name, value in recorded.items() if name.startswith(_SEEN_BY_NET) and name not in named}
+    missing = {name: value for name, value in missing.items() if not name.startswith("model.init")}
+    if missing:
+        raise ConfigError(
+            f"weights={config.weights}: was trained with {spelled(missing)}; add that, or evaluate runs=[{record.name}]"
+        )
 
 
 def _evaluate_file(config: Config, console: Console) -> None:

@@ -105,8 +105,9 @@ def _predict(args: argparse.Namespace, console: Console) -> int:
     found = run.probabilities(images, view)
     likeliest = run.likeliest(found, args.top)
     if args.json:
+        ids = dict(zip(run.class_names, run.classes, strict=True))
         for file, row in zip(read, likeliest, strict=True):
-            classes = [{"class": name, "probability": round(probability, 6)} for name, probability in row]
+            classes = [{"class": ids[name], "name": name, "probability": round(chance, 6)} for name, chance in row]
             print(json.dumps({"file": str(file), "run_id": run.record.run_id, "view": view, "classes": classes}))
     else:
         console.print(f"{run.record.run_id}, {'mean of ten views' if view == 'ten' else 'centre view'}", style="dim")

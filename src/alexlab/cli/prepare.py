@@ -18,9 +18,11 @@ from alexlab.compose import Composer
 from alexlab.config import ConfigError, DataConfig
 from alexlab.console import Console
 from alexlab.data.build import printable
+from alexlab.data.contact_sheet import draw_sheet, sheet_path
 from alexlab.data.locate import has_store, make, prepare, source_changes, store_path
+from alexlab.data.names import readable
 from alexlab.data.sources import KNOWN
-from alexlab.data.store import BadData, find_corruption, gigabytes
+from alexlab.data.store import BadData, Store, find_corruption, gigabytes
 from alexlab.progress import Progress
 
 USAGE = """\
@@ -37,7 +39,8 @@ components, and a report on every unusual file.
   python src/prepare.py data=cifar10
                     downloaded, unless data.raw says where it is
   python src/prepare.py data=folder data.raw=DIR
-                    your own images, in train/<class>/ and val/<class>/
+                    your own images, in train/<class>/ and val/<class>/;
+                    then: python src/train.py recipe=folder data.raw=DIR
   python src/prepare.py data=folder data.raw=DIR --refresh
                     make the store again if files in DIR changed since
   python src/prepare.py check data=imagenet2012
@@ -52,6 +55,7 @@ have changed since.
 Exit status: 0 done, 1 a file or disk failed, or the check found corruption, 2 a
 mistake in the command or the source files, 130 stopped from the keyboard."""
 
+_CLASSES = 20  # of which the names are printed
 _SHOWN = 5  # lines of each kind in the terminal; manifest.json has all
 _GROUPS = ("data", "recipe")
 
@@ -94,9 +98,10 @@ def _data(overrides: list[str], config_dir: str | None) -> tuple[DataConfig, lis
     if not any(override.startswith(("data=", "recipe=")) for override in overrides):
         raise ConfigError(f"no data set: name one, data={'|'.join(name.name for name in KNOWN)}; see --help")
     composer = Composer(config_dir)
+    composer.check_once(overrides)
     chosen = next((override.partition("=")[2] for override in overrides if override.startswith("data=")), "")
     if chosen in composer.groups["recipe"] and not any(override.startswith("recipe=") for override in overrides):
-        overrides = [f"recipe={chosen}", *overrides]
+        overrides = [f"recipe={chosen}", *(override for override in overrides if not override.startswith("data="))]
     return composer.job(overrides, trains=False).config.data, overrides
 
 
@@ -108,12 +113,24 @@ def _prepare(data: DataConfig, refresh: bool, console: Console) -> int:
         line = f"{store.path} is there already{made_from}; nothing to do. Remove it to have it made again."
         console.print(line, soft_wrap=True)
     report(store.manifest, console)
+    _show_sheet(store, is_new, console)
     size = sum(file.stat().st_size for file in store.path.iterdir())
     console.print(f"\nStore: {store.path} ({gigabytes(size)}); all of this is in its manifest.json", soft_wrap=True)
     if changes:
         told = f"Of the source files in {data.raw or data.cache}, {changes} since this store was made."
         console.print(f"{told} Add --refresh to make it again with them.", style="yellow", soft_wrap=True)
     return 0
+
+
+def _show_sheet(store: Store, is_new: bool, console: Console) -> None:
+    """Draw the contact sheet of a new store, or where there is none, and print its path."""
+    path = sheet_path(store.path)
+    try:
+        if is_new or not path.is_file():
+            draw_sheet(store)
+        console.print(f"Contact sheet: {path}", soft_wrap=True)
+    except OSError as error:  # the store is read-only, or somebody else's
+        console.print(f"No contact sheet: {path}: {error.strerror or error}", style="yellow", soft_wrap=True)
 
 
 def _check(data: DataConfig, console: Console) -> int:
@@ -161,6 +178,9 @@ def report(manifest: dict[str, Any], console: Console) -> None:
     title = f"{manifest['name']} at {manifest['size']} px, {manifest['format']}, from {manifest['source']}"
     console.print(f"\n{title}\n")
     console.print(table)
+    names = readable(manifest["classes"], manifest["words"])
+    more = f" and {len(names) - _CLASSES} more" if len(names) > _CLASSES else ""
+    console.print(f"Classes: {printable(', '.join(names[:_CLASSES]))}{more}", soft_wrap=True)
     for warning in manifest["warnings"]:
         console.print(f"Note: {printable(warning)}", style="yellow", soft_wrap=True)
     for kind, names in manifest["converted"].items():

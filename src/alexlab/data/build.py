@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import PIL
 import simplejpeg
-from PIL import Image
+from PIL import Image, features
 
 from alexlab.config import Resize
 from alexlab.data.changes import FileStates
@@ -490,6 +490,7 @@ class _Builder:
                 "numpy": np.__version__,
                 "pillow": PIL.__version__,
                 "simplejpeg": simplejpeg.__version__,
+                "littlecms": features.version("littlecms2"),
             },
             "seconds": round(time.monotonic() - started, 1),
             "classes": self._source.classes,

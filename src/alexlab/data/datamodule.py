@@ -248,6 +248,10 @@ class StoreDataModule(L.LightningDataModule):
     def test_dataloader(self) -> DataLoader:
         return self.evaluation_dataloader("test")
 
+    def predict_dataloader(self) -> DataLoader:
+        """The test images, in their stored order; predictions are of their centre view."""
+        return self.test_dataloader()
+
     def split(self, role: str) -> Split:
         """The images of `train`, `val` or `test`."""
         return self.store.role(role, self._data.holdout)

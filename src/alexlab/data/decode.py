@@ -1,7 +1,7 @@
 """From an image file's bytes to the stored square of RGB, with a list of what had to be converted.
 
-The only place with a policy for unusual files: a complete picture is stored as a viewer would show it, upright and as
-RGB; alpha is dropped; of an animation the first frame is taken; a file that is cut or corrupt, so that pixels are
+The only place with a policy for unusual files: a complete picture is stored as a viewer would show it, upright and in
+sRGB; alpha is dropped; of an animation the first frame is taken; a file that is cut or corrupt, so that pixels are
 missing, is not stored.
 """
 
@@ -65,6 +65,8 @@ _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes")
 _MAX_EXTRANEOUS = 16
 _MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # neither stuffed data nor a restart
 _CMYK = ("CMYK", "YCCK")
+_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # Pillow's mode by a colour profile's space
+_NEAR_SRGB = 2  # levels by which the colours of a profile that is sRGB by another name may differ
 _SOF_SEQUENTIAL, _SOS, _EOI = (b"\xc0", b"\xc1"), b"\xda", b"\xd9"
 
 
@@ -209,16 +211,16 @@ def _jpeg(content: bytes, kinds: list[str]) -> tuple[Image.Image, int]:
     width, height, colours = _jpeg_header(content)
     is_cmyk = colours in _CMYK
     pixels = _decode_jpeg(content, "CMYK" if is_cmyk else "RGB", kinds)
+    has_metadata = any(content.find(text, 0, _HEADER_BYTES) >= 0 for text in _METADATA)
+    orientation, profile = _jpeg_metadata(content, kinds) if has_metadata else (1, None)
     if is_cmyk:  # by Pillow, which knows that Adobe's are stored inverted
         kinds.append("CMYK")
         with Image.open(io.BytesIO(content), formats=["JPEG"]) as opened:
-            image = opened.convert("RGB")
-    else:
-        image = Image.frombuffer("RGB", (width, height), pixels, "raw", "RGB", 0, 1)
-        if colours == "Gray":
-            kinds.append("grey")
-    has_metadata = any(content.find(text, 0, _HEADER_BYTES) >= 0 for text in _METADATA)
-    return image, _jpeg_orientation(content, kinds) if has_metadata else 1
+            return _in_srgb(opened, opened.convert("RGB"), profile, kinds), orientation
+    image = Image.frombuffer("RGB", (width, height), pixels, "raw", "RGB", 0, 1)
+    if colours == "Gray":
+        kinds.append("grey")
+    return _in_srgb(image.getchannel(0) if colours == "Gray" else image, image, profile, kinds), orientation
 
 
 def _is_harmless(warning: str, content: bytes) -> bool:
@@ -233,32 +235,62 @@ def _is_harmless(warning: str, content: bytes) -> bool:
     return any(text in warning for text in _HARMLESS)
 
 
-def _jpeg_orientation(content: bytes, kinds: list[str]) -> int:
+def _jpeg_metadata(content: bytes, kinds: list[str]) -> tuple[int, bytes | None]:
+    """The orientation and the colour profile of a JPEG."""
+    profile = None
     try:
         with Image.open(io.BytesIO(content), formats=["JPEG"]) as opened:
-            _name_profile(opened, kinds)
-            return int(opened.getexif().get(ORIENTATION, 1))  # of EXIF, else of XMP
+            profile = opened.info.get("icc_profile")
+            return int(opened.getexif().get(ORIENTATION, 1)), profile  # of EXIF, else of XMP
     except Exception:  # a broken EXIF block can make Pillow raise anything, and the picture is complete
         kinds.append("broken EXIF")
-        return 1
+        return 1, profile
 
 
-def _name_profile(image: Image.Image, kinds: list[str]) -> None:
-    """Name a colour profile other than sRGB. Pixels are stored as if they were sRGB, as all of ImageNet's users do."""
-    profile = image.info.get("icc_profile")
-    if isinstance(profile, bytes) and (name := _profile_name(profile)):
-        kinds.append(f"colour profile ignored: {name}")
+def _in_srgb(pixels: Image.Image, rgb: Image.Image, profile: bytes | None, kinds: list[str]) -> Image.Image:
+    """The image in sRGB: `rgb` itself unless `pixels`, of which it was made, have another colour profile.
+
+    A profile that is broken, or of other colours than the image has, is named and not applied.
+    """
+    if profile is None:
+        return rgb
+    name, transform = _transform(profile)
+    if transform is None or transform.input_mode != pixels.mode:
+        kinds += [f"colour profile ignored: {name}"] if name else []
+        return rgb
+    kinds.append(f"colour profile converted to sRGB: {name}")
+    converted = ImageCms.applyTransform(pixels, transform)
+    assert converted is not None
+    return converted
 
 
 @lru_cache(maxsize=16)
-def _profile_name(profile: bytes) -> str:
-    """A profile's description; empty for sRGB."""
+def _transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
+    """A colour profile's description and the way from its colours to sRGB; "" and None for sRGB itself.
+
+    The intent is perceptual, as in most viewers; what lies outside sRGB is clipped or compressed as the profile says.
+    """
     try:
-        parsed: Any = ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile
-        found = parsed.profile_description or "without a name"
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        parsed: Any = source.profile
+        name = " ".join("".join(filter(str.isprintable, parsed.profile_description or "")).split())[:40]
+        if "srgb" in name.lower():
+            return "", None
+        name, mode = name or "without a name", _MODES.get(parsed.xcolor_space.strip())
+        if mode is None:
+            return name, None
+        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+        return ("", None) if mode == "RGB" and _is_near_srgb(transform) else (name, transform)
     except Exception:  # a broken profile can make Pillow raise anything
-        return "a broken one"
-    return "" if "srgb" in found.lower() else " ".join("".join(filter(str.isprintable, found)).split())[:40]
+        return "a broken one", None
+
+
+def _is_near_srgb(transform: ImageCms.ImageCmsTransform) -> bool:
+    """Whether colours stay what they are: many programs have an sRGB profile of their own, by other names."""
+    levels = np.linspace(0, 255, 9).astype(np.uint8)
+    colours = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(1, -1, 3)
+    converted = np.asarray(ImageCms.applyTransform(Image.fromarray(colours), transform))
+    return int(np.abs(converted.astype(int) - colours).max()) <= _NEAR_SRGB
 
 
 def _other(content: bytes, found: str, kinds: list[str]) -> tuple[Image.Image, int]:
@@ -275,8 +307,10 @@ def _other(content: bytes, found: str, kinds: list[str]) -> tuple[Image.Image, i
             if found == "TIFF" and orientation in _UPRIGHT:  # Pillow turns it
                 kinds.append("turned upright")
                 orientation = 1
-            _name_profile(image, kinds)
-            return _rgb(image, content, kinds), orientation if isinstance(orientation, int) else 1
+            rgb = _rgb(image, content, kinds)
+            pixels = image if image.mode == "CMYK" else rgb.getchannel(0) if "grey" in kinds else rgb
+            rgb = _in_srgb(pixels, rgb, image.info.get("icc_profile"), kinds)
+            return rgb, orientation if isinstance(orientation, int) else 1
     except Unreadable:
         raise
     except Image.DecompressionBombError as error:

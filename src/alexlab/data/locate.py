@@ -11,13 +11,15 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 from loky import cpu_count
 
-from alexlab.config import ConfigError, DataConfig, Dataset, OnBad, Resize, StoreFormat
+from alexlab.config import CONF_DIR, ConfigError, DataConfig, Dataset, OnBad, Resize, StoreFormat
 from alexlab.data.build import BadImage, build_store, free_bytes, needed_bytes, printable, unfinished
 from alexlab.data.changes import describe_changes, input_states, read_states
 from alexlab.data.shapes import CLASSES, GENERATOR_VERSION, draw_shapes
@@ -38,6 +40,7 @@ from alexlab.data.store import (
     role_origin,
 )
 from alexlab.progress import Progress
+from alexlab.tree import read_yaml, yaml_files
 
 
 def fingerprint(data: DataConfig) -> str:
@@ -98,7 +101,7 @@ def stored_manifest(data: DataConfig) -> dict:
         wanted["resize"] = "stretch" if data.resize is Resize.stretch else None
         keys = " ".join(f"data.{key}={value}" for key, value in wanted.items() if value is not None)
         raise ConfigError(
-            f"data.name={data.name.name}: has no store at {path}; make it: "
+            f"data.name={data.name.name}: has no store at {path}; {_other_sizes(data)}make it: "
             f"python src/prepare.py data={data.name.name} {keys}"
         )
     try:
@@ -115,6 +118,34 @@ def stored_manifest(data: DataConfig) -> dict:
         if mine is not None and mine != theirs:
             raise ConfigError(f"{key}={mine}: the store {path} has {theirs}; set {key}={theirs} or name another store")
     return manifest
+
+
+def _other_sizes(data: DataConfig) -> str:
+    """The stores of a data set that are of other sizes, each with the recipe that fits it; empty without any.
+
+    Whoever has prepared `data=imagenette` and trains with the same words has the demo's recipe, of another size.
+    """
+    if data.root is not None:
+        return ""
+    found = {}
+    for path in sorted(store_path(data).parent.glob(f"{escape(_set_name(data))}-*px-*/manifest.json")):
+        with suppress(ValueError):
+            manifest = read_manifest(path.parent)
+            if manifest["name"] == data.name.name and manifest["resize"] == data.resize.name:
+                found[manifest["size"]] = None
+    sizes = {size: _recipes_of(data.name, size) or [f"data.size={size}"] for size in sorted(found)}
+    return "".join(f"there is one of {size} px, for {' or '.join(words)}; " for size, words in sizes.items())
+
+
+def _recipes_of(name: Dataset, size: int) -> list[str]:
+    """The recipes of a data set and an image size: `recipe=imagenette`."""
+    found = []
+    for path in yaml_files(CONF_DIR / "recipe"):
+        content = read_yaml(path)
+        recipe_size = (content.get("data") or {}).get("size", DataConfig().size)
+        if {"override /data": name.name} in content["defaults"] and recipe_size == size:
+            found.append(f"recipe={path.stem}")
+    return found
 
 
 def image_counts(data: DataConfig) -> dict[str, int]:

@@ -36,6 +36,7 @@ import numpy as np
 import simplejpeg
 from loky import cpu_count
 
+from alexlab.data.names import readable
 from alexlab.data.parallel import in_order
 from alexlab.errors import UserError
 from alexlab.files import sync_file, sync_folder
@@ -133,8 +134,13 @@ class Store:
 
     @property
     def classes(self) -> list[str]:
-        """Class names by label."""
+        """The classes by label, as the source names them: folders' names, WordNet ids."""
         return self.manifest["classes"]
+
+    @property
+    def class_names(self) -> list[str]:
+        """Readable names of the classes by label: "tench" for n01440764."""
+        return readable(self.classes, self.manifest["words"])
 
     def split(self, name: str) -> Split:
         """A split as the data set's authors made it."""

@@ -73,7 +73,7 @@ def answers(record: Record, count: int = 8, seed: int = 0, view: str = "ten", ca
         UserError: where the run is not done, its weights are gone or its data are not here.
     """
     member, device = _member(record, cache)
-    test, classes = member.data.split("test"), member.data.store.classes
+    test, classes = member.data.split("test"), member.data.store.class_names
     places = _of_all_classes(test.labels, _drawn(len(test), seed), count)
     images = _images(test, places)
     with torch.inference_mode():
@@ -120,7 +120,7 @@ def neighbours(
     for places, units, pixels in _seen(train, searched, member, hidden, device):
         by_units.add(from_units.squared_to(units), places)
         by_pixels.add(from_pixels.squared_to(pixels), places)
-    classes = member.data.store.classes
+    classes = member.data.store.class_names
 
     def near(found: _Nearest) -> Near:
         is_same = train.labels[found.places] == test.labels[asked][:, None]

@@ -17,7 +17,7 @@ from alexlab import own_net
 from alexlab.config import Config, Dataset, Init, Schedule, shown, walk
 from alexlab.data.locate import fingerprint
 from alexlab.runs.code_fingerprint import modified
-from alexlab.tree import flatten
+from alexlab.tree import flatten, yaml_files
 
 # Raised whenever a change of the code changes a result's bits; tests/test_golden.py notices.
 RESULTS_VERSION = 2
@@ -135,7 +135,7 @@ def arm_label(config: Config, base: Config, folders: list[Path]) -> str:
         return "none"
     if (build := changed.get("model.build")) is not None:
         changed["model.build"] = own_net.unpinned(build)
-    for path in (path for folder in folders for path in sorted(folder.glob("*.yaml"))):
+    for path in (path for folder in folders for path in yaml_files(folder)):
         files = _file_changes(path, base)
         if files and files == {name: value for name, value in changed.items() if name in files or name not in DERIVED}:
             return path.stem

@@ -60,8 +60,13 @@ class TrainedRun:
 
     @property
     def classes(self) -> list[str]:
-        """Names of the K classes, in the order of the logits."""
+        """The K classes in the order of the logits, as their data name them: folders' names, WordNet ids."""
         return self.member.data.store.classes
+
+    @property
+    def class_names(self) -> list[str]:
+        """Readable names of the K classes, in the order of the logits: "tench" for n01440764."""
+        return self.member.data.store.class_names
 
     @property
     def history(self) -> pd.DataFrame:
@@ -106,7 +111,7 @@ class TrainedRun:
     def predict(
         self, images: Sequence[str | Path | bytes | Image.Image | np.ndarray], top: int = 5, view: str = "ten"
     ) -> list[list[tuple[str, float]]]:
-        """For each image its likeliest classes with their probabilities, likeliest first.
+        """For each image the names of its likeliest classes with their probabilities, likeliest first.
 
         Raises:
             UserError, OSError: as `stored`.
@@ -117,10 +122,11 @@ class TrainedRun:
         return self.likeliest(found, top)
 
     def likeliest(self, probabilities: np.ndarray, top: int = 5) -> list[list[tuple[str, float]]]:
-        """The `top` classes of each row of `probabilities`, [N, K], with their probabilities, likeliest first."""
+        """The names of the `top` classes of each row, [N, K], with their probabilities, likeliest first."""
+        names = self.class_names
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
         return [
-            [(self.classes[label], float(chances[label])) for label in row]
+            [(names[label], float(chances[label])) for label in row]
             for row, chances in zip(order, probabilities, strict=True)
         ]
 
@@ -128,7 +134,7 @@ class TrainedRun:
         """Write the network as an ONNX file, with the mean image, the scale and the softmax inside.
 
         Its input `images` is float32 [N, 3, H, W], RGB in 0-255, cropped as `data.resize` and the centre view say; its
-        output `probabilities` is float32 [N, K]. The file's metadata have the run id, the classes and this
+        output `probabilities` is float32 [N, K]. The file's metadata have the run id, the classes, their names and this
         preprocessing. Outputs differ from the network's by less than 1e-4 (onnxruntime).
 
         Raises:
@@ -156,6 +162,7 @@ class TrainedRun:
         found.model.metadata_props.update(
             run_id=self.record.run_id,
             classes=json.dumps(self.classes),
+            class_names=json.dumps(self.class_names),
             preprocessing=f"RGB, 0-255; data.resize={config.resize.name} to {config.size} pixels, then the centre "
             f"{config.crop_size} x {config.crop_size}; the mean and the scale are in the network",
         )

@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alexlab.config import CONF_DIR, Config, ConfigError, did_you_mean, flat, shown
 from alexlab.console import printable
-from alexlab.tree import ANY, BOOL, NULL, NUMBER, TEXT, Kind, Schema, check_types, flatten, read_yaml
+from alexlab.tree import ANY, BOOL, NULL, NUMBER, TEXT, Kind, Schema, check_types, flatten, read_yaml, yaml_files
 
 # Metrics of claims: (description, the unit in which figures are published, the unit's size).
 METRICS = {
@@ -174,7 +174,7 @@ class Claim:
 def claim_files(config_dir: str | None = None) -> dict[str, Path]:
     """{name: file} of every file of claims; the user's own folder takes precedence."""
     folders = [CONF_DIR, *([Path(config_dir).expanduser()] if config_dir else [])]
-    return {path.stem: path for folder in folders for path in sorted((folder / "claims").glob("*.yaml"))}
+    return {path.stem: path for folder in folders for path in yaml_files(folder / "claims")}
 
 
 def find_claims(names: list[str], config_dir: str | None = None) -> list[Claim]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Self
 
 import lightning as L
 import torch
@@ -16,6 +18,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from alexlab import distributed
 from alexlab.architecture import layers
 from alexlab.config import Compile, Config, by_layer
+from alexlab.errors import UserError
 from alexlab.models import build_model, compiled
 from alexlab.models.own import reseed
 from alexlab.training.divergence import DivergenceDetector, sizes
@@ -36,6 +39,10 @@ class Diverged(RuntimeError):
 
 
 _EPOCH_METRICS = ("train_loss", "train_top1", "recent_top1")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split(". ")[0].split()) or type(error).__name__
 
 
 def accuracies(num_classes: int) -> MetricCollection:
@@ -279,6 +286,66 @@ class ClassificationTask(L.LightningModule):
             self.val_errors.append(errors["top1"].item())
         loss.reset()
         accuracy.reset()
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """The probabilities [B, K] of a batch, inputs [B, 3, H, W] alone or with labels.
+
+        Raises:
+            UserError: for the uncropped images of our loaders, which only their data module makes inputs of.
+        """
+        inputs = batch[0] if isinstance(batch, list | tuple) else batch
+        if not inputs.is_floating_point():
+            raise UserError(
+                "trainer.predict: this loader's images are not cropped yet; pass datamodule= instead of it, or use "
+                "alexlab.load_run(ID).predict(files)"
+            )
+        return self(inputs).softmax(1)
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: str | Path,  # pyright: ignore[reportIncompatibleMethodOverride]
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        *,
+        config: Config | None = None,
+    ) -> Self:
+        """The task with the weights of a record's `checkpoints/last.ckpt` or `best.ckpt`, in evaluation mode.
+
+        Its configuration is that of the record, but for where the data are (`data.cache`, `data.root`), or `config`.
+
+        Raises:
+            UserError: if the file is no such checkpoint, or there is neither a configuration beside it nor a `config`.
+        """
+        from alexlab.compose import read_config  # here, since training itself needs no Hydra
+
+        path = Path(checkpoint_path)
+        try:
+            content = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+            state, classes = content["state_dict"], content["classes"]
+        except (KeyError, TypeError, UnpicklingError, RuntimeError) as error:
+            raise UserError(
+                f"{path}: is not last.ckpt or best.ckpt of a finished run ({_one_line(error)}); alexlab.load_run(ID) "
+                "loads a run by its id"
+            ) from error
+        if config is None:
+            recorded = path.resolve().parent.parent / "config.yaml"
+            if not recorded.is_file():
+                raise UserError(
+                    f"{path}: has no config.yaml of its run two folders up; pass config=alexlab.config.load([...])"
+                )
+            config = read_config(recorded, stored=False)
+            for name in ("cache", "root", "stage"):
+                setattr(config.data, name, getattr(Config().data, name))
+        if config.data.num_classes is None:
+            config.data.num_classes = len(classes)
+        task = cls(config)
+        if config.trainer.precision == "64-true":
+            task.double()
+        task.network.load_state_dict(state)
+        return task.eval()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.end_if_diverged(wait=True)
