@@ -10,7 +10,7 @@ from types import TracebackType
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
-from alexlab.console import Console, printable
+from alexlab.console import Console, duration, printable
 
 _SECONDS_BETWEEN_LINES = 60  # outside a terminal
 BESIDE_OTHERS = "ALEXLAB_BESIDE_OTHERS"  # in the environment of processes that share a terminal
@@ -59,12 +59,12 @@ class Progress:
         if not self._live and now - self._last_line_at > _SECONDS_BETWEEN_LINES:
             self._last_line_at = now
             left = (self._total - self._done) / max(rate, 1e-9)
-            self._print(f"{self._done} of {self._total}, {rate:,.0f} {self._unit}/s, {left / 60:.0f} min left")
+            self._print(f"{self._done} of {self._total}, {rate:,.0f} {self._unit}/s, {duration(left)} left")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._bar.stop()
         if kind is None and not self._live:
-            self._print(f"done in {time.monotonic() - self._started:.0f} s")
+            self._print(f"done in {duration(time.monotonic() - self._started)}")
 
     def _print(self, text: str) -> None:
         print(printable(f"{self._title}: {text}"), file=sys.stderr, flush=True)

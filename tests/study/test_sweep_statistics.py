@@ -15,7 +15,7 @@ from alexlab.runs.record import Record
 from alexlab.study.records import RunData
 from alexlab.study.samples import Measured
 from alexlab.study.statistics import Sample, contrast, effect, shrink
-from alexlab.study.sweep_statistics import Sensitivity, Setting, _sensitivity, _upper_sd, analyse
+from alexlab.study.sweep_statistics import Sensitivity, SweepArm, _sensitivity, _upper_sd, analyse
 from support.settings import composer
 
 IMAGES = 400
@@ -41,9 +41,9 @@ def answers(rng: np.random.Generator, errors: list[float]) -> list[np.ndarray]:
     return [rng.permutation(np.arange(IMAGES) < round(IMAGES * error)) for error in errors]
 
 
-def made_setting(folder: Path, name: str, wrongs: list[np.ndarray], first: int = 0, *overrides: str) -> Setting:
+def made_setting(folder: Path, name: str, wrongs: list[np.ndarray], first: int = 0, *overrides: str) -> SweepArm:
     runs = [made_run(folder, name, first + number, wrong, *overrides) for number, wrong in enumerate(wrongs)]
-    return Setting({"model.lrn": name}, runs)
+    return SweepArm({"model.lrn": name}, runs)
 
 
 def test_two_settings_have_welchs_interval(tmp_path: Path):
@@ -89,11 +89,11 @@ def test_seeds_that_settings_share_count_where_their_nets_start_alike(tmp_path: 
     assert apart.fixed == pytest.approx((high - low) / 2, rel=1e-9)
 
 
-def grid(folder: Path, wrongs: dict[tuple[str, str], list[np.ndarray]]) -> list[Setting]:
+def grid(folder: Path, wrongs: dict[tuple[str, str], list[np.ndarray]]) -> list[SweepArm]:
     made = []
     for number, ((lrn, overlap), own) in enumerate(wrongs.items()):
         runs = [made_run(folder, f"{lrn}{overlap}", 10 * number + place, one) for place, one in enumerate(own)]
-        made.append(Setting({"model.lrn": lrn, "pool.overlap": overlap}, runs))
+        made.append(SweepArm({"model.lrn": lrn, "pool.overlap": overlap}, runs))
     return made
 
 
@@ -153,7 +153,7 @@ def test_other_test_images_are_not_compared(tmp_path: Path):
     base = made_setting(tmp_path, "a", answers(rng, [0.2, 0.21, 0.25]))
     wrongs = answers(rng, [0.3, 0.31, 0.35])
     runs = [made_run(tmp_path, "b", 10 + place, wrong, store="b") for place, wrong in enumerate(wrongs)]
-    assert analyse([base, Setting({"model.lrn": "b"}, runs)]).differences == [None, None]
+    assert analyse([base, SweepArm({"model.lrn": "b"}, runs)]).differences == [None, None]
 
 
 @pytest.mark.parametrize("image_sd", [0.0, 0.001])

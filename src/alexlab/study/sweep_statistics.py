@@ -1,4 +1,4 @@
-"""Conclusions of a sweep with seeds: settings against the first, main effects of a full grid, what is too small.
+"""Conclusions of a sweep with seeds: arms against the first, main effects of a full grid, what is too small.
 
 The same intervals as a study's, by `study.statistics`: for new seeds and new test images of the same kind, and for all
 of a table's differences at once. There is no verdict, since nothing was claimed before the runs.
@@ -10,10 +10,13 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
-from scipy import stats
+from scipy import special
 
 from alexlab.errors import UserError
+from alexlab.runs.identity import SEEDS
+from alexlab.study.intervals import paired_difference
 from alexlab.study.records import Archive, RunData
 from alexlab.study.samples import Measured, Samples
 from alexlab.study.statistics import LEVEL, Effect, contrast, effect, seeds_needed
@@ -25,8 +28,8 @@ _STEPS = (5.0, 2.0, 1.0)
 
 
 @dataclass(frozen=True)
-class Setting:
-    """One setting of a sweep, with its finished runs, which differ only in the seed."""
+class SweepArm:
+    """An arm of a sweep, with its finished runs, which differ only in the seed."""
 
     values: dict[str, str]  # by factor, as a person writes them
     runs: Sequence[RunData]
@@ -46,11 +49,11 @@ class MainEffect:
 class Sensitivity:
     """How small a difference the sweep can tell from chance. Sizes are in the metric's unit."""
 
-    seeds: tuple[int, int]  # fewest and most of a setting
+    seeds: tuple[int, int]  # fewest and most of a arm
     images: int | None  # in the test split; None where single images are not known
     told: tuple[float, float]  # the smallest and the largest half width of the differences' intervals
     target: float  # a round size, at most half of the smallest
-    seeds_needed: int | None  # in each setting, to tell the target; None where no number would
+    seeds_needed: int | None  # in each arm, to tell the target; None where no number would
     floor: float  # what endless seeds would tell: the choice of test images stays
 
     def __str__(self) -> str:
@@ -69,23 +72,23 @@ class Sensitivity:
 
 @dataclass(frozen=True)
 class SweepStatistics:
-    """`differences[i]`: setting i less the first; None for the first, on other test images, and without an interval."""
+    """`differences[i]`: arm i less the first; None for the first, on other test images, and without an interval."""
 
     differences: list[Effect | None]
-    main_effects: list[MainEffect] = field(default_factory=list)  # empty unless the settings are a full grid
+    main_effects: list[MainEffect] = field(default_factory=list)  # empty unless the arms are a full grid
     sensitivity: Sensitivity | None = None
     problems: list[str] = field(default_factory=list)  # a line for each run that is not counted
 
 
-def analyse(settings: Sequence[Setting], metric: str = "top1_error", view: str = "ten") -> SweepStatistics:
-    """Compare the settings of a sweep in one metric; without two seeds of any setting there is nothing to say."""
-    nothing = SweepStatistics([None] * len(settings))
-    if len(settings) < 2 or max(len(setting.runs) for setting in settings) < 2:
+def analyse(arms: Sequence[SweepArm], metric: str = "top1_error", view: str = "ten") -> SweepStatistics:
+    """Compare the arms of a sweep in one metric; without two seeds of any arm there is nothing to say."""
+    nothing = SweepStatistics([None] * len(arms))
+    if len(arms) < 2 or max(len(arm.runs) for arm in arms) < 2:
         return nothing
     problems: list[str] = []
-    samples = Samples({str(place): setting.runs for place, setting in enumerate(settings)}, problems)
-    samples.shared_start = _shared_start(settings)
-    measured = [samples.measured(str(place), metric, view) for place in range(len(settings))]
+    samples = Samples({str(place): arm.runs for place, arm in enumerate(arms)}, problems)
+    samples.shared_start = _shared_start(arms)
+    measured = [samples.measured(str(place), metric, view) for place in range(len(arms))]
     base = measured[0]
     if base is None:
         return SweepStatistics(nothing.differences, problems=problems)
@@ -104,8 +107,8 @@ def analyse(settings: Sequence[Setting], metric: str = "top1_error", view: str =
         differences.append(found if found is not None and math.isfinite(found.decisive) else None)
     grid = [one for one in measured if one is not None]
     main_effects = []
-    if all(is_compared) and len(grid) == len(settings):
-        rows = _contrasts(settings)
+    if all(is_compared) and len(grid) == len(arms):
+        rows = _contrasts(arms)
         for factor, value, first, weights in rows:
             cells = [place for place, weight in enumerate(weights) if weight]
             found = contrast(
@@ -122,45 +125,41 @@ def analyse(settings: Sequence[Setting], metric: str = "top1_error", view: str =
 
 
 def _images(measured: Measured) -> tuple[str | None, str | None]:
-    """What two settings must share to be compared: their data, and the classes of the test images in their order."""
+    """What two arms must share to be compared: their data, and the classes of the test images in their order."""
     return measured.runs[0].result.get("data", {}).get("store"), measured.images
 
 
-def _shared_start(settings: Sequence[Setting]) -> tuple[str, list[str]] | None:
-    """The first setting, and those whose nets start from its initial weights on the same seeds.
+def _shared_start(arms: Sequence[SweepArm]) -> tuple[str, list[str]] | None:
+    """The first arm, and those whose nets start from its initial weights on the same seeds.
 
     None where seeds are not known, or one is of several runs, which then differ in data.seed.
     """
-    seeds = [[run.seed for run in setting.runs] for setting in settings]
+    seeds = [[run.seed for run in arm.runs] for arm in arms]
     if not seeds[0] or any(None in own or len(set(own)) < len(own) for own in seeds):
         return None
     archive, found = Archive([]), []
-    for place, setting in enumerate(settings):
+    for place, arm in enumerate(arms):
         with suppress(UserError):  # a configuration that cannot be read shares nothing
-            if (
-                place
-                and setting.runs
-                and starts_alike(*(archive.config(one.runs[0]) for one in (settings[0], setting)))
-            ):
+            if place and arm.runs and starts_alike(*(archive.config(one.runs[0]) for one in (arms[0], arm))):
                 found.append(str(place))
     return "0", found
 
 
-def _contrasts(settings: Sequence[Setting]) -> list[tuple[str, str, str, list[float]]]:
-    """Factor, value, its first value, and the settings' weights, for each main effect; none unless the grid is full."""
+def _contrasts(arms: Sequence[SweepArm]) -> list[tuple[str, str, str, list[float]]]:
+    """Factor, value, its first value, and the arms' weights, for each main effect; none unless the grid is full."""
     levels: dict[str, list[str]] = {}
-    for setting in settings:
-        for factor, value in setting.values.items():
+    for arm in arms:
+        for factor, value in arm.values.items():
             if value not in levels.setdefault(factor, []):
                 levels[factor].append(value)
-    cells = {tuple(setting.values.get(factor) for factor in levels) for setting in settings}
-    if len(levels) < 2 or not len(settings) == len(cells) == math.prod(map(len, levels.values())):
+    cells = {tuple(arm.values.get(factor) for factor in levels) for arm in arms}
+    if len(levels) < 2 or not len(arms) == len(cells) == math.prod(map(len, levels.values())):
         return []
     found = []
     for factor, (first, *others) in levels.items():
-        share = len(levels[factor]) / len(settings)
+        share = len(levels[factor]) / len(arms)
         for value in others:
-            signs = [(one.values[factor] == value) - (one.values[factor] == first) for one in settings]
+            signs = [(one.values[factor] == value) - (one.values[factor] == first) for one in arms]
             found.append((factor, value, first, [sign * share for sign in signs]))
     return found
 
@@ -172,7 +171,7 @@ def _sensitivity(differences: list[Effect], measured: list[Measured], family: in
     counts = [len(one.runs) for one in measured]
     # More seeds shrink the runs' part of an interval and not the images'.
     images = max(one.image_variance for one in differences)
-    floor = float(stats.norm.ppf(1 - (1 - LEVEL) / 2 / family) + stats.norm.ppf(CHANCE)) * math.sqrt(images)
+    floor = float(special.ndtri(1 - (1 - LEVEL) / 2 / family) + special.ndtri(CHANCE)) * math.sqrt(images)
     target = _round_below(min(halves) / 2)
     left = target**2 - floor**2
     needed = None
@@ -191,14 +190,95 @@ def _sensitivity(differences: list[Effect], measured: list[Measured], family: in
 
 
 def _upper_sd(measured: list[Measured]) -> float:
-    """An upper estimate of the settings' pooled standard deviation over seeds: a plan from a low one is too small."""
+    """An upper estimate of the arms' pooled standard deviation over seeds: a plan from a low one is too small."""
     several = [one for one in measured if len(one.runs) > 1]
     df = sum(len(one.runs) - 1 for one in several)
     squares = sum((len(one.runs) - 1) * one.sample.variance for one in several)
-    return math.sqrt(squares / float(stats.chi2.ppf(1 - UPPER, df)))
+    return math.sqrt(squares / float(special.chdtri(df, UPPER)))
 
 
 def _round_below(size: float) -> float:
     """The largest of 1, 2 and 5 times a power of ten that is at most `size`."""
     power = 10.0 ** math.floor(math.log10(size))
     return next(step * power for step in _STEPS if step * power <= size * (1 + 1e-9))
+
+
+@dataclass(frozen=True)
+class CellComparison:
+    """A arm of two sweeps. `effect`: the second less the first."""
+
+    values: dict[str, str]
+    errors: tuple[list[float], list[float]]  # of each one's finished runs
+    shares_runs: bool  # then there is nothing to compare
+    effect: Effect | None  # over seeds
+    images: tuple[float, float] | None  # of one seed each: the difference and half of its interval over the test images
+
+
+@dataclass(frozen=True)
+class SweepComparison:
+    """`alone`: the arms that only the first, and only the second sweep has.
+
+    `differing`: the keys in which all compared arms differ in the same way, with both values.
+    """
+
+    cells: list[CellComparison]
+    differing: dict[str, tuple[Any, Any]]
+    alone: tuple[list[str], list[str]]
+    problems: list[str]
+
+
+def compare(
+    first: Sequence[SweepArm], second: Sequence[SweepArm], metric: str = "top1_error", view: str = "ten"
+) -> SweepComparison:
+    """Compare two sweeps arm by arm; intervals are for all differences at once."""
+    others = {_key(arm): arm for arm in second}
+    pairs = [(arm, others[_key(arm)]) for arm in first if _key(arm) in others]
+    shared = {_key(arm) for arm, _ in pairs}
+    problems: list[str] = []
+    arms = {f"{place} {side}": pair[side].runs for place, pair in enumerate(pairs) for side in (0, 1)}
+    samples = Samples(arms, problems)
+    shares = [bool({run.run_id for run in one.runs} & {run.run_id for run in other.runs}) for one, other in pairs]
+    both = [tuple(samples.measured(f"{place} {side}", metric, view) for side in (0, 1)) for place in range(len(pairs))]
+    is_compared = [
+        not same and one is not None and other is not None and _images(one) == _images(other)
+        for same, (one, other) in zip(shares, both, strict=True)
+    ]
+    spreads = samples.spreads(metric, view) if any(is_compared) else {}
+    cells = []
+    for place, pair in enumerate(pairs):
+        one, other = both[place]
+        found, images = None, None
+        if is_compared[place] and one is not None and other is not None:
+            pair_spreads = spreads[f"{place} 1"], spreads[f"{place} 0"]
+            found = effect(other.sample, one.sample, pair_spreads, sum(is_compared))
+            if not math.isfinite(found.decisive):
+                found = None
+                if len(one.runs) == len(other.runs) == 1:
+                    images = paired_difference(*(side.runs[0].wrong(metric, view)[0] for side in (other, one)))
+        errors = [[run.result["test"][view][metric] for run in side.runs] for side in pair]
+        cells.append(CellComparison(pair[0].values, (errors[0], errors[1]), shares[place], found, images))
+    alone = [[_spelled(one) for one in sweep if _key(one) not in shared] for sweep in (first, second)]
+    return SweepComparison(cells, _differing(pairs), (alone[0], alone[1]), problems)
+
+
+def _differing(pairs: Sequence[tuple[SweepArm, SweepArm]]) -> dict[str, tuple[Any, Any]]:
+    both = [(one.runs[0].keys, other.runs[0].keys) for one, other in pairs if one.runs and other.runs]
+    if not both:
+        return {}
+    found = {name: (both[0][0].get(name), both[0][1].get(name)) for name in {**both[0][0], **both[0][1]}}
+    return {
+        name: (before, after)
+        for name, (before, after) in found.items()
+        if before != after
+        and name not in SEEDS
+        and not name.startswith("paths.")
+        and all((one.get(name), other.get(name)) == (before, after) for one, other in both)
+    }
+
+
+def _key(arm: SweepArm) -> frozenset[tuple[str, str]]:
+    return frozenset(arm.values.items())
+
+
+def _spelled(arm: SweepArm) -> str:
+    return " ".join(f"{factor}={value}" for factor, value in arm.values.items())
