@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from alexlab.runs.record import Record
 from alexlab.study.records import RunData
 from alexlab.study.samples import Measured
 from alexlab.study.statistics import Sample, contrast, effect, shrink
-from alexlab.study.sweep_statistics import Sensitivity, SweepArm, _sensitivity, _upper_sd, analyse
+from alexlab.study.sweep_statistics import Sensitivity, SweepArm, _sensitivity, _upper_sd, analyse, compare
 from support.settings import composer
 
 IMAGES = 400
@@ -41,7 +43,7 @@ def answers(rng: np.random.Generator, errors: list[float]) -> list[np.ndarray]:
     return [rng.permutation(np.arange(IMAGES) < round(IMAGES * error)) for error in errors]
 
 
-def made_setting(folder: Path, name: str, wrongs: list[np.ndarray], first: int = 0, *overrides: str) -> SweepArm:
+def made_arm(folder: Path, name: str, wrongs: list[np.ndarray], first: int = 0, *overrides: str) -> SweepArm:
     runs = [made_run(folder, name, first + number, wrong, *overrides) for number, wrong in enumerate(wrongs)]
     return SweepArm({"model.lrn": name}, runs)
 
@@ -50,13 +52,13 @@ def test_two_settings_have_welchs_interval(tmp_path: Path):
     rng = np.random.default_rng(0)
     errors = [0.20, 0.23, 0.21, 0.26], [0.30, 0.22, 0.35, 0.27, 0.25]
     wrongs = [answers(rng, list(own)) for own in errors]
-    made = [made_setting(tmp_path, name, own, 10 * i) for i, (name, own) in enumerate(zip("ab", wrongs, strict=True))]
+    made = [made_arm(tmp_path, name, own, 10 * i) for i, (name, own) in enumerate(zip("ab", wrongs, strict=True))]
     found = analyse(made)
     (nothing, told) = found.differences
     assert nothing is None
     assert told is not None
     values = [np.array([wrong.mean() for wrong in own], dtype=np.float64) for own in wrongs]
-    test = stats.ttest_ind(values[1], values[0], equal_var=False)
+    test: Any = stats.ttest_ind(values[1], values[0], equal_var=False)
     low, high = test.confidence_interval(0.95)
     assert told.difference == pytest.approx((low + high) / 2, abs=1e-12)
     assert told.fixed == pytest.approx((high - low) / 2, rel=1e-9)
@@ -75,21 +77,21 @@ def test_seeds_that_settings_share_count_where_their_nets_start_alike(tmp_path: 
     rng = np.random.default_rng(1)
     luck = rng.normal(0, 0.03, 8)
     base, own = (answers(rng, list(centre + luck + rng.normal(0, 0.003, 8))) for centre in (0.2, 0.3))
-    alike = [made_setting(tmp_path / "alike", name, wrongs) for name, wrongs in (("a", base), ("b", own))]
-    other = [alike[0], made_setting(tmp_path / "other", "c", own, 0, "model.width=0.5")]
+    alike = [made_arm(tmp_path / "alike", name, wrongs) for name, wrongs in (("a", base), ("b", own))]
+    other = [alike[0], made_arm(tmp_path / "other", "c", own, 0, "model.width=0.5")]
     (_, paired), (_, apart) = analyse(alike).differences, analyse(other).differences
     assert paired is not None
     assert apart is not None
     values = [np.array([wrong.mean() for wrong in wrongs]) for wrongs in (base, own)]
     assert paired.difference == pytest.approx(values[1].mean() - values[0].mean(), abs=1e-12)
-    assert paired.correlation == pytest.approx(np.corrcoef(*values)[0, 1], rel=1e-9)
+    assert paired.correlation == pytest.approx(np.corrcoef(values[0], values[1])[0, 1], rel=1e-9)
     assert paired.fixed < 0.3 * apart.fixed
     low, high = stats.ttest_ind(values[1], values[0], equal_var=False).confidence_interval(0.95)
     assert apart.correlation is None
     assert apart.fixed == pytest.approx((high - low) / 2, rel=1e-9)
 
 
-def grid(folder: Path, wrongs: dict[tuple[str, str], list[np.ndarray]]) -> list[SweepArm]:
+def grid(folder: Path, wrongs: Mapping[tuple[str, ...], list[np.ndarray]]) -> list[SweepArm]:
     made = []
     for number, ((lrn, overlap), own) in enumerate(wrongs.items()):
         runs = [made_run(folder, f"{lrn}{overlap}", 10 * number + place, one) for place, one in enumerate(own)]
@@ -142,7 +144,7 @@ def test_a_grid_with_a_hole_has_no_main_effects(tmp_path: Path):
 
 def test_one_seed_has_no_interval_over_seeds(tmp_path: Path):
     rng = np.random.default_rng(5)
-    made = [made_setting(tmp_path, name, answers(rng, [0.2])) for name in "ab"]
+    made = [made_arm(tmp_path, name, answers(rng, [0.2])) for name in "ab"]
     found = analyse(made)
     assert found.differences == [None, None]
     assert found.sensitivity is None
@@ -150,7 +152,7 @@ def test_one_seed_has_no_interval_over_seeds(tmp_path: Path):
 
 def test_other_test_images_are_not_compared(tmp_path: Path):
     rng = np.random.default_rng(6)
-    base = made_setting(tmp_path, "a", answers(rng, [0.2, 0.21, 0.25]))
+    base = made_arm(tmp_path, "a", answers(rng, [0.2, 0.21, 0.25]))
     wrongs = answers(rng, [0.3, 0.31, 0.35])
     runs = [made_run(tmp_path, "b", 10 + place, wrong, store="b") for place, wrong in enumerate(wrongs)]
     assert analyse([base, SweepArm({"model.lrn": "b"}, runs)]).differences == [None, None]
@@ -166,7 +168,8 @@ def test_the_planned_seeds_tell_the_target(tmp_path: Path, image_sd: float):
     runs = [RunData(Record(tmp_path, f"run{number}"), {}) for number in range(4)]
     measured = [Measured(runs, Sample(rng.normal(0.2, 0.01, 4)), None) for _ in range(2)]
     pair = [one.sample for one in measured]
-    told = effect(pair[1], pair[0], (*shrink(dict(zip("ab", pair, strict=True))).values(),), 1)
+    spreads = shrink({"a": pair[0], "b": pair[1]})
+    told = effect(pair[1], pair[0], (spreads["b"], spreads["a"]), 1)
     told = dataclasses.replace(told, image_variance=image_sd**2)
     found = _sensitivity([told], measured, 1)
     assert found is not None
@@ -197,3 +200,35 @@ def test_where_the_test_images_are_the_limit_it_says_so():
     line = str(Sensitivity((2, 3), 200, (0.042, 0.061), 0.02, None, 0.035))
     assert line.startswith("2 to 3 seeds, 200 test images: differences under 4.2 to 6.1 points")
     assert "more seeds alone cannot tell less than 3.5, more test images can" in line
+
+
+def test_two_sweeps_are_compared_arm_by_arm(tmp_path: Path):
+    rng = np.random.default_rng(8)
+    values = [0.20, 0.22, 0.27], [0.30, 0.36, 0.33]
+    wrongs = [answers(rng, list(own)) for own in values]
+    first, other = (made_arm(tmp_path / str(i), "a", own, 10 * i) for i, own in enumerate(wrongs))
+    shared, alone = (made_arm(tmp_path, name, answers(rng, [0.2, 0.21, 0.23])) for name in ("b", "c"))
+    found = compare([first, shared], [shared, other, alone])
+    one, same = found.cells
+    assert one.effect is not None
+    low, high = stats.ttest_ind(values[1], values[0], equal_var=False).confidence_interval(0.95)
+    assert one.effect.difference == pytest.approx((low + high) / 2, abs=1e-12)
+    assert one.effect.fixed == pytest.approx((high - low) / 2, rel=1e-9)
+    assert one.errors == ([0.2, 0.22, 0.27], [0.3, 0.36, 0.33])
+    assert same.shares_runs
+    assert same.effect is None
+    assert found.alone == ([], ["model.lrn=c"])
+
+
+def test_two_sweeps_of_one_seed_are_compared_on_their_test_images(tmp_path: Path):
+    rng = np.random.default_rng(9)
+    wrongs = [answers(rng, [0.2]), answers(rng, [0.3])]
+    first, other = (
+        made_arm(tmp_path / str(i), "a", own, i, f"trainer.max_epochs={i + 2}") for i, own in enumerate(wrongs)
+    )
+    found = compare([first], [other])
+    [one] = found.cells
+    each = wrongs[1][0].astype(float) - wrongs[0][0]
+    assert one.effect is None
+    assert one.images == pytest.approx((0.1, 1.959964 * each.std(ddof=1) / np.sqrt(IMAGES)))
+    assert found.differing == {"trainer.max_epochs": (2, 3)}

@@ -72,6 +72,7 @@ Exit status: 0 done, 1 a file or folder failed, 2 a mistake in the command."""
 
 _TESTED = [f"test.{view}.{metric}" for view in ("ten", "center") for metric in ("top1_error", "top5_error")]
 _REMOVED = re.compile(r"\.removed-[0-9a-f]{12}")  # a record on its way out
+_LONGEST_LABEL, _LONGEST_ARM = 2000, 200  # characters: a record may come from anyone
 _WRITERS = {"bundle": "bundle study.zip", "export": "export sweep=last OUT.csv"}
 FILTERS = ("state", "failure", "recipe", "protocol", "model", "ablation", "seed")
 
@@ -158,7 +159,7 @@ def _facts(run: RunData) -> dict[str, str]:
 
 def _name(run: RunData) -> RunName:
     """The run's name; its configuration is read only where its label spells changes."""
-    label = run.status.get("labels", {}).get("ablation", "")
+    label = run.status.get("labels", {}).get("ablation", "")[:_LONGEST_LABEL]
     if "=" not in label:
         return run_name(label)
     try:
@@ -236,7 +237,7 @@ def _print_runs(found: list[RunData], title: str, console: Console) -> None:
         top1 = run.result.get("test", {}).get("ten", {}).get("top1_error")
         start, seconds = run.status.get("started"), run.result.get("seconds")
         lines = [*name.ablations, *(f"{key}={value}" for key, value in changes.items() if key not in shared)]
-        arm.cells.append(" ".join(lines) or BASE)
+        arm.cells.append((" ".join(lines) or BASE)[:_LONGEST_ARM])
         seed.cells.append(_seed(run))
         recipe.cells.append(run.labels.get("recipe", ""))
         state.cells.append(run.state)
@@ -308,7 +309,7 @@ def _compare(request: Request, console: Console) -> None:
         for column, cell in zip(columns, row, strict=True):
             column.cells.append(cell)
     print_columns("Results", columns, console)
-    console.say("±: 95 % interval over the test images alone; seeds differ too.", "dim")
+    console.say("±: 95 % interval over the test images alone; it does not cover seeds.", "dim")
 
 
 def _sweeps(request: Request) -> list[Sweep]:
