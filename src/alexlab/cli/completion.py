@@ -52,6 +52,7 @@ OPTIONS = {
         "list",
         "show",
         "compare",
+        "export",
         "prune",
         "wandb",
         "bundle",
