@@ -12,7 +12,7 @@ from rich.text import Text
 
 from alexlab.command import exit_status
 from alexlab.config import PROJECT_DIR, ConfigError
-from alexlab.console import Console, printable
+from alexlab.console import Console, duration, printable, wrap
 from alexlab.progress import Progress
 
 TITLE, CLIPBOARD, COLOUR = "\x1b]0;title\x07", "\x1b]52;c;aWQ=\x1b\\", "\x1b[31m"
@@ -96,3 +96,27 @@ def test_every_console_of_the_package_is_this_one():
                 assert "Console" in ours, path
             if name == "TextColumn":
                 assert [ast.literal_eval(one.value) for one in call.keywords if one.arg == "markup"] == [False], path
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        *((0, "0 s"), (48.4, "48 s"), (59.6, "1 min"), (151, "2 min 31 s"), (3599, "59 min 59 s"), (3600, "1 h")),
+        *((4320, "1 h 12 min"), (86399, "23 h 59 min"), (90000, "1 d 1 h"), (3_722_500, "43 d 2 h")),
+    ],
+)
+def test_durations_as_people_say_them(seconds: float, said: str):
+    assert duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("width", "lines"),
+    [
+        (12, ["pool.", "overlap=", "false 0.0625", "/tmp/a/b_c.", "json"]),
+        (20, ["pool.overlap=false", "0.0625", "/tmp/a/b_c.json"]),
+        (40, ["pool.overlap=false 0.0625", "/tmp/a/b_c.json"]),
+        (3, ["poo", "l.", "ove", "rla", "p=", "fal", "se", "0.0", "625", "/", "tmp", "/a/", "b_", "c.", "jso", "n"]),
+    ],
+)
+def test_lines_break_between_words(width: int, lines: list[str]):
+    assert wrap("pool.overlap=false 0.0625 /tmp/a/b_c.json", width) == lines

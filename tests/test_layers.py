@@ -34,6 +34,7 @@ FLOORS = (
 ALLOWED = {
     ("alexlab.config", "alexlab.compose"),  # `config.load` is a published name; composing needs Hydra
     ("alexlab", "alexlab.runs.trained"),  # likewise `alexlab.load_run`, which needs torch
+    ("alexlab", "alexlab.study.sweeps"),  # and `alexlab.load_sweep`, which needs pandas
 }
 
 

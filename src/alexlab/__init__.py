@@ -9,6 +9,7 @@ from alexlab import threads
 
 if TYPE_CHECKING:
     from alexlab.runs.trained import load_run as load_run
+    from alexlab.study.sweeps import load_sweep as load_sweep
 
 __version__ = "0.2.0"
 
@@ -23,4 +24,8 @@ def __getattr__(name: str) -> Any:
         from alexlab.runs.trained import load_run
 
         return load_run
+    if name == "load_sweep":  # late, since it loads pandas
+        from alexlab.study.sweeps import load_sweep
+
+        return load_sweep
     raise AttributeError(f"module 'alexlab' has no attribute '{name}'")

@@ -1,9 +1,10 @@
-"""Text that may come from anyone, without control characters; and the console on which every command prints."""
+"""What people read: text without control characters, in lines that break between words, and the commands' console."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import rich.console
@@ -24,6 +25,52 @@ def one_line(text: object) -> str:
     return " ".join(printable(str(text)).split())
 
 
+# Where a text without spaces may go on in the next line, such as `pool.overlap=false` or a path, but no number.
+_JOINT = re.compile(r"(?<=[/=_,:])|(?<=[.-])(?=[A-Za-z_])")
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Break a text into lines of at most `width` characters: at spaces, else after `.`, `/`, `=`, `_` and the like.
+
+    Only a name that is longer than a line itself is cut.
+    """
+    lines: list[str] = []
+    for paragraph in text.split("\n"):
+        line = ""
+        for word in paragraph.split(" "):
+            if line and len(line) + 1 + len(word) <= width:
+                line += f" {word}"
+                continue
+            if line:
+                lines.append(line)
+            line = ""
+            for part in parts(word) if len(word) > width else [word]:
+                if len(line) + len(part) > width and line:
+                    lines.append(line)
+                    line = ""
+                while len(part) > width:
+                    lines.append(part[:width])
+                    part = part[width:]
+                line += part
+        lines.append(line)
+    return lines
+
+
+def parts(word: str) -> list[str]:
+    """The pieces of a word between which it may be broken."""
+    return [part for part in _JOINT.split(word) if part] or [word]
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it, in its two largest units: `48 s`, `2 min 31 s`, `1 h 12 min`, `43 d 2 h`."""
+    whole = round(seconds)
+    for (size, unit), (small, small_unit) in pairwise(((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))):
+        if whole >= size:
+            large, rest = divmod(whole // small, size // small)
+            return f"{large:,} {unit}" + (f" {rest} {small_unit}" if rest else "")
+    return f"{whole} s"
+
+
 class Console(rich.console.Console):
     """A console that shows text as it is: no control characters, no markup, no highlighting of numbers.
 
@@ -32,6 +79,10 @@ class Console(rich.console.Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, markup=False, **options)
+
+    def say(self, text: str, style: str = "") -> None:
+        """Print a note, broken between words."""
+        self.print("\n".join(wrap(text, self.width)), style=style, no_wrap=True, overflow="ignore", crop=False)
 
     def render(
         self, renderable: rich.console.RenderableType, options: rich.console.ConsoleOptions | None = None

@@ -10,7 +10,7 @@ from types import TracebackType
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
-from alexlab.console import Console, printable
+from alexlab.console import Console, duration, printable
 
 _SECONDS_BETWEEN_LINES = 60  # outside a terminal
 BESIDE_OTHERS = "ALEXLAB_BESIDE_OTHERS"  # in the environment of processes that share a terminal
@@ -19,18 +19,6 @@ BESIDE_OTHERS = "ALEXLAB_BESIDE_OTHERS"  # in the environment of processes that 
 def is_live() -> bool:
     """Whether this process can show a live bar: it has a terminal and does not share it."""
     return sys.stderr.isatty() and BESIDE_OTHERS not in os.environ
-
-
-def duration(seconds: float) -> str:
-    """A time in words: `12 s`, `41 min`, `1 h 50 min`, `43 days`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
-    return f"{minutes / 1440:.0f} days"
 
 
 class Progress:
@@ -71,12 +59,12 @@ class Progress:
         if not self._live and now - self._last_line_at > _SECONDS_BETWEEN_LINES:
             self._last_line_at = now
             left = (self._total - self._done) / max(rate, 1e-9)
-            self._print(f"{self._done} of {self._total}, {rate:,.0f} {self._unit}/s, {left / 60:.0f} min left")
+            self._print(f"{self._done} of {self._total}, {rate:,.0f} {self._unit}/s, {duration(left)} left")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._bar.stop()
         if kind is None and not self._live:
-            self._print(f"done in {time.monotonic() - self._started:.0f} s")
+            self._print(f"done in {duration(time.monotonic() - self._started)}")
 
     def _print(self, text: str) -> None:
         print(printable(f"{self._title}: {text}"), file=sys.stderr, flush=True)

@@ -11,7 +11,6 @@ import pytest
 from alexlab import threads
 from alexlab.cli import forecast
 from alexlab.cli.forecast import Cost, past_costs, source, span
-from alexlab.progress import duration
 from alexlab.runs.environment import cpu_model
 from alexlab.runs.record import RECORD_VERSION
 
@@ -37,14 +36,6 @@ def test_finished_runs_of_the_arm_on_such_a_machine_say_it(tmp_path: Path):
     assert found.keys() == {"a"}
     assert (found["a"].low, found["a"].high, found["a"].runs) == (100.0, 130.0, 3)
     assert past_costs(tmp_path / "none", {"a": 1}) == {}
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(12.4, "12 s"), (300, "5 min"), (3600, "1 h"), (6600, "1 h 50 min"), (3715200, "43 days")],
-)
-def test_durations(seconds: float, text: str):
-    assert duration(seconds) == text
 
 
 def test_wording():

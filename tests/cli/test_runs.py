@@ -212,7 +212,10 @@ def test_wandb_follows_no_link_and_no_id_of_a_record(runs: Path, tmp_path: Path,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["lst"], "lst: is none of list, show, compare, prune, wandb, bundle, studies, forget; did you mean 'list'?"),
+        (
+            ["lst"],
+            "lst: is none of list, show, compare, export, prune, wandb, bundle, studies, forget; did you mean 'list'?",
+        ),
         (["show"], "show: takes 1 run id, not 0"),
         (["compare", "a"], "compare: takes 2 run ids, not 1"),
         (["show", "9"], "9: there is no such run in"),

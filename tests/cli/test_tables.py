@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from alexlab.cli import tables
 from alexlab.cli.tables import print_table, read_rows, write_sweep
-from alexlab.console import Console
-from alexlab.runs.record import DONE, FAILED
 from alexlab.study.intervals import paired_difference, wilson
 from alexlab.sweep.plan import Plan, make_plan
 from support.settings import Typed
+from support.sweeps import fill, printed
 
 
 def test_wilson_interval_of_a_textbook():
@@ -37,28 +37,8 @@ def test_paired_difference_is_mcnemars():
     assert half == pytest.approx(1.959964 * np.sqrt(b + c - (b - c) ** 2 / n) / n, rel=2e-3)
 
 
-def fill(plan: Plan, errors: dict[int, float], failed: int | None = None) -> None:
-    """Write made-up records for a plan's runs."""
-    for number, run in enumerate(plan.runs):
-        record = run.record
-        record.path.mkdir(parents=True)
-        if number == failed:
-            record.set_status(FAILED, failure="diverged", message="the training loss of epoch 3 is nan")
-            continue
-        wrong = np.arange(2000) < round(2000 * errors[number])
-        top5 = np.zeros((2000, 5), int)
-        top5[wrong, 0] = 1
-        np.savez(record.file("predictions.npz"), labels=np.zeros(2000, int), ten_top5=top5)
-        both = {"top1_error": float(wrong.mean()), "top5_error": 0.01}
-        result = {"epochs": 20, "seconds": 51.3, "test": {"images": 2000, "center": both, "ten": both}}
-        record.file("result.json").write_text(json.dumps(result))
-        record.set_status(DONE)
-
-
 def shown(plan: Plan, width: int = 80) -> str:
-    console = Console(file=io.StringIO(), width=width, force_terminal=False)
-    print_table(plan, read_rows(plan), console)
-    return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    return printed(lambda console: print_table(plan, read_rows(plan), console), width)
 
 
 def test_one_seed_concludes_nothing(tmp_path):
@@ -70,9 +50,7 @@ def test_one_seed_concludes_nothing(tmp_path):
         assert run.run_id in text
     assert "13.3±1.5" in text  # Wilson's half width at 2,000 images: 1.49
     assert "+15.0±1.6" in text  # 300 images right in the first alone: 1.96 * sqrt(.15 * .85 / 2000)
-    assert text.count("pool.overlap=false") == 2
-    assert all(len(line) <= 80 for line in text.split("±: ")[0].splitlines())
-    assert "…" not in text
+    assert re.findall(r"^(true|false) +(true|false) ", text, re.MULTILINE) == [*product(("true", "false"), repeat=2)]
 
 
 def test_several_seeds_give_mean_and_spread(tmp_path):
@@ -80,12 +58,12 @@ def test_several_seeds_give_mean_and_spread(tmp_path):
     fill(plan, {0: 0.10, 1: 0.20, 2: 0.30, 3: 0.15, 4: 0.15}, failed=5)
     text = shown(plan)
     assert "20.0 ±10.0" in text  # mean and deviation of 10, 20, 30
-    assert "-5.0" in text
+    assert re.search(r"-5\.0 ±\d", text)
+    assert "vs first ±: 95 % interval of the difference, for new seeds and new" in text
     assert "2 of 3" in text
-    assert "FAILED: diverged" in text
+    assert re.search(r"FAILED:\s+diverged", text)
     assert "the training loss of epoch 3 is nan" in text
     assert "no conclusion" not in text
-    assert all(len(line) <= 80 for line in text.split("±: ")[0].splitlines())
 
 
 def test_arms_with_other_maps_are_told(tmp_path):
@@ -120,6 +98,35 @@ def test_lists_and_brackets_are_shown_as_they_are(tmp_path):
     text = shown(plan, width=100)
     for value in ("model.remove ", "\n[] ", "\n[conv3] ", "\n[fc6, fc7] "):
         assert value in text
+
+
+def test_what_all_runs_share_stands_once_above_the_table(tmp_path):
+    line = ["ablation=none,no_lrn", "trainer.max_epochs=7", "data.train_images=300", f"paths.runs={tmp_path}"]
+    plan = make_plan(line, multirun=True)
+    fill(plan, {0: 0.1, 1: 0.1})
+    text = shown(plan)
+    assert text.count("Settings: data.train_images=300 trainer.max_epochs=7\n") == 1
+    assert text.count("max_epochs") == 1
+    assert re.findall(r"^(\w+) .* [0-9a-f]{12}$", text, re.MULTILINE) == ["none", "no_lrn"]
+
+
+def test_a_sweep_with_seeds_says_what_it_can_tell(tmp_path):
+    """The interval beside the table's difference is that of least squares over the four arms' runs, for 3 differences.
+
+    All runs err on the same images where their numbers of errors agree, so images add next to nothing.
+    """
+    line = ["model.lrn=true,false", "model.width=0.5,0.25", "seed=0,1,2", f"paths.runs={tmp_path}"]
+    plan = make_plan(line, multirun=True)
+    centres = np.repeat([0.20, 0.25, 0.30, 0.35], 3)
+    values = centres + np.tile([-0.01, 0.0, 0.01], 4)
+    fill(plan, dict(enumerate(values)))
+    text = shown(plan, 100)
+    [interval] = re.findall(r"^true +0\.25 .* \+5\.0 ±([\d.]+)$", text, re.MULTILINE)
+    assert float(interval) >= 100 * 0.01 * np.sqrt(2 / 3) * stats.t.ppf(1 - 0.025 / 3, 8) - 0.05
+    assert re.search(r"^model.lrn +true → false +\+10\.0 ±", text, re.MULTILINE)
+    assert re.search(r"^model.width +0\.5 → 0\.25 +\+5\.0 ±", text, re.MULTILINE)
+    assert "interval of all 3 differences at once" in text
+    assert re.search(r"^3 seeds, 2,000 test images: differences under ", text, re.MULTILINE)
 
 
 def test_seeds_of_the_data_are_shown(tmp_path):

@@ -14,6 +14,7 @@ import wandb
 from alexlab.compose import to_yaml
 from alexlab.config import Config
 from alexlab.runs import trackers, worker
+from alexlab.runs.names import run_name
 from alexlab.runs.record import DONE, FAILED, Record
 from alexlab.runs.trackers import Copy, group_name, publish, wandb_mode
 from support.commands import finish, start
@@ -141,6 +142,7 @@ def test_a_run_and_its_end(tiny, server):
     assert run["summary"]["test/ten/top1_error"] == record.result()["test"]["ten"]["top1_error"]
     assert run["ends"] == [0]
     assert isinstance(run["named"]["config"]["optim.lr"], float)
+    assert run["named"]["name"] == "none seed=0"
     assert run["named"]["config"]["model.remove"] == []
     assert record.read("wandb.json") == {"id": "0123456789ab", "mode": "online", "complete": True}
 
@@ -248,10 +250,20 @@ def test_without_it_no_connection_is_made(tiny: list[str], monkeypatch: pytest.M
 
 
 def test_a_groups_name_is_its_arms_alone():
-    assert group_name(LABELS) == "demo/paper/alexnet/none"
-    long = group_name({**LABELS, "ablation": "model.lrn=false " * 20})
+    assert group_name(LABELS, run_name("none")) == "demo/paper/alexnet/none"
+    long = group_name(LABELS, run_name("model.init_stds=[" + "conv1:0.01, " * 20 + "]"))
     assert len(long) == 128
     assert long.endswith("-0123456789ab")
+
+
+def test_arms_of_a_shorter_recipe_keep_their_names():
+    """As in W&B's side bar: what was varied first; what all runs share in a hash, and apart from longer ones."""
+    short = "data.train_images=300 model.lrn=false trainer.max_epochs=2"
+    group = group_name(LABELS, run_name(short))
+    assert group.startswith("demo/paper/alexnet/no_lrn +2 settings ")
+    base = group_name(LABELS, run_name("data.train_images=300 trainer.max_epochs=2"))
+    assert base.split(" +")[1] == group.split(" +")[1]
+    assert group_name(LABELS, run_name(short.replace("=2", "=3"))) != group
 
 
 def test_a_record_is_where_it_was_asked_for_and_says_nothing_of_its_copy(tiny: list[str]):

@@ -53,6 +53,7 @@ OPTIONS = {
         "watch",
         "show",
         "compare",
+        "export",
         "prune",
         "wandb",
         "bundle",

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.table import Table
-
+from alexlab.cli.columns import Column, factor_columns, print_columns
 from alexlab.cli.forecast import Cost, load_note, past_costs, source, span
 from alexlab.cli.prospects import print_allotment, print_prospects, reckon
-from alexlab.cli.tables import heading, new_table, seeds_shown, what
+from alexlab.cli.tables import common_settings, factors_of, seeds_shown, values_of
 from alexlab.console import Console
 from alexlab.output import show_notice
 from alexlab.runs.supervisor import forecast
@@ -19,26 +18,21 @@ def print_forecast(plan: Plan, console: Console) -> None:
     """Print the plan, with an estimate for each run that is not done."""
     note = load_note()  # before steps are timed
     costs = _costs(plan)
-    table: Table = new_table("Plan (nothing is run)")
-    table.add_column("#", justify="right")
-    table.add_column(heading(plan.varying), ratio=1)
-    table.add_column("seed", justify="right")
-    table.add_column("state")
-    table.add_column("about", justify="right", no_wrap=True)
-    table.add_column("run id", no_wrap=True)
-    for number, run in enumerate(plan.runs, 1):
-        state = str(run.record.status().get("state", "to do"))
-        about = "" if run.record.is_done else span(costs[run.arm].low, costs[run.arm].high)
-        table.add_row(
-            str(number),
-            what(run, plan.varying),
-            seeds_shown(run.config.seed, run.config.data.seed),
-            state.lower(),
-            about,
-            run.run_id,
-        )
+    names = factors_of(plan.runs)
+    number, factors, seed = Column("#", right=True, rank=1), factor_columns(names), Column("seed", right=True)
+    state, about, run_id = Column("state", wraps=True), Column("about", right=True), Column("run id")
+    for place, run in enumerate(plan.runs, 1):
+        number.cells.append(str(place))
+        for column, value in zip(factors, values_of(run, names), strict=True):
+            column.cells.append(value)
+        seed.cells.append(seeds_shown(run.config.seed, run.config.data.seed))
+        state.cells.append(str(run.record.status().get("state", "to do")).lower())
+        about.cells.append("" if run.record.is_done else span(costs[run.arm].low, costs[run.arm].high))
+        run_id.cells.append(run.run_id)
     console.print()
-    console.print(table)
+    if settings := common_settings(plan.runs, plan.varying):
+        console.say(f"Settings: {settings}", "dim")
+    print_columns("Plan (nothing is run)", [number, *factors, seed, state, about, run_id], console)
     _print_total(plan, costs, note, console)
     found = reckon(plan)
     print_prospects(found, console)
@@ -48,16 +42,16 @@ def print_forecast(plan: Plan, console: Console) -> None:
 
 def _print_total(plan: Plan, costs: dict[str, Cost], note: str, console: Console) -> None:
     pending = [run for run in plan.runs if not run.record.is_done]
-    counts = f"{len(plan.runs)} runs: {len(plan.runs) - len(pending)} done, {len(pending)} to do."
+    runs = f"{len(plan.runs):,} run{'s' * (len(plan.runs) != 1)}"
+    counts = f"{runs}: {len(plan.runs) - len(pending)} done, {len(pending)} to do."
     if not pending:
-        console.print(counts)
+        console.say(counts)
         return
     low, high, size = (sum(getattr(costs[run.arm], name) for run in pending) for name in ("low", "high", "size"))
     alone = ", on one device" if any(run.config.trainer.devices > 1 for run in pending) else ""
-    console.print(
+    console.say(
         f"{counts} About {span(low, high)} on this machine{alone}, one after another, from "
-        f"{source([costs[arm] for arm in dict.fromkeys(run.arm for run in pending)])}, and {size / 1e6:,.0f} MB{note}.",
-        soft_wrap=True,
+        f"{source([costs[arm] for arm in dict.fromkeys(run.arm for run in pending)])}, and {size / 1e6:,.0f} MB{note}."
     )
 
 

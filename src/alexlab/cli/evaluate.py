@@ -10,10 +10,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.table import Table
-
-from alexlab.cli.tables import new_table, one_a_line, seeds_shown
+from alexlab.cli.columns import Column, print_columns
+from alexlab.cli.tables import seeds_shown
 from alexlab.command import run_command
 from alexlab.compose import Composer, read_config
 from alexlab.config import Config, ConfigError, walk
@@ -30,6 +28,7 @@ from alexlab.runs.ensemble import (
     read_done,
 )
 from alexlab.runs.identity import differences, spelled
+from alexlab.runs.names import run_name
 from alexlab.runs.record import Record
 from alexlab.study.intervals import wilson
 
@@ -67,8 +66,7 @@ _MEANINGLESS = (
     ),
     *("logger.", "data.raw", "data.on_bad", "trainer.devices", "trainer.strategy"),
 )
-# new_table's box, with a rule between sections too: the fifth line is the one between rows.
-_RULED = box.Box("\n".join(" ── " if i in (2, 4) else "    " for i in range(8)) + "\n")
+_TITLE = "Error on the test split, %"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -144,15 +142,15 @@ def evaluate_ensemble(ids: list[str], composer: Composer, overrides: list[str], 
         record.write("predictions.npz", archive(test))
         record.write("result.json", result)
     try:
-        table = _ensemble_table(result, ids)
+        columns = _ensemble_columns(result, ids)
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:  # it may be anyone's
         path = record.file("result.json")
         why = f"{type(error).__name__}: {error}"
         raise UserError(f"{path}: is corrupt ({why}); remove {record.path} to have it evaluated again") from error
     console.print()
-    console.print(table)
-    console.print("ensemble: the nets' softmax outputs are averaged for each image, as in section 6", style="dim")
-    console.print(_interval_note(result["test"]["images"]), style="dim")
+    print_columns(_TITLE, columns, console, rules=[len(ids)])
+    console.say("ensemble: the nets' softmax outputs are averaged for each image, as in section 6", "dim")
+    console.say(_interval_note(result["test"]["images"]), "dim")
     console.print(f"Record: {record.path}/", soft_wrap=True)
 
 
@@ -195,42 +193,51 @@ def _evaluate_file(config: Config, console: Console) -> None:
     if config.weights is None:
         raise ConfigError("weights=null: name a file")
     _, [test] = evaluate_nets([(config, Path(config.weights))], [], config, "evaluating")
-    table = _error_table("weights", [], [])
-    table.add_row(config.weights, *_cells(errors_of(test), len(test["ten"].labels)))
     console.print()
-    console.print(table)
-    console.print(_interval_note(len(test["ten"].labels)), style="dim")
+    name = Column("weights", wraps=True, cells=[config.weights])
+    errors = _error_columns([_cells(errors_of(test), len(test["ten"].labels))])
+    print_columns(_TITLE, [name, *errors], console)
+    console.say(_interval_note(len(test["ten"].labels)), "dim")
     console.print("Nothing of this evaluation is written.")
 
 
-def _ensemble_table(result: dict[str, Any], ids: list[str]) -> Table:
+def _ensemble_columns(result: dict[str, Any], ids: list[str]) -> list[Column]:
     members = [result["members"][run_id] for run_id in ids]
     groups = [name for name in members[0]["labels"] if name not in ("ablation", "arm")]
     varying = [name for name in groups if len({member["labels"].get(name) for member in members}) > 1]
-    table = _error_table("ablation", ["seed"], ["run id"])
+    what, seed, run_ids = Column("arm", wraps=True), Column("seed", right=True), Column("run id")
+    errors = [_cells(member["test"]) for member in members]
     for run_id, member in zip(ids, members, strict=True):
         labels = member["labels"]
-        what = "\n".join([*(f"{name}={labels.get(name)}" for name in varying), one_a_line(labels["ablation"])])
-        table.add_row(what, seeds_shown(member["seed"], member["data_seed"]), *_cells(member["test"]), run_id)
-    table.add_section()
-    table.add_row(f"mean of the {len(ids)}", "", *_cells(result["mean"]))
+        name = run_name(labels["ablation"])
+        groups = [f"{group}={labels.get(group)}" for group in varying]
+        settings = [f"{key}={value}" for key, value in name.settings.items()]
+        what.cells.append("\n".join([*groups, name.arm, *settings]))
+        seed.cells.append(seeds_shown(member["seed"], member["data_seed"]))
+        run_ids.cells.append(run_id)
     images = result["test"]["images"]
-    table.add_row(f"ensemble of the {count_of_nets(ids)}", "", *_cells(result["test"], images), result["average_id"])
-    return table
+    for title, cells, one in (
+        (f"mean of the {len(ids)}", _cells(result["mean"]), ""),
+        (f"ensemble of the {count_of_nets(ids)}", _cells(result["test"], images), result["average_id"]),
+    ):
+        what.cells.append(title)
+        seed.cells.append("")
+        errors.append(cells)
+        run_ids.cells.append(one)
+    return [what, seed, *_error_columns(errors), run_ids]
 
 
-def _error_table(what: str, before: list[str], after: list[str]) -> Table:
-    """Columns: what a row is of, those `before`, four of errors, those `after`."""
-    table = new_table("Error on the test split, %")
-    table.box = _RULED
-    table.add_column(what, ratio=1, overflow="fold")
-    for name in before:
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in ("ten views\ntop-1", "\ntop-5", "centre\ntop-1", "\ntop-5"):
-        table.add_column(name, justify="left" if name.startswith("ten") else "right", no_wrap=True)
-    for name in after:
-        table.add_column(f"\n{name}", no_wrap=True)
-    return table
+def _error_columns(errors: list[list[str]]) -> list[Column]:
+    """The four errors of each row."""
+    return [
+        Column(heading, name, right=rank > 0, rank=rank, cells=[cells[rank] for cells in errors])
+        for rank, (heading, name) in enumerate(
+            (
+                *(("ten views\ntop-1", "ten views top-1"), ("\ntop-5", "ten views top-5")),
+                *(("centre\ntop-1", "centre top-1"), ("\ntop-5", "centre top-5")),
+            )
+        )
+    ]
 
 
 def _cells(errors: dict[str, Any], images: int | None = None) -> list[str]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import median
 
 from alexlab import threads
+from alexlab.console import duration
 from alexlab.errors import UserError
-from alexlab.progress import duration
 from alexlab.runs.environment import cpu_model
 from alexlab.runs.record import find_records
 from alexlab.study.records import RunData

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alexlab.cli.tables import new_table
+from alexlab.cli.columns import Column, print_columns
 from alexlab.command import run_command
 from alexlab.compose import Composer
 from alexlab.config import PROJECT_DIR, ConfigError
@@ -161,15 +161,15 @@ def read_plans(folders: list[Path]) -> dict[str, Looks]:
 def print_claims(judgement: Judgement, console: Console) -> None:
     """Print the claims in the terminal, one row each."""
     plan = judgement.plan
-    table = new_table(f"{plan['name']}: {plan['recipe']}, effects as arm minus other, study-wise intervals")
-    table.add_column("claim", ratio=1, overflow="fold")
-    for name in ("paper", "measured", "runs"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", ratio=1, overflow="fold")
-    testable = [row for row in judgement.rows if row.claim.not_testable is None]
-    for row in testable:
-        table.add_row(*row_cells(row, judgement.is_rehearsal))
+    columns = [Column("claim", wraps=True), *(Column(name, right=True) for name in ("paper", "measured", "runs"))]
+    columns.append(Column("verdict", wraps=True))
+    for row in judgement.rows:
+        if row.claim.not_testable is None:
+            for column, cell in zip(columns, row_cells(row, judgement.is_rehearsal), strict=True):
+                column.cells.append(cell)
+    shown = [column for column in columns if any(column.cells)]  # at a rehearsal there are no verdicts
     console.print()
-    console.print(table)
+    title = f"{plan['name']}: {plan['recipe']}, effects as arm minus other, study-wise intervals"
+    print_columns(title, shown, console)
     for line in printed(judgement):
-        console.print(line, style="dim", highlight=False, soft_wrap=True)
+        console.say(line, "dim")

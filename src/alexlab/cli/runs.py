@@ -10,16 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
-
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from alexlab.cli import watch
-from alexlab.cli.tables import new_table, one_a_line
+from alexlab.cli.columns import Column, factor_columns, print_columns
+from alexlab.cli.tables import effect_shown, spread
 from alexlab.command import as_typed, run_command
 from alexlab.compose import Composer, read_config
 from alexlab.config import Config, ConfigError, did_you_mean, shown
-from alexlab.console import Console
+from alexlab.console import Console, duration, wrap
 from alexlab.data.store import gigabytes
 from alexlab.errors import UserError
 from alexlab.files import is_foreign
@@ -27,11 +26,15 @@ from alexlab.progress import Progress
 from alexlab.runs import bundle
 from alexlab.runs.failure import RESULTS
 from alexlab.runs.lease import take
+from alexlab.runs.names import BASE, RunName, run_name
 from alexlab.runs.record import FAILED, RUNNING, Record, find_records
 from alexlab.study.intervals import paired_difference
 from alexlab.study.plans import read_looks
 from alexlab.study.records import RunData, one_line
 from alexlab.tree import NUMBER, flatten
+
+if TYPE_CHECKING:
+    from alexlab.study.sweeps import Sweep
 
 USAGE = """\
 usage: python src/runs.py VERB [FILTER=VALUE ...]
@@ -45,7 +48,10 @@ Look at records, remove some, or send them to W&B.
                                                     runs (watch --help)
   python src/runs.py show ID                        one run
   python src/runs.py compare ID ID                  in what two runs differ, and
-                                                    by how much
+                                                    by how much; or two sweeps,
+                                                    arm by arm
+  python src/runs.py export sweep=last OUT.csv      a sweep as a table, a row a
+                                                    run; or sweep=ID, .parquet
   python src/runs.py prune                          remove what failed by fault
                                                     of the machine or the code
   python src/runs.py prune state=DONE ablation='no_*'
@@ -61,13 +67,16 @@ Look at records, remove some, or send them to W&B.
 
 list, prune, wandb and bundle take filters: state, failure, recipe, protocol,
 model, ablation, seed; several values with commas, * for any text. An ID may be
-cut short. paths.runs=FOLDER looks elsewhere. prune asks first, unless --yes; it
+cut short; a sweep's is that of its file in runs/sweeps/, or last.
+paths.runs=FOLDER looks elsewhere. prune asks first, unless --yes; it
 removes no finished run, and none that was stopped, unless state= names them,
 and never one that is running. A corrupt record is named and left out.
 Exit status: 0 done, 1 a file or folder failed, 2 a mistake in the command."""
 
 _TESTED = [f"test.{view}.{metric}" for view in ("ten", "center") for metric in ("top1_error", "top5_error")]
 _REMOVED = re.compile(r"\.removed-[0-9a-f]{12}")  # a record on its way out
+_LONGEST_LABEL, _LONGEST_ARM = 2000, 200  # characters: a record may come from anyone
+_WRITERS = {"bundle": "bundle study.zip", "export": "export sweep=last OUT.csv"}
 FILTERS = ("state", "failure", "recipe", "protocol", "model", "ablation", "seed")
 
 
@@ -86,6 +95,7 @@ def _obey(given: list[str], config_dir: str | None, console: Console, is_sure: b
         "list": _list,
         "show": _show,
         "compare": _compare,
+        "export": _export,
         "prune": _prune,
         "wandb": _wandb,
         "bundle": _bundle,
@@ -112,6 +122,7 @@ class Request:
     settings: Config
     is_sure: bool
     submitter: str | None = None  # of a bundle
+    sweep: str | None = None  # of `export`
 
     @property
     def runs(self) -> Path:
@@ -120,33 +131,51 @@ class Request:
 
 def _request(verb: str, given: list[str], composer: Composer, is_sure: bool) -> Request:
     ids = [argument for argument in given if "=" not in argument]
-    wanted = {"show": 1, "compare": 2, "bundle": 1, "forget": 1}.get(verb, 0)
+    wanted = {"show": 1, "compare": 2, "bundle": 1, "export": 1, "forget": 1}.get(verb, 0)
     if verb == "forget" and len(ids) != wanted:
         raise UserError(f"forget: takes the id of one study, not {len(ids)}; `studies` lists them")
-    if verb == "bundle" and len(ids) != wanted:
-        raise UserError(f"bundle: takes one file to write, not {len(ids)}; such as bundle study.zip")
+    if verb in _WRITERS and len(ids) != wanted:
+        raise UserError(f"{verb}: takes one file to write, not {len(ids)}; such as {_WRITERS[verb]}")
     if len(ids) != wanted:
         raise UserError(f"{verb}: takes {wanted or 'no'} run id{'s' * (wanted != 1)}, not {len(ids)}")
     filters: dict[str, list[str]] = {}
-    others, submitter = [], None
+    others, submitter, sweep = [], None, None
     for argument in given:
         name, sign, value = argument.partition("=")
         if sign and name == "submitter" and verb == "bundle":
             submitter = " ".join(value.split())
         elif sign and name in FILTERS and verb in ("list", "prune", "wandb", "bundle"):
             filters[name] = [item.strip() for item in value.strip("[]").split(",")]
+        elif sign and name == "sweep" and verb == "export":
+            sweep = value
         elif sign:
             allowed = ("paths.runs", *(("logger.project", "logger.entity") if verb == "wandb" else ()))
             if name not in allowed:
                 near = did_you_mean(name, [*FILTERS, *allowed])
                 raise UserError(f"{argument}: cannot be set here{near}; --help lists what can")
             others.append(argument)
-    return Request(ids, filters, composer.job(["logger=wandb", *others]).config, is_sure, submitter)
+    return Request(ids, filters, composer.job(["logger=wandb", *others]).config, is_sure, submitter, sweep)
 
 
 def _facts(run: RunData) -> dict[str, str]:
     """What filters look at."""
     return {**run.labels, "seed": _seed(run), "state": run.status["state"], "failure": run.status.get("failure", "")}
+
+
+def _name(run: RunData) -> RunName:
+    """The run's name; its configuration is read only where its label spells changes."""
+    label = run.status.get("labels", {}).get("ablation", "")[:_LONGEST_LABEL]
+    if "=" not in label:
+        return run_name(label)
+    try:
+        return run_name(label, run.keys)
+    except (UserError, OSError):
+        return run_name(label)
+
+
+def _passes(name: str, values: list[str], facts: dict[str, str], run: RunData) -> bool:
+    given = [facts.get(name, ""), *([_name(run).arm] if name == "ablation" else [])]
+    return any(fnmatchcase(one, value) for one in given for value in values)
 
 
 def _seed(run: RunData) -> str:
@@ -176,9 +205,7 @@ def _read_runs(request: Request, console: Console) -> list[RunData]:
         except (UserError, OSError) as error:
             console.print(one_line(record, error), soft_wrap=True)
             continue
-        if all(
-            any(fnmatchcase(facts.get(name, ""), value) for value in values) for name, values in request.filters.items()
-        ):
+        if all(_passes(name, values, facts, run) for name, values in request.filters.items()):
             passed.append(run)
     return sorted(passed, key=lambda run: run.status.get("started", 0.0))
 
@@ -200,69 +227,78 @@ def _list(request: Request, console: Console) -> None:
     _print_runs(found, "Runs", console)
     states = [run.state for run in found]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    console.print(f"{len(found)} runs in {request.runs}{': ' * bool(counts)}{counts}", style="dim", soft_wrap=True)
+    runs = f"{len(found):,} run{'s' * (len(found) != 1)}"
+    console.say(f"{runs} in {request.runs}{': ' * bool(counts)}{counts}", "dim")
 
 
 def _print_runs(found: list[RunData], title: str, console: Console) -> None:
-    table: Table = new_table(title)
-    table.add_column("ablation", ratio=1, overflow="fold")
-    table.add_column("seed", justify="right")
-    table.add_column("recipe")
-    table.add_column("state", overflow="fold")
-    table.add_column("top-1, %", justify="right", no_wrap=True)
-    table.add_column("began", no_wrap=True)
-    table.add_column("run id", no_wrap=True)
-    for run in found:
-        error = run.result.get("test", {}).get("ten", {}).get("top1_error")
-        began = run.status.get("started")
-        table.add_row(
-            one_a_line(run.labels.get("ablation", "")),
-            _seed(run),
-            run.labels.get("recipe", ""),
-            run.state,
-            "" if error is None else f"{100 * error:.1f}",
-            "" if began is None else time.strftime("%m-%d %H:%M", time.localtime(began)),
-            run.run_id,
-        )
-    console.print(table)
+    arm, seed, recipe = Column("arm", wraps=True), Column("seed", right=True), Column("recipe", rank=2)
+    state, error = Column("state", wraps=True), Column("top-1, %", right=True)
+    time_, began, run_id = Column("time", right=True, rank=3), Column("began", rank=1), Column("run id")
+    names = [_name(run) for run in found]
+    own = [{**name.changes, **name.settings} for name in names]
+    shared = {key: value for key, value in (own[0] if own else {}).items() if all(one.get(key) == value for one in own)}
+    for run, name, changes in zip(found, names, own, strict=True):
+        top1 = run.result.get("test", {}).get("ten", {}).get("top1_error")
+        start, seconds = run.status.get("started"), run.result.get("seconds")
+        lines = [*name.ablations, *(f"{key}={value}" for key, value in changes.items() if key not in shared)]
+        arm.cells.append((" ".join(lines) or BASE)[:_LONGEST_ARM])
+        seed.cells.append(_seed(run))
+        recipe.cells.append(run.labels.get("recipe", ""))
+        state.cells.append(run.state)
+        error.cells.append("" if top1 is None else f"{100 * top1:.1f}")
+        time_.cells.append("" if seconds is None else duration(seconds))
+        began.cells.append("" if start is None else time.strftime("%m-%d %H:%M", time.localtime(start)))
+        run_id.cells.append(run.run_id)
+    if shared:
+        console.say(f"Settings: {' '.join(f'{key}={value}' for key, value in shared.items())}", "dim")
+    print_columns(title, [arm, seed, recipe, state, error, time_, began, run_id], console)
 
 
 def _show(request: Request, console: Console) -> None:
     one = _one(request, request.ids[0])
+    name = _name(one)
     lines = {"run id": one.run_id, "state": one.state}
-    lines.update({name: str(one.status[name]) for name in ("message", "hint") if name in one.status})
+    lines.update({key: str(one.status[key]) for key in ("message", "hint") if key in one.status})
     lines.update(one.labels)
+    lines.update({"ablation": name.arm, "settings": name.noted} if name.settings else {"ablation": name.arm})
     lines["seed"] = _seed(one)
     lines["attempt"] = str(one.status.get("attempt", ""))
-    for name in ("started", "ended"):
-        if name in one.status:
-            lines[name] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.status[name]))
-    for name, value in flatten(one.result).items():
-        if not name.startswith(("labels.", "run_id", "status", "seed", "attempt", "version")):
-            lines[name] = f"{value:.6g}" if isinstance(value, float) else str(value)
-    table = Table.grid(padding=(0, 2))
-    for name, value in lines.items():
-        table.add_row(name, value)
-    console.print(table)
+    for key in ("started", "ended"):
+        if key in one.status:
+            lines[key] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.status[key]))
+    for key, value in flatten(one.result).items():
+        if not key.startswith(("labels.", "run_id", "status", "seed", "attempt", "version")):
+            lines[key] = f"{value:.6g}" if isinstance(value, float) else str(value)
+    if one.result.get("seconds", 0) >= 60:
+        lines["seconds"] += f" ({duration(one.result['seconds'])})"
+    width = max(map(len, lines))
+    for key, value in lines.items():
+        first, *rest = wrap(value, max(console.width - width - 2, 1))
+        console.print("\n".join([f"{key:{width}}  {first}".rstrip(), *(" " * (width + 2) + line for line in rest)]))
     console.print(f"{one.record.path}/  {gigabytes(_size(one))}", style="dim", soft_wrap=True)
 
 
 def _compare(request: Request, console: Console) -> None:
+    if sweeps := _sweeps(request):
+        _compare_sweeps(sweeps, console)
+        return
     one, other = (_one(request, given) for given in request.ids)
     ids = (one.run_id, other.run_id)
     keys = [name for name in dict.fromkeys([*one.keys, *other.keys]) if not name.startswith("paths.")]
     differing = [name for name in keys if one.keys.get(name) != other.keys.get(name)]
-    table: Table = new_table("Configuration: what differs")
-    for name, side in (("key", "left"), (ids[0], "right"), (ids[1], "right")):
-        table.add_column(name, justify=side, overflow="fold")  # pyright: ignore[reportArgumentType]
+    columns = [Column("key", wraps=True), *(Column(run_id, right=True, wraps=True) for run_id in ids)]
     for name in differing:
-        table.add_row(name, shown(one.keys.get(name)), shown(other.keys.get(name)))
-    console.print(table if differing else "The configurations are the same.")
+        for column, cell in zip(columns, (name, *(shown(run.keys.get(name)) for run in (one, other))), strict=True):
+            column.cells.append(cell)
+    if differing:
+        print_columns("Configuration: what differs", columns, console)
+    else:
+        console.print("The configurations are the same.")
     console.print()
-    table = new_table("Results")
-    for name, side in (("", "left"), (ids[0], "right"), (ids[1], "right"), ("difference", "right")):
-        table.add_column(name, justify=side, no_wrap=True)  # pyright: ignore[reportArgumentType]
-    table.add_row("state", one.state, other.state, "")
+    columns = [Column("", wraps=True), *(Column(run_id, right=True, wraps=True) for run_id in ids)]
+    columns.append(Column("difference", right=True))
+    rows = [("state", one.state, other.state, "")]
     results = [flatten(run.result) for run in (one, other)]
     for name in dict.fromkeys([*results[0], *results[1]]):
         values = [result.get(name) for result in results]
@@ -270,10 +306,97 @@ def _compare(request: Request, console: Console) -> None:
         is_shown = is_error or name in ("train.center.loss", "epochs", "steps", "parameters", "seconds")
         if not is_shown or not all(value is None or NUMBER.holds(value) for value in values):
             continue
-        cells = ["" if value is None else f"{100 * value:.2f} %" if is_error else f"{value:,.6g}" for value in values]
-        table.add_row(name, *cells, _difference(name, values, one, other))
-    console.print(table)
-    console.print("±: 95 % interval over the test images alone; seeds differ too.", style="dim")
+        first, second = (
+            "" if value is None else f"{100 * value:.2f} %" if is_error else f"{value:,.6g}" for value in values
+        )
+        rows.append((name, first, second, _difference(name, values, one, other)))
+    for row in rows:
+        for column, cell in zip(columns, row, strict=True):
+            column.cells.append(cell)
+    print_columns("Results", columns, console)
+    console.say("±: 95 % interval over the test images alone; it does not cover seeds.", "dim")
+
+
+def _sweeps(request: Request) -> list[Sweep]:
+    """The sweeps that both ids name; empty if they name runs."""
+    from alexlab.study.sweeps import LAST, read_sweep  # pandas takes half a second to import
+
+    known = [path.stem for path in (request.runs / "sweeps").glob("*.json")]
+    is_sweep = [
+        given == LAST or given.endswith(".json") or any(name.startswith(given) for name in known)
+        for given in request.ids
+    ]
+    runs = [record.run_id for record in find_records(request.runs)] if request.runs.is_dir() else []
+    if not all(is_sweep) or any(name.startswith(given) for given in request.ids for name in runs):
+        return []
+    return [read_sweep(given, request.runs) for given in request.ids]
+
+
+def _compare_sweeps(sweeps: list[Sweep], console: Console) -> None:
+    from alexlab.study.sweep_statistics import compare
+
+    one, other = sweeps
+    if set(one.factors) != set(other.factors):
+        factors = ["; ".join([", ".join(sweep.factors) or "seeds alone"]) for sweep in sweeps]
+        raise UserError(
+            f"compare: {one.sweep_id} varies {factors[0]}, {other.sweep_id} {factors[1]}; compare sweeps of the same "
+            "factors, or runs by their ids"
+        )
+    found = compare(one.arms(), other.arms())
+    if not found.cells:
+        raise UserError(f"compare: {one.sweep_id} and {other.sweep_id} have no arm in common")
+    factors = factor_columns(one.factors or ["run"])
+    columns = [Column(f"top-1\n{sweep.sweep_id}", right=True) for sweep in sweeps]
+    seeds, difference = Column("seeds", right=True, rank=1), Column("difference", right=True)
+    for cell in found.cells:
+        for column in factors:
+            column.cells.append(cell.values.get(column.heading, "all"))
+        for column, values in zip(columns, cell.errors, strict=True):
+            column.cells.append(spread(values))
+        seeds.cells.append(" / ".join(str(len(values)) for values in cell.errors))
+        if cell.shares_runs:
+            difference.cells.append("same runs")
+        elif cell.effect is not None:
+            difference.cells.append(effect_shown(cell.effect))
+        elif cell.images is not None:
+            difference.cells.append("{:+.1f} ±{:.1f} *".format(*(100 * value for value in cell.images)))
+        else:
+            difference.cells.append("")
+    columns = [*factors, *columns, seeds, difference]
+    print_columns("Ten views, top-1 error, %: each arm of both sweeps", columns, console)
+    number = sum(cell.effect is not None for cell in found.cells)
+    if number:
+        whose = "the difference" if number == 1 else f"all {number} differences at once"
+        console.say(f"±: 95 % interval of {whose}, for new seeds and new test images.", "dim")
+    if any(cell.images is not None for cell in found.cells):
+        console.say("*: one seed; the interval is over the test images alone and does not cover seeds.", "dim")
+    if found.differing:
+        changes = (f"{name} {shown(before)} → {shown(after)}" for name, (before, after) in found.differing.items())
+        console.say(f"All arms differ in: {', '.join(changes)}.", "dim")
+    for sweep, alone in zip(sweeps, found.alone, strict=True):
+        if alone:
+            console.say(f"Only in {sweep.sweep_id}: {'; '.join(alone)}.", "dim")
+    for problem in found.problems:
+        console.say(problem, "dim")
+
+
+def _export(request: Request, console: Console) -> None:
+    from alexlab.study.sweeps import load_sweep
+
+    out = Path(request.ids[0]).expanduser()
+    if out.suffix not in (".csv", ".parquet"):
+        raise UserError(f"export: {out} is neither .csv nor .parquet; name one, such as {_WRITERS['export']}")
+    if request.sweep is None:
+        raise UserError(f"export: needs a sweep; such as {_WRITERS['export']}")
+    table = load_sweep(request.sweep, request.runs)
+    if out.suffix == ".csv":
+        table.to_csv(out, index=False)
+    else:
+        try:
+            table.to_parquet(out, index=False)
+        except ImportError as error:
+            raise UserError(f"export: {out} needs pyarrow: pip install 'alexlab[parquet]'; or write .csv") from error
+    console.print(f"{len(table)} runs in {out}", soft_wrap=True)
 
 
 def _difference(name: str, values: list[Any], one: RunData, other: RunData) -> str:
@@ -420,19 +543,16 @@ def _plans(request: Request, console: Console) -> list[_Planned]:
 
 def _studies(request: Request, console: Console) -> None:
     plans = _plans(request, console)
-    table: Table = new_table("Studies")
-    table.add_column("study", ratio=1, overflow="fold")
-    table.add_column("recipe", overflow="fold")
-    table.add_column("rate")
-    table.add_column("looks", justify="right")
-    table.add_column("finished", justify="right", no_wrap=True)
-    table.add_column("planned", no_wrap=True)
+    columns = [Column("study", wraps=True), Column("recipe", wraps=True), Column("rate", rank=1)]
+    columns += [Column("looks", right=True), Column("finished", right=True), Column("planned", rank=2)]
     for plan in plans:
         first, last = plan.looks[0], plan.looks[-1]
         planned = time.strftime("%m-%d %H:%M", time.localtime(first["planned"])) if "planned" in first else ""
         finished = f"{plan.finished} of {len(plan.run_ids)}"
-        table.add_row(plan.path.stem, last["recipe"], last["rate"], str(len(plan.looks)), finished, planned)
-    console.print(table)
+        row = plan.path.stem, last["recipe"], last["rate"], str(len(plan.looks)), finished, planned
+        for column, cell in zip(columns, row, strict=True):
+            column.cells.append(cell)
+    print_columns("Studies", columns, console)
     console.print(f"{len(plans)} studies in {request.runs / 'studies'}", style="dim", soft_wrap=True)
 
 

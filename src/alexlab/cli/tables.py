@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import mean, stdev
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich import box
 from rich.table import Table
 
 from alexlab.architecture import map_sides
+from alexlab.cli.columns import Column, factor_columns, print_columns
 from alexlab.config import Keep
-from alexlab.console import Console
+from alexlab.console import Console, duration
 from alexlab.data.locate import fingerprint
 from alexlab.files import write_atomic
 from alexlab.runs.failure import ERROR, HINTS
@@ -22,6 +23,10 @@ from alexlab.runs.record import FAILED
 from alexlab.study.intervals import paired_difference, wilson
 from alexlab.study.records import RunData
 from alexlab.sweep.plan import Plan, PlannedRun
+
+if TYPE_CHECKING:
+    from alexlab.study.statistics import Effect
+    from alexlab.study.sweep_statistics import SweepStatistics
 
 
 class RunRow(NamedTuple):
@@ -45,64 +50,39 @@ def read_rows(plan: Plan) -> list[RunRow]:
 
 
 def print_table(plan: Plan, rows: list[RunRow], console: Console) -> None:
-    """Print one row a run and, where an arm has several seeds, one row an arm."""
+    """Print one row a run and, where an arm has several seeds, one row an arm with its interval."""
     many_seeds = len(plan.runs) > len({run.arm for run in plan.runs})
     console.print()
-    console.print(_runs_table(rows, plan.varying, many_seeds))
+    if settings := common_settings(plan.runs, plan.varying):
+        console.say(f"Settings: {settings}", "dim")
+    _print_runs(plan, rows, many_seeds, console)
+    statistics = None
     if many_seeds:
-        console.print(_arms_table(rows, plan.varying))
-    for line in _notes(plan, rows, many_seeds):
-        console.print(line, style="dim", highlight=False)
+        statistics = _print_arms(plan, rows, console)
+    for line in _notes(plan, rows, many_seeds, statistics):
+        console.say(line, "dim")
 
 
 def new_table(title: str) -> Table:
     return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0), show_edge=False)
 
 
-def _runs_table(rows: list[RunRow], varying: list[str], many_seeds: bool) -> Table:
-    table = new_table("Error on the test split, %")
-    table.add_column(heading(varying), ratio=1, overflow="fold")
-    if many_seeds:
-        table.add_column("seed", justify="right")
-    # Of the columns with errors, the ten views' are the paper's measure.
-    for name in ("ten views\ntop-1", "\ntop-5", "centre\ntop-1", "\ntop-5", "ten top-1\n- first", "\nepochs", "\ns"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("\nrun id", no_wrap=True)
-    base = next((row for row in rows if row.data.is_done), None) if rows and rows[0].data.is_done else None
-    for row in rows:
-        cells = [what(row.planned, varying)]
-        if many_seeds:
-            cells.append(seeds_shown(row.planned.config.seed, row.planned.config.data.seed))
-        if row.data.is_done:
-            test = row.data.result["test"]
-            low, high = wilson(test["ten"]["top1_error"], test["images"])
-            cells += [
-                f"{_percent(test['ten']['top1_error'])}±{50 * (high - low):.1f}",
-                _percent(test["ten"]["top5_error"]),
-                _percent(test["center"]["top1_error"]),
-                _percent(test["center"]["top5_error"]),
-                _against(row, base, many_seeds),
-                str(row.data.result["epochs"]),
-                f"{row.data.result['seconds']:.0f}",
-            ]
-        else:
-            cells += [row.data.state, *[""] * 6]
-        table.add_row(*cells, row.planned.run_id)
-    return table
+def common_settings(runs: Sequence[PlannedRun], varying: Sequence[str]) -> str:
+    """In what all of the runs depart from their recipe, apart from what varies and from an ablation's own keys."""
+    names = [run.name for run in runs]
+    found = [{**name.changes, **name.settings} for name in names]
+    common = [f"{key}={value}" for key, value in found[0].items() if all(one.get(key) == value for one in found)]
+    return " ".join(one for one in common if one.partition("=")[0] not in varying)
 
 
-def heading(varying: list[str]) -> str:
-    return varying[0] if len(varying) == 1 else "what varied"
+def factors_of(runs: Sequence[PlannedRun]) -> list[str]:
+    """The headings of what varies; `run` where that is the seed alone."""
+    return list(dict.fromkeys(name for run in runs for name in run.values)) or ["run"]
 
 
-def what(run: PlannedRun, varying: list[str]) -> str:
-    """What varied of a run, under that heading: the value alone where it is of one key."""
-    return run.varied.removeprefix(f"{varying[0]}=") if len(varying) == 1 else one_a_line(run.varied)
-
-
-def one_a_line(varied: str) -> str:
-    """Put changes such as `a=1 b=[c, d]` on lines of their own."""
-    return re.sub(r" (?=[a-z_.0-9]+=)", "\n", varied)
+def values_of(run: PlannedRun, factors: Sequence[str]) -> list[str]:
+    """A run's values of these factors, or its name."""
+    return [run.values.get(name, "") for name in factors] if run.values else [run.name.arm]
 
 
 def seeds_shown(seed: int, data_seed: int | None) -> str:
@@ -110,8 +90,53 @@ def seeds_shown(seed: int, data_seed: int | None) -> str:
     return str(seed) if seed == data_seed else f"{seed}/{data_seed}"
 
 
-def _against(row: RunRow, base: RunRow | None, many_seeds: bool) -> str:
-    if base is None or many_seeds or row is base:
+def _print_runs(plan: Plan, rows: list[RunRow], many_seeds: bool, console: Console) -> None:
+    names = factors_of(plan.runs)
+    factors = factor_columns(names)
+    seed, state = Column("seed", right=True), Column("state", wraps=True)
+    # Of the columns with errors, the ten views' are the paper's measure.
+    ten1, ten5 = Column("ten views\ntop-1", right=True), Column("\ntop-5", "ten views top-5", right=True, rank=3)
+    center1, center5 = (
+        Column("centre\ntop-1", right=True, rank=4),
+        Column("\ntop-5", "centre top-5", right=True, rank=5),
+    )
+    against, epochs = Column("top-1\nvs first", right=True, rank=1), Column("epochs", right=True, rank=6)
+    time, run_id = Column("time", right=True, rank=2), Column("run id")
+    base = next((row for row in rows if row.data.is_done), None) if rows and rows[0].data.is_done else None
+    for row in rows:
+        for column, value in zip(factors, values_of(row.planned, names), strict=True):
+            column.cells.append(value)
+        seed.cells.append(seeds_shown(row.planned.config.seed, row.planned.config.data.seed))
+        state.cells.append("" if row.data.is_done else row.data.state)
+        run_id.cells.append(row.planned.run_id)
+        if not row.data.is_done:
+            for column in (ten1, ten5, center1, center5, against, epochs, time):
+                column.cells.append("")
+            continue
+        test = row.data.result["test"]
+        low, high = wilson(test["ten"]["top1_error"], test["images"])
+        ten1.cells.append(f"{_percent(test['ten']['top1_error'])}±{50 * (high - low):.1f}")
+        ten5.cells.append(_percent(test["ten"]["top5_error"]))
+        center1.cells.append(_percent(test["center"]["top1_error"]))
+        center5.cells.append(_percent(test["center"]["top5_error"]))
+        against.cells.append(_against(row, base))
+        epochs.cells.append(str(row.data.result["epochs"]))
+        time.cells.append(duration(row.data.result["seconds"]))
+    columns = [*factors, seed] if many_seeds else factors
+    if any(state.cells):
+        columns = [*columns, state]
+    if any(row.data.is_done for row in rows):
+        columns = [*columns, ten1, ten5, center1, center5]
+        if not many_seeds and any(against.cells):
+            columns.append(against)
+        if len({*epochs.cells} - {""}) > 1:
+            columns.append(epochs)
+        columns.append(time)
+    print_columns("Error on the test split, %", [*columns, run_id], console, hint="the records have all")
+
+
+def _against(row: RunRow, base: RunRow | None) -> str:
+    if base is None or row is base:
         return ""
     if fingerprint(row.planned.config.data) != fingerprint(base.planned.config.data):
         return "other data"
@@ -120,36 +145,72 @@ def _against(row: RunRow, base: RunRow | None, many_seeds: bool) -> str:
     return f"{100 * difference:+.1f}±{100 * half:.1f}"
 
 
-def _arms_table(rows: list[RunRow], varying: list[str]) -> Table:
+def _print_arms(plan: Plan, rows: list[RunRow], console: Console) -> SweepStatistics:
     """Mean and standard deviation over an arm's seeds; failed runs are counted, not averaged."""
-    table = new_table("Arms: mean ± standard deviation over seeds, %")
-    table.add_column(heading(varying), ratio=1, overflow="fold")
-    for name in ("\nseeds", "ten views\ntop-1", "\ntop-5", "centre\ntop-1", "\ntop-5", "ten top-1\n- first"):
-        table.add_column(name, justify="right", no_wrap=True)
+    from alexlab.study.sweep_statistics import SweepArm, analyse  # SciPy takes a second to import
+
     arms: dict[str, list[RunRow]] = {}
     for row in rows:
         arms.setdefault(row.planned.arm, []).append(row)
+    names = factors_of(plan.runs)
+    made = [
+        SweepArm(members[0].planned.values, [row.data for row in members if row.data.is_done])
+        for members in arms.values()
+    ]
+    statistics = analyse(made)
+    factors, seeds = factor_columns(names), Column("seeds", right=True)
+    errors = {
+        (view, metric): Column(f"{title}\n{top}", f"{named} {top}", right=True, rank=rank)
+        for view, metric, title, named, top, rank in (
+            ("ten", "top1_error", "ten views", "ten views", "top-1", 0),
+            ("ten", "top5_error", "", "ten views", "top-5", 1),
+            ("center", "top1_error", "centre", "centre", "top-1", 2),
+            ("center", "top5_error", "", "centre", "top-5", 3),
+        )
+    }
+    against = Column("top-1\nvs first", right=True)
     first = next(iter(arms.values()))
-    for members in arms.values():
+    for members, effect in zip(arms.values(), statistics.differences, strict=True):
         done = [row for row in members if row.data.is_done]
-        seeds = str(len(done)) if len(done) == len(members) else f"{len(done)} of {len(members)}"
-        cells = [what(members[0].planned, varying), seeds]
-        for kind in ("ten", "center"):
-            for name in ("top1_error", "top5_error"):
-                cells.append(_spread([row.data.result["test"][kind][name] for row in done]))
+        for column, value in zip(factors, values_of(members[0].planned, names), strict=True):
+            column.cells.append(value)
+        seeds.cells.append(str(len(done)) if len(done) == len(members) else f"{len(done)} of {len(members)}")
+        for (view, metric), column in errors.items():
+            column.cells.append(spread([row.data.result["test"][view][metric] for row in done]))
         mine, base = (
             [row.data.result["test"]["ten"]["top1_error"] for row in arm if row.data.is_done]
             for arm in (members, first)
         )
-        if fingerprint(members[0].planned.config.data) != fingerprint(first[0].planned.config.data):
-            cells.append("other data")
+        if members is first or not (mine and base):
+            against.cells.append("")
+        elif fingerprint(members[0].planned.config.data) != fingerprint(first[0].planned.config.data):
+            against.cells.append("other data")
+        elif effect is None:
+            against.cells.append(f"{100 * (mean(mine) - mean(base)):+.1f}")
         else:
-            cells.append(f"{100 * (mean(mine) - mean(base)):+.1f}" if mine and base and members is not first else "")
-        table.add_row(*cells)
-    return table
+            against.cells.append(effect_shown(effect))
+    columns = [*factors, seeds, *errors.values(), *([against] if len(arms) > 1 else [])]
+    console.print()
+    print_columns("Arms: mean ± standard deviation over seeds, %", columns, console, hint="the records have all")
+    if statistics.main_effects:
+        factor, change = Column("factor", wraps=True), Column("from, to", wraps=True)
+        effects = Column("top-1", right=True)
+        for one in statistics.main_effects:
+            factor.cells.append(one.factor)
+            change.cells.append(f"{one.base} → {one.value}")
+            effects.cells.append(effect_shown(one.effect))
+        console.print()
+        print_columns("Main effects: one factor, averaged over the others", [factor, change, effects], console)
+    return statistics
 
 
-def _spread(errors: Sequence[float]) -> str:
+def effect_shown(effect: Effect) -> str:
+    """A difference of errors in points, with its interval."""
+    return f"{100 * effect.difference:+.1f} ±{100 * effect.decisive:.1f}"
+
+
+def spread(errors: Sequence[float]) -> str:
+    """Mean and standard deviation of errors, in %."""
     if not errors:
         return "-"
     return _percent(mean(errors)) + (f" ±{100 * stdev(errors):.1f}" if len(errors) > 1 else " (1 seed)")
@@ -159,16 +220,19 @@ def _percent(fraction: float) -> str:
     return f"{100 * fraction:.1f}"
 
 
-def _notes(plan: Plan, rows: list[RunRow], many_seeds: bool) -> list[str]:
+def _notes(plan: Plan, rows: list[RunRow], many_seeds: bool, statistics: SweepStatistics | None) -> list[str]:
     notes = []
     counts = sorted({row.data.result["test"]["images"] for row in rows if row.data.is_done})
     if images := " or ".join(f"{count:,}" for count in counts):
-        notes.append(f"±: 95 % interval from the {images} test images alone, for these very weights.")
-    starts = [seconds for row in rows if (seconds := row.data.result.get("seconds_start")) is not None]
-    if starts:
-        notes.append(f"From a run's process to its first step: {mean(starts):.1f} s.")
+        of = "± of a run" if many_seeds else "±"
+        notes.append(f"{of}: 95 % interval from the {images} test images alone, for these very weights; not of seeds.")
+    epochs = {row.data.result["epochs"] for row in rows if row.data.is_done}
+    if len(epochs) == 1 and len(rows) > 1:
+        notes[-1] += f" Each run: {_count(epochs.pop(), 'epoch')}."
     if not many_seeds and len(plan.runs) > 1:
         notes.append("1 seed: no conclusion about the ablation. Seeds differ too: add seed=0,1,2,3,4 to see how much.")
+    if statistics is not None:
+        notes += _sweep_notes(statistics)
     sides = {
         tuple(map_sides(run.config))
         for run in plan.runs
@@ -186,16 +250,44 @@ def _notes(plan: Plan, rows: list[RunRow], many_seeds: bool) -> list[str]:
     return [*notes, *(f"{failure}: {HINTS.get(failure, HINTS[ERROR])}" for failure in failures)]
 
 
+def _sweep_notes(statistics: SweepStatistics) -> list[str]:
+    """What the intervals of a sweep with seeds are, and what it can tell."""
+    notes = []
+    number = sum(one is not None for one in statistics.differences)
+    if number:
+        whose = "the difference" if number == 1 else f"all {number} differences at once"
+        paired = any(one is not None and one.correlation is not None for one in statistics.differences)
+        how = " Runs of one seed are compared with each other." if paired else ""
+        notes.append(f"vs first ±: 95 % interval of {whose}, for new seeds and new test images.{how}")
+    if statistics.sensitivity is not None:
+        notes.append(str(statistics.sensitivity))
+    return [*notes, *statistics.problems]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def from_here(path: Path) -> Path:
+    """A path as one types it: from the current folder, if it is below that."""
+    with suppress(ValueError):
+        return path.absolute().relative_to(Path.cwd())
+    return path
+
+
 def write_sweep(plan: Plan, rows: list[RunRow], folder: Path) -> Path:
     """Write `runs/sweeps/<id>.json`: the sweep's runs and what they came to."""
     document = {
         "sweep_id": plan.sweep_id,
         "choices": {name: plan.choices[name] for name in ("protocol", "recipe", "model", "data")},
+        "factors": list(plan.varying),
         "runs": [
             {
                 "run_id": row.planned.run_id,
                 "arm": row.planned.arm,
                 "seed": row.planned.config.seed,
+                "data_seed": row.planned.config.data.seed,
+                "values": row.planned.values,
                 "varied": row.planned.varied,
                 "overrides": list(row.planned.overrides),
                 "state": row.data.status.get("state"),

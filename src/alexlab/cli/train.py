@@ -18,7 +18,7 @@ from alexlab.cli.dry_run import print_forecast
 from alexlab.cli.help import commented_yaml, print_help
 from alexlab.cli.show_net import print_nets
 from alexlab.cli.show_paper import markdown
-from alexlab.cli.tables import print_table, read_rows, write_sweep
+from alexlab.cli.tables import from_here, print_table, read_rows, write_sweep
 from alexlab.command import exit_status, program
 from alexlab.compose import CONFIG_NAME, Composer
 from alexlab.config import CONF_DIR, Config, ConfigError, Dataset, Logger, Rate, Retry
@@ -242,13 +242,13 @@ def _report(plan: Plan, console: Console, is_stopped: bool) -> int:
     runs = Path(plan.runs[0].config.paths.runs)
     rows = read_rows(plan)
     print_table(plan, rows, console)
-    where = f"Records: {runs}/<run id>/"
+    console.print(f"Records: {from_here(runs)}/<run id>/", soft_wrap=True)
     if plan.is_sweep:
         try:
-            where += f"   This sweep: {write_sweep(plan, rows, runs / 'sweeps')}"
+            sweep = f"This sweep: {from_here(write_sweep(plan, rows, runs / 'sweeps'))}"
         except OSError as error:  # another user's records, or a full disk: the runs themselves are what they are
-            where += f"   This sweep's file is not written: {error}"
-    console.print(where, soft_wrap=True)
+            sweep = f"This sweep's file is not written: {error}"
+        console.print(sweep, soft_wrap=True)
     if all(row.data.is_done for row in rows):
         return 0
     if is_stopped or any(row.data.status.get("state") == PREEMPTED for row in rows):

@@ -18,16 +18,14 @@ from statistics import median
 
 from rich.console import Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
-from alexlab.cli.tables import new_table, one_a_line
+from alexlab.cli.columns import Column, laid_out
 from alexlab.command import as_typed, exit_status
 from alexlab.config import Config, ConfigError
-from alexlab.console import Console, one_line
+from alexlab.console import Console, duration, one_line
 from alexlab.errors import UserError
 from alexlab.files import read_regular
-from alexlab.progress import duration
 from alexlab.runs.lease import EXPIRY, HEARTBEAT
 from alexlab.runs.record import DONE, FAILED, PREEMPTED, RUNNING, Record, find_records
 from alexlab.study.plans import read_looks
@@ -207,31 +205,30 @@ def is_over(runs: list[Run]) -> bool:
     return not any(run.state in (RUNNING, WAITING) for run in runs)
 
 
-def shown(runs: list[Run], now: float, title: str, height: int | None = None) -> Group:
-    """The table, of at most `height` lines, and the forecast."""
-    table: Table = new_table(title)
+def shown(runs: list[Run], now: float, title: str, width: int, height: int | None = None) -> Group:
+    """The table, of at most `height` rows, and the forecast."""
     keys = {run.what.partition("=")[0] if run.what.count("=") == 1 else "" for run in runs}
     key = keys.pop() if len(keys) == 1 else ""  # the only one that varies: the heading
-    table.add_column(key or "what", ratio=1, overflow="fold")
-    for name in ("seed", "state", "epoch", "val %", "best %", "images/s", "sign of\nlife", "run id"):
-        table.add_column(name, justify="left" if name in ("state", "run id") else "right", no_wrap=True)
+    names = ("seed", "state", "epoch", "val %", "best %", "images/s", "sign of\nlife", "run id")
+    ranks = {"images/s": 2, "sign of\nlife": 1}
+    what = Column(key or "what", wraps=True)
+    columns = [
+        Column(name, right=name not in ("state", "run id"), rank=ranks.get(name, 0), wraps=name == "state")
+        for name in names
+    ]
     ordered = sorted(runs, key=lambda run: _ORDER.index(run.state) if run.state in _ORDER else 0)
-    rows, lines = 0, 0
-    for run in ordered:
-        what = one_a_line(run.what.removeprefix(f"{key}="))
-        lines += what.count("\n") + 1
-        if height is not None and rows and lines > height:
-            break
-        rows += 1
-        table.add_row(what, run.seed, *_cells(run, now), run.run_id)
-    lines_below = [f"{len(ordered) - rows} more"] if rows < len(ordered) else []
+    for run in ordered[:height]:
+        what.cells.append(run.what.removeprefix(f"{key}="))
+        for column, cell in zip(columns, (run.seed, *_cells(run, now), run.run_id), strict=True):
+            column.cells.append(cell)
+    lines = [f"{len(ordered) - len(what.cells)} more"] if len(what.cells) < len(ordered) else []
     counts = ", ".join(f"{number} {state}" for state in _ORDER if (number := sum(one.state == state for one in runs)))
-    lines_below.append(f"{len(runs)} runs: {counts}" if runs else "There is no record yet.")
+    lines.append(f"{len(runs)} runs: {counts}" if runs else "There is no record yet.")
     if not is_over(runs) and (forecast := seconds_left(runs, now)) is not None:
         seconds, source = forecast
         end = time.strftime("%a %H:%M", time.localtime(now + seconds))
-        lines_below.append(f"All done in about {duration(seconds)} ({end}), from {source}")
-    return Group(table, Text("\n".join(lines_below)))
+        lines.append(f"All done in about {duration(seconds)} ({end}), from {source}")
+    return Group(laid_out(title, [what, *columns], width), Text("\n".join(lines)))
 
 
 def _cells(run: Run, now: float) -> list[str]:
@@ -289,11 +286,11 @@ def _watch(words: list[str], is_once: bool, console: Console) -> int:
     watcher = Watcher(runs, planned)
     found = watcher.look()
     if is_once:
-        console.print(shown(found, time.time(), title))
+        console.print(shown(found, time.time(), title, console.width))
         return 0
     with suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
         while True:
-            live.update(shown(found, time.time(), title, max(1, console.height - 6)), refresh=True)
+            live.update(shown(found, time.time(), title, console.width, max(1, console.height - 6)), refresh=True)
             if is_over(found):
                 return 0
             time.sleep(every)

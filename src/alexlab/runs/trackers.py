@@ -7,6 +7,7 @@ later time. W&B accepts a step once, so what is sent again is not there twice. N
 from __future__ import annotations
 
 import csv
+import hashlib
 import logging
 import os
 import re
@@ -21,6 +22,7 @@ from typing import Any
 from alexlab.config import Config, Logger, flat
 from alexlab.console import one_line
 from alexlab.files import is_first_time
+from alexlab.runs.names import RunName, run_name
 from alexlab.runs.record import DONE, PREEMPTED, Record
 
 log = logging.getLogger(__name__)
@@ -83,6 +85,7 @@ class Copy:
             for piece in folder.glob("offline-run-*"):  # pieces do not join; the new one will hold all
                 shutil.rmtree(piece)
         labels = self._record.status()["labels"]
+        arm = run_name(labels["ablation"], flat(self._config))
         run_id = self._record.run_id
         name = self._record.read("wandb.json").get("id", run_id)
         if not re.fullmatch(rf"{run_id}(-\d+)?", name):  # else a record of others could add to another run of ours
@@ -95,10 +98,11 @@ class Copy:
                     dir=self._record.path,
                     id=name,
                     resume="allow",
-                    name=f"{labels['ablation']} seed={self._config.seed}"[:_LONGEST_NAME],
-                    group=group_name(labels),
+                    name=f"{arm.arm} seed={self._config.seed} {arm.noted}"[:_LONGEST_NAME].rstrip(),
+                    group=group_name(labels, arm),
+                    notes=arm.noted or None,
                     job_type=labels["recipe"],
-                    tags=[labels["protocol"], labels["recipe"], labels["model"], labels["ablation"][:_LONGEST_TAG]],
+                    tags=[labels["protocol"], labels["recipe"], labels["model"], arm.arm[:_LONGEST_TAG]],
                     config=public_config(self._config),
                     mode="offline" if mode == "offline" else "online",
                     # No command line, no environment, no address of a repository: any of them may hold a key.
@@ -201,10 +205,15 @@ def _number(text: str) -> int | float | str:
     return int(text) if text.isdecimal() else float(text)
 
 
-def group_name(labels: dict[str, str]) -> str:
-    """An arm's group: its recipe, protocol, model and ablation, ended by its hash where that is too long for W&B."""
-    name = "/".join(labels[part] for part in ("recipe", "protocol", "model", "ablation"))
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 13]}-{labels['arm']}"
+def group_name(labels: dict[str, str], name: RunName) -> str:
+    """An arm's group: its recipe, protocol, model and name, and of its settings the number and a hash.
+
+    Ended by the arm's hash where that is too long for W&B.
+    """
+    group = "/".join([*(labels[part] for part in ("recipe", "protocol", "model")), name.arm])
+    if name.settings:
+        group += f" +{len(name.settings)} settings {hashlib.sha256(name.noted.encode()).hexdigest()[:4]}"
+    return group if len(group) <= _LONGEST_NAME else f"{group[: _LONGEST_NAME - 13]}-{labels['arm']}"
 
 
 def public_config(config: Config) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from alexlab.errors import UserError
 from alexlab.runs import bundle
+from alexlab.runs.names import run_name
 from alexlab.runs.record import find_records
 from alexlab.study.records import RunData, one_line
 from alexlab.tree import flatten
@@ -18,8 +19,9 @@ from alexlab.tree import flatten
 def load_runs(path: str | Path) -> pd.DataFrame:
     """All runs of a folder of records, or of a bundle of them, one row each.
 
-    Columns: run_id, state, failure, protocol, recipe, ablation, arm, seed; errors as `test.ten.top1_error` and so on
-    (fractions); epochs, seconds; every key of the configuration as `config.<key>`. Runs that are not done have no
+    Columns: run_id, state, failure, protocol, recipe, ablation, arm, seed; `name`, which is `ablation` with what only
+    sets the scale (`data.train_images=300`) in a column `settings` of its own; errors as `test.ten.top1_error` and so
+    on (fractions); epochs, seconds; every key of the configuration as `config.<key>`. Runs that are not done have no
     errors (NaN). An empty folder gives an empty table. A record that is corrupt, of another version of the code or a
     copy of another one is left out with a UserWarning that names it.
 
@@ -42,6 +44,9 @@ def load_runs(path: str | Path) -> pd.DataFrame:
 def _row(run: RunData) -> dict[str, Any]:
     row: dict[str, Any] = {"run_id": run.run_id, "state": run.status["state"], "failure": run.status.get("failure")}
     row.update(run.status.get("labels", {}))
+    if "ablation" in row:
+        name = run_name(row["ablation"], run.keys)
+        row.update(name=name.arm, settings=name.noted)
     if run.keys:
         row["seed"] = run.keys.get("seed")
         row.update({f"config.{name}": value for name, value in run.keys.items()})

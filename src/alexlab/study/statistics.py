@@ -8,9 +8,10 @@ and Molecular Biology 3(1):3). Nothing here reads or writes files.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -216,44 +217,65 @@ def unlike(first: Spread, second: Spread) -> bool:
 def effect(
     first: Sample, second: Sample, spreads: tuple[Spread, Spread], family: float, *, welch: bool | None = None
 ) -> Effect:
-    """Estimate mean(first) - mean(second) of independent arms, one of `family` claims.
+    """Estimate mean(first) - mean(second) of independent arms, one of `family` claims; the rest is as for `contrast`.
+
+    Raises:
+        ValueError: for arms with different numbers of images, or a family below 1.
+    """
+    return contrast((first, second), spreads, (1.0, -1.0), family, welch=welch)
+
+
+def contrast(
+    samples: Sequence[Sample],
+    spreads: Sequence[Spread],
+    weights: Sequence[float],
+    family: float,
+    *,
+    welch: bool | None = None,
+) -> Effect:
+    """Estimate the sum of weight times mean over independent arms, one of `family` claims.
 
     Degrees of freedom by Welch and Satterthwaite. With fewer than four arms with a variance there is too little to
-    shrink towards, and the two arms' own variances are used (Welch's t). With more, shrinkage makes an outlying arm's
+    shrink towards, and the arms' own variances are used (Welch's t). With more, shrinkage makes an outlying arm's
     interval too narrow: if the arms' spreads are `unlike`, Welch's t is used if it makes the study interval wider.
     Using it whenever spreads are unlike would favour those that are small by chance. `welch=True` always uses Welch's
-    t, `welch=False` never; it needs three runs in both arms. Intervals have no width if no arm of the study has any
+    t, `welch=False` never; it needs three runs in each arm. Intervals have no width if no arm of the study has any
     variance, and are infinite if none has two runs.
 
     Raises:
         ValueError: for arms with different numbers of images, or a family below 1.
     """
-    counts = len(first.values), len(second.values)
+    counts = [len(sample.values) for sample in samples]
+    squares = [weight**2 for weight in weights]
+    by_image = [sample.images for sample in samples if sample.images is not None]
     images = None
-    if first.images is not None and second.images is not None:
-        if first.images.shape[1] != second.images.shape[1]:
-            raise ValueError(f"images: {first.images.shape[1]} in one arm, {second.images.shape[1]} in the other")
-        shares = first.images.mean(axis=0), second.images.mean(axis=0)
+    if len(by_image) == len(samples):
+        sizes = [one.shape[1] for one in by_image]
+        if other := [size for size in sizes if size != sizes[0]]:
+            raise ValueError(f"images: {sizes[0]} in one arm, {other[0]} in the other")
+        shares = [one.mean(axis=0) for one in by_image]
         # Over the runs, per image: share (1 - share) n / (n - 1), and that over n; unknown for one run, so taken as 0.
         within = [
-            float((share * (1 - share)).mean()) / (count - 1) if count > 1 else 0.0
-            for share, count in zip(shares, counts, strict=True)
+            square * float((share * (1 - share)).mean()) / (count - 1) if count > 1 else 0.0
+            for square, share, count in zip(squares, shares, counts, strict=True)
         ]
-        images = shares[0] - shares[1], sum(within)
-    difference = float(first.values.mean() - second.values.mean())
+        images = np.sum([weight * share for weight, share in zip(weights, shares, strict=True)], axis=0), sum(within)
+    difference = float(sum(weight * sample.values.mean() for weight, sample in zip(weights, samples, strict=True)))
 
     def by(variances: list[float], dfs: list[float], df_all: float, is_welch: bool) -> Effect:
-        parts = [variance / count for variance, count in zip(variances, counts, strict=True)]
-        pair = [variance + part for variance, part in zip(variances, parts, strict=True)]
+        single = [square * variance for square, variance in zip(squares, variances, strict=True)]
+        parts = [variance / count for variance, count in zip(single, counts, strict=True)]
+        pair = [variance + part for variance, part in zip(single, parts, strict=True)]
         df, pair_df = (min(_satterthwaite(each, dfs), df_all) for each in (parts, pair))
-        return _effect(difference, sum(parts), df, sum(variances), pair_df, images, family, is_welch)
+        return _effect(difference, sum(parts), df, sum(single), pair_df, images, family, is_welch)
 
     shrunk = by([spread.variance for spread in spreads], [spread.df for spread in spreads], spreads[0].df_all, False)
     is_few = spreads[0].arms < LEAST_ARMS
-    has_own = min(counts) >= LEAST_RUNS and min(first.variance, second.variance) > 0
-    if welch is False or not has_own or not (welch or is_few or unlike(*spreads)):
+    has_own = min(counts) >= LEAST_RUNS and min(sample.variance for sample in samples) > 0
+    is_unlike = any(unlike(one, other) for one, other in combinations(spreads, 2))
+    if welch is False or not has_own or not (welch or is_few or is_unlike):
         return shrunk
-    own = by([first.variance, second.variance], [count - 1.0 for count in counts], math.inf, True)
+    own = by([sample.variance for sample in samples], [count - 1.0 for count in counts], math.inf, True)
     return own if welch or is_few or own.study > shrunk.study else shrunk
 
 

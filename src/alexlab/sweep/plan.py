@@ -14,7 +14,8 @@ from alexlab.compose import Composer, Job
 from alexlab.config import CONF_DIR, Config, ConfigError, flat, shown
 from alexlab.data.locate import has_store
 from alexlab.files import write_atomic
-from alexlab.runs.identity import SEEDS, arm_id, arm_label, run_id
+from alexlab.runs.identity import SEEDS, arm_id, arm_label, run_id, spelled
+from alexlab.runs.names import RunName, run_name
 from alexlab.runs.record import Record
 from alexlab.sweep.arms import Study, is_study, make_study
 
@@ -31,6 +32,7 @@ class PlannedRun:
     run_id: str
     arm: str  # hash of what its runs share
     varied: str  # what differs between the plan's overrides, seeds aside, with this run's values
+    values: dict[str, str]  # likewise, by key or group: {"model.lrn": "false"}
     overrides: tuple[str, ...]
     config: Config
     choices: dict[str, str]  # the option chosen in each config group
@@ -39,6 +41,10 @@ class PlannedRun:
     @property
     def record(self) -> Record:
         return Record(self.config.paths.runs, self.run_id)
+
+    @property
+    def name(self) -> RunName:
+        return run_name(self.labels["ablation"], flat(self.config))
 
 
 @dataclass(frozen=True)
@@ -106,8 +112,10 @@ def make_plan(
     merged: list[tuple[str, str]] = []
     for number, job in enumerate(jobs):
         names = labels(job, config_dir)
-        what = arms[number] if arms else varied(job, varying) or names["ablation"]
-        run = PlannedRun(run_id(job.config), arm_id(job.config), what, job.overrides, job.config, job.choices, names)
+        values = {"arm": arms[number]} if arms else varied_values(job, varying)
+        what = arms[number] if arms else spelled(values) or names["ablation"]
+        ids = run_id(job.config), arm_id(job.config)
+        run = PlannedRun(*ids, what, values, job.overrides, job.config, job.choices, names)
         planned.append(run)
         first = runs.setdefault(run.run_id, run)
         if first.varied != run.varied:
@@ -166,9 +174,14 @@ def _base(config_dir: str | None, *choices: str) -> Config:
 
 
 def varied(job: Job, varying: list[str]) -> str:
+    """The values of a job in what a sweep varies, as text."""
+    return spelled(varied_values(job, varying))
+
+
+def varied_values(job: Job, varying: list[str]) -> dict[str, str]:
     """The values of a job in what a sweep varies, as overrides gave them: `ablation=six_convs`, not its five keys."""
     values = {**_given(job.overrides), **{name: shown(value) for name, value in flat(job.config).items()}}
-    return " ".join(f"{name}={values[name]}" for name in varying if name in values)
+    return {name: values[name] for name in varying if name in values}
 
 
 def _given(overrides: tuple[str, ...]) -> dict[str, str]:

@@ -10,8 +10,8 @@ import lightning as L
 import torch
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from alexlab.console import Console
-from alexlab.progress import duration, is_live
+from alexlab.console import Console, duration
+from alexlab.progress import is_live
 from alexlab.training.divergence import AsyncScalar
 from alexlab.training.module import ClassificationTask
 

@@ -1,0 +1,116 @@
+"""A sweep as data: which one is meant, and its tidy table."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import alexlab
+from alexlab.cli.runs import main
+from alexlab.cli.tables import read_rows, write_sweep
+from alexlab.errors import UserError
+from alexlab.study.sweeps import find_sweep, read_sweep
+from alexlab.sweep.plan import Plan, make_plan
+from support.settings import composer
+from support.sweeps import fill
+
+ERRORS = {0: 0.1, 1: 0.2, 2: 0.3, 3: 0.35, 4: 0.5, 5: 0.6}
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    """Two values of a list and three of a number that may be null, one seed; the last run diverged."""
+    line = ["model.remove=[],[fc6,fc7]", "model.init_last_std=null,0.01,0.02", f"paths.runs={tmp_path}"]
+    made = make_plan(line, True, composer=composer())
+    fill(made, ERRORS, failed=5)
+    write_sweep(made, read_rows(made), tmp_path / "sweeps")
+    return made
+
+
+def test_one_column_a_factor(plan: Plan, tmp_path: Path):
+    table = alexlab.load_sweep("last", tmp_path)
+    assert [*table.columns[:6]] == ["run_id", "state", "failure", "model.remove", "model.init_last_std", "seed"]
+    assert [*table["run_id"]] == [run.run_id for run in plan.runs]
+    assert [*table["model.remove"]] == ["[]"] * 3 + ["[fc6, fc7]"] * 3
+    assert [*table["model.init_last_std"]] == ["null", "0.01", "0.02"] * 2
+    assert table["state"].iloc[5] == "FAILED"
+    assert table["failure"].iloc[5] == "diverged"
+    assert np.isnan(table["test.ten.top1_error"].iloc[5])
+    means = table.groupby("model.remove")["test.ten.top1_error"].mean()
+    assert means["[]"] == pytest.approx(0.2)
+    assert means["[fc6, fc7]"] == pytest.approx(0.425)  # of two
+    assert [*table.groupby("model.init_last_std").size()] == [2, 2, 2]
+
+
+def test_truth_values_and_numbers_stay_what_they_are(tmp_path: Path):
+    made = make_plan(
+        ["model.lrn=true,false", "optim.lr=0.01,0.005", f"paths.runs={tmp_path}"], True, composer=composer()
+    )
+    fill(made, ERRORS)
+    write_sweep(made, read_rows(made), tmp_path / "sweeps")
+    table = alexlab.load_sweep("last", tmp_path)
+    assert table["model.lrn"].dtype == bool
+    assert [*table["optim.lr"]] == [0.01, 0.005, 0.01, 0.005]
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_export(ending: str, plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    if ending == "parquet":
+        pytest.importorskip("pyarrow")
+    out = tmp_path / f"out.{ending}"
+    assert main(["export", "sweep=last", str(out), f"paths.runs={tmp_path}"]) == 0
+    assert f"6 runs in {out}" in capsys.readouterr().out
+    read = pd.read_csv(out, keep_default_na=False) if ending == "csv" else pd.read_parquet(out)
+    assert [*read["run_id"]] == [run.run_id for run in plan.runs]
+    assert [*read["model.init_last_std"]] == ["null", "0.01", "0.02"] * 2
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (["export", "out.csv"], "export: needs a sweep; such as export sweep=last OUT.csv"),
+        (["export", "sweep=last"], "export: takes one file to write, not 0; such as export sweep=last OUT.csv"),
+        (["export", "sweep=last", "out.xlsx"], "export: out.xlsx is neither .csv nor .parquet"),
+        (["export", "sweep=zzz", "out.csv"], "sweep=zzz: there is no such sweep in"),
+    ],
+)
+def test_a_mistake_is_one_line(line: list[str], message: str, plan: Plan, tmp_path: Path, capsys):
+    assert main([*line, f"paths.runs={tmp_path}"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_which_sweep(plan: Plan, tmp_path: Path):
+    first = tmp_path / "sweeps" / f"{plan.sweep_id}.json"
+    other = first.with_name(f"{plan.sweep_id[:4]}00000000.json")
+    other.write_text(first.read_text())
+    os.utime(other, (1e9, 1e9))
+    assert find_sweep("last", tmp_path) == first
+    assert find_sweep(plan.sweep_id[:6], tmp_path) == first
+    assert find_sweep(str(other), Path("elsewhere")) == other
+    with pytest.raises(UserError, match="write more of it"):
+        find_sweep(plan.sweep_id[:4], tmp_path)
+    with pytest.raises(UserError, match="there is no sweep in"):
+        find_sweep("last", tmp_path / "empty")
+
+
+def test_a_sweeps_file_of_others(plan: Plan, tmp_path: Path):
+    """It is read by its types, and no path in it is followed."""
+    path = tmp_path / "sweeps" / f"{plan.sweep_id}.json"
+    document = json.loads(path.read_text())
+    path.write_text(
+        json.dumps({**document, "runs": [{**document["runs"][0], "run_id": f"../../{plan.runs[0].run_id}"}]})
+    )
+    assert read_sweep("last", tmp_path).runs[0].data.run_id == plan.runs[0].run_id
+    path.write_text(json.dumps({**document, "factors": 3}))
+    with pytest.raises(UserError, match="factors is 3, must be a list"):
+        read_sweep("last", tmp_path)
+    path.write_text(json.dumps({name: value for name, value in document.items() if name != "factors"}))
+    with pytest.raises(UserError, match="run the sweep's command again"):
+        read_sweep("last", tmp_path)
