@@ -37,6 +37,17 @@ def test_each_job_is_what_its_own_line_composes():
             assert run_id(composed) == run_id(job.config)
 
 
+def test_a_missing_store_is_looked_for_once(monkeypatch: pytest.MonkeyPatch):
+    """Not in each of the many arms, which takes seconds."""
+    line, composed = ["study=paper", "data=imagenet2012"], []
+    one = composer()
+    real = one.job
+    monkeypatch.setattr(one, "job", lambda *args, **more: (composed.append(args), real(*args, **more))[1])
+    with pytest.raises(ConfigError, match=r"data\.name=imagenet2012: has no store at .*; make it: python src/prepare"):
+        make_study(one, line)
+    assert len(composed) == 1
+
+
 def test_a_claim_whose_requirements_are_not_met_brings_no_arms():
     names = [arm.name for arm in make_study(composer(), ["study=paper", "study.seeds=1"]).arms]
     assert "cifar_lrn" not in names

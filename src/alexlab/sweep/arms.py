@@ -35,7 +35,7 @@ from alexlab.config import (
     shown,
 )
 from alexlab.crossings import THRESHOLD, epochs_to
-from alexlab.data.locate import described
+from alexlab.data.locate import described, fingerprint
 from alexlab.data.store import locked
 from alexlab.files import write_atomic
 from alexlab.runs.environment import code
@@ -202,6 +202,8 @@ def make_study(composer: Composer, overrides: list[str], config_dir: str | None 
     """
     refuse_sweeps(composer, overrides)
     base = composer.job(overrides, stored=stored)
+    if stored:
+        fingerprint(base.config.data)  # a store that is missing is not looked for in each arm
     settings = base.config.study
     _check_rates(settings)
     claims = find_claims(settings.claims, config_dir)
