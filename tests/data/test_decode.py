@@ -284,13 +284,13 @@ def gamma(exponent: float) -> bytes:
 
 def of_rgb(name: str, curve: bytes, *colorants: Sequence[float]) -> bytes:
     """A profile of three colours, given in XYZ (D50), and their curve."""
-    colours = dict(zip((b"rXYZ", b"gXYZ", b"bXYZ"), map(xyz, colorants), strict=True))
+    colours: dict[bytes, bytes] = dict(zip((b"rXYZ", b"gXYZ", b"bXYZ"), map(xyz, colorants), strict=True))
     return icc(name, b"RGB", colours | dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve))
 
 
 def of_inks() -> bytes:
     """A profile of four inks: magenta on yellow is L 50, a 60, b 40, nothing is white, anything else black."""
-    corners = np.tile(np.uint8((0, 128, 128)), (2, 2, 2, 2, 1))
+    corners = np.tile(np.array((0, 128, 128), np.uint8), (2, 2, 2, 2, 1))
     corners[0, 0, 0, 0], corners[0, 1, 1, 0] = (255, 128, 128), (128, 188, 168)
     ramp = bytes(range(256))
     table = b"mft1" + bytes(4) + bytes((4, 3, 2, 0)) + struct.pack(">9i", *(65536 * np.eye(3, dtype=int).ravel()))

@@ -302,9 +302,9 @@ class ClassificationTask(L.LightningModule):
         return self(inputs).softmax(1)
 
     @classmethod
-    def load_from_checkpoint(
+    def load_from_checkpoint(  # pyright: ignore[reportIncompatibleMethodOverride]
         cls,
-        checkpoint_path: str | Path,  # pyright: ignore[reportIncompatibleMethodOverride]
+        checkpoint_path: str | Path,
         map_location: Any = None,
         hparams_file: Any = None,
         strict: bool | None = None,
