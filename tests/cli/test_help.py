@@ -56,6 +56,7 @@ def test_all_of_it(capsys: pytest.CaptureFixture[str]):
         assert f"\n  {name}=" in printed
     assert "model.activation=relu  relu | tanh | sigmoid | elu | prelu\n" in printed
     assert "model.dropout=0.2  number at least 0 and below 1; protocol=paper has 0.5\n" in printed
+    assert "trainer.limit_train_batches=1.0  whole number or fraction above 0\n" in printed  # 1 is one step
     assert printed.startswith("usage: ")
 
 

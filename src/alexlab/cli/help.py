@@ -147,8 +147,8 @@ def _print_keys(entries: list[Entry], own: dict[str, Any], protocol: str, consol
     for name, value, entry in entries:
         accepted = range_of(entry)
         if entry.metadata["identity"] and own[name] is not None and shown(own[name]) != shown(value):
-            accepted += f"; protocol={protocol} has {shown(own[name])}"
-        line = Text(f"  {name}={shown(value)}", style="cyan")
+            accepted += f"; protocol={protocol} has {_typed(own[name])}"
+        line = Text(f"  {name}={_typed(value)}", style="cyan")
         if fits := len(line) + 2 + len(accepted) <= console.width:
             line.append(f"  {accepted}", style="green")
         console.print(line, soft_wrap=True)
@@ -157,6 +157,13 @@ def _print_keys(entries: list[Entry], own: dict[str, Any], protocol: str, consol
         unstated = entry.metadata["unstated"]
         meaning = entry.metadata["meaning"] + (f" Unstated in the paper: {unstated}." if unstated else "")
         console.print(Padding(Text(meaning), _INDENT))
+
+
+def _typed(value: Any) -> str:
+    """A value as it may be typed; 1.0 keeps its point, since one step is not all of them."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_typed, value))}]"
+    return _scalar(value) if isinstance(value, float) else shown(value)
 
 
 def range_of(entry: Any) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 
 import lightning as L
 from rich.table import Table
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from alexlab import distributed
@@ -110,7 +109,7 @@ def slowest(profiler: profile, steps: int, is_gpu: bool) -> Table:
         return event.self_device_time_total if is_gpu else event.self_cpu_time_total  # in microseconds
 
     # Of a GPU each kernel is an event too, and its time also that of the operation that launched it.
-    events = [event for event in profiler.key_averages() if event.device_type == DeviceType.CPU]
+    events = [event for event in profiler.key_averages() if event.device_type.name == "CPU"]
     events = [event for event in events if not event.key.startswith("ProfilerStep")]
     events.sort(key=spent, reverse=True)
     total = sum(map(spent, events)) or 1
