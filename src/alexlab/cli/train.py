@@ -15,7 +15,6 @@ from typing import NoReturn
 import hydra
 from omegaconf import DictConfig
 
-from alexlab.cli.dry_run import print_forecast
 from alexlab.cli.help import comment_of, commented_yaml, print_help
 from alexlab.cli.show_net import print_nets
 from alexlab.cli.show_paper import markdown
@@ -103,6 +102,8 @@ def _run(args: argparse.Namespace, argv: list[str], console: Console) -> int:
     device = check_runs(plan)
     _announce(plan, console, device)
     if args.dry_run:
+        from alexlab.cli.dry_run import print_forecast  # loads SciPy, which would double the time of --help
+
         print_forecast(plan, console)
         if plan.study is not None and plan.study.round:
             console.print("These are trials of learning rates, at their longest; more may follow from their results.")
