@@ -147,6 +147,12 @@ MISTAKES = {
     ("data.train_images=96", "trainer.limit_train_batches=0.1"): (
         "trainer.limit_train_batches=0.1: is less than one of the 3 steps of an epoch"
     ),
+    ("debug.name=limit",): "debug.name=limit: write debug=limit, which sets more keys",
+    ("debug.images=3",): "debug.images=3: only in a try-out; add debug=limit",
+    ("trainer.gradient_clip_val=2", "trainer=towers2"): (
+        "trainer.gradient_clip_val=2: with trainer.strategy=towers each device has a part of the gradient only; "
+        "set trainer.devices=1"
+    ),
     ("model.dropout=???",): "model.dropout=???: has no value; set one",
     ("paths.runs=",): "paths.runs=: must not be empty",
     # grammar
@@ -179,6 +185,7 @@ def test_a_mistake_is_one_line_with_key_value_and_fix(overrides, message):
         (["paths.runs=a,b"], "paths.runs: must be the same for all jobs"),
         (["seed=0,1", "hydra.launcher.n_jobs=abc", "hydra/launcher=joblib"], "hydra.launcher.n_jobs"),
         (["trainer.fast_dev_run=true,false"], "trainer.fast_dev_run: must be the same for all jobs"),
+        (["debug=none,limit"], "debug: must be the same for all jobs"),
     ],
 )
 def test_a_mistake_in_any_job_of_a_sweep_stops_all(sweep, message):
@@ -433,7 +440,7 @@ def test_cfg_job_is_yaml_with_a_meaning_after_each_key():
     config = load(["optim.lr=1e-5", "model.remove=[conv3]"])
     text = commented_yaml(config)
     whole, kept = yaml.safe_load(text), yaml.safe_load(to_yaml(config))
-    assert all(whole.pop(name) for name in ("logger", "study"))  # of which a record says nothing
+    assert all(whole.pop(name) for name in ("logger", "study", "debug"))  # of which a record says nothing
     assert whole == kept
     assert text.count("  # ") == len(list(walk(config)))
 

@@ -22,6 +22,7 @@ FLOORS = (
     ("validate",),
     ("data", "models"),
     ("architecture", "children", "command", "own_net"),
+    ("spelling",),
     ("config",),
     (
         *("console", "distributed", "errors", "files", "hydra_compat", "output", "progress", "streams", "crossings"),

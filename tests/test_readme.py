@@ -99,7 +99,8 @@ def shortened(line: str, tiny: list[str]) -> list[str]:
     """The words of a line, of small runs on the embedded images."""
     words = shlex.split(line, comments=True)[2:]
     words = [re.sub(r"^(seed|optim\.lr)=([^,]+),.*", r"\1=\2", word) for word in words]  # one is enough
-    trial = [] if "--dry-run" in words or "seed=3" in words else ["trainer.fast_dev_run=true"]
+    is_short = "--dry-run" in words or "seed=3" in words or any(word.startswith("debug=") for word in words)
+    trial = [] if is_short else ["trainer.fast_dev_run=true"]
     words = [word for word in words if not word.startswith("hydra")]
     if any(word.startswith("recipe=") for word in words):  # on the embedded images
         trial += ["data=shapes", "data.holdout=0"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from alexlab.console import Console, printable
 from alexlab.errors import UserError
+from alexlab.spelling import for_flag
 
 
 def run_command(
@@ -23,12 +24,13 @@ def run_command(
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--config-dir", "-cd")
-    args, unknown = parser.parse_known_intermixed_args(sys.argv[1:] if argv is None else argv)
+    line = sys.argv[1:] if argv is None else argv
+    args, unknown = parser.parse_known_intermixed_args(line)
     console = Console()
 
     def command() -> int:
         if unknown:
-            raise UserError(f"{unknown[0]}: there is no such flag here; --help lists all")
+            raise UserError(for_flag(line, unknown[0], ("--help", "--config-dir"), ()))
         if args.help:
             console.print(as_typed(usage))
             return 0

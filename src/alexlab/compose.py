@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from yaml import YAMLError
 
-from alexlab import own_net
+from alexlab import own_net, spelling
 from alexlab.config import CONF_DIR, Config, ConfigError, did_you_mean, shown
 from alexlab.hydra_compat import (
     Override,
@@ -50,6 +50,9 @@ _EXTRA_MODULES = {
     "ray": "hydra_plugins.hydra_ray_launcher",
     "slurm": "hydra_plugins.hydra_submitit_launcher",
 }
+
+_ONLY_BASIC = "only 'basic' is supported, since all runs are planned before the first; -m KEY=VALUE,VALUE is a sweep"
+_SHOWN = 12  # options of a group that an error lists
 
 ConfigStore.instance().store(name="schema", node=Config)
 
@@ -154,7 +157,7 @@ class Composer:
         if not sweep:
             return [overrides], False
         if not is_basic_sweeper(hydra.sweeper):
-            raise ConfigError("hydra/sweeper: only 'basic' is supported, since all runs are planned before the first")
+            raise ConfigError(f"hydra/sweeper: {_ONLY_BASIC}")
         params = OmegaConf.to_container(hydra.sweeper.params or OmegaConf.create({}))
         assert isinstance(params, dict)
         swept = [f"{name}={value}" for name, value in params.items()]
@@ -168,7 +171,10 @@ class Composer:
         """Parse a command line's overrides, as Hydra does."""
         parser = OverridesParser.create(config_loader=self._loader)
         parsed = []
-        for override in overrides:  # one at a time, so that the message quotes the one with the error
+        for place, override in enumerate(overrides):
+            if ("=" not in override and not override.startswith("~")) or override.endswith(","):
+                raise ConfigError(spelling.for_word(overrides, place))
+            # One at a time, so that the message quotes the one with the error.
             with _one_line([override]):
                 parsed += parser.parse_overrides([override])
         return parsed
@@ -198,6 +204,8 @@ class Composer:
         name, line = override.key_or_group, override.input_line or ""
         if name == "hydra/launcher":
             self._check_launcher(str(override.value()), line)
+        if name == "hydra/sweeper" and override.value() != "basic":
+            raise ConfigError(f"{line}: {_ONLY_BASIC}")
         if name.startswith("hydra"):
             return
         groups = self.groups
@@ -210,17 +218,21 @@ class Composer:
         if name in groups:
             for value in values:
                 if value not in groups[name]:
-                    options = ", ".join(groups[name])
                     near = did_you_mean(str(value), groups[name])
-                    raise ConfigError(f"{line}: there is no {name} '{value}'{near} (there are: {options})")
+                    if not near and (advice := spelling.for_value(name, str(value))):
+                        near = f"; {advice}"
+                    options = f"there are: {', '.join(groups[name])}"
+                    if len(groups[name]) > _SHOWN:
+                        options = f"--help {name} lists all {len(groups[name])}"
+                    raise ConfigError(f"{line}: there is no {name} '{value}'{near} ({options})")
             return
         types = key_types()
         if name not in types:
             below = [known for known in types if known.startswith(f"{name}.")]
             if below:
                 raise ConfigError(f"{line}: '{name}' is a set of keys; set one of them, such as {below[0]}")
-            near = did_you_mean(name, [*types, *groups])
-            raise ConfigError(f"{line}: there is no key '{name}'{near or '; --help lists all'}")
+            advice = spelling.for_name(name, line.partition("=")[2], [*groups, *{key.split(".")[0] for key in types}])
+            raise ConfigError(f"{line}: there is no key '{name}'; {advice or '--help lists all'}")
         if override.is_add() and not override.is_force_add():
             raise ConfigError(f"{line}: the key exists already; remove the +")
         for value in values:
@@ -229,7 +241,9 @@ class Composer:
             try:
                 OmegaConf.update(self._schema, name, value)
             except (OmegaConfBaseException, ValueError) as error:
-                raise ConfigError(f"{name}={shown(value)}: must be {_expected(types[name], name, value)}") from error
+                advice = spelling.for_value(name, str(value))
+                message = f"{name}={shown(value)}: must be {_expected(types[name], name, value)}"
+                raise ConfigError(f"{message}; {advice}" if advice else message) from error
 
     def _check_launcher(self, name: str, line: str) -> None:
         """Reject an unknown launcher, and one whose extra is not installed."""
@@ -259,6 +273,8 @@ def load(overrides: list[str] | None = None) -> Config:
     Raises:
         ConfigError: naming the key, its value and the fix.
     """
+    if isinstance(overrides, str):
+        raise ConfigError(f'load("{overrides}"): takes a list; write load(["{overrides}"])')
     return Composer().job(overrides or []).config
 
 
@@ -349,10 +365,13 @@ def read_config(path: Path, stored: bool = True) -> Config:
 
 
 def to_yaml(config: Config) -> str:
-    """The configuration as a record stores it: without `study`, which plans, and `logger`, which may be private."""
+    """The configuration as a record stores it.
+
+    Without `study`, which plans, `logger`, which may be private, and `debug`, which keeps no records.
+    """
     plain = to_plain(config)
-    plain.pop("logger")
-    plain.pop("study")
+    for name in ("logger", "study", "debug"):
+        plain.pop(name)
     plain["paths"]["code"] = None
     return OmegaConf.to_yaml(plain)
 

@@ -191,6 +191,13 @@ class PcaUnit(Enum):
     deviation = "deviation"
 
 
+class Debug(Enum):
+    none = "none"
+    limit = "limit"
+    overfit = "overfit"
+    profile = "profile"
+
+
 class Logger(Enum):
     record = "record"
     wandb = "wandb"
@@ -555,6 +562,9 @@ class TrainerConfig:
         identity=False,
     )
     deterministic: bool = key(True, "Use only algorithms that give the same bits each time.")
+    gradient_clip_val: Union[float, None] = key(
+        None, "Largest norm of the gradient of all weights; a longer one is scaled to it; null = no limit.", above=0
+    )
     fast_dev_run: bool = key(False, "One batch of training, validation and test, and no record.", identity=False)
     enable_progress_bar: bool = key(
         True, "Show progress: a live bar in a terminal, otherwise a line per epoch.", identity=False
@@ -587,6 +597,17 @@ class EvaluateConfig:
     average: Average = key(Average.softmax, "What is averaged over the ten views: softmax (4.1) or logits.")
     train_images: int = key(
         50000, "Maximum number of training images on which the final training error is measured.", at_least=1
+    )
+
+
+@dataclass
+class DebugConfig:
+    name: Debug = key(Debug.none, "Try-out without a record; debug=limit, overfit or profile sets it.", identity=False)
+    images: Union[int, None] = key(
+        None,
+        "Maximum number of images of each split that a try-out evaluates; null = no try-out.",
+        identity=False,
+        at_least=1,
     )
 
 
@@ -684,9 +705,15 @@ class Config:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    debug: DebugConfig = field(default_factory=DebugConfig)
     study: StudyConfig = field(default_factory=StudyConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether this only tries something out: no record is kept."""
+        return self.trainer.fast_dev_run or self.debug.name is not Debug.none
 
 
 def load(overrides: list[str] | None = None) -> Config:

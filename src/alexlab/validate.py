@@ -23,6 +23,8 @@ from alexlab.config import (
     Config,
     ConfigError,
     Dataset,
+    Debug,
+    DebugConfig,
     Mean,
     Padding,
     Schedule,
@@ -64,6 +66,7 @@ def finish(config: Config, trains: bool = True, stored: bool = True) -> Config:
         folder = getattr(config.data, name)
         if folder is not None:  # so that each folder has one name
             setattr(config.data, name, str(Path(folder).expanduser().resolve()))
+    _check_debug(config.debug)
     images = _check_data(config, stored and trains)
     if trains:
         _check_combinations(config, images.get("train", sys.maxsize))
@@ -71,6 +74,14 @@ def finish(config: Config, trains: bool = True, stored: bool = True) -> Config:
         config.data.seed = config.seed
     config.paths.runs = str(Path(config.paths.runs).expanduser().absolute())
     return config
+
+
+def _check_debug(debug: DebugConfig) -> None:
+    """Reject a try-out's keys outside one, and a try-out without the keys that its option sets."""
+    if debug.name is Debug.none and debug.images is not None:
+        raise ConfigError(f"debug.images={debug.images}: only in a try-out; add debug=limit")
+    if debug.name is not Debug.none and debug.images is None:
+        raise ConfigError(f"debug.name={debug.name.name}: write debug={debug.name.name}, which sets more keys")
 
 
 def _check_value(name: str, value: Any, item: Any, metadata: Any) -> None:
@@ -116,12 +127,18 @@ def _checked_by_layer(name: str, value: list[str], metadata: Any) -> list[str]:
 def _check_combinations(config: Config, images: int) -> None:
     """Reject keys that do not go together; `images`: the number of training images."""
     data, model, optim = config.data, config.model, config.optim
+    is_given = data.crop_size is not None
     if config.model.build is None:
         _check_lengths(config)
     else:
         _check_own_net(config)
     _fill_in_crop(config)
     assert data.crop_size is not None
+    if data.crop_size > data.size and not is_given:
+        raise ConfigError(
+            f"data.size={data.size}: is less than the crops of {data.crop_size} that data.map_size={data.map_size} "
+            f"asks for; name a recipe of such images (recipe=cifar10 has 32), or set data.crop_size"
+        )
     if data.crop_size > data.size:
         raise ConfigError(f"data.crop_size={data.crop_size}: must be at most data.size={data.size}")
     if data.mean is Mean.torchvision and data.pixel_scale != 1:
@@ -171,6 +188,11 @@ def _check_combinations(config: Config, images: int) -> None:
             )
         if not config.trainer.channels_last:
             raise ConfigError("trainer.channels_last=false: trainer.strategy=towers needs true")
+    if config.trainer.gradient_clip_val and config.trainer.strategy is Strategy.towers and config.trainer.devices > 1:
+        raise ConfigError(
+            f"trainer.gradient_clip_val={config.trainer.gradient_clip_val:g}: with trainer.strategy=towers each device "
+            "has a part of the gradient only; set trainer.devices=1"
+        )
     _check_train_error(config.trainer)
     for name in ("limit_train_batches", "limit_val_batches"):
         limit = getattr(config.trainer, name)

@@ -64,6 +64,17 @@ def test_help_and_version_load_nothing_heavy():
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.parametrize("line", [["--help", "optim"], ["lr=0.1"]])
+def test_help_and_mistakes_of_train_load_no_numerics(line: list[str]):
+    code = (
+        f"import sys; from alexlab.cli.train import main; main({line!r})\n"
+        "print(sorted({'torch', 'lightning', 'scipy', 'matplotlib', 'pandas'} & sys.modules.keys()))"
+    )
+    environment = {"PYTHONPATH": str(PROJECT_DIR / "src"), "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
 def test_a_mistake_in_a_subcommand_has_its_exit_status():
     line = [sys.executable, "-m", "alexlab", "report", "--nonsense"]
     environment = {"PYTHONPATH": str(PROJECT_DIR / "src"), "PATH": ""}

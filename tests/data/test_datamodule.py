@@ -54,6 +54,24 @@ def tree(root: Path, train: str = "abc", val: str = "abc", test: str = "abc") ->
     return root
 
 
+@pytest.mark.parametrize(
+    ("limit", "chosen"),
+    [
+        ("1", [0, 3, 6, 9, 12, 15, 18, 21, 24, 27]),
+        ("2", [0, 1, 3, 4, 6, 7, 9, 10, 12, 13, 15, 16, 18, 19, 21, 22, 24, 25, 27, 28]),
+        ("0.4", [0, 3, 6, 9, 12, 15, 18, 21, 24, 27]),  # 1.2 of 3 batches
+        ("0.1", [0, 3, 6, 9, 12, 15, 18, 21, 24, 27]),  # at least one
+        ("1.0", range(30)),
+        ("7", range(30)),
+    ],
+)
+def test_a_limited_validation_is_spread_over_all_images(tiny: list[str], limit: str, chosen: list[int]):
+    data = build_datamodule(composed([*tiny, "data.eval_batch_size=10", f"trainer.limit_val_batches={limit}"]))
+    data.setup()
+    images = np.concatenate([batch.images.numpy() for batch in data.val_dataloader()])
+    assert (images == stacked(data.split("val"))[list(chosen)]).all()
+
+
 class TestShapes:
     def test_layout_balance_and_variety(self, tmp_path: Path):
         draw_shapes(tmp_path, list(CLASSES), {"train": 40, "val": 20, "test": 10}, seed=0)

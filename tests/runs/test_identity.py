@@ -25,6 +25,7 @@ from support.settings import composed
         ([], ["data.cache=elsewhere", "trainer.accelerator=cpu", "data.eval_batch_size=7"]),
         ([], ["trainer=towers2", "trainer.devices=4", "model.groups=2", "trainer.strategy=ddp"]),
         ([], ["recipe=demo", "protocol=paper", "ablation=none"]),
+        ([], ["debug=none", "trainer.gradient_clip_val=null"]),
         ([], ["retry=all", "checkpoint.every_steps=7", "checkpoint.keep=all", "trainer.chance_epochs=null"]),
     ],
 )

@@ -123,6 +123,35 @@ def test_the_logged_errors_are_exact(trained, tmp_path: Path):
     assert float(row["val_top5_error"]) == pytest.approx(1 - hits.float().mean().item(), abs=1e-6)
 
 
+def test_a_limited_validation_is_of_all_its_images(tiny: list[str], tmp_path: Path):
+    """Lightning takes every batch that the data module leaves, none of them twice."""
+    config = composed([*tiny, "data.eval_batch_size=10", "trainer.limit_val_batches=2", "trainer.max_epochs=1"])
+    fit(config, tmp_path, "run")
+    network = build_model(config)
+    network.load_state_dict(network_state(tmp_path / "checkpoints" / "last.ckpt"))
+    data = build_datamodule(config)
+    data.setup()
+    split, chosen = data.store.split("val"), [i for i in range(30) if i % 3 < 2]
+    centre = stacked(split)[chosen, 7:103, 7:103].astype("float32") - data.store.mean[7:103, 7:103]
+    with torch.inference_mode():
+        logits = network.eval()(torch.from_numpy(centre * config.data.pixel_scale).permute(0, 3, 1, 2))
+    loss = F.cross_entropy(logits, torch.from_numpy(split.labels[chosen])).item()
+    [row] = csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines())
+    assert float(row["val_loss"]) == pytest.approx(loss, rel=1e-4)
+
+
+@pytest.mark.parametrize(("limit", "is_clipped"), [("null", False), ("1e9", False), ("0.001", True)])
+def test_gradient_clipping(tiny: list[str], tmp_path: Path, limit: str, is_clipped: bool):
+    """The first step, at a rate of 1, is the gradient, whose norm is the limit."""
+    one_step = ["data.batch_size=60", "trainer.max_epochs=1", "optim.weight_decay=0", "optim.lr=1"]
+    config = composed([*tiny, *one_step, f"trainer.gradient_clip_val={limit}"])
+    before = ClassificationTask(config).network.state_dict()
+    fit(config, tmp_path, "run")
+    after = network_state(tmp_path / "checkpoints" / "last.ckpt")
+    norm = sum(float((after[name] - before[name]).square().sum()) for name in before) ** 0.5
+    assert norm == pytest.approx(0.001, rel=1e-3) if is_clipped else norm > 0.01
+
+
 @pytest.mark.parametrize("every", [0.25, 0.5, 0.7])
 def test_training_errors_are_those_of_the_images_as_trained_on(
     tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: float

@@ -96,6 +96,8 @@ def complete(line: str) -> list[str]:
         found = list(_ARGUMENTS[typed[-1]])
     elif typed[0] not in OPTIONS:
         found = []
+    elif typed[:2] == ["train", "--help"] and "=" not in word:
+        found = [*_groups([]), *(key for key, _, _ in config.walk(config.Config()))]
     elif "=" in word:
         name, _, value = word.partition("=")
         settled = value[: max(value.rfind(","), value.rfind("[")) + 1]  # earlier values of a sweep or list

@@ -57,6 +57,7 @@ Exit status: 0 done, 1 a file or folder failed, 2 a mistake in the command,
 _MEANINGLESS = (
     *(
         "trainer.fast_dev_run",
+        "debug.",
         "trainer.enable_progress_bar",
         "trainer.chance_epochs",
         "trainer.ahead",
@@ -188,8 +189,9 @@ def _check_settings(config: Config, named: set[str]) -> None:
 
 
 def _evaluate_file(config: Config, console: Console) -> None:
-    if config.trainer.fast_dev_run:
-        raise ConfigError("trainer.fast_dev_run=true: nothing is trained here; leave it out")
+    if config.is_trial:
+        name = "trainer.fast_dev_run=true" if config.trainer.fast_dev_run else f"debug={config.debug.name.name}"
+        raise ConfigError(f"{name}: nothing is trained here; leave it out")
     if config.weights is None:
         raise ConfigError("weights=null: name a file")
     _, [test] = evaluate_nets([(config, Path(config.weights))], [], config, "evaluating")

@@ -15,9 +15,11 @@ from alexlab.command import run_command
 from alexlab.compose import Composer
 from alexlab.config import PROJECT_DIR, ConfigError
 from alexlab.console import Console
+from alexlab.errors import UserError
 from alexlab.files import is_foreign
 from alexlab.report.wording import printed, row_cells
 from alexlab.runs import bundle
+from alexlab.spelling import for_word
 from alexlab.study.records import read_archive
 from alexlab.study.verdicts import Judgement, judge
 from alexlab.sweep.arms import document, is_study, make_study, read_looks
@@ -62,6 +64,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _obey(given: list[str], config_dir: str | None, console: Console, flags: list[str]) -> int:
+    for place, word in enumerate(given):
+        if "=" not in word:
+            if Path(word).exists():
+                raise UserError(f"{word}: write runs={word}")
+            raise UserError(for_word(given, place))
     settings = {name: value for name, sign, value in (one.partition("=") for one in given) if sign}
     line = [one for one in given if one.partition("=")[0] not in ("runs", "out")]
     composer = Composer(config_dir)

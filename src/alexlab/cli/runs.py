@@ -145,6 +145,7 @@ def _request(verb: str, given: list[str], composer: Composer, is_sure: bool) -> 
         if sign and name == "submitter" and verb == "bundle":
             submitter = " ".join(value.split())
         elif sign and name in FILTERS and verb in ("list", "prune", "wandb", "bundle"):
+            value = value.upper() if name == "state" else value
             filters[name] = [item.strip() for item in value.strip("[]").split(",")]
         elif sign and name == "sweep" and verb == "export":
             sweep = value

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
+from alexlab.cli.help import comment_of
 from alexlab.compose import from_file
 from alexlab.config import CONF_DIR, Config, flat, shown, walk
 
@@ -55,11 +55,6 @@ def markdown() -> str:
     lines = [HEADER, *(line for _, line in rows), FILES]
     for group in ("model", "ablation"):
         for path in sorted((CONF_DIR / group).glob("*.yaml")):
-            lines.append(f"| `{group}={path.stem}` | {_comment(path)} |")
+            comment = comment_of(path).replace("|", "\\|")
+            lines.append(f"| `{group}={path.stem}` | {comment} |")
     return "\n".join(lines) + "\n"
-
-
-def _comment(path: Path) -> str:
-    """The comment at the head of a file, on one line."""
-    lines = [line[2:] for line in path.read_text().splitlines() if line.startswith("# ") and "@package" not in line]
-    return " ".join(lines).replace("|", "\\|")

@@ -10,20 +10,21 @@ import sys
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from omegaconf import DictConfig
 
-from alexlab.cli.dry_run import print_forecast
-from alexlab.cli.help import commented_yaml, print_help
+from alexlab.cli.help import comment_of, commented_yaml, print_help
 from alexlab.cli.show_net import print_nets
 from alexlab.cli.show_paper import markdown
 from alexlab.cli.tables import from_here, print_table, read_rows, write_sweep
 from alexlab.command import exit_status, program
 from alexlab.compose import CONFIG_NAME, Composer
-from alexlab.config import CONF_DIR, Config, ConfigError, Dataset, Logger, Rate, Retry
+from alexlab.config import CONF_DIR, Config, ConfigError, Dataset, Debug, Logger, Rate, Retry
 from alexlab.console import Console
 from alexlab.data.locate import described
+from alexlab.errors import UserError
 from alexlab.hydra_compat import VERSION_BASE, get_args_parser
 from alexlab.runs.code_fingerprint import modified
 from alexlab.runs.device import Device
@@ -32,6 +33,7 @@ from alexlab.runs.process import WORKER, Launch, start_server
 from alexlab.runs.record import DONE, FAILED, PREEMPTED
 from alexlab.runs.supervisor import needs_work
 from alexlab.runs.trackers import outer_run
+from alexlab.spelling import for_flag
 from alexlab.sweep.arms import MIN_SEEDS, Study, document, register, unmet
 from alexlab.sweep.launcher import check_runs, count_passed, do_all, launch_jobs, launching
 from alexlab.sweep.plan import Plan, make_plan
@@ -48,20 +50,34 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="Print the plan, and run nothing")
     parser.add_argument("--paper", action="store_true", help="Print the paper's choices as keys, and run nothing")
     parser.add_argument("--net", action="store_true", help="Print the net, layer by layer, and run nothing")
-    args = parser.parse_intermixed_args(argv)  # flags may stand anywhere among the overrides
     console = Console()
     try:
         with Stop():
-            return exit_status(lambda: _run(args, argv, console))
+            return exit_status(lambda: _run(_parse(parser, argv), argv, console))
     except Stopped:
         console.print("\nStopped. Run the same command again to resume.")
         return STOPPED_STATUS
 
 
+def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
+    """Parse a command line, in which flags may stand anywhere among the overrides."""
+
+    def reject(message: str) -> NoReturn:  # instead of printing all flags and exiting
+        raise UserError(f"{message}; --help lists all flags")
+
+    parser.error = reject
+    args, unknown = parser.parse_known_intermixed_args(argv)
+    if unknown:
+        flags = [option for action in parser._actions for option in action.option_strings]
+        groups = [path.name for path in CONF_DIR.iterdir() if path.is_dir()]
+        raise UserError(for_flag(argv, unknown[0], flags, groups))
+    return args
+
+
 def _run(args: argparse.Namespace, argv: list[str], console: Console) -> int:
     _reject_flags(args)
     if args.help:
-        print_help(console, args.config_dir)
+        print_help(console, args.config_dir, args.overrides)
         return 0
     if args.paper:
         if args.overrides:
@@ -86,6 +102,8 @@ def _run(args: argparse.Namespace, argv: list[str], console: Console) -> int:
     device = check_runs(plan)
     _announce(plan, console, device)
     if args.dry_run:
+        from alexlab.cli.dry_run import print_forecast  # loads SciPy, which would double the time of --help
+
         print_forecast(plan, console)
         if plan.study is not None and plan.study.round:
             console.print("These are trials of learning rates, at their longest; more may follow from their results.")
@@ -258,11 +276,16 @@ def _report(plan: Plan, console: Console, is_stopped: bool) -> int:
 
 
 def _try_out(plan: Plan, console: Console, launch: Launch) -> int:
-    """Run one batch of each split of every job (`trainer.fast_dev_run`); return the exit status."""
+    """Try every job out, and keep nothing; return the exit status."""
+    debug = plan.runs[0].config.debug.name
+    title, ended = "fast_dev_run", "ran one batch of each split; nothing is kept"
+    if debug is not Debug.none:
+        title, ended = f"debug={debug.name}", "passed; no record is kept"
+        console.print(comment_of(CONF_DIR / "debug" / f"{debug.name}.yaml"), style="dim")
     with suppress(Stopped):
         launch_jobs(plan, launch, range(plan.num_jobs))
     passed = count_passed(launch)
-    console.print(f"fast_dev_run: {passed} of {plan.num_jobs} ran one batch of each split; nothing is kept")
+    console.print(f"{title}: {passed} of {plan.num_jobs} {ended}")
     if passed == plan.num_jobs:
         return 0
     return STOPPED_STATUS if launch.is_stopped else 1

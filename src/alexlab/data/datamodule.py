@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from alexlab.config import Config
+from alexlab.config import Config, Debug
 from alexlab.data.augment import (
     Normalisation,
     colour_shifts,
@@ -224,7 +224,10 @@ class StoreDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader | DevicePrefetcher:
         batches = TrainingBatches(self.split("train"), self.store, self._config, self.share)
-        loader = self._loader(batches, EpochSteps(batches.num_steps, self._start))
+        steps = EpochSteps(batches.num_steps, self._start)
+        if self._config.debug.name is Debug.overfit:  # one batch, as often as the trainer takes steps
+            steps = [(0, 0)] * max(1, int(self._config.trainer.limit_train_batches))
+        loader = self._loader(batches, steps)
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
         return DevicePrefetcher(loader, device) if device.type == "cuda" and self._config.trainer.ahead else loader
 
@@ -243,7 +246,13 @@ class StoreDataModule(L.LightningDataModule):
         return min(self._data.batch_size, len(self.split("train")))
 
     def val_dataloader(self) -> DataLoader:
-        return self.evaluation_dataloader("val")
+        return self.evaluation_dataloader("val", self._num_val_images())
+
+    def _num_val_images(self) -> int:
+        """How many images `trainer.limit_val_batches` leaves; evenly spread ones, since stores are sorted by class."""
+        limit, size, total = self._config.trainer.limit_val_batches, self._data.eval_batch_size, len(self.split("val"))
+        batches = limit if isinstance(limit, int) else max(1, int(limit * -(-total // size)))
+        return min(batches * size, total, self._config.debug.images or total)
 
     def test_dataloader(self) -> DataLoader:
         return self.evaluation_dataloader("test")
@@ -260,7 +269,7 @@ class StoreDataModule(L.LightningDataModule):
         """Stored images of `train`, `val` or `test`, each once; at most `limit` of them, evenly spread."""
         return self._loader(EvaluationBatches(self.split(role), self._data.eval_batch_size, limit, self.share))
 
-    def _loader(self, dataset: Dataset, sampler: Sampler | None = None) -> DataLoader:
+    def _loader(self, dataset: Dataset, sampler: Sampler | list[tuple[int, int]] | None = None) -> DataLoader:
         workers = self._data.num_workers
         return DataLoader(
             dataset,

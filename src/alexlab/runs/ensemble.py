@@ -52,7 +52,9 @@ def read_done(run_id: str, settings: Config, names: list[str]) -> DoneRun:
     folder = Path(settings.paths.runs)
     known = [record.run_id for record in find_records(folder)] if folder.is_dir() else []
     if run_id not in known:
-        hint = did_you_mean(run_id, known) or "; paths.runs=FOLDER looks elsewhere"
+        longer = [name for name in known if name.startswith(run_id)]
+        near = f"; write it in full, {longer[0]}" if longer else did_you_mean(run_id, known)
+        hint = near or "; paths.runs=FOLDER looks elsewhere"
         raise UserError(f"runs: there is no run '{run_id}' in {folder}{hint}")
     record = Record(folder, run_id)
     if not record.is_done:

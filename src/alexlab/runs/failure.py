@@ -12,8 +12,8 @@ from pathlib import Path
 from alexlab.config import ConfigError, Retry
 from alexlab.errors import UserError
 
-DIVERGED, NOT_LEARNING, MEMORY, DISK, DATA, KILLED, ERROR = (
-    *("diverged", "does not learn", "out of memory", "disk full", "bad data", "killed", "error"),
+DIVERGED, NOT_LEARNING, NOT_LEARNT, MEMORY, DISK, DATA, KILLED, ERROR = (
+    *("diverged", "does not learn", "not learnt", "out of memory", "disk full", "bad data", "killed", "error"),
 )
 SHARED, FILES = "no shared memory", "too many open files"
 CONFIGURATION = "configuration"
@@ -21,6 +21,7 @@ CONFIGURATION = "configuration"
 HINTS = {
     DIVERGED: "a result: lower optim.lr for another arm, or retry=all to do it again; see diverged.json",
     NOT_LEARNING: "a result: see model.init and optim.lr; retry=all trainer.chance_epochs=null trains it on",
+    NOT_LEARNT: "see optim.lr and model.init; trainer.limit_train_batches=N allows more steps",
     MEMORY: "free memory, or lower data.eval_batch_size or data.num_workers; then run the same command again",
     SHARED: "docker run --ipc=host or --shm-size=2g gives more, data.num_workers=0 needs none; then run the same "
     "command again",
@@ -35,7 +36,7 @@ HINTS = {
 RESULTS = (DIVERGED, NOT_LEARNING)  # to try these again until they pass would be to select survivors
 
 _OURS = {  # by name, since torch is not loaded here
-    **{"Diverged": DIVERGED, "DoesNotLearn": NOT_LEARNING, "BadData": DATA},
+    **{"Diverged": DIVERGED, "DoesNotLearn": NOT_LEARNING, "NotLearnt": NOT_LEARNT, "BadData": DATA},
     **{"NoSharedMemory": SHARED, "TooManyFiles": FILES},
 }
 _NO_MEMORY = re.compile(

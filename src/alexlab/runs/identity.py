@@ -112,6 +112,9 @@ def _content(config: Config) -> dict[str, Any]:
         content["code"] = code  # its results are not those of the code that others have
     if config.optim.conv1_freeze_at is not None and config.optim.conv1_freeze_at < 1:
         content["conv1_freeze"] = 2  # in version 1 the velocity still moved conv1 after its rate was 0
+    limit = config.trainer.limit_val_batches
+    if limit and not _same(limit, 1.0):
+        content["limited_validation"] = 2  # before, the first images of the store were validated, of one or two classes
     if config.weights is not None:
         content["weights"] = hashlib.sha256(Path(config.weights).read_bytes()).hexdigest()
     return content

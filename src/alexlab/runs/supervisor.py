@@ -39,11 +39,11 @@ def needs_work(status: dict[str, Any], retry: Retry, attempts: int | None = None
 def execute(config: Config, labels: dict[str, str], title: str, launch: Launch) -> dict[str, Any]:
     """Make sure that a run is done, and return its status; a finished one is not touched.
 
-    With `trainer.fast_dev_run` the record is a temporary one, and gone afterwards.
+    The record of a try-out (`Config.is_trial`) is a temporary one, and gone afterwards.
     """
-    if config.trainer.fast_dev_run:
+    if config.is_trial:
         with temporary_folder() as folder:
-            return _attempt(folder, "fast_dev_run", config, labels, title, launch)
+            return _attempt(folder, "trial", config, labels, title, launch)
     return _attempt(Path(config.paths.runs), run_id(config), config, labels, title, launch)
 
 

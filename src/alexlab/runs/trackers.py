@@ -55,7 +55,7 @@ class Copy:
 
     def start(self) -> None:
         """Start or resume the copy, if the configuration asks for one."""
-        if self._config.logger.name is Logger.wandb and not self._config.trainer.fast_dev_run:
+        if self._config.logger.name is Logger.wandb and not self._config.is_trial:
             self._guarded(self._start, "did not start")
 
     def row(self, row: dict[str, Any]) -> None:

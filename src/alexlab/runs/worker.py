@@ -24,7 +24,7 @@ import numpy as np
 import torch._dynamo  # noqa: F401  (every optimiser loads it: here, once for all runs)
 
 from alexlab import distributed
-from alexlab.config import Config, Keep
+from alexlab.config import Config, Debug, Keep
 from alexlab.data.limits import allow_open_files
 from alexlab.data.locate import described
 from alexlab.output import survive_closed
@@ -89,7 +89,7 @@ def train(
                 if is_first:
                     _train(record, config, title, copy)
                 else:
-                    fit(config, None if config.trainer.fast_dev_run else record.path, title)
+                    fit(config, None if config.is_trial else record.path, title)
                 distributed.leave()
             except LeaseLost:
                 raise
@@ -120,8 +120,10 @@ def train(
 
 
 def _train(record: Record, config: Config, title: str, copy: trackers.Copy) -> None:
-    if config.trainer.fast_dev_run:
-        fit(config, None, title)
+    if config.is_trial:
+        outcome = fit(config, None, title)
+        if config.debug.name is Debug.limit:
+            print(f"{title}: {_summary(outcome)}", flush=True)
         record.set_status(DONE)
         return
     record.write("environment.json", _environment(record, config))
@@ -134,6 +136,16 @@ def _train(record: Record, config: Config, title: str, copy: trackers.Copy) -> N
         record.write("result.json", _result(record, config, outcome))
         record.set_status(DONE, ended=time.time())
         States(record.file("checkpoints")).clear(but_newest=config.checkpoint.keep is Keep.all)
+
+
+def _summary(outcome: Outcome) -> str:
+    """What a try-out reports: its speed and errors."""
+    center, train = outcome.test["center"], outcome.train
+    test_error, train_error = 100 * center.errors()["top1_error"], 100 * train["top1_error"]
+    return (
+        f"{outcome.steps} steps in {outcome.seconds['fit']:.1f} s; top-1 error {test_error:.1f} % of "
+        f"{len(center.labels)} test images, {train_error:.1f} % of {train['images']} training images"
+    )
 
 
 def _array(array: np.ndarray) -> bytes:

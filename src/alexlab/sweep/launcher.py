@@ -220,7 +220,7 @@ def do_job(folder: str, planned: DictConfig) -> str | None:
         status = {"failure": failure_of(error), "message": str(error)}
     else:
         message = _ending(title, status)
-        if status["state"] == DONE and config.trainer.fast_dev_run:
+        if status["state"] == DONE and config.is_trial:
             _passed_mark(launch, number).touch()
     if message is not None:
         print(message, flush=True)
@@ -234,7 +234,7 @@ def _passed_mark(launch: Launch, number: int) -> Path:
 
 
 def count_passed(launch: Launch) -> int:
-    """The number of trial runs (`trainer.fast_dev_run`) of a launch that ended well."""
+    """The number of trial runs of a launch that ended well."""
     return len(list(launch.folder.glob("job_*.passed")))
 
 

@@ -66,7 +66,7 @@ class Plan:
 
     @property
     def is_trial(self) -> bool:
-        return any(run.config.trainer.fast_dev_run for run in self.runs)
+        return any(run.config.is_trial for run in self.runs)
 
     @property
     def num_jobs(self) -> int:
@@ -104,6 +104,8 @@ def make_plan(
         jobs = [composer.job(job) for job in expanded]
     if len({job.config.trainer.fast_dev_run for job in jobs}) > 1:
         raise ConfigError("trainer.fast_dev_run: must be the same for all jobs; a sweep keeps its records or does not")
+    if len({job.config.debug.name for job in jobs}) > 1:
+        raise ConfigError("debug: must be the same for all jobs; a sweep keeps its records or does not")
     if len({job.config.paths.runs for job in jobs}) > 1:
         raise ConfigError("paths.runs: must be the same for all jobs; a sweep has one folder of records")
     varying = ["arm"] if study is not None else what_varies(jobs)

@@ -24,6 +24,7 @@ from alexlab.data.store import class_difference
 from alexlab.progress import Progress
 from alexlab.training import preemption
 from alexlab.training.checkpoint import Recorder, States, Stopper, no_check, save_weights, weights_of
+from alexlab.training.debug import debug_callbacks
 from alexlab.training.evaluate import VIEW_KINDS, EnsembleMember, NonFiniteOutput, Predictions, evaluate
 from alexlab.training.lightning_compat import check_precision, convert_before_restore, keep_signal_handlers, quiet
 from alexlab.training.module import ClassificationTask, Diverged
@@ -59,7 +60,7 @@ def fit(
 ) -> Outcome:
     """Train and evaluate; resume if the folder has a state of this run.
 
-    `folder` gets metrics.csv and the checkpoints; with None, as in a trial (`trainer.fast_dev_run`), nothing is saved.
+    `folder` gets metrics.csv and the checkpoints; with None, as in a try-out (`Config.is_trial`), nothing is saved.
     `on_row` gets each finished row of metrics.csv. `may_write` is called before each write, and raises if this process
     must not write any more.
 
@@ -67,6 +68,7 @@ def fit(
         Diverged: if the loss, a gradient or the final outputs are not finite.
         DoesNotLearn: if the training loss stays at chance level.
         ConfigError: if `weights` does not fit the network.
+        NotLearnt: if `debug=overfit` does not learn its batch.
         Preempted: if a stop was requested; the state is saved.
     """
     quiet()
@@ -134,6 +136,8 @@ def _evaluate(
     num_test, num_train = len(data.split("test")), min(len(data.split("train")), config.evaluate.train_images)
     if config.trainer.fast_dev_run:
         num_test, num_train = min(num_test, config.data.eval_batch_size), min(num_train, config.data.eval_batch_size)
+    if config.debug.images is not None:
+        num_test, num_train = min(num_test, config.debug.images), min(num_train, config.debug.images)
     name = "the final weights"
     test_member = EnsembleMember(
         network, data.evaluation_dataloader("test", num_test), data, config.evaluate.average, name
@@ -170,13 +174,15 @@ def build_trainer(config: Config, title: str, recorder: Recorder | None = None) 
     callbacks: list[L.Callback] = [recorder or Stopper()]
     if trainer.enable_progress_bar:
         callbacks.append(TrainingBar(title, distributed.is_first()))
+    callbacks += debug_callbacks(config, title)
     built = L.Trainer(
         max_epochs=trainer.max_epochs,
         limit_train_batches=trainer.limit_train_batches,
-        limit_val_batches=trainer.limit_val_batches,
+        limit_val_batches=min(trainer.limit_val_batches, 1.0),  # the data module limits them, spread over all images
         **trainer_devices(trainer),
         precision=_lightning_precision(config),  # pyright: ignore[reportArgumentType]
         deterministic=trainer.deterministic,
+        gradient_clip_val=trainer.gradient_clip_val,
         fast_dev_run=trainer.fast_dev_run,
         logger=False,  # the recorder writes what is logged
         callbacks=callbacks,
