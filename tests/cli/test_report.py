@@ -46,12 +46,13 @@ def test_every_study_that_was_begun_is_written(
     out = tmp_path / study_id(records)
     assert sorted(path.name for path in out.iterdir()) == FILES
     printed = capsys.readouterr().out
-    assert "1 of 25 planned runs is missing, and verdicts wait for it. This command runs what is missing." in printed
-    assert "setting of the net: paths.runs. python src/train.py study=lrn study.base_seeds=15\n" in printed
-    assert "A rehearsal. At recipe demo no claim gets a verdict." in printed
+    said = " ".join(printed.split())
+    assert "1 of 25 planned runs is missing, and verdicts wait for it. This command runs what is missing." in said
+    assert "setting of the net: paths.runs. python src/train.py study=lrn study.base_seeds=15 " in said
+    assert "\npython src/train.py study=lrn study.base_seeds=15\n" in printed
+    assert "A rehearsal. At recipe demo no claim gets a verdict." in said
     assert "4+1!" in printed
     assert str(out / "report.html") in printed
-    assert max(map(len, printed.split("holds for all")[0].splitlines()[:6])) <= 80
     assert {path: path.stat().st_mtime_ns for path in records.rglob("*")} == before  # records are read and nothing else
 
 

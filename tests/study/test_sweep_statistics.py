@@ -102,7 +102,7 @@ def grid(folder: Path, wrongs: Mapping[tuple[str, ...], list[np.ndarray]]) -> li
 def test_main_effects_are_those_of_analysis_of_variance(tmp_path: Path):
     """Cells of one variance: the pooled one, with 4 (3 - 1) degrees of freedom, as in least squares on signs."""
     rng = np.random.default_rng(2)
-    cells = [*product(("true", "false"), repeat=2)]
+    cells: list[tuple[str, ...]] = [*product(("true", "false"), repeat=2)]
     centres = dict(zip(cells, (0.2, 0.25, 0.3, 0.38), strict=True))
     wrongs = {cell: answers(rng, [centres[cell] + off for off in (-0.02, 0.0, 0.02)]) for cell in cells}
     found = analyse(grid(tmp_path, wrongs)).main_effects
@@ -135,7 +135,7 @@ def test_a_contrasts_interval_by_welch_and_satterthwaite():
 
 def test_a_grid_with_a_hole_has_no_main_effects(tmp_path: Path):
     rng = np.random.default_rng(4)
-    cells = [*product(("true", "false"), repeat=2)]
+    cells: list[tuple[str, ...]] = [*product(("true", "false"), repeat=2)]
     wrongs = {cell: answers(rng, [0.2, 0.22, 0.25]) for cell in cells}
     assert len(analyse(grid(tmp_path / "full", wrongs)).main_effects) == 2
     assert analyse(grid(tmp_path / "missing", {cell: wrongs[cell] for cell in cells[:3]})).main_effects == []

@@ -179,4 +179,7 @@ def print_claims(judgement: Judgement, console: Console) -> None:
     title = f"{plan['name']}: {plan['recipe']}, effects as arm minus other, study-wise intervals"
     print_columns(title, shown, console)
     for line in printed(judgement):
-        console.say(line, "dim")
+        if line == judgement.command:
+            console.print(line, style="dim", soft_wrap=True)  # to be copied
+        else:
+            console.say(line, "dim")

@@ -120,7 +120,7 @@ def printed(judgement: Judgement) -> list[str]:
     if sentence := rehearsal(judgement):
         lines.append(f"A rehearsal. {sentence}")
     if sentence := interim(judgement):
-        lines.append(f"Interim. {sentence} {judgement.command}")
+        lines += [f"Interim. {sentence}", judgement.command]
     lines += [f"Left out: {problem}" for problem in judgement.problems[:5]]
     if len(judgement.problems) > 5:
         lines.append(f"... and {len(judgement.problems) - 5} more; report.md lists them")
