@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
 from alexlab.errors import UserError
 from alexlab.report import figures
@@ -17,6 +16,7 @@ from alexlab.runs.record import Record
 from alexlab.study.claims import METRICS
 from alexlab.study.metrics import read_conv1
 from alexlab.study.records import Archive
+from alexlab.study.statistics import quantile
 from alexlab.study.verdicts import Arm, Judgement, Row
 
 
@@ -116,7 +116,7 @@ def _forest_row(row: Row) -> figures.ForestRow:
         return value / math.log(2) if claim.ratio else value / METRICS[claim.metric][2]
 
     published = None if row.published is None else sign * turned(row.published)
-    noise = stats.t.ppf(0.975, row.effect.pair_df) * row.effect.run_sd if row.effect.pair_df > 0 else math.inf
+    noise = quantile(0.975, row.effect.pair_df) * row.effect.run_sd if row.effect.pair_df > 0 else math.inf
     return figures.ForestRow(
         claim.statement,
         sign * turned(row.effect.difference),
@@ -154,7 +154,7 @@ def _curve(arm: Arm, column: str) -> np.ndarray | None:
 def _error(arm: Arm) -> tuple[float, float]:
     errors = [run.result["test"]["ten"]["top1_error"] for run in arm.runs]
     count = len(errors)
-    half = stats.t.ppf(0.975, count - 1) * np.std(errors, ddof=1) / math.sqrt(count) if count > 1 else math.nan
+    half = quantile(0.975, count - 1) * np.std(errors, ddof=1) / math.sqrt(count) if count > 1 else math.nan
     return float(np.mean(errors)), float(half)
 
 
