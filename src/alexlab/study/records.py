@@ -175,6 +175,23 @@ class RunData:
         bits, count, labels = found
         return np.unpackbits(bits, count=count).astype(bool), labels
 
+    def confusions(self, num_classes: int) -> np.ndarray:
+        """The number of test images by their class (rows) and their likeliest class by ten views, int [C, C].
+
+        Raises:
+            UserError: where predictions.npz is missing or corrupt, or has other classes.
+        """
+        path = self.record.file("predictions.npz")
+        try:
+            arrays = read_arrays(read_regular(path, _MAX_ARRAYS), ("labels", "ten_top5"))
+            true, given = (arrays[name].astype(np.int64) for name in ("labels", "ten_top5"))
+            if not 0 <= min(true.min(), given.min()) <= max(true.max(), given.max()) < num_classes:
+                raise ValueError(f"has classes beyond the {num_classes} of data.num_classes")
+            counts = np.bincount(true * num_classes + given[:, 0], minlength=num_classes**2)
+        except Exception as error:  # of zipfile, of numpy, of the file system
+            raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
+        return counts.reshape(num_classes, num_classes)
+
     @cached_property
     def _wrong(self) -> dict[tuple[str, str], tuple[np.ndarray, int, str] | UserError]:
         """By metric and view, as bits: the file is read once, and a study may have thousands."""
