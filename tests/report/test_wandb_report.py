@@ -96,7 +96,11 @@ class Logged:
         summary: dict[str, Any] = {}
         self.runs.append({**named, "rows": rows, "summary": summary})
         return SimpleNamespace(
-            summary=summary, starting_step=0, log=lambda row, step: rows.append(row), finish=lambda exit_code: None
+            summary=summary,
+            starting_step=0,
+            log=lambda row, step: rows.append(row),
+            finish=lambda exit_code: None,
+            define_metric=lambda name, step_metric=None: None,
         )
 
 
@@ -242,7 +246,7 @@ def test_without_a_key_it_is_written_and_not_sent(runs: Path, tmp_path: Path, mo
     for name, build in (("report", build_report), ("workspace", build_workspace)):
         written = json.loads((out / f"wandb_{name}.json").read_text())
         assert (written["project"], written["entity"], written["id"]) == ("mine", "", "")
-        assert len(panels(written["spec"])) == len(panels(spec(build(judgement, archive, MINE)))) == 8
+        assert len(panels(written["spec"])) == len(panels(spec(build(judgement, archive, MINE)))) == 9
 
 
 def test_without_the_library_it_is_a_line(runs: Path, tmp_path: Path, monkeypatch):
@@ -368,7 +372,7 @@ def test_a_refusal_is_a_line_and_loses_nothing(runs: Path, tmp_path: Path, serve
     [error] = capsys.readouterr().err.splitlines()
     assert error.startswith("error: W&B did not accept the report (Failed to verify credentials with http://127.0.0.1:")
     assert error.endswith(f": the key is none); {tmp_path}/wandb_report.json has it, re-run the command to send it")
-    assert len(panels(json.loads((tmp_path / "wandb_workspace.json").read_text())["spec"])) == 8
+    assert len(panels(json.loads((tmp_path / "wandb_workspace.json").read_text())["spec"])) == 9
 
 
 @pytest.mark.parametrize(

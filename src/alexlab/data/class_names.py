@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
+
 from alexlab.config import DataConfig, Dataset
 from alexlab.data import shapes
+from alexlab.data.locate import store_path
 
 
 def class_names(data: DataConfig) -> list[str]:
@@ -16,3 +20,12 @@ def class_names(data: DataConfig) -> list[str]:
 
         return list(CLASSES)
     return [f"class {number}" for number in range(count)]
+
+
+def known_names(data: DataConfig) -> list[str]:
+    """The names as the store on this machine has them, else those of `class_names`."""
+    with suppress(OSError, ValueError, KeyError):
+        names = json.loads((store_path(data) / "manifest.json").read_text("utf-8"))["classes"]
+        if len(names) == data.num_classes:
+            return [str(name) for name in names]
+    return class_names(data)

@@ -46,6 +46,7 @@ from alexlab.files import write_atomic
 from alexlab.study.colour import colour_indices
 from alexlab.study.metrics import epochs_to
 from alexlab.study.statistics import quantile
+from alexlab.tiles import per_row, shown, tiles
 
 if TYPE_CHECKING:  # made with torch, which takes seconds to load
     from alexlab.report.neighbours import Answers, Neighbours
@@ -857,10 +858,10 @@ def kernels(conv1: np.ndarray, groups: int) -> Figure:
     if groups < 1 or len(conv1) % groups or not len(conv1):
         raise ValueError(f"groups={groups}: {len(conv1)} kernels do not divide into them")
     each = len(conv1) // groups
-    per_row = _per_row(each)
-    rows = -(-each // per_row)
+    columns = per_row(each)
+    rows = -(-each // columns)
     side = conv1.shape[-1]
-    cell = min((WIDTH - 20) / per_row, 44.0)  # with the gap of one weight
+    cell = min((WIDTH - 20) / columns, 44.0)  # with the gap of one weight
     gap = cell / (side + 1)
     block = rows * cell - gap
     head = 20.0
@@ -872,34 +873,10 @@ def kernels(conv1: np.ndarray, groups: int) -> Figure:
         name = f"Tower {tower + 1}" if groups > 1 else "All kernels"
         share = f"{name}: {100 * indices[own].mean():.0f} % of a kernel's energy is colour, on average"
         figure.text(10 / WIDTH, 1 - (top + 14) / total, share, va="baseline")
-        tiles = _tiles(_shown(conv1[own]), per_row)
-        axes = _axes(figure, 10, total - top - head - block, per_row * cell - gap, block)
-        _image(axes, tiles)
+        picture = tiles(shown(conv1[own]), columns)
+        axes = _axes(figure, 10, total - top - head - block, columns * cell - gap, block)
+        _image(axes, picture)
     return figure
-
-
-def _per_row(count: int) -> int:
-    """Kernels per row: of 8 to 16 the number that leaves the fewest gaps, and of those the largest."""
-    return count if count <= 16 else min(range(16, 7, -1), key=lambda width: -count % width)
-
-
-def _shown(weights: np.ndarray) -> np.ndarray:
-    """Kernels [K, 3, S, S] as colours from 0 to 1, [K, S, S, 3]."""
-    weights = weights.astype(np.float64).transpose(0, 2, 3, 1)
-    largest = np.abs(weights).max((1, 2, 3), keepdims=True)
-    return 0.5 + 0.5 * np.divide(weights, largest, out=np.zeros_like(weights), where=largest > 0)
-
-
-def _tiles(images: np.ndarray, per_row: int) -> np.ndarray:
-    """Tile images [N, S, S, 3] with gaps of one transparent pixel, uint8 [.., .., 4]."""
-    count, side = images.shape[:2]
-    rows = -(-count // per_row)
-    canvas = np.zeros((rows * (side + 1) - 1, per_row * (side + 1) - 1, 4), np.uint8)
-    for number, image in enumerate(images):
-        y, x = (side + 1) * (number // per_row), (side + 1) * (number % per_row)
-        canvas[y : y + side, x : x + side, :3] = np.rint(255 * image)
-        canvas[y : y + side, x : x + side, 3] = 255
-    return canvas
 
 
 def _image(axes: Axes, image: np.ndarray, interpolation: str = "none", frame: str | None = None) -> None:
