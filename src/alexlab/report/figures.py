@@ -295,25 +295,17 @@ def _forest_key(figure: Figure, has_bounds: bool) -> None:
 
 
 @_style()
-def curves(
-    arms: Mapping[str, np.ndarray], ylabel: str, percent: bool = False, others: Sequence[np.ndarray] = ()
-) -> Figure:
+def curves(arms: Mapping[str, np.ndarray], ylabel: str, percent: bool = False) -> Figure:
     """Plot each arm's mean over seeds by epoch, with a band, from arrays [seeds, epochs]; `percent`: of fractions.
 
     The band is the range over seeds, or one standard deviation on either side if every arm with more than one seed has
-    5 or more; the figure says which. A mean is over the seeds that have a number at that epoch. `others`: arms whose
-    means are drawn in grey, without names.
+    5 or more; the figure says which. A mean is over the seeds that have a number at that epoch.
 
     Raises:
         ValueError: without arms, or for arrays of another shape.
     """
-    arms, size = _checked(arms), 100 if percent else 1
-    figure, axes = _lines({name: size * values for name, values in arms.items()}, {}, ylabel)
-    for values in _checked({str(i): values for i, values in enumerate(others)}).values() if others else ():
-        here = np.isfinite(values).any(0)
-        axes.plot(
-            np.flatnonzero(here) + 1, size * np.nanmean(values[:, here], 0), color=GREY, linewidth=0.8, zorder=0.5
-        )
+    size = 100 if percent else 1
+    figure, _ = _lines({name: size * values for name, values in _checked(arms).items()}, {}, ylabel)
     return figure
 
 

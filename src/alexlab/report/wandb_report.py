@@ -23,6 +23,7 @@ from alexlab.errors import UserError
 from alexlab.files import write_atomic
 from alexlab.report.sweep import SweepReport, sweep_content
 from alexlab.report.wording import measured, printed, row_cells
+from alexlab.runs.identity import SEEDS
 from alexlab.runs.trackers import is_copied, private_settings, public_config, wandb_mode
 from alexlab.study.claims import VIEWED
 from alexlab.study.records import Archive, RunData
@@ -161,7 +162,7 @@ def _of_sweep(report: SweepReport) -> Shown:
     for arm in report.arms:
         with contextlib.suppress(UserError):
             configs += [public_config(report.archive.config(run)) for run in arm.runs[:1]]
-    wanted = dict.fromkeys(name for config in configs for name in config)
+    wanted = [name for name in dict.fromkeys(name for config in configs for name in config) if name not in SEEDS]
     return Shown(_title(f"sweep-{report.sweep.sweep_id}"), list(dict.fromkeys(names)), _varying(wanted, configs))
 
 
