@@ -727,7 +727,7 @@ def class_errors(arms: Mapping[str, np.ndarray], names: Sequence[str]) -> Figure
     figure = _figure(top + body + bottom)
     axes = _axes(figure, left, bottom, WIDTH - left - 10, body)
     axes.set_ylim(len(order) - 0.5, -0.5)
-    axes.set_yticks(range(len(order)), [_cut(figure, names[index], left - 10) for index in order])
+    axes.set_yticks(range(len(order)), [_cut(figure, names[int(index)], left - 10) for index in order])
     axes.tick_params(axis="y", length=0, pad=2)
     axes.spines["left"].set_visible(False)
     for place, (values, (colour, marker)) in enumerate(zip(arms.values(), _class_marks(), strict=False)):

@@ -124,13 +124,10 @@ def learning_curves(arms: Sequence[Arm]) -> Iterator[Plot]:
 
 
 def overfitting(arms: Sequence[Arm], watermark: str = "") -> Iterator[Plot]:
-    found = {
-        arm_name(arm): tuple(
-            100 * float(np.mean([run.result[split]["center"]["top1_error"] for run in arm.runs]))
-            for split in ("train", "test")
-        )
-        for arm in arms
-    }
+    def mean(arm: Arm, split: str) -> float:
+        return 100 * float(np.mean([run.result[split]["center"]["top1_error"] for run in arm.runs]))
+
+    found = {arm_name(arm): (mean(arm, "train"), mean(arm, "test")) for arm in arms}
     if found:
         text = "The mean error on training images and on test images, both by the centre view: the line is the gap."
         drawn = figures.gaps(found, ("training", "test"), "top-1 error, centre view, %", watermark)
