@@ -26,7 +26,7 @@ FLOORS = (
     ("config",),
     (
         *("console", "distributed", "errors", "files", "hydra_compat", "output", "progress", "streams", "crossings"),
-        *("tree", "lean", "signals"),
+        *("tree", "lean", "signals", "tiles"),
     ),
     ("alexlab",),  # the package itself, which every import of a module runs first
     ("threads",),

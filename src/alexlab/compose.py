@@ -332,7 +332,12 @@ def to_typed(values: Any) -> Config:
 
 def from_plain(values: Any) -> Config:
     """The typed configuration of plain values over the schema's defaults; checks types only."""
-    return to_typed(OmegaConf.merge(OmegaConf.structured(Config), values))
+    return to_typed(OmegaConf.merge(_schema(), values))
+
+
+@cache
+def _schema() -> Any:
+    return OmegaConf.structured(Config)
 
 
 def to_plain(config: Config) -> dict[str, Any]:

@@ -105,7 +105,11 @@ def read_yaml(path: Path) -> Any:
         FileNotFoundError: if there is none.
         ValueError: if it is no such file, in words that follow its path.
     """
-    text = read_regular(path, _MAX_BYTES).decode("utf-8-sig")
+    return parse_yaml(read_regular(path, _MAX_BYTES).decode("utf-8-sig"))
+
+
+def parse_yaml(text: str) -> Any:
+    """`read_yaml` of a text."""
     if text.count("[") + text.count("{") > _MAX_BRACKETS:  # libyaml takes quadratic time for nested ones
         raise ValueError(f"has more than {_MAX_BRACKETS:,} lists")
     try:

@@ -11,8 +11,8 @@ import pytest
 
 from alexlab.cli import dry_run, evaluate
 from alexlab.cli.columns import Column, factor_columns, print_columns
-from alexlab.cli.report import print_claims
 from alexlab.cli.runs import main as runs_main
+from alexlab.cli.study_report import print_claims
 from alexlab.cli.tables import print_table, read_rows, write_sweep
 from alexlab.console import Console
 from alexlab.runs.record import FAILED, PREEMPTED

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from alexlab.cli.report import main, print_claims
+from alexlab.cli.report import main
+from alexlab.cli.study_report import print_claims
 from alexlab.console import Console
 from alexlab.report.write import claims_table
 from alexlab.study.records import read_archive
@@ -20,7 +21,20 @@ from support.studies import made_study
 
 LINE = ["study=lrn", "study.base_seeds=15"]
 FILES = [
-    *("claims.csv", "cost.png", "cost.svg", "curves.png", "curves.svg", "figure_3_none.png", "figure_3_none.svg"),
+    *(
+        "claims.csv",
+        "claims.tex",
+        "classes.png",
+        "classes.svg",
+        "confusion.png",
+        "confusion.svg",
+        "cost.png",
+        "cost.svg",
+        "curves.png",
+        "curves.svg",
+        "figure_3_base.png",
+        "figure_3_base.svg",
+    ),
     *("forest.png", "forest.svg", "report.html", "report.md", "runs.png", "runs.svg"),
 ]
 

@@ -21,6 +21,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
+from scipy import stats
 
 from alexlab.data.locate import store_path
 from alexlab.errors import UserError
@@ -30,11 +31,15 @@ from alexlab.report.figures import (
     ForestRow,
     _spread,
     answers_figure,
+    class_errors,
+    confusion,
     cost,
     curves,
     dots,
     forest,
+    gaps,
     kernels,
+    multiples,
     neighbours_figure,
     save,
     speed,
@@ -208,7 +213,15 @@ FIGURES = {
     "dots": lambda: dots(
         {"none": ([1.0, 2, 3], [40.0]), "an arm of a long name " * 3: ([2.0], []), "nothing": ([], [])}, "%"
     ),
-    "curves_grey": lambda: curves(arms(1, 3), "loss", others=list(arms(3, 3).values())),
+    "multiples": lambda: multiples(arms(1, 3)["model.arm_0=true"], arms(7, 6), "error, %", percent=True),
+    "multiples_one": lambda: multiples(np.full((1, 1), 0.5), arms(1, 1, 1), "loss"),
+    "multiples_odd": lambda: multiples(np.empty((0, 8)), spoilt(arms(4, 3)), "loss"),
+    "classes": lambda: class_errors({"base": shares(5, 10), "an arm of a long name " * 3: shares(1, 10)}, NAMES[:10]),
+    "classes_100": lambda: class_errors({"base": shares(40, 100)}, NAMES),
+    "confusion": lambda: confusion(np.eye(10), ["a class of a very long name", *NAMES[1:10]]),
+    "confusion_20": lambda: confusion(shares(20, 20), NAMES[:20]),
+    "confusion_100": lambda: confusion(shares(100, 100), NAMES),
+    "gaps": lambda: gaps({"base": (1.0, 2.0), "an arm of a long name " * 3: (0.0, 9.0)}, ("training", "test"), "%"),
     "forest_empty": lambda: forest(ODD_ROWS[:2]),
     "curves_one": lambda: curves(arms(1, 1), "loss"),
     "curves_point": lambda: curves(arms(1, 2, 1), "loss"),
@@ -225,6 +238,13 @@ FIGURES = {
     "answers": lambda: answers_figure(some_answers()),
     "neighbours": lambda: neighbours_figure(some_neighbours()),
 }
+
+
+NAMES = [f"class {number}" for number in range(100)]
+
+
+def shares(rows: int, columns: int) -> np.ndarray:
+    return np.random.default_rng(rows).uniform(0, 1, (rows, columns))
 
 
 def texts(figure: Figure) -> list[str]:
@@ -279,6 +299,19 @@ def test_the_same_figure_has_the_same_bytes(name: str, tmp_path: Path):
     assert found[0] == found[1]
 
 
+def test_a_figure_for_print_has_its_width_and_embeds_its_fonts(tmp_path: Path):
+    found = []
+    for _ in range(2):
+        save(FIGURES["classes"](), tmp_path / "figure", with_pdf=True)
+        found.append((tmp_path / "figure.pdf").read_bytes())
+    assert found[0] == found[1]
+    width = re.search(rb"/MediaBox \[ 0 0 ([\d.]+) ", found[0])
+    assert width is not None
+    assert float(width[1]) == pytest.approx(320)  # 113 mm
+    assert b"/Subtype /Type3" not in found[0]
+    assert b"/FontFile2" in found[0]
+
+
 def test_a_users_style_changes_nothing(tmp_path: Path):
     save(curves(arms(2, 2), "loss"), tmp_path / "figure")
     plain = (tmp_path / "figure.svg").read_bytes()
@@ -295,8 +328,18 @@ class TestWords:
         assert "−1.2 ± 0.5" in told
         assert "+0.5" in told
         assert "−60.00 ± 0.04" in told
-        assert any("logarithmic" in text for text in told)
-        assert not any("logarithmic" in text for text in texts(forest([ForestRow("Small", 1.0, 2.0, 9.0, -1.4)])))
+        assert "against the claim ← effect, points → as claimed" in told
+        assert "effect, points" in texts(forest([ForestRow("Without a side", 1.0, has_side=False)]))
+
+    def test_a_forest_is_linear_and_one_huge_effect_does_not_squeeze_the_others(self):
+        axes = forest(
+            [ForestRow("Huge", -60.0, 0.04), *[ForestRow(f"c{i}", 0.3 * i, 0.5, 1.0) for i in range(5)]]
+        ).axes[0]
+        assert axes.get_xscale() == "linear"
+        low, high = axes.get_xlim()
+        assert high - low < 20
+        arrows = [line for line in axes.lines if line.get_marker() == "<"]
+        assert [float(np.asarray(line.get_xdata(), float)[0]) for line in arrows] == [low]
 
     def test_a_band_is_named(self):
         def bands(found: dict[str, np.ndarray]) -> str:
@@ -339,6 +382,31 @@ class TestWords:
         assert told[:2] == [
             f"Tower {i}: {n} % of a kernel's energy is colour, on average" for i, n in ((1, 0), (2, 100))
         ]
+
+    def test_the_seeds_and_the_interval_of_their_mean(self):
+        values = [10.0, 12.0, 17.0]
+        low, high = stats.ttest_1samp(values, 0).confidence_interval()
+        axes = dots({"base": (values, []), "other": ([9.0], [])}, "%").axes[0]
+        drawn = [np.asarray(line.get_xdata(), float) for line in axes.lines]
+        assert any(len(xs) == 2 and np.allclose(xs, [low, high]) for xs in drawn)
+        assert any(np.array_equal(xs, values) for xs in drawn)
+        [band] = axes.patches
+        left, width = band.get_x(), band.get_width()  # pyright: ignore[reportAttributeAccessIssue]
+        assert (left, left + width) == pytest.approx((13 - np.std(values, ddof=1), 13 + np.std(values, ddof=1)))
+
+    def test_classes_and_confusions_in_order(self):
+        errors = np.array([[0.1, 0.5, 0.3], [0.1, 0.7, 0.3]])
+        labels = [
+            label.get_text() for label in class_errors({"base": errors}, ["a", "b", "c"]).axes[0].get_yticklabels()
+        ]
+        assert labels == ["b", "c", "a"]
+        frequent = np.eye(30)
+        frequent[7, 3], frequent[2, 9] = 0.4, 0.2
+        bars = confusion(frequent, NAMES[:30]).axes[0]
+        labels = [label.get_text() for label in bars.get_yticklabels()]
+        assert labels[:2] == ["class 7 as class 3", "class 2 as class 9"]
+        assert [patch.get_width() for patch in bars.patches][:2] == [40, 20]  # pyright: ignore[reportAttributeAccessIssue]
+        assert {"12", "88"} <= set(texts(confusion(np.array([[0.88, 0.12], [0.0, 1.0]]), ["a", "b"])))
 
     def test_mistakes(self):
         for make in (forest, cost, lambda none: curves({}, ""), lambda none: speed({})):

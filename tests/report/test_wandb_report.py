@@ -13,17 +13,31 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import wandb
+from PIL import Image
 
 from alexlab.command import exit_status
-from alexlab.config import LoggerConfig
+from alexlab.config import Logger, LoggerConfig
 from alexlab.console import Console
+from alexlab.data.shapes import CLASSES
 from alexlab.errors import UserError
 from alexlab.report import wandb_report, wording
-from alexlab.report.wandb_report import build_report, build_workspace, claims_markdown, main_keys, publish, run_names
+from alexlab.report.sweep import examine
+from alexlab.report.wandb_report import (
+    build_report,
+    build_workspace,
+    claims_markdown,
+    main_keys,
+    publish,
+    publish_sweep,
+    run_names,
+)
 from alexlab.runs import trackers
+from alexlab.runs.record import Record
 from alexlab.study.records import Archive, read_archive
+from alexlab.study.sweeps import read_sweep
 from alexlab.study.verdicts import Judgement, judge
 from alexlab.sweep.arms import read_looks
 from support.studies import made_study
@@ -96,7 +110,11 @@ class Logged:
         summary: dict[str, Any] = {}
         self.runs.append({**named, "rows": rows, "summary": summary})
         return SimpleNamespace(
-            summary=summary, starting_step=0, log=lambda row, step: rows.append(row), finish=lambda exit_code: None
+            summary=summary,
+            starting_step=0,
+            log=lambda row, step: rows.append(row),
+            finish=lambda exit_code: None,
+            define_metric=lambda name, step_metric=None: None,
         )
 
 
@@ -140,6 +158,40 @@ def test_panels_show_what_is_logged(runs: Path, logged: list[dict[str, Any]]):
         assert {key.removeprefix("config:").removesuffix(".value") for key in keys} <= first["config"].keys()
         assert error.removeprefix("summary:") in first["summary"]
     assert len({run["group"] for run in logged}) == 3
+
+
+def test_a_finished_run_has_its_kernels_confusions_and_predictions(runs: Path, logged: list[dict[str, Any]]):
+    record = Record(runs, logged[0]["id"])
+    media = logged[0]["rows"][-1]
+    assert {"conv1", "confusion", "predictions"} == media.keys()
+    assert isinstance(media["conv1"], wandb.Image)
+    with np.load(record.file("predictions.npz")) as arrays:
+        labels, top5, chances = (arrays[name] for name in ("labels", "ten_top5", "ten_log_probability"))
+    names = sorted(CLASSES)
+    rows = media["predictions"].data
+    assert len(rows) == 200
+    for place, true, first, _, _, is_right, chance in rows:
+        assert (true, first) == (names[labels[place]], names[top5[place, 0]])
+        assert is_right == (true == first)
+        assert chance == pytest.approx(np.exp(chances[place]), abs=1e-4)
+    counts = {(actual, given): number for actual, given, number in media["confusion"].table.data}
+    assert sum(counts.values()) == len(labels)
+    assert counts[names[3], names[3]] == ((labels == 3) & (top5[:, 0] == 3)).sum()
+
+
+def test_a_run_without_those_files_is_sent_all_the_same(runs: Path, monkeypatch):
+    sent = Logged()
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setattr(wandb, "init", sent.init)
+    archive = read_archive([runs])
+    run = next(run for run in archive.runs.values() if run.is_done)
+    run.record.file("conv1.npy").write_bytes(b"no array")
+    run.record.file("predictions.npz").unlink()
+    config = archive.config(run)
+    config.logger = LoggerConfig(project="mine", name=Logger.wandb)
+    assert trackers.publish(config, run.record)
+    assert "test/ten/top1_error" in sent.runs[0]["summary"]
+    assert "epoch" in sent.runs[0]["rows"][-1]
 
 
 def test_runs_are_those_of_the_study(runs: Path, logged: list[dict[str, Any]]):
@@ -242,7 +294,7 @@ def test_without_a_key_it_is_written_and_not_sent(runs: Path, tmp_path: Path, mo
     for name, build in (("report", build_report), ("workspace", build_workspace)):
         written = json.loads((out / f"wandb_{name}.json").read_text())
         assert (written["project"], written["entity"], written["id"]) == ("mine", "", "")
-        assert len(panels(written["spec"])) == len(panels(spec(build(judgement, archive, MINE)))) == 8
+        assert len(panels(written["spec"])) == len(panels(spec(build(judgement, archive, MINE)))) == 9
 
 
 def test_without_the_library_it_is_a_line(runs: Path, tmp_path: Path, monkeypatch):
@@ -361,6 +413,60 @@ def test_both_are_sent_and_later_replaced(runs: Path, tmp_path: Path, server: Se
     assert server.projects == ["mine", "other"]
 
 
+def test_the_plots_of_a_report_are_a_run_of_their_own(runs: Path, tmp_path: Path, server: Server, monkeypatch):
+    judgement, archive = judged(runs)
+    for name in ("forest", "runs", "cost"):
+        Image.new("RGB", (9, 9)).save(tmp_path / f"{name}.png")
+    logged: list[Any] = []
+
+    def init(**named: Any) -> SimpleNamespace:
+        logged.append(named)
+        return SimpleNamespace(log=logged.append, finish=lambda: None)
+
+    monkeypatch.setattr(wandb, "init", init)
+    told(judgement, archive, tmp_path)
+    named, pictures = logged
+    assert (named["id"], named["project"], named["job_type"]) == (f"report-{judgement.plan['id']}", "mine", "report")
+    assert list(pictures) == ["report/runs", "report/forest"]
+    found = json.loads((tmp_path / "wandb_report.json").read_text())["spec"]
+    shown = [key for panel in panels(found) for key in panel["config"].get("mediaKeys", [])]
+    assert shown == ["report/runs", "report/forest", "conv1"]
+    [ids] = [one["filters"]["filters"][0]["value"] for one in runsets(found)[:1]]
+    assert ids == [named["id"]]
+
+    monkeypatch.setattr(wandb, "init", lambda **named: 1 / 0)
+    lines = told(judgement, archive, tmp_path)
+    assert "W&B did not take the plots (division by zero); re-run the command to send them" in lines
+
+
+def test_a_sweep_is_a_workspace_and_a_report_too(runs: Path, tmp_path: Path, server: Server):
+    archive = read_archive([runs])
+    rows = [
+        {"run_id": run.run_id, "seed": run.seed, "data_seed": run.seed, "values": {"ablation": run.labels["ablation"]}}
+        for run in archive.runs.values()
+    ]
+    (runs / "sweeps").mkdir()
+    document = {"sweep_id": "0123456789ab", "factors": ["ablation"], "runs": rows}
+    (runs / "sweeps" / "0123456789ab.json").write_text(json.dumps(document))
+    console = Console(file=io.StringIO(), width=300)
+    publish_sweep(examine(read_sweep("last", runs)), tmp_path, MINE, console)
+    assert [sent["displayName"] for sent in server.sent()] == ["sweep-0123456789ab"] * 2
+    for name in ("report", "workspace"):
+        found = json.loads((tmp_path / f"wandb_{name}.json").read_text())["spec"]
+        for runset in runsets(found):
+            assert set(runset["filters"]["filters"][0]["value"]) == set(archive.runs)
+        [parallel] = [panel["config"] for panel in panels(found) if panel["viewType"] == "Parallel Coordinates Plot"]
+        keys = {column["accessor"] for column in parallel["columns"]}
+        assert "config:model.lrn.value" in keys
+        assert not any("seed" in key for key in keys)
+    [table] = [block["content"] for block in server_blocks(tmp_path) if block["type"] == "markdown-block"]
+    assert len(table.splitlines()) == 2 + 3
+
+
+def server_blocks(folder: Path) -> list[dict[str, Any]]:
+    return json.loads((folder / "wandb_report.json").read_text())["spec"]["blocks"]
+
+
 def test_a_refusal_is_a_line_and_loses_nothing(runs: Path, tmp_path: Path, server: Server, capsys):
     judgement, archive = judged(runs)
     server.refuse = 401
@@ -368,7 +474,7 @@ def test_a_refusal_is_a_line_and_loses_nothing(runs: Path, tmp_path: Path, serve
     [error] = capsys.readouterr().err.splitlines()
     assert error.startswith("error: W&B did not accept the report (Failed to verify credentials with http://127.0.0.1:")
     assert error.endswith(f": the key is none); {tmp_path}/wandb_report.json has it, re-run the command to send it")
-    assert len(panels(json.loads((tmp_path / "wandb_workspace.json").read_text())["spec"])) == 8
+    assert len(panels(json.loads((tmp_path / "wandb_workspace.json").read_text())["spec"])) == 9
 
 
 @pytest.mark.parametrize(

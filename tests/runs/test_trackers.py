@@ -56,7 +56,10 @@ class ServedRun:
         if self._server.dies_at is not None and step >= self._server.dies_at:
             raise BrokenPipeError("the service is gone")
         assert step >= self.starting_step, "W&B would drop it"
-        self._run["steps"][step] = row
+        self._run["steps"][step] = {**self._run["steps"].get(step, {}), **row}
+
+    def define_metric(self, name: str, step_metric: str | None = None) -> None:
+        self._run.setdefault("axes", {})[name] = step_metric
 
     def mark_preempting(self) -> None:
         self._run["ends"].append("preempting")
@@ -141,6 +144,7 @@ def test_a_run_and_its_end(tiny, server):
     assert run["steps"][6]["epoch"] == 2
     assert run["summary"]["test/ten/top1_error"] == record.result()["test"]["ten"]["top1_error"]
     assert run["ends"] == [0]
+    assert run["axes"] == {"epoch": None, "*": "epoch"}
     assert isinstance(run["named"]["config"]["optim.lr"], float)
     assert run["named"]["name"] == "none seed=0"
     assert run["named"]["config"]["model.remove"] == []

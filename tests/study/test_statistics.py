@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -802,3 +804,9 @@ def test_main_prints_both_tables(capsys: pytest.CaptureFixture[str]):
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].startswith("1 claims, 10/10 ")
     assert any("published 9.3 sd, true x1" in line for line in lines)
+
+
+def test_nothing_of_a_report_waits_for_scipy_stats():
+    """Half a second of CPU time for quantiles that `scipy.special` has."""
+    code = "import sys, alexlab.study.verdicts, alexlab.study.sweeps; assert 'scipy.stats' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -72,11 +72,15 @@ CLASSES: dict[str, list[tuple[Points, bool]]] = {
 }
 
 
-def _field(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Smooth noise of mean 0 and amplitude about 1, float32 [height, width]: coarse grids scaled up and added."""
+def _grids(rng: np.random.Generator) -> list[np.ndarray]:
+    """Coarse grids of noise for `_field`."""
+    return [rng.normal(0, sd, (cells, cells)).astype(np.float32) for cells, sd in ((3, 1.0), (7, 0.5), (19, 0.3))]
+
+
+def _field(grids: list[np.ndarray], height: int, width: int) -> np.ndarray:
+    """Smooth noise of mean 0 and amplitude about 1, float32 [height, width]: the grids scaled up and added."""
     total = np.zeros((height, width), np.float32)
-    for cells, amplitude in ((3, 1.0), (7, 0.5), (19, 0.3)):
-        grid = rng.normal(0, amplitude, (cells, cells)).astype(np.float32)
+    for grid in grids:
         total += np.asarray(Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC))
     return total
 
@@ -107,10 +111,13 @@ def _placed(points: Points, x: float, y: float, radius: float, angle: float, asp
 
 @dataclass(frozen=True)
 class _Scene:
-    """An image before its shape: the background with its clutter, and where the shape will stand."""
+    """An image before its shape, as it is drawn by lot: the background, its clutter, and where the shape will stand."""
 
-    image: np.ndarray  # float64 [3, height, width]: NumPy is slow where the last axis has three elements
-    short: int  # the shorter side
+    height: int
+    width: int
+    background: np.ndarray  # two colours, [2, 3, 1, 1]
+    grids: list[np.ndarray]  # of the noise that mixes them
+    clutter: list[tuple[Points, np.ndarray]]  # scraps and their colours
     colour: np.ndarray  # of the shape, [3, 1, 1]
     radius: float
     x: float
@@ -122,13 +129,11 @@ def _scene(rng: np.random.Generator) -> _Scene:
     long = int(short * rng.uniform(1.0, 1.27))
     width, height = (long, short) if rng.random() < 0.7 else (short, long)
 
-    # Background: two colours mixed by smooth noise.
-    first, second = rng.uniform(20, 235, (2, 3, 1, 1))
-    mix = np.clip(0.5 + 0.35 * _field(rng, height, width), 0, 1)
-    image = first * mix
-    image += second * (1 - mix)
+    background = rng.uniform(20, 235, (2, 3, 1, 1))
+    grids = _grids(rng)
 
     # Clutter: small scraps of any colour, kept small so that no scrap looks like the shape.
+    clutter = []
     for _ in range(int(rng.integers(0, 4))):
         scrap = _placed(
             _regular(int(rng.integers(3, 6))),
@@ -137,16 +142,27 @@ def _scene(rng: np.random.Generator) -> _Scene:
             short * rng.uniform(0.04, 0.09),
             rng.uniform(0, math.tau),
         )
-        _paint(image, [(scrap, True)], rng.uniform(0, 255, (3, 1, 1)))
+        clutter.append((scrap, rng.uniform(0, 255, (3, 1, 1))))
 
     # The shape, in a colour at least 90 grey levels (Euclidean) away from the background's middle colour.
     colour = rng.uniform(0, 255, (3, 1, 1))
-    while np.linalg.norm(colour - (first + second) / 2) < 90:
+    while np.linalg.norm(colour - (background[0] + background[1]) / 2) < 90:
         colour = rng.uniform(0, 255, (3, 1, 1))
     radius = short * rng.uniform(0.26, 0.42)
     x = width / 2 + short * rng.uniform(-0.12, 0.12)
     y = height / 2 + short * rng.uniform(-0.12, 0.12)
-    return _Scene(image, short, colour, radius, x, y)
+    return _Scene(height, width, background, grids, clutter, colour, radius, x, y)
+
+
+def _painted(scene: _Scene) -> np.ndarray:
+    """A scene, float64 [3, height, width]: NumPy is slow where the last axis has three elements."""
+    first, second = scene.background
+    mix = np.clip(0.5 + 0.35 * _field(scene.grids, scene.height, scene.width), 0, 1)
+    image = first * mix
+    image += second * (1 - mix)
+    for scrap, colour in scene.clutter:
+        _paint(image, [(scrap, True)], colour)
+    return image
 
 
 def object_offsets(names: list[str], split: str, count: int, seed: int) -> np.ndarray:
@@ -157,8 +173,8 @@ def object_offsets(names: list[str], split: str, count: int, seed: int) -> np.nd
     offsets = np.empty((count, 2))
     for place, index in enumerate(index for first in range(len(names)) for index in range(first, count, len(names))):
         scene = _scene(_generator(seed, split, index))
-        height, width = scene.image.shape[1:]
-        offsets[place] = (scene.x - width / 2) / scene.short, (scene.y - height / 2) / scene.short
+        short = min(scene.height, scene.width)
+        offsets[place] = (scene.x - scene.width / 2) / short, (scene.y - scene.height / 2) / short
     return offsets
 
 
@@ -169,11 +185,11 @@ def _generator(seed: int, split: str, index: int) -> np.random.Generator:
 def draw_image(class_name: str, rng: np.random.Generator) -> Image.Image:
     """Draw one image of a class, RGB, its sides between 110 and 190 pixels."""
     scene = _scene(rng)
-    image, colour, radius, x, y = scene.image, scene.colour, scene.radius, scene.x, scene.y
-    height, width = image.shape[1:]
+    image, colour, radius, x, y = _painted(scene), scene.colour, scene.radius, scene.x, scene.y
+    height, width = scene.height, scene.width
     angle, aspect = rng.uniform(-0.5, 0.5), rng.uniform(0.85, 1.15)
     placed = [(_placed(points, x, y, radius, angle, aspect), paint) for points, paint in CLASSES[class_name]]
-    shading = 1 + 0.12 * _field(rng, height, width)
+    shading = 1 + 0.12 * _field(_grids(rng), height, width)
     _paint(image, placed, colour * shading)
 
     # A thin bar in front, on two images of five.

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from alexlab.report.wording import decimals, interim, plural, published, rehearsal, summary
+from alexlab.report.cite import repeat_study
+from alexlab.report.wording import arm_name, decimals, in_words, interim, plural, published, rehearsal, summary
 from alexlab.study.claims import METRICS, VIEWED, Claim, Range, Verdict
+from alexlab.study.records import RunData
 from alexlab.study.statistics import LEAST_RUNS, MAX_FAILED
 from alexlab.study.verdicts import SURROUNDINGS, Arm, Judgement, Row
 
@@ -62,7 +64,11 @@ READING = (
         "If an arm starts from the base's initial weights, its runs correlate with the base's on the same seeds. The "
         "shared part is not an effect, so it is removed by a control variate.",
     ),
-    ("sd", "The standard deviation over an arm's seeds, as measured (not shrunk); for a ratio, of logarithms."),
+    (
+        "sd",
+        "The standard deviation over an arm's seeds, as measured (not shrunk), in the effect's unit (pt: percentage "
+        "points); for a ratio, of logarithms.",
+    ),
     (
         "Failed",
         "The run diverged, did not learn, or trained only partly: its error is above the midpoint of the arm's median "
@@ -77,6 +83,17 @@ READING = (
         "is real than if there is none.",
     ),
 )
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a report has besides, on request."""
+
+    pictures: bool = False  # figure 4, for which the first run that kept its weights is loaded, and its data
+    pdf: bool = False  # every figure for print too
+
+
+PLAIN = Extras()
 
 
 @dataclass(frozen=True)
@@ -110,6 +127,7 @@ class ClaimRow:
     name: str
     section: str
     statement: str
+    words: str  # the effect as a sentence
     published: str
     unit: str
     metric: str
@@ -151,15 +169,19 @@ class ArmRow:
 
 def report_content(judgement: Judgement) -> dict[str, Any]:
     plan = judgement.plan
-    anchors = _anchors("arm", [arm.name for arm in judgement.arms])
+    anchors = make_anchors("arm", [arm.name for arm in judgement.arms])
     ids = {id(arm): anchor for arm, anchor in zip(judgement.arms, anchors, strict=True)}
-    claim_anchors = _anchors("claim", [row.claim.name for row in judgement.rows])
-    claims = [_claim(row, anchor, ids) for row, anchor in zip(judgement.rows, claim_anchors, strict=True)]
+    claim_anchors = make_anchors("claim", [row.claim.name for row in judgement.rows])
+    claims = [
+        _claim(row, anchor, ids, judgement.is_rehearsal)
+        for row, anchor in zip(judgement.rows, claim_anchors, strict=True)
+    ]
     kinds = Counter(one.kind for one in claims)
     settings = ", ".join(f"{group} {plan[group]}" for group in ("recipe", "protocol", "model", "data"))
-    missing = [(arm.name, sorted(arm.missing.items())) for arm in judgement.arms if arm.missing]
+    missing = [(arm_name(arm), sorted(arm.missing.items())) for arm in judgement.arms if arm.missing]
+    runs = {run.run_id: run for arm in judgement.arms for run in arm.runs}
     return {
-        "title": f"Study {plan['name']}",
+        "title": f"Study “{plan['name']}” at recipe {plan['recipe']}",
         "subtitle": f"{settings}; learning rates: {plan['rate']}.",
         "rehearsal": rehearsal(judgement),
         "interim": interim(judgement),
@@ -173,7 +195,8 @@ def report_content(judgement: Judgement) -> dict[str, Any]:
         "problems": judgement.problems,
         "meanings": MEANINGS,
         "reading": READING,
-        "provenance": _provenance(judgement),
+        "provenance": [*_plan(judgement), *surroundings(list(runs.values()))],
+        "repeat": repeat_study(judgement, list(runs.values())),
     }
 
 
@@ -208,8 +231,8 @@ def _findings(judgement: Judgement) -> list[str]:
     if shares:
         near = sum(low <= 1 <= high for _, (_, low, high) in sizes)
         size = (
-            f"Sizes: the effects are {_number(min(shares), 2)} to {_number(max(shares), 2)} times the published ones; "
-            f"{near} of {len(sizes)} intervals contain the published figure."
+            f"Sizes: the effects are {number_text(min(shares), 2)} to {number_text(max(shares), 2)} times the "
+            f"published ones; {near} of {len(sizes)} intervals contain the published figure."
         )
     open_ = [_short(row) for row in tested if row.effect and abs(row.effect.difference) <= row.effect.decisive]
     never = len(rows) - len(tested)
@@ -230,7 +253,17 @@ def _short(row: Row) -> str:
     return row.claim.id.replace("_", " ")
 
 
-def _claim(row: Row, anchor: str, arms: dict[int, str]) -> ClaimRow:
+def in_order(rows: list[Row]) -> list[Row]:
+    """Claims by the paper's sections, those without one last."""
+
+    def section(row: Row) -> tuple[bool, list[int]]:
+        numbers = [int(number) for number in re.findall(r"\d{1,9}", row.claim.section.partition(",")[0])]
+        return not row.claim.section[:1].isdigit(), numbers
+
+    return sorted(rows, key=section)
+
+
+def _claim(row: Row, anchor: str, arms: dict[int, str], is_rehearsal: bool = False) -> ClaimRow:
     claim = row.claim
     testable = claim.not_testable is None
     kind = _kind(row)
@@ -243,7 +276,8 @@ def _claim(row: Row, anchor: str, arms: dict[int, str]) -> ClaimRow:
         name=claim.name,
         section=claim.section,
         statement=claim.statement,
-        published=_signs(published(row)) if testable else "",
+        words=in_words(row),
+        published=with_signs(published(row)) if testable else "",
         unit=_unit(claim),
         metric=_metric(claim, claim.metric, claim.view) if testable else "",
         effect=effect,
@@ -253,7 +287,8 @@ def _claim(row: Row, anchor: str, arms: dict[int, str]) -> ClaimRow:
         verdict=row.verdict or kind,
         kind=kind,
         has_verdict=row.verdict is not None,
-        reason=row.why_none or "",
+        # The banner says once that it is a rehearsal.
+        reason="" if is_rehearsal and (row.why_none or "").startswith("a rehearsal") else row.why_none or "",
         confounds=row.confounds,
         notes=row.notes,
         rule=_rule(claim),
@@ -263,14 +298,14 @@ def _claim(row: Row, anchor: str, arms: dict[int, str]) -> ClaimRow:
         fisher="" if row.fisher is None else "p < 0.001" if row.fisher < 0.001 else f"p = {row.fisher:.3f}",
         original=_original(row),
         sort={
-            "published": _sortable(claim.published.get(claim.metric)) if testable else "",
-            "measured": _sortable(measured),
+            "published": sortable(claim.published.get(claim.metric)) if testable else "",
+            "measured": sortable(measured),
             "runs": min(len(arm.runs) for arm in row.arms) if row.arms else "",
-            "sd": _sortable(row.spreads[0] if row.spreads else None),
-            "time": _sortable(row.arms[0].seconds if row.arms else None),
+            "sd": sortable(row.spreads[0] if row.spreads else None),
+            "time": sortable(row.arms[0].seconds if row.arms else None),
             "verdict": ORDER.index(kind),
         },
-        own=_claim(row.own_rate, f"{anchor}-own", {}) if row.own_rate else None,
+        own=_claim(row.own_rate, f"{anchor}-own", {}, is_rehearsal) if row.own_rate else None,
     )
 
 
@@ -295,7 +330,7 @@ def _original(row: Row) -> str:
 
 def _side(arm: Arm, anchor: str) -> ArmOfClaim:
     counts = str(len(arm.runs)) + (f", {arm.lost} failed" if arm.lost else "")
-    return ArmOfClaim(arm.name, anchor, counts, _time(arm.seconds), arm.overrides, f"{arm.lr:g}")
+    return ArmOfClaim(arm_name(arm), anchor, counts, time_text(arm.seconds), arm.overrides, f"{arm.lr:g}")
 
 
 def _measured(row: Row) -> tuple[str, dict[str, str]]:
@@ -303,7 +338,7 @@ def _measured(row: Row) -> tuple[str, dict[str, str]]:
     if row.level is not None:
         mean, half = map(row.shown, row.level[:2])
         digits = decimals(row.claim)
-        return _number(mean, digits), {INTERVALS["fixed"]: _range(mean - half, mean + half, digits, False)}
+        return number_text(mean, digits), {INTERVALS["fixed"]: range_text(mean - half, mean + half, digits, False)}
     if row.effect is None:
         return NOTHING, {}
     found = row.effect.difference
@@ -315,11 +350,11 @@ def _measured(row: Row) -> tuple[str, dict[str, str]]:
         if half is None:
             continue
         low, high = (row.shown(found + sign * half) if half < 700 else math.nan for sign in (-1, 1))
-        intervals[label] = _range(low, high, digits, not is_ratio)
+        intervals[label] = range_text(low, high, digits, not is_ratio)
     if row.share is not None:
         share, low, high = row.share
-        intervals[SHARE] = f"{_number(share, 2)} ({_range(low, high, 2, False)})"
-    return times + _number(row.shown(found), digits, not is_ratio), intervals
+        intervals[SHARE] = f"{number_text(share, 2)} ({range_text(low, high, 2, False)})"
+    return times + number_text(row.shown(found), digits, not is_ratio), intervals
 
 
 def _unit(claim: Claim) -> str:
@@ -331,7 +366,11 @@ def _unit(claim: Claim) -> str:
 
 
 def _spread(row: Row, sd: float) -> str:
-    return _number(sd, 3) if row.claim.ratio else _number(row.shown(sd), decimals(row.claim))
+    if row.claim.ratio:
+        return number_text(sd, 3)
+    unit = METRICS[row.claim.metric][1]
+    text = number_text(row.shown(sd), decimals(row.claim))
+    return text if text == NOTHING else f"{text} {'pt' if unit == 'points' else unit}".rstrip()
 
 
 def _secondary(row: Row, label: str, value: float) -> tuple[str, str, str]:
@@ -341,11 +380,11 @@ def _secondary(row: Row, label: str, value: float) -> tuple[str, str, str]:
     figure = None if view else claim.published.get(metric)
     name = _metric(claim, metric, view.removesuffix(" view") or claim.view)
     if claim.ratio:
-        return name, NOTHING if figure is None else f"×{figure:g}", f"×{_number(math.exp(value), 2)}"
+        return name, NOTHING if figure is None else f"×{figure:g}", f"×{number_text(math.exp(value), 2)}"
     signed = not claim.is_level
     unit, size = METRICS[metric][1:]
-    claimed = NOTHING if figure is None else _signs(f"{figure:+g}" if signed else f"{figure:g}")
-    return name, claimed, f"{_number(value / size, 2, signed)} {unit}".rstrip()
+    claimed = NOTHING if figure is None else with_signs(f"{figure:+g}" if signed else f"{figure:g}")
+    return name, claimed, f"{number_text(value / size, 2, signed)} {unit}".rstrip()
 
 
 def _metric(claim: Claim, metric: str, view: str) -> str:
@@ -395,7 +434,7 @@ def _arm(arm: Arm, anchor: str) -> ArmRow:
     sd = float(np.std(errors, ddof=1)) if len(errors) > 1 else None
     seconds = float(sum(run.result["seconds"] for run in arm.runs)) if arm.runs else None
     return ArmRow(
-        name=arm.name,
+        name=arm_name(arm),
         anchor=anchor,
         lr=f"{arm.lr:g}",
         done=arm.done,
@@ -403,23 +442,26 @@ def _arm(arm: Arm, anchor: str) -> ArmRow:
         failed=arm.lost,
         missing=len(arm.missing),
         unplanned=", ".join(str(run.seed) for run in arm.unplanned),
-        error=_number(mean, 2),
-        sd="" if sd is None else f"± {_number(sd, 2)}",
-        time=_time(seconds),
-        sort={"error": _sortable(mean), "time": _sortable(seconds)},
+        error=number_text(mean, 2),
+        sd="" if sd is None else f"± {number_text(sd, 2)}",
+        time=time_text(seconds),
+        sort={"error": sortable(mean), "time": sortable(seconds)},
     )
 
 
-def _provenance(judgement: Judgement) -> list[tuple[str, list[str]]]:
-    """The plan, and the surroundings of the finished runs with the number of runs in each."""
-    plan = judgement.plan
-    runs = {run.run_id: run for arm in judgement.arms for run in arm.runs}
+def surroundings(runs: list[RunData]) -> list[tuple[str, list[str]]]:
+    """What finished runs ran on and with, and how many with each."""
     seen = []
     for what, value in SURROUNDINGS.items():
-        counts = Counter(value(run) or "unknown" for run in runs.values())
+        counts = Counter(value(run) or "unknown" for run in runs)
         values = [f"{found} ({plural(count, 'run')})" for found, count in sorted(counts.items())]
         name = what.removeprefix("the ")
         seen.append((name[:1].upper() + name[1:], values or [NOTHING]))
+    return seen
+
+
+def _plan(judgement: Judgement) -> list[tuple[str, list[str]]]:
+    plan = judgement.plan
     plans = [f"{plan['id']}, claims {plan['claims_digest']}, plan {plan.get('digest') or 'not registered'}"]
     if plan.get("planned"):
         plans.append(f"registered on {datetime.fromtimestamp(plan['planned'], UTC):%Y-%m-%d at %H:%M} UTC")
@@ -427,29 +469,29 @@ def _provenance(judgement: Judgement) -> list[tuple[str, list[str]]]:
         plans.append(f"at commit {plan['git_commit'][:10]}{' with changes' if plan.get('git_dirty') else ''}")
     if judgement.looks > 1:
         plans.append(f"look {judgement.looks}")
-    return [("Plan", plans), ("Command", [judgement.command]), *seen]
+    return [("Plan", plans), ("Command", [judgement.command])]
 
 
-def _number(value: float | None, digits: int, signed: bool = False) -> str:
+def number_text(value: float | None, digits: int, signed: bool = False) -> str:
     """Format with a true minus; a dash for a non-finite number."""
     if value is None or not math.isfinite(value):
         return NOTHING
     text = f"{value:{'+' if signed else ''}.{digits}f}"
-    return _signs(f"{0:.{digits}f}" if float(text) == 0 else text)
+    return with_signs(f"{0:.{digits}f}" if float(text) == 0 else text)
 
 
-def _range(low: float, high: float, digits: int, signed: bool) -> str:
+def range_text(low: float, high: float, digits: int, signed: bool) -> str:
     if not (math.isfinite(low) and math.isfinite(high)):
         return "unknown"
-    return f"{_number(low, digits, signed)} to {_number(high, digits, signed)}"
+    return f"{number_text(low, digits, signed)} to {number_text(high, digits, signed)}"
 
 
-def _signs(text: str) -> str:
+def with_signs(text: str) -> str:
     text = re.sub(r"(?<![\w])-(?=[\d.])", "−", text)
     return re.sub(r"([\d.]+)x$", r"×\1", text)
 
 
-def _time(seconds: float | None) -> str:
+def time_text(seconds: float | None) -> str:
     if seconds is None or not math.isfinite(seconds):
         return NOTHING
     for size, unit in ((3600.0, "h"), (60.0, "min")):
@@ -458,12 +500,12 @@ def _time(seconds: float | None) -> str:
     return f"{seconds:.1f} s"
 
 
-def _sortable(value: float | None) -> str:
+def sortable(value: float | None) -> str:
     """A key to sort by; empty, and so last in either order, for a non-finite number."""
     return "" if value is None or not math.isfinite(value) else f"{value:.9g}"
 
 
-def _anchors(kind: str, names: list[str]) -> list[str]:
+def make_anchors(kind: str, names: list[str]) -> list[str]:
     """A unique id for each name."""
     found: dict[str, None] = {}
     for name in names:

@@ -33,6 +33,7 @@ if "MPLBACKEND" in os.environ and "matplotlib" not in sys.modules:
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -44,6 +45,8 @@ from alexlab.console import printable
 from alexlab.files import write_atomic
 from alexlab.study.colour import colour_indices
 from alexlab.study.metrics import epochs_to
+from alexlab.study.statistics import quantile
+from alexlab.tiles import per_row, shown, tiles
 
 if TYPE_CHECKING:  # made with torch, which takes seconds to load
     from alexlab.report.neighbours import Answers, Neighbours
@@ -62,9 +65,9 @@ MOST_DRAWN = 300  # characters of a line, of which a figure has room for fewer
 MOST_LETTERS = 17  # in a line of an arm's name beside a plot
 MOST_NAMES = 120.0  # points, of the names beside a plot
 RANGE_UNDER = 5  # seeds: with fewer a band shows the range, else the standard deviation
-LINEAR_TO = 2.0  # points; beyond, the axis of effects is logarithmic if one is over `ALL_LINEAR`
-ALL_LINEAR = 8.0
-TICKS = (2, 10, 50, 1, 5, 20, 100)  # of that axis, by priority if there is no room for all
+MOST_OF_MEDIAN = 6.0  # times the median of all rows; an effect of a forest that reaches farther is cut off
+MOST_CLASSES = 20  # of a plot of classes
+MOST_DOTS = 30  # seeds of an arm in it
 _LOOK: dict[Any, Any] = {
     "font.size": SIZE,
     "text.parse_math": False,
@@ -155,8 +158,8 @@ def forest(rows: Sequence[ForestRow], xlabel: str = "effect, points", watermark:
 
     Rows are oriented so that the claimed direction, which is shaded, is right. All are of one kind of quantity, which
     `xlabel` names. The published effect has the interval of a pair of single runs. `watermark` is set across the plot.
-    If an effect or its 95 % interval exceeds 8 points, the axis is logarithmic beyond 2; an interval that leaves the
-    figure ends in an arrow. Names are above the lines, which have the whole width.
+    The axis is linear; an effect or interval that leaves the figure ends in an arrow, and its row has the number. Names
+    are above the lines, which have the whole width.
 
     Raises:
         ValueError: without rows.
@@ -220,38 +223,28 @@ def _effect_text(row: ForestRow) -> str:
 
 def _scale(axes: Axes, rows: Sequence[ForestRow], xlabel: str) -> tuple[float, float]:
     """Set up the axis of effects and return its ends."""
-    inner, outer = [0.0], [0.0]
+    inner, outer, extents = [0.0], [0.0], []
     for row in rows:
         inner += _given(row.published)
         for effect, half in itertools.product(_given(row.effect), [0.0, *_given(row.half), *_given(row.study)]):
             ends = [end for end in (effect - half, effect + half) if math.isfinite(end)]
             outer += ends
-            inner += ends if half in (0.0, row.half) else []
-    most = max(map(abs, inner))
-    is_linear = most <= ALL_LINEAR
-    # A study interval of few runs may be many times the rest: it is cut at three times the range of all others.
-    reach = 3 * most if most else 1.0
+            if half in (0.0, row.half):
+                inner += ends
+                extents.append(max(map(abs, ends), default=0.0))
+    published = max((abs(each) for row in rows for each in _given(row.published)), default=0.0)
+    # One effect may be many times the others, and the study interval of few runs many times the rest: cut off.
+    most = min(max(map(abs, inner)), max(MOST_OF_MEDIAN * float(np.median(extents or [0.0])), 1.1 * published))
+    reach = 3 * most if most == max(map(abs, inner)) else most
+    reach = reach or 1.0
     low, high = max(min(inner + outer), -reach), min(max(inner + outer), reach)
-    if is_linear:
-        margin = 0.05 * (high - low) or 1.0
-        low, high = low - margin, high + margin
-        axes.set_xlim(low, high)
-        axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
-        axes.set_xlabel(xlabel)
-    else:
-        low, high = min(1.25 * low, -1.0), max(1.25 * high, 1.0)
-        axes.set_xscale("symlog", linthresh=LINEAR_TO, linscale=0.7)
-        axes.set_xlim(low, high)
-        ticks, positions = [0.0], [axes.transData.transform((0, 0))[0]]
-        for tick in (sign * tick for tick in TICKS for sign in (-1, 1) if low <= sign * tick <= high):
-            position = axes.transData.transform((tick, 0))[0]
-            if min(abs(position - other) for other in positions) >= 21:
-                ticks, positions = [*ticks, tick], [*positions, position]
-        axes.xaxis.set_major_locator(FixedLocator(sorted(ticks)))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
-        axes.set_xlabel(f"{xlabel}; beyond ±{LINEAR_TO:g} logarithmic")
+    margin = 0.05 * (high - low) or 1.0
+    low, high = low - margin, high + margin
+    axes.set_xlim(low, high)
+    axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+    sides = "against the claim ← {} → as claimed" if any(row.has_side for row in rows) else "{}"
+    axes.set_xlabel(sides.format(xlabel))
     return low, high
 
 
@@ -262,12 +255,16 @@ def _interval(axes: Axes, row: ForestRow, y: float, low: float, high: float) -> 
             if not _given(half):
                 continue
             assert half is not None
-            ends = [max(row.effect - half, low), min(row.effect + half, high)]
+            ends = [min(max(end, low), high) for end in (row.effect - half, row.effect + half)]
             axes.plot(ends, [y, y], color=BLUE, linewidth=width, solid_capstyle="butt")
             for end, edge, arrow in ((row.effect - half, low, "<"), (row.effect + half, high, ">")):
                 if end < low or end > high:
                     axes.plot(edge, y, marker=arrow, color=BLUE, markersize=6, clip_on=False, linestyle="none")
-        axes.plot(row.effect, y, marker="o", color=BLUE, markersize=6.5, clip_on=False, linestyle="none")
+        if low <= row.effect <= high:
+            axes.plot(row.effect, y, marker="o", color=BLUE, markersize=6.5, clip_on=False, linestyle="none")
+        elif not _given(row.half):
+            edge, arrow = (low, "<") if row.effect < low else (high, ">")
+            axes.plot(edge, y, marker=arrow, color=BLUE, markersize=6, clip_on=False, linestyle="none")
     if _given(row.published):
         assert row.published is not None
         marker = ("<" if row.published < 0 else ">") if row.at_least else "D"
@@ -298,25 +295,69 @@ def _forest_key(figure: Figure, has_bounds: bool) -> None:
 
 
 @_style()
-def curves(
-    arms: Mapping[str, np.ndarray], ylabel: str, percent: bool = False, others: Sequence[np.ndarray] = ()
-) -> Figure:
+def curves(arms: Mapping[str, np.ndarray], ylabel: str, percent: bool = False) -> Figure:
     """Plot each arm's mean over seeds by epoch, with a band, from arrays [seeds, epochs]; `percent`: of fractions.
 
     The band is the range over seeds, or one standard deviation on either side if every arm with more than one seed has
-    5 or more; the figure says which. A mean is over the seeds that have a number at that epoch. `others`: arms whose
-    means are drawn in grey, without names.
+    5 or more; the figure says which. A mean is over the seeds that have a number at that epoch.
 
     Raises:
         ValueError: without arms, or for arrays of another shape.
     """
-    arms, size = _checked(arms), 100 if percent else 1
-    figure, axes = _lines({name: size * values for name, values in arms.items()}, {}, ylabel)
-    for values in _checked({str(i): values for i, values in enumerate(others)}).values() if others else ():
-        here = np.isfinite(values).any(0)
-        axes.plot(
-            np.flatnonzero(here) + 1, size * np.nanmean(values[:, here], 0), color=GREY, linewidth=0.8, zorder=0.5
-        )
+    size = 100 if percent else 1
+    figure, _ = _lines({name: size * values for name, values in _checked(arms).items()}, {}, ylabel)
+    return figure
+
+
+@_style()
+def multiples(base: np.ndarray, arms: Mapping[str, np.ndarray], ylabel: str, percent: bool = False) -> Figure:
+    """Plot each arm's learning curves in a panel of its own, with the base's mean in grey.
+
+    Up to 5 seeds are thin lines, more a band of one standard deviation on either side of the mean.
+
+    Arrays are [seeds, epochs], `percent`: of fractions. All panels have the same axes.
+
+    Raises:
+        ValueError: without arms, or for arrays of another shape.
+    """
+    size = 100 if percent else 1
+    arms = {name: size * values for name, values in _checked(arms).items()}
+    grey = size * _checked({"base": base})["base"]
+    columns, width, height, left, right = 3, 86.0, 62.0, 36.0, 6.0
+    gap, head, bottom = (WIDTH - left - right - columns * width) / (columns - 1), 22.0, 36.0
+    rows = -(-len(arms) // columns)
+    figure = _figure(rows * (head + height) + bottom)
+    total = figure.get_figheight() * 72
+    every = [grey, *arms.values()]
+    epochs = max(values.shape[1] for values in every)
+    numbers = np.concatenate([values[np.isfinite(values)] for values in every])
+    low, high = (float(numbers.min()), float(numbers.max())) if len(numbers) else (0.0, 1.0)
+    for place, (name, values) in enumerate(arms.items()):
+        row, column = divmod(place, columns)
+        axes = _axes(figure, left + column * (width + gap), total - (row + 1) * (head + height), width, height)
+        axes.set_xlim(*((1, epochs) if epochs > 1 else (0.5, 1.5)))
+        axes.set_ylim(low - 0.05 * (high - low or 1), high + 0.05 * (high - low or 1))
+        axes.xaxis.set_major_locator(MaxNLocator(3, integer=True) if epochs > 1 else FixedLocator([1]))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        is_last = place + columns >= len(arms)
+        axes.tick_params(labelbottom=is_last, labelleft=column == 0, length=2, pad=2)
+        for each, colour, thin in ((grey, GREY, False), (values, BLUE, True)):
+            here = np.isfinite(each).any(0)
+            x, known, alone = np.flatnonzero(here) + 1, each[:, here], "." if here.sum() == 1 else ""
+            if thin and 1 < len(each) <= RANGE_UNDER:
+                axes.plot(x, known.T, color=colour, linewidth=0.6, alpha=0.35, clip_on=False)
+            elif thin and len(each) > 1:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", RuntimeWarning)  # one seed has no deviation
+                    mean, sd = np.nanmean(known, 0), np.nan_to_num(np.nanstd(known, 0, ddof=1))
+                axes.fill_between(x, mean - sd, mean + sd, color=colour, alpha=0.18, linewidth=0)
+            if here.any():
+                width_ = 1.6 if thin else 1.3
+                axes.plot(x, np.nanmean(known, 0), color=colour, linewidth=width_, marker=alone, clip_on=False)
+        label = _cut(figure, name, width + gap - 4)
+        axes.text(0, 1.05, label, transform=axes.transAxes, fontsize=SMALL, va="bottom")
+        _grid(axes)
+    figure.text(10 / WIDTH, 5 / total, f"{ylabel}, by epoch", fontsize=SMALL)
     return figure
 
 
@@ -582,31 +623,206 @@ def cost(points: Sequence[tuple[str, float, float, float]]) -> Figure:
 
 @_style()
 def dots(arms: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: str, watermark: str = "") -> Figure:
-    """Plot every run as a dot, one line per arm, with the mean; runs that trained only partly are hollow.
+    """Plot every run as a dot, one line per arm, with the arm's mean and its 95 % interval over seeds.
+
+    `arms`: the values of runs that trained, and of those that trained only partly, which are hollow. The band is one
+    standard deviation on either side of the first arm's mean.
 
     Raises:
         ValueError: without arms.
     """
     if not arms:
         raise ValueError("arms: is empty")
-    lane, top, bottom, left = 17.0, 6.0, 38.0, 112.0
+    lane, top, bottom, left = 19.0, 6.0, 38.0, 116.0
     body = lane * len(arms)
     figure = _figure(top + body + bottom)
     axes = _axes(figure, left, bottom, WIDTH - left - 10, body)
     axes.set_ylim(len(arms) - 0.5, -0.5)
-    axes.set_yticks(range(len(arms)), [_cut(figure, name, left - 14) for name in arms])
-    axes.tick_params(axis="y", length=0)
+    axes.set_yticks(range(len(arms)), [_cut(figure, name, left - 10) for name in arms])
+    axes.tick_params(axis="y", length=0, pad=2)
     axes.spines["left"].set_visible(False)
+    first = np.asarray(next(iter(arms.values()))[0], dtype=float)
+    if len(arms) > 1 and len(first) > 1:
+        axes.axvspan(first.mean() - first.std(ddof=1), first.mean() + first.std(ddof=1), color=BLUE, alpha=0.1, lw=0)
+    if len(arms) > 1 and len(first):
+        axes.axvline(first.mean(), color=BLUE, linewidth=0.8, alpha=0.6)
     for row, (trained, partly) in enumerate(arms.values()):
         axes.axhline(row, color=INK, linewidth=0.5, alpha=0.15)
-        axes.plot(trained, [row] * len(trained), "o", color=BLUE, markersize=4.5, alpha=0.55, markeredgewidth=0)
-        axes.plot(partly, [row] * len(partly), "o", color=RED, markersize=5, markerfacecolor="none")
+        axes.plot(trained, [row - 0.14] * len(trained), "o", color=BLUE, markersize=4.5, alpha=0.55, markeredgewidth=0)
+        axes.plot(partly, [row - 0.14] * len(partly), "o", color=RED, markersize=5, markerfacecolor="none")
         if len(trained):
-            mean = float(np.mean(trained))
-            axes.plot([mean, mean], [row - 0.35, row + 0.35], color=INK, linewidth=1.3)
+            mean, half = float(np.mean(trained)), mean_half_width(trained)
+            if math.isfinite(half):
+                axes.plot([mean - half, mean + half], [row + 0.22] * 2, color=INK, linewidth=2.2, solid_capstyle="butt")
+            axes.plot([mean, mean], [row - 0.38, row + 0.38], color=INK, linewidth=1.3)
     _watermark(axes, watermark)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.set_xlabel(xlabel)
+    return figure
+
+
+def mean_half_width(values: Sequence[float]) -> float:
+    """Half of the 95 % interval of a mean over seeds, by Student's t; NaN for fewer than two."""
+    count = len(values)
+    return quantile(0.975, count - 1) * float(np.std(values, ddof=1)) / math.sqrt(count) if count > 1 else math.nan
+
+
+@_style()
+def gaps(arms: Mapping[str, tuple[float, float]], names: tuple[str, str], xlabel: str, watermark: str = "") -> Figure:
+    """Plot two numbers of each arm, such as its training and its test error, with the gap between them as a line.
+
+    Raises:
+        ValueError: without arms.
+    """
+    if not arms:
+        raise ValueError("arms: is empty")
+    lane, top, bottom, left = 17.0, 24.0, 38.0, 116.0
+    body = lane * len(arms)
+    figure = _figure(top + body + bottom)
+    axes = _axes(figure, left, bottom, WIDTH - left - 10, body)
+    axes.set_ylim(len(arms) - 0.5, -0.5)
+    axes.set_yticks(range(len(arms)), [_cut(figure, name, left - 10) for name in arms])
+    axes.tick_params(axis="y", length=0, pad=2)
+    axes.spines["left"].set_visible(False)
+    for row, (one, other) in enumerate(arms.values()):
+        axes.plot([one, other], [row, row], color=INK, linewidth=1.2, alpha=0.4)
+        axes.plot(one, row, "o", color=BLUE, markersize=6, markerfacecolor="none", markeredgewidth=1.4)
+        axes.plot(other, row, "o", color=BLUE, markersize=6)
+    _watermark(axes, watermark)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.set_xlabel(xlabel)
+    hollow = {"markerfacecolor": "none", "markeredgewidth": 1.4}
+    marks = [Line2D([], [], color=BLUE, marker="o", markersize=6, linestyle="none", **one) for one in (hollow, {})]
+    figure.legend(marks, names, loc="upper left", bbox_to_anchor=(0, 1), ncols=2, borderpad=0.3, handletextpad=0.1)
+    return figure
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Classes
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@_style()
+def class_errors(arms: Mapping[str, np.ndarray], names: Sequence[str]) -> Figure:
+    """Plot the error on each class, from fractions [seeds, classes] of up to four arms: seeds as dots, means as lines.
+
+    Of more than 30 seeds the first 30 are dots, and the mean is of all. By the first arm's mean, the largest first; of
+    more than 20 classes the 10 with most and the 10 with fewest errors.
+
+    Raises:
+        ValueError: without arms, or for arrays of another shape.
+    """
+    if not arms:
+        raise ValueError("arms: is empty")
+    for name, values in arms.items():
+        if values.ndim != 2 or values.shape[1] != len(names) or not len(values):
+            raise ValueError(f"arms: {name} has the shape {values.shape}; give [seeds, {len(names)} classes]")
+    arms = dict(itertools.islice(arms.items(), len(MARKERS)))
+    order = np.argsort(-next(iter(arms.values())).mean(0), kind="stable")
+    if len(order) > MOST_CLASSES:
+        order = np.concatenate([order[: MOST_CLASSES // 2], order[-MOST_CLASSES // 2 :]])
+    lane, bottom, left = 8.0 + 9.0 * len(arms), 38.0, 116.0
+    top = 8.0 + 14.0 * (len(arms) if len(arms) > 1 else 0)
+    body = lane * len(order)
+    figure = _figure(top + body + bottom)
+    axes = _axes(figure, left, bottom, WIDTH - left - 10, body)
+    axes.set_ylim(len(order) - 0.5, -0.5)
+    axes.set_yticks(range(len(order)), [_cut(figure, names[int(index)], left - 10) for index in order])
+    axes.tick_params(axis="y", length=0, pad=2)
+    axes.spines["left"].set_visible(False)
+    for place, (values, (colour, marker)) in enumerate(zip(arms.values(), _class_marks(), strict=False)):
+        offset = (place + 0.5) / len(arms) * 0.8 - 0.4
+        rows = np.arange(len(order)) + offset
+        shown = 100 * values[:, order]
+        dots_of = shown[:MOST_DOTS]
+        style = {"color": colour, "markersize": 3.6, "alpha": 0.5, "markeredgewidth": 0, "linestyle": "none"}
+        axes.plot(dots_of.ravel(), np.tile(rows, len(dots_of)), marker=marker, **style)
+        for row, mean in zip(rows, shown.mean(0), strict=True):
+            half = 0.34 / len(arms)
+            axes.plot([mean, mean], [row - half, row + half], color=colour if len(arms) > 1 else INK, linewidth=1.6)
+    for row in range(1, len(order)):
+        axes.axhline(row - 0.5, color=INK, linewidth=0.5, alpha=0.12)
+    if len(order) < len(names):
+        axes.axhline(len(order) / 2 - 0.5, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.set_xlabel("top-1 error on a class, %")
+    if len(arms) > 1:
+        marks = [
+            Line2D([], [], color=colour, marker=marker, markersize=5, linestyle="none")
+            for _, (colour, marker) in zip(arms, _class_marks(), strict=False)
+        ]
+        labels = [_cut(figure, name, WIDTH - 40) for name in arms]
+        figure.legend(marks, labels, loc="upper left", bbox_to_anchor=(0, 1), borderpad=0.3, handletextpad=0.1)
+    return figure
+
+
+def _class_marks() -> Iterator[tuple[str, str]]:
+    return zip(COLOURS, MARKERS, strict=False)
+
+
+@_style()
+def confusion(shares: np.ndarray, names: Sequence[str]) -> Figure:
+    """Plot how often images of a class (rows) are given each class (columns), from fractions [classes, classes].
+
+    For more than 20 classes the 20 most frequent confusions are bars instead.
+
+    Raises:
+        ValueError: for an array of another shape.
+    """
+    count = len(names)
+    if shares.shape != (count, count) or not count:
+        raise ValueError(f"shares: have the shape {shares.shape}; give [{count}, {count}]")
+    if count > MOST_CLASSES:
+        return _confusions(shares, names)
+    longest = max(_text_width_of(name) for name in names)
+    left = min(longest, 92.0) + 12
+    side = WIDTH - left - 6
+    top = min(longest, 92.0) + 12
+    figure = _figure(top + side + 8)
+    axes = _axes(figure, left, 8, side, side)
+    axes.imshow(np.ma.masked_less(100 * shares, 0.05), cmap=_blues(), vmin=0, vmax=100, aspect="auto")
+    labels = [_cut(figure, name, left - 8) for name in names]
+    axes.set_yticks(range(count), labels)
+    axes.set_xticks(range(count), labels, rotation=90)
+    axes.tick_params(length=0, pad=2, top=True, labeltop=True, bottom=False, labelbottom=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    size = min(SMALL, 0.36 * side / count)
+    for row, column in itertools.product(range(count), range(count)):
+        share = 100 * shares[row, column]
+        if share >= 0.5 and size >= 5:
+            colour = "white" if share > 55 else INK
+            axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=size, color=colour)
+    for place in range(count + 1):
+        axes.axhline(place - 0.5, color=INK, linewidth=0.4, alpha=0.2)
+        axes.axvline(place - 0.5, color=INK, linewidth=0.4, alpha=0.2)
+    return figure
+
+
+def _text_width_of(text: str) -> float:
+    return _text_width(_figure(10), text[:MOST_DRAWN])
+
+
+def _blues() -> LinearSegmentedColormap:
+    """From transparent to blue, so that a page's background shows."""
+    return LinearSegmentedColormap.from_list("blues", [(*to_rgb(BLUE), 0.04), (*to_rgb(BLUE), 1.0)])
+
+
+def _confusions(shares: np.ndarray, names: Sequence[str]) -> Figure:
+    others = np.where(np.eye(len(names), dtype=bool), 0.0, shares)
+    order = np.argsort(-others, axis=None, kind="stable")[:MOST_CLASSES]
+    pairs = [divmod(int(place), len(names)) for place in order]
+    lane, bottom, left = 16.0, 38.0, 190.0
+    figure = _figure(6 + lane * len(pairs) + bottom)
+    axes = _axes(figure, left, bottom, WIDTH - left - 10, lane * len(pairs))
+    axes.barh(range(len(pairs)), [100 * others[pair] for pair in pairs], color=BLUE, height=0.7)
+    axes.set_ylim(len(pairs) - 0.5, -0.5)
+    labels = [f"{names[row]} as {names[column]}" for row, column in pairs]
+    axes.set_yticks(range(len(pairs)), [_cut(figure, label, left - 10) for label in labels])
+    axes.tick_params(axis="y", length=0, pad=2)
+    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+    axes.set_xlabel("% of the class's images")
     return figure
 
 
@@ -634,10 +850,10 @@ def kernels(conv1: np.ndarray, groups: int) -> Figure:
     if groups < 1 or len(conv1) % groups or not len(conv1):
         raise ValueError(f"groups={groups}: {len(conv1)} kernels do not divide into them")
     each = len(conv1) // groups
-    per_row = _per_row(each)
-    rows = -(-each // per_row)
+    columns = per_row(each)
+    rows = -(-each // columns)
     side = conv1.shape[-1]
-    cell = min((WIDTH - 20) / per_row, 44.0)  # with the gap of one weight
+    cell = min((WIDTH - 20) / columns, 44.0)  # with the gap of one weight
     gap = cell / (side + 1)
     block = rows * cell - gap
     head = 20.0
@@ -649,34 +865,10 @@ def kernels(conv1: np.ndarray, groups: int) -> Figure:
         name = f"Tower {tower + 1}" if groups > 1 else "All kernels"
         share = f"{name}: {100 * indices[own].mean():.0f} % of a kernel's energy is colour, on average"
         figure.text(10 / WIDTH, 1 - (top + 14) / total, share, va="baseline")
-        tiles = _tiles(_shown(conv1[own]), per_row)
-        axes = _axes(figure, 10, total - top - head - block, per_row * cell - gap, block)
-        _image(axes, tiles)
+        picture = tiles(shown(conv1[own]), columns)
+        axes = _axes(figure, 10, total - top - head - block, columns * cell - gap, block)
+        _image(axes, picture)
     return figure
-
-
-def _per_row(count: int) -> int:
-    """Kernels per row: of 8 to 16 the number that leaves the fewest gaps, and of those the largest."""
-    return count if count <= 16 else min(range(16, 7, -1), key=lambda width: -count % width)
-
-
-def _shown(weights: np.ndarray) -> np.ndarray:
-    """Kernels [K, 3, S, S] as colours from 0 to 1, [K, S, S, 3]."""
-    weights = weights.astype(np.float64).transpose(0, 2, 3, 1)
-    largest = np.abs(weights).max((1, 2, 3), keepdims=True)
-    return 0.5 + 0.5 * np.divide(weights, largest, out=np.zeros_like(weights), where=largest > 0)
-
-
-def _tiles(images: np.ndarray, per_row: int) -> np.ndarray:
-    """Tile images [N, S, S, 3] with gaps of one transparent pixel, uint8 [.., .., 4]."""
-    count, side = images.shape[:2]
-    rows = -(-count // per_row)
-    canvas = np.zeros((rows * (side + 1) - 1, per_row * (side + 1) - 1, 4), np.uint8)
-    for number, image in enumerate(images):
-        y, x = (side + 1) * (number // per_row), (side + 1) * (number % per_row)
-        canvas[y : y + side, x : x + side, :3] = np.rint(255 * image)
-        canvas[y : y + side, x : x + side, 3] = 255
-    return canvas
 
 
 def _image(axes: Axes, image: np.ndarray, interpolation: str = "none", frame: str | None = None) -> None:
@@ -768,11 +960,12 @@ def neighbours_figure(found: Neighbours) -> Figure:
 _TAG = re.compile(r"<[^!>][^>]*>")  # texts and comments are never changed: matplotlib escapes < and > in them
 
 
-def save(figure: Figure, stem: Path) -> None:
+def save(figure: Figure, stem: Path, with_pdf: bool = False) -> None:
     """Write <stem>.png, on white, and <stem>.svg, to be inlined in a page: transparent, in the page's text colour.
 
     The SVG's text is text, in the page's font; its ids begin with the stem's name, so that they are unique in a page.
-    The same figure gives the same bytes.
+    `with_pdf`: also <stem>.pdf, for print: 113 mm wide, text of 8.5 and 9.5 points, fonts embedded. The same figure
+    gives the same bytes.
     """
     raster, drawing = io.BytesIO(), io.BytesIO()
     for text in figure.findobj(Text):
@@ -783,6 +976,12 @@ def save(figure: Figure, stem: Path) -> None:
         figure.savefig(raster, format="png", dpi=150, facecolor="white", metadata={"Software": None})
         nothing: Any = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(drawing, format="svg", dpi=110, transparent=True, metadata=nothing)  # its images' resolution
+        if with_pdf:
+            for_print = io.BytesIO()
+            matplotlib.rcParams["pdf.fonttype"] = 42  # some journals refuse matplotlib's default, Type 3
+            metadata: Any = dict.fromkeys(("CreationDate", "Creator", "Producer"))
+            figure.savefig(for_print, format="pdf", dpi=300, metadata=metadata)
+            write_atomic(stem.with_name(f"{stem.name}.pdf"), for_print.getvalue())
     write_atomic(stem.with_name(f"{stem.name}.png"), raster.getvalue())
     write_atomic(stem.with_name(f"{stem.name}.svg"), _for_a_page(drawing.getvalue().decode(), stem.name))
 
@@ -805,7 +1004,7 @@ def _for_a_page(svg: str, name: str) -> str:
         tag = re.sub(r' id="([^"]+)"', lambda own: f' id="{prefix}-{own[1]}"' if own[1] in used else "", tag)
         return re.sub(r'(url\(|href=")#', rf"\1#{prefix}-", tag)
 
-    return _TAG.sub(changed, svg)
+    return re.sub(r">\s+<", "><", _TAG.sub(changed, svg))
 
 
 def _root(found: re.Match[str]) -> str:
@@ -818,7 +1017,12 @@ def _root(found: re.Match[str]) -> str:
 
 
 def _rounded(found: re.Match[str]) -> str:
-    return re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), found[0])
+    is_path = found[0].startswith(' d="')
+    digits = 1 if is_path else 2
+    text = re.sub(r"-?\d+\.\d{2,}", lambda number: f"{float(number[0]):.{digits}f}".rstrip("0").rstrip("."), found[0])
+    if not is_path or re.search("[CQ]", text):
+        return text
+    return re.sub(r" \n(L )?", " ", text).replace(' "', '"')  # further points of a line need no L
 
 
 def _smaller(found: re.Match[str]) -> str:

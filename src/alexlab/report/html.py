@@ -1,9 +1,10 @@
-"""A study's report as one self-contained HTML file; the same judgement gives the same bytes."""
+"""A report as one self-contained HTML file; the same records give the same bytes."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -14,7 +15,12 @@ from alexlab.study.verdicts import Judgement
 
 
 def page(judgement: Judgement, figures: list[PlotOnPage]) -> str:
-    """The report as HTML."""
+    """A study's report as HTML."""
+    return render("page.html.j2", report_content(judgement), figures)
+
+
+def render(template: str, content: dict[str, Any], figures: list[PlotOnPage]) -> str:
+    """A page of a template of this folder, with its plots."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -24,8 +30,8 @@ def page(judgement: Judgement, figures: list[PlotOnPage]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["dotted"] = lambda text: Markup("<wbr>").join(re.split(r"(?<=[.=/])", text))
-    text = environment.get_template("page.html.j2").render(
-        **report_content(judgement),
+    text = environment.get_template(template).render(
+        **content,
         plots=[(f"plot-{number}", plot, Markup(plot.svg)) for number, plot in enumerate(figures, 1)],
     )
     return printable(text)

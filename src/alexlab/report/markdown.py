@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
-from alexlab.console import one_line
+from alexlab.console import one_line, printable
+from alexlab.report.cite import Repeat
 from alexlab.report.content import INTERVALS, NOTHING, SHARE, ClaimRow, PlotOnPage, report_content
 from alexlab.study.verdicts import Judgement
 
@@ -21,13 +23,17 @@ def markdown(judgement: Judgement, figures: list[PlotOnPage]) -> str:
     lines += [f"{number}. {_md(sentence)}" for number, sentence in enumerate(content["findings"], 1)] + [""]
     tally = ", ".join(f"{count} {kind}" for kind, count in content["kinds"])
     lines += [f"- {_md(sentence)}" for sentence in [f"Claims: {tally or 'none'}.", *content["summary"]]]
-    lines += ["", "## Claims", ""]
+    lines += [""]
+    if figures:
+        lines += [*_plot(figures[0]), ""]
+    lines += ["## Claims", ""]
     shown: list[ClaimRow] = content["claims"]
     lines += _table(
         ("claim", "published", "effect", *INTERVALS.values(), SHARE, "runs", "sd", "time/run", "verdict"),
         (
             (
-                f"{_md(one.statement)} (§ {_md(one.section)}, {_code(one.name)})",
+                f"{_md(one.statement)} (§ {_md(one.section)}, {_code(one.name)})"
+                + (f"<br>{_md(one.words)}" if one.words else ""),
                 _md(" ".join((one.published, one.unit)).strip()),
                 _md(one.effect),
                 *(_md(one.intervals.get(name, NOTHING)) for name in (*INTERVALS.values(), SHARE)),
@@ -52,17 +58,17 @@ def markdown(judgement: Judgement, figures: list[PlotOnPage]) -> str:
             for one in shown
         ),
     )
-    if figures:
+    if figures[1:]:
         lines += ["", "## Plots"]
-        for plot in figures:
-            lines += ["", f"**{_md(plot.title)}.** {_md(plot.text)}", "", f"![{_md(plot.title)}]({plot.png_name})"]
+        for plot in figures[1:]:
+            lines += ["", *_plot(plot)]
     lines += ["", "## Arms", ""]
     lines += _table(
-        ("arm", "rate", "done of planned", "failed", "missing", "unplanned seeds", "top-1 error, ten views, %", "time"),
+        ("arm", "top-1 error, ten views, %", "done of planned", "failed", "missing", "unplanned seeds", "rate", "time"),
         (
             (
-                _code(arm.name), arm.lr, f"{arm.done} / {arm.planned}", str(arm.failed), str(arm.missing),
-                arm.unplanned or NOTHING, f"{arm.error} {arm.sd}".strip(), arm.time,
+                _code(arm.name), f"{arm.error} {arm.sd}".strip(), f"{arm.done} / {arm.planned}", str(arm.failed),
+                str(arm.missing), arm.unplanned or NOTHING, arm.lr, arm.time,
             )
             for arm in content["arms"]
         ),
@@ -75,9 +81,68 @@ def markdown(judgement: Judgement, figures: list[PlotOnPage]) -> str:
         ]
     if judgement.problems:
         lines += ["", "## Records left out", "", *(f"- {_md(problem)}" for problem in judgement.problems)]
-    lines += ["", "## Where the runs come from", ""]
-    lines += [f"- {_md(what)}: {'; '.join(map(_md, values))}" for what, values in content["provenance"]]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_origin(content)]) + "\n"
+
+
+def sweep_markdown(content: dict[str, Any], figures: list[PlotOnPage]) -> str:
+    """A sweep's report as GitHub's Markdown, of the content that its page shows."""
+    lines = [f"# {_md(content['title'])}", "", _md(content["subtitle"]), ""]
+    lines += [*(f"- {_md(sentence)}" for sentence in content["summary"]), ""]
+    if figures:
+        lines += [*_plot(figures[0]), ""]
+    lines += ["## Arms", ""]
+    lines += _table(
+        ("arm", "top-1 error, ten views, %", "difference, points", *content["intervals"], "runs", "time/run"),
+        (
+            (
+                _code(arm["name"]), f"{arm['error']} {arm['sd']}".strip(), _md(arm["difference"]),
+                *(_md(arm["intervals"].get(name, NOTHING)) for name in content["intervals"]),
+                arm["counts"], arm["time"],
+            )
+            for arm in content["arms"]
+        ),
+    )  # fmt: skip
+    if content["main_effects"]:
+        lines += ["", "## Main effects", "", "One factor, averaged over all values of the others, in points.", ""]
+        names = list(content["main_effects"][0][3])
+        lines += _table(
+            ("factor", "from, to", "effect", *names),
+            (
+                (_code(factor), _md(change), _md(effect), *map(_md, ends.values()))
+                for factor, change, effect, ends in content["main_effects"]
+            ),
+        )
+    if figures[1:]:
+        lines += ["", "## Plots"]
+        for plot in figures[1:]:
+            lines += ["", *_plot(plot)]
+    lines += ["", "## Runs", ""]
+    lines += _table(
+        ("run", "arm", "seed", "top-1 error, %", "epochs", "time", "state"),
+        (
+            (
+                _code(run["run_id"]), _code(run["arm"]), run["seed"], run["error"], run["epochs"], run["time"],
+                _md(run["state"]) or "DONE",
+            )
+            for run in content["runs"]
+        ),
+    )  # fmt: skip
+    if content["problems"]:
+        lines += ["", "## Records left out", "", *(f"- {_md(problem)}" for problem in content["problems"])]
+    return "\n".join([*lines, *_origin(content)]) + "\n"
+
+
+def _plot(plot: PlotOnPage) -> list[str]:
+    return [f"**{_md(plot.title)}.** {_md(plot.text)}", "", f"![{_md(plot.title)}]({plot.png_name})"]
+
+
+def _origin(content: dict[str, Any]) -> list[str]:
+    """The commands that make the runs again, a citation, and where the runs come from."""
+    repeat: Repeat = content["repeat"]
+    lines = ["", "## Cite and repeat", "", "```bash", *map(one_line, repeat.commands.splitlines()), "```", ""]
+    lines += ["```bibtex", *map(printable, repeat.citation.splitlines()), "```", ""]
+    lines += ["## Where the runs come from", ""]
+    return lines + [f"- {_md(what)}: {'; '.join(map(_md, values))}" for what, values in content["provenance"]]
 
 
 def _md(text: str) -> str:

@@ -3,66 +3,73 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
+from alexlab.data.class_names import class_names
 from alexlab.errors import UserError
 from alexlab.report import figures
-from alexlab.report.content import PlotOnPage
+from alexlab.report.content import Extras, PlotOnPage, in_order
+from alexlab.report.wording import arm_name
 from alexlab.runs.record import Record
 from alexlab.study.claims import METRICS
+from alexlab.study.colour import colour_indices
 from alexlab.study.metrics import read_conv1
 from alexlab.study.records import Archive
+from alexlab.study.statistics import quantile
 from alexlab.study.verdicts import Arm, Judgement, Row
 
+MOST_TOGETHER = 4  # arms whose learning curves share a plot; more have one each
+NOISE = 0.03  # how near to random weights' share of colour a first layer's is that shows nothing yet
 
-def draw(judgement: Judgement, archive: Archive, folder: Path, with_pictures: bool = False) -> list[PlotOnPage]:
-    """Draw every plot that the records have the numbers for, each as PNG and SVG in `folder`.
 
-    `with_pictures`: figure 4 too, for which the base's first run that kept its weights is loaded, and its data.
+@dataclass(frozen=True)
+class Plot:
+    """A figure with the name of its files, its title and its caption."""
+
+    name: str
+    title: str
+    text: str
+    figure: figures.Figure
+
+
+def draw(judgement: Judgement, archive: Archive, folder: Path, extras: Extras) -> list[PlotOnPage]:
+    """Draw every plot of a study that the records have the numbers for, each as PNG and SVG in `folder`.
 
     Raises:
         UserError: where figure 4 is wanted and no run has its weights, or its data are not here.
     """
+    return save_all(_of_study(judgement, archive, extras.pictures), folder, extras.pdf)
+
+
+def save_all(plots: Iterable[Plot], folder: Path, with_pdf: bool) -> list[PlotOnPage]:
+    """Write the files of plots and return them as a page shows them."""
     drawn = []
-    for name, title, text, figure in _figures(judgement, archive, with_pictures):
-        figures.save(figure, folder / name)
-        drawn.append(PlotOnPage(title, text, (folder / f"{name}.svg").read_text("utf-8"), f"{name}.png"))
+    for plot in plots:
+        figures.save(plot.figure, folder / plot.name, with_pdf)
+        svg = (folder / f"{plot.name}.svg").read_text("utf-8")
+        drawn.append(PlotOnPage(plot.title, plot.text, svg, f"{plot.name}.png"))
     return drawn
 
 
-def _figures(
-    judgement: Judgement, archive: Archive, with_pictures: bool
-) -> Iterator[tuple[str, str, str, figures.Figure]]:
+def _of_study(judgement: Judgement, archive: Archive, with_pictures: bool) -> Iterator[Plot]:
     arms = [arm for arm in judgement.arms if arm.runs]
     watermark = "REHEARSAL" if judgement.is_rehearsal else ""
+    yield from seeds(judgement.arms, watermark)
     for name, title, xlabel, wanted in FORESTS:
-        if rows := [_forest_row(row) for row in judgement.rows if wanted(row)]:
+        if rows := [_forest_row(row) for row in in_order(judgement.rows) if wanted(row)]:
             text = (
                 "Each effect is oriented so that right is the claimed direction. Published effects are hollow, with "
                 "the 95 % noise of a pair of single runs; measured effects have their own 95 % interval (thick) and "
                 "the study-wise one (thin)."
             )
-            yield name, title, text, figures.forest(rows, xlabel, watermark)
-    if errors := {arm.name: _runs_errors(arm) for arm in judgement.arms if arm.done}:
-        text = "The top-1 error of every run, ten views; runs that trained only partly are hollow."
-        yield "runs", "Every run", text, figures.dots(errors, "top-1 error, %", watermark)
-    if learning := {arm.name: errors for arm in arms if (errors := _curve(arm, "val_top1_error")) is not None}:
-        judged = {
-            arm.name for row in judgement.rows if row.word is not None and row.effect is not None for arm in row.arms
-        }
-        named = judged or ({"none"} & learning.keys())
-        text = "Validation error by epoch: mean over seeds, with a band" + (
-            "; arms without a verdict are grey." if len(named) < len(learning) else "."
-        )
-        quiet = [learning[name] for name in learning if name not in named] if named else []
-        shown = {name: errors for name, errors in learning.items() if name in named} or learning
-        drawn = figures.curves(shown, "validation error, top-1, %", percent=True, others=quiet)
-        yield "curves", "Learning curves", text, drawn
+            yield Plot(name, title, text, figures.forest(rows, xlabel, watermark))
+    yield from learning_curves(arms)
     speeds = [
         row
         for row in judgement.rows
@@ -71,20 +78,105 @@ def _figures(
     for row in speeds[:1]:
         # The paper's ratio is how much longer the claim's arm takes, so the other one comes first.
         found = {
-            arm.name: errors for arm in reversed(row.arms) if (errors := _curve(arm, "train_top1_error")) is not None
+            arm_name(arm): errors
+            for arm in reversed(row.arms)
+            if (errors := _curve(arm, "train_top1_error")) is not None
         }
         if len(found) == 2:
             text = "Training error by epoch, as in the paper's figure 1, on the augmented images."
-            yield "figure_1", "Figure 1: how fast the nets learn", text, figures.speed(found)
+            yield Plot("figure_1", "Figure 1: how fast the nets learn", text, figures.speed(found))
+    if any(row.claim.metric in ("gap", "train_top1_error") and row.effect is not None for row in judgement.rows):
+        yield from overfitting(arms, watermark)
+    yield from cost(arms)
+    yield from classes(arms[:1], archive)
+    yield from kernels(arms, archive, ("none", "ungrouped"))
+    if with_pictures:
+        yield from _pictures(arms)
+
+
+# --- Of any arms: a study's, or a sweep's
+
+
+def seeds(arms: Sequence[Arm], watermark: str = "") -> Iterator[Plot]:
+    if errors := {arm_name(arm): _runs_errors(arm) for arm in arms if arm.done}:
+        text = (
+            "The top-1 error of every run, ten views. Below the dots the arm's mean and its 95 % interval over seeds"
+            + ("; the band is the first arm's mean ± 1 sd." if len(errors) > 1 else ".")
+            + (" Runs that trained only partly are hollow." if any(arm.partly for arm in arms) else "")
+        )
+        yield Plot("runs", "Every run", text, figures.dots(errors, "top-1 error, %", watermark))
+
+
+def learning_curves(arms: Sequence[Arm]) -> Iterator[Plot]:
+    found = {arm_name(arm): errors for arm in arms if (errors := _curve(arm, "val_top1_error")) is not None}
+    ylabel = "validation error, top-1, %"
+    if 0 < len(found) <= MOST_TOGETHER:
+        text = "Validation error by epoch: mean over seeds, with a band."
+        yield Plot("curves", "Learning curves", text, figures.curves(found, ylabel, percent=True))
+    elif found:
+        first, *others = found
+        text = (
+            f"Validation error by epoch: the mean, with up to {figures.RANGE_UNDER} seeds as thin lines and more as a "
+            f"band of ±1 sd; in grey the mean of {first}."
+        )
+        drawn = figures.multiples(found[first], {name: found[name] for name in others}, ylabel, percent=True)
+        yield Plot("curves", "Learning curves", text, drawn)
+
+
+def overfitting(arms: Sequence[Arm], watermark: str = "") -> Iterator[Plot]:
+    def mean(arm: Arm, split: str) -> float:
+        return 100 * float(np.mean([run.result[split]["center"]["top1_error"] for run in arm.runs]))
+
+    found = {arm_name(arm): (mean(arm, "train"), mean(arm, "test")) for arm in arms}
+    if found:
+        text = "The mean error on training images and on test images, both by the centre view: the line is the gap."
+        drawn = figures.gaps(found, ("training", "test"), "top-1 error, centre view, %", watermark)
+        yield Plot("overfitting", "Training and test error", text, drawn)
+
+
+def cost(arms: Sequence[Arm]) -> Iterator[Plot]:
     costs = [
-        (arm.name, float(np.mean([run.result["seconds"] for run in arm.runs])), *_error(arm)) for arm in arms
+        (arm_name(arm), float(np.mean([run.result["seconds"] for run in arm.runs])), *_error(arm)) for arm in arms
     ]  # fmt: skip
     if costs:
         text = "Top-1 error, ten views, against the time of one run, with 95 % intervals over seeds."
-        yield "cost", "Error and cost", text, figures.cost(costs)
-    yield from _kernels(arms, archive)
-    if with_pictures:
-        yield from _pictures(arms)
+        yield Plot("cost", "Error and cost", text, figures.cost(costs))
+
+
+def classes(arms: Sequence[Arm], archive: Archive) -> Iterator[Plot]:
+    """The error on each class of up to four arms, and the first arm's confusions; of runs whose predictions are there.
+
+    Left out where the arms have not the same classes.
+    """
+    found: dict[str, np.ndarray] = {}
+    names: list[str] = []
+    shares: np.ndarray | None = None
+    for arm in arms[: len(figures.MARKERS)]:
+        errors = []
+        for run in arm.runs:
+            with suppress(UserError):  # the claims' metrics have reported it
+                own = class_names(archive.config(run).data)
+                if (names := names or own) != own:
+                    return
+                confused = run.confusions(len(own))
+                counts = np.maximum(confused.sum(1, keepdims=True), 1)
+                errors.append(1 - np.diag(confused) / counts[:, 0])
+                if arm is arms[0]:
+                    shares = confused / counts + (0 if shares is None else shares)
+        if errors:
+            found[arm_name(arm)] = np.stack(errors)
+    if not found or len(names) < 2:
+        return
+    each = "Dots are seeds, lines are means; ten views"
+    some = f", the {figures.MOST_CLASSES // 2} classes with most and with fewest errors"
+    text = f"{each}{some if len(names) > figures.MOST_CLASSES else ''}: {', '.join(found)}."
+    yield Plot("classes", "Error by class", text, figures.class_errors(found, names))
+    if shares is not None:
+        name = arm_name(arms[0])
+        text = f"Of the images of a class (rows), the % that is given each class (columns); {name}, mean over seeds."
+        if len(names) > figures.MOST_CLASSES:
+            text = f"The most frequent confusions, in % of the images of the first class; {name}, mean over seeds."
+        yield Plot("confusion", "Confusions", text, figures.confusion(shares / len(found[name]), names))
 
 
 def _is_of(metrics: tuple[str, ...]) -> Callable[[Row], bool]:
@@ -116,7 +208,7 @@ def _forest_row(row: Row) -> figures.ForestRow:
         return value / math.log(2) if claim.ratio else value / METRICS[claim.metric][2]
 
     published = None if row.published is None else sign * turned(row.published)
-    noise = stats.t.ppf(0.975, row.effect.pair_df) * row.effect.run_sd if row.effect.pair_df > 0 else math.inf
+    noise = quantile(0.975, row.effect.pair_df) * row.effect.run_sd if row.effect.pair_df > 0 else math.inf
     return figures.ForestRow(
         claim.statement,
         sign * turned(row.effect.difference),
@@ -153,29 +245,31 @@ def _curve(arm: Arm, column: str) -> np.ndarray | None:
 
 def _error(arm: Arm) -> tuple[float, float]:
     errors = [run.result["test"]["ten"]["top1_error"] for run in arm.runs]
-    count = len(errors)
-    half = stats.t.ppf(0.975, count - 1) * np.std(errors, ddof=1) / math.sqrt(count) if count > 1 else math.nan
-    return float(np.mean(errors)), float(half)
+    return float(np.mean(errors)), figures.mean_half_width(errors)
 
 
-def _kernels(arms: list[Arm], archive: Archive) -> Iterator[tuple[str, str, str, figures.Figure]]:
-    """Figure 3 of the base, and of the net with one tower."""
+def kernels(arms: Sequence[Arm], archive: Archive, names: Sequence[str]) -> Iterator[Plot]:
+    """Figure 3 of one run of each arm of these names."""
     for arm in arms:
-        if arm.name not in ("none", "ungrouped"):
+        if arm.name not in names:
             continue
         for run in arm.runs:
             try:
-                groups = archive.config(run).model.groups
-                figure = figures.kernels(read_conv1(run).astype(np.float64), groups)
+                groups, conv1 = archive.config(run).model.groups, read_conv1(run).astype(np.float64)
+                figure, colour = figures.kernels(conv1, groups), float(colour_indices(conv1).mean())
             except Exception:  # of numpy, of zipfile, of the file system; or there are no colours, or no towers, to see
                 continue
             halves = "one tower above the other" if groups > 1 else "of a net without towers"
-            text = f"The kernels of conv1, {halves}: {arm.name}, seed {run.seed}."
-            yield f"figure_3_{arm.name}", f"Figure 3: conv1's kernels, {arm.name}", text, figure
+            name = arm_name(arm)
+            text = f"The kernels of conv1, {halves}: {name}, seed {run.seed}."
+            if abs(colour - 2 / 3) < NOISE:
+                text += " Random weights have 67 % of their energy in colour, so little has been learnt here."
+            file = re.sub(r"[^A-Za-z0-9_]+", "_", name)
+            yield Plot(f"figure_3_{file}", f"Figure 3: conv1's kernels, {name}", text, figure)
             break
 
 
-def _pictures(arms: list[Arm]) -> Iterator[tuple[str, str, str, figures.Figure]]:
+def _pictures(arms: list[Arm]) -> Iterator[Plot]:
     from alexlab.report import neighbours
 
     kept = [run for arm in arms for run in arm.runs if run.record.file("checkpoints/last.ckpt").is_file()]
@@ -184,7 +278,7 @@ def _pictures(arms: list[Arm]) -> Iterator[tuple[str, str, str, figures.Figure]]
     record = Record(kept[0].record.path.parent, kept[0].run_id)
     answers, near = neighbours.answers(record), neighbours.neighbours(record)
     text = f"Test images, their class, and the five most likely classes by {record.run_id}, ten views."
-    yield "figure_4_answers", "Figure 4, left: answers", text, figures.answers_figure(answers)
+    yield Plot("figure_4_answers", "Figure 4, left: answers", text, figures.answers_figure(answers))
     shares = " and ".join(
         f"{100 * found.precision:.1f} ± {100 * found.standard_error:.1f} % by {name}"
         for name, found in ((near.layer, near.by_layer), ("pixels", near.by_pixels))
@@ -193,4 +287,4 @@ def _pictures(arms: list[Arm]) -> Iterator[tuple[str, str, str, figures.Figure]]
         f"Test images and the nearest of {near.pool:,} training images, {record.run_id}. Of the six nearest, as many "
         f"have the image's class: {shares} (standard errors over {near.queries} test images)."
     )
-    yield "figure_4_neighbours", "Figure 4, right: neighbours", text, figures.neighbours_figure(near)
+    yield Plot("figure_4_neighbours", "Figure 4, right: neighbours", text, figures.neighbours_figure(near))

@@ -12,8 +12,8 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,12 @@ from alexlab.config import LoggerConfig
 from alexlab.console import Console, printable
 from alexlab.errors import UserError
 from alexlab.files import write_atomic
+from alexlab.report.sweep import SweepReport, sweep_content
 from alexlab.report.wording import measured, printed, row_cells
-from alexlab.runs.trackers import is_copied, public_config, wandb_mode
+from alexlab.runs.identity import SEEDS
+from alexlab.runs.trackers import is_copied, private_settings, public_config, wandb_mode
 from alexlab.study.claims import VIEWED
-from alexlab.study.records import Archive
+from alexlab.study.records import Archive, RunData
 from alexlab.study.verdicts import Judgement
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
 
 CURVES = {"train_loss": "training loss", "train_top1_error": "training error", "val_top1_error": "validation error"}
+PICTURES = ("runs", "forest", "forest_gap", "forest_ratio", "classes", "confusion")  # of a report that W&B gets
 GROUP = "Group"  # W&B's name of the arm that alexlab.runs.trackers sets
 _LONGEST_TITLE = 128  # that W&B accepts
 _LONGEST_REASON = 300  # shown of a server's answer, which may be a page
@@ -45,16 +48,38 @@ _LOGGED_VIEWS = ("ten", "center")  # whose errors are in W&B's summary
 def publish(judgement: Judgement, archive: Archive, folder: Path, logger: LoggerConfig, console: Console) -> None:
     """Write <folder>/wandb_report.json and wandb_workspace.json, and with a W&B key send both to `logger`'s project.
 
-    What was sent before, according to those files, is replaced.
+    What was sent before, according to those files, is replaced. The report's plots in `folder` are sent too, as images
+    of a W&B run of their own.
 
     Raises:
         UserError: where wandb-workspaces is not installed.
         OSError: if W&B does not accept one; both files are written then.
     """
-    views: dict[str, Any] = {  # the report first, as only that creates a project
-        "report": build_report(judgement, archive, logger),
+    pictures = _pictures(folder)
+    views = {  # the report first, as only that creates a project
+        "report": build_report(judgement, archive, logger, pictures),
         "workspace": build_workspace(judgement, archive, logger),
     }
+    runs = [run for arm in judgement.arms for run in arm.runs]
+    _publish(views, _title(judgement.plan["id"]), pictures, runs, folder, logger, console)
+
+
+def publish_sweep(report: SweepReport, folder: Path, logger: LoggerConfig, console: Console) -> None:
+    """As `publish`, of a sweep."""
+    shown, pictures = _of_sweep(report), _pictures(folder)
+    views = {"report": _sweep_report(report, shown, logger, pictures), "workspace": _workspace(shown, logger)}
+    _publish(views, shown.title, pictures, report.runs, folder, logger, console)
+
+
+def _publish(
+    views: dict[str, Any],
+    title: str,
+    pictures: dict[str, Path],
+    runs: list[RunData],
+    folder: Path,
+    logger: LoggerConfig,
+    console: Console,
+) -> None:
     files = {what: folder / f"wandb_{what}.json" for what in views}
     folder.mkdir(parents=True, exist_ok=True)
     for what, view in views.items():
@@ -71,12 +96,74 @@ def publish(judgement: Judgement, archive: Archive, folder: Path, logger: Logger
             return
         _write(view, files[what])
         console.print(f"W&B {what}: {url}", soft_wrap=True)
-    absent = sum(not is_copied(run.record, "online") for arm in judgement.arms for run in arm.runs)
+    _send_pictures(pictures, title, logger, console)
+    absent = sum(not is_copied(run.record, "online") for run in runs)
     if absent:
         keys = f"logger.project={logger.project}" + (f" logger.entity={logger.entity}" if logger.entity else "")
         console.print(
             f"{absent} runs are not at W&B yet; to send them: python src/runs.py wandb {keys}", soft_wrap=True
         )
+
+
+def _pictures(folder: Path) -> dict[str, Path]:
+    """The plots of a report by the names that W&B logs them under, those that W&B's own panels do not have."""
+    return {f"report/{name}": folder / f"{name}.png" for name in PICTURES if (folder / f"{name}.png").is_file()}
+
+
+def _picture_run(title: str) -> str:
+    return f"report-{title}"[:_LONGEST_TITLE]
+
+
+def _send_pictures(pictures: dict[str, Path], title: str, logger: LoggerConfig, console: Console) -> None:
+    if not pictures:
+        return
+    import wandb
+
+    try:
+        with _quiet():
+            run = wandb.init(
+                project=logger.project,
+                entity=logger.entity,
+                id=_picture_run(title),
+                name=_picture_run(title),
+                job_type="report",
+                resume="allow",
+                mode="online",
+                settings=private_settings(),
+            )
+            run.log({name: wandb.Image(str(path)) for name, path in pictures.items()})
+            run.finish()
+    except Exception as error:  # W&B raises many kinds
+        reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+        console.print(f"W&B did not take the plots ({reason}); re-run the command to send them", soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a workspace and the panels of a report show."""
+
+    title: str
+    names: list[str]  # W&B's ids of the runs
+    keys: list[str]  # in which they differ
+
+    @property
+    def filters(self) -> str:
+        """By id, not by group: a group may contain unplanned runs, and the library garbles =, < and >."""
+        return f"Metric('ID') in {self.names}"
+
+
+def _of_study(judgement: Judgement, archive: Archive) -> Shown:
+    return Shown(_title(judgement.plan["id"]), run_names(judgement, archive), main_keys(judgement, archive))
+
+
+def _of_sweep(report: SweepReport) -> Shown:
+    names = [wandb_id(run.data.run_id, run.data) for run in report.sweep.runs]
+    configs = []
+    for arm in report.arms:
+        with contextlib.suppress(UserError):
+            configs += [public_config(report.archive.config(run)) for run in arm.runs[:1]]
+    wanted = [name for name in dict.fromkeys(name for config in configs for name in config) if name not in SEEDS]
+    return Shown(_title(f"sweep-{report.sweep.sweep_id}"), list(dict.fromkeys(names)), _varying(wanted, configs))
 
 
 def build_workspace(judgement: Judgement, archive: Archive, logger: LoggerConfig) -> Workspace:
@@ -85,64 +172,121 @@ def build_workspace(judgement: Judgement, archive: Archive, logger: LoggerConfig
     Raises:
         UserError: where wandb-workspaces is not installed.
     """
-    _, workspaces = _library()
-    most = len(run_names(judgement, archive))
+    return _workspace(_of_study(judgement, archive), logger)
+
+
+def _workspace(shown: Shown, logger: LoggerConfig) -> Workspace:
+    reports, workspaces = _library()
+    most = len(shown.names)
     return workspaces.Workspace(
         entity=logger.entity or "",
         project=logger.project,
-        name=_title(judgement),
+        name=shown.title,
         sections=[
             workspaces.Section(name="Training, by arm", panels=_curves(most), is_open=True),
             workspaces.Section(name="Test errors, by arm", panels=_bars(most), is_open=True),
-            workspaces.Section(name="Keys and test error", panels=_parallel(judgement, archive), is_open=True),
+            workspaces.Section(name="Keys and test error", panels=_parallel(shown.keys), is_open=True),
+            workspaces.Section(
+                name="First layer", panels=[reports.MediaBrowser(title="conv1", media_keys=["conv1"])], is_open=False
+            ),
         ],
         settings=workspaces.WorkspaceSettings(x_axis="epoch", max_runs=most),
-        runset_settings=workspaces.RunsetSettings(
-            filters=_filters(judgement, archive), groupby=[workspaces.Metric(GROUP)]
-        ),
+        runset_settings=workspaces.RunsetSettings(filters=shown.filters, groupby=[workspaces.Metric(GROUP)]),
     )
 
 
-def build_report(judgement: Judgement, archive: Archive, logger: LoggerConfig) -> Report:
-    """Build the study's report: summary, claims, caveats, and the workspace's panels.
+def build_report(
+    judgement: Judgement, archive: Archive, logger: LoggerConfig, pictures: Collection[str] = ()
+) -> Report:
+    """Build the study's report: summary, plots, claims, caveats, and the workspace's panels.
+
+    `pictures`: names of the plots that `publish` logs.
 
     Raises:
         UserError: where wandb-workspaces is not installed.
     """
     reports, _ = _library()
-    plan = judgement.plan
-    most, filters = len(run_names(judgement, archive)), _filters(judgement, archive)
+    plan, shown = judgement.plan, _of_study(judgement, archive)
     lines = printed(replace(judgement, config_dir=None))  # which is a folder of this machine
     doubts = [f"{row.claim.id}: {doubt}" for row in judgement.rows for doubt in (*row.confounds, *row.notes)]
 
     def listed(texts: list[str]) -> Any:
         return reports.UnorderedList(items=[_public(text, archive) for text in texts])
 
-    def grid(panels: list[Any], groupby: list[str]) -> Any:
-        runset = reports.Runset(name=plan["id"], filters=filters, groupby=groupby)  # of the report's own project
-        return reports.PanelGrid(runsets=[runset], panels=panels)
-
     blocks = [
         reports.P(f"Study {plan['name']} at recipe {plan['recipe']}, claim by claim."),
         listed(lines),
+        *_picture_blocks(shown, pictures),
         reports.H2("Claims"),
         reports.MarkdownBlock(claims_markdown(judgement, archive)),
         *([reports.H2("Caveats"), listed(doubts)] if doubts else []),
-        reports.H2("By arm"),
-        reports.P("Lines and bars are means over an arm's runs; bands show the range of the runs."),
-        grid([*_placed(_curves(most), 3), *_placed(_bars(most), 2, top=8)], [GROUP]),
-        reports.H2("By run"),
-        reports.P("Each line is a run, with the keys in which the arms differ and its test error."),
-        grid(_placed(_parallel(judgement, archive), 1), []),
+        *_panel_blocks(shown),
     ]
+    return _report(shown, logger, f"{judgement.done} runs; python src/report.py --wandb updates it.", blocks)
+
+
+def _sweep_report(report: SweepReport, shown: Shown, logger: LoggerConfig, pictures: Collection[str]) -> Report:
+    reports, _ = _library()
+    content = sweep_content(report)
+    names = content["intervals"]
+    rows = [["arm", "runs", "top-1 error, %", "difference, points", *names]]
+    rows.append(["---"] * len(rows[0]))
+    for arm in content["arms"]:
+        texts = [arm["name"], arm["counts"], f"{arm['error']} {arm['sd']}", arm["difference"]]
+        rows.append([_cell(text) for text in (*texts, *(arm["intervals"].get(name, "") for name in names))])
+    blocks = [
+        reports.P(f"{content['title']}: {content['subtitle']}"),
+        reports.UnorderedList(items=content["summary"]),
+        *_picture_blocks(shown, pictures),
+        reports.H2("Arms"),
+        reports.MarkdownBlock("\n".join(f"| {' | '.join(cells)} |" for cells in rows)),
+        *_panel_blocks(shown),
+    ]
+    description = f"{len(report.runs)} runs; python src/report.py sweep={report.sweep.sweep_id} --wandb updates it."
+    return _report(shown, logger, description, blocks)
+
+
+def _report(shown: Shown, logger: LoggerConfig, description: str, blocks: list[Any]) -> Report:
+    reports, _ = _library()
     return reports.Report(
         entity=logger.entity or "",
         project=logger.project,
-        title=_title(judgement),
-        description=f"{judgement.done} runs; python src/report.py --wandb updates it.",
+        title=shown.title,
+        description=description,
         blocks=blocks,
         width="fluid",
     )
+
+
+def _grid(shown: Shown, filters: str, panels: list[Any], groupby: list[str]) -> Any:
+    """Panels of runs of the report's own project."""
+    reports, _ = _library()
+    return reports.PanelGrid(
+        runsets=[reports.Runset(name=shown.title, filters=filters, groupby=groupby)], panels=panels
+    )
+
+
+def _picture_blocks(shown: Shown, pictures: Collection[str]) -> list[Any]:
+    if not pictures:
+        return []
+    reports, _ = _library()
+    panels = [reports.MediaBrowser(title=name.partition("/")[2], media_keys=[name], num_columns=1) for name in pictures]
+    filters = f"Metric('ID') in {[_picture_run(shown.title)]}"
+    return [reports.H2("Plots"), _grid(shown, filters, _placed(panels, 2, height=18), [])]
+
+
+def _panel_blocks(shown: Shown) -> list[Any]:
+    reports, _ = _library()
+    most = len(shown.names)
+    conv1 = reports.MediaBrowser(title="conv1", media_keys=["conv1"])
+    return [
+        reports.H2("By arm"),
+        reports.P("Lines and bars are means over an arm's runs; bands show the range of the runs."),
+        _grid(shown, shown.filters, [*_placed(_curves(most), 3), *_placed(_bars(most), 2, top=8)], [GROUP]),
+        reports.H2("By run"),
+        reports.P("Each line is a run, with the keys in which the arms differ and its test error."),
+        _grid(shown, shown.filters, [*_placed(_parallel(shown.keys), 1), *_placed([conv1], 1, top=8)], []),
+    ]
 
 
 def claims_markdown(judgement: Judgement, archive: Archive) -> str:
@@ -162,10 +306,14 @@ def run_names(judgement: Judgement, archive: Archive) -> list[str]:
     """W&B's ids of all runs that the study planned, as `alexlab.runs.trackers` gives them; each once."""
     found = {}
     for run_id in (run_id for arm in judgement.arms for run_id in arm.planned.values()):
-        run = archive.runs.get(run_id)
-        name = run_id if run is None else str(run.record.read("wandb.json").get("id", run_id))
-        found[name if re.fullmatch(rf"{run_id}(-\d+)?", name) else run_id] = None
+        found[wandb_id(run_id, archive.runs.get(run_id))] = None
     return list(found)
+
+
+def wandb_id(run_id: str, run: RunData | None) -> str:
+    """W&B's id of a run, which has a number where an earlier one was deleted there."""
+    name = run_id if run is None else str(run.record.read("wandb.json").get("id", run_id))
+    return name if re.fullmatch(rf"{re.escape(run_id)}(-\d+)?", name) else run_id
 
 
 def main_keys(judgement: Judgement, archive: Archive) -> list[str]:
@@ -175,6 +323,11 @@ def main_keys(judgement: Judgement, archive: Archive) -> list[str]:
     for arm in judgement.arms:
         with contextlib.suppress(UserError):  # `judge` has reported it
             configs += [public_config(archive.config(run)) for run in arm.runs[:1]]
+    return _varying(wanted, configs)
+
+
+def _varying(wanted: Iterable[str], configs: list[dict[str, Any]]) -> list[str]:
+    """Those of the keys whose values differ and can be plotted."""
     found = []
     for name in wanted:
         values = [config.get(name) for config in configs]
@@ -194,14 +347,9 @@ def _library() -> tuple[Any, Any]:
     return reports, workspaces
 
 
-def _title(judgement: Judgement) -> str:
-    """The title without characters that W&B reads as emojis, such as + and =."""
-    return re.sub(r"[^\w./ -]", "-", judgement.plan["id"])[:_LONGEST_TITLE]
-
-
-def _filters(judgement: Judgement, archive: Archive) -> str:
-    """Filter by id, not by group: a group may contain unplanned runs, and the library garbles =, < and >."""
-    return f"Metric('ID') in {run_names(judgement, archive)}"
+def _title(name: str) -> str:
+    """A title without characters that W&B reads as emojis, such as + and =."""
+    return re.sub(r"[^\w./ -]", "-", name)[:_LONGEST_TITLE]
 
 
 def _curves(most: int) -> list[Any]:
@@ -237,7 +385,7 @@ def _bars(most: int) -> list[Any]:
     ]
 
 
-def _parallel(judgement: Judgement, archive: Archive) -> list[Any]:
+def _parallel(keys: list[str]) -> list[Any]:
     reports, _ = _library()
     from wandb_workspaces.reports.v2 import internal
 
@@ -248,7 +396,7 @@ def _parallel(judgement: Judgement, archive: Archive) -> list[Any]:
             return internal.Column(accessor=f"config:{self.metric}.value", display_name=self.metric)
 
     error = error_name(_LOGGED_VIEWS[0], VIEWED[0])
-    columns = [Key(metric=name) for name in main_keys(judgement, archive)]
+    columns = [Key(metric=name) for name in keys]
     columns.append(reports.ParallelCoordinatesPlotColumn(metric=reports.SummaryMetric(error), display_name=error))
     return [reports.ParallelCoordinatesPlot(title="keys and test error", columns=columns)]
 
@@ -258,12 +406,13 @@ def error_name(view: str, metric: str) -> str:
     return f"test/{view}/{metric}"
 
 
-def _placed(panels: list[Any], columns: int, top: int = 0) -> list[Any]:
+def _placed(panels: list[Any], columns: int, top: int = 0, height: int = 8) -> list[Any]:
     """Lay out panels side by side in a report's grid."""
     reports, _ = _library()
     width = _GRID // columns
     for index, panel in enumerate(panels):
-        panel.layout = reports.Layout(x=width * (index % columns), y=top + 8 * (index // columns), w=width, h=8)
+        row, column = divmod(index, columns)
+        panel.layout = reports.Layout(x=width * column, y=top + height * row, w=width, h=height)
     return panels
 
 

@@ -5,9 +5,32 @@ from __future__ import annotations
 import math
 
 from alexlab.study.claims import METRICS, Claim
-from alexlab.study.verdicts import Judgement, Row
+from alexlab.study.verdicts import Arm, Judgement, Row
 
 DIGITS = {"points": 2, "nats": 3, "epochs": 1, "": 3}  # decimals, by unit
+
+
+def arm_name(arm: Arm) -> str:
+    """An arm's name for a reader; the unchanged net, which options call `none`, is the base."""
+    return "base" if arm.name == "none" else arm.name
+
+
+def in_words(row: Row) -> str:
+    """The effect as a sentence, such as "base: 3.92 points more top-1 error than no_lrn (published: 1.4 less)"."""
+    claim, effect = row.claim, row.effect
+    if effect is None or claim.ratio or len(row.arms) != 2 or claim.metric not in ("top1_error", "top5_error", "gap"):
+        return ""
+    size = row.shown(effect.difference)
+    noun = "gap from training to test error" if claim.metric == "gap" else METRICS[claim.metric][0]
+    found = f"{abs(size):.{decimals(claim)}f} points {_more(size)} {noun}"
+    figure = claim.published.get(claim.metric)
+    at_least = "over " if claim.at_least else ""
+    paper = "" if figure is None else f" (published: {at_least}{abs(figure):g} {_more(figure)})"
+    return f"{arm_name(row.arms[0])}: {found} than {arm_name(row.arms[1])}{paper}"
+
+
+def _more(number: float) -> str:
+    return "less" if number < 0 else "more"
 
 
 def published(row: Row) -> str:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
-from alexlab.console import printable
 from alexlab.files import write_atomic
+from alexlab.report.content import PLAIN, Extras
 from alexlab.report.html import page
+from alexlab.report.latex import claims_latex
 from alexlab.report.markdown import markdown
 from alexlab.report.plots import draw
+from alexlab.report.tables import csv_text
 from alexlab.study.claims import METRICS
 from alexlab.study.records import Archive
 from alexlab.study.verdicts import Judgement, Row
@@ -97,23 +97,12 @@ def _facts(row: Row) -> dict[str, Any]:
     return facts
 
 
-def _cell(value: Any) -> Any:
-    """Quote a text that a spreadsheet would read as a formula; numbers stay numbers."""
-    if not isinstance(value, str):
-        return value
-    text = printable(value)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t")) else text
-
-
-def write(judgement: Judgement, archive: Archive, folder: Path, with_pictures: bool = False) -> Path:
-    """Write the report's files and return the path of the page. `with_pictures`: as for `plots.draw`."""
+def write(judgement: Judgement, archive: Archive, folder: Path, extras: Extras = PLAIN) -> Path:
+    """Write a study's report and return the path of the page."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in row.items()} for row in claims_table(judgement))
-    write_atomic(folder / "claims.csv", text.getvalue())
-    plots = draw(judgement, archive, folder, with_pictures)
+    write_atomic(folder / "claims.csv", csv_text(CSV_COLUMNS, claims_table(judgement)))
+    write_atomic(folder / "claims.tex", claims_latex(judgement))
+    plots = draw(judgement, archive, folder, extras)
     write_atomic(folder / "report.md", markdown(judgement, plots))
     write_atomic(folder / "report.html", page(judgement, plots))
     return folder / "report.html"

@@ -1,13 +1,15 @@
 """Weights & Biases as a copy of the record: one W&B run for each run, grouped by arm.
 
-The rows of metrics.csv, each at its own training step, and the final errors are copied while the run trains or at any
-later time. W&B accepts a step once, so what is sent again is not there twice. No error of W&B's ends a run.
+The rows of metrics.csv, each at its own training step, are copied while the run trains or at any later time; at its end
+the final errors, conv1's kernels as an image, the confusion matrix and a table of predictions. W&B accepts a step once,
+so what is sent again is not there twice. No error of W&B's ends a run.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import logging
 import os
 import re
@@ -15,20 +17,29 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from alexlab.config import Config, Logger, flat
 from alexlab.console import one_line
-from alexlab.files import is_first_time
+from alexlab.data.class_names import known_names
+from alexlab.files import is_first_time, read_regular
 from alexlab.runs.names import RunName, run_name
 from alexlab.runs.record import DONE, PREEMPTED, Record
+from alexlab.tiles import per_row, shown, tiles
 
 log = logging.getLogger(__name__)
 _LONGEST_NAME, _LONGEST_TAG = 128, 64  # W&B refuses longer ones
 _LAST_SECONDS = 60.0  # that W&B gets for what it has not sent when a run ends
 _GRACE_SECONDS = 5.0  # likewise, if a run was asked to stop
+_MAX_ARRAYS = 2**30  # bytes
+_ZOOM = 4  # pixels for a weight of conv1
+_MOST_CLASSES = 50  # of a confusion matrix, whose table has their square
+_PREDICTIONS = 200  # test images in the table of predictions, evenly from all
 _IDS = 9  # that are tried: W&B never takes a deleted one again
 # What names one run: in the environment of `wandb agent`, or of a job within a run, they are an outer run's. With
 # WANDB_SWEEP_ID, wandb.init even ignores its own arguments, so all runs of a sweep would be one.
@@ -52,6 +63,7 @@ class Copy:
         self._config, self._record, self._messages = config, record, messages
         self._run: Any = None
         self._mode = ""
+        self._step = 0  # of the last row
 
     def start(self) -> None:
         """Start or resume the copy, if the configuration asks for one."""
@@ -105,24 +117,19 @@ class Copy:
                     tags=[labels["protocol"], labels["recipe"], labels["model"], arm.arm[:_LONGEST_TAG]],
                     config=public_config(self._config),
                     mode="offline" if mode == "offline" else "online",
-                    # No command line, no environment, no address of a repository: any of them may hold a key.
-                    settings=wandb.Settings(
-                        silent=True,
-                        console="off",
-                        init_timeout=30,
-                        x_disable_meta=True,
-                        disable_git=True,
-                        disable_code=True,
-                    ),
+                    settings=private_settings(),
                 )
                 break
             except wandb.errors.CommError as error:  # pyright: ignore[reportAttributeAccessIssue]
                 if "deleted" not in str(error) or number > _IDS:
                     raise
                 name = f"{run_id}-{number}"
+        self._run.define_metric("epoch")
+        self._run.define_metric("*", step_metric="epoch")  # W&B's own panels then have epochs, as ours
         self._record.write("wandb.json", {"id": name, "mode": mode, "complete": False})
 
     def _row(self, row: dict[str, Any]) -> None:
+        self._step = max(self._step, row["step"])
         if self._run is not None and row["step"] >= self._run.starting_step:
             self._run.log({name: value for name, value in row.items() if value != ""}, step=row["step"])
 
@@ -136,6 +143,8 @@ class Copy:
                     for name, value in result[split].get(kind, {}).items():
                         self._run.summary[f"{split}/{kind}/{name}"] = value
             self._run.summary["seconds"] = result["seconds"]
+            if self._step >= self._run.starting_step and (media := self._media()):  # else W&B has the last step already
+                self._run.log(media, step=self._step)
         elif state == PREEMPTED:
             self._run.mark_preempting()
         seconds = _GRACE_SECONDS if state == PREEMPTED else _LAST_SECONDS
@@ -149,6 +158,34 @@ class Copy:
         if is_first_time(self._messages, message):
             print(message, flush=True)
 
+    def _media(self) -> dict[str, Any]:
+        """What W&B shows of a finished run besides numbers, of the files that its record has. No image of the data."""
+        import wandb
+
+        media: dict[str, Any] = {}
+        with suppress(OSError, ValueError):  # there are none, or they are no images
+            kernels = np.load(io.BytesIO(read_regular(self._record.file("conv1.npy"), _MAX_ARRAYS)))
+            if kernels.ndim == 4 and kernels.shape[1] == 3:
+                picture = tiles(shown(kernels), per_row(len(kernels))).repeat(_ZOOM, 0).repeat(_ZOOM, 1)
+                media["conv1"] = wandb.Image(picture, caption="kernels of the first layer")
+        with suppress(OSError, ValueError, KeyError, IndexError):
+            arrays = np.load(io.BytesIO(read_regular(self._record.file("predictions.npz"), _MAX_ARRAYS)))
+            true, top5 = arrays["labels"], arrays["ten_top5"]
+            names = known_names(self._config.data)
+            if len(names) <= _MOST_CLASSES:
+                media["confusion"] = wandb.plot.confusion_matrix(
+                    y_true=true.tolist(), preds=top5[:, 0].tolist(), class_names=names, title="Confusions, ten views"
+                )
+            chances = np.exp(arrays["ten_log_probability"].astype(np.float64))
+            places = np.unique(np.linspace(0, len(true) - 1, min(len(true), _PREDICTIONS)).astype(int))
+            table = wandb.Table(columns=["test image", "class", "1st", "2nd", "3rd", "right", "probability of class"])
+            for place in places:
+                given = [names[number] for number in top5[place, :3]]
+                is_right = bool(top5[place, 0] == true[place])
+                table.add_data(int(place), names[true[place]], *given, is_right, round(float(chances[place]), 4))
+            media["predictions"] = table
+        return media
+
     def _guarded(self, action: Callable[[], None], what: str) -> None:
         try:
             action()
@@ -159,6 +196,15 @@ class Copy:
             message = f"logger=wandb: W&B {what} ({reason}); {hint}"
             log.warning(message)
             self._print(message)
+
+
+def private_settings() -> Any:
+    """W&B's settings without a command line, environment or repository's address: any of them may hold a key."""
+    import wandb
+
+    return wandb.Settings(
+        silent=True, console="off", init_timeout=30, x_disable_meta=True, disable_git=True, disable_code=True
+    )
 
 
 def _within(seconds: float, action: Callable[[], None]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -18,8 +17,8 @@ from alexlab.files import read_regular
 from alexlab.runs.record import SCHEMAS
 from alexlab.study.claims import GROUPED, METRICS
 from alexlab.study.colour import colour_gap
-from alexlab.study.records import RunData
-from alexlab.tree import ANY, FRACTION, read_json, read_yaml
+from alexlab.study.records import RunData, read_array
+from alexlab.tree import ANY, FRACTION, read_json
 
 _MAX_CONV1 = 2**28  # bytes
 _ERRORS = {"test": {"ten": {ANY: FRACTION}}}
@@ -59,7 +58,7 @@ def read_neighbours(run: RunData) -> dict[str, Any]:
 
 def _off_centre(run: RunData, view: str) -> float:
     """Use the positions of objects that the generator of `shapes` chose; half of the images are nearer the centre."""
-    settings = read_yaml(run.record.file("config.yaml"))["data"]
+    settings = run.settings["data"]
     if settings["name"] != "shapes":
         raise UserError(f"data.name={settings['name']}: only shapes knows where its objects are")
     wrong, _ = run.wrong("top1_error", "center")
@@ -131,7 +130,7 @@ def _first_loss(run: RunData, view: str) -> float:
 
 def read_conv1(run: RunData) -> np.ndarray:
     """The kernels of the first convolution, as the record has them."""
-    return np.load(io.BytesIO(read_regular(run.record.file("conv1.npy"), _MAX_CONV1)))
+    return read_array(read_regular(run.record.file("conv1.npy"), _MAX_CONV1))
 
 
 def _colour(run: RunData, view: str) -> float:

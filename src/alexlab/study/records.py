@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import re
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from alexlab.files import read_regular
 from alexlab.runs.failure import RESULTS
 from alexlab.runs.record import DONE, FAILED, Record, find_records
 from alexlab.study.claims import VIEWS
-from alexlab.tree import flatten
+from alexlab.tree import flatten, parse_yaml
 
 _SEED = re.compile(r"^seed: (\d{1,19})$", re.MULTILINE)
 _SEED_LINE = re.compile(r"^(  )?seed: .*\n", re.MULTILINE)  # of `seed` and `data.seed`
@@ -77,6 +79,31 @@ class RunData:
     def keys(self) -> dict[str, Any]:
         """The configuration by dotted keys."""
         return self.record.keys()
+
+    @property
+    def arm_config(self) -> str:
+        """The text of config.yaml without the seeds, which the runs of an arm share.
+
+        Raises:
+            UserError: where it is missing or is no text.
+        """
+        path = self.record.file("config.yaml")
+        try:
+            return _SEED_LINE.sub("", read_regular(path, _MAX_CONFIG).decode("utf-8-sig"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: {getattr(error, 'strerror', None) or 'is no text'}") from error
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The configuration without the seeds, as nested mappings; parsed once for the runs of an arm.
+
+        Raises:
+            UserError: where config.yaml is missing or corrupt.
+        """
+        try:
+            return _parsed(self.arm_config)
+        except ValueError as error:
+            raise UserError(f"{self.record.file('config.yaml')}: {error}") from error
 
     @cached_property
     def seed(self) -> int | None:
@@ -148,24 +175,39 @@ class RunData:
         bits, count, labels = found
         return np.unpackbits(bits, count=count).astype(bool), labels
 
+    def confusions(self, num_classes: int) -> np.ndarray:
+        """The number of test images by their class (rows) and their likeliest class by ten views, int [C, C].
+
+        Raises:
+            UserError: where predictions.npz is missing or corrupt, or has other classes.
+        """
+        path = self.record.file("predictions.npz")
+        try:
+            arrays = read_arrays(read_regular(path, _MAX_ARRAYS), ("labels", "ten_top5"))
+            true, given = (arrays[name].astype(np.int64) for name in ("labels", "ten_top5"))
+            if not 0 <= min(true.min(), given.min()) <= max(true.max(), given.max()) < num_classes:
+                raise ValueError(f"has classes beyond the {num_classes} of data.num_classes")
+            counts = np.bincount(true * num_classes + given[:, 0], minlength=num_classes**2)
+        except Exception as error:  # of zipfile, of numpy, of the file system
+            raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
+        return counts.reshape(num_classes, num_classes)
+
     @cached_property
     def _wrong(self) -> dict[tuple[str, str], tuple[np.ndarray, int, str] | UserError]:
         """By metric and view, as bits: the file is read once, and a study may have thousands."""
         path = self.record.file("predictions.npz")
         found: dict[tuple[str, str], tuple[np.ndarray, int, str] | UserError] = {}
         try:
-            with np.load(io.BytesIO(read_regular(path, _MAX_ARRAYS))) as arrays:
-                labels = arrays["labels"]
-                classes = {("top1_error", "corner"): _corners(arrays, len(labels))}
-                for view in ("ten", "center"):
-                    if f"{view}_top5" not in arrays:
-                        continue
-                    top5 = arrays[f"{view}_top5"]
-                    classes |= {("top1_error", view): top5[:, :1], ("top5_error", view): top5}
-                wrong = {
-                    key: None if given is None else (given != labels[:, None]).all(1) for key, given in classes.items()
-                }
-                digest = _digest(labels)
+            names = ("labels", "ten_top5", "center_top5", "ten_by_view")
+            arrays = read_arrays(read_regular(path, _MAX_ARRAYS), names)
+            labels = arrays["labels"]
+            right = {("top1_error", "corner"): _corners(arrays, labels)}
+            for view in ("ten", "center"):
+                if f"{view}_top5" in arrays:
+                    hits = arrays[f"{view}_top5"] == labels[:, None]
+                    right |= {("top1_error", view): hits[:, 0], ("top5_error", view): hits.any(1)}
+            wrong = {key: None if hits is None else ~hits for key, hits in right.items()}
+            digest = _digest(labels.tobytes(), labels.dtype)
         except Exception as error:  # of zipfile, of numpy, of the file system
             unread = UserError(f"{path}: cannot be read ({' '.join(str(error).split())})")
             return {(metric, view): unread for metric in ("top1_error", "top5_error") for view in VIEWS}
@@ -182,15 +224,54 @@ class RunData:
         return found
 
 
-def _corners(arrays: Any, count: int) -> np.ndarray | None:
-    """For each image the likeliest class by one of its four corner crops, in turn, [M, 1]; None in older records."""
+@lru_cache(maxsize=256)
+def _parsed(text: str) -> Any:
+    return parse_yaml(text)
+
+
+def _corners(arrays: dict[str, np.ndarray], labels: np.ndarray) -> np.ndarray | None:
+    """Whether each image is right by one of its four corner crops, in turn, bool [M]; None in older records."""
     if "ten_by_view" not in arrays:
         return None
-    return arrays["ten_by_view"][np.arange(count), np.arange(count) % 4][:, None]
+    return arrays["ten_by_view"][np.arange(len(labels)), np.arange(len(labels)) % 4] == labels
 
 
-def _digest(labels: np.ndarray) -> str:
-    return hashlib.sha256(labels.astype(np.int64).tobytes()).hexdigest()
+@lru_cache(maxsize=16)
+def _digest(labels: bytes, dtype: np.dtype) -> str:
+    return hashlib.sha256(np.frombuffer(labels, dtype).astype(np.int64).tobytes()).hexdigest()
+
+
+def read_arrays(content: bytes, names: Container[str]) -> dict[str, np.ndarray]:
+    """The arrays of these names that an .npz file has; as `np.load`, which parses every header as Python source.
+
+    Raises:
+        ValueError: for an array of objects, of Fortran's order, or in another version of the format.
+    """
+    found = {}
+    with zipfile.ZipFile(io.BytesIO(content)) as members:
+        for member in members.namelist():
+            if (name := member.removesuffix(".npy")) in names:
+                found[name] = read_array(members.read(member))
+    return found
+
+
+def read_array(content: bytes) -> np.ndarray:
+    """The array of an .npy file; as `read_arrays`."""
+    start = 10 + int.from_bytes(content[8:10], "little")
+    shape, dtype = _header(content[:start])
+    return np.frombuffer(content, dtype, math.prod(shape), start).reshape(shape)
+
+
+@lru_cache(maxsize=256)
+def _header(head: bytes) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of an .npy file by its first bytes, which the records of a study share."""
+    file = io.BytesIO(head)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("an array is in another version of NumPy's format")
+    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    if is_fortran or dtype.hasobject:
+        raise ValueError("an array holds objects, or is in Fortran's order")
+    return shape, dtype
 
 
 @dataclass
@@ -208,13 +289,9 @@ class Archive:
         Raises:
             UserError: where config.yaml is missing or corrupt, or has a key of another version.
         """
-        path = run.record.file("config.yaml")
-        try:
-            text = _SEED_LINE.sub("", read_regular(path, _MAX_CONFIG).decode("utf-8-sig"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: {getattr(error, 'strerror', None) or 'is no text'}") from error
+        text = run.arm_config
         if text not in self._configs:
-            self._configs[text] = read_config(path, stored=False)
+            self._configs[text] = read_config(run.record.file("config.yaml"), stored=False)
         return self._configs[text]
 
 

@@ -15,7 +15,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import special
 
 from alexlab.study.claims import Verdict
 
@@ -411,10 +411,10 @@ def _effect(
 def _half_width(variance: float, df: float, tail: float) -> float:
     if not 0 < variance < math.inf:
         return variance
-    return math.sqrt(variance) * _quantile(1 - tail, df)
+    return math.sqrt(variance) * quantile(1 - tail, df)
 
 
-def _quantile(chance: float, df: float) -> float:
+def quantile(chance: float, df: float) -> float:
     return float(special.stdtrit(df, chance) if df < math.inf else special.ndtri(chance))
 
 
@@ -556,6 +556,10 @@ def fisher(failed_a: int, total_a: int, failed_b: int, total_b: int) -> float:
             raise ValueError(f"{name}={bad}: is not from 0 to the {total} runs")
     if not total_a or not total_b:
         return 1.0
+    if not (failed_a or failed_b):
+        return 1.0
+    from scipy import stats  # half a second
+
     test: Any = stats.fisher_exact([[failed_a, total_a - failed_a], [failed_b, total_b - failed_b]])
     return float(test.pvalue)
 
@@ -612,10 +616,12 @@ def power(
     own, both = sum(parts), sum(parts) + image_variance
     if own > 0:
         df *= (both / own) ** 2
-    needed = _quantile(1 - (1 - LEVEL) / 2 / family, df)
+    needed = quantile(1 - (1 - LEVEL) / 2 / family, df)
     shift = abs(size) / math.sqrt(both)
     if df > MOST_PRIOR_DF:
         return float(special.ndtr(shift - needed))
+    from scipy import stats  # half a second
+
     return float(stats.nct.sf(needed, df, shift))
 
 
@@ -671,6 +677,7 @@ def smallest_effect(
     scale = math.sqrt(sd**2 + image_variance)
     if scale == 0:
         return 0.0
+    from scipy import optimize  # a quarter of a second
 
     def lack(size: float) -> float:
         return power(size, sd, runs, family, base_factor, prior_df, image_variance) - least

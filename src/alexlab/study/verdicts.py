@@ -38,6 +38,7 @@ from alexlab.study.statistics import (
     fisher,
     paired_effect,
     partly_trained,
+    quantile,
     replication_bayes_factor,
     strength,
     too_many_failed,
@@ -562,13 +563,11 @@ def _level(sample: Sample, spread: Spread, family: float) -> tuple[float, float,
 
     The last one is for all of the family's claims at once.
     """
-    from scipy import stats
-
     if spread.df <= 0:
         return float(sample.values.mean()), math.inf, math.inf
     count = len(sample.values)
-    half = stats.t.ppf(0.975, spread.df) * math.sqrt(spread.variance / count)
-    one_run = stats.t.ppf(1 - 0.025 / family, spread.df) * math.sqrt(spread.variance * (1 + 1 / count))
+    half = quantile(0.975, spread.df) * math.sqrt(spread.variance / count)
+    one_run = quantile(1 - 0.025 / family, spread.df) * math.sqrt(spread.variance * (1 + 1 / count))
     return float(sample.values.mean()), float(half), float(one_run)
 
 

@@ -1,0 +1,161 @@
+"""`alexlab report study=...`: find the studies that a line asks for, judge and print them, and write their reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alexlab.cli.columns import Column, print_columns
+from alexlab.compose import Composer
+from alexlab.config import PROJECT_DIR, Config, ConfigError
+from alexlab.console import Console
+from alexlab.files import is_foreign
+from alexlab.report.content import Extras
+from alexlab.report.wording import printed, row_cells
+from alexlab.runs import bundle
+from alexlab.study.records import read_archive
+from alexlab.study.verdicts import Judgement, judge
+from alexlab.sweep.arms import document, is_study, make_study, read_looks
+
+SETTINGS = ("paths.", "logger.")  # keys that do not choose a study
+# What selects started studies: the name on the command line, and in their plans.
+GROUPS = {name: name for name in ("recipe", "protocol", "model", "data")} | {"study": "name", "study.rate": "rate"}
+Looks = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where records are, and where the report goes."""
+
+    folders: list[Path]
+    out: Path
+    config: Config  # of `paths.` and `logger.` alone
+
+
+def find_places(given: list[str], composer: Composer) -> Places:
+    """What `runs=`, `out=`, `paths.` and `logger.` of a line say.
+
+    Raises:
+        ConfigError: for a mistake in them.
+    """
+    settings = {name: value for name, sign, value in (one.partition("=") for one in given) if sign}
+    config = composer.job([one for one in given if one.startswith(SETTINGS)], trains=False, stored=False).config
+    paths = _folders(settings["runs"]) if "runs" in settings else [Path(config.paths.runs)]
+    out = Path(settings["out"]).expanduser() if "out" in settings else PROJECT_DIR / "reports"
+    return Places(list(bundle.folders(paths)), out, config)
+
+
+def report_studies(given: list[str], config_dir: str | None, console: Console, flags: list[str]) -> list[Path]:
+    """Judge the studies of a line and write their reports; return the pages."""
+    line = [one for one in given if one.partition("=")[0] not in ("runs", "out")]
+    composer = Composer(config_dir)
+    places = find_places(given, composer)
+    archive = read_archive(places.folders)
+    started = read_plans(places.folders)
+    known = {id for looks in started.values() for look in looks for arm in look["arms"] for id in arm["runs"].values()}
+    plans = find_plans([one for one in line if not one.startswith(SETTINGS)], started, composer, config_dir)
+    if "--nets" in flags:
+        from alexlab.cli.nets import measure
+
+        for plan in plans.values():
+            measure(judge(plan.looks, archive, known=known), composer, console)
+    judged = {name: judge(plan.looks, archive, plan.own, known, started, config_dir) for name, plan in plans.items()}
+    from alexlab.report.write import write  # imports Matplotlib, so only once the command line is checked
+
+    pages = []
+    for name, judgement in judged.items():
+        print_claims(judgement, console)
+        pages.append(write(judgement, archive, places.out / name, Extras("--pictures" in flags, "--pdf" in flags)))
+        console.print(f"Report: {pages[-1]}", soft_wrap=True)
+    if "--wandb" in flags:  # last, since W&B may not answer
+        from alexlab.report.wandb_report import publish
+
+        for name, judgement in judged.items():
+            publish(judgement, archive, places.out / name, places.config.logger, console)
+    return pages
+
+
+def _folders(given: str) -> list[Path]:
+    names = [one.strip(" '\"") for one in given.strip("[] ").split(",")]
+    if not all(names):
+        raise ConfigError(f"runs={given}: a folder is empty; separate folders with commas")
+    return [Path(name).expanduser() for name in names]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A study's plans, and those for each arm's own learning rate, if there are any."""
+
+    looks: list[dict[str, Any]]
+    own: list[dict[str, Any]] | None
+
+
+def find_plans(
+    line: list[str], started: dict[str, Looks], composer: Composer, config_dir: str | None
+) -> dict[str, Planned]:
+    """Return the studies that a line asks for, by id, out of those that were `started`.
+
+    A study that was not started is composed, so that finished runs of its arms count and the missing ones are listed.
+
+    Raises:
+        ConfigError: if the line has a mistake, or asks for a started study with other runs or claims.
+    """
+    wanted = {name: value for name, _, value in (one.partition("=") for one in line)}
+    for name in wanted.keys() & GROUPS.keys():
+        if all(looks[-1][GROUPS[name]] != wanted[name] for looks in started.values()):
+            composer.check(f"{name}={wanted[name]}")
+    found = {
+        id: looks
+        for id, looks in started.items()
+        if all(looks[-1][GROUPS[name]] == value for name, value in wanted.items() if name in GROUPS)
+    }
+    if not found or wanted.keys() - GROUPS.keys():
+        given = line if is_study(line) else ["study=paper", *line]
+        study = make_study(composer, given, config_dir, stored=False)
+        plan = document(study)
+        looks = started.get(study.id)
+        if looks is not None and (looks[-1]["arms"], looks[-1]["claims"]) != (plan["arms"], plan["claims"]):
+            raise ConfigError(
+                f"{' '.join(given)}: this study was started with other claims or seeds; leave out what changes "
+                "them, or run it first"
+            )
+        found = {study.id: looks or [{"digest": None, **plan}]}
+    return {
+        id: Planned(looks, started.get(f"{id[:-7]}-own{id[-7:]}"))
+        for id, looks in found.items()
+        if looks[-1]["rate"] != "own" or "study.rate" in wanted or f"{id[:-11]}{id[-7:]}" not in found
+    }
+
+
+def read_plans(folders: list[Path]) -> dict[str, Looks]:
+    """Read every plan of each study, by study id; those of several folders are merged by time.
+
+    Raises:
+        ConfigError: if a plan is corrupt.
+    """
+    started: dict[str, dict[str, dict[str, Any]]] = {}
+    for folder in folders:
+        for path in sorted(one for one in (folder / "studies").glob("*.json") if not is_foreign(one.name)):
+            started.setdefault(path.stem, {}).update({look["digest"]: look for look in read_looks(path)})
+    return {id: sorted(looks.values(), key=lambda look: look.get("planned", 0)) for id, looks in started.items()}
+
+
+def print_claims(judgement: Judgement, console: Console) -> None:
+    """Print the claims in the terminal, one row each."""
+    plan = judgement.plan
+    columns = [Column("claim", wraps=True), *(Column(name, right=True) for name in ("paper", "measured", "runs"))]
+    columns.append(Column("verdict", wraps=True))
+    for row in judgement.rows:
+        if row.claim.not_testable is None:
+            for column, cell in zip(columns, row_cells(row, judgement.is_rehearsal), strict=True):
+                column.cells.append(cell)
+    shown = [column for column in columns if any(column.cells)]  # at a rehearsal there are no verdicts
+    console.print()
+    title = f"{plan['name']}: {plan['recipe']}, effects as arm minus other, study-wise intervals"
+    print_columns(title, shown, console)
+    for line in printed(judgement):
+        if line == judgement.command:
+            console.print(line, style="dim", soft_wrap=True)  # to be copied
+        else:
+            console.say(line, "dim")

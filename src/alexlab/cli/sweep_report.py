@@ -1,0 +1,42 @@
+"""`alexlab report sweep=...`: a sweep's page, tables and plots."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alexlab.cli.study_report import SETTINGS, find_places
+from alexlab.compose import Composer
+from alexlab.config import ConfigError
+from alexlab.console import Console
+from alexlab.report.content import Extras
+from alexlab.study.sweeps import read_sweep
+
+
+def report_sweep(given: list[str], config_dir: str | None, console: Console, flags: list[str]) -> list[Path]:
+    """Write the report of a sweep; return its page.
+
+    Raises:
+        UserError: if there is no such sweep, or the line asks for anything else.
+    """
+    which = [one.partition("=")[2] for one in given if one.partition("=")[0] == "sweep"]
+    others = [one for one in given if one.partition("=")[0] not in ("sweep", "runs", "out")]
+    if len(which) > 1:
+        raise ConfigError("sweep= is given twice; one report is of one sweep")
+    if wrong := [one for one in others if not one.startswith(SETTINGS)]:
+        raise ConfigError(f"{wrong[0]}: a sweep is what it was; only runs=, out=, paths. and logger. go with sweep=")
+    if wrong := [flag for flag in flags if flag in ("--nets", "--pictures")]:
+        raise ConfigError(f"{wrong[0]}: is for studies; remove it")
+    places = find_places(given, Composer(config_dir))
+    sweep = read_sweep(which[0], places.folders[0])
+    from alexlab.report.sweep import examine, sweep_content, write_sweep_report  # imports Matplotlib
+
+    report = examine(sweep)
+    page = write_sweep_report(report, places.out / f"sweep-{sweep.sweep_id}", Extras(pdf="--pdf" in flags))
+    for sentence in sweep_content(report)["summary"]:
+        console.print(sentence, soft_wrap=True)
+    console.print(f"Report: {page}", soft_wrap=True)
+    if "--wandb" in flags:
+        from alexlab.report.wandb_report import publish_sweep
+
+        publish_sweep(report, page.parent, places.config.logger, console)
+    return [page]

@@ -1,0 +1,31 @@
+"""The names of a data set's classes, in the order of their numbers, where the configuration alone tells them."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+
+from alexlab.config import DataConfig, Dataset
+from alexlab.data import shapes
+from alexlab.data.locate import store_path
+
+
+def class_names(data: DataConfig) -> list[str]:
+    """The names, or `class 0`, `class 1`, ... where only the store has them."""
+    count = data.num_classes or 0
+    if data.name is Dataset.shapes:
+        return sorted(shapes.CLASSES)[:count]
+    if data.name is Dataset.cifar10:
+        from alexlab.data.sources.cifar import CLASSES  # imports much
+
+        return list(CLASSES)
+    return [f"class {number}" for number in range(count)]
+
+
+def known_names(data: DataConfig) -> list[str]:
+    """The names as the store on this machine has them, else those of `class_names`."""
+    with suppress(OSError, ValueError, KeyError):
+        names = json.loads((store_path(data) / "manifest.json").read_text("utf-8"))["classes"]
+        if len(names) == data.num_classes:
+            return [str(name) for name in names]
+    return class_names(data)
