@@ -71,6 +71,11 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
+def plural(number: int, noun: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 class Console(rich.console.Console):
     """A console that shows text as it is: no control characters, no markup, no highlighting of numbers.
 

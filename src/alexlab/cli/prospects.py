@@ -8,9 +8,9 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from alexlab.cli.tables import new_table
+from alexlab.cli.columns import Column, print_columns
 from alexlab.config import ConfigError
-from alexlab.console import Console
+from alexlab.console import Console, plural
 from alexlab.data.locate import image_counts
 from alexlab.report.wording import decimals
 from alexlab.runs.record import DONE, find_records
@@ -64,50 +64,50 @@ def print_prospects(found: list[Prospect], console: Console) -> None:
     if not found:
         return
     runs, family = found[0].runs, found[0].family
-    table = new_table(
-        f"What it can show: {family} claims at once, {runs} runs an arm, {found[0].base_runs} of the base"
-    )
-    table.add_column("claim", ratio=1, overflow="fold")
-    for name in ("effect", "sd of\na run", "found\nwith", "smallest\nfound", "runs\nneeded"):
-        table.add_column(name, justify="right", no_wrap=True)
+    base_runs = max(one.base_runs for one in found)
+    claim = Column("claim", wraps=True)
+    headings = ("effect", "sd of\na run", "found\nwith", "smallest\nfound", "runs\nneeded")
+    columns = [Column(name, right=True) for name in headings]
     reckoned = [one for one in found if one.power is not None]
     for one in sorted(reckoned, key=lambda one: one.power or 0.0):
         assert one.size is not None
         assert one.sd is not None
         assert one.power is not None
-        needed = f"over {MOST_RUNS:,}" if one.needed is None else str(one.needed)
-        table.add_row(
-            one.claim.id,
+        claim.cells.append(one.claim.id)
+        cells = (
             _amount(one.claim, one.size, one.is_published),
             _plain(one.claim, one.sd.value),
             f"{100 * one.power:.0f} %",
             _plain(one.claim, one.found or 0.0),
-            needed,
+            f"over {MOST_RUNS:,}" if one.needed is None else str(one.needed),
         )
+        for column, cell in zip(columns, cells, strict=True):
+            column.cells.append(cell)
     console.print()
     if reckoned:
-        console.print(table)
+        claims, arms = plural(family, "claim"), plural(runs, "run")
+        title = f"What it can show: {claims} at once, {arms} an arm, {base_runs} of the base"
+        print_columns(title, [claim, *columns], console)
         if unsettled := [one.claim.id for one in reckoned if not one.is_settled]:
-            console.print(f"This plan cannot settle {', '.join(unsettled)}.", style="yellow")
+            console.say(f"This plan cannot settle {', '.join(unsettled)}.", "yellow")
     reasons: dict[str, list[str]] = defaultdict(list)
     for one in found:
         if one.why_not is not None:
             reasons[one.why_not].append(one.claim.id)
-    for why_not, ids in reasons.items():
-        console.print(f"Not reckoned, {why_not}: {', '.join(ids)}.", style="dim")
+    notes = [f"Not reckoned, {why_not}: {', '.join(ids)}." for why_not, ids in reasons.items()]
     if reckoned:
-        console.print(
+        notes.append(
             "found with: the chance that the verdict's interval excludes 0 if the effect is as published, or (~) the "
-            "smallest of interest; smallest found: with 80 %; runs needed: an arm, for 90 %.",
-            style="dim",
+            "smallest of interest; smallest found: with 80 %; runs needed: an arm, for 90 %."
         )
     if sources := dict.fromkeys(one.sd.source for one in found if one.sd is not None):
-        console.print(f"Standard deviations: {', '.join(sources)} (80 % upper bounds where measured).", style="dim")
+        notes.append(f"Standard deviations: {', '.join(sources)} (80 % upper bounds where measured).")
     if UNKNOWN in reasons:
-        console.print(
-            "study.assumed_sd=POINTS sets the standard deviation of a run's error where no finished run tells it.",
-            style="dim",
+        notes.append(
+            "study.assumed_sd=POINTS sets the standard deviation of a run's error where no finished run tells it."
         )
+    for note in notes:
+        console.say(note, "dim")
 
 
 def _amount(claim: Claim, size: float, is_published: bool) -> str:
@@ -144,13 +144,13 @@ def print_allotment(plan: Plan, found: list[Prospect], seconds: Mapping[str, flo
     line = [one for one in study.overrides if one.partition("=")[0] not in _BY_BUDGET]
     line += [f"study.seeds={chosen.runs}", f"study.base_seeds={chosen.base_runs}", f"study.claims=[{','.join(claims)}]"]
     console.print()
-    console.print(
+    console.say(
         f"{budget:g} hours settle {len(chosen.claims)} of {len(found)} claims: {chosen.runs} runs an arm, "
         f"{chosen.base_runs} of the base, about {chosen.seconds / 3600:.1f} hours:"
     )
     console.print(f"python src/train.py {shlex.join(line)}", soft_wrap=True)
     if chosen.left_out:
-        console.print(f"Left out: {', '.join(claim.name for claim in chosen.left_out)}", style="yellow")
+        console.say(f"Left out: {', '.join(claim.name for claim in chosen.left_out)}", "yellow")
 
 
 def _arms(claim: Claim) -> set[tuple[str, ...]]:

@@ -18,7 +18,7 @@ from alexlab.cli.tables import effect_shown, spread
 from alexlab.command import as_typed, run_command
 from alexlab.compose import Composer, read_config
 from alexlab.config import Config, ConfigError, did_you_mean, shown
-from alexlab.console import Console, duration, wrap
+from alexlab.console import Console, duration, plural, wrap
 from alexlab.data.store import gigabytes
 from alexlab.errors import UserError
 from alexlab.files import is_foreign
@@ -397,7 +397,7 @@ def _export(request: Request, console: Console) -> None:
             table.to_parquet(out, index=False)
         except ImportError as error:
             raise UserError(f"export: {out} needs pyarrow: pip install 'alexlab[parquet]'; or write .csv") from error
-    console.print(f"{len(table)} runs in {out}", soft_wrap=True)
+    console.print(f"{plural(len(table), 'run')} in {out}", soft_wrap=True)
 
 
 def _difference(name: str, values: list[Any], one: RunData, other: RunData) -> str:
@@ -507,7 +507,7 @@ def _bundle(request: Request, console: Console) -> None:
     if not ended:
         raise UserError(f"bundle: no finished run in {request.runs}")
     bundle.pack(out, request.runs, [run.run_id for run in ended], request.submitter)
-    console.print(f"{len(ended)} runs in {out}, {gigabytes(out.stat().st_size)}", soft_wrap=True)
+    console.print(f"{plural(len(ended), 'run')} in {out}, {gigabytes(out.stat().st_size)}", soft_wrap=True)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from alexlab.architecture import Layer, bytes_sent, kept_bytes, layers
-from alexlab.cli.tables import new_table
+from alexlab.cli.columns import Column, print_columns
 from alexlab.compose import Job
 from alexlab.config import Config, ConfigError, DataConfig
 from alexlab.console import Console
@@ -28,35 +28,38 @@ def print_nets(jobs: list[Job], console: Console) -> None:
 
 def _print_net(net: list[Layer], kept: list[int], config: Config, what: str, console: Console) -> None:
     batch, side = config.data.batch_size, config.data.crop_size
-    table = new_table(f"The net for images of {side} x {side} pixels{f', {what}' if what else ''}")
-    table.add_column("layer")
-    table.add_column("kernel")
-    for heading in ("stride", "groups", "output", "pooled"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("parameters", justify="right", no_wrap=True)
-    table.add_column("million\nmult-adds", justify="right", no_wrap=True)
-    table.add_column(f"MB at\nbatch {batch}", justify="right", no_wrap=True)
+    rows = []
     for layer, size in zip(net, kept, strict=True):
         kernel = f"{layer.kernel}x{layer.kernel}" if layer.is_conv else ""
-        sizes = [str(layer.stride), str(layer.groups)] if layer.is_conv else ["", ""]
-        table.add_row(
-            layer.name,
-            f"{kernel}{'' if layer.shared else ' local'}",
-            *sizes,
-            f"{layer.outputs}x{layer.side}²" if layer.is_conv else str(layer.outputs),
-            f"{layer.pooled_side}²" if layer.pooled_side != layer.side else "",
-            f"{layer.parameters:,}",
-            _millions(layer.multiply_adds),
-            f"{size / _MEGA:,.1f}",
+        rows.append(
+            (
+                layer.name,
+                f"{kernel}{'' if layer.shared else ' local'}",
+                str(layer.stride) if layer.is_conv else "",
+                str(layer.groups) if layer.is_conv else "",
+                f"{layer.outputs}x{layer.side}²" if layer.is_conv else str(layer.outputs),
+                f"{layer.pooled_side}²" if layer.pooled_side != layer.side else "",
+                f"{layer.parameters:,}",
+                _millions(layer.multiply_adds),
+                f"{size / _MEGA:,.1f}",
+            )
         )
-    table.add_section()
     parameters, multiply_adds, neurons = _totals(net)
-    table.add_row("total", "", "", "", "", "", f"{parameters:,}", _millions(multiply_adds), f"{sum(kept) / _MEGA:,.1f}")
     papers = _totals(layers(Config(data=DataConfig(crop_size=224))))
-    table.add_row("the paper", "", "", "", "", "", f"{papers[0]:,}", _millions(papers[1]), "")
+    empty = [""] * 5
+    rows.append(("total", *empty, f"{parameters:,}", _millions(multiply_adds), f"{sum(kept) / _MEGA:,.1f}"))
+    rows.append(("the paper", *empty, f"{papers[0]:,}", _millions(papers[1]), ""))
+    headings = ("layer", "kernel", "stride", "groups", "output", "pooled", "parameters", "million\nmult-adds")
+    headings = (*headings, f"MB at\nbatch {batch}")
+    ranks = {"groups": 1, "stride": 2}
+    columns = [
+        Column(heading, right=place > 1, rank=ranks.get(heading, 0), cells=list(cells))
+        for place, (heading, cells) in enumerate(zip(headings, zip(*rows, strict=True), strict=True))
+    ]
     console.print()
-    console.print(table)
-    console.print(
+    title = f"The net for images of {side} x {side} pixels{f', {what}' if what else ''}"
+    print_columns(title, columns, console, rules=[len(net)])
+    console.say(
         f"{neurons:,} neurons; the paper's net has {papers[2]:,} (its text: 60 million parameters, 650,000 neurons).\n"
         f"MB: what training keeps of each layer for its backward pass, in float32. Weights, gradients and velocities "
         f"take {12 * parameters / _MEGA:,.0f} MB more.\n{_sending(config)}"

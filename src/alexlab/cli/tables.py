@@ -9,9 +9,6 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, NamedTuple
 
-from rich import box
-from rich.table import Table
-
 from alexlab.architecture import map_sides
 from alexlab.cli.columns import Column, factor_columns, print_columns
 from alexlab.config import Keep
@@ -61,10 +58,6 @@ def print_table(plan: Plan, rows: list[RunRow], console: Console) -> None:
         statistics = _print_arms(plan, rows, console)
     for line in _notes(plan, rows, many_seeds, statistics):
         console.say(line, "dim")
-
-
-def new_table(title: str) -> Table:
-    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0), show_edge=False)
 
 
 def common_settings(runs: Sequence[PlannedRun], varying: Sequence[str]) -> str:

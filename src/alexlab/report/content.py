@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from alexlab.console import plural
 from alexlab.report.cite import repeat_study
-from alexlab.report.wording import arm_name, decimals, in_words, interim, plural, published, rehearsal, summary
+from alexlab.report.wording import arm_name, decimals, in_words, interim, published, rehearsal, summary
 from alexlab.study.claims import METRICS, VIEWED, Claim, Range, Verdict
 from alexlab.study.records import RunData
 from alexlab.study.statistics import LEAST_RUNS, MAX_FAILED

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from alexlab.console import plural
 from alexlab.errors import UserError
 from alexlab.files import write_atomic
 from alexlab.report import plots
@@ -23,7 +24,7 @@ from alexlab.report.html import render
 from alexlab.report.latex import table_latex
 from alexlab.report.markdown import sweep_markdown
 from alexlab.report.tables import csv_text
-from alexlab.report.wording import arm_name, plural
+from alexlab.report.wording import arm_name
 from alexlab.runs.record import FAILED
 from alexlab.study.intervals import paired_difference
 from alexlab.study.records import Archive, RunData

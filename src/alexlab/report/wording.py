@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from alexlab.console import plural
 from alexlab.study.claims import METRICS, Claim
 from alexlab.study.verdicts import Arm, Judgement, Row
 
@@ -148,10 +149,6 @@ def printed(judgement: Judgement) -> list[str]:
     if len(judgement.problems) > 5:
         lines.append(f"... and {len(judgement.problems) - 5} more; report.md lists them")
     return lines
-
-
-def plural(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def decimals(claim: Claim) -> int:
