@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gc
+import multiprocessing
 import os
 import signal
 import sys
@@ -59,6 +61,16 @@ class TestTemporaryFolders:
         assert kill_with(code, tmpdir)
         with temporary_folder() as folder:
             assert list(tmpdir.iterdir()) == [folder]
+
+    @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+    def test_a_fork_does_not_remove_it(self, tmpdir: Path):
+        """A loader's forked worker forgot the finalizers, by which it ended the context: the loader's sockets were gone."""
+        folder = process_folder()
+        child = multiprocessing.get_context("fork").Process(target=gc.collect)
+        child.start()
+        child.join()
+        assert child.exitcode == 0
+        assert folder.is_dir()
 
     def test_a_living_one_and_those_of_others_stay(self, tmpdir: Path, monkeypatch: pytest.MonkeyPatch):
         """An older version's, a link, a file, another user's."""

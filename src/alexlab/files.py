@@ -129,7 +129,7 @@ def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
                     break
             except OSError:
                 break  # no locks here, so nobody takes it for abandoned
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        stack.callback(_remove, folder, os.getpid())
         yield folder
 
 
@@ -139,6 +139,12 @@ def process_folder(parent: Path | None = None) -> Path:
     folder = stack.enter_context(temporary_folder(parent))
     Finalize(None, stack.close, exitpriority=-100)  # also in a child of multiprocessing, which runs no atexit handlers
     return folder
+
+
+def _remove(folder: Path, owner: int) -> None:
+    """Remove a process's folder; not from a fork of it, where collecting the context's generator ends that, too."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_abandoned() -> None:
