@@ -64,7 +64,7 @@ class TestTemporaryFolders:
 
     @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
     def test_a_fork_does_not_remove_it(self, tmpdir: Path):
-        """A loader's forked worker forgot the finalizers, by which it ended the context: the loader's sockets were gone."""
+        """A forked worker of a loader forgot the finalizers, which ended the context: the sockets were gone."""
         folder = process_folder()
         child = multiprocessing.get_context("fork").Process(target=gc.collect)
         child.start()
