@@ -39,7 +39,7 @@ from alexlab.training.module import ClassificationTask, Diverged
 from support.commands import TRAIN, begin, finish
 from support.interrupted import raise_at
 from support.records import content
-from support.settings import TINY, composed
+from support.settings import TINY, composed, last_of_each
 
 
 @pytest.fixture(autouse=True)
@@ -530,7 +530,8 @@ def test_a_child_that_the_kernel_kills_for_memory(tmp_path: Path, cache: Path):
         f"paths.runs={tmp_path}",
     ]  # fc7 alone has 1 GiB
     try:
-        process = begin(["bash", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "bash", *TRAIN, *line])
+        inside = ["bash", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "bash"]
+        process = begin([*inside, *TRAIN, *last_of_each(line)])
         status, output = finish(process)
     finally:
         with suppress(OSError):

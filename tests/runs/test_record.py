@@ -394,7 +394,7 @@ def test_a_copied_record_is_named_and_not_counted(record: Record, capsys: pytest
     assert runs.main(["list", f"paths.runs={record.path.parent}"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert said in printed
-    assert "1 runs in" in printed
+    assert "1 run in" in printed
 
 
 @pytest.mark.parametrize(
