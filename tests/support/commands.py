@@ -49,7 +49,7 @@ def begin(
     others = ("WANDB", "ALEXLAB", "SLURM")
     kept = {name: value for name, value in os.environ.items() if name == "ALEXLAB_TESTS" or not name.startswith(others)}
     process = subprocess.Popen(
-        words,
+        last_of_each(words),
         stdin=terminal,
         stdout=subprocess.PIPE if terminal is None else terminal,
         stderr=stderr,

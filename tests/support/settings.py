@@ -64,11 +64,12 @@ def last_of_each(words: Iterable[str]) -> list[str]:
 
     Tests build their lines from shared lists, and change a key of those by another word.
     """
-    kept: dict[str, str] = {}
-    for word in words:
+    kept: dict[tuple[str, int], str] = {}
+    for place, word in enumerate(words):
         name, sign, _ = word.partition("=")
-        kept.pop(name if sign else word, None)
-        kept[name if sign else word] = word
+        key = (name, 0) if sign else (word, place)
+        kept.pop(key, None)
+        kept[key] = word
     return list(kept.values())
 
 
