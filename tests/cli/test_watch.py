@@ -116,8 +116,9 @@ class TestForecast:
 def test_a_study_has_the_runs_of_its_plan(sweep: Path, monkeypatch: pytest.MonkeyPatch):
     (sweep / "studies").mkdir()
     (sweep / "studies" / "lrn-1.json").touch()
+    (sweep / "studies" / "._lrn-1.json").touch()  # a Mac's
     plan = {"name": "lrn", "id": "lrn-1", "arms": [{"name": "no_lrn", "runs": {"0": IDS[0], "1": IDS[3]}}]}
-    monkeypatch.setattr(watch, "read_looks", lambda path: [{}, plan])
+    monkeypatch.setattr(watch, "read_looks", lambda path: {"lrn-1.json": [{}, plan]}[path.name])
     title, planned = watch._planned(sweep, [], {"study": "lrn"})
     assert title == "Study lrn"
     assert planned == [Run(IDS[0], "no_lrn", "0"), Run(IDS[3], "no_lrn", "1")]
