@@ -33,6 +33,11 @@ def is_foreign(name: str) -> bool:
     return _FOREIGN.fullmatch(name) is not None
 
 
+def json_files(folder: Path) -> list[Path]:
+    """The JSON files of a folder of ours, by name; not those that file managers and editors leave beside them."""
+    return sorted(path for path in folder.glob("*.json") if not is_foreign(path.name))
+
+
 def read_regular(path: Path, limit: int) -> bytes:
     """Read a file that may come from anyone.
 

@@ -86,6 +86,14 @@ def test_a_run_whose_process_is_gone_is_not_running(sweep: Path):
     assert (run.state, run.failure) == (FAILED, "killed")
 
 
+@pytest.mark.parametrize("epoch", ["nan", "inf", "1e400"])
+def test_an_epoch_that_is_no_number_is_a_line_of_its_own(sweep: Path, epoch: str):
+    (sweep / IDS[0] / "metrics.csv").write_text(f"{HEADER}{epoch},50,0.01,1.5,0.5,1.5,0.5,0.1\n")
+    found = Watcher(sweep, [Run(one) for one in IDS]).look()
+    assert found[0].state == FAILED
+    assert found[1].state == RUNNING
+
+
 def test_a_corrupt_record_is_a_line_of_its_own(sweep: Path):
     (sweep / IDS[0] / "status.json").write_text("{")
     found = Watcher(sweep, [Run(one) for one in IDS]).look()
@@ -116,8 +124,9 @@ class TestForecast:
 def test_a_study_has_the_runs_of_its_plan(sweep: Path, monkeypatch: pytest.MonkeyPatch):
     (sweep / "studies").mkdir()
     (sweep / "studies" / "lrn-1.json").touch()
+    (sweep / "studies" / "._lrn-1.json").touch()  # a Mac's
     plan = {"name": "lrn", "id": "lrn-1", "arms": [{"name": "no_lrn", "runs": {"0": IDS[0], "1": IDS[3]}}]}
-    monkeypatch.setattr(watch, "read_looks", lambda path: [{}, plan])
+    monkeypatch.setattr(watch, "read_looks", lambda path: {"lrn-1.json": [{}, plan]}[path.name])
     title, planned = watch._planned(sweep, [], {"study": "lrn"})
     assert title == "Study lrn"
     assert planned == [Run(IDS[0], "no_lrn", "0"), Run(IDS[3], "no_lrn", "1")]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -20,6 +22,7 @@ from alexlab.evidence import load_runs
 from alexlab.runs import verify
 from alexlab.runs.bundle import opened, pack
 from alexlab.runs.identity import run_id
+from alexlab.study import records
 from support.studies import made_study
 
 HOME = "/home/somebody"
@@ -198,6 +201,30 @@ class TestVerifier:
         status, output = self.run(path)
         assert status == 1
         assert f"WRONG: {run}: top1_error of view ten is" in output
+
+    def test_an_error_without_its_predictions(self, runs: Path, bundle: Path):
+        # A forger who leaves the ten views' predictions out may write any error for them.
+        run = ids(runs)[0]
+        with zipfile.ZipFile(bundle) as archive:
+            files = {name: archive.read(f"{run}/{name}") for name in ("result.json", "predictions.npz")}
+        less = io.BytesIO()
+        with zipfile.ZipFile(io.BytesIO(files["predictions.npz"])) as source, zipfile.ZipFile(less, "w") as target:
+            for name in source.namelist():
+                if name != "ten_top5.npy":
+                    target.writestr(name, source.read(name))
+        assert verify.check_run(run, files) == []
+        found = verify.check_run(run, {**files, "predictions.npz": less.getvalue()})
+        assert found == [f"{run}: has no predictions of view ten"]
+
+    def test_arrays_that_unpack_to_more_than_any(self, monkeypatch: pytest.MonkeyPatch):
+        bomb = io.BytesIO()
+        np.savez_compressed(bomb, labels=np.zeros(1000, np.int8))
+        monkeypatch.setattr(verify, "LARGEST_ARRAY", 1000)
+        monkeypatch.setattr(records, "_MAX_ARRAYS", 1000)
+        with pytest.raises(ValueError, match=r"labels\.npy unpacks to 1,128 bytes"):
+            verify.errors_of(bomb.getvalue())
+        with pytest.raises(ValueError, match=r"labels\.npy unpacks to 1,128 bytes"):
+            records.read_arrays(bomb.getvalue(), ("labels",))
 
     @pytest.mark.parametrize("name", ["predictions.npz", "result.json"])
     def test_a_missing_file(self, runs: Path, bundle: Path, tmp_path: Path, name: str):

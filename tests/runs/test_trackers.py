@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ import pytest
 import wandb
 
 from alexlab.compose import to_yaml
-from alexlab.config import Config
+from alexlab.config import PROJECT_DIR, Config
 from alexlab.runs import trackers, worker
 from alexlab.runs.names import run_name
 from alexlab.runs.record import DONE, FAILED, Record
@@ -105,6 +108,24 @@ def test_a_wandb_that_does_not_start_is_one_line(tiny, monkeypatch, capsys, brok
 def test_mode(monkeypatch: pytest.MonkeyPatch, given: str, mode: str):
     monkeypatch.setenv("WANDB_MODE", given)
     assert wandb_mode() == mode
+
+
+def test_a_key_with_the_end_of_a_line_is_a_key(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_API_KEY", f"{'k' * 40}\r\n")
+    monkeypatch.setattr(wandb, "login", lambda **_: os.environ["WANDB_API_KEY"] == "k" * 40)
+    assert wandb_mode() == "online"
+
+
+def test_a_key_that_is_none_is_one_line_without_it(tmp_path: Path):
+    env = {name: value for name, value in os.environ.items() if name != "WANDB_MODE"}
+    line = [sys.executable, "src/runs.py", "wandb", f"paths.runs={tmp_path}"]
+    env["WANDB_API_KEY"] = "secret\nsecret"
+    done = subprocess.run(line, cwd=PROJECT_DIR, env=env, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: W&B's key cannot be used (")
+    assert done.stderr.count("\n") == 1
+    assert "secret" not in done.stdout + done.stderr
 
 
 def test_variables_of_an_outer_run_do_not_merge_runs(tiny: list[str], tmp_path: Path):

@@ -75,6 +75,7 @@ def test_export(ending: str, plan: Plan, tmp_path: Path, capsys: pytest.CaptureF
         (["export", "out.csv"], "export: needs a sweep; such as export sweep=last OUT.csv"),
         (["export", "sweep=last"], "export: takes one file to write, not 0; such as export sweep=last OUT.csv"),
         (["export", "sweep=last", "out.xlsx"], "export: out.xlsx is neither .csv nor .parquet"),
+        (["export", "sweep=a", "sweep=b", "out.csv"], "sweep= is given twice"),
         (["export", "sweep=zzz", "out.csv"], "sweep=zzz: there is no such sweep in"),
     ],
 )
@@ -103,13 +104,52 @@ def test_a_sweeps_file_of_others(plan: Plan, tmp_path: Path):
     """It is read by its types, and no path in it is followed."""
     path = tmp_path / "sweeps" / f"{plan.sweep_id}.json"
     document = json.loads(path.read_text())
-    path.write_text(
-        json.dumps({**document, "runs": [{**document["runs"][0], "run_id": f"../../{plan.runs[0].run_id}"}]})
-    )
-    assert read_sweep("last", tmp_path).runs[0].data.run_id == plan.runs[0].run_id
-    path.write_text(json.dumps({**document, "factors": 3}))
-    with pytest.raises(UserError, match="factors is 3, must be a list"):
-        read_sweep("last", tmp_path)
-    path.write_text(json.dumps({name: value for name, value in document.items() if name != "factors"}))
-    with pytest.raises(UserError, match="run the sweep's command again"):
-        read_sweep("last", tmp_path)
+    first = document["runs"][0]
+    for changes, message in (
+        (
+            {"runs": [{**first, "run_id": f"../../{first['run_id']}"}]},
+            r"run_id is '../../\w+', must be the id of a run",
+        ),
+        ({"runs": [{**first, "run_id": ".."}]}, "must be the id of a run"),
+        ({"runs": [{}]}, "a run has no run_id"),
+        ({"runs": None}, "runs is None, must be a list"),
+        ({"sweep_id": "../../../elsewhere"}, "must be the id of a sweep"),  # its report's folder is named after it
+        ({"factors": 3}, "factors is 3, must be a list"),
+    ):
+        path.write_text(json.dumps({**document, **changes}))
+        with pytest.raises(UserError, match=message):
+            read_sweep("last", tmp_path)
+    for missing, message in (("runs", "it has no runs"), ("factors", "run the sweep's command again")):
+        path.write_text(json.dumps({name: value for name, value in document.items() if name != missing}))
+        with pytest.raises(UserError, match=message):
+            read_sweep("last", tmp_path)
+
+
+def test_a_number_of_many_digits_stays_text(plan: Plan, tmp_path: Path):
+    path = tmp_path / "sweeps" / f"{plan.sweep_id}.json"
+    document = json.loads(path.read_text())
+    for run in document["runs"]:
+        run["values"] = dict.fromkeys(document["factors"], "9" * 30)
+    path.write_text(json.dumps(document))
+    table = alexlab.load_sweep("last", tmp_path)
+    assert {type(value) for value in table["model.init_last_std"]} <= {str, float, np.float64}  # no type of a table's
+
+
+def test_what_a_mac_leaves_beside_a_sweep_is_none(plan: Plan, tmp_path: Path):
+    (tmp_path / "sweeps" / f"._{plan.sweep_id}.json").write_bytes(b"\0\5\x16\7")
+    assert find_sweep("last", tmp_path).stem == plan.sweep_id
+
+
+def test_an_export_that_fails_leaves_the_old_file(
+    plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    out = tmp_path / "out.csv"
+    out.write_text("old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert main(["export", "sweep=last", str(out), f"paths.runs={tmp_path}"]) == 1
+    assert "No space left" in capsys.readouterr().err
+    assert out.read_text() == "old"

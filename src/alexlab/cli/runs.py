@@ -21,7 +21,7 @@ from alexlab.config import Config, ConfigError, did_you_mean, shown
 from alexlab.console import Console, duration, plural, wrap
 from alexlab.data.store import gigabytes
 from alexlab.errors import UserError
-from alexlab.files import is_foreign
+from alexlab.files import json_files, write_atomic
 from alexlab.progress import Progress
 from alexlab.runs import bundle
 from alexlab.runs.failure import RESULTS
@@ -148,6 +148,8 @@ def _request(verb: str, given: list[str], composer: Composer, is_sure: bool) -> 
             value = value.upper() if name == "state" else value
             filters[name] = [item.strip() for item in value.strip("[]").split(",")]
         elif sign and name == "sweep" and verb == "export":
+            if sweep is not None:
+                raise UserError("sweep= is given twice; one table is of one sweep")
             sweep = value
         elif sign:
             allowed = ("paths.runs", *(("logger.project", "logger.entity") if verb == "wandb" else ()))
@@ -322,7 +324,7 @@ def _sweeps(request: Request) -> list[Sweep]:
     """The sweeps that both ids name; empty if they name runs."""
     from alexlab.study.sweeps import LAST, read_sweep  # pandas takes half a second to import
 
-    known = [path.stem for path in (request.runs / "sweeps").glob("*.json")]
+    known = [path.stem for path in json_files(request.runs / "sweeps")]
     is_sweep = [
         given == LAST or given.endswith(".json") or any(name.startswith(given) for name in known)
         for given in request.ids
@@ -390,13 +392,11 @@ def _export(request: Request, console: Console) -> None:
     if request.sweep is None:
         raise UserError(f"export: needs a sweep; such as {_WRITERS['export']}")
     table = load_sweep(request.sweep, request.runs)
-    if out.suffix == ".csv":
-        table.to_csv(out, index=False)
-    else:
-        try:
-            table.to_parquet(out, index=False)
-        except ImportError as error:
-            raise UserError(f"export: {out} needs pyarrow: pip install 'alexlab[parquet]'; or write .csv") from error
+    try:
+        content = table.to_csv(index=False).encode() if out.suffix == ".csv" else table.to_parquet(index=False)
+    except ImportError as error:
+        raise UserError(f"export: {out} needs pyarrow: pip install 'alexlab[parquet]'; or write .csv") from error
+    write_atomic(out, content)
     console.print(f"{plural(len(table), 'run')} in {out}", soft_wrap=True)
 
 
@@ -528,7 +528,7 @@ def _plans(request: Request, console: Console) -> list[_Planned]:
     """The registered studies, by when they were planned first; those that cannot be read are named."""
     _check_folder(request)
     plans = []
-    for path in sorted(one for one in (request.runs / "studies").glob("*.json") if not is_foreign(one.name)):
+    for path in json_files(request.runs / "studies"):
         try:
             looks = read_looks(path)
             arms = [arm for look in looks for arm in look["arms"]]

@@ -26,6 +26,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -149,7 +150,11 @@ class Record:
         try:
             text = read_regular(self.file(name), _MAX_CSV).decode("utf-8-sig")
             rows = [row for row in csv.DictReader(io.StringIO(text, newline="")) if None not in row.values()]
-            return [{name: float(cell) if cell else None for name, cell in row.items()} for row in rows]
+            found = [{name: float(cell) if cell else None for name, cell in row.items()} for row in rows]
+            for row in found:
+                if not all(math.isfinite(row.get(name) or 0.0) for name in ("epoch", "step")):
+                    raise ValueError(f"epoch {row.get('epoch')}, step {row.get('step')}")
+            return found
         except FileNotFoundError:
             return []
         except (ValueError, TypeError, csv.Error) as error:

@@ -27,6 +27,7 @@ import numpy as np
 from alexlab.config import Config, Logger, flat
 from alexlab.console import one_line
 from alexlab.data.class_names import known_names
+from alexlab.errors import UserError
 from alexlab.files import is_first_time, read_regular
 from alexlab.runs.names import RunName, run_name
 from alexlab.runs.record import DONE, PREEMPTED, Record
@@ -277,6 +278,8 @@ def _wandb() -> Any:
     """The package, which reads the environment as it starts."""
     for name in outer_run():
         del os.environ[name]
+    if key := os.environ.pop("WANDB_API_KEY", "").strip():  # W&B refuses one with the end of a file's line
+        os.environ["WANDB_API_KEY"] = key
     # It makes two folders when it is imported, and a process of multiprocessing would leave them.
     before, tempfile.tempdir = tempfile.tempdir, get_temp_dir()
     try:
@@ -287,8 +290,15 @@ def _wandb() -> Any:
 
 
 def wandb_mode() -> str:
-    """`online`, `offline` or `disabled`: the value of WANDB_MODE, else online only if there is a key."""
+    """`online`, `offline` or `disabled`: the value of WANDB_MODE, else online only if there is a key.
+
+    Raises:
+        UserError: if W&B can tell that the key is none, which no message shows.
+    """
     wandb = _wandb()
     if mode := os.environ.get("WANDB_MODE"):
         return "offline" if mode == "dryrun" else mode
-    return "online" if wandb.login(prompt=False, verify=False) else "offline"
+    try:
+        return "online" if wandb.login(prompt=False, verify=False) else "offline"
+    except wandb.Error as error:
+        raise UserError(f"W&B's key cannot be used ({one_line(error)}); set another, or WANDB_MODE=offline") from error

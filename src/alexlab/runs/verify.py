@@ -3,7 +3,7 @@
 Needs Python 3.8 or later and nothing else. It checks that
 
 - every file is the one whose SHA-256 hash manifest.json has, and that none is missing or added;
-- every error in a result.json is what the run's predictions come to, image by image;
+- every test error in a result.json is what the run's predictions come to, image by image;
 - the planned runs are there, those that are missing being named.
 
 It says nothing of how the predictions were made: who doubts them runs one again, which the same code and machine repeat
@@ -22,7 +22,7 @@ import zipfile
 from array import array
 
 MANIFEST, CRATE, VERIFIER = "manifest.json", "ro-crate-metadata.json", "verify.py"
-LARGEST = 2**28  # bytes of a file
+LARGEST, LARGEST_ARRAY, ALL = 2**28, 2**26, 2**33  # bytes of a file, of an array of predictions, of all files
 TYPES = {"<i8": "q", "<i4": "i", "<i2": "h", "|u1": "B", "|i1": "b"}
 
 
@@ -54,28 +54,28 @@ def read_array(content: bytes) -> tuple[array[int], tuple[int, ...]]:
     return values, shape
 
 
-def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
+def read_member(archive: zipfile.ZipFile, name: str, limit: int = LARGEST) -> bytes:
     """A file of an archive, of limited size."""
     member = archive.getinfo(name)
-    if member.file_size > LARGEST:
+    if member.file_size > limit:
         raise ValueError(f"{name} unpacks to {member.file_size:,} bytes")
     with archive.open(member) as file:
-        return file.read(LARGEST)
+        return file.read(limit)
 
 
 def errors_of(predictions: bytes) -> dict[str, dict[str, float]]:
     """Top-1 and top-5 error by kind of view, from the content of a predictions.npz."""
     found = {}
     with zipfile.ZipFile(io.BytesIO(predictions)) as arrays:
-        labels, _ = read_array(read_member(arrays, "labels.npy"))
+        labels, _ = read_array(read_member(arrays, "labels.npy", LARGEST_ARRAY))
         if not labels:
             raise ValueError("has no image")
         for view in ("center", "ten"):
             if f"{view}_top5.npy" not in arrays.namelist():
                 continue
-            classes, (images, places) = read_array(read_member(arrays, f"{view}_top5.npy"))
-            if images != len(labels) or not places:
-                raise ValueError(f"has {len(labels)} labels for {images} images")
+            classes, (images, places) = read_array(read_member(arrays, f"{view}_top5.npy", LARGEST_ARRAY))
+            if images != len(labels) or not 0 < places <= 5:
+                raise ValueError(f"has {len(labels)} labels for {images} images of {places} classes each")
             first = sum(classes[image * places] != label for image, label in enumerate(labels))
             five = sum(
                 label not in classes[image * places : (image + 1) * places] for image, label in enumerate(labels)
@@ -91,7 +91,8 @@ def check_run(run: str, files: dict[str, bytes]) -> list[str]:
         found = errors_of(files["predictions.npz"])
         if result["run_id"] != run:
             return [f"{run}: its result is that of run {result['run_id']}"]
-        wrong = []
+        views = [view for view, said in result["test"].items() if isinstance(said, dict)]
+        wrong = [f"{run}: has no predictions of view {view}" for view in views if view not in found]
         for view, errors in found.items():
             for metric, error in errors.items():
                 said = result["test"][view][metric]
@@ -110,6 +111,8 @@ def verify(path: str) -> tuple[list[str], list[str]]:
     """
     said, wrong = [], []
     with zipfile.ZipFile(path) as archive:
+        if sum(member.file_size for member in archive.infolist()) > ALL:
+            raise ValueError(f"unpacks to more than {ALL // 2**30} GiB")
         content = read_member(archive, MANIFEST)
         manifest = json.loads(content)
         listed = manifest["files"]
@@ -117,7 +120,8 @@ def verify(path: str) -> tuple[list[str], list[str]]:
         wrong += [f"{name}: is there twice" for name in sorted({one for one in names if names.count(one) > 1})]
         wrong += [f"{name}: is missing" for name in sorted(set(listed) - set(names))]
         wrong += [f"{name}: is not in the manifest" for name in sorted(set(names) - set(listed) - {MANIFEST})]
-        records: dict[str, dict[str, bytes]] = {}
+        records: dict[str, set[str]] = {}
+        pair: dict[str, bytes] = {}  # of the record that is read
         planned: set[str] = set()
         for name in sorted(set(listed) & set(names)):
             data = read_member(archive, name)
@@ -128,12 +132,14 @@ def verify(path: str) -> tuple[list[str], list[str]]:
                 for arm in json.loads(data)["looks"][-1]["arms"]:
                     planned.update(arm["runs"].values())
             elif file in ("result.json", "predictions.npz"):
-                records.setdefault(run, {})[file] = data
-                if len(records[run]) == 2:
-                    wrong += check_run(run, records[run])
-                    records[run] = {"done": b""}  # the memory of one record at a time
+                if run not in records:  # the memory of one record at a time
+                    pair.clear()
+                pair[file] = data
+                records[run] = {*pair}
+                if len(pair) == 2:
+                    wrong += check_run(run, pair)
     for run, found in records.items():
-        if "done" not in found:
+        if len(found) < 2:
             wrong.append(f"{run}: has no {'predictions' if 'result.json' in found else 'result'}")
     said.append(f"{len(listed)} files, {len(records)} finished runs, their errors computed from their predictions")
     if missing := sorted(planned - set(records)):

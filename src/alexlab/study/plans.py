@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -63,26 +64,27 @@ def read_looks(path: Path) -> list[dict[str, Any]]:
 def _check(look: Any, study_id: str) -> None:
     """Raise ValueError unless a look is complete and each of its values is of its type."""
     check_types(look, {**_NEEDED, **_OPTIONAL})
-    _need(look, _NEEDED, "it")
+    check_names(look, _NEEDED, "it")
     if look["id"] != study_id:
         raise ValueError(f"it is the plan of {look['id']}; rename it to {look['id']}.json")
     for name, most in (("claims", _MAX_CLAIMS), ("arms", _MAX_ARMS)):
         if len(look[name]) > most:
             raise ValueError(f"has {len(look[name]):,} {name}, and a study at most {most}")
     for arm in look["arms"]:
-        _need(arm, _ARM, "an arm")
+        check_names(arm, _ARM, "an arm")
         if not all(re.fullmatch(r"\d{1,19}", seed) for seed in arm["runs"]):
             raise ValueError(f"arm {arm['name']} has a seed that is not a whole number")
     for rate in look.get("rates", ()):
-        _need(rate, {**_CHOICE, "trials": []}, "a rate")
+        check_names(rate, {**_CHOICE, "trials": []}, "a rate")
         for trial in rate["trials"]:
-            _need(trial, _TRIAL, "a trial")
+            check_names(trial, _TRIAL, "a trial")
     for claim in look["claims"]:
-        _need(claim, dict.fromkeys(("id", "source", "section", "statement")), "a claim")
+        check_names(claim, dict.fromkeys(("id", "source", "section", "statement")), "a claim")
         check_plan_claim(claim)
 
 
-def _need(value: dict[str, Any], names: dict[str, Any], what: str) -> None:
+def check_names(value: dict[str, Any], names: Iterable[str], what: str) -> None:
+    """Raise ValueError unless a mapping has all of these names."""
     for name in names:
         if name not in value:
             raise ValueError(f"{what} has no {name}")

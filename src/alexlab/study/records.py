@@ -251,6 +251,8 @@ def read_arrays(content: bytes, names: Container[str]) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(io.BytesIO(content)) as members:
         for member in members.namelist():
             if (name := member.removesuffix(".npy")) in names:
+                if (size := members.getinfo(member).file_size) > _MAX_ARRAYS:
+                    raise ValueError(f"{member} unpacks to {size:,} bytes, more than {_MAX_ARRAYS:,}")
                 found[name] = read_array(members.read(member))
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,21 @@ import pandas as pd
 
 from alexlab.config import Config, did_you_mean
 from alexlab.errors import UserError
+from alexlab.files import json_files
 from alexlab.runs.record import Record
+from alexlab.study.plans import check_names, matching
 from alexlab.study.records import RunData
 from alexlab.study.sweep_statistics import SweepArm
 from alexlab.tree import ANY, INTEGER, NULL, TEXT, flatten, read_json
 
 LAST = "last"
 _MAX_BYTES = 2**28  # a sweep of thousands of runs holds their results
+_ID = "[0-9a-f]{12}"
+_RUN = {"run_id": matching("the id of a run", _ID), "seed": INTEGER | NULL, "values": {ANY: TEXT}}
 _SCHEMA = {
-    "sweep_id": TEXT,
+    "sweep_id": matching("the id of a sweep", _ID),
     "factors": [TEXT],
-    "runs": [{"run_id": TEXT, "seed": INTEGER | NULL, "data_seed": INTEGER | NULL, "values": {ANY: TEXT}}],
+    "runs": [{**_RUN, "data_seed": INTEGER | NULL}],
 }
 
 
@@ -63,13 +68,16 @@ def read_sweep(which: str | Path, runs: str | Path | None = None) -> Sweep:
     path = find_sweep(which, Path(Config().paths.runs if runs is None else runs))
     try:
         document = read_json(path, _SCHEMA, _MAX_BYTES)
+        check_names(document, ("sweep_id", "runs"), "it")
+        for run in document["runs"]:
+            check_names(run, _RUN, "a run")
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: is no sweep's file ({error})") from error
     if "factors" not in document:
         raise UserError(f"{path}: is of an older version; run the sweep's command again, which trains nothing")
     found = []
     for run in document["runs"]:
-        record = Record(path.parent.parent, Path(run["run_id"]).name)
+        record = Record(path.parent.parent, run["run_id"])
         data = RunData(record, record.seen())
         found.append(SweepRun(run["values"], run["seed"], run.get("data_seed"), data))
     return Sweep(document["sweep_id"], document["factors"], found)
@@ -82,7 +90,7 @@ def find_sweep(which: str | Path, runs: Path) -> Path:
         if given.is_file():
             return given
         raise UserError(f"sweep={which}: no such file")
-    files = [*(runs / "sweeps").glob("*.json")]
+    files = json_files(runs / "sweeps")
     if str(which) == LAST:
         if not files:
             raise UserError(f"sweep=last: there is no sweep in {runs}; paths.runs=FOLDER looks elsewhere")
@@ -133,8 +141,8 @@ def _column(values: list[str]) -> list[Any]:
     if all(value in truths for value in values):
         return [truths[value] for value in values]
     for kind in (int, float):
-        try:
-            return [kind(value) for value in values]
-        except ValueError:
-            continue
+        with suppress(ValueError):
+            numbers = [kind(value) for value in values]
+            if all(INTEGER.holds(number) or isinstance(number, float) for number in numbers):
+                return numbers
     return values
