@@ -64,7 +64,7 @@ def check(show: Callable[[Console], object]) -> str:
 @pytest.mark.parametrize("line", LINES.values(), ids=LINES)
 def test_a_command_of_training(line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Its plan, its table after Ctrl-C with a failure, and its table in the end."""
-    monkeypatch.setattr(dry_run, "forecast", lambda configs: [(3.7e6, 1e9)] * len(configs))
+    monkeypatch.setattr(dry_run, "forecast", lambda configs: [((3.7e6, 3.7e6), 10**9)] * len(configs))
     plan = make_plan([*line, f"paths.runs={tmp_path}"], len(line) > 1 or "," in line[0], composer=composer())
     number = len(plan.runs)
     text = check(lambda console: dry_run.print_forecast(plan, console))
