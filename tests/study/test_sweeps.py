@@ -12,10 +12,9 @@ import pytest
 
 import alexlab
 from alexlab.cli.runs import main
-from alexlab.cli.tables import read_rows, write_sweep
 from alexlab.errors import UserError
 from alexlab.study.sweeps import find_sweep, read_sweep
-from alexlab.sweep.plan import Plan, make_plan
+from alexlab.sweep.plan import Plan, make_plan, write_sweep
 from support.settings import composer
 from support.sweeps import fill
 
@@ -28,7 +27,7 @@ def plan(tmp_path: Path) -> Plan:
     line = ["model.remove=[],[fc6,fc7]", "model.init_last_std=null,0.01,0.02", f"paths.runs={tmp_path}"]
     made = make_plan(line, True, composer=composer())
     fill(made, ERRORS, failed=5)
-    write_sweep(made, read_rows(made), tmp_path / "sweeps")
+    write_sweep(made, tmp_path / "sweeps")
     return made
 
 
@@ -51,7 +50,7 @@ def test_truth_values_and_numbers_stay_what_they_are(tmp_path: Path):
         ["model.lrn=true,false", "optim.lr=0.01,0.005", f"paths.runs={tmp_path}"], True, composer=composer()
     )
     fill(made, ERRORS)
-    write_sweep(made, read_rows(made), tmp_path / "sweeps")
+    write_sweep(made, tmp_path / "sweeps")
     table = alexlab.load_sweep("last", tmp_path)
     assert table["model.lrn"].dtype == bool
     assert [*table["optim.lr"]] == [0.01, 0.005, 0.01, 0.005]
@@ -100,13 +99,14 @@ def test_which_sweep(plan: Plan, tmp_path: Path):
 
 
 def test_a_sweeps_file_of_others(plan: Plan, tmp_path: Path):
-    """It is read by its types, and no path in it is followed."""
+    """It is read by its types, and no run id in it leads out of the folder."""
     path = tmp_path / "sweeps" / f"{plan.sweep_id}.json"
     document = json.loads(path.read_text())
     path.write_text(
         json.dumps({**document, "runs": [{**document["runs"][0], "run_id": f"../../{plan.runs[0].run_id}"}]})
     )
-    assert read_sweep("last", tmp_path).runs[0].data.run_id == plan.runs[0].run_id
+    with pytest.raises(UserError, match="is not the id of a run"):
+        read_sweep("last", tmp_path)
     path.write_text(json.dumps({**document, "factors": 3}))
     with pytest.raises(UserError, match="factors is 3, must be a list"):
         read_sweep("last", tmp_path)

@@ -29,7 +29,7 @@ from alexlab.files import read_regular
 from alexlab.runs.lease import EXPIRY, HEARTBEAT
 from alexlab.runs.record import DONE, FAILED, PREEMPTED, RUNNING, Record, find_records
 from alexlab.study.plans import read_looks
-from alexlab.tree import INTEGER, TEXT, read_json
+from alexlab.study.sweeps import LAST, find_sweep, read_sweep_file
 
 USAGE = """\
 usage: python src/runs.py watch [sweep=ID|sweep=last|study=NAME|ID ...] [--once]
@@ -40,7 +40,7 @@ It reads records alone, here or on another machine; Ctrl-C ends it.
 
   python src/runs.py watch                          the last sweep; all records if
                                                     there was none
-  python src/runs.py watch sweep=4f1f02bb1c3d       another one: a folder's name in
+  python src/runs.py watch sweep=4f1f02bb1c3d       another one: a file's name in
                                                     <paths.runs>/sweeps
   python src/runs.py watch study=lrn                all runs of a study's plan
   python src/runs.py watch ID ID                    these runs; an ID may be cut
@@ -55,8 +55,7 @@ WAITING = "waiting"  # planned, without a record
 SILENT = 3 * HEARTBEAT  # seconds without a heartbeat after which the lease's owner is looked for
 _ORDER = (RUNNING, FAILED, PREEMPTED, WAITING, DONE)
 _CONFIG = re.compile(r"^  (max_epochs|batch_size): (\d{1,9})$", re.MULTILINE)
-_PLANNED = {"runs": [{"run_id": TEXT, "arm": TEXT, "what": TEXT, "seed": INTEGER}]}
-_MAX_PLANNED, _MAX_CONFIG = 2**24, 2**20  # bytes
+_MAX_CONFIG = 2**20  # bytes
 
 
 @dataclass(frozen=True)
@@ -310,21 +309,18 @@ def _planned(runs: Path, ids: list[str], keys: dict[str, str]) -> tuple[str, lis
                 f"study={keys['study']}: has no plan in {runs / 'studies'}; paths.runs=FOLDER looks elsewhere"
             )
         return f"Study {keys['study']}", found
-    plans = {path.parent.name: path for path in (runs / "sweeps").glob("*/planned.json")}
-    if "sweep" not in keys and not plans:
+    if "sweep" not in keys and not any((runs / "sweeps").glob("*.json")):
         return f"Runs of {runs}", None
-    name = keys.get("sweep", "last")
-    if name == "last" and plans:
-        name = max(plans, key=lambda one: plans[one].stat().st_mtime)
-    if name not in plans:
-        raise UserError(f"sweep={name}: there is none in {runs / 'sweeps'}; paths.runs=FOLDER looks elsewhere")
-    try:
-        content = read_json(plans[name], _PLANNED, _MAX_PLANNED)
-        return f"Sweep {name}", [
-            Run(_checked(one["run_id"]), one["what"], str(one["seed"]), one["arm"]) for one in content["runs"]
-        ]
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{plans[name]}: is corrupt ({error}); run the sweep's command again") from error
+    sweep = read_sweep_file(find_sweep(keys.get("sweep", LAST), runs))
+    return f"Sweep {sweep['sweep_id']}", [
+        Run(
+            run["run_id"],
+            run.get("varied", ""),
+            "" if run["seed"] is None else str(run["seed"]),
+            run.get("arm", ""),
+        )
+        for run in sweep["runs"]
+    ]
 
 
 def _of_study(runs: Path, name: str) -> Iterator[Run]:
@@ -339,12 +335,6 @@ def _of_study(runs: Path, name: str) -> Iterator[Run]:
                 if run_id not in seen:
                     seen.add(run_id)
                     yield Run(run_id, arm["name"], seed)
-
-
-def _checked(run_id: str) -> str:
-    if not re.fullmatch(r"[0-9a-f]{12}", run_id):
-        raise ValueError(f"{run_id!r} is not the id of a run")
-    return run_id
 
 
 def _complete(given: str, known: list[str], runs: Path) -> str:

@@ -17,22 +17,15 @@ from scipy import special
 from alexlab.errors import UserError
 from alexlab.runs.identity import SEEDS
 from alexlab.study.intervals import paired_difference
-from alexlab.study.records import Archive, RunData
+from alexlab.study.records import Archive
 from alexlab.study.samples import Measured, Samples
 from alexlab.study.statistics import LEVEL, Effect, contrast, effect, seeds_needed
+from alexlab.study.sweeps import SweepArm
 from alexlab.study.verdicts import starts_alike
 
 CHANCE = 0.9  # with which the planned number of seeds tells a difference
 UPPER = 0.8  # the seeds' sd that a plan assumes is this upper limit of it
 _STEPS = (5.0, 2.0, 1.0)
-
-
-@dataclass(frozen=True)
-class SweepArm:
-    """An arm of a sweep, with its finished runs, which differ only in the seed."""
-
-    values: dict[str, str]  # by factor, as a person writes them
-    runs: Sequence[RunData]
 
 
 @dataclass(frozen=True)
@@ -49,7 +42,7 @@ class MainEffect:
 class Sensitivity:
     """How small a difference the sweep can tell from chance. Sizes are in the metric's unit."""
 
-    seeds: tuple[int, int]  # fewest and most of a arm
+    seeds: tuple[int, int]  # fewest and most of an arm
     images: int | None  # in the test split; None where single images are not known
     told: tuple[float, float]  # the smallest and the largest half width of the differences' intervals
     target: float  # a round size, at most half of the smallest
@@ -205,7 +198,7 @@ def _round_below(size: float) -> float:
 
 @dataclass(frozen=True)
 class CellComparison:
-    """A arm of two sweeps. `effect`: the second less the first."""
+    """An arm of two sweeps. `effect`: the second less the first."""
 
     values: dict[str, str]
     errors: tuple[list[float], list[float]]  # of each one's finished runs
