@@ -33,6 +33,11 @@ def is_foreign(name: str) -> bool:
     return _FOREIGN.fullmatch(name) is not None
 
 
+def json_files(folder: Path) -> list[Path]:
+    """The `.json` files of a folder by name, those of other programs aside; none if there is no such folder."""
+    return sorted(path for path in folder.glob("*.json") if not is_foreign(path.name))
+
+
 def read_regular(path: Path, limit: int) -> bytes:
     """Read a file that may come from anyone.
 

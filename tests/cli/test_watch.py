@@ -16,6 +16,7 @@ from alexlab.runs.lease import take
 from alexlab.runs.record import RECORD_VERSION
 
 IDS = [f"{number:012x}" for number in range(1, 5)]
+SWEEP = "5" * 12
 HEADER = "epoch,step,lr,train_loss,train_top1_error,val_loss,val_top1_error,val_top5_error\n"
 
 
@@ -47,8 +48,8 @@ def sweep(tmp_path: Path) -> Path:
     arm = {"arm": "a" * 12, "varied": "ablation=no_lrn", "values": {"ablation": "no_lrn"}}
     planned = [{"run_id": one, "seed": seed, **arm} for seed, one in enumerate(IDS)]
     (runs / "sweeps").mkdir(parents=True)
-    document = {"sweep_id": "5", "factors": ["ablation"], "runs": planned}
-    (runs / "sweeps" / "5.json").write_text(json.dumps(document))
+    document = {"sweep_id": SWEEP, "factors": ["ablation"], "runs": planned}
+    (runs / "sweeps" / f"{SWEEP}.json").write_text(json.dumps(document))
     return runs
 
 
@@ -118,6 +119,7 @@ class TestForecast:
 def test_a_study_has_the_runs_of_its_plan(sweep: Path, monkeypatch: pytest.MonkeyPatch):
     (sweep / "studies").mkdir()
     (sweep / "studies" / "lrn-1.json").touch()
+    (sweep / "studies" / "._lrn-1.json").touch()  # of a Mac
     plan = {"name": "lrn", "id": "lrn-1", "arms": [{"name": "no_lrn", "runs": {"0": IDS[0], "1": IDS[3]}}]}
     monkeypatch.setattr(watch, "read_looks", lambda path: [{}, plan])
     title, planned = watch._planned(sweep, [], {"study": "lrn"})
@@ -145,7 +147,7 @@ def test_a_mistake_is_one_line(sweep: Path, words: list[str], message: str, caps
 def test_a_plan_names_runs_alone(sweep: Path, capsys: pytest.CaptureFixture[str]):
     """It may come from anyone: no name leads out of the folder."""
     run = {"run_id": "../../elsewhere", "arm": "", "varied": "", "seed": 0, "values": {}}
-    plan = {"sweep_id": "5", "factors": [], "runs": [run]}
-    (sweep / "sweeps" / "5.json").write_text(json.dumps(plan))
+    plan = {"sweep_id": SWEEP, "factors": [], "runs": [run]}
+    (sweep / "sweeps" / f"{SWEEP}.json").write_text(json.dumps(plan))
     assert command.main(["watch", "--once", f"paths.runs={sweep}"]) == 2
-    assert "is not the id of a run" in capsys.readouterr().err
+    assert "is not the id of a sweep or run" in capsys.readouterr().err

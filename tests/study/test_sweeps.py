@@ -89,6 +89,7 @@ def test_which_sweep(plan: Plan, tmp_path: Path):
     other = first.with_name(f"{plan.sweep_id[:4]}00000000.json")
     other.write_text(first.read_text())
     os.utime(other, (1e9, 1e9))
+    first.with_name(f"._{first.name}").touch()  # of a Mac, and the newest
     assert find_sweep("last", tmp_path) == first
     assert find_sweep(plan.sweep_id[:6], tmp_path) == first
     assert find_sweep(str(other), Path("elsewhere")) == other
@@ -105,7 +106,13 @@ def test_a_sweeps_file_of_others(plan: Plan, tmp_path: Path):
     path.write_text(
         json.dumps({**document, "runs": [{**document["runs"][0], "run_id": f"../../{plan.runs[0].run_id}"}]})
     )
-    with pytest.raises(UserError, match="is not the id of a run"):
+    with pytest.raises(UserError, match="is not the id of a sweep or run"):
+        read_sweep("last", tmp_path)
+    path.write_text(json.dumps({**document, "sweep_id": "x/../../elsewhere"}))  # which names the report's folder
+    with pytest.raises(UserError, match="is not the id of a sweep or run"):
+        read_sweep("last", tmp_path)
+    path.write_text(json.dumps({**document, "runs": [{"run_id": "0" * 12, "seed": 0}]}))
+    with pytest.raises(UserError, match="a run has no values"):
         read_sweep("last", tmp_path)
     path.write_text(json.dumps({**document, "factors": 3}))
     with pytest.raises(UserError, match="factors is 3, must be a list"):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alexlab.cli import watch
 from alexlab.cli.columns import Column, factor_columns, print_columns
@@ -21,7 +21,7 @@ from alexlab.config import Config, ConfigError, did_you_mean, shown
 from alexlab.console import Console, duration, plural, wrap
 from alexlab.data.store import gigabytes
 from alexlab.errors import UserError
-from alexlab.files import is_foreign
+from alexlab.files import json_files
 from alexlab.progress import Progress
 from alexlab.runs import bundle
 from alexlab.runs.failure import RESULTS
@@ -31,10 +31,8 @@ from alexlab.runs.record import FAILED, RUNNING, Record, find_records
 from alexlab.study.intervals import paired_difference
 from alexlab.study.plans import read_looks
 from alexlab.study.records import RunData, one_line
+from alexlab.study.sweeps import LAST, Sweep, load_sweep, read_sweep
 from alexlab.tree import NUMBER, flatten
-
-if TYPE_CHECKING:
-    from alexlab.study.sweeps import Sweep
 
 USAGE = """\
 usage: python src/runs.py VERB [FILTER=VALUE ...]
@@ -320,9 +318,7 @@ def _compare(request: Request, console: Console) -> None:
 
 def _sweeps(request: Request) -> list[Sweep]:
     """The sweeps that both ids name; empty if they name runs."""
-    from alexlab.study.sweeps import LAST, read_sweep  # pandas takes half a second to import
-
-    known = [path.stem for path in (request.runs / "sweeps").glob("*.json")]
+    known = [path.stem for path in json_files(request.runs / "sweeps")]
     is_sweep = [
         given == LAST or given.endswith(".json") or any(name.startswith(given) for name in known)
         for given in request.ids
@@ -334,7 +330,7 @@ def _sweeps(request: Request) -> list[Sweep]:
 
 
 def _compare_sweeps(sweeps: list[Sweep], console: Console) -> None:
-    from alexlab.study.sweep_statistics import compare
+    from alexlab.study.sweep_statistics import compare  # SciPy takes a second to import
 
     one, other = sweeps
     if set(one.factors) != set(other.factors):
@@ -382,8 +378,6 @@ def _compare_sweeps(sweeps: list[Sweep], console: Console) -> None:
 
 
 def _export(request: Request, console: Console) -> None:
-    from alexlab.study.sweeps import load_sweep
-
     out = Path(request.ids[0]).expanduser()
     if out.suffix not in (".csv", ".parquet"):
         raise UserError(f"export: {out} is neither .csv nor .parquet; name one, such as {_WRITERS['export']}")
@@ -528,7 +522,7 @@ def _plans(request: Request, console: Console) -> list[_Planned]:
     """The registered studies, by when they were planned first; those that cannot be read are named."""
     _check_folder(request)
     plans = []
-    for path in sorted(one for one in (request.runs / "studies").glob("*.json") if not is_foreign(one.name)):
+    for path in json_files(request.runs / "studies"):
         try:
             looks = read_looks(path)
             arms = [arm for look in looks for arm in look["arms"]]

@@ -10,13 +10,14 @@ from alexlab.cli.columns import Column, print_columns
 from alexlab.compose import Composer
 from alexlab.config import PROJECT_DIR, Config, ConfigError
 from alexlab.console import Console
-from alexlab.files import is_foreign
+from alexlab.files import json_files
 from alexlab.report.content import Extras
 from alexlab.report.wording import printed, row_cells
 from alexlab.runs import bundle
+from alexlab.study.plans import read_looks
 from alexlab.study.records import read_archive
 from alexlab.study.verdicts import Judgement, judge
-from alexlab.sweep.arms import document, is_study, make_study, read_looks
+from alexlab.sweep.arms import document, is_study, make_study
 
 SETTINGS = ("paths.", "logger.")  # keys that do not choose a study
 # What selects started studies: the name on the command line, and in their plans.
@@ -136,7 +137,7 @@ def read_plans(folders: list[Path]) -> dict[str, Looks]:
     """
     started: dict[str, dict[str, dict[str, Any]]] = {}
     for folder in folders:
-        for path in sorted(one for one in (folder / "studies").glob("*.json") if not is_foreign(one.name)):
+        for path in json_files(folder / "studies"):
             started.setdefault(path.stem, {}).update({look["digest"]: look for look in read_looks(path)})
     return {id: sorted(looks.values(), key=lambda look: look.get("planned", 0)) for id, looks in started.items()}
 

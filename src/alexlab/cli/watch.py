@@ -25,7 +25,7 @@ from alexlab.command import as_typed, exit_status
 from alexlab.config import Config, ConfigError
 from alexlab.console import Console, duration, one_line
 from alexlab.errors import UserError
-from alexlab.files import read_regular
+from alexlab.files import json_files, read_regular
 from alexlab.runs.lease import EXPIRY, HEARTBEAT
 from alexlab.runs.record import DONE, FAILED, PREEMPTED, RUNNING, Record, find_records
 from alexlab.study.plans import read_looks
@@ -309,7 +309,7 @@ def _planned(runs: Path, ids: list[str], keys: dict[str, str]) -> tuple[str, lis
                 f"study={keys['study']}: has no plan in {runs / 'studies'}; paths.runs=FOLDER looks elsewhere"
             )
         return f"Study {keys['study']}", found
-    if "sweep" not in keys and not any((runs / "sweeps").glob("*.json")):
+    if "sweep" not in keys and not json_files(runs / "sweeps"):
         return f"Runs of {runs}", None
     sweep = read_sweep_file(find_sweep(keys.get("sweep", LAST), runs))
     return f"Sweep {sweep['sweep_id']}", [
@@ -326,7 +326,7 @@ def _planned(runs: Path, ids: list[str], keys: dict[str, str]) -> tuple[str, lis
 def _of_study(runs: Path, name: str) -> Iterator[Run]:
     """The runs of the last look of each plan of a study."""
     seen: set[str] = set()
-    for path in sorted((runs / "studies").glob("*.json")):
+    for path in json_files(runs / "studies"):
         plan = read_looks(path)[-1]
         if plan["name"] != name and plan["id"] != name:
             continue

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from alexlab.errors import UserError
-from alexlab.files import is_foreign, open_atomic, process_folder, read_regular
+from alexlab.files import json_files, open_atomic, process_folder, read_regular
 from alexlab.runs import verify
 from alexlab.runs.record import Record
 from alexlab.tree import ANY, INTEGER, NULL, TEXT, check_types, read_json
@@ -52,9 +52,7 @@ def pack(path: Path, runs: Path, run_ids: Sequence[str], submitter: str | None =
     `submitter`: who answers for the runs, such as a laboratory.
     """
     members: dict[str, bytes] = {}
-    for plan in sorted((runs / "studies").glob("*.json")):
-        if is_foreign(plan.name):
-            continue
+    for plan in json_files(runs / "studies"):
         try:
             content = _without_folders(read_json(plan, {}, _LARGEST))
         except ValueError as error:

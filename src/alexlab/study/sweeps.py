@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from alexlab.config import Config, did_you_mean
 from alexlab.errors import UserError
+from alexlab.files import json_files
 from alexlab.runs.record import Record
 from alexlab.study.records import RunData
 from alexlab.tree import ANY, INTEGER, NULL, TEXT, flatten, read_json
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 LAST = "last"
 _MAX_BYTES = 2**28
-_RUN_ID = re.compile(r"[0-9a-f]{12}")
+_ID = re.compile(r"[0-9a-f]{12}")  # of a sweep and of a run
+_NEEDED = ("run_id", "seed", "values")
 _SCHEMA = {
     "sweep_id": TEXT,
     "factors": [TEXT],
@@ -87,16 +89,21 @@ def read_sweep(which: str | Path, runs: str | Path | None = None) -> Sweep:
 
 
 def read_sweep_file(path: Path) -> dict[str, Any]:
-    """Read `sweeps/<id>.json`, which may come from anyone: no run id in it leads out of the folder.
+    """Read `sweeps/<id>.json`, which may come from anyone: no id in it leads out of a folder.
 
     Raises:
         UserError: if it is no such file, or of an older version.
     """
     try:
         document = read_json(path, _SCHEMA, _MAX_BYTES)
-        if odd := [run["run_id"] for run in document["runs"] if not _RUN_ID.fullmatch(run["run_id"])]:
-            raise ValueError(f"{odd[0]!r} is not the id of a run")
-    except (OSError, ValueError, KeyError) as error:
+        if missing := [name for name in ("sweep_id", "runs") if name not in document]:
+            raise ValueError(f"it has no {missing[0]}")
+        if missing := [name for run in document["runs"] for name in _NEEDED if name not in run]:
+            raise ValueError(f"a run has no {missing[0]}")
+        for one in (document["sweep_id"], *(run["run_id"] for run in document["runs"])):
+            if not _ID.fullmatch(one):
+                raise ValueError(f"{one!r} is not the id of a sweep or run")
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: is no sweep's file ({error})") from error
     if "factors" not in document:
         raise UserError(f"{path}: is of an older version; run the sweep's command again, which trains nothing")
@@ -110,7 +117,7 @@ def find_sweep(which: str | Path, runs: Path) -> Path:
         if given.is_file():
             return given
         raise UserError(f"sweep={which}: no such file")
-    files = [*(runs / "sweeps").glob("*.json")]
+    files = json_files(runs / "sweeps")
     if str(which) == LAST:
         if not files:
             raise UserError(f"sweep=last: there is no sweep in {runs}; paths.runs=FOLDER looks elsewhere")
