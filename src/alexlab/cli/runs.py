@@ -27,7 +27,7 @@ from alexlab.runs import bundle
 from alexlab.runs.failure import RESULTS
 from alexlab.runs.lease import take
 from alexlab.runs.names import BASE, RunName, run_name
-from alexlab.runs.record import FAILED, RUNNING, Record, find_records
+from alexlab.runs.record import FAILED, RUNNING, Record, find_record, find_records
 from alexlab.study.intervals import paired_difference
 from alexlab.study.plans import read_looks
 from alexlab.study.records import RunData, one_line
@@ -135,7 +135,7 @@ def _request(verb: str, given: list[str], composer: Composer, is_sure: bool) -> 
     if verb in _WRITERS and len(ids) != wanted:
         raise UserError(f"{verb}: takes one file to write, not {len(ids)}; such as {_WRITERS[verb]}")
     if len(ids) != wanted:
-        raise UserError(f"{verb}: takes {wanted or 'no'} run id{'s' * (wanted != 1)}, not {len(ids)}")
+        raise UserError(f"{verb}: takes {wanted or 'no'} run id{'' if wanted == 1 else 's'}, not {len(ids)}")
     filters: dict[str, list[str]] = {}
     others, submitter, sweep = [], None, None
     for argument in given:
@@ -210,15 +210,8 @@ def _read_runs(request: Request, console: Console) -> list[RunData]:
 
 
 def _one(request: Request, given: str) -> RunData:
-    known = [record.run_id for record in find_records(request.runs)] if request.runs.is_dir() else []
-    fitting = [name for name in known if name.startswith(given)]
-    if len(fitting) == 1:
-        record = Record(request.runs, fitting[0])
-        return RunData(record, record.seen())
-    if fitting:
-        raise UserError(f"{given}: may be {', '.join(fitting)}; write more of it")
-    hint = did_you_mean(given, known) or "; paths.runs=FOLDER looks elsewhere"
-    raise UserError(f"{given}: there is no such run in {request.runs}{hint}")
+    record = find_record(request.runs, given)
+    return RunData(record, record.seen())
 
 
 def _list(request: Request, console: Console) -> None:

@@ -27,7 +27,7 @@ from alexlab.console import Console, duration, one_line
 from alexlab.errors import UserError
 from alexlab.files import json_files, read_regular
 from alexlab.runs.lease import EXPIRY, HEARTBEAT
-from alexlab.runs.record import DONE, FAILED, PREEMPTED, RUNNING, Record, find_records
+from alexlab.runs.record import DONE, FAILED, PREEMPTED, RUNNING, Record, find_record, find_records
 from alexlab.study.plans import read_looks
 from alexlab.study.sweeps import LAST, find_sweep, read_sweep_file
 
@@ -300,8 +300,7 @@ def _watch(words: list[str], is_once: bool, console: Console) -> int:
 def _planned(runs: Path, ids: list[str], keys: dict[str, str]) -> tuple[str, list[Run] | None]:
     """The title, and the runs that are asked for; None for all records."""
     if ids:
-        known = [record.run_id for record in find_records(runs)]
-        return "Runs", [Run(_complete(one, known, runs)) for one in ids]
+        return "Runs", [Run(find_record(runs, one).run_id) for one in ids]
     if "study" in keys:
         found = list(_of_study(runs, keys["study"]))
         if not found:
@@ -335,11 +334,3 @@ def _of_study(runs: Path, name: str) -> Iterator[Run]:
                 if run_id not in seen:
                     seen.add(run_id)
                     yield Run(run_id, arm["name"], seed)
-
-
-def _complete(given: str, known: list[str], runs: Path) -> str:
-    found = [name for name in known if name.startswith(given)]
-    if len(found) != 1:
-        what = f"may be {', '.join(found[:3])}" if found else f"there is no such run in {runs}"
-        raise UserError(f"{given}: {what}")
-    return found[0]
