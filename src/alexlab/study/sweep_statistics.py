@@ -19,12 +19,11 @@ from alexlab.runs.identity import SEEDS
 from alexlab.study.intervals import paired_difference
 from alexlab.study.records import Archive
 from alexlab.study.samples import Measured, Samples
-from alexlab.study.statistics import LEVEL, Effect, contrast, effect, seeds_needed
+from alexlab.study.statistics import LEVEL, Effect, contrast, effect, seeds_needed, upper_sd
 from alexlab.study.sweeps import SweepArm
 from alexlab.study.verdicts import starts_alike
 
 CHANCE = 0.9  # with which the planned number of seeds tells a difference
-UPPER = 0.8  # the seeds' sd that a plan assumes is this upper limit of it
 _STEPS = (5.0, 2.0, 1.0)
 
 
@@ -167,10 +166,10 @@ def _sensitivity(differences: list[Effect], measured: list[Measured], family: in
     floor = float(special.ndtri(1 - (1 - LEVEL) / 2 / family) + special.ndtri(CHANCE)) * math.sqrt(images)
     target = _round_below(min(halves) / 2)
     left = target**2 - floor**2
-    needed = None
-    if left > 0:
+    sd, needed = upper_sd(one.sample.values for one in measured), None
+    if left > 0 and sd is not None:
         with suppress(ValueError):  # a million would not do
-            needed = seeds_needed(math.sqrt(left), _upper_sd(measured), family, base_factor=1, least=CHANCE)
+            needed = seeds_needed(math.sqrt(left), sd, family, base_factor=1, least=CHANCE)
     test = measured[0].sample.images
     return Sensitivity(
         (min(counts), max(counts)),
@@ -180,14 +179,6 @@ def _sensitivity(differences: list[Effect], measured: list[Measured], family: in
         needed,
         floor,
     )
-
-
-def _upper_sd(measured: list[Measured]) -> float:
-    """An upper estimate of the arms' pooled standard deviation over seeds: a plan from a low one is too small."""
-    several = [one for one in measured if len(one.runs) > 1]
-    df = sum(len(one.runs) - 1 for one in several)
-    squares = sum((len(one.runs) - 1) * one.sample.variance for one in several)
-    return math.sqrt(squares / float(special.chdtri(df, UPPER)))
 
 
 def _round_below(size: float) -> float:
