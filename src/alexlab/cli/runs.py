@@ -219,7 +219,7 @@ def _list(request: Request, console: Console) -> None:
     _print_runs(found, "Runs", console)
     states = [run.state for run in found]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    runs = f"{len(found):,} run{'s' * (len(found) != 1)}"
+    runs = plural(len(found), "run")
     console.say(f"{runs} in {request.runs}{': ' * bool(counts)}{counts}", "dim")
 
 

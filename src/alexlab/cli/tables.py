@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from alexlab.architecture import map_sides
 from alexlab.cli.columns import Column, factor_columns, print_columns
 from alexlab.config import Keep
-from alexlab.console import Console, duration
+from alexlab.console import Console, duration, plural
 from alexlab.data.locate import fingerprint
 from alexlab.runs.failure import ERROR, HINTS
 from alexlab.runs.record import FAILED
@@ -220,7 +220,7 @@ def _notes(plan: Plan, rows: list[RunRow], many_seeds: bool, statistics: SweepSt
         notes.append(f"{of}: 95 % interval from the {images} test images alone, for these very weights; not of seeds.")
     epochs = {row.data.result["epochs"] for row in rows if row.data.is_done}
     if len(epochs) == 1 and len(rows) > 1:
-        notes[-1] += f" Each run: {_count(epochs.pop(), 'epoch')}."
+        notes[-1] += f" Each run: {plural(epochs.pop(), 'epoch')}."
     if not many_seeds and len(plan.runs) > 1:
         notes.append("1 seed: no conclusion about the ablation. Seeds differ too: add seed=0,1,2,3,4 to see how much.")
     if statistics is not None:
@@ -254,10 +254,6 @@ def _sweep_notes(statistics: SweepStatistics) -> list[str]:
     if statistics.sensitivity is not None:
         notes.append(str(statistics.sensitivity))
     return [*notes, *statistics.problems]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def from_here(path: Path) -> Path:

@@ -23,7 +23,7 @@ from rich.text import Text
 from alexlab.cli.columns import Column, laid_out
 from alexlab.command import as_typed, exit_status
 from alexlab.config import Config, ConfigError
-from alexlab.console import Console, duration, one_line
+from alexlab.console import Console, duration, one_line, plural
 from alexlab.errors import UserError
 from alexlab.files import json_files, read_regular
 from alexlab.runs.lease import EXPIRY, HEARTBEAT
@@ -191,7 +191,7 @@ def seconds_left(runs: list[Run], now: float) -> tuple[float, str] | None:
         typical = median(full)
     later = sum(median(by_arm[run.arm]) if run.arm in by_arm else typical or 0 for run in waiting)
     seconds = max([*left, (sum(left) + later) / max(1, len(running))])
-    name = f"{len(done)} finished run{'s' * (len(done) != 1)}" if done else "the epochs so far"
+    name = plural(len(done), "finished run") if done else "the epochs so far"
     return seconds, name
 
 
@@ -222,7 +222,7 @@ def shown(runs: list[Run], now: float, title: str, width: int, height: int | Non
             column.cells.append(cell)
     lines = [f"{len(ordered) - len(what.cells)} more"] if len(what.cells) < len(ordered) else []
     counts = ", ".join(f"{number} {state}" for state in _ORDER if (number := sum(one.state == state for one in runs)))
-    lines.append(f"{len(runs)} runs: {counts}" if runs else "There is no record yet.")
+    lines.append(f"{plural(len(runs), 'run')}: {counts}" if runs else "There is no record yet.")
     if not is_over(runs) and (forecast := seconds_left(runs, now)) is not None:
         seconds, source = forecast
         end = time.strftime("%a %H:%M", time.localtime(now + seconds))
