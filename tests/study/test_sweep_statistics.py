@@ -176,6 +176,7 @@ def test_the_planned_seeds_tell_the_target(tmp_path: Path, image_sd: float):
     assert found.seeds_needed is not None
     assert found.target <= told.decisive / 2
     sd = upper_sd(one.sample.values for one in measured)
+    assert sd is not None
     squares = sum(one.variance for one in pair) / 2
     assert sd == pytest.approx(np.sqrt(squares * 6 / stats.chi2.ppf(0.2, 6)))
 

@@ -43,13 +43,13 @@ class Sensitivity:
 
     seeds: tuple[int, int]  # fewest and most of an arm
     images: int | None  # in the test split; None where single images are not known
-    told: tuple[float, float]  # the smallest and the largest half width of the differences' intervals
+    half_widths: tuple[float, float]  # of the intervals of differences: the smallest and the largest
     target: float  # a round size, at most half of the smallest
     seeds_needed: int | None  # in each arm, to tell the target; None where no number would
     floor: float  # what endless seeds would tell: the choice of test images stays
 
     def __str__(self) -> str:
-        low, high = (f"{100 * size:.1f}" for size in self.told)
+        low, high = (f"{100 * size:.1f}" for size in self.half_widths)
         low_seeds, high_seeds = self.seeds
         counts = str(low_seeds) if low_seeds == high_seeds else f"{low_seeds} to {high_seeds}"
         images = "" if self.images is None else f", {self.images:,} test images"
@@ -111,9 +111,9 @@ def analyse(arms: Sequence[SweepArm], metric: str = "top1_error", view: str = "t
             )
             if math.isfinite(found.decisive):
                 main_effects.append(MainEffect(factor, value, first, found))
-    told = [one for one in differences if one is not None]
+    effects = [one for one in differences if one is not None]
     counted = [one for place, one in enumerate(measured) if one is not None and is_compared[place]]
-    return SweepStatistics(differences, main_effects, _sensitivity(told, counted, family), problems)
+    return SweepStatistics(differences, main_effects, _sensitivity(effects, counted, family), problems)
 
 
 def _images(measured: Measured) -> tuple[str | None, str | None]:
