@@ -72,8 +72,8 @@ def duration(seconds: float) -> str:
 
 
 def plural(number: int, noun: str) -> str:
-    """`1 run`, `2 runs`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    """`1 run`, `2 runs`, `1,000 runs`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 class Console(rich.console.Console):

@@ -34,7 +34,7 @@ def is_foreign(name: str) -> bool:
 
 
 def json_files(folder: Path) -> list[Path]:
-    """The JSON files of a folder of ours, by name; not those that file managers and editors leave beside them."""
+    """The `.json` files of a folder by name, those of other programs aside; none if there is no such folder."""
     return sorted(path for path in folder.glob("*.json") if not is_foreign(path.name))
 
 

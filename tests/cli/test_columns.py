@@ -13,13 +13,13 @@ from alexlab.cli import dry_run, evaluate
 from alexlab.cli.columns import Column, factor_columns, print_columns
 from alexlab.cli.runs import main as runs_main
 from alexlab.cli.study_report import print_claims
-from alexlab.cli.tables import print_table, read_rows, write_sweep
+from alexlab.cli.tables import print_table, read_rows
 from alexlab.console import Console
 from alexlab.runs.record import FAILED, PREEMPTED
 from alexlab.study.records import read_archive
 from alexlab.study.verdicts import judge
 from alexlab.sweep.arms import document
-from alexlab.sweep.plan import make_plan
+from alexlab.sweep.plan import make_plan, write_sweep
 from support.settings import composer
 from support.studies import made_study
 from support.sweeps import fill, printed
@@ -64,7 +64,7 @@ def check(show: Callable[[Console], object]) -> str:
 @pytest.mark.parametrize("line", LINES.values(), ids=LINES)
 def test_a_command_of_training(line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Its plan, its table after Ctrl-C with a failure, and its table in the end."""
-    monkeypatch.setattr(dry_run, "forecast", lambda configs: [(3.7e6, 1e9)] * len(configs))
+    monkeypatch.setattr(dry_run, "forecast", lambda configs: [((3.7e6, 3.7e6), 10**9)] * len(configs))
     plan = make_plan([*line, f"paths.runs={tmp_path}"], len(line) > 1 or "," in line[0], composer=composer())
     number = len(plan.runs)
     text = check(lambda console: dry_run.print_forecast(plan, console))
@@ -94,7 +94,7 @@ def test_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     ]
     for plan in plans:
         fill(plan, {place: 0.1 + 0.01 * place for place in range(len(plan.runs))}, failed=3)
-        write_sweep(plan, read_rows(plan), tmp_path / "runs" / "sweeps")
+        write_sweep(plan, tmp_path / "runs" / "sweeps")
     ids = [plan.runs[0].run_id for plan in plans]
     for words in (["list"], ["show", ids[0]], ["compare", *ids], ["compare", *(plan.sweep_id for plan in plans)]):
 
@@ -154,7 +154,7 @@ def test_a_name_longer_than_the_line_is_cut_and_not_lost():
 def test_the_sweeps_file_has_the_factors(tmp_path: Path):
     plan = make_plan(["model.remove=[],[fc6,fc7]", "seed=0,1", f"paths.runs={tmp_path}"], multirun=True)
     fill(plan, dict.fromkeys(range(4), 0.1))
-    found = json.loads(write_sweep(plan, read_rows(plan), tmp_path / "sweeps").read_text())
+    found = json.loads(write_sweep(plan, tmp_path / "sweeps").read_text())
     assert found["factors"] == ["model.remove"]
     assert [run["values"] for run in found["runs"]] == [
         {"model.remove": one} for one in ("[]", "[]", *["[fc6, fc7]"] * 2)

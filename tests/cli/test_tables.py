@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from alexlab.cli import tables
-from alexlab.cli.tables import print_table, read_rows, write_sweep
+from alexlab.cli.tables import print_table, read_rows
 from alexlab.study.intervals import paired_difference, wilson
-from alexlab.sweep.plan import Plan, make_plan
+from alexlab.sweep.plan import Plan, make_plan, write_sweep
 from support.settings import Typed
 from support.sweeps import fill, printed
 
@@ -143,7 +142,7 @@ def test_finished_runs_in_a_folder_of_others_are_done(tmp_path: Path, typed: Typ
     def refuse(path: Path, content: str) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(tables, "write_atomic", refuse)
+    monkeypatch.setattr("alexlab.sweep.plan.write_atomic", refuse)
     done = typed("-m", *line)
     assert done.status == 0, done.output
     assert re.search(r"This sweep's file is not written: .*Permission denied", done.output)
@@ -151,10 +150,9 @@ def test_finished_runs_in_a_folder_of_others_are_done(tmp_path: Path, typed: Typ
 
 def test_a_sweeps_file(tmp_path):
     plan = make_plan(["seed=0,1", f"paths.runs={tmp_path}"], multirun=True)
-    fill(plan, {0: 0.1}, failed=1)
-    path = write_sweep(plan, read_rows(plan), tmp_path / "sweeps")
+    path = write_sweep(plan, tmp_path / "sweeps")
     document = json.loads(path.read_text())
     assert path.name == f"{plan.sweep_id}.json"
-    assert [run["state"] for run in document["runs"]] == ["DONE", "FAILED"]
-    assert document["runs"][0]["result"]["test"]["ten"]["top1_error"] == 0.1
-    assert document["runs"][1]["result"] is None
+    assert [run["run_id"] for run in document["runs"]] == [run.run_id for run in plan.runs]
+    assert [run["seed"] for run in document["runs"]] == [0, 1]
+    assert [run["overrides"] for run in document["runs"]] == [[f"seed={n}", f"paths.runs={tmp_path}"] for n in (0, 1)]

@@ -16,6 +16,7 @@ from alexlab.runs.lease import take
 from alexlab.runs.record import RECORD_VERSION
 
 IDS = [f"{number:012x}" for number in range(1, 5)]
+SWEEP = "5" * 12
 HEADER = "epoch,step,lr,train_loss,train_top1_error,val_loss,val_top1_error,val_top5_error\n"
 
 
@@ -44,9 +45,11 @@ def sweep(tmp_path: Path) -> Path:
     os.utime(running / "metrics.csv", (now - 10, now - 10))
     assert take(running) is not None
     write_record(runs, IDS[2], FAILED, [], failure="diverged", message="", hint="", started=now - 80, ended=now - 70)
-    planned = [{"run_id": one, "arm": "a" * 12, "what": "ablation=no_lrn", "seed": n} for n, one in enumerate(IDS)]
-    (runs / "sweeps" / "5" / "x").mkdir(parents=True)
-    (runs / "sweeps" / "5" / "planned.json").write_text(json.dumps({"sweep_id": "5", "runs": planned}))
+    arm = {"arm": "a" * 12, "varied": "ablation=no_lrn", "values": {"ablation": "no_lrn"}}
+    planned = [{"run_id": one, "seed": seed, **arm} for seed, one in enumerate(IDS)]
+    (runs / "sweeps").mkdir(parents=True)
+    document = {"sweep_id": SWEEP, "factors": ["ablation"], "runs": planned}
+    (runs / "sweeps" / f"{SWEEP}.json").write_text(json.dumps(document))
     return runs
 
 
@@ -124,7 +127,7 @@ class TestForecast:
 def test_a_study_has_the_runs_of_its_plan(sweep: Path, monkeypatch: pytest.MonkeyPatch):
     (sweep / "studies").mkdir()
     (sweep / "studies" / "lrn-1.json").touch()
-    (sweep / "studies" / "._lrn-1.json").touch()  # a Mac's
+    (sweep / "studies" / "._lrn-1.json").touch()  # of a Mac
     plan = {"name": "lrn", "id": "lrn-1", "arms": [{"name": "no_lrn", "runs": {"0": IDS[0], "1": IDS[3]}}]}
     monkeypatch.setattr(watch, "read_looks", lambda path: {"lrn-1.json": [{}, plan]}[path.name])
     title, planned = watch._planned(sweep, [], {"study": "lrn"})
@@ -135,7 +138,7 @@ def test_a_study_has_the_runs_of_its_plan(sweep: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["sweep=nope"], "sweep=nope: there is none in"),
+        (["sweep=nope"], "sweep=nope: there is no such sweep in"),
         (["study=nope"], "study=nope: has no plan in"),
         (["state=DONE"], "state=DONE: cannot be set here"),
         (["00000000000"], "00000000000: may be 000000000001, 000000000002"),
@@ -151,7 +154,8 @@ def test_a_mistake_is_one_line(sweep: Path, words: list[str], message: str, caps
 
 def test_a_plan_names_runs_alone(sweep: Path, capsys: pytest.CaptureFixture[str]):
     """It may come from anyone: no name leads out of the folder."""
-    plan = {"runs": [{"run_id": "../../elsewhere", "arm": "", "what": "", "seed": 0}]}
-    (sweep / "sweeps" / "5" / "planned.json").write_text(json.dumps(plan))
+    run = {"run_id": "../../elsewhere", "arm": "", "varied": "", "seed": 0, "values": {}}
+    plan = {"sweep_id": SWEEP, "factors": [], "runs": [run]}
+    (sweep / "sweeps" / f"{SWEEP}.json").write_text(json.dumps(plan))
     assert command.main(["watch", "--once", f"paths.runs={sweep}"]) == 2
-    assert "is not the id of a run" in capsys.readouterr().err
+    assert "must be the id of a run" in capsys.readouterr().err

@@ -199,3 +199,8 @@ def test_mistakes_are_a_line(records: Path, tmp_path: Path, capsys, line: list[s
     assert main([*line, f"runs={records}", f"out={tmp_path}"]) == 2
     [error] = capsys.readouterr().err.splitlines()
     assert message in error
+
+
+def test_a_sweep_is_in_one_folder(records: Path, tmp_path: Path, capsys):
+    assert main(["sweep=last", f"runs={tmp_path},{records}", f"out={tmp_path}"]) == 2
+    assert "runs= names 2 folders" in capsys.readouterr().err

@@ -16,8 +16,8 @@ from alexlab.compose import to_yaml
 from alexlab.runs.record import Record
 from alexlab.study.records import RunData
 from alexlab.study.samples import Measured
-from alexlab.study.statistics import Sample, contrast, effect, shrink
-from alexlab.study.sweep_statistics import Sensitivity, SweepArm, _sensitivity, _upper_sd, analyse, compare
+from alexlab.study.statistics import Sample, contrast, effect, shrink, upper_sd
+from alexlab.study.sweep_statistics import Sensitivity, SweepArm, _sensitivity, analyse, compare
 from support.settings import composer
 
 IMAGES = 400
@@ -175,7 +175,8 @@ def test_the_planned_seeds_tell_the_target(tmp_path: Path, image_sd: float):
     assert found is not None
     assert found.seeds_needed is not None
     assert found.target <= told.decisive / 2
-    sd = _upper_sd(measured)
+    sd = upper_sd(one.sample.values for one in measured)
+    assert sd is not None
     squares = sum(one.variance for one in pair) / 2
     assert sd == pytest.approx(np.sqrt(squares * 6 / stats.chi2.ppf(0.2, 6)))
 

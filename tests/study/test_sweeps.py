@@ -12,10 +12,9 @@ import pytest
 
 import alexlab
 from alexlab.cli.runs import main
-from alexlab.cli.tables import read_rows, write_sweep
 from alexlab.errors import UserError
 from alexlab.study.sweeps import find_sweep, read_sweep
-from alexlab.sweep.plan import Plan, make_plan
+from alexlab.sweep.plan import Plan, make_plan, write_sweep
 from support.settings import composer
 from support.sweeps import fill
 
@@ -28,7 +27,7 @@ def plan(tmp_path: Path) -> Plan:
     line = ["model.remove=[],[fc6,fc7]", "model.init_last_std=null,0.01,0.02", f"paths.runs={tmp_path}"]
     made = make_plan(line, True, composer=composer())
     fill(made, ERRORS, failed=5)
-    write_sweep(made, read_rows(made), tmp_path / "sweeps")
+    write_sweep(made, tmp_path / "sweeps")
     return made
 
 
@@ -51,7 +50,7 @@ def test_truth_values_and_numbers_stay_what_they_are(tmp_path: Path):
         ["model.lrn=true,false", "optim.lr=0.01,0.005", f"paths.runs={tmp_path}"], True, composer=composer()
     )
     fill(made, ERRORS)
-    write_sweep(made, read_rows(made), tmp_path / "sweeps")
+    write_sweep(made, tmp_path / "sweeps")
     table = alexlab.load_sweep("last", tmp_path)
     assert table["model.lrn"].dtype == bool
     assert [*table["optim.lr"]] == [0.01, 0.005, 0.01, 0.005]
@@ -91,6 +90,7 @@ def test_which_sweep(plan: Plan, tmp_path: Path):
     other = first.with_name(f"{plan.sweep_id[:4]}00000000.json")
     other.write_text(first.read_text())
     os.utime(other, (1e9, 1e9))
+    first.with_name(f"._{first.name}").touch()  # of a Mac, and the newest
     assert find_sweep("last", tmp_path) == first
     assert find_sweep(plan.sweep_id[:6], tmp_path) == first
     assert find_sweep(str(other), Path("elsewhere")) == other
@@ -101,7 +101,7 @@ def test_which_sweep(plan: Plan, tmp_path: Path):
 
 
 def test_a_sweeps_file_of_others(plan: Plan, tmp_path: Path):
-    """It is read by its types, and no path in it is followed."""
+    """It is read by its types, and no run id in it leads out of the folder."""
     path = tmp_path / "sweeps" / f"{plan.sweep_id}.json"
     document = json.loads(path.read_text())
     first = document["runs"][0]

@@ -13,7 +13,6 @@ from rich.text import Text
 from alexlab.console import Console, parts, wrap
 
 _LEAST = 12  # characters of a column that holds several others
-RULE = "\0"  # in place of a row: a rule
 # With a rule between sections too: the fifth line of a box is the one between rows.
 _RULED = box.Box("\n".join(" ── " if i in (2, 4) else "    " for i in range(8)) + "\n")
 

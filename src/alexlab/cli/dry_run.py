@@ -8,7 +8,7 @@ from alexlab.cli.columns import Column, factor_columns, print_columns
 from alexlab.cli.forecast import Cost, load_note, past_costs, source, span
 from alexlab.cli.prospects import print_allotment, print_prospects, reckon
 from alexlab.cli.tables import common_settings, factors_of, seeds_shown, values_of
-from alexlab.console import Console
+from alexlab.console import Console, plural
 from alexlab.output import show_notice
 from alexlab.runs.supervisor import forecast
 from alexlab.sweep.plan import Plan
@@ -42,7 +42,7 @@ def print_forecast(plan: Plan, console: Console) -> None:
 
 def _print_total(plan: Plan, costs: dict[str, Cost], note: str, console: Console) -> None:
     pending = [run for run in plan.runs if not run.record.is_done]
-    runs = f"{len(plan.runs):,} run{'s' * (len(plan.runs) != 1)}"
+    runs = plural(len(plan.runs), "run")
     counts = f"{runs}: {len(plan.runs) - len(pending)} done, {len(pending)} to do."
     if not pending:
         console.say(counts)
@@ -61,6 +61,6 @@ def _costs(plan: Plan) -> dict[str, Cost]:
     known = past_costs(Path(plan.runs[0].config.paths.runs), {arm: one.trainer.devices for arm, one in arms.items()})
     timed = {run.arm: run.config for run in plan.runs if run.arm not in known and not run.record.is_done}
     if timed:
-        show_notice(f"timing some steps of {len(timed)} arm{'s' * (len(timed) != 1)} ...")
+        show_notice(f"timing some steps of {plural(len(timed), 'arm')} ...")
     measured = forecast(list(timed.values())) if timed else []
     return {**known, **{arm: Cost(*seconds, size) for arm, (seconds, size) in zip(timed, measured, strict=True)}}

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from alexlab import threads
-from alexlab.console import duration
+from alexlab.console import duration, plural
 from alexlab.errors import UserError
 from alexlab.runs.environment import cpu_model
 from alexlab.runs.record import find_records
@@ -64,6 +64,6 @@ def span(low: float, high: float) -> str:
 def source(costs: list[Cost]) -> str:
     """Where costs are from: finished runs, timed steps, or both."""
     runs = sum(cost.runs for cost in costs)
-    parts = [f"{runs} finished run{'s' * (runs != 1)}"] if runs else []
+    parts = [plural(runs, "finished run")] if runs else []
     parts += ["some timed steps (loading not counted)"] if any(cost.runs == 0 for cost in costs) else []
     return " and ".join(parts)

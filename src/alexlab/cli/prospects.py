@@ -6,14 +6,16 @@ import math
 import shlex
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from alexlab.cli.columns import Column, print_columns
 from alexlab.config import ConfigError
 from alexlab.console import Console, plural
 from alexlab.data.locate import image_counts
+from alexlab.errors import UserError
 from alexlab.report.wording import decimals
-from alexlab.runs.record import DONE, find_records
+from alexlab.runs.record import find_records
 from alexlab.study.claims import METRICS, Claim
 from alexlab.study.planning import MOST_RUNS, UNKNOWN, Prospect, allot, prospects
 from alexlab.study.records import RunData
@@ -53,9 +55,10 @@ def _past(plan: Plan, study: Study) -> list[RunData]:
     for record in find_records(folder) if folder.is_dir() else ():
         if record.run_id in planned:
             continue
-        run = RunData(record, record.status())
-        if run.status.get("state") == DONE and {name: run.labels.get(name) for name in wanted} == wanted:
-            found.append(run)
+        with suppress(UserError, OSError):  # a corrupt record says nothing
+            run = RunData(record, record.status())
+            if run.is_done and {name: run.labels.get(name) for name in wanted} == wanted:
+                found.append(run)
     return found
 
 

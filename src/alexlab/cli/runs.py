@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alexlab.cli import watch
 from alexlab.cli.columns import Column, factor_columns, print_columns
@@ -27,14 +27,12 @@ from alexlab.runs import bundle
 from alexlab.runs.failure import RESULTS
 from alexlab.runs.lease import take
 from alexlab.runs.names import BASE, RunName, run_name
-from alexlab.runs.record import FAILED, RUNNING, Record, find_records
+from alexlab.runs.record import FAILED, RUNNING, Record, find_record, find_records
 from alexlab.study.intervals import paired_difference
 from alexlab.study.plans import read_looks
 from alexlab.study.records import RunData, one_line
+from alexlab.study.sweeps import LAST, Sweep, load_sweep, read_sweep
 from alexlab.tree import NUMBER, flatten
-
-if TYPE_CHECKING:
-    from alexlab.study.sweeps import Sweep
 
 USAGE = """\
 usage: python src/runs.py VERB [FILTER=VALUE ...]
@@ -137,7 +135,7 @@ def _request(verb: str, given: list[str], composer: Composer, is_sure: bool) -> 
     if verb in _WRITERS and len(ids) != wanted:
         raise UserError(f"{verb}: takes one file to write, not {len(ids)}; such as {_WRITERS[verb]}")
     if len(ids) != wanted:
-        raise UserError(f"{verb}: takes {wanted or 'no'} run id{'s' * (wanted != 1)}, not {len(ids)}")
+        raise UserError(f"{verb}: takes {wanted or 'no'} run id{'' if wanted == 1 else 's'}, not {len(ids)}")
     filters: dict[str, list[str]] = {}
     others, submitter, sweep = [], None, None
     for argument in given:
@@ -214,15 +212,8 @@ def _read_runs(request: Request, console: Console) -> list[RunData]:
 
 
 def _one(request: Request, given: str) -> RunData:
-    known = [record.run_id for record in find_records(request.runs)] if request.runs.is_dir() else []
-    fitting = [name for name in known if name.startswith(given)]
-    if len(fitting) == 1:
-        record = Record(request.runs, fitting[0])
-        return RunData(record, record.seen())
-    if fitting:
-        raise UserError(f"{given}: may be {', '.join(fitting)}; write more of it")
-    hint = did_you_mean(given, known) or "; paths.runs=FOLDER looks elsewhere"
-    raise UserError(f"{given}: there is no such run in {request.runs}{hint}")
+    record = find_record(request.runs, given)
+    return RunData(record, record.seen())
 
 
 def _list(request: Request, console: Console) -> None:
@@ -230,7 +221,7 @@ def _list(request: Request, console: Console) -> None:
     _print_runs(found, "Runs", console)
     states = [run.state for run in found]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    runs = f"{len(found):,} run{'s' * (len(found) != 1)}"
+    runs = plural(len(found), "run")
     console.say(f"{runs} in {request.runs}{': ' * bool(counts)}{counts}", "dim")
 
 
@@ -322,8 +313,6 @@ def _compare(request: Request, console: Console) -> None:
 
 def _sweeps(request: Request) -> list[Sweep]:
     """The sweeps that both ids name; empty if they name runs."""
-    from alexlab.study.sweeps import LAST, read_sweep  # pandas takes half a second to import
-
     known = [path.stem for path in json_files(request.runs / "sweeps")]
     is_sweep = [
         given == LAST or given.endswith(".json") or any(name.startswith(given) for name in known)
@@ -336,7 +325,7 @@ def _sweeps(request: Request) -> list[Sweep]:
 
 
 def _compare_sweeps(sweeps: list[Sweep], console: Console) -> None:
-    from alexlab.study.sweep_statistics import compare
+    from alexlab.study.sweep_statistics import compare  # SciPy takes a second to import
 
     one, other = sweeps
     if set(one.factors) != set(other.factors):
@@ -384,8 +373,6 @@ def _compare_sweeps(sweeps: list[Sweep], console: Console) -> None:
 
 
 def _export(request: Request, console: Console) -> None:
-    from alexlab.study.sweeps import load_sweep
-
     out = Path(request.ids[0]).expanduser()
     if out.suffix not in (".csv", ".parquet"):
         raise UserError(f"export: {out} is neither .csv nor .parquet; name one, such as {_WRITERS['export']}")

@@ -27,6 +27,8 @@ def report_sweep(given: list[str], config_dir: str | None, console: Console, fla
     if wrong := [flag for flag in flags if flag in ("--nets", "--pictures")]:
         raise ConfigError(f"{wrong[0]}: is for studies; remove it")
     places = find_places(given, Composer(config_dir))
+    if len(places.folders) > 1:
+        raise ConfigError(f"runs= names {len(places.folders)} folders; a sweep is in one of them, name that")
     sweep = read_sweep(which[0], places.folders[0])
     from alexlab.report.sweep import examine, sweep_content, write_sweep_report  # imports Matplotlib
 

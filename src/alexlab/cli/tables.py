@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,13 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from alexlab.architecture import map_sides
 from alexlab.cli.columns import Column, factor_columns, print_columns
 from alexlab.config import Keep
-from alexlab.console import Console, duration
+from alexlab.console import Console, duration, plural
 from alexlab.data.locate import fingerprint
-from alexlab.files import write_atomic
 from alexlab.runs.failure import ERROR, HINTS
 from alexlab.runs.record import FAILED
 from alexlab.study.intervals import paired_difference, wilson
 from alexlab.study.records import RunData
+from alexlab.study.sweeps import SweepArm
 from alexlab.sweep.plan import Plan, PlannedRun
 
 if TYPE_CHECKING:
@@ -140,7 +139,7 @@ def _against(row: RunRow, base: RunRow | None) -> str:
 
 def _print_arms(plan: Plan, rows: list[RunRow], console: Console) -> SweepStatistics:
     """Mean and standard deviation over an arm's seeds; failed runs are counted, not averaged."""
-    from alexlab.study.sweep_statistics import SweepArm, analyse  # SciPy takes a second to import
+    from alexlab.study.sweep_statistics import analyse  # SciPy takes a second to import
 
     arms: dict[str, list[RunRow]] = {}
     for row in rows:
@@ -221,7 +220,7 @@ def _notes(plan: Plan, rows: list[RunRow], many_seeds: bool, statistics: SweepSt
         notes.append(f"{of}: 95 % interval from the {images} test images alone, for these very weights; not of seeds.")
     epochs = {row.data.result["epochs"] for row in rows if row.data.is_done}
     if len(epochs) == 1 and len(rows) > 1:
-        notes[-1] += f" Each run: {_count(epochs.pop(), 'epoch')}."
+        notes[-1] += f" Each run: {plural(epochs.pop(), 'epoch')}."
     if not many_seeds and len(plan.runs) > 1:
         notes.append("1 seed: no conclusion about the ablation. Seeds differ too: add seed=0,1,2,3,4 to see how much.")
     if statistics is not None:
@@ -257,39 +256,8 @@ def _sweep_notes(statistics: SweepStatistics) -> list[str]:
     return [*notes, *statistics.problems]
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
-
-
 def from_here(path: Path) -> Path:
     """A path as one types it: from the current folder, if it is below that."""
     with suppress(ValueError):
         return path.absolute().relative_to(Path.cwd())
-    return path
-
-
-def write_sweep(plan: Plan, rows: list[RunRow], folder: Path) -> Path:
-    """Write `runs/sweeps/<id>.json`: the sweep's runs and what they came to."""
-    document = {
-        "sweep_id": plan.sweep_id,
-        "choices": {name: plan.choices[name] for name in ("protocol", "recipe", "model", "data")},
-        "factors": list(plan.varying),
-        "runs": [
-            {
-                "run_id": row.planned.run_id,
-                "arm": row.planned.arm,
-                "seed": row.planned.config.seed,
-                "data_seed": row.planned.config.data.seed,
-                "values": row.planned.values,
-                "varied": row.planned.varied,
-                "overrides": list(row.planned.overrides),
-                "state": row.data.status.get("state"),
-                "result": row.data.result or None,
-            }
-            for row in rows
-        ],
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{plan.sweep_id}.json"
-    write_atomic(path, json.dumps(document, indent=1) + "\n")
     return path

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from alexlab.cli.help import comment_of, commented_yaml, print_help
 from alexlab.cli.show_net import print_nets
 from alexlab.cli.show_paper import markdown
-from alexlab.cli.tables import from_here, print_table, read_rows, write_sweep
+from alexlab.cli.tables import from_here, print_table, read_rows
 from alexlab.command import exit_status, program
 from alexlab.compose import CONFIG_NAME, Composer
 from alexlab.config import CONF_DIR, Config, ConfigError, Dataset, Debug, Logger, Rate, Retry
@@ -36,7 +36,7 @@ from alexlab.runs.trackers import outer_run
 from alexlab.spelling import for_flag
 from alexlab.sweep.arms import MIN_SEEDS, Study, document, register, unmet
 from alexlab.sweep.launcher import check_runs, count_passed, do_all, launch_jobs, launching
-from alexlab.sweep.plan import Plan, make_plan
+from alexlab.sweep.plan import Plan, make_plan, write_sweep
 from alexlab.sweep.stop import STOPPED_STATUS, Stop, Stopped
 
 _STOPPED = "Stopped. Finished work is kept; run the same command again for the rest."
@@ -263,7 +263,7 @@ def _report(plan: Plan, console: Console, is_stopped: bool) -> int:
     console.print(f"Records: {from_here(runs)}/<run id>/", soft_wrap=True)
     if plan.is_sweep:
         try:
-            sweep = f"This sweep: {from_here(write_sweep(plan, rows, runs / 'sweeps'))}"
+            sweep = f"This sweep: {from_here(write_sweep(plan, runs / 'sweeps'))}"
         except OSError as error:  # another user's records, or a full disk: the runs themselves are what they are
             sweep = f"This sweep's file is not written: {error}"
         console.print(sweep, soft_wrap=True)

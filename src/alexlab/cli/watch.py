@@ -23,13 +23,13 @@ from rich.text import Text
 from alexlab.cli.columns import Column, laid_out
 from alexlab.command import as_typed, exit_status
 from alexlab.config import Config, ConfigError
-from alexlab.console import Console, duration, one_line
+from alexlab.console import Console, duration, one_line, plural
 from alexlab.errors import UserError
 from alexlab.files import json_files, read_regular
 from alexlab.runs.lease import EXPIRY, HEARTBEAT
-from alexlab.runs.record import DONE, FAILED, PREEMPTED, RUNNING, Record, find_records
+from alexlab.runs.record import DONE, FAILED, PREEMPTED, RUNNING, Record, find_record, find_records
 from alexlab.study.plans import read_looks
-from alexlab.tree import INTEGER, TEXT, read_json
+from alexlab.study.sweeps import LAST, find_sweep, read_sweep_file
 
 USAGE = """\
 usage: python src/runs.py watch [sweep=ID|sweep=last|study=NAME|ID ...] [--once]
@@ -40,7 +40,7 @@ It reads records alone, here or on another machine; Ctrl-C ends it.
 
   python src/runs.py watch                          the last sweep; all records if
                                                     there was none
-  python src/runs.py watch sweep=4f1f02bb1c3d       another one: a folder's name in
+  python src/runs.py watch sweep=4f1f02bb1c3d       another one: a file's name in
                                                     <paths.runs>/sweeps
   python src/runs.py watch study=lrn                all runs of a study's plan
   python src/runs.py watch ID ID                    these runs; an ID may be cut
@@ -55,8 +55,7 @@ WAITING = "waiting"  # planned, without a record
 SILENT = 3 * HEARTBEAT  # seconds without a heartbeat after which the lease's owner is looked for
 _ORDER = (RUNNING, FAILED, PREEMPTED, WAITING, DONE)
 _CONFIG = re.compile(r"^  (max_epochs|batch_size): (\d{1,9})$", re.MULTILINE)
-_PLANNED = {"runs": [{"run_id": TEXT, "arm": TEXT, "what": TEXT, "seed": INTEGER}]}
-_MAX_PLANNED, _MAX_CONFIG = 2**24, 2**20  # bytes
+_MAX_CONFIG = 2**20  # bytes
 
 
 @dataclass(frozen=True)
@@ -192,7 +191,7 @@ def seconds_left(runs: list[Run], now: float) -> tuple[float, str] | None:
         typical = median(full)
     later = sum(median(by_arm[run.arm]) if run.arm in by_arm else typical or 0 for run in waiting)
     seconds = max([*left, (sum(left) + later) / max(1, len(running))])
-    name = f"{len(done)} finished run{'s' * (len(done) != 1)}" if done else "the epochs so far"
+    name = plural(len(done), "finished run") if done else "the epochs so far"
     return seconds, name
 
 
@@ -223,7 +222,7 @@ def shown(runs: list[Run], now: float, title: str, width: int, height: int | Non
             column.cells.append(cell)
     lines = [f"{len(ordered) - len(what.cells)} more"] if len(what.cells) < len(ordered) else []
     counts = ", ".join(f"{number} {state}" for state in _ORDER if (number := sum(one.state == state for one in runs)))
-    lines.append(f"{len(runs)} runs: {counts}" if runs else "There is no record yet.")
+    lines.append(f"{plural(len(runs), 'run')}: {counts}" if runs else "There is no record yet.")
     if not is_over(runs) and (forecast := seconds_left(runs, now)) is not None:
         seconds, source = forecast
         end = time.strftime("%a %H:%M", time.localtime(now + seconds))
@@ -301,8 +300,7 @@ def _watch(words: list[str], is_once: bool, console: Console) -> int:
 def _planned(runs: Path, ids: list[str], keys: dict[str, str]) -> tuple[str, list[Run] | None]:
     """The title, and the runs that are asked for; None for all records."""
     if ids:
-        known = [record.run_id for record in find_records(runs)]
-        return "Runs", [Run(_complete(one, known, runs)) for one in ids]
+        return "Runs", [Run(find_record(runs, one).run_id) for one in ids]
     if "study" in keys:
         found = list(_of_study(runs, keys["study"]))
         if not found:
@@ -310,21 +308,18 @@ def _planned(runs: Path, ids: list[str], keys: dict[str, str]) -> tuple[str, lis
                 f"study={keys['study']}: has no plan in {runs / 'studies'}; paths.runs=FOLDER looks elsewhere"
             )
         return f"Study {keys['study']}", found
-    plans = {path.parent.name: path for path in (runs / "sweeps").glob("*/planned.json")}
-    if "sweep" not in keys and not plans:
+    if "sweep" not in keys and not json_files(runs / "sweeps"):
         return f"Runs of {runs}", None
-    name = keys.get("sweep", "last")
-    if name == "last" and plans:
-        name = max(plans, key=lambda one: plans[one].stat().st_mtime)
-    if name not in plans:
-        raise UserError(f"sweep={name}: there is none in {runs / 'sweeps'}; paths.runs=FOLDER looks elsewhere")
-    try:
-        content = read_json(plans[name], _PLANNED, _MAX_PLANNED)
-        return f"Sweep {name}", [
-            Run(_checked(one["run_id"]), one["what"], str(one["seed"]), one["arm"]) for one in content["runs"]
-        ]
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{plans[name]}: is corrupt ({error}); run the sweep's command again") from error
+    sweep = read_sweep_file(find_sweep(keys.get("sweep", LAST), runs))
+    return f"Sweep {sweep['sweep_id']}", [
+        Run(
+            run["run_id"],
+            run.get("varied", ""),
+            "" if run["seed"] is None else str(run["seed"]),
+            run.get("arm", ""),
+        )
+        for run in sweep["runs"]
+    ]
 
 
 def _of_study(runs: Path, name: str) -> Iterator[Run]:
@@ -339,17 +334,3 @@ def _of_study(runs: Path, name: str) -> Iterator[Run]:
                 if run_id not in seen:
                     seen.add(run_id)
                     yield Run(run_id, arm["name"], seed)
-
-
-def _checked(run_id: str) -> str:
-    if not re.fullmatch(r"[0-9a-f]{12}", run_id):
-        raise ValueError(f"{run_id!r} is not the id of a run")
-    return run_id
-
-
-def _complete(given: str, known: list[str], runs: Path) -> str:
-    found = [name for name in known if name.startswith(given)]
-    if len(found) != 1:
-        what = f"may be {', '.join(found[:3])}" if found else f"there is no such run in {runs}"
-        raise UserError(f"{given}: {what}")
-    return found[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -25,6 +24,7 @@ from alexlab.report.latex import table_latex
 from alexlab.report.markdown import sweep_markdown
 from alexlab.report.tables import csv_text
 from alexlab.report.wording import arm_name
+from alexlab.runs.names import split_changes
 from alexlab.runs.record import FAILED
 from alexlab.study.intervals import paired_difference
 from alexlab.study.records import Archive, RunData
@@ -289,9 +289,6 @@ def run_facts(arm: str, run: RunData) -> dict[str, Any]:
     return facts
 
 
-_CHANGE = re.compile(r" (?=[a-z][a-z_0-9]*(?:\.[a-z_0-9]+)+=)")  # between changes, whose values may hold spaces
-
-
 def _line(arm: Arm) -> list[str]:
     """The overrides that make an arm's runs, by their labels and data set."""
     labels = arm.runs[0].status.get("labels", {})
@@ -299,7 +296,7 @@ def _line(arm: Arm) -> list[str]:
     with suppress(UserError, KeyError, TypeError):
         line.append(f"data={arm.runs[0].settings['data']['name']}")
     label = str(labels.get("ablation", "none"))
-    line += _CHANGE.split(label) if "=" in label else [f"ablation={label}"]
+    line += split_changes(label) if "=" in label else [f"ablation={label}"]
     seeds = dict.fromkeys(str(run.seed) for run in arm.runs if run.seed is not None)
     return [*line, f"seed={','.join(seeds)}"] if seeds else line
 

@@ -35,6 +35,11 @@ class RunName:
         return " ".join(f"{key}={value}" for key, value in self.settings.items())
 
 
+def split_changes(label: str) -> list[str]:
+    """The changes that a label `ablation` spells, such as `["model.lrn=false", "optim.lr=0.02"]`."""
+    return [change for change in _CHANGE.split(label) if "=" in change]
+
+
 def run_name(label: str, keys: Mapping[str, Any] | None = None) -> RunName:
     """Name a run by its label `ablation`, which spells all changes where no ablation's file makes just these.
 
@@ -43,7 +48,7 @@ def run_name(label: str, keys: Mapping[str, Any] | None = None) -> RunName:
     """
     if "=" not in label:
         return RunName((label,) if label != BASE else ())
-    changed = dict(change.split("=", 1) for change in _CHANGE.split(label) if "=" in change)
+    changed = dict(change.split("=", 1) for change in split_changes(label))
     found = []
     for name, files in _ablations():
         own = {key for key in files if key in changed}

@@ -33,6 +33,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from alexlab.config import did_you_mean
 from alexlab.errors import UserError
 from alexlab.files import TEMPORARY, is_foreign, read_regular, write_atomic
 from alexlab.runs.failure import HINTS, KILLED
@@ -84,6 +85,22 @@ def find_records(runs: Path) -> list[Record]:
     """The records of a folder, by name: what has a status.json, hidden folders and backups aside."""
     names = sorted(path.name for path in runs.iterdir() if not is_foreign(path.name))
     return [Record(runs, name) for name in names if (runs / name / "status.json").exists()]
+
+
+def find_record(runs: Path, given: str) -> Record:
+    """The record whose run id begins with `given`.
+
+    Raises:
+        UserError: if there is none, or several.
+    """
+    known = [record.run_id for record in find_records(runs)] if runs.is_dir() else []
+    fitting = [name for name in known if name.startswith(given)]
+    if len(fitting) == 1:
+        return Record(runs, fitting[0])
+    if fitting:
+        raise UserError(f"{given}: may be {', '.join(fitting)}; write more of it")
+    hint = did_you_mean(given, known) or "; paths.runs=FOLDER looks elsewhere"
+    raise UserError(f"{given}: there is no such run in {runs}{hint}")
 
 
 class Record:

@@ -14,6 +14,7 @@ from functools import cache
 
 import numpy as np
 
+from alexlab.console import plural
 from alexlab.errors import UserError
 from alexlab.study.claims import GROUPED, VIEWED, Claim
 from alexlab.study.metrics import MEASURES
@@ -181,7 +182,7 @@ def _deviation(
         return None
     several = {arm: values for arm, values in arms.items() if len(values) > 1}
     count = sum(map(len, several.values()))
-    return Deviation(sd, f"{count} finished runs of {len(several)} arm{'s' if len(several) > 1 else ''}")
+    return Deviation(sd, f"{count} finished runs of {plural(len(several), 'arm')}")
 
 
 # --- The study that a budget of hours allows -----------------------------------------------------------------------

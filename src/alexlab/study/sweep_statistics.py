@@ -17,22 +17,14 @@ from scipy import special
 from alexlab.errors import UserError
 from alexlab.runs.identity import SEEDS
 from alexlab.study.intervals import paired_difference
-from alexlab.study.records import Archive, RunData
+from alexlab.study.records import Archive
 from alexlab.study.samples import Measured, Samples
-from alexlab.study.statistics import LEVEL, Effect, contrast, effect, seeds_needed
+from alexlab.study.statistics import LEVEL, Effect, contrast, effect, seeds_needed, upper_sd
+from alexlab.study.sweeps import SweepArm
 from alexlab.study.verdicts import starts_alike
 
 CHANCE = 0.9  # with which the planned number of seeds tells a difference
-UPPER = 0.8  # the seeds' sd that a plan assumes is this upper limit of it
 _STEPS = (5.0, 2.0, 1.0)
-
-
-@dataclass(frozen=True)
-class SweepArm:
-    """An arm of a sweep, with its finished runs, which differ only in the seed."""
-
-    values: dict[str, str]  # by factor, as a person writes them
-    runs: Sequence[RunData]
 
 
 @dataclass(frozen=True)
@@ -49,15 +41,15 @@ class MainEffect:
 class Sensitivity:
     """How small a difference the sweep can tell from chance. Sizes are in the metric's unit."""
 
-    seeds: tuple[int, int]  # fewest and most of a arm
+    seeds: tuple[int, int]  # fewest and most of an arm
     images: int | None  # in the test split; None where single images are not known
-    told: tuple[float, float]  # the smallest and the largest half width of the differences' intervals
+    half_widths: tuple[float, float]  # of the intervals of differences: the smallest and the largest
     target: float  # a round size, at most half of the smallest
     seeds_needed: int | None  # in each arm, to tell the target; None where no number would
     floor: float  # what endless seeds would tell: the choice of test images stays
 
     def __str__(self) -> str:
-        low, high = (f"{100 * size:.1f}" for size in self.told)
+        low, high = (f"{100 * size:.1f}" for size in self.half_widths)
         low_seeds, high_seeds = self.seeds
         counts = str(low_seeds) if low_seeds == high_seeds else f"{low_seeds} to {high_seeds}"
         images = "" if self.images is None else f", {self.images:,} test images"
@@ -119,9 +111,9 @@ def analyse(arms: Sequence[SweepArm], metric: str = "top1_error", view: str = "t
             )
             if math.isfinite(found.decisive):
                 main_effects.append(MainEffect(factor, value, first, found))
-    told = [one for one in differences if one is not None]
+    effects = [one for one in differences if one is not None]
     counted = [one for place, one in enumerate(measured) if one is not None and is_compared[place]]
-    return SweepStatistics(differences, main_effects, _sensitivity(told, counted, family), problems)
+    return SweepStatistics(differences, main_effects, _sensitivity(effects, counted, family), problems)
 
 
 def _images(measured: Measured) -> tuple[str | None, str | None]:
@@ -174,10 +166,10 @@ def _sensitivity(differences: list[Effect], measured: list[Measured], family: in
     floor = float(special.ndtri(1 - (1 - LEVEL) / 2 / family) + special.ndtri(CHANCE)) * math.sqrt(images)
     target = _round_below(min(halves) / 2)
     left = target**2 - floor**2
-    needed = None
-    if left > 0:
+    sd, needed = upper_sd(one.sample.values for one in measured), None
+    if left > 0 and sd is not None:
         with suppress(ValueError):  # a million would not do
-            needed = seeds_needed(math.sqrt(left), _upper_sd(measured), family, base_factor=1, least=CHANCE)
+            needed = seeds_needed(math.sqrt(left), sd, family, base_factor=1, least=CHANCE)
     test = measured[0].sample.images
     return Sensitivity(
         (min(counts), max(counts)),
@@ -189,14 +181,6 @@ def _sensitivity(differences: list[Effect], measured: list[Measured], family: in
     )
 
 
-def _upper_sd(measured: list[Measured]) -> float:
-    """An upper estimate of the arms' pooled standard deviation over seeds: a plan from a low one is too small."""
-    several = [one for one in measured if len(one.runs) > 1]
-    df = sum(len(one.runs) - 1 for one in several)
-    squares = sum((len(one.runs) - 1) * one.sample.variance for one in several)
-    return math.sqrt(squares / float(special.chdtri(df, UPPER)))
-
-
 def _round_below(size: float) -> float:
     """The largest of 1, 2 and 5 times a power of ten that is at most `size`."""
     power = 10.0 ** math.floor(math.log10(size))
@@ -205,7 +189,7 @@ def _round_below(size: float) -> float:
 
 @dataclass(frozen=True)
 class CellComparison:
-    """A arm of two sweeps. `effect`: the second less the first."""
+    """An arm of two sweeps. `effect`: the second less the first."""
 
     values: dict[str, str]
     errors: tuple[list[float], list[float]]  # of each one's finished runs

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from alexlab.config import Config, did_you_mean
 from alexlab.errors import UserError
@@ -15,18 +14,28 @@ from alexlab.files import json_files
 from alexlab.runs.record import Record
 from alexlab.study.plans import check_names, matching
 from alexlab.study.records import RunData
-from alexlab.study.sweep_statistics import SweepArm
 from alexlab.tree import ANY, INTEGER, NULL, TEXT, flatten, read_json
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 LAST = "last"
-_MAX_BYTES = 2**28  # a sweep of thousands of runs holds their results
+_MAX_BYTES = 2**28
 _ID = "[0-9a-f]{12}"
 _RUN = {"run_id": matching("the id of a run", _ID), "seed": INTEGER | NULL, "values": {ANY: TEXT}}
 _SCHEMA = {
     "sweep_id": matching("the id of a sweep", _ID),
     "factors": [TEXT],
-    "runs": [{**_RUN, "data_seed": INTEGER | NULL}],
+    "runs": [{**_RUN, "arm": TEXT, "varied": TEXT, "data_seed": INTEGER | NULL}],
 }
+
+
+@dataclass(frozen=True)
+class SweepArm:
+    """An arm of a sweep, with its finished runs, which differ only in the seed."""
+
+    values: dict[str, str]  # by factor, as a person writes them
+    runs: Sequence[RunData]
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,21 @@ def read_sweep(which: str | Path, runs: str | Path | None = None) -> Sweep:
         UserError: where there is no such sweep, several fit, or its file cannot be read.
     """
     path = find_sweep(which, Path(Config().paths.runs if runs is None else runs))
+    document = read_sweep_file(path)
+    found = []
+    for run in document["runs"]:
+        record = Record(path.parent.parent, run["run_id"])
+        data = RunData(record, record.seen())
+        found.append(SweepRun(run["values"], run["seed"], run.get("data_seed"), data))
+    return Sweep(document["sweep_id"], document["factors"], found)
+
+
+def read_sweep_file(path: Path) -> dict[str, Any]:
+    """Read `sweeps/<id>.json`, which may come from anyone: no id in it leads out of a folder.
+
+    Raises:
+        UserError: if it is no such file, or of an older version.
+    """
     try:
         document = read_json(path, _SCHEMA, _MAX_BYTES)
         check_names(document, ("sweep_id", "runs"), "it")
@@ -75,12 +99,7 @@ def read_sweep(which: str | Path, runs: str | Path | None = None) -> Sweep:
         raise UserError(f"{path}: is no sweep's file ({error})") from error
     if "factors" not in document:
         raise UserError(f"{path}: is of an older version; run the sweep's command again, which trains nothing")
-    found = []
-    for run in document["runs"]:
-        record = Record(path.parent.parent, run["run_id"])
-        data = RunData(record, record.seen())
-        found.append(SweepRun(run["values"], run["seed"], run.get("data_seed"), data))
-    return Sweep(document["sweep_id"], document["factors"], found)
+    return document
 
 
 def find_sweep(which: str | Path, runs: Path) -> Path:
@@ -113,6 +132,8 @@ def load_sweep(which: str | Path = LAST, runs: str | Path | None = None) -> pd.D
 
     The arguments and errors are those of `read_sweep`.
     """
+    import pandas as pd  # takes half a second
+
     sweep = read_sweep(which, runs)
     columns = {factor: _column([run.values.get(factor, "") for run in sweep.runs]) for factor in sweep.factors}
     has_data_seeds = any(run.data_seed not in (None, run.seed) for run in sweep.runs)

@@ -41,7 +41,7 @@ from alexlab.runs.process import Launch
 from alexlab.runs.record import DONE, PREEMPTED
 from alexlab.runs.supervisor import HELD, check, execute, needs_work
 from alexlab.sweep.arms import does_not_learn
-from alexlab.sweep.plan import Plan, PlannedRun, write_planned
+from alexlab.sweep.plan import Plan, PlannedRun, write_sweep
 from alexlab.sweep.stop import Stop, Stopped, following, hand_on
 
 _LOCAL = ("basic", "joblib", "submitit_local")  # the launchers whose jobs run on this machine
@@ -78,8 +78,8 @@ def launching(plan: Plan, console: Console) -> Iterator[Launch]:
 
 def do_all(plan: Plan, console: Console, launch: Launch) -> None:
     """Launch the runs that need work, until none is left or those that are left could not start."""
-    if _left(plan, launch):  # else nothing is written, and the folder may be another user's
-        write_planned(plan, _sweeps(plan) / plan.sweep_id)
+    if plan.is_sweep and _left(plan, launch):  # else nothing is written, and the folder may be another user's
+        write_sweep(plan, _sweeps(plan))  # for `alexlab runs watch`
     while left := _left(plan, launch):
         free = [run for run in left if not holder(run.record.path)]
         if free:

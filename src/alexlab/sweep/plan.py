@@ -197,10 +197,26 @@ def what_varies(jobs: list[Job]) -> list[str]:
     return [name for name in names if len({one.get(name) for one in given}) > 1]
 
 
-def write_planned(plan: Plan, folder: Path) -> None:
-    """Write planned.json of a sweep that begins, which `alexlab runs watch` reads."""
-    if not plan.is_sweep:
-        return
-    runs = [{"run_id": run.run_id, "arm": run.arm, "what": run.varied, "seed": run.config.seed} for run in plan.runs]
+def write_sweep(plan: Plan, folder: Path) -> Path:
+    """Write `<folder>/<sweep id>.json`, the runs of a sweep; what they come to is in their records alone."""
+    document = {
+        "sweep_id": plan.sweep_id,
+        "choices": {name: plan.choices[name] for name in ("protocol", "recipe", "model", "data")},
+        "factors": list(plan.varying),
+        "runs": [
+            {
+                "run_id": run.run_id,
+                "arm": run.arm,
+                "seed": run.config.seed,
+                "data_seed": run.config.data.seed,
+                "values": run.values,
+                "varied": run.varied,
+                "overrides": list(run.overrides),
+            }
+            for run in plan.runs
+        ],
+    }
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "planned.json", json.dumps({"sweep_id": plan.sweep_id, "runs": runs}) + "\n")
+    path = folder / f"{plan.sweep_id}.json"
+    write_atomic(path, json.dumps(document, indent=1) + "\n")
+    return path
