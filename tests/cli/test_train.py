@@ -489,9 +489,9 @@ def test_help_and_cfg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: Ty
 def test_a_set_of_ones_own_without_its_recipe_has_a_hint(recipe: str, data: str, is_hinted: bool):
     choices = {"recipe": recipe, "data": data, "protocol": "paper", "model": "alexnet", "ablation": "none"}
     plan = SimpleNamespace(choices=choices, varying=(), study=None, runs=[], merged=[], is_trial=True)
-    console = Console(file=io.StringIO(), width=80)
-    _announce(cast(Plan, plan), console)
-    assert ("recipe=folder is for these images." in console.file.getvalue()) == is_hinted
+    output = io.StringIO()
+    _announce(cast(Plan, plan), Console(file=output, width=80))
+    assert ("recipe=folder is for these images." in output.getvalue()) == is_hinted
 
 
 def test_train_has_the_version_of_alexlab(capsys: pytest.CaptureFixture[str]):

@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--net", action="store_true", help="Print the net, layer by layer, and run nothing")
     for action in parser._actions:
         if "--version" in action.option_strings:  # Hydra's own
-            action.version = f"alexlab {alexlab.__version__}"
+            vars(action)["version"] = f"alexlab {alexlab.__version__}"
     console = Console()
     try:
         with Stop():
