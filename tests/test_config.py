@@ -159,6 +159,8 @@ MISTAKES = {
     ("model.lrn=true,false",): "model.lrn=true,false: several values make a sweep; add -m",
     ("model.remove=[conv3",): "model.remove=[conv3: no viable alternative at input '[conv3'; "
     """a value with special characters or spaces needs nested quotes: 'key="value"'""",
+    ("'seed=1'",): """'seed=1': cannot be read; a value with special characters or spaces needs nested quotes: """
+    """'key="value"'""",
     ("optim.lr=${optim.no}",): "optim.lr=${optim.no}: Interpolation key 'optim.no' not found",
 }
 

@@ -67,7 +67,7 @@ def exit_status(command: Callable[[], int]) -> int:
     try:
         return command()
     except UserError as error:
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        print(f"error: {as_typed(_one_line(error))}", file=sys.stderr)
         return 2
     except OSError as error:  # a disk that is full, a folder that is gone
         print(f"error: {_one_line(error)}", file=sys.stderr)
@@ -75,4 +75,4 @@ def exit_status(command: Callable[[], int]) -> int:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(printable(str(error)).splitlines())
+    return " ".join(line.strip() for line in printable(str(error)).splitlines())

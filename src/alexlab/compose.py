@@ -470,6 +470,7 @@ class _one_line:
                 return f"{where}{given}: must be {_expected(types[name], name, value[1] if value else None)}"
         message = " ".join(str(causes[0]).split("\nSee https")[0].split())
         if "OverrideParse" in type(causes[0]).__name__:
+            message = re.sub(r"^\w+Exception: .*", "cannot be read", message)  # ANTLR's name, and the line once more
             message += """; a value with special characters or spaces needs nested quotes: 'key="value"'"""
         return f"{' '.join(self._overrides)}: {message}"
 

@@ -102,6 +102,12 @@ def test_list_tells_states_and_errors(capsys):
     assert "7 runs in" in out
 
 
+def test_before_the_first_run_there_is_nothing_to_list(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setenv("ALEXLAB_RUNS", str(tmp_path / "none"))
+    assert main(["list"]) == 0
+    assert "0 runs in" in capsys.readouterr().out
+
+
 def test_show(capsys):
     assert main(["show", "d"]) == 0
     out = capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -10,14 +11,20 @@ import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 import yaml
 
+import alexlab
 from alexlab import signals
-from alexlab.sweep.plan import make_plan
+from alexlab.cli import train
+from alexlab.cli.train import _announce
+from alexlab.console import Console
+from alexlab.sweep.plan import Plan, make_plan
 from support.commands import (
     PATIENCE,
     TRAIN,
@@ -478,6 +485,21 @@ def test_help_and_cfg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: Ty
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("recipe", "data", "is_hinted"), [("demo", "folder", True), ("folder", "folder", False)])
+def test_a_set_of_ones_own_without_its_recipe_has_a_hint(recipe: str, data: str, is_hinted: bool):
+    choices = {"recipe": recipe, "data": data, "protocol": "paper", "model": "alexnet", "ablation": "none"}
+    plan = SimpleNamespace(choices=choices, varying=(), study=None, runs=[], merged=[], is_trial=True)
+    output = io.StringIO()
+    _announce(cast(Plan, plan), Console(file=output, width=80))
+    assert ("recipe=folder is for these images." in output.getvalue()) == is_hinted
+
+
+def test_train_has_the_version_of_alexlab(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        train.main(["--version"])
+    assert capsys.readouterr().out == f"alexlab {alexlab.__version__}\n"
+
+
 def test_dry_run_lists_and_runs_nothing(tmp_path: Path, cache: Path, typed: Typed):
     overrides = [*TINY, f"data.cache={cache}", f"paths.runs={tmp_path / 'runs'}"]
     planned = typed("-m", "model.lrn=true,false", "seed=0,1", "--dry-run", *overrides)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from alexlab.cli import runs as command
 from alexlab.cli import watch
@@ -65,6 +67,21 @@ def test_once_prints_the_last_sweep(sweep: Path, capsys: pytest.CaptureFixture[s
     assert rows[IDS[3]][2] == WAITING
     assert "4 runs: 1 RUNNING, 1 FAILED, 1 waiting, 1 DONE" in output
     assert "from 1 finished run" in output
+
+
+def test_what_all_runs_share_stands_above_the_table():
+    def output(*names: str) -> list[str]:
+        console = Console(width=80, record=True, file=io.StringIO())
+        runs = [Run(run_id, what=name, seed="0") for run_id, name in zip(IDS, names, strict=False)]
+        console.print(watch.shown(runs, 0.0, "Sweep", 80))
+        return console.export_text().splitlines()
+
+    lines = output("data.batch_size=20 model.lrn=true", "data.batch_size=20 model.lrn=false")
+    assert lines[0].strip() == "Settings: data.batch_size=20"
+    assert [line.split()[0] for line in lines if line.rstrip().endswith(tuple(IDS))] == ["true", "false"]
+    lines = output("data.batch_size=20 model.lrn=true", "data.batch_size=20 model.lrn=true")
+    assert lines[0].strip() == "Settings: data.batch_size=20 model.lrn=true"
+    assert [line.split()[0] for line in lines if line.rstrip().endswith(tuple(IDS))] == ["0", "0"]
 
 
 def test_it_reads_again_only_what_has_changed(sweep: Path):

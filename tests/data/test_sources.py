@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +265,18 @@ class TestForms:
         with pytest.raises(ConfigError, match=said):
             locate.stored_manifest(asked)
 
+    def test_the_command_that_makes_a_store_can_be_copied(self, tmp_path: Path):
+        config = load(["data=imagenet2012", f"data.cache={tmp_path}"]).data
+        for folder, typed in (
+            ("/a/b", "data.raw=/a/b data.size=110"),
+            ("/my photos", "'data.raw=/my photos' data.size=110"),
+            ("/été", "'data.raw=\"/été\"' data.size=110"),
+        ):
+            with pytest.raises(ConfigError) as caught:
+                locate.stored_manifest(replace(config, raw=folder))
+            assert str(caught.value).endswith(f"make it: python src/prepare.py data=imagenet2012 {typed}")
+            assert "; recipe=imagenet2012 takes another size; " in str(caught.value)
+
     def test_a_deep_tree_and_names_of_any_kind(self, tmp_path: Path):
         files = {
             "train/ä b/images/deep/1.JPG": raw.photo(1),
@@ -295,6 +308,11 @@ class TestMissing:
         assert main(["data=imagenet2012", f"data.raw={root}", f"data.cache={tmp_path}"]) == 2
         assert named in capsys.readouterr().err
 
+    def test_class_folders_without_a_split_are_told_where_to_go(self, tmp_path: Path, capsys):
+        raw.write_tree(tmp_path / "raw", {"apples/a.png": b"x", "pears/b.png": b"x"})
+        assert main(["data=folder", f"data.raw={tmp_path / 'raw'}", f"data.cache={tmp_path / 'c'}"]) == 2
+        assert "it holds apples, pears; if these are classes, move" in capsys.readouterr().err
+
     @pytest.mark.parametrize("data", ["imagenet2012", "imagenet2010", "folder", "imagenette", "cifar10"])
     @pytest.mark.parametrize("root", ["empty", "absent", "other"])
     def test_what_is_needed_is_told(self, tmp_path: Path, capsys: pytest.CaptureFixture[str], data: str, root: str):
@@ -305,7 +323,7 @@ class TestMissing:
         assert told.startswith(f"error: data.raw={tmp_path / root}: ")
         wanted = {"empty": "it holds nothing", "absent": "there is no such folder", "other": "it holds notes.txt"}
         assert wanted[root] in told
-        assert f"Then: python src/prepare.py data={data} data.raw=DIR" in told
+        assert f"Then: alexlab prepare data={data} data.raw=DIR" in told
         if data.startswith("imagenet20"):
             assert "138 GB" in told or "124 GB" in told
             assert "image-net.org" in told

@@ -17,6 +17,8 @@ from scipy import stats
 
 from alexlab.cli.report import main
 from alexlab.errors import UserError
+from alexlab.report import plots
+from alexlab.report.cite import repeat_sweep
 from alexlab.report.sweep import examine, name_arms, sweep_content, write_sweep_report
 from alexlab.runs.record import Record
 from alexlab.study.claims import Verdict
@@ -156,6 +158,24 @@ def test_commands_join_the_arms(records: Path):
     assert len(one) == 3  # the arms differ in one override
     assert "ablation=none,no_lrn,lrn_scale_only seed=" in one[1]
     assert repeat.citation.count("{") == repeat.citation.count("}")
+
+
+def test_classes_are_called_as_the_record_names_them(records: Path, monkeypatch: pytest.MonkeyPatch):
+    drawn: list[list[str]] = []
+    monkeypatch.setattr(plots.figures, "class_errors", lambda found, names: drawn.append(names))
+    monkeypatch.setattr(plots.figures, "confusion", lambda shares, names: drawn.append(names))
+    report = examine(read_sweep("0123", records))
+    for arm in report.arms:
+        for run in arm.runs:
+            run.result["data"] = {"classes": ["Äpfel rot", "n01440764", "$x_$\n", *"abcdefg"]}
+    assert len(list(plots.classes(report.arms, read_archive([records])))) == 2
+    assert drawn[0][:4] == ["Äpfel rot", "tench", "$x_$", "a"]
+
+
+def test_commands_of_images_of_ones_own_leave_a_place_for_their_folder(records: Path):
+    report = examine(read_sweep("0123", records))
+    repeat = repeat_sweep("0123", [["recipe=folder", "data=folder", "seed=0"]], report.runs)
+    assert "recipe=folder data=folder seed=0 data.raw=DIR" in repeat.commands
 
 
 def test_confusions_are_counted(records: Path, tmp_path: Path):

@@ -197,7 +197,7 @@ def _read_runs(request: Request, console: Console) -> list[RunData]:
     """The runs that pass the filters, by when they started; records that cannot be read are named."""
     _check_folder(request)
     passed = []
-    for record in find_records(request.runs):
+    for record in find_records(request.runs) if request.runs.is_dir() else []:
         try:
             run = RunData(record, record.seen())
             if not run.status:

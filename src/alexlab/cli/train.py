@@ -15,6 +15,7 @@ from typing import NoReturn
 import hydra
 from omegaconf import DictConfig
 
+import alexlab
 from alexlab.cli.help import comment_of, commented_yaml, print_help
 from alexlab.cli.show_net import print_nets
 from alexlab.cli.show_paper import markdown
@@ -50,6 +51,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="Print the plan, and run nothing")
     parser.add_argument("--paper", action="store_true", help="Print the paper's choices as keys, and run nothing")
     parser.add_argument("--net", action="store_true", help="Print the net, layer by layer, and run nothing")
+    for action in parser._actions:
+        if "--version" in action.option_strings:  # Hydra's own
+            vars(action)["version"] = f"alexlab {alexlab.__version__}"
     console = Console()
     try:
         with Stop():
@@ -195,6 +199,11 @@ def _announce(plan: Plan, console: Console, device: Device | None = None) -> Non
         _announce_study(plan, plan.study, console)
     if plan.choices["recipe"] == "demo" and "data" not in plan.varying and plan.choices["data"] == "shapes":
         console.print("The demo rehearses on drawn images; recipe= sets another scale (--help).", style="dim")
+    elif plan.choices["recipe"] == "demo" and not {"recipe", "data"} & set(plan.varying):
+        data = plan.choices["data"]
+        console.print(
+            f"recipe=demo is a small net for drawn shapes; recipe={data} is for these images.", style="yellow"
+        )
     for line in dict.fromkeys(_data(run.config) for run in plan.runs if run.config.data.name is not Dataset.shapes):
         console.print(line, style="dim")
     for merged, run in plan.merged:

@@ -206,6 +206,7 @@ def is_over(runs: list[Run]) -> bool:
 
 def shown(runs: list[Run], now: float, title: str, width: int, height: int | None = None) -> Group:
     """The table, of at most `height` rows, and the forecast."""
+    runs, shared = _without_shared(runs)
     keys = {run.what.partition("=")[0] if run.what.count("=") == 1 else "" for run in runs}
     key = keys.pop() if len(keys) == 1 else ""  # the only one that varies: the heading
     names = ("seed", "state", "epoch", "val %", "best %", "images/s", "sign of\nlife", "run id")
@@ -220,6 +221,7 @@ def shown(runs: list[Run], now: float, title: str, width: int, height: int | Non
         what.cells.append(run.what.removeprefix(f"{key}="))
         for column, cell in zip(columns, (run.seed, *_cells(run, now), run.run_id), strict=True):
             column.cells.append(cell)
+    table = columns if shared and not any(what.cells) else [what, *columns]  # without `what`, only the seeds vary
     lines = [f"{len(ordered) - len(what.cells)} more"] if len(what.cells) < len(ordered) else []
     counts = ", ".join(f"{number} {state}" for state in _ORDER if (number := sum(one.state == state for one in runs)))
     lines.append(f"{plural(len(runs), 'run')}: {counts}" if runs else "There is no record yet.")
@@ -227,7 +229,21 @@ def shown(runs: list[Run], now: float, title: str, width: int, height: int | Non
         seconds, source = forecast
         end = time.strftime("%a %H:%M", time.localtime(now + seconds))
         lines.append(f"All done in about {duration(seconds)} ({end}), from {source}")
-    return Group(laid_out(title, [what, *columns], width), Text("\n".join(lines)))
+    above = [Text(f"Settings: {' '.join(shared)}", "dim")] if shared else []
+    return Group(*above, laid_out(title, table, width), Text("\n".join(lines)))
+
+
+def _without_shared(runs: list[Run]) -> tuple[list[Run], list[str]]:
+    """The runs named by what differs between them, and the settings that all of them share.
+
+    A name of one setting stays as it is: it is the heading of its column.
+    """
+    words = [run.what.split() for run in runs]
+    if max(map(len, words), default=0) < 2 or any(one.count("[") != one.count("]") for line in words for one in line):
+        return runs, []
+    shared = [one for one in words[0] if "=" in one and all(one in line for line in words)]
+    names = [" ".join(one for one in line if one not in shared) for line in words]
+    return [replace(run, what=name) for run, name in zip(runs, names, strict=True)], shared
 
 
 def _cells(run: Run, now: float) -> list[str]:

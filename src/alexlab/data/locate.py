@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shlex
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -99,7 +101,7 @@ def stored_manifest(data: DataConfig) -> dict:
     if not (path / "manifest.json").is_file():
         wanted = {"raw": data.raw or "DIR", "size": data.size, "root": data.root}
         wanted["resize"] = "stretch" if data.resize is Resize.stretch else None
-        keys = " ".join(f"data.{key}={value}" for key, value in wanted.items() if value is not None)
+        keys = " ".join(_typed(f"data.{key}", str(value)) for key, value in wanted.items() if value is not None)
         raise ConfigError(
             f"data.name={data.name.name}: has no store at {path}; {_other_sizes(data)}make it: "
             f"python src/prepare.py data={data.name.name} {keys}"
@@ -120,8 +122,14 @@ def stored_manifest(data: DataConfig) -> dict:
     return manifest
 
 
+def _typed(key: str, value: str) -> str:
+    """An override as a shell takes it; Hydra wants quotes of its own around all but plain characters and spaces."""
+    is_plain = re.fullmatch(r"[\w./ +%@-]+", value, re.ASCII)
+    return shlex.quote(f"{key}={value}" if is_plain else f'{key}="{value}"')
+
+
 def _other_sizes(data: DataConfig) -> str:
-    """The stores of a data set that are of other sizes, each with the recipe that fits it; empty without any.
+    """The stores of a data set that are of other sizes, each with the recipe that fits it; without any, a recipe.
 
     Whoever has prepared `data=imagenette` and trains with the same words has the demo's recipe, of another size.
     """
@@ -133,6 +141,8 @@ def _other_sizes(data: DataConfig) -> str:
             manifest = read_manifest(path.parent)
             if manifest["name"] == data.name.name and manifest["resize"] == data.resize.name:
                 found[manifest["size"]] = None
+    if not found and not _recipes_of(data.name, data.size) and (CONF_DIR / f"recipe/{data.name.name}.yaml").is_file():
+        return f"recipe={data.name.name} takes another size; "
     sizes = {size: _recipes_of(data.name, size) or [f"data.size={size}"] for size in sorted(found)}
     return "".join(f"there is one of {size} px, for {' or '.join(words)}; " for size, words in sizes.items())
 

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from alexlab.console import one_line
 from alexlab.data.class_names import class_names
+from alexlab.data.names import readable
 from alexlab.errors import UserError
 from alexlab.report import figures
 from alexlab.report.content import Extras, PlotOnPage, in_order
@@ -20,12 +22,14 @@ from alexlab.runs.record import Record
 from alexlab.study.claims import METRICS
 from alexlab.study.colour import colour_indices
 from alexlab.study.metrics import read_conv1
-from alexlab.study.records import Archive
+from alexlab.study.records import Archive, RunData
 from alexlab.study.statistics import quantile
 from alexlab.study.verdicts import Arm, Judgement, Row
 
 MOST_TOGETHER = 4  # arms whose learning curves share a plot; more have one each
 NOISE = 0.03  # how near to random weights' share of colour a first layer's is that shows nothing yet
+
+_LONGEST_CLASS = 40  # characters of a class's name on an axis
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,16 @@ def cost(arms: Sequence[Arm]) -> Iterator[Plot]:
         yield Plot("cost", "Error and cost", text, figures.cost(costs))
 
 
+def _class_names(run: RunData, archive: Archive) -> list[str]:
+    """The classes as the run's record names them, else by the configuration; short enough for an axis."""
+    known = class_names(archive.config(run).data)
+    recorded = run.result.get("data", {}).get("classes")
+    if not isinstance(recorded, list) or len(recorded) != len(known):
+        return known
+    names = readable([one_line(name)[:_LONGEST_CLASS] for name in recorded], {})  # a record may come from anyone
+    return names if len(set(names)) == len(names) else known
+
+
 def classes(arms: Sequence[Arm], archive: Archive) -> Iterator[Plot]:
     """The error on each class of up to four arms, and the first arm's confusions; of runs whose predictions are there.
 
@@ -155,7 +169,7 @@ def classes(arms: Sequence[Arm], archive: Archive) -> Iterator[Plot]:
         errors = []
         for run in arm.runs:
             with suppress(UserError):  # the claims' metrics have reported it
-                own = class_names(archive.config(run).data)
+                own = _class_names(run, archive)
                 if (names := names or own) != own:
                     return
                 confused = run.confusions(len(own))

@@ -149,11 +149,14 @@ def missing(data: DataConfig, raw: Path | None) -> str:
     elif not raw.is_dir():
         found = "there is no such folder"
     else:
-        held = ", ".join(sorted(path.name for path in raw.iterdir())[:6]) or "nothing"
+        paths = sorted(raw.iterdir())
+        held = ", ".join(path.name for path in paths[:6]) or "nothing"
         found = f"has no raw files of {name}; it holds {held}"
+        if data.name is Dataset.folder and paths and all(path.is_dir() for path in paths):
+            found += "; if these are classes, move nine tenths of each into train/ and the rest into val/"
     return (
         f"data.raw={raw or 'null'}: {found}. Needed:\n"
-        f"{KNOWN[data.name].needs}\n"
+        f"{KNOWN[data.name].needs}.\n"
         f"Then: python src/prepare.py data={name} data.raw=DIR"
     )
 
