@@ -92,6 +92,11 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, content in re.findall(r"```yaml\n# (mine/\S+)\n(.*?)```", TUTORIAL, re.DOTALL):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content)
+    own_net = PAGES[PROJECT_DIR / "docs" / "how-to" / "own-net.md"]
+    blocks = re.findall(r"```(?:yaml|python)\n((?:# @package _global_\n)?# (mine/\S+)\n.*?)```", own_net, re.DOTALL)
+    for content, name in blocks:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
     return folder / "mine"
 
 
@@ -205,7 +210,7 @@ def test_the_net_shown_is_the_one_printed(capsys: pytest.CaptureFixture[str], mo
 WITH_PYTHON = [page for page, text in PAGES.items() if "```python" in text]
 
 
-# The third page's block needs a trained run: tests/cli/test_predict.py.
+# One page's block needs a trained run: tests/cli/test_predict.py.
 @pytest.mark.parametrize(
     "page", [page for page in WITH_PYTHON if page.stem != "classify-images"], ids=lambda page: page.stem
 )
@@ -235,6 +240,6 @@ def test_python_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert re.search(r"^2 +0\.2$", out, re.MULTILINE)  # the mean of both curves after the second epoch
 
 
-def test_python_blocks_are_those_of_three_pages():
-    assert sorted(page.stem for page in WITH_PYTHON) == ["classify-images", "interface", "read-results"]
+def test_python_blocks_are_those_of_four_pages():
+    assert sorted(page.stem for page in WITH_PYTHON) == ["classify-images", "interface", "own-net", "read-results"]
     assert "```python" not in README

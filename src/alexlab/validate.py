@@ -67,6 +67,8 @@ def finish(config: Config, trains: bool = True, stored: bool = True) -> Config:
         if folder is not None:  # so that each folder has one name
             setattr(config.data, name, str(Path(folder).expanduser().resolve()))
     _check_debug(config.debug)
+    if config.study.budget is not None:
+        hours(config.study.budget)
     images = _check_data(config, stored and trains)
     if trains:
         _check_combinations(config, images.get("train", sys.maxsize))
@@ -310,3 +312,19 @@ def _fill_in_crop(config: Config) -> None:
         spare = model.conv1_padding is Padding.both and stride > 1  # 224, although 223 gives the same maps
         data.crop_size = stride * (data.map_size - 1) + kernel - begin - end + spare
     data.map_size = max(0, data.crop_size + begin + end - kernel) // stride + 1
+
+
+def hours(budget: str) -> float:
+    """The hours of a budget such as 40h, 1.5h or 2d.
+
+    Raises:
+        ConfigError: for anything else, and for more than a hundred years.
+    """
+    number, unit = budget[:-1], budget[-1:]
+    try:
+        found = float(number) * {"h": 1, "d": 24}[unit]
+    except (ValueError, KeyError):
+        found = math.nan
+    if not 0 < found < 876_000:
+        raise ConfigError(f"study.budget={budget}: give hours or days, such as 40h or 3d")
+    return found

@@ -111,6 +111,10 @@ class TestProspects:
         assert one.why_not == UNKNOWN
         assert (one.power, one.found, one.needed) == (None, None, None)
 
+    def test_one_run_shows_no_spread(self):
+        [one] = prospects([claim("a", published={"top1_error": -1.0})], 1, 1, 100, [], 0.5)
+        assert (one.why_not, one.power, one.found) == ("having one run an arm", None, None)
+
     def test_a_number_of_runs_is_recommended_only_where_one_suffices(self):
         [one] = prospects([claim("a", published={"top1_error": -1.0})], 5, 5, 10**6, [], 0.5)
         assert one.needed is not None

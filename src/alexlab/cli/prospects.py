@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from alexlab.cli.columns import Column, print_columns
-from alexlab.config import ConfigError
 from alexlab.console import Console, plural
 from alexlab.data.locate import image_counts
 from alexlab.errors import UserError
@@ -21,6 +20,7 @@ from alexlab.study.planning import MOST_RUNS, UNKNOWN, Prospect, allot, prospect
 from alexlab.study.records import RunData
 from alexlab.sweep.arms import Study, unmet
 from alexlab.sweep.plan import Plan
+from alexlab.validate import hours
 
 _BY_BUDGET = ("study.budget", "study.seeds", "study.base_seeds", "study.claims")
 
@@ -162,19 +162,3 @@ def _arms(claim: Claim) -> set[tuple[str, ...]]:
 
 def _used(claims: list[Claim]) -> set[tuple[str, ...]]:
     return {arm for claim in claims for arm in _arms(claim)}
-
-
-def hours(budget: str) -> float:
-    """The hours of a budget such as 40h, 1.5h or 2d.
-
-    Raises:
-        ConfigError: for anything else, and for more than a hundred years.
-    """
-    number, unit = budget[:-1], budget[-1:]
-    try:
-        found = float(number) * {"h": 1, "d": 24}[unit]
-    except (ValueError, KeyError):
-        found = math.nan
-    if not 0 < found < 876_000:
-        raise ConfigError(f"study.budget={budget}: give hours or days, such as 40h or 3d")
-    return found

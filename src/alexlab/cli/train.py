@@ -101,6 +101,10 @@ def _run(args: argparse.Namespace, argv: list[str], console: Console) -> int:
             print_nets(jobs, console)
         return 0
     plan = make_plan(args.overrides, args.multirun, args.config_dir, composer)
+    if (budget := plan.runs[0].config.study.budget) is not None and not (args.dry_run and plan.study is not None):
+        raise ConfigError(
+            f"study.budget={budget}: plans a study; add {'study=NAME' if plan.study is None else '--dry-run'}"
+        )
     if plan.choices["hydra/launcher"] == "basic" and any(not run.record.is_done for run in plan.runs):
         start_server(WORKER)  # which loads torch meanwhile
     device = check_runs(plan)

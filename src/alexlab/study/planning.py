@@ -60,14 +60,14 @@ class Prospect:
     @property
     def power(self) -> float | None:
         """The chance that the interval of the verdict excludes 0 on the claimed side, if the effect is of this size."""
-        if self.size is None or self.sd is None:
+        if self.size is None or self.sd is None or self.runs < 2:
             return None
         return power(self.size, self.sd.value, self.runs, self.family, self._factor, image_variance=self._of_images)
 
     @property
     def found(self) -> float | None:
         """The smallest effect that these runs find four times out of five."""
-        if self.sd is None:
+        if self.sd is None or self.runs < 2:
             return None
         return smallest_effect(
             self.sd.value, self.runs, self.family, self._factor, SETTLED, image_variance=self._of_images
@@ -126,7 +126,7 @@ def prospects(
         of = claim.metric, claim.view, claim.ratio
         if of not in deviations:
             deviations[of] = _deviation(*of, past, assumed_sd)
-        why_not = _why_not(claim, size, deviations[of])
+        why_not = _why_not(claim, size, deviations[of], runs)
         found.append(
             Prospect(
                 claim,
@@ -152,14 +152,16 @@ def _is_of_one(claim: Claim) -> bool:
     return claim.is_level or claim.one_arm or claim.against_view is not None
 
 
-def _why_not(claim: Claim, size: float | None, deviation: Deviation | None) -> str | None:
+def _why_not(claim: Claim, size: float | None, deviation: Deviation | None, runs: int) -> str | None:
     if claim.is_level:
         return "being about an arm's own error"
     if _is_of_one(claim):
         return "being differences within runs"
     if size is None:
         return "without a size"
-    return UNKNOWN if deviation is None else None
+    if deviation is None:
+        return UNKNOWN
+    return "having one run an arm" if runs < 2 else None
 
 
 def _deviation(
