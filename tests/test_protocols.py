@@ -14,7 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from alexlab.architecture import kept_bytes, layers
 from alexlab.cli.show_paper import markdown
-from alexlab.compose import from_file
+from alexlab.compose import from_file, from_plain
 from alexlab.config import CONF_DIR, PROJECT_DIR, Config, flat, shown
 from alexlab.data import build_datamodule
 from alexlab.data.datamodule import TrainingBatches
@@ -68,7 +68,7 @@ SMALL = ["data.train_images=60", "data.val_images=10", "data.test_images=10", "m
 
 def changed_by(protocol: str) -> dict[str, Any]:
     """What a protocol's file changes, and the text's value."""
-    text, values = flat(Config()), flat(from_file(CONF_DIR / "protocol" / f"{protocol}.yaml"))
+    text, values = flat(from_plain({})), flat(from_file(CONF_DIR / "protocol" / f"{protocol}.yaml"))
     return {name: text[name] for name in text if values[name] != text[name]}
 
 

@@ -113,6 +113,10 @@ def shortened(line: str, tiny: list[str]) -> list[str]:
     if any(word.startswith("study=") for word in words):  # one claim is enough, too
         trial += ["study.seeds=1", "study.base_seeds=1"]
         trial += [] if "study=shapes" in words else ["study.claims=[paper/lrn]"]
+    if any("mynet" in word for word in words):  # AlexNet's keys are refused there
+        tiny = [word for word in tiny if not word.startswith("model.")]
+    if any(word.startswith("study.budget=") for word in words):  # it chooses the seeds, for which tiny runs are too few
+        return [*words, *(word for word in trial if "seeds=" not in word)]
     given = [word for word in tiny if word.split("=")[0] not in {w.split("=")[0] for w in words}]
     return [*words, *given, *trial]
 

@@ -199,7 +199,7 @@ class TestAverage:
 DIGITS, FAILING, OTHER_DATA, BEST = "001234567890", "bbbbbbbbbbbb", "cccccccccccc", "dddddddddddd"
 FREE = (
     "evaluate.checkpoint, evaluate.average, data.root, data.cache, data.stage, data.format, data.eval_batch_size, "
-    "data.num_workers, trainer.accelerator, paths.runs"
+    "data.num_workers, trainer.accelerator, paths.runs, paths.code"
 )
 MISTAKES = {
     (): "give one of runs=[ID,ID,...], finished runs to average, and weights=FILE, a net's file",
