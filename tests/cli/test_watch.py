@@ -144,6 +144,7 @@ class TestForecast:
 def test_a_study_has_the_runs_of_its_plan(sweep: Path, monkeypatch: pytest.MonkeyPatch):
     (sweep / "studies").mkdir()
     (sweep / "studies" / "lrn-1.json").touch()
+    (sweep / "studies" / "pooling-1.json").touch()  # another study's, which may be corrupt
     (sweep / "studies" / "._lrn-1.json").touch()  # of a Mac
     plan = {"name": "lrn", "id": "lrn-1", "arms": [{"name": "no_lrn", "runs": {"0": IDS[0], "1": IDS[3]}}]}
     monkeypatch.setattr(watch, "read_looks", lambda path: {"lrn-1.json": [{}, plan]}[path.name])
@@ -176,3 +177,12 @@ def test_a_plan_names_runs_alone(sweep: Path, capsys: pytest.CaptureFixture[str]
     (sweep / "sweeps" / f"{SWEEP}.json").write_text(json.dumps(plan))
     assert command.main(["watch", "--once", f"paths.runs={sweep}"]) == 2
     assert "must be the id of a run" in capsys.readouterr().err
+
+
+def test_a_record_that_was_just_removed_waits(sweep: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(watch.Record, "status", lambda record: {})
+    watcher = Watcher(sweep, [Run(IDS[0], "no_lrn", "0")])
+    (sweep / IDS[0]).mkdir(exist_ok=True)
+    (sweep / IDS[0] / "status.json").touch()
+    [run] = watcher.look()
+    assert run.state == "waiting"

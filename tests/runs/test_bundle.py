@@ -19,10 +19,9 @@ from alexlab.cli import runs as runs_command
 from alexlab.compose import read_config
 from alexlab.errors import UserError
 from alexlab.evidence import load_runs
-from alexlab.runs import verify
+from alexlab.runs import arrays, verify
 from alexlab.runs.bundle import opened, pack
 from alexlab.runs.identity import run_id
-from alexlab.study import records
 from support.studies import made_study
 
 HOME = "/home/somebody"
@@ -216,15 +215,16 @@ class TestVerifier:
         found = verify.check_run(run, {**files, "predictions.npz": less.getvalue()})
         assert found == [f"{run}: has no predictions of view ten"]
 
-    def test_arrays_that_unpack_to_more_than_any(self, monkeypatch: pytest.MonkeyPatch):
+    def test_arrays_that_unpack_to_more_than_any(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         bomb = io.BytesIO()
         np.savez_compressed(bomb, labels=np.zeros(1000, np.int8))
+        (tmp_path / "predictions.npz").write_bytes(bomb.getvalue())
         monkeypatch.setattr(verify, "LARGEST_ARRAY", 1000)
-        monkeypatch.setattr(records, "_MAX_ARRAYS", 1000)
+        monkeypatch.setattr(arrays, "_MAX_BYTES", 1000)
         with pytest.raises(ValueError, match=r"labels\.npy unpacks to 1,128 bytes"):
             verify.errors_of(bomb.getvalue())
         with pytest.raises(ValueError, match=r"labels\.npy unpacks to 1,128 bytes"):
-            records.read_arrays(bomb.getvalue(), ("labels",))
+            arrays.read_arrays(tmp_path / "predictions.npz", ("labels",))
 
     @pytest.mark.parametrize("name", ["predictions.npz", "result.json"])
     def test_a_missing_file(self, runs: Path, bundle: Path, tmp_path: Path, name: str):

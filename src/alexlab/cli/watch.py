@@ -119,7 +119,7 @@ class Watcher:
         if time.time() - sign > SILENT:
             with suppress(UserError, OSError):
                 seen = Record(self._runs, run.run_id).seen()
-                return replace(run, state=seen["state"], failure=seen.get("failure", ""), sign=sign)
+                return replace(run, state=seen.get("state", WAITING), failure=seen.get("failure", ""), sign=sign)
         return replace(run, sign=sign)
 
 
@@ -138,7 +138,8 @@ def _read(record: Record, planned: Run) -> Run:
     errors = [error for row in rows if (error := row.get("val_top1_error")) is not None]
     started, ended = status.get("started"), status.get("ended")
     seconds = None
-    if status["state"] == DONE:
+    state = status.get("state", WAITING)  # its record may just have been removed
+    if state == DONE:
         seconds = record.result().get("seconds")
     elif rows and started is not None and status.get("attempt") == 1:  # a resumed run began in the middle
         seconds = record.file("metrics.csv").stat().st_mtime - started
@@ -149,7 +150,7 @@ def _read(record: Record, planned: Run) -> Run:
         what=planned.what or labels.get("ablation", ""),
         seed=planned.seed or (found[1] if (found := re.search(r"^seed: (\d{1,19})$", text, re.MULTILINE)) else ""),
         arm=planned.arm or labels.get("arm", ""),
-        state=status["state"],
+        state=state,
         failure=status.get("failure", ""),
         epoch=int(rows[-1].get("epoch") or 0) if rows else 0,
         epochs=lengths.get("max_epochs"),
@@ -157,7 +158,7 @@ def _read(record: Record, planned: Run) -> Run:
         best=min(errors, default=None),
         rate=images / seconds if images and seconds else None,
         started=started,
-        seconds=seconds if status["state"] == DONE else None,
+        seconds=seconds if state == DONE else None,
         sign=ended,
     )
 
@@ -342,6 +343,8 @@ def _of_study(runs: Path, name: str) -> Iterator[Run]:
     """The runs of the last look of each plan of a study."""
     seen: set[str] = set()
     for path in json_files(runs / "studies"):
+        if not path.stem.startswith(name):
+            continue  # of another study, and may be corrupt
         plan = read_looks(path)[-1]
         if plan["name"] != name and plan["id"] != name:
             continue

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import logging
 import os
 import re
@@ -21,6 +20,7 @@ from contextlib import suppress
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -28,7 +28,8 @@ from alexlab.config import Config, Logger, flat
 from alexlab.console import one_line
 from alexlab.data.class_names import known_names
 from alexlab.errors import UserError
-from alexlab.files import is_first_time, read_regular
+from alexlab.files import is_first_time
+from alexlab.runs.arrays import read_array, read_arrays
 from alexlab.runs.names import RunName, run_name
 from alexlab.runs.record import DONE, PREEMPTED, Record
 from alexlab.tiles import per_row, shown, tiles
@@ -37,7 +38,6 @@ log = logging.getLogger(__name__)
 _LONGEST_NAME, _LONGEST_TAG = 128, 64  # W&B refuses longer ones
 _LAST_SECONDS = 60.0  # that W&B gets for what it has not sent when a run ends
 _GRACE_SECONDS = 5.0  # likewise, if a run was asked to stop
-_MAX_ARRAYS = 2**30  # bytes
 _ZOOM = 4  # pixels for a weight of conv1
 _MOST_CLASSES = 50  # of a confusion matrix, whose table has their square
 _PREDICTIONS = 200  # test images in the table of predictions, evenly from all
@@ -165,12 +165,12 @@ class Copy:
 
         media: dict[str, Any] = {}
         with suppress(OSError, ValueError):  # there are none, or they are no images
-            kernels = np.load(io.BytesIO(read_regular(self._record.file("conv1.npy"), _MAX_ARRAYS)))
+            kernels = read_array(self._record.file("conv1.npy"))
             if kernels.ndim == 4 and kernels.shape[1] == 3:
                 picture = tiles(shown(kernels), per_row(len(kernels))).repeat(_ZOOM, 0).repeat(_ZOOM, 1)
                 media["conv1"] = wandb.Image(picture, caption="kernels of the first layer")
-        with suppress(OSError, ValueError, KeyError, IndexError):
-            arrays = np.load(io.BytesIO(read_regular(self._record.file("predictions.npz"), _MAX_ARRAYS)))
+        with suppress(OSError, ValueError, KeyError, IndexError, BadZipFile):
+            arrays = read_arrays(self._record.file("predictions.npz"), ("labels", "ten_top5", "ten_log_probability"))
             true, top5 = arrays["labels"], arrays["ten_top5"]
             names = known_names(self._config.data)
             if len(names) <= _MOST_CLASSES:

@@ -13,11 +13,11 @@ import numpy as np
 from alexlab.crossings import THRESHOLD, epochs_to
 from alexlab.data.shapes import CLASSES, object_offsets
 from alexlab.errors import UserError
-from alexlab.files import read_regular
+from alexlab.runs.arrays import read_array
 from alexlab.runs.record import SCHEMAS
 from alexlab.study.claims import GROUPED, METRICS
 from alexlab.study.colour import colour_gap
-from alexlab.study.records import RunData, read_array
+from alexlab.study.records import RunData
 from alexlab.tree import ANY, FRACTION, read_json
 
 _MAX_CONV1 = 2**28  # bytes
@@ -130,7 +130,7 @@ def _first_loss(run: RunData, view: str) -> float:
 
 def read_conv1(run: RunData) -> np.ndarray:
     """The kernels of the first convolution, as the record has them."""
-    return read_array(read_regular(run.record.file("conv1.npy"), _MAX_CONV1))
+    return read_array(run.record.file("conv1.npy"))
 
 
 def _colour(run: RunData, view: str) -> float:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import math
 import re
-import zipfile
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -19,6 +16,7 @@ from alexlab.compose import read_config
 from alexlab.config import Config
 from alexlab.errors import UserError
 from alexlab.files import read_regular
+from alexlab.runs.arrays import read_arrays
 from alexlab.runs.failure import RESULTS
 from alexlab.runs.record import DONE, FAILED, Record, find_records
 from alexlab.study.claims import VIEWS
@@ -26,7 +24,7 @@ from alexlab.tree import flatten, parse_yaml
 
 _SEED = re.compile(r"^seed: (\d{1,19})$", re.MULTILINE)
 _SEED_LINE = re.compile(r"^(  )?seed: .*\n", re.MULTILINE)  # of `seed` and `data.seed`
-_MAX_CONFIG, _MAX_ARRAYS = 2**20, 2**30  # bytes
+_MAX_CONFIG = 2**20  # bytes
 _LONGEST_LABEL = 200
 
 
@@ -183,7 +181,7 @@ class RunData:
         """
         path = self.record.file("predictions.npz")
         try:
-            arrays = read_arrays(read_regular(path, _MAX_ARRAYS), ("labels", "ten_top5"))
+            arrays = read_arrays(path, ("labels", "ten_top5"))
             true, given = (arrays[name].astype(np.int64) for name in ("labels", "ten_top5"))
             if not 0 <= min(true.min(), given.min()) <= max(true.max(), given.max()) < num_classes:
                 raise ValueError(f"has classes beyond the {num_classes} of data.num_classes")
@@ -199,7 +197,7 @@ class RunData:
         found: dict[tuple[str, str], tuple[np.ndarray, int, str] | UserError] = {}
         try:
             names = ("labels", "ten_top5", "center_top5", "ten_by_view")
-            arrays = read_arrays(read_regular(path, _MAX_ARRAYS), names)
+            arrays = read_arrays(path, names)
             labels = arrays["labels"]
             right = {("top1_error", "corner"): _corners(arrays, labels)}
             for view in ("ten", "center"):
@@ -239,41 +237,6 @@ def _corners(arrays: dict[str, np.ndarray], labels: np.ndarray) -> np.ndarray | 
 @lru_cache(maxsize=16)
 def _digest(labels: bytes, dtype: np.dtype) -> str:
     return hashlib.sha256(np.frombuffer(labels, dtype).astype(np.int64).tobytes()).hexdigest()
-
-
-def read_arrays(content: bytes, names: Container[str]) -> dict[str, np.ndarray]:
-    """The arrays of these names that an .npz file has; as `np.load`, which parses every header as Python source.
-
-    Raises:
-        ValueError: for an array of objects, of Fortran's order, or in another version of the format.
-    """
-    found = {}
-    with zipfile.ZipFile(io.BytesIO(content)) as members:
-        for member in members.namelist():
-            if (name := member.removesuffix(".npy")) in names:
-                if (size := members.getinfo(member).file_size) > _MAX_ARRAYS:
-                    raise ValueError(f"{member} unpacks to {size:,} bytes, more than {_MAX_ARRAYS:,}")
-                found[name] = read_array(members.read(member))
-    return found
-
-
-def read_array(content: bytes) -> np.ndarray:
-    """The array of an .npy file; as `read_arrays`."""
-    start = 10 + int.from_bytes(content[8:10], "little")
-    shape, dtype = _header(content[:start])
-    return np.frombuffer(content, dtype, math.prod(shape), start).reshape(shape)
-
-
-@lru_cache(maxsize=256)
-def _header(head: bytes) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of an .npy file by its first bytes, which the records of a study share."""
-    file = io.BytesIO(head)
-    if np.lib.format.read_magic(file) != (1, 0):
-        raise ValueError("an array is in another version of NumPy's format")
-    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    if is_fortran or dtype.hasobject:
-        raise ValueError("an array holds objects, or is in Fortran's order")
-    return shape, dtype
 
 
 @dataclass
