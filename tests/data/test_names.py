@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from torchvision.datasets.imagenette import Imagenette
 from torchvision.models import AlexNet_Weights
 
+from alexlab.config import DataConfig, Dataset
+from alexlab.data.class_names import known_names
 from alexlab.data.names import imagenet_names, readable
 
 
@@ -28,3 +33,12 @@ def test_readable_names():
     expected = ["tench", "crane (n00000001)", "crane (n00000002)", "n00000003", "my cat"]
     assert readable(classes, words) == expected
     assert readable(["b", "a"], {}) == ["b", "a"]
+
+
+def test_the_names_of_a_stores_classes_are_readable(tmp_path: Path):
+    """W&B's confusion matrix had ImageNet's ids."""
+    (tmp_path / "manifest.json").write_text(json.dumps({"classes": ["n01440764", "my cat"]}))
+    data = DataConfig(name=Dataset.imagenette, root=str(tmp_path), num_classes=2)
+    assert known_names(data) == ["tench", "my cat"]
+    data.num_classes = 3  # of another store
+    assert known_names(data) == ["class 0", "class 1", "class 2"]

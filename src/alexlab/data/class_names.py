@@ -8,6 +8,7 @@ from contextlib import suppress
 from alexlab.config import DataConfig, Dataset
 from alexlab.data import shapes
 from alexlab.data.locate import store_path
+from alexlab.data.names import readable
 
 
 def class_names(data: DataConfig) -> list[str]:
@@ -23,9 +24,9 @@ def class_names(data: DataConfig) -> list[str]:
 
 
 def known_names(data: DataConfig) -> list[str]:
-    """The names as the store on this machine has them, else those of `class_names`."""
+    """The readable names of the store on this machine, else those of `class_names`."""
     with suppress(OSError, ValueError, KeyError):
         names = json.loads((store_path(data) / "manifest.json").read_text("utf-8"))["classes"]
         if len(names) == data.num_classes:
-            return [str(name) for name in names]
+            return readable([str(name) for name in names], {})
     return class_names(data)
