@@ -13,6 +13,7 @@ from alexlab.cli import forecast
 from alexlab.cli.forecast import Cost, past_costs, source, span
 from alexlab.runs.environment import cpu_model
 from alexlab.runs.record import RECORD_VERSION
+from alexlab.study.records import finished_runs
 
 
 def write_record(runs: Path, number: int, arm: str, seconds: float, **environment: object) -> None:
@@ -32,10 +33,10 @@ def test_finished_runs_of_the_arm_on_such_a_machine_say_it(tmp_path: Path):
     write_record(tmp_path, 5, "a", 1.0, devices=2)
     (tmp_path / f"{6:012x}").mkdir()
     (tmp_path / f"{6:012x}" / "status.json").write_text("{")
-    found = past_costs(tmp_path, {"a": 1, "c": 1})
+    found = past_costs(finished_runs(tmp_path), {"a": 1, "c": 1})
     assert found.keys() == {"a"}
     assert (found["a"].low, found["a"].high, found["a"].runs) == (100.0, 130.0, 3)
-    assert past_costs(tmp_path / "none", {"a": 1}) == {}
+    assert past_costs(finished_runs(tmp_path / "none"), {"a": 1}) == {}
 
 
 def test_wording():

@@ -11,13 +11,15 @@ from alexlab.cli.tables import common_settings, factors_of, seeds_shown, values_
 from alexlab.console import Console, plural
 from alexlab.output import show_notice
 from alexlab.runs.supervisor import forecast
+from alexlab.study.records import RunData, finished_runs
 from alexlab.sweep.plan import Plan
 
 
 def print_forecast(plan: Plan, console: Console) -> None:
     """Print the plan, with an estimate for each run that is not done."""
     note = load_note()  # before steps are timed
-    costs = _costs(plan)
+    past = finished_runs(Path(plan.runs[0].config.paths.runs))
+    costs = _costs(plan, past)
     names = factors_of(plan.runs)
     number, factors, seed = Column("#", right=True, rank=1), factor_columns(names), Column("seed", right=True)
     state, about, run_id = Column("state", wraps=True), Column("about", right=True), Column("run id")
@@ -34,7 +36,7 @@ def print_forecast(plan: Plan, console: Console) -> None:
         console.say(f"Settings: {settings}", "dim")
     print_columns("Plan (nothing is run)", [number, *factors, seed, state, about, run_id], console)
     _print_total(plan, costs, note, console)
-    found = reckon(plan)
+    found = reckon(plan, past)
     print_prospects(found, console)
     if plan.study is not None and plan.study.base.study.budget is not None:
         print_allotment(plan, found, {arm: (cost.low + cost.high) / 2 for arm, cost in costs.items()}, console)
@@ -55,10 +57,10 @@ def _print_total(plan: Plan, costs: dict[str, Cost], note: str, console: Console
     )
 
 
-def _costs(plan: Plan) -> dict[str, Cost]:
+def _costs(plan: Plan, past: list[RunData]) -> dict[str, Cost]:
     """The cost of a run, by arm; steps are timed only for arms with a run to do, and no finished one."""
     arms = {run.arm: run.config for run in plan.runs}
-    known = past_costs(Path(plan.runs[0].config.paths.runs), {arm: one.trainer.devices for arm, one in arms.items()})
+    known = past_costs(past, {arm: one.trainer.devices for arm, one in arms.items()})
     timed = {run.arm: run.config for run in plan.runs if run.arm not in known and not run.record.is_done}
     if timed:
         show_notice(f"timing some steps of {plural(len(timed), 'arm')} ...")

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
 from alexlab import threads
 from alexlab.console import duration, plural
 from alexlab.errors import UserError
 from alexlab.runs.environment import cpu_model
-from alexlab.runs.record import find_records
 from alexlab.study.records import RunData
 
 _BUSY = 0.75  # load for each core above which a machine is busy
@@ -28,14 +27,16 @@ class Cost:
     runs: int = 0
 
 
-def past_costs(folder: Path, arms: dict[str, int]) -> dict[str, Cost]:
-    """The costs of those of the arms, each with its number of devices, that have finished on a machine like this."""
+def past_costs(past: Sequence[RunData], arms: dict[str, int]) -> dict[str, Cost]:
+    """The costs of those of the arms, each with its number of devices, that have finished on a machine like this.
+
+    `past`: finished runs.
+    """
     found: dict[str, list[tuple[float, int]]] = {}
-    for record in find_records(folder) if folder.is_dir() else []:
+    for run in past:
         with suppress(UserError, OSError):  # a corrupt record says nothing
-            run = RunData(record, record.status())
-            if run.is_done and run.arm in arms and is_like_here(run, arms[run.arm]):
-                size = sum(path.stat().st_size for path in record.path.rglob("*") if path.is_file())
+            if run.arm in arms and is_like_here(run, arms[run.arm]):
+                size = sum(path.stat().st_size for path in run.record.path.rglob("*") if path.is_file())
                 found.setdefault(run.arm, []).append((run.result["seconds"], size))
     return {
         arm: Cost(min(s for s, _ in costs), max(s for s, _ in costs), round(median(b for _, b in costs)), len(costs))

@@ -5,16 +5,12 @@ from __future__ import annotations
 import math
 import shlex
 from collections import defaultdict
-from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from alexlab.cli.columns import Column, print_columns
 from alexlab.console import Console, plural
 from alexlab.data.locate import image_counts
-from alexlab.errors import UserError
 from alexlab.report.wording import decimals
-from alexlab.runs.record import find_records
 from alexlab.study.claims import METRICS, Claim
 from alexlab.study.planning import MOST_RUNS, UNKNOWN, Prospect, allot, prospects
 from alexlab.study.records import RunData
@@ -25,8 +21,11 @@ from alexlab.validate import hours
 _BY_BUDGET = ("study.budget", "study.seeds", "study.base_seeds", "study.claims")
 
 
-def reckon(plan: Plan) -> list[Prospect]:
-    """What each tested claim of a study's plan can show; none for other plans and for trials of learning rates."""
+def reckon(plan: Plan, past: Sequence[RunData]) -> list[Prospect]:
+    """What each tested claim of a study's plan can show; none for other plans and for trials of learning rates.
+
+    `past`: finished runs, of which those of the plan do not count.
+    """
     study = plan.study
     if study is None or study.round or not study.claims:
         return []
@@ -37,7 +36,7 @@ def reckon(plan: Plan) -> list[Prospect]:
         settings.seeds,
         counts.get((), settings.seeds),
         image_counts(study.base.data)["test"],
-        _past(plan, study),
+        _at_recipe(plan, study, past),
         settings.assumed_sd,
     )
 
@@ -46,20 +45,13 @@ def _tested(study: Study) -> list[Claim]:
     return [claim for claim in study.claims if claim.not_testable is None and not unmet(claim, study.base)]
 
 
-def _past(plan: Plan, study: Study) -> list[RunData]:
-    """Finished runs at the study's recipe, protocol and model that are not of the plan."""
-    folder = Path(study.base.paths.runs)
+def _at_recipe(plan: Plan, study: Study, past: Sequence[RunData]) -> list[RunData]:
+    """The runs at the study's recipe, protocol and model that are not of the plan."""
     planned = {run.run_id for run in plan.runs}
     wanted = {name: study.choices[name] for name in ("recipe", "protocol", "model")}
-    found = []
-    for record in find_records(folder) if folder.is_dir() else ():
-        if record.run_id in planned:
-            continue
-        with suppress(UserError, OSError):  # a corrupt record says nothing
-            run = RunData(record, record.status())
-            if run.is_done and {name: run.labels.get(name) for name in wanted} == wanted:
-                found.append(run)
-    return found
+    return [
+        run for run in past if run.run_id not in planned and {name: run.labels.get(name) for name in wanted} == wanted
+    ]
 
 
 def print_prospects(found: list[Prospect], console: Console) -> None:

@@ -197,7 +197,7 @@ def _read_runs(request: Request, console: Console) -> list[RunData]:
     """The runs that pass the filters, by when they started; records that cannot be read are named."""
     _check_folder(request)
     passed = []
-    for record in find_records(request.runs) if request.runs.is_dir() else []:
+    for record in find_records(request.runs):
         try:
             run = RunData(record, record.seen())
             if not run.status:
@@ -318,7 +318,7 @@ def _sweeps(request: Request) -> list[Sweep]:
         given == LAST or given.endswith(".json") or any(name.startswith(given) for name in known)
         for given in request.ids
     ]
-    runs = [record.run_id for record in find_records(request.runs)] if request.runs.is_dir() else []
+    runs = [record.run_id for record in find_records(request.runs)]
     if not all(is_sweep) or any(name.startswith(given) for given in request.ids for name in runs):
         return []
     return [read_sweep(given, request.runs) for given in request.ids]

@@ -90,7 +90,7 @@ class Watcher:
         """Each run as it is now."""
         planned = self._planned
         if planned is None:
-            planned = [Run(record.run_id) for record in find_records(self._runs)] if self._runs.is_dir() else []
+            planned = [Run(record.run_id) for record in find_records(self._runs)]
         return [self._look(run) for run in planned]
 
     def _look(self, planned: Run) -> Run:

@@ -633,14 +633,7 @@ def dots(arms: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: st
     """
     if not arms:
         raise ValueError("arms: is empty")
-    lane, top, bottom, left = 19.0, 6.0, 38.0, 116.0
-    body = lane * len(arms)
-    figure = _figure(top + body + bottom)
-    axes = _axes(figure, left, bottom, WIDTH - left - 10, body)
-    axes.set_ylim(len(arms) - 0.5, -0.5)
-    axes.set_yticks(range(len(arms)), [_cut(figure, name, left - 10) for name in arms])
-    axes.tick_params(axis="y", length=0, pad=2)
-    axes.spines["left"].set_visible(False)
+    figure, axes = _lanes(list(arms), lane=19.0, top=6.0)
     first = np.asarray(next(iter(arms.values()))[0], dtype=float)
     if len(arms) > 1 and len(first) > 1:
         axes.axvspan(first.mean() - first.std(ddof=1), first.mean() + first.std(ddof=1), color=BLUE, alpha=0.1, lw=0)
@@ -661,6 +654,19 @@ def dots(arms: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: st
     return figure
 
 
+def _lanes(names: Sequence[str], lane: float, top: float) -> tuple[Figure, Axes]:
+    """A figure with a line of height `lane` for each name, which stands left of it, and `top` free above."""
+    bottom, left = 38.0, 116.0
+    body = lane * len(names)
+    figure = _figure(top + body + bottom)
+    axes = _axes(figure, left, bottom, WIDTH - left - 10, body)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_yticks(range(len(names)), [_cut(figure, name, left - 10) for name in names])
+    axes.tick_params(axis="y", length=0, pad=2)
+    axes.spines["left"].set_visible(False)
+    return figure, axes
+
+
 def mean_half_width(values: Sequence[float]) -> float:
     """Half of the 95 % interval of a mean over seeds, by Student's t; NaN for fewer than two."""
     count = len(values)
@@ -676,14 +682,7 @@ def gaps(arms: Mapping[str, tuple[float, float]], names: tuple[str, str], xlabel
     """
     if not arms:
         raise ValueError("arms: is empty")
-    lane, top, bottom, left = 17.0, 24.0, 38.0, 116.0
-    body = lane * len(arms)
-    figure = _figure(top + body + bottom)
-    axes = _axes(figure, left, bottom, WIDTH - left - 10, body)
-    axes.set_ylim(len(arms) - 0.5, -0.5)
-    axes.set_yticks(range(len(arms)), [_cut(figure, name, left - 10) for name in arms])
-    axes.tick_params(axis="y", length=0, pad=2)
-    axes.spines["left"].set_visible(False)
+    figure, axes = _lanes(list(arms), lane=17.0, top=24.0)
     for row, (one, other) in enumerate(arms.values()):
         axes.plot([one, other], [row, row], color=INK, linewidth=1.2, alpha=0.4)
         axes.plot(one, row, "o", color=BLUE, markersize=6, markerfacecolor="none", markeredgewidth=1.4)
@@ -721,15 +720,8 @@ def class_errors(arms: Mapping[str, np.ndarray], names: Sequence[str]) -> Figure
     order = np.argsort(-next(iter(arms.values())).mean(0), kind="stable")
     if len(order) > MOST_CLASSES:
         order = np.concatenate([order[: MOST_CLASSES // 2], order[-MOST_CLASSES // 2 :]])
-    lane, bottom, left = 8.0 + 9.0 * len(arms), 38.0, 116.0
     top = 8.0 + 14.0 * (len(arms) if len(arms) > 1 else 0)
-    body = lane * len(order)
-    figure = _figure(top + body + bottom)
-    axes = _axes(figure, left, bottom, WIDTH - left - 10, body)
-    axes.set_ylim(len(order) - 0.5, -0.5)
-    axes.set_yticks(range(len(order)), [_cut(figure, names[int(index)], left - 10) for index in order])
-    axes.tick_params(axis="y", length=0, pad=2)
-    axes.spines["left"].set_visible(False)
+    figure, axes = _lanes([names[int(index)] for index in order], lane=8.0 + 9.0 * len(arms), top=top)
     for place, (values, (colour, marker)) in enumerate(zip(arms.values(), _class_marks(), strict=False)):
         offset = (place + 0.5) / len(arms) * 0.8 - 0.4
         rows = np.arange(len(order)) + offset

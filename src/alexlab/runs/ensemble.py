@@ -50,7 +50,7 @@ def read_done(run_id: str, settings: Config, names: list[str]) -> DoneRun:
         UserError: if it is not there, not done, or of other data than are here.
     """
     folder = Path(settings.paths.runs)
-    known = [record.run_id for record in find_records(folder)] if folder.is_dir() else []
+    known = [record.run_id for record in find_records(folder)]
     if run_id not in known:
         longer = [name for name in known if name.startswith(run_id)]
         near = f"; write it in full, {longer[0]}" if longer else did_you_mean(run_id, known)

@@ -82,7 +82,12 @@ _DISPOSABLE = re.compile(r"\.DS_Store|\._.*|\.nfs.*|Thumbs\.db|desktop\.ini")
 
 
 def find_records(runs: Path) -> list[Record]:
-    """The records of a folder, by name: what has a status.json, hidden folders and backups aside."""
+    """The records of a folder, by name: what has a status.json, hidden folders and backups aside.
+
+    None where there is no such folder.
+    """
+    if not runs.is_dir():
+        return []
     names = sorted(path.name for path in runs.iterdir() if not is_foreign(path.name))
     return [Record(runs, name) for name in names if (runs / name / "status.json").exists()]
 
@@ -93,7 +98,7 @@ def find_record(runs: Path, given: str) -> Record:
     Raises:
         UserError: if there is none, or several.
     """
-    known = [record.run_id for record in find_records(runs)] if runs.is_dir() else []
+    known = [record.run_id for record in find_records(runs)]
     fitting = [name for name in known if name.startswith(given)]
     if len(fitting) == 1:
         return Record(runs, fitting[0])

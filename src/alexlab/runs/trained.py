@@ -201,7 +201,7 @@ def load_run(
 
 def _complete(run_id: str, runs: Path) -> str:
     """The one run id that begins so; what was given, if none does."""
-    known = [record.run_id for record in find_records(runs)] if runs.is_dir() else []
+    known = [record.run_id for record in find_records(runs)]
     found = [name for name in known if name.startswith(run_id)]
     if len(found) > 1 and run_id not in found:
         raise UserError(f"{run_id}: {len(found)} runs begin so; write more digits ({', '.join(found[:3])})")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -317,6 +318,17 @@ def _read(record: Record) -> RunData:
             if name not in flat:
                 raise UserError(f"result.json: {name} is missing")
     return run
+
+
+def finished_runs(folder: Path) -> list[RunData]:
+    """The finished runs of a folder; a corrupt record is left out."""
+    found = []
+    for record in find_records(folder):
+        with suppress(UserError, OSError):
+            run = RunData(record, record.status())
+            if run.is_done:
+                found.append(run)
+    return found
 
 
 def one_line(record: Record, error: Exception) -> str:

@@ -592,9 +592,9 @@ def power(
     `size` is the published one and `sd`, of both arms' runs, an upper estimate, in the same unit; neither is to be
     taken from the runs whose number is planned. `runs` in the claim's arm, `base_factor` times as many in the base,
     rounded. `prior_df`: how alike the arms' spreads are, as d0 of `shrink`; with under four arms their own variances
-    count. `image_variance`: of the difference, from the choice of test images alone (`planning.IMAGE_SD`); more runs
-    do not lower it. Of 12 effects of .4 points with 5 runs and an sd of .15 this says that .95 are found; simulated
-    arms whose sd scatters around that by .3 find .86.
+    count. `image_variance`: of the difference, from the choice of test images alone (`planning.PER_IMAGE_SD`); more
+    runs do not lower it. Of 12 effects of .4 points with 5 runs and an sd of .15 this says that .95 are found;
+    simulated arms whose sd scatters around that by .3 find .86.
 
     Raises:
         ValueError: for numbers that are no plan.
