@@ -41,6 +41,7 @@ from alexlab.report.figures import (
     kernels,
     multiples,
     neighbours_figure,
+    rates,
     save,
     speed,
 )
@@ -231,6 +232,9 @@ FIGURES = {
     "speed_two": lambda: speed(arms(2, 3)),
     "speed_20": lambda: speed(arms(20, 3)),
     "speed_odd": lambda: speed(spoilt(arms(4, 3)), 0.2),
+    "speed_within": lambda: speed(arms(2, 3), epochs=0.25 * np.arange(1, 9)),
+    "rates": lambda: rates({name: [(0.001 * 2**i, 9.0 + i), (0.1, None)] for i, name in enumerate(NAMES[:7])}, "%"),
+    "rates_none": lambda: rates({"a": [(0.001, None)], "b": []}, "epochs"),
     "kernels_two": lambda: kernels(CONV1, 2),
     "kernels_one": lambda: kernels(np.zeros((1, 3, 2, 2)), 1),
     "cost_20": lambda: cost(NAMED),
@@ -374,6 +378,29 @@ class TestWords:
         told = texts(speed({"relu": fast[None], "stuck": never[None], "mixed": np.stack([fast, never])}))
         assert {"never reached", "1 of 2 seeds:", "Epochs to 25 %"} <= set(told)
         assert "at most 1.0 epochs" in texts(speed({"at once": np.full((1, 3), 0.1)}))
+
+    def test_speed_of_errors_that_were_logged_within_epochs(self):
+        epochs = np.array([0.3, 0.5, 0.8, 1.0])
+        errors = np.array([[0.9, 0.4, 0.2, 0.1], [0.9, 0.5, 0.3, 0.2]])
+        reached = [np.interp(-0.25, -row, epochs) for row in errors]  # errors fall, so their negatives rise
+        figure = speed({"relu": errors}, epochs=epochs)
+        assert f"{np.mean(reached):.1f} epochs" in texts(figure)
+        points = [line.get_xdata() for line in figure.axes[0].lines if line.get_marker() == "o"]
+        assert np.ravel(points) == pytest.approx([np.mean(reached)])
+        [curve] = [line for line in figure.axes[0].lines if len(np.atleast_1d(line.get_xdata())) == 4]
+        assert np.array_equal(curve.get_xdata(), epochs)
+
+    def test_trials_of_learning_rates(self):
+        trials = {"base": [(0.002, 8.0), (0.001, 10.0), (0.001, 12.0), (0.004, None)], "tanh": [(0.001, None)]}
+        axes = (figure := rates(trials, "epochs")).axes[0]
+        [line] = [one for one in axes.lines if one.get_linestyle() == "-" and len(one.get_xdata()) > 1]
+        assert np.allclose([line.get_xdata(), line.get_ydata()], [[0.001, 0.002], [11.0, 8.0]])
+        crosses = [one.get_xydata() for one in axes.lines if one.get_marker() == "x"]
+        assert [[x for x, _ in one] for one in crosses] == [[0.004], [0.001]]
+        assert min(y for one in crosses for _, y in one) > 12.0
+        assert {"no value", "×: no value, see the table"} <= set(texts(figure))
+        with pytest.raises(ValueError, match="has no trial"):
+            rates({"base": []}, "epochs")
 
     def test_colour_of_towers(self):
         grey = np.ones((4, 3, 3, 3))

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from alexlab.config import RACE_ERRORS
+from alexlab.report.wording import rate_sentences
 from alexlab.runs.identity import run_id
 from alexlab.runs.record import RECORD_VERSION
-from alexlab.study.rates import rate_remarks
+from alexlab.study.rates import read_trials
 from alexlab.sweep.arms import Study, document, make_study, register
 from alexlab.sweep.rate_search import (
     Choice,
@@ -283,7 +284,7 @@ def test_figure_1_chooses_each_arms_rate_by_its_own_metric_and_then_runs_as_many
     plan = document(study)
     assert plan["rate"] == "own"
     assert [one["warning"] for one in plan["rates"]] == [None] * 2
-    said = rate_remarks(plan)[-1].partition("no verdict: ")[2]
+    said = rate_sentences(read_trials(plan, {}))[-1].partition("no verdict: ")[2]
     common = {float(lr): float(ratio) for lr, _, ratio in (one.partition(": ") for one in said.split(", "))}
     assert 0.004 in common
     assert 0.016 not in common  # where ReLUs lost the race

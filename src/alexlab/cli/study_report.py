@@ -153,8 +153,11 @@ def print_claims(judgement: Judgement, console: Console) -> None:
                 column.cells.append(cell)
     shown = [column for column in columns if any(column.cells)]  # at a rehearsal there are no verdicts
     console.print()
-    title = f"{plan['name']}: {plan['recipe']}, effects as arm minus other, study-wise intervals"
-    print_columns(title, shown, console)
+    if judgement.is_choosing:
+        console.say(f"{plan['name']}: {plan['recipe']}, trials of learning rates")
+    else:
+        title = f"{plan['name']}: {plan['recipe']}, effects as arm minus other, study-wise intervals"
+        print_columns(title, shown, console)
     for line in printed(judgement):
         if line == judgement.command:
             console.print(line, style="dim", soft_wrap=True)  # to be copied

@@ -13,8 +13,20 @@ import numpy as np
 
 from alexlab.console import plural
 from alexlab.report.cite import repeat_study
-from alexlab.report.wording import arm_name, decimals, in_words, interim, published, rehearsal, summary
+from alexlab.report.wording import (
+    arm_name,
+    decimals,
+    in_words,
+    interim,
+    published,
+    readable_name,
+    rehearsal,
+    summary,
+    trial_metric,
+    trial_text,
+)
 from alexlab.study.claims import METRICS, VIEWED, Claim, Range, Verdict
+from alexlab.study.rates import ArmTrials
 from alexlab.study.records import RunData
 from alexlab.study.statistics import LEAST_RUNS, MAX_FAILED
 from alexlab.study.verdicts import SURROUNDINGS, Arm, Judgement, Row
@@ -190,6 +202,8 @@ def report_content(judgement: Judgement) -> dict[str, Any]:
         "summary": summary(judgement),
         "command": judgement.command,
         "claims": claims,
+        "is_choosing": judgement.is_choosing,
+        "trials": _trials(judgement.trials),
         "kinds": sorted(kinds.items(), key=lambda item: ORDER.index(item[0])),
         "arms": [_arm(arm, anchor) for arm, anchor in zip(judgement.arms, anchors, strict=True)],
         "missing": missing,
@@ -201,8 +215,31 @@ def report_content(judgement: Judgement) -> dict[str, Any]:
     }
 
 
+def _trials(arms: list[ArmTrials]) -> dict[str, Any] | None:
+    """A table of the trials of learning rates: a row for each rate, a column for each arm; None without trials.
+
+    Cells are (text, whether it is the arm's rate); trials on several seeds stand in their order.
+    """
+    if not arms:
+        return None
+    rates = sorted({one.lr for arm in arms for one in arm.trials})
+    rows = []
+    for lr in rates:
+        cells = [
+            (", ".join(trial_text(one, arm.metric) for one in arm.trials if one.lr == lr) or NOTHING, arm.chosen == lr)
+            for arm in arms
+        ]
+        rows.append((f"{lr:g}", cells))
+    return {
+        "what": trial_metric(arms[0].metric),
+        "arms": [readable_name(arm.arm) for arm in arms],
+        "rows": rows,
+        "notes": [f"{readable_name(arm.arm)}: {arm.warning}." for arm in arms if arm.warning],
+    }
+
+
 def _findings(judgement: Judgement) -> list[str]:
-    """Five sentences: the question, what was found, effect sizes, what stays open, and caveats."""
+    """Sentences: the question, what was found, effect sizes, what stays open, and caveats."""
     plan, rows = judgement.plan, [row for row in judgement.rows if not row.claim.is_context]
     if not rows:
         return []

@@ -362,20 +362,25 @@ def multiples(base: np.ndarray, arms: Mapping[str, np.ndarray], ylabel: str, per
 
 
 @_style()
-def speed(arms: Mapping[str, np.ndarray], threshold: float = 0.25) -> Figure:
-    """Plot figure 1: training error, a fraction [seeds, epochs], by epoch and arm, and the epochs to a threshold.
+def speed(arms: Mapping[str, np.ndarray], threshold: float = 0.25, epochs: np.ndarray | None = None) -> Figure:
+    """Plot figure 1: training error, a fraction [seeds, entries], by epoch and arm, and the epochs to a threshold.
 
-    These are the mean of `epochs_to` over the seeds that reach it and, if all do, its ratio to the first arm's.
+    `epochs`: after how many epochs each entry was logged; None = after 1, 2, 3, ... The epochs to the threshold are the
+    mean of `epochs_to` over the seeds that reach it and, if all do, its ratio to the first arm's.
 
     Raises:
         ValueError: without arms, or for arrays of another shape.
     """
     arms = _checked(arms)
-    times = {name: np.array([epochs_to(row, threshold) for row in values]) for name, values in arms.items()}
+    logged = np.arange(1.0, max(values.shape[1] for values in arms.values()) + 1) if epochs is None else epochs
+    times = {name: np.array([epochs_to(row, threshold, logged) for row in values]) for name, values in arms.items()}
     base = next(iter(times.values())).mean()
-    notes = {name: _reached(times[name], len(arms[name]), base if i else math.nan) for i, name in enumerate(times)}
+    notes = {
+        name: _reached(each, len(arms[name]), base if i else math.nan, float(logged[0]))
+        for i, (name, each) in enumerate(times.items())
+    }
     percent = {name: 100 * values for name, values in arms.items()}
-    figure, axes = _lines(percent, notes, "training error, %", top=20, level=100 * threshold)
+    figure, axes = _lines(percent, notes, "training error, %", top=20, level=100 * threshold, epochs=logged)
     for each, (colour, _) in zip(times.values(), _ways(), strict=False):
         if np.isfinite(each).all() and len(each):
             axes.plot(each.mean(), 100 * threshold, marker="o", color=colour, markersize=5.5, zorder=4)
@@ -389,11 +394,11 @@ def speed(arms: Mapping[str, np.ndarray], threshold: float = 0.25) -> Figure:
     return figure
 
 
-def _reached(times: np.ndarray, seeds: int, base: float) -> str:
+def _reached(times: np.ndarray, seeds: int, base: float, first: float) -> str:
     there = times[np.isfinite(times)]
     if not len(there):
         return "never reached"
-    words = ("at most " if (there == 1).all() else "") + f"{there.mean():.1f} epochs"
+    words = ("at most " if (there == first).all() else "") + f"{there.mean():.1f} epochs"
     if len(there) < seeds:
         return f"{len(there)} of {seeds} seeds:\n{words}"
     return words + (f" ({there.mean() / base:.1f}×)" if math.isfinite(base) else "")
@@ -430,16 +435,25 @@ class _End:
 
 
 def _lines(
-    arms: dict[str, np.ndarray], notes: dict[str, str], ylabel: str, top: float = 6, level: float | None = None
+    arms: dict[str, np.ndarray],
+    notes: dict[str, str],
+    ylabel: str,
+    top: float = 6,
+    level: float | None = None,
+    epochs: np.ndarray | None = None,
 ) -> tuple[Figure, Axes]:
-    """Plot means and bands. `notes`: lines below names of arms. `level`: a horizontal line; the plot starts at 0."""
+    """Plot means and bands of values [seeds, entries], logged after so many `epochs` each; None = after 1, 2, 3, ...
+
+    `notes`: lines below names of arms. `level`: a horizontal line; the plot starts at 0.
+    """
     counts = [int(np.isfinite(values).any(1).sum()) for values in arms.values()]
     many = [count for count in counts if count > 1]
     is_range = min(many, default=0) < RANGE_UNDER
     ends, bands = [], []
     for (name, values), (colour, line) in zip(arms.items(), _ways(), strict=False):
         here, text = np.isfinite(values).any(0), _wrapped(name)
-        x, known = np.flatnonzero(here) + 1, values[:, here]
+        x, known = np.flatnonzero(here) + 1.0, values[:, here]
+        x = x if epochs is None else epochs[: len(here)][here]
         if not len(x):
             ends.append(_End(f"{text}\nno values", math.nan, math.nan, colour, line))
             continue
@@ -458,9 +472,10 @@ def _lines(
     for x, mean, low, high, colour, line in bands:
         axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
         axes.plot(x, mean, color=colour, linestyle=line, marker="." if len(x) == 1 else "")
-    epochs = max((x[-1] for x, *_ in bands), default=1)
-    axes.set_xlim(*((1, epochs) if epochs > 1 else (0.5, 1.5)))
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]) if epochs > 1 else FixedLocator([1]))
+    first = 1.0 if epochs is None else float(epochs[0])
+    last = max((x[-1] for x, *_ in bands), default=1)
+    axes.set_xlim(*((first, last) if last > 1 else (0.5, 1.5)))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]) if last > 1 else FixedLocator([1]))
     axes.set_ylabel(ylabel)
     axes.set_xlabel("epoch")
     figure.text(10 / WIDTH, 6 / (72 * figure.get_figheight()), _band_words(counts, is_range), fontsize=SMALL)
@@ -616,6 +631,57 @@ def cost(points: Sequence[tuple[str, float, float, float]]) -> Figure:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel(f"training time, {unit}")
     axes.set_ylabel("error, %")
+    _grid(axes)
+    _write_names(figure, axes, ends)
+    return figure
+
+
+@_style()
+def rates(arms: Mapping[str, Sequence[tuple[float, float | None]]], ylabel: str) -> Figure:
+    """Plot what trials of learning rates came to: (rate, value) in any order, on logarithmic axes, lower is better.
+
+    Lines join the mean of each rate's trials. A trial without a value is a cross above the others.
+
+    Raises:
+        ValueError: without arms, or without a trial.
+    """
+    if not any(arms.values()):
+        raise ValueError("arms: has no trial")
+    ends, drawn = [], []
+    every = [value for trials in arms.values() for _, value in trials if value is not None]
+    for (name, trials), (way, marker), (_, line) in zip(arms.items(), _marks(), _ways(), strict=False):
+        known = sorted((rate, value) for rate, value in trials if value is not None)
+        means = {rate: float(np.mean([value for one, value in known if one == rate])) for rate, _ in known}
+        lost = [rate for rate, value in trials if value is None]
+        x, y = [*means.items()][-1] if means else (math.nan, math.nan)
+        ends.append(_End(_wrapped(name) + ("" if means else "\nno value"), x, y, way, marker=marker))
+        drawn.append((known, means, lost, way, marker, line))
+    figure, axes = _with_names(ends, bottom=48, top=6)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    low, high = (min(every), max(every)) if every else (1.0, 10.0)
+    above = high * (max(high / low, 1.3)) ** 0.14
+    for number, (known, means, lost, way, marker, line) in enumerate(drawn):
+        axes.plot([*means], [*means.values()], color=way, linestyle=line)
+        axes.plot(*(zip(*known, strict=True) if known else ([], [])), marker, color=way, markersize=5, linestyle="none")
+        # Crosses of arms at one rate stand below each other.
+        heights = [above * (above / low) ** (-0.045 * number)] * len(lost)
+        axes.plot(lost, heights, "x", color=way, markersize=5.5)
+    tried = sorted({rate for trials in arms.values() for rate, _ in trials})
+    across = tried[0] / 1.4, tried[-1] * 1.4
+    axes.set_xlim(across)
+    axes.set_ylim(low / (above / low) ** 0.08, above * (above / low) ** 0.06)
+    for axis, (least, most) in ((axes.xaxis, across), (axes.yaxis, axes.get_ylim())):
+        span = most / least
+        digits = range(1, 10) if span < 4 else (1, 2, 5) if span < 40 else (1,)
+        ticks = [digit * 10.0**power for power in range(-9, 9) for digit in digits]
+        axis.set_major_locator(FixedLocator([tick for tick in ticks if least <= tick <= most]))
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel(ylabel)
+    if any(lost for _, _, lost, *_ in drawn):
+        figure.text(10 / WIDTH, 6 / (72 * figure.get_figheight()), "×: no value, see the table", fontsize=SMALL)
     _grid(axes)
     _write_names(figure, axes, ends)
     return figure

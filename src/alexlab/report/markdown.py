@@ -22,13 +22,48 @@ def markdown(judgement: Judgement, figures: list[PlotOnPage]) -> str:
         lines += [f"> **Interim.** {_md(content['interim'])}", "", *_fenced(judgement.command), ""]
     lines += [f"{number}. {_md(sentence)}" for number, sentence in enumerate(content["findings"], 1)] + [""]
     tally = ", ".join(f"{count} {kind}" for kind, count in content["kinds"])
-    lines += [f"- {_md(sentence)}" for sentence in [f"Claims: {tally or 'none'}.", *content["summary"]]]
+    claims = [] if judgement.is_choosing else [f"Claims: {tally or 'none'}."]
+    lines += [f"- {_md(sentence)}" for sentence in [*claims, *content["summary"]]]
     lines += [""]
     if figures:
         lines += [*_plot(figures[0]), ""]
-    lines += ["## Claims", ""]
-    shown: list[ClaimRow] = content["claims"]
+    lines += [] if judgement.is_choosing else ["## Claims", "", *_claims(content["claims"])]
+    if trials := content["trials"]:
+        lines += ["", "## Learning rates", "", f"Trials: {_md(trials['what'])}; the chosen rate is bold.", ""]
+        rows = [
+            (lr, *(f"**{_md(text)}**" if is_chosen else _md(text) for text, is_chosen in cells))
+            for lr, cells in trials["rows"]
+        ]
+        lines += _table(("learning rate", *map(_code, trials["arms"])), rows)
+        lines += ["", *(f"- {_md(note)}" for note in trials["notes"])] if trials["notes"] else []
+    if figures[1:]:
+        lines += ["", "## Plots"]
+        for plot in figures[1:]:
+            lines += ["", *_plot(plot)]
+    lines += ["", "## Arms", ""]
     lines += _table(
+        ("arm", "top-1 error, ten views, %", "done of planned", "failed", "missing", "unplanned seeds", "rate", "time"),
+        (
+            (
+                _code(arm.name), f"{arm.error} {arm.sd}".strip(), f"{arm.done} / {arm.planned}", str(arm.failed),
+                str(arm.missing), arm.unplanned or NOTHING, arm.lr, arm.time,
+            )
+            for arm in content["arms"]
+        ),
+    )  # fmt: skip
+    if content["missing"]:
+        lines += ["", "## Missing runs", "", *_fenced(judgement.command), ""]
+        lines += [
+            f"- {_code(name)}: " + ", ".join(f"{_code(run)} (seed {seed})" for seed, run in runs)
+            for name, runs in content["missing"]
+        ]
+    if judgement.problems:
+        lines += ["", "## Records left out", "", *(f"- {_md(problem)}" for problem in judgement.problems)]
+    return "\n".join([*lines, *_origin(content)]) + "\n"
+
+
+def _claims(claims: list[ClaimRow]) -> list[str]:
+    return _table(
         ("claim", "published", "effect", *INTERVALS.values(), SHARE, "runs", "sd", "time/run", "verdict"),
         (
             (
@@ -55,33 +90,9 @@ def markdown(judgement: Judgement, figures: list[PlotOnPage]) -> str:
                     if part
                 ),
             )
-            for one in shown
+            for one in claims
         ),
     )
-    if figures[1:]:
-        lines += ["", "## Plots"]
-        for plot in figures[1:]:
-            lines += ["", *_plot(plot)]
-    lines += ["", "## Arms", ""]
-    lines += _table(
-        ("arm", "top-1 error, ten views, %", "done of planned", "failed", "missing", "unplanned seeds", "rate", "time"),
-        (
-            (
-                _code(arm.name), f"{arm.error} {arm.sd}".strip(), f"{arm.done} / {arm.planned}", str(arm.failed),
-                str(arm.missing), arm.unplanned or NOTHING, arm.lr, arm.time,
-            )
-            for arm in content["arms"]
-        ),
-    )  # fmt: skip
-    if content["missing"]:
-        lines += ["", "## Missing runs", "", *_fenced(judgement.command), ""]
-        lines += [
-            f"- {_code(name)}: " + ", ".join(f"{_code(run)} (seed {seed})" for seed, run in runs)
-            for name, runs in content["missing"]
-        ]
-    if judgement.problems:
-        lines += ["", "## Records left out", "", *(f"- {_md(problem)}" for problem in judgement.problems)]
-    return "\n".join([*lines, *_origin(content)]) + "\n"
 
 
 def sweep_markdown(content: dict[str, Any], figures: list[PlotOnPage]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +17,12 @@ from alexlab.data.names import readable
 from alexlab.errors import UserError
 from alexlab.report import figures
 from alexlab.report.content import Extras, PlotOnPage, in_order
-from alexlab.report.wording import arm_name
+from alexlab.report.wording import arm_name, readable_name, trial_metric
 from alexlab.runs.record import Record
 from alexlab.study.claims import METRICS
 from alexlab.study.colour import colour_indices
 from alexlab.study.metrics import read_conv1
+from alexlab.study.rates import SPEED, ArmTrials
 from alexlab.study.records import Archive, RunData
 from alexlab.study.statistics import quantile
 from alexlab.study.verdicts import Arm, Judgement, Row
@@ -63,6 +64,10 @@ def save_all(plots: Iterable[Plot], folder: Path, with_pdf: bool) -> list[PlotOn
 
 def _of_study(judgement: Judgement, archive: Archive, with_pictures: bool) -> Iterator[Plot]:
     arms = [arm for arm in judgement.arms if arm.runs]
+    if judgement.is_choosing:
+        yield from _rates(judgement.trials)
+        yield from _trial_curves(judgement.trials, arms)
+        return
     watermark = "REHEARSAL" if judgement.is_rehearsal else ""
     yield from seeds(judgement.arms, watermark)
     for name, title, xlabel, wanted in FORESTS:
@@ -81,21 +86,51 @@ def _of_study(judgement: Judgement, archive: Archive, with_pictures: bool) -> It
     ]
     for row in speeds[:1]:
         # The paper's ratio is how much longer the claim's arm takes, so the other one comes first.
-        found = {
-            arm_name(arm): errors
-            for arm in reversed(row.arms)
-            if (errors := _curve(arm, "train_top1_error")) is not None
-        }
+        found, epochs = _training_curves({arm_name(arm): arm.runs for arm in reversed(row.arms)})
         if len(found) == 2:
             text = "Training error by epoch, as in the paper's figure 1, on the augmented images."
-            yield Plot("figure_1", "Figure 1: how fast the nets learn", text, figures.speed(found))
+            yield Plot("figure_1", "Figure 1: how fast the nets learn", text, figures.speed(found, epochs=epochs))
     if any(row.claim.metric in ("gap", "train_top1_error") and row.effect is not None for row in judgement.rows):
         yield from overfitting(arms, watermark)
+    yield from _rates(judgement.trials)
     yield from cost(arms)
     yield from classes(arms[:1], archive)
     yield from kernels(arms, archive, ("none", "ungrouped"))
     if with_pictures:
         yield from _pictures(arms)
+
+
+def _rates(trials: list[ArmTrials]) -> Iterator[Plot]:
+    """What the trials of each arm's learning rate came to; those that are not finished are left out."""
+    found = {
+        readable_name(arm.arm): [
+            (one.lr, one.value if one.value is None or arm.metric == SPEED else 100 * one.value)
+            for one in arm.trials
+            if one.value is not None or one.is_finished
+        ]
+        for arm in trials
+    }
+    if any(found.values()):
+        what = trial_metric(trials[0].metric)
+        text = f"Trials: {what}, each arm on seeds that are not compared. Lines join means."
+        yield Plot("rates", "Learning rates", text, figures.rates(found, what))
+
+
+def _trial_curves(trials: list[ArmTrials], arms: Sequence[Arm]) -> Iterator[Plot]:
+    """Training error by epoch of each arm's trials, if they are chosen by it."""
+    runs = {run.run_id: run for arm in arms for run in arm.runs}
+    for number, arm in enumerate(trials):
+        if arm.metric != SPEED:
+            continue
+        by_rate: dict[str, list[RunData]] = {}
+        for one in sorted(arm.trials, key=lambda one: one.lr):
+            if one.run_id in runs:
+                by_rate.setdefault(f"{one.lr:g}", []).append(runs[one.run_id])
+        found, epochs = _training_curves(by_rate)
+        if found:
+            name = readable_name(arm.arm)
+            text = "Training error by epoch of each learning rate, on the augmented images."
+            yield Plot(f"trials_{number}", f"Trials of {name}", text, figures.speed(found, epochs=epochs))
 
 
 # --- Of any arms: a study's, or a sweep's
@@ -112,7 +147,7 @@ def seeds(arms: Sequence[Arm], watermark: str = "") -> Iterator[Plot]:
 
 
 def learning_curves(arms: Sequence[Arm]) -> Iterator[Plot]:
-    found = {arm_name(arm): errors for arm in arms if (errors := _curve(arm, "val_top1_error")) is not None}
+    found = {arm_name(arm): errors for arm in arms if (errors := _curve(arm.runs, "val_top1_error")) is not None}
     ylabel = "validation error, top-1, %"
     if 0 < len(found) <= MOST_TOGETHER:
         text = "Validation error by epoch: mean over seeds, with a band."
@@ -246,15 +281,39 @@ def _runs_errors(arm: Arm) -> tuple[list[float], list[float]]:
     return trained, partly
 
 
-def _curve(arm: Arm, column: str) -> np.ndarray | None:
+def _curve(runs: Sequence[RunData], column: str) -> np.ndarray | None:
     """[seeds, epochs], NaN after a run's end; None if no run has the column. A corrupt file is left out."""
     found = []
-    for run in arm.runs:
+    for run in runs:
         with suppress(UserError):
             found.append([math.nan if (value := epoch.get(column)) is None else value for epoch in run.epochs])
-    longest = max(map(len, found), default=0)
-    curves = np.array([[*values, *[math.nan] * (longest - len(values))] for values in found], dtype=float)
+    curves = _stacked(found)
     return curves if np.isfinite(curves).any() else None
+
+
+def _training_curves(arms: Mapping[str, Sequence[RunData]]) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+    """Training errors [seeds, entries] by arm, as the claims' metric has them, and the epochs of the entries.
+
+    A run whose errors cannot be read, or were logged after other epochs than those of the longest, is left out.
+    """
+    read: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in arms}
+    for name, runs in arms.items():
+        for run in runs:
+            with suppress(UserError):
+                read[name].append(run.train_errors)
+    longest = max((epochs for curves in read.values() for epochs, _ in curves), key=len, default=None)
+    alike = {
+        name: [errors for epochs, errors in curves if np.array_equal(epochs, longest[: len(epochs)])]
+        for name, curves in read.items()
+        if longest is not None
+    }
+    return {name: _stacked(errors) for name, errors in alike.items() if errors}, longest
+
+
+def _stacked(rows: Sequence[Sequence[float] | np.ndarray]) -> np.ndarray:
+    """[seeds, entries], NaN after a run's end."""
+    longest = max(map(len, rows), default=0)
+    return np.array([[*values, *[math.nan] * (longest - len(values))] for values in rows], dtype=float)
 
 
 def _error(arm: Arm) -> tuple[float, float]:

@@ -6,14 +6,20 @@ import math
 
 from alexlab.console import plural
 from alexlab.study.claims import METRICS, Claim
+from alexlab.study.rates import SPEED, ArmTrials, RateTrial
 from alexlab.study.verdicts import Arm, Judgement, Row
 
 DIGITS = {"points": 2, "nats": 3, "epochs": 1, "": 3}  # decimals, by unit
 
 
 def arm_name(arm: Arm) -> str:
-    """An arm's name for a reader; the unchanged net, which options call `none`, is the base."""
-    return "base" if arm.name == "none" else arm.name
+    """An arm's name for a reader."""
+    return readable_name(arm.name)
+
+
+def readable_name(name: str) -> str:
+    """The unchanged net, which options call `none`, is the base."""
+    return "base" if name == "none" else name
 
 
 def in_words(row: Row) -> str:
@@ -104,10 +110,15 @@ def interim(judgement: Judgement) -> str:
         return ""
     left_out = ", ".join(judgement.left_out)
     also = f" It leaves out what depends on the machine or is not a setting of the net: {left_out}." if left_out else ""
+    is_one = judgement.missing == 1
+    waiting = (
+        f"{'its result decides' if is_one else 'their results decide'} which trials follow"
+        if judgement.is_choosing
+        else f"verdicts wait for {'it' if is_one else 'them'}"
+    )
     return (
-        f"{judgement.missing} of {plural(len(judgement.planned), 'planned run')} "
-        f"{'is' if judgement.missing == 1 else 'are'} missing, and verdicts wait for "
-        f"{'it' if judgement.missing == 1 else 'them'}. This command runs what is missing.{also}"
+        f"{judgement.missing} of {plural(len(judgement.planned), 'planned run')} {'is' if is_one else 'are'} missing, "
+        f"and {waiting}. This command runs what is missing.{also}"
     )
 
 
@@ -118,6 +129,8 @@ def summary(judgement: Judgement) -> list[str]:
         f"{judgement.done} of {plural(planned, 'planned run')} {'is' if planned == 1 else 'are'} finished; "
         f"{failed or 'none'} failed for good."
     ]
+    if judgement.is_choosing:
+        lines.insert(0, "These runs choose each arm's learning rate; they test no claim.")
     if judgement.family > 1:
         lines.append(
             f"{judgement.family} claims are tested. The study-wise intervals (the ± of a table) hold for all of them "
@@ -131,11 +144,52 @@ def summary(judgement: Judgement) -> list[str]:
             "confounds."
         )
     lines += [remark[:1].upper() + remark[1:].rstrip(".") + "." for remark in judgement.remarks]
+    lines += rate_sentences(judgement.trials)
     if judgement.plan.get("digest") is None:
         lines.append("This study was not started by study=, so nothing shows that its seeds were planned beforehand.")
     if judgement.problems:
         lines.append(f"{plural(len(judgement.problems), 'record')} could not be used, or not in full.")
     return lines
+
+
+def trial_metric(metric: str) -> str:
+    """By what learning rates are chosen."""
+    return "epochs to 25 % training error" if metric == SPEED else "validation error in %"
+
+
+def trial_text(trial: RateTrial, metric: str) -> str:
+    """What a trial of a learning rate came to: epochs, or a validation error in percent."""
+    if trial.value is None:
+        return trial.why_none
+    return f"{trial.value:.1f}" if metric == SPEED else f"{100 * trial.value:.2f}"
+
+
+def rate_sentences(trials: list[ArmTrials]) -> list[str]:
+    """Each arm's trials and its learning rate, and the ratios at rates that two arms share.
+
+    The ratios are of single trials, so they are not verdicts.
+    """
+    sentences = []
+    for arm in trials:
+        found: dict[float, list[str]] = {}
+        for one in arm.trials:
+            found.setdefault(one.lr, []).append(trial_text(one, arm.metric))
+        each = ", ".join(f"{lr:g}: {' and '.join(found[lr])}" for lr in sorted(found))
+        chosen = arm.warning or (f"chosen: {arm.chosen:g}" if arm.chosen is not None else "not chosen yet")
+        sentences.append(
+            f"Trials of {readable_name(arm.arm)}, {trial_metric(arm.metric)} by learning rate: {each}; {chosen}."
+        )
+    if trials and trials[0].metric == SPEED:
+        base = trials[0].first_seed_values
+        for arm in trials[1:]:
+            values = arm.first_seed_values
+            ratios = [f"{lr:g}: {values[lr] / base[lr]:.2f}" for lr in sorted(base.keys() & values.keys())]
+            if ratios:
+                names = f"{readable_name(arm.arm)} / {readable_name(trials[0].arm)}"
+                sentences.append(
+                    f"{names}, epochs to 25 % at common rates, single trials, no verdict: {', '.join(ratios)}"
+                )
+    return sentences
 
 
 def printed(judgement: Judgement) -> list[str]:

@@ -1,37 +1,91 @@
-"""Remarks on how a study chose each arm's learning rate."""
+"""The trials by which a study chooses each arm's learning rate."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from alexlab.errors import UserError
+from alexlab.study.metrics import MEASURES, is_cut
+from alexlab.study.records import RunData
+
 RACE, LENGTH = "trainer.race_epochs=", "trainer.max_epochs="
+UNFINISHED = "not finished"
 OF_TRIALS = ("optim.lr=", RACE, LENGTH)  # what a trial of a learning rate sets beside its arm's overrides
+SPEED = "epochs_to_25"  # the metric of claims about speed, by which rates are chosen for them
 
 
-def rate_remarks(plan: dict[str, Any]) -> list[str]:
-    """Lines for a report: each arm's rate, and the ratios at rates that two arms share.
+@dataclass(frozen=True)
+class RateTrial:
+    """One run by which a learning rate is chosen."""
 
-    The ratios are of single trials, so they are not verdicts.
+    lr: float
+    seed: int
+    run_id: str
+    value: float | None  # epochs to 25 % training error, or the validation error, a fraction
+    why_none: str = ""  # such as "not in 150"; empty where there is a value
+
+    @property
+    def is_finished(self) -> bool:
+        return self.why_none != UNFINISHED
+
+
+@dataclass(frozen=True)
+class ArmTrials:
+    """The trials of one arm in their order, and the learning rate that they chose."""
+
+    arm: str
+    metric: str
+    trials: tuple[RateTrial, ...]
+    chosen: float | None
+    warning: str | None  # why the choice is in doubt, or why there is none
+
+    @property
+    def first_seed_values(self) -> dict[float, float]:
+        """{rate: value} of the trials on the first seed, without those that have no value."""
+        first = self.trials[0].seed if self.trials else None
+        return {one.lr: one.value for one in self.trials if one.seed == first and one.value is not None}
+
+
+def read_trials(plan: dict[str, Any], runs: Mapping[str, RunData]) -> list[ArmTrials]:
+    """The trials of a plan, with what became of them by now; none at the protocol's rates.
+
+    `runs`: all that were read, by id. A trial whose record is not among them has the value that the plan noted.
     """
-    rates = plan.get("rates", ())
-    lines = []
-    for one in rates:
-        chosen = f"learning rate {one['lr']:g}" if one["lr"] else one["warning"] or "learning rate not chosen yet"
-        lines.append(f"{one['name']}: {chosen}, by {len(one['trials'])} trials ({one['metric']})")
-    if rates and rates[0]["metric"] == "epochs_to_25":
-        base = first_seed_values(rates[0])
-        for one in rates[1:]:
-            values = first_seed_values(one)
-            ratios = [f"{lr:g}: {values[lr] / base[lr]:.2f}" for lr in sorted(base.keys() & values.keys())]
-            if ratios:
-                lines.append(
-                    f"{one['name']} / {rates[0]['name']}, epochs to 25 % at common rates, single trials, no verdict: "
-                    f"{', '.join(ratios)}"
-                )
-    return lines
+    return [
+        ArmTrials(
+            arm=rate["name"],
+            metric=rate["metric"],
+            trials=tuple(_trial(one, rate["metric"], runs.get(one["run"])) for one in rate["trials"]),
+            chosen=rate["lr"],
+            warning=rate["warning"],
+        )
+        for rate in plan.get("rates", ())
+    ]
 
 
-def first_seed_values(rate: dict[str, Any]) -> dict[float, float]:
-    """{rate: value} of an arm's trials on the first seed, without those that have no value."""
-    trials = rate["trials"]
-    return {t["lr"]: t["value"] for t in trials if t["seed"] == trials[0]["seed"] and t["value"] is not None}
+def _trial(planned: dict[str, Any], metric: str, run: RunData | None) -> RateTrial:
+    value, why_none = planned["value"], ""
+    if run is not None and run.is_terminal:
+        value, why_none = _outcome(run, metric)
+    elif value is None:
+        why_none = UNFINISHED
+    return RateTrial(planned["lr"], planned["seed"], planned["run"], value, why_none)
+
+
+def _outcome(run: RunData, metric: str) -> tuple[float | None, str]:
+    """The value of a finished trial, or why it has none."""
+    if not run.is_done:
+        return None, "failed"
+    try:
+        if metric != SPEED:
+            error = run.epochs[-1].get("val_top1_error")
+            return error, "" if error is not None else "no validation error"
+        if is_cut(run, metric, 0):
+            epochs = run.result["epochs"]
+            was_stopped = epochs < run.settings["trainer"]["max_epochs"]
+            return None, f"stopped after {epochs}" if was_stopped else f"not in {epochs}"
+        return MEASURES[metric](run, "ten"), ""
+    except UserError:
+        return None, "unreadable"

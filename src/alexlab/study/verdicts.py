@@ -24,7 +24,7 @@ from alexlab.errors import UserError
 from alexlab.runs.identity import DERIVED, differences
 from alexlab.study.claims import GROUPED, METRICS, OF_NETS, VIEWED, Claim, Verdict, is_of_net, overridden
 from alexlab.study.metrics import is_at_once, is_cut, read_neighbours
-from alexlab.study.rates import OF_TRIALS, rate_remarks
+from alexlab.study.rates import OF_TRIALS, ArmTrials, read_trials
 from alexlab.study.records import Archive, RunData
 from alexlab.study.samples import Measured, Samples
 from alexlab.study.statistics import (
@@ -150,6 +150,12 @@ class Judgement:
     problems: list[str]  # one line for each record that could not be used, or not in full
     remarks: list[str]  # on the study as a whole
     config_dir: str | None = None  # as the reader has typed it
+    trials: list[ArmTrials] = field(default_factory=list)  # of learning rates
+
+    @property
+    def is_choosing(self) -> bool:
+        """Whether its runs are the trials that choose learning rates, so that they test no claim."""
+        return self.plan["rate"] == "choose"
 
     @property
     def missing(self) -> int:
@@ -216,11 +222,12 @@ def judge(
     find the rates that were tried. `config_dir`: the reader's own, to be named in a command.
     """
     plan = looks[-1]
-    claims = [Claim(**claim) for claim in plan["claims"]]
+    is_choosing = plan["rate"] == "choose"
+    claims = [] if is_choosing else [Claim(**claim) for claim in plan["claims"]]
     arms = [_arm(planned, archive) for planned in plan["arms"]]
     problems: list[str] = list(archive.problems)
     _find_unplanned(arms, archive, known)
-    if not claims and len(arms) == 1:
+    if not claims and len(arms) == 1 and not is_choosing:
         arms = _halves(arms[0])
     by_overrides = {tuple(arm.overrides): arm for arm in arms}
     tested = [claim for claim in claims if _is_tested(claim, plan, by_overrides)]
@@ -229,15 +236,16 @@ def judge(
     samples.shared_start = _find_shared_start(arms, archive)
     divisor = family * len(looks)
     rows = [_row(claim, plan, by_overrides, archive, samples, divisor, claim in tested) for claim in claims]
-    remarks = [*_remarks(looks, arms), *_same_claims(plan, tested, started or {}), *rate_remarks(plan)]
-    if not claims:
+    remarks = [*_remarks(looks, arms), *_same_claims(plan, tested, started or {})]
+    if not claims and not is_choosing:
         if len(arms) == 2 and not any(arm.overrides for arm in arms):
             rows = _against_itself(arms, samples)
             family = len(rows)
             remarks += _beyond(rows)
         elif components := _components(arms, samples):
             remarks.append(components)
-    judgement = Judgement(plan, len(looks), rows, arms, family, problems, remarks, config_dir)
+    trials = read_trials(plan, archive.runs)
+    judgement = Judgement(plan, len(looks), rows, arms, family, problems, remarks, config_dir, trials)
     for row in rows:
         if judgement.is_interim:
             _withhold(row, "interim: runs are missing")
@@ -326,6 +334,7 @@ def _add_own_rates(judgement: Judgement, own: Judgement) -> None:
     if own.missing:
         judgement.remarks.append(f"at own rates: {own.missing} planned runs are missing")
     judgement.remarks += [f"at own rates: {remark}" for remark in own.remarks]
+    judgement.trials = own.trials
     judgement.problems += [f"at own rates: {line}" for line in own.problems if line not in judgement.problems]
 
 

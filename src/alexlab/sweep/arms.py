@@ -44,13 +44,12 @@ from alexlab.runs.identity import DERIVED, arm_id, differences, run_id
 from alexlab.runs.record import DONE, FAILED, Record
 from alexlab.study.claims import Claim, check_line, digest, find_claims
 from alexlab.study.plans import PLAN_VERSION, read_looks
-from alexlab.study.rates import LENGTH, RACE
+from alexlab.study.rates import LENGTH, RACE, SPEED
 from alexlab.study.records import RunData
 from alexlab.sweep.rate_search import Choice, Search, Trial, TrialResult, extending_search, grid_search, replay, rounded
 
 MIN_SEEDS = 3  # of each arm, for a verdict to be given
 CHOICE_SEEDS_FROM = 1000  # learning rates are chosen on other seeds than those compared
-SPEED = "epochs_to_25"  # the metric of claims about speed, by which rates are chosen for them
 # A study of speed alone may set these in its file, too: a run ends when it reaches the error.
 SPEEDS_OWN = ("trainer.max_epochs", "trainer.train_error_every", "trainer.stop_at_train_error")
 MAX_RATE_STEP = 2.0  # between two trial rates; a coarser grid adds noise to each arm's best rate
