@@ -18,6 +18,7 @@ from hydra._internal.utils import get_args_parser
 from alexlab.cli import __main__ as command
 from alexlab.cli import completion, prepare, report, runs
 from alexlab.cli.completion import complete
+from alexlab.cli.runs.request import FILTERS
 from alexlab.compose import Composer, key_types
 from alexlab.config import PROJECT_DIR
 from alexlab.runs.record import STATES
@@ -86,7 +87,7 @@ def test_every_key_is_offered_and_every_value_fits():
 
 def test_names_and_options_are_those_of_the_commands():
     assert completion.OPTIONS.keys() == command.COMMANDS.keys()
-    assert completion._NAMES["runs"] == runs.FILTERS
+    assert completion._NAMES["runs"] == FILTERS
     assert complete("alexlab runs list state=") == [f"state={state}" for state in STATES]
     known = {option for action in get_args_parser()._actions for option in action.option_strings}
     assert set(completion.OPTIONS["train"]) - known == {"--dry-run", "--net", "--paper"}

@@ -1,0 +1,90 @@
+"""`alexlab runs`: list and watch records, compare two, remove some, send or bundle them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from alexlab.cli import watch
+from alexlab.cli.runs.compare import compare
+from alexlab.cli.runs.listing import list_runs
+from alexlab.cli.runs.prune import prune
+from alexlab.cli.runs.publish import export, pack, send
+from alexlab.cli.runs.request import Request, parse
+from alexlab.cli.runs.show import show_run
+from alexlab.cli.runs.studies import forget, list_studies
+from alexlab.command import as_typed, run_command
+from alexlab.compose import Composer
+from alexlab.config import did_you_mean
+from alexlab.console import Console
+from alexlab.errors import UserError
+
+USAGE = """\
+usage: python src/runs.py VERB [FILTER=VALUE ...]
+
+Look at records, remove some, or send them to W&B.
+
+  python src/runs.py list                           every run
+  python src/runs.py list recipe=demo state=FAILED,PREEMPTED
+                                                    some of them
+  python src/runs.py watch [--once]                 a sweep or study, while it
+                                                    runs (watch --help)
+  python src/runs.py show ID                        one run
+  python src/runs.py compare ID ID                  in what two runs differ, and
+                                                    by how much; or two sweeps,
+                                                    arm by arm
+  python src/runs.py export sweep=last OUT.csv      a sweep as a table, a row a
+                                                    run; or sweep=ID, .parquet
+  python src/runs.py prune                          remove what failed by fault
+                                                    of the machine or the code
+  python src/runs.py prune state=DONE ablation='no_*'
+                                                    remove just these
+  python src/runs.py wandb [logger.project=NAME]    send to W&B, each step once
+  python src/runs.py bundle OUT.zip [submitter=NAME]
+                                                    plans and finished records,
+                                                    without weights, as a file
+                                                    for report.py runs=OUT.zip
+  python src/runs.py studies                        the plans of studies
+  python src/runs.py forget STUDY                   remove a mistaken plan, if
+                                                    no run of it is finished
+
+list, prune, wandb and bundle take filters: state, failure, recipe, protocol,
+model, ablation, seed; several values with commas, * for any text. An ID may be
+cut short; a sweep's is that of its file in runs/sweeps/, or last.
+paths.runs=FOLDER looks elsewhere. prune asks first, unless --yes; it
+removes no finished run, and none that was stopped, unless state= names them,
+and never one that is running. A corrupt record is named and left out.
+Exit status: 0 done, 1 a file or folder failed, 2 a mistake in the command."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command line; return its exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ["watch"]:
+        return watch.main(argv[1:])
+    is_sure = "--yes" in argv
+    arguments = [argument for argument in argv if argument != "--yes"]
+    return run_command(arguments, USAGE, ".", lambda given, folder, console: _obey(given, folder, console, is_sure))
+
+
+def _obey(given: list[str], config_dir: str | None, console: Console, is_sure: bool) -> int:
+    verbs: dict[str, Callable[[Request, Console], None]] = {
+        "list": list_runs,
+        "show": show_run,
+        "compare": compare,
+        "export": export,
+        "prune": prune,
+        "wandb": send,
+        "bundle": pack,
+        "studies": list_studies,
+        "forget": forget,
+    }
+    if not given:
+        console.print(as_typed(USAGE))
+        return 0
+    if given[0] not in verbs:
+        raise UserError(f"{given[0]}: is none of {', '.join(verbs)}{did_you_mean(given[0], verbs)}")
+    if is_sure and given[0] != "prune":
+        raise UserError("--yes: only prune asks")
+    verbs[given[0]](parse(given[0], given[1:], Composer(config_dir), is_sure), console)
+    return 0

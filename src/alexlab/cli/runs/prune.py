@@ -1,0 +1,74 @@
+"""`alexlab runs prune`: remove records that failed by fault of the machine or the code, or those that are named."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from alexlab.cli.runs.listing import print_runs
+from alexlab.cli.runs.request import Request, read_runs, size_of
+from alexlab.console import Console
+from alexlab.data.store import gigabytes
+from alexlab.errors import UserError
+from alexlab.runs.failure import RESULTS
+from alexlab.runs.lease import take
+from alexlab.runs.record import FAILED, RUNNING, Record
+
+_REMOVED = re.compile(r"\.removed-[0-9a-f]{12}")  # a record on its way out
+
+
+def prune(request: Request, console: Console) -> None:
+    _finish_removals(request.runs)
+    found = [run for run in read_runs(request, console) if run.status["state"] != RUNNING]
+    if "state" not in request.filters:
+        found = [run for run in found if run.status["state"] == FAILED and run.status.get("failure") not in RESULTS]
+    kept = {run.run_id: why for run in found if (why := _why_kept(run.record)) is not None}
+    for run_id, why in kept.items():
+        console.print(f"{run_id}: {why}", soft_wrap=True)
+    found = [run for run in found if run.run_id not in kept]
+    if not found:
+        console.print("There is nothing to remove.")
+        return
+    print_runs(found, "To be removed", console)
+    size = gigabytes(sum(map(size_of, found)))
+    done = sum(run.is_done for run in found)
+    warning = f", {done} of them DONE," if done else ""
+    if not request.is_sure:
+        if not sys.stdin.isatty():
+            raise UserError("prune needs confirmation, but stdin is not a terminal; pass --yes")
+        if input(f"Remove {len(found)} records{warning} of {size}? [y/N] ").strip().lower() not in ("y", "yes"):
+            console.print("Nothing is removed.")
+            return
+    removed = 0
+    for run in found:
+        lease = take(run.record.path, run.status.get("attempt", 0))  # nobody begins it meanwhile
+        if lease is None or run.record.status().get("attempt") != run.status.get("attempt"):
+            console.print(f"{run.run_id}: another process works on it, so it stays")
+            if lease is not None:
+                lease.release()
+            continue
+        gone = run.record.path.with_name(f".removed-{run.run_id}")
+        run.record.path.replace(gone)  # atomically, or somebody could begin the run amid what is being removed
+        shutil.rmtree(gone)
+        removed += 1
+    console.print(f"Removed {removed} records, {size}.")
+
+
+def _why_kept(record: Record) -> str | None:
+    """Why a record is not to be removed; None if it is a folder with files of runs alone."""
+    if record.path.is_symlink():
+        return "is a link, so it stays; remove what it leads to yourself"
+    if others := record.foreign():
+        names = ", ".join(sorted(str(path.relative_to(record.path)) for path in others)[:3])
+        return f"holds {names}, which no run writes, so it stays; move that away first"
+    return None
+
+
+def _finish_removals(runs: Path) -> None:
+    """Remove what a prune that was killed had begun to: folders of our name with nothing but files of runs."""
+    for path in runs.glob(".removed-*"):
+        is_folder = path.is_dir() and not path.is_symlink()
+        if _REMOVED.fullmatch(path.name) and is_folder and not Record(runs, path.name).foreign():
+            shutil.rmtree(path)
