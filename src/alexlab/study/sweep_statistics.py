@@ -187,6 +187,16 @@ def _round_below(size: float) -> float:
     return next(step * power for step in _STEPS if step * power <= size * (1 + 1e-9))
 
 
+def effect_facts(effect: Effect | None) -> dict[str, float | None]:
+    """A difference of errors and its half widths by the names that tables of sweeps use; `images_half` is of one seed.
+
+    See `Effect` for the intervals; `all_half` is the one that holds for all differences of a table at once.
+    """
+    names = {"difference": "difference", "fixed_half": "fixed", "new_half": "new", "all_half": "decisive"}
+    found = {name: None if effect is None else getattr(effect, own) for name, own in names.items()}
+    return {**found, "images_half": None}
+
+
 @dataclass(frozen=True)
 class CellComparison:
     """An arm of two sweeps. `effect`: the second less the first."""

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from alexlab.cli import watch
+from alexlab.cli.json_output import FLAG, Answer, json_answer
 from alexlab.cli.runs.compare import compare
 from alexlab.cli.runs.listing import list_runs
 from alexlab.cli.runs.prune import prune
@@ -33,6 +34,7 @@ Look at records, remove some, or send them to W&B.
   python src/runs.py compare ID ID                  in what two runs differ, and
                                                     by how much; or two sweeps,
                                                     arm by arm
+  python src/runs.py list|show|compare ... --json   the same as a JSON document
   python src/runs.py export sweep=last OUT.csv      a sweep as a table, a row a
                                                     run; or sweep=ID, .parquet
   python src/runs.py prune                          remove what failed by fault
@@ -63,11 +65,14 @@ def main(argv: list[str] | None = None) -> int:
     if argv[:1] == ["watch"]:
         return watch.main(argv[1:])
     is_sure = "--yes" in argv
-    arguments = [argument for argument in argv if argument != "--yes"]
-    return run_command(arguments, USAGE, ".", lambda given, folder, console: _obey(given, folder, console, is_sure))
+    arguments = [argument for argument in argv if argument not in ("--yes", FLAG)]
+    with json_answer(argv) as answer:
+        return run_command(
+            arguments, USAGE, ".", lambda given, folder, console: _obey(given, folder, console, is_sure, answer)
+        )
 
 
-def _obey(given: list[str], config_dir: str | None, console: Console, is_sure: bool) -> int:
+def _obey(given: list[str], config_dir: str | None, console: Console, is_sure: bool, answer: Answer) -> int:
     verbs: dict[str, Callable[[Request, Console], None]] = {
         "list": list_runs,
         "show": show_run,
@@ -86,5 +91,7 @@ def _obey(given: list[str], config_dir: str | None, console: Console, is_sure: b
         raise UserError(f"{given[0]}: is none of {', '.join(verbs)}{did_you_mean(given[0], verbs)}")
     if is_sure and given[0] != "prune":
         raise UserError("--yes: only prune asks")
-    verbs[given[0]](parse(given[0], given[1:], Composer(config_dir), is_sure), console)
+    if answer.is_wanted and given[0] not in ("list", "show", "compare"):
+        raise UserError(f"{FLAG}: {given[0]} has no such output; list, show and compare have")
+    verbs[given[0]](parse(given[0], given[1:], Composer(config_dir), is_sure, answer), console)
     return 0

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from alexlab.cli.columns import Column, factor_columns, print_columns
+from alexlab.cli.runs.facts import run_facts
 from alexlab.cli.runs.request import Request, read_run
 from alexlab.cli.tables import effect_shown, spread
 from alexlab.config import shown
@@ -17,20 +20,86 @@ from alexlab.study.records import RunData
 from alexlab.study.sweeps import LAST, Sweep, read_sweep
 from alexlab.tree import NUMBER, flatten
 
+if TYPE_CHECKING:
+    from alexlab.study.sweep_statistics import SweepComparison
+
 _TESTED = [f"test.{view}.{metric}" for view in ("ten", "center") for metric in ("top1_error", "top5_error")]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A result of two runs; errors are fractions."""
+
+    name: str  # by dots, as in result.json
+    values: tuple[float | None, float | None]
+    difference: float | None  # the second less the first
+    images_half: float | None  # half of the difference's 95 % interval over the test images alone
+
+    @property
+    def is_error(self) -> bool:
+        return self.name.endswith("_error")
 
 
 def compare(request: Request, console: Console) -> None:
     if sweeps := _sweeps(request):
-        _compare_sweeps(sweeps, console)
+        _compare_sweeps(sweeps, request, console)
         return
     one, other = (read_run(request, given) for given in request.ids)
-    ids = (one.run_id, other.run_id)
     keys = [name for name in dict.fromkeys([*one.keys, *other.keys]) if not name.startswith("paths.")]
-    differing = [name for name in keys if one.keys.get(name) != other.keys.get(name)]
+    differing = {
+        name: (one.keys.get(name), other.keys.get(name)) for name in keys if one.keys.get(name) != other.keys.get(name)
+    }
+    results = _results(one, other)
+    if request.answer.is_wanted:
+        content = {"runs": [run_facts(one), run_facts(other)], "differing": _changes(differing)}
+        request.answer.give("runs-compare/1", {**content, "results": [asdict(result) for result in results]})
+        return
+    _print_runs(one, other, differing, results, console)
+
+
+def _results(one: RunData, other: RunData) -> list[Compared]:
+    """All errors, and some other numbers, of either run."""
+    found = []
+    results = [flatten(run.result) for run in (one, other)]
+    for name in dict.fromkeys([*results[0], *results[1]]):
+        first, second = (result.get(name) for result in results)
+        is_shown = name.endswith("_error") or name in ("train.center.loss", "epochs", "steps", "parameters", "seconds")
+        if not is_shown or not all(value is None or NUMBER.holds(value) for value in (first, second)):
+            continue
+        if first is None or second is None:
+            found.append(Compared(name, (first, second), None, None))
+            continue
+        paired = _paired(name, one, other)
+        difference, half = (second - first, None) if paired is None else paired
+        found.append(Compared(name, (first, second), difference, half))
+    return found
+
+
+def _paired(name: str, one: RunData, other: RunData) -> tuple[float, float] | None:
+    """Difference and half width, image by image; None for other numbers than errors on the same test images."""
+    same_images = one.result.get("data", {}).get("store") == other.result.get("data", {}).get("store")
+    if name not in _TESTED or not same_images:
+        return None
+    _, view, metric = name.split(".")
+    (first, classes), (second, others) = (run.wrong(metric, view) for run in (one, other))
+    return paired_difference(second, first) if classes == others else None
+
+
+def _changes(differing: Mapping[str, tuple[Any, Any]]) -> list[dict[str, Any]]:
+    return [{"key": name, "values": list(values)} for name, values in differing.items()]
+
+
+def _print_runs(
+    one: RunData,
+    other: RunData,
+    differing: Mapping[str, tuple[Any, Any]],
+    results: Sequence[Compared],
+    console: Console,
+) -> None:
+    ids = (one.run_id, other.run_id)
     columns = [Column("key", wraps=True), *(Column(run_id, right=True, wraps=True) for run_id in ids)]
-    for name in differing:
-        for column, cell in zip(columns, (name, *(shown(run.keys.get(name)) for run in (one, other))), strict=True):
+    for name, values in differing.items():
+        for column, cell in zip(columns, (name, *map(shown, values)), strict=True):
             column.cells.append(cell)
     if differing:
         print_columns("Configuration: what differs", columns, console)
@@ -40,22 +109,26 @@ def compare(request: Request, console: Console) -> None:
     columns = [Column("", wraps=True), *(Column(run_id, right=True, wraps=True) for run_id in ids)]
     columns.append(Column("difference", right=True))
     rows = [("state", one.state, other.state, "")]
-    results = [flatten(run.result) for run in (one, other)]
-    for name in dict.fromkeys([*results[0], *results[1]]):
-        values = [result.get(name) for result in results]
-        is_error = name.endswith("_error")
-        is_shown = is_error or name in ("train.center.loss", "epochs", "steps", "parameters", "seconds")
-        if not is_shown or not all(value is None or NUMBER.holds(value) for value in values):
-            continue
+    for result in results:
         first, second = (
-            "" if value is None else f"{100 * value:.2f} %" if is_error else f"{value:,.6g}" for value in values
+            "" if value is None else f"{100 * value:.2f} %" if result.is_error else f"{value:,.6g}"
+            for value in result.values
         )
-        rows.append((name, first, second, _difference(name, values, one, other)))
+        rows.append((result.name, first, second, _difference(result)))
     for row in rows:
         for column, cell in zip(columns, row, strict=True):
             column.cells.append(cell)
     print_columns("Results", columns, console)
     console.say("±: 95 % interval over the test images alone; it does not cover seeds.", "dim")
+
+
+def _difference(result: Compared) -> str:
+    if result.difference is None:
+        return ""
+    if not result.is_error:
+        return f"{result.difference:+,.6g}"
+    half = "" if result.images_half is None else f" ± {100 * result.images_half:.2f}"
+    return f"{100 * result.difference:+.2f}{half}"
 
 
 def _sweeps(request: Request) -> list[Sweep]:
@@ -71,7 +144,7 @@ def _sweeps(request: Request) -> list[Sweep]:
     return [read_sweep(given, request.runs) for given in request.ids]
 
 
-def _compare_sweeps(sweeps: list[Sweep], console: Console) -> None:
+def _compare_sweeps(sweeps: list[Sweep], request: Request, console: Console) -> None:
     from alexlab.study.sweep_statistics import compare  # SciPy takes a second to import
 
     one, other = sweeps
@@ -84,7 +157,34 @@ def _compare_sweeps(sweeps: list[Sweep], console: Console) -> None:
     found = compare(one.arms(), other.arms())
     if not found.cells:
         raise UserError(f"compare: {one.sweep_id} and {other.sweep_id} have no arm in common")
-    factors = factor_columns(one.factors or ["run"])
+    if request.answer.is_wanted:
+        request.answer.give("runs-compare-sweeps/1", _document(sweeps, found))
+        return
+    _print_sweeps(sweeps, found, console)
+
+
+def _document(sweeps: list[Sweep], found: SweepComparison) -> dict[str, Any]:
+    from alexlab.study.sweep_statistics import effect_facts
+
+    arms = []
+    for cell in found.cells:
+        facts = effect_facts(cell.effect)
+        if cell.images is not None:
+            facts["difference"], facts["images_half"] = cell.images
+        arms.append({"values": cell.values, "top1_errors": cell.errors, "shares_runs": cell.shares_runs, **facts})
+    return {
+        "factors": sweeps[0].factors,
+        "sweeps": [
+            {"sweep_id": sweep.sweep_id, "alone": alone} for sweep, alone in zip(sweeps, found.alone, strict=True)
+        ],
+        "arms": arms,
+        "differing": _changes(found.differing),
+        "problems": found.problems,
+    }
+
+
+def _print_sweeps(sweeps: list[Sweep], found: SweepComparison, console: Console) -> None:
+    factors = factor_columns(sweeps[0].factors or ["run"])
     columns = [Column(f"top-1\n{sweep.sweep_id}", right=True) for sweep in sweeps]
     seeds, difference = Column("seeds", right=True, rank=1), Column("difference", right=True)
     for cell in found.cells:
@@ -117,20 +217,3 @@ def _compare_sweeps(sweeps: list[Sweep], console: Console) -> None:
             console.say(f"Only in {sweep.sweep_id}: {'; '.join(alone)}.", "dim")
     for problem in found.problems:
         console.say(problem, "dim")
-
-
-def _difference(name: str, values: list[Any], one: RunData, other: RunData) -> str:
-    if None in values:
-        return ""
-    change = values[1] - values[0]
-    if not name.endswith("_error"):
-        return f"{change:+,.6g}"
-    same_images = one.result.get("data", {}).get("store") == other.result.get("data", {}).get("store")
-    if name not in _TESTED or not same_images:
-        return f"{100 * change:+.2f}"
-    _, view, metric = name.split(".")
-    (first, classes), (second, others) = (run.wrong(metric, view) for run in (one, other))
-    if classes != others:
-        return f"{100 * change:+.2f}"
-    difference, half = paired_difference(second, first)
-    return f"{100 * difference:+.2f} ± {100 * half:.2f}"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 
 from alexlab.cli.columns import Column, print_columns
-from alexlab.cli.runs.request import Request, name_of, read_runs, seed_text
+from alexlab.cli.runs.facts import run_facts
+from alexlab.cli.runs.request import Request, read_runs
+from alexlab.cli.tables import from_here
 from alexlab.console import Console, duration, plural
 from alexlab.runs.names import BASE
 from alexlab.study.records import RunData
@@ -14,7 +16,12 @@ _LONGEST_ARM = 200  # characters: a record may come from anyone
 
 
 def list_runs(request: Request, console: Console) -> None:
-    found = read_runs(request, console)
+    found, problems = read_runs(request, console)
+    if request.answer.is_wanted:
+        runs = [run_facts(run) for run in found]
+        folder = str(from_here(request.runs))
+        request.answer.give("runs-list/1", {"folder": folder, "runs": runs, "problems": problems})
+        return
     print_runs(found, "Runs", console)
     states = [run.state for run in found]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
@@ -26,21 +33,21 @@ def print_runs(found: list[RunData], title: str, console: Console) -> None:
     arm, seed, recipe = Column("arm", wraps=True), Column("seed", right=True), Column("recipe", rank=2)
     state, error = Column("state", wraps=True), Column("top-1, %", right=True)
     time_, began, run_id = Column("time", right=True, rank=3), Column("began", rank=1), Column("run id")
-    names = [name_of(run) for run in found]
-    own = [{**name.changes, **name.settings} for name in names]
+    rows = [run_facts(run) for run in found]
+    own = [{**row["changes"], **row["settings"]} for row in rows]
     shared = {key: value for key, value in (own[0] if own else {}).items() if all(one.get(key) == value for one in own)}
-    for run, name, changes in zip(found, names, own, strict=True):
-        top1 = run.result.get("test", {}).get("ten", {}).get("top1_error")
-        start, seconds = run.status.get("started"), run.result.get("seconds")
-        lines = [*name.ablations, *(f"{key}={value}" for key, value in changes.items() if key not in shared)]
+    for run, row, changes in zip(found, rows, own, strict=True):
+        top1 = row["test"] and row["test"]["ten"]["top1_error"]
+        start, seconds = row["started"], row["seconds"]
+        lines = [*row["ablations"], *(f"{key}={value}" for key, value in changes.items() if key not in shared)]
         arm.cells.append((" ".join(lines) or BASE)[:_LONGEST_ARM])
-        seed.cells.append(seed_text(run))
-        recipe.cells.append(run.labels.get("recipe", ""))
+        seed.cells.append("" if row["seed"] is None else str(row["seed"]))
+        recipe.cells.append(row["recipe"] or "")
         state.cells.append(run.state)
         error.cells.append("" if top1 is None else f"{100 * top1:.1f}")
         time_.cells.append("" if seconds is None else duration(seconds))
         began.cells.append("" if start is None else time.strftime("%m-%d %H:%M", time.localtime(start)))
-        run_id.cells.append(run.run_id)
+        run_id.cells.append(row["run_id"])
     if shared:
         console.say(f"Settings: {' '.join(f'{key}={value}' for key, value in shared.items())}", "dim")
     print_columns(title, [arm, seed, recipe, state, error, time_, began, run_id], console)

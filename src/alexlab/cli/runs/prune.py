@@ -21,7 +21,8 @@ _REMOVED = re.compile(r"\.removed-[0-9a-f]{12}")  # a record on its way out
 
 def prune(request: Request, console: Console) -> None:
     _finish_removals(request.runs)
-    found = [run for run in read_runs(request, console) if run.status["state"] != RUNNING]
+    found, _ = read_runs(request, console)
+    found = [run for run in found if run.status["state"] != RUNNING]
     if "state" not in request.filters:
         found = [run for run in found if run.status["state"] == FAILED and run.status.get("failure") not in RESULTS]
     kept = {run.run_id: why for run in found if (why := _why_kept(run.record)) is not None}

@@ -35,7 +35,8 @@ def export(request: Request, console: Console) -> None:
 def send(request: Request, console: Console) -> None:
     from alexlab.runs import trackers
 
-    found = [run for run in read_runs(request, console) if run.record.file("metrics.csv").is_file()]
+    found, _ = read_runs(request, console)
+    found = [run for run in found if run.record.file("metrics.csv").is_file()]
     free = [run for run in found if run.status["state"] != RUNNING]
     if len(free) < len(found):
         console.print(f"{len(found) - len(free)} runs are running and left out.")
@@ -63,7 +64,8 @@ def send(request: Request, console: Console) -> None:
 def pack(request: Request, console: Console) -> None:
     """Write what is finished, or failed as a result, with all plans."""
     out = Path(request.ids[0]).expanduser()
-    ended = [run for run in read_runs(request, console) if run.is_terminal]
+    found, _ = read_runs(request, console)
+    ended = [run for run in found if run.is_terminal]
     if not ended:
         raise UserError(f"bundle: no finished run in {request.runs}")
     bundle.pack(out, request.runs, [run.run_id for run in ended], request.submitter)

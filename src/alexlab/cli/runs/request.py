@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from alexlab.cli.json_output import Answer
+from alexlab.cli.runs.facts import name_of
 from alexlab.compose import Composer
 from alexlab.config import Config, ConfigError, did_you_mean
 from alexlab.console import Console
 from alexlab.errors import UserError
-from alexlab.runs.names import RunName, run_name
 from alexlab.runs.record import find_record, find_records
 from alexlab.study.records import RunData, one_line
 
-_LONGEST_LABEL = 2000  # characters: a record may come from anyone
 WRITERS = {"bundle": "bundle study.zip", "export": "export sweep=last OUT.csv"}
 FILTERS = ("state", "failure", "recipe", "protocol", "model", "ablation", "seed")
 
@@ -27,6 +27,7 @@ class Request:
     filters: dict[str, list[str]]
     settings: Config
     is_sure: bool
+    answer: Answer
     submitter: str | None = None  # of a bundle
     sweep: str | None = None  # of `export`
 
@@ -35,7 +36,7 @@ class Request:
         return Path(self.settings.paths.runs)
 
 
-def parse(verb: str, given: list[str], composer: Composer, is_sure: bool) -> Request:
+def parse(verb: str, given: list[str], composer: Composer, is_sure: bool, answer: Answer) -> Request:
     ids = [argument for argument in given if "=" not in argument]
     wanted = {"show": 1, "compare": 2, "bundle": 1, "export": 1, "forget": 1}.get(verb, 0)
     if verb == "forget" and len(ids) != wanted:
@@ -63,10 +64,10 @@ def parse(verb: str, given: list[str], composer: Composer, is_sure: bool) -> Req
                 near = did_you_mean(name, [*FILTERS, *allowed])
                 raise UserError(f"{argument}: cannot be set here{near}; --help lists what can")
             others.append(argument)
-    return Request(ids, filters, composer.job(["logger=wandb", *others]).config, is_sure, submitter, sweep)
+    return Request(ids, filters, composer.job(["logger=wandb", *others]).config, is_sure, answer, submitter, sweep)
 
 
-def _facts(run: RunData) -> dict[str, str]:
+def _filtered(run: RunData) -> dict[str, str]:
     """What filters look at."""
     return {
         **run.labels,
@@ -74,17 +75,6 @@ def _facts(run: RunData) -> dict[str, str]:
         "state": run.status["state"],
         "failure": run.status.get("failure", ""),
     }
-
-
-def name_of(run: RunData) -> RunName:
-    """The run's name; its configuration is read only where its label spells changes."""
-    label = run.status.get("labels", {}).get("ablation", "")[:_LONGEST_LABEL]
-    if "=" not in label:
-        return run_name(label)
-    try:
-        return run_name(label, run.keys)
-    except (UserError, OSError):
-        return run_name(label)
 
 
 def _passes(name: str, values: list[str], facts: dict[str, str], run: RunData) -> bool:
@@ -106,22 +96,23 @@ def check_folder(request: Request) -> None:
         raise ConfigError(f"paths.runs={request.runs}: no such folder")
 
 
-def read_runs(request: Request, console: Console) -> list[RunData]:
-    """The runs that pass the filters, by when they started; records that cannot be read are named."""
+def read_runs(request: Request, console: Console) -> tuple[list[RunData], list[str]]:
+    """The runs that pass the filters, by when they started, and a printed line for each corrupt record."""
     check_folder(request)
-    passed = []
+    passed, problems = [], []
     for record in find_records(request.runs):
         try:
             run = RunData(record, record.seen())
             if not run.status:
                 continue  # removed meanwhile
-            facts = _facts(run)
+            facts = _filtered(run)
         except (UserError, OSError) as error:
-            console.print(one_line(record, error), soft_wrap=True)
+            problems.append(one_line(record, error))
+            console.print(problems[-1], soft_wrap=True)
             continue
         if all(_passes(name, values, facts, run) for name, values in request.filters.items()):
             passed.append(run)
-    return sorted(passed, key=lambda run: run.status.get("started", 0.0))
+    return sorted(passed, key=lambda run: run.status.get("started", 0.0)), problems
 
 
 def read_run(request: Request, given: str) -> RunData:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 
-from alexlab.cli.runs.request import Request, name_of, read_run, seed_text, size_of
+from alexlab.cli.runs.facts import name_of, run_facts
+from alexlab.cli.runs.request import Request, read_run, seed_text, size_of
+from alexlab.cli.tables import from_here
 from alexlab.console import Console, duration, wrap
 from alexlab.data.store import gigabytes
 from alexlab.tree import flatten
@@ -12,6 +14,10 @@ from alexlab.tree import flatten
 
 def show_run(request: Request, console: Console) -> None:
     one = read_run(request, request.ids[0])
+    if request.answer.is_wanted:
+        place = {"path": str(from_here(one.record.path)), "bytes": size_of(one)}
+        request.answer.give("runs-show/1", {"run": run_facts(one), "result": one.result or None, **place})
+        return
     name = name_of(one)
     lines = {"run id": one.run_id, "state": one.state}
     lines.update({key: str(one.status[key]) for key in ("message", "hint") if key in one.status})
