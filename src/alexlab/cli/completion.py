@@ -44,7 +44,10 @@ compdef _alexlab alexlab
 SCRIPTS = {"bash": BASH.lstrip(), "zsh": ZSH.lstrip()}
 
 OPTIONS = {
-    "train": ("-m", "--multirun", "--dry-run", "--net", "--paper", "--cfg", "--config-dir", "--hydra-help", "--help"),
+    "train": (
+        *("-m", "--multirun", "--dry-run", "--json", "--net", "--paper", "--cfg", "--config-dir", "--hydra-help"),
+        "--help",
+    ),
     "prepare": ("check", "--refresh", "--config-dir", "--help"),
     "evaluate": ("--config-dir", "--help"),
     "predict": ("--json", "--png", "--onnx", "--top", "--config-dir", "--help"),
@@ -60,11 +63,12 @@ OPTIONS = {
         "studies",
         "forget",
         "--yes",
+        "--json",
         "--once",
         "--config-dir",
         "--help",
     ),
-    "report": ("--pictures", "--nets", "--wandb", "--config-dir", "--help"),
+    "report": ("--pictures", "--nets", "--json", "--wandb", "--config-dir", "--help"),
 }
 # What may follow an option that takes a value; a folder is completed by the shell.
 _ARGUMENTS = {

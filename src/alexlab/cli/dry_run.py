@@ -2,24 +2,59 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from alexlab.cli.columns import Column, factor_columns, print_columns
 from alexlab.cli.forecast import Cost, load_note, past_costs, source, span
-from alexlab.cli.prospects import print_allotment, print_prospects, reckon
-from alexlab.cli.tables import common_settings, factors_of, seeds_shown, values_of
+from alexlab.cli.prospects import (
+    Affordable,
+    afford,
+    print_allotment,
+    print_prospects,
+    prospect_facts,
+    reckon,
+)
+from alexlab.cli.tables import common_settings, factors_of, print_settings, seeds_shown, values_of
 from alexlab.console import Console, plural
 from alexlab.output import show_notice
+from alexlab.runs.device import Device
 from alexlab.runs.supervisor import forecast
+from alexlab.study.planning import Prospect
 from alexlab.study.records import RunData, finished_runs
-from alexlab.sweep.plan import Plan
+from alexlab.sweep.plan import Plan, PlannedRun
 
 
-def print_forecast(plan: Plan, console: Console) -> None:
-    """Print the plan, with an estimate for each run that is not done."""
+@dataclass(frozen=True)
+class Forecast:
+    """A plan, what it takes and what it can show."""
+
+    plan: Plan
+    costs: dict[str, Cost]  # of a run, by arm
+    note: str  # on the machine's load
+    prospects: list[Prospect]
+    affordable: Affordable | None
+
+    @property
+    def pending(self) -> list[PlannedRun]:
+        """The runs that are not done."""
+        return [run for run in self.plan.runs if not run.record.is_done]
+
+
+def make_forecast(plan: Plan) -> Forecast:
+    """Estimate each run that is not done, and reckon what a study's plan can show."""
     note = load_note()  # before steps are timed
     past = finished_runs(Path(plan.runs[0].config.paths.runs))
     costs = _costs(plan, past)
+    found = reckon(plan, past)
+    affordable = afford(plan, found, {arm: (cost.low + cost.high) / 2 for arm, cost in costs.items()})
+    return Forecast(plan, costs, note, found, affordable)
+
+
+def print_forecast(forecast: Forecast, console: Console) -> None:
+    """Print the plan, with an estimate for each run that is not done."""
+    plan, costs = forecast.plan, forecast.costs
     names = factors_of(plan.runs)
     number, factors, seed = Column("#", right=True, rank=1), factor_columns(names), Column("seed", right=True)
     state, about, run_id = Column("state", wraps=True), Column("about", right=True), Column("run id")
@@ -32,18 +67,80 @@ def print_forecast(plan: Plan, console: Console) -> None:
         about.cells.append("" if run.record.is_done else span(costs[run.arm].low, costs[run.arm].high))
         run_id.cells.append(run.run_id)
     console.print()
-    if settings := common_settings(plan.runs, plan.varying):
-        console.say(f"Settings: {settings}", "dim")
+    print_settings(plan, console)
     print_columns("Plan (nothing is run)", [number, *factors, seed, state, about, run_id], console)
-    _print_total(plan, costs, note, console)
-    found = reckon(plan, past)
-    print_prospects(found, console)
-    if plan.study is not None and plan.study.base.study.budget is not None:
-        print_allotment(plan, found, {arm: (cost.low + cost.high) / 2 for arm, cost in costs.items()}, console)
+    _print_total(plan, costs, forecast.pending, forecast.note, console)
+    print_prospects(forecast.prospects, console)
+    if forecast.affordable is not None:
+        print_allotment(forecast.affordable, forecast.prospects, console)
 
 
-def _print_total(plan: Plan, costs: dict[str, Cost], note: str, console: Console) -> None:
-    pending = [run for run in plan.runs if not run.record.is_done]
+def forecast_document(forecast: Forecast, device: Device | None) -> dict[str, Any]:
+    """The plan for `--json`: seconds, bytes, and prospects in their claims' units.
+
+    `device`: on which this machine would train; None where it is not known, as of a launcher's machines.
+    """
+    plan, pending, affordable = forecast.plan, forecast.pending, forecast.affordable
+    used = [forecast.costs[arm] for arm in dict.fromkeys(run.arm for run in pending)]
+    return {
+        "choices": {
+            name: None if name in plan.varying else option
+            for name, option in plan.choices.items()
+            if not name.startswith("hydra/") or name == "hydra/launcher"
+        },
+        "device": None if device is None else asdict(device),
+        "factors": plan.varying,
+        "settings": common_settings(plan),
+        "runs": [_run(run, forecast.costs) for run in plan.runs],
+        "total": {
+            "runs": len(plan.runs),
+            "done": len(plan.runs) - len(pending),
+            "to_do": len(pending),
+            **_summed([forecast.costs[run.arm] for run in pending]),
+            "finished_runs": sum(cost.runs for cost in used),
+            "is_timed": any(cost.runs == 0 for cost in used),
+        },
+        "is_round_of_trials": plan.study is not None and bool(plan.study.round),
+        "prospects": [prospect_facts(one) for one in forecast.prospects],
+        "budget": None
+        if affordable is None
+        else {
+            "hours": affordable.hours,
+            "runs": affordable.chosen.runs,
+            "base_runs": affordable.chosen.base_runs,
+            "seconds": affordable.chosen.seconds,
+            "claims": [claim.name for claim in affordable.chosen.claims],
+            "left_out": [claim.name for claim in affordable.chosen.left_out],
+            "overrides": affordable.overrides,
+        },
+    }
+
+
+def _run(run: PlannedRun, costs: dict[str, Cost]) -> dict[str, Any]:
+    status = run.record.status()
+    return {
+        "run_id": run.run_id,
+        "arm": run.arm,
+        "name": run.name.arm,
+        "values": run.values,
+        "overrides": list(run.overrides),
+        "seed": run.config.seed,
+        "data_seed": run.config.data.seed,
+        "state": status.get("state"),
+        "failure": status.get("failure"),
+        **_summed([] if run.record.is_done else [costs[run.arm]]),
+    }
+
+
+def _summed(costs: list[Cost]) -> dict[str, float]:
+    return {
+        "seconds_low": sum(cost.low for cost in costs),
+        "seconds_high": sum(cost.high for cost in costs),
+        "bytes": sum(cost.size for cost in costs),
+    }
+
+
+def _print_total(plan: Plan, costs: dict[str, Cost], pending: list[PlannedRun], note: str, console: Console) -> None:
     runs = plural(len(plan.runs), "run")
     counts = f"{runs}: {len(plan.runs) - len(pending)} done, {len(pending)} to do."
     if not pending:

@@ -31,6 +31,7 @@ Train AlexNet, or a sweep of its ablations, and compare the arms.
   python src/train.py -m 'ablation=glob(*)' seed=0,1
                                                     every ablation, two seeds
   python src/train.py -m ... --dry-run              the plan, its time and disk
+  python src/train.py ... --dry-run --json          the plan as a JSON document
   python src/train.py --cfg job ...                 the configuration, as YAML
   python src/train.py --net ...                     the net, layer by layer
   python src/train.py --paper                       the paper's choices as keys

@@ -6,13 +6,15 @@ import math
 import shlex
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from alexlab.cli.columns import Column, print_columns
 from alexlab.console import Console, plural
 from alexlab.data.locate import image_counts
 from alexlab.report.wording import decimals
 from alexlab.study.claims import METRICS, Claim
-from alexlab.study.planning import MOST_RUNS, UNKNOWN, Prospect, allot, prospects
+from alexlab.study.planning import MOST_RUNS, UNKNOWN, Allotment, Prospect, allot, prospects
 from alexlab.study.records import RunData
 from alexlab.sweep.arms import Study, unmet
 from alexlab.sweep.plan import Plan
@@ -105,6 +107,27 @@ def print_prospects(found: list[Prospect], console: Console) -> None:
         console.say(note, "dim")
 
 
+def prospect_facts(one: Prospect) -> dict[str, Any]:
+    """A claim's prospect in the unit of its published figure; all of a ratio are natural logarithms."""
+    unit = one.claim.unit
+    sd = None if one.sd is None else one.sd.value
+    sizes = {"effect": one.size, "sd": sd, "smallest_found": one.found}
+    return {
+        "claim": one.claim.name,
+        "unit": "log ratio" if one.claim.ratio else METRICS[one.claim.metric][1],
+        "runs": one.runs,
+        "base_runs": one.base_runs,
+        "family": one.family,
+        **{name: None if size is None else size / unit for name, size in sizes.items()},
+        "is_published": one.is_published,
+        "sd_source": None if one.sd is None else one.sd.source,
+        "power": one.power,
+        "runs_needed": one.needed,
+        "is_settled": one.is_settled,
+        "why_not": one.why_not,
+    }
+
+
 def _amount(claim: Claim, size: float, is_published: bool) -> str:
     return ("" if is_published else "~") + _plain(claim, size, is_factor=True)
 
@@ -116,8 +139,17 @@ def _plain(claim: Claim, size: float, is_factor: bool = False) -> str:
     return f"{size / claim.unit:.{decimals(claim)}f} {METRICS[claim.metric][1]}".rstrip()
 
 
-def print_allotment(plan: Plan, found: list[Prospect], seconds: Mapping[str, float], console: Console) -> None:
-    """Print the command of the study that `study.budget` hours allow, and the claims that it leaves out.
+@dataclass(frozen=True)
+class Affordable:
+    """The study that `study.budget` hours allow, with the overrides that make it."""
+
+    hours: float
+    chosen: Allotment
+    overrides: list[str]
+
+
+def afford(plan: Plan, found: list[Prospect], seconds: Mapping[str, float]) -> Affordable | None:
+    """The study that `study.budget` hours allow; None without such a budget.
 
     `seconds`: of one run, by the arm's hash.
 
@@ -125,8 +157,9 @@ def print_allotment(plan: Plan, found: list[Prospect], seconds: Mapping[str, flo
         UserError: if the budget settles no claim.
     """
     study = plan.study
-    assert study is not None
-    budget = hours(study.base.study.budget or "")
+    if study is None or study.base.study.budget is None:
+        return None
+    budget = hours(study.base.study.budget)
     by_overrides = {}
     for arm in study.arms:
         of = next(run.arm for run in plan.runs if run.config == arm.job.config)
@@ -138,12 +171,18 @@ def print_allotment(plan: Plan, found: list[Prospect], seconds: Mapping[str, flo
     claims = [claim.name for claim in study.claims if claim.name in names or claim in context]
     line = [one for one in study.overrides if one.partition("=")[0] not in _BY_BUDGET]
     line += [f"study.seeds={chosen.runs}", f"study.base_seeds={chosen.base_runs}", f"study.claims=[{','.join(claims)}]"]
+    return Affordable(budget, chosen, line)
+
+
+def print_allotment(affordable: Affordable, found: list[Prospect], console: Console) -> None:
+    """Print the command of the study that a budget allows, and the claims that it leaves out."""
+    chosen = affordable.chosen
     console.print()
     console.say(
-        f"{budget:g} hours settle {len(chosen.claims)} of {len(found)} claims: {chosen.runs} runs an arm, "
+        f"{affordable.hours:g} hours settle {len(chosen.claims)} of {len(found)} claims: {chosen.runs} runs an arm, "
         f"{chosen.base_runs} of the base, about {chosen.seconds / 3600:.1f} hours:"
     )
-    console.print(f"python src/train.py {shlex.join(line)}", soft_wrap=True)
+    console.print(f"python src/train.py {shlex.join(affordable.overrides)}", soft_wrap=True)
     if chosen.left_out:
         console.say(f"Left out: {', '.join(claim.name for claim in chosen.left_out)}", "yellow")
 

@@ -9,6 +9,7 @@ import sys
 import webbrowser
 from pathlib import Path
 
+from alexlab.cli.json_output import FLAG, Answer, json_answer
 from alexlab.command import run_command
 from alexlab.console import Console
 from alexlab.errors import UserError
@@ -38,6 +39,9 @@ reports/: report.html (one file), report.md, tables as CSV and LaTeX
                                                     need of the nets (ensembles
                                                     of five, retrieval) and
                                                     keeps it with the records
+  python src/report.py study=paper --json           prints verdicts and numbers as
+                                                    a JSON document; also with
+                                                    sweep=
   python src/report.py study=paper --wandb logger.project=NAME
                                                     also as a W&B workspace and
                                                     report
@@ -54,11 +58,14 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command line; return its exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     flags = [argument for argument in argv if argument in FLAGS]
-    arguments = [argument for argument in argv if argument not in flags]
-    return run_command(arguments, USAGE, ".", lambda given, folder, console: _obey(given, folder, console, flags))
+    arguments = [argument for argument in argv if argument not in (*flags, FLAG)]
+    with json_answer(argv) as answer:
+        return run_command(
+            arguments, USAGE, ".", lambda given, folder, console: _obey(given, folder, console, flags, answer)
+        )
 
 
-def _obey(given: list[str], config_dir: str | None, console: Console, flags: list[str]) -> int:
+def _obey(given: list[str], config_dir: str | None, console: Console, flags: list[str], answer: Answer) -> int:
     for place, word in enumerate(given):
         if "=" not in word:
             if Path(word).exists():
@@ -68,11 +75,11 @@ def _obey(given: list[str], config_dir: str | None, console: Console, flags: lis
     if any(one.partition("=")[0] == "sweep" for one in given):
         from alexlab.cli.sweep_report import report_sweep
 
-        pages = report_sweep(given, config_dir, console, flags)
+        pages = report_sweep(given, config_dir, console, flags, answer)
     else:
         from alexlab.cli.study_report import report_studies
 
-        pages = report_studies(given, config_dir, console, flags)
+        pages = report_studies(given, config_dir, console, flags, answer)
     if "--open" in flags:
         for page in pages:
             if not webbrowser.open(page.resolve().as_uri()):

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from alexlab.cli.columns import Column, print_columns
+from alexlab.cli.json_output import Answer
+from alexlab.cli.tables import from_here
 from alexlab.compose import Composer
 from alexlab.config import PROJECT_DIR, Config, ConfigError
 from alexlab.console import Console
@@ -47,7 +49,9 @@ def find_places(given: list[str], composer: Composer) -> Places:
     return Places(list(bundle.folders(paths)), out, config)
 
 
-def report_studies(given: list[str], config_dir: str | None, console: Console, flags: list[str]) -> list[Path]:
+def report_studies(
+    given: list[str], config_dir: str | None, console: Console, flags: list[str], answer: Answer
+) -> list[Path]:
     """Judge the studies of a line and write their reports; return the pages."""
     line = [one for one in given if one.partition("=")[0] not in ("runs", "out")]
     composer = Composer(config_dir)
@@ -62,19 +66,25 @@ def report_studies(given: list[str], config_dir: str | None, console: Console, f
         for plan in plans.values():
             measure(judge(plan.looks, archive, known=known), composer, console)
     judged = {name: judge(plan.looks, archive, plan.own, known, started, config_dir) for name, plan in plans.items()}
-    from alexlab.report.write import write  # imports Matplotlib, so only once the command line is checked
+    from alexlab.report.documents import study_document  # imports Matplotlib, so only once the line is checked
+    from alexlab.report.write import write
 
-    pages = []
+    pages = {}
     for name, judgement in judged.items():
-        print_claims(judgement, console)
-        pages.append(write(judgement, archive, places.out / name, Extras("--pictures" in flags, "--pdf" in flags)))
-        console.print(f"Report: {pages[-1]}", soft_wrap=True)
+        if not answer.is_wanted:
+            print_claims(judgement, console)
+        pages[name] = write(judgement, archive, places.out / name, Extras("--pictures" in flags, "--pdf" in flags))
+        if not answer.is_wanted:
+            console.print(f"Report: {pages[name]}", soft_wrap=True)
+    if answer.is_wanted:
+        studies = [study_document(one, archive, from_here(pages[name])) for name, one in judged.items()]
+        answer.give("report-study/1", {"studies": studies})
     if "--wandb" in flags:  # last, since W&B may not answer
         from alexlab.report.wandb_report import publish
 
         for name, judgement in judged.items():
             publish(judgement, archive, places.out / name, places.config.logger, console)
-    return pages
+    return list(pages.values())
 
 
 def _folders(given: str) -> list[Path]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from alexlab.cli.json_output import Answer
 from alexlab.cli.study_report import SETTINGS, find_places
+from alexlab.cli.tables import from_here
 from alexlab.compose import Composer
 from alexlab.config import ConfigError
 from alexlab.console import Console
@@ -12,7 +14,9 @@ from alexlab.report.content import Extras
 from alexlab.study.sweeps import read_sweep
 
 
-def report_sweep(given: list[str], config_dir: str | None, console: Console, flags: list[str]) -> list[Path]:
+def report_sweep(
+    given: list[str], config_dir: str | None, console: Console, flags: list[str], answer: Answer
+) -> list[Path]:
     """Write the report of a sweep; return its page.
 
     Raises:
@@ -30,13 +34,17 @@ def report_sweep(given: list[str], config_dir: str | None, console: Console, fla
     if len(places.folders) > 1:
         raise ConfigError(f"runs= names {len(places.folders)} folders; a sweep is in one of them, name that")
     sweep = read_sweep(which[0], places.folders[0])
-    from alexlab.report.sweep import examine, sweep_content, write_sweep_report  # imports Matplotlib
+    from alexlab.report.documents import sweep_document  # imports Matplotlib
+    from alexlab.report.sweep import examine, sweep_summary, write_sweep_report
 
     report = examine(sweep)
     page = write_sweep_report(report, places.out / f"sweep-{sweep.sweep_id}", Extras(pdf="--pdf" in flags))
-    for sentence in sweep_content(report)["summary"]:
-        console.print(sentence, soft_wrap=True)
-    console.print(f"Report: {page}", soft_wrap=True)
+    if answer.is_wanted:
+        answer.give("report-sweep/1", sweep_document(report, from_here(page)))
+    else:
+        for sentence in sweep_summary(report):
+            console.print(sentence, soft_wrap=True)
+        console.print(f"Report: {page}", soft_wrap=True)
     if "--wandb" in flags:
         from alexlab.report.wandb_report import publish_sweep
 

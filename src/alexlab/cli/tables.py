@@ -49,8 +49,7 @@ def print_table(plan: Plan, rows: list[RunRow], console: Console) -> None:
     """Print one row a run and, where an arm has several seeds, one row an arm with its interval."""
     many_seeds = len(plan.runs) > len({run.arm for run in plan.runs})
     console.print()
-    if settings := common_settings(plan.runs, plan.varying):
-        console.say(f"Settings: {settings}", "dim")
+    print_settings(plan, console)
     _print_runs(plan, rows, many_seeds, console)
     statistics = None
     if many_seeds:
@@ -59,12 +58,18 @@ def print_table(plan: Plan, rows: list[RunRow], console: Console) -> None:
         console.say(line, "dim")
 
 
-def common_settings(runs: Sequence[PlannedRun], varying: Sequence[str]) -> str:
-    """In what all of the runs depart from their recipe, apart from what varies and from an ablation's own keys."""
-    names = [run.name for run in runs]
+def common_settings(plan: Plan) -> dict[str, str]:
+    """In what all runs depart from their recipe, by key, apart from what varies and from an ablation's own keys."""
+    names = [run.name for run in plan.runs]
     found = [{**name.changes, **name.settings} for name in names]
-    common = [f"{key}={value}" for key, value in found[0].items() if all(one.get(key) == value for one in found)]
-    return " ".join(one for one in common if one.partition("=")[0] not in varying)
+    common = {key: value for key, value in found[0].items() if all(one.get(key) == value for one in found)}
+    return {key: value for key, value in common.items() if key not in plan.varying}
+
+
+def print_settings(plan: Plan, console: Console) -> None:
+    """Print in what all runs depart from their recipe."""
+    if settings := common_settings(plan):
+        console.say(f"Settings: {' '.join(f'{key}={value}' for key, value in settings.items())}", "dim")
 
 
 def factors_of(runs: Sequence[PlannedRun]) -> list[str]:

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 import alexlab
 from alexlab.cli.help import comment_of, commented_yaml, print_help
+from alexlab.cli.json_output import FLAG, Answer, json_answer
 from alexlab.cli.show_net import print_nets
 from alexlab.cli.show_paper import markdown
 from alexlab.cli.tables import from_here, print_table, read_rows
@@ -49,18 +50,20 @@ def main(argv: list[str] | None = None) -> int:
     parser = get_args_parser()
     parser.prog = program("train")
     parser.add_argument("--dry-run", action="store_true", help="Print the plan, and run nothing")
+    parser.add_argument(FLAG, action="store_true", help="With --dry-run: print the plan as a JSON document")
     parser.add_argument("--paper", action="store_true", help="Print the paper's choices as keys, and run nothing")
     parser.add_argument("--net", action="store_true", help="Print the net, layer by layer, and run nothing")
     for action in parser._actions:
         if "--version" in action.option_strings:  # Hydra's own
             vars(action)["version"] = f"alexlab {alexlab.__version__}"
-    console = Console()
-    try:
-        with Stop():
-            return exit_status(lambda: _run(_parse(parser, argv), argv, console))
-    except Stopped:
-        console.print("\nStopped. Run the same command again to resume.")
-        return STOPPED_STATUS
+    with json_answer(argv) as answer:
+        console = Console()
+        try:
+            with Stop():
+                return exit_status(lambda: _run(_parse(parser, argv), argv, console, answer))
+        except Stopped:
+            console.print("\nStopped. Run the same command again to resume.")
+            return STOPPED_STATUS
 
 
 def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
@@ -78,7 +81,7 @@ def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespa
     return args
 
 
-def _run(args: argparse.Namespace, argv: list[str], console: Console) -> int:
+def _run(args: argparse.Namespace, argv: list[str], console: Console, answer: Answer) -> int:
     _reject_flags(args)
     if args.help:
         print_help(console, args.config_dir, args.overrides)
@@ -88,6 +91,8 @@ def _run(args: argparse.Namespace, argv: list[str], console: Console) -> int:
             raise ConfigError(f"--paper: prints the protocols' own values; remove {args.overrides[0]}")
         print(markdown(), end="")
         return 0
+    if args.json and not args.dry_run:
+        raise ConfigError(f"{FLAG}: is for a plan; add --dry-run, or read the records: {program('runs')} list {FLAG}")
     prints_job = args.cfg == "job" and args.package is None
     if not prints_job and (args.cfg or args.info is not None or args.hydra_help or args.shell_completion):
         return _run_hydra(argv)
@@ -110,9 +115,13 @@ def _run(args: argparse.Namespace, argv: list[str], console: Console) -> int:
     device = check_runs(plan)
     _announce(plan, console, device)
     if args.dry_run:
-        from alexlab.cli.dry_run import print_forecast  # loads SciPy, which would double the time of --help
+        from alexlab.cli import dry_run  # loads SciPy, which would double the time of --help
 
-        print_forecast(plan, console)
+        forecast = dry_run.make_forecast(plan)
+        if answer.is_wanted:
+            answer.give("train-dry-run/1", dry_run.forecast_document(forecast, device))
+            return 0
+        dry_run.print_forecast(forecast, console)
         if plan.study is not None and plan.study.round:
             console.print("These are trials of learning rates, at their longest; more may follow from their results.")
         return 0

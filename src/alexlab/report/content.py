@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -467,9 +468,7 @@ def _range_rule(one: Range) -> str:
 
 
 def _arm(arm: Arm, anchor: str) -> ArmRow:
-    errors = [100 * run.result["test"]["ten"]["top1_error"] for run in arm.runs]
-    mean = float(np.mean(errors)) if errors else None
-    sd = float(np.std(errors, ddof=1)) if len(errors) > 1 else None
+    mean, sd = (None if error is None else 100 * error for error in error_and_sd(arm.runs))
     seconds = float(sum(run.result["seconds"] for run in arm.runs)) if arm.runs else None
     return ArmRow(
         name=arm_name(arm),
@@ -485,6 +484,13 @@ def _arm(arm: Arm, anchor: str) -> ArmRow:
         time=time_text(seconds),
         sort={"error": sortable(mean), "time": sortable(seconds)},
     )
+
+
+def error_and_sd(runs: Sequence[RunData]) -> tuple[float | None, float | None]:
+    """Mean and standard deviation over finished runs of the top-1 error by ten views, as fractions."""
+    errors = [run.result["test"]["ten"]["top1_error"] for run in runs]
+    mean = float(np.mean(errors)) if errors else None
+    return mean, float(np.std(errors, ddof=1)) if len(errors) > 1 else None
 
 
 def surroundings(runs: list[RunData]) -> list[tuple[str, list[str]]]:

@@ -29,7 +29,7 @@ from alexlab.runs.record import FAILED
 from alexlab.study.intervals import paired_difference
 from alexlab.study.records import Archive, RunData
 from alexlab.study.statistics import Effect
-from alexlab.study.sweep_statistics import SweepStatistics, analyse
+from alexlab.study.sweep_statistics import SweepStatistics, analyse, effect_facts
 from alexlab.study.sweeps import Sweep
 from alexlab.study.verdicts import Arm
 
@@ -137,7 +137,31 @@ def _by_images(arm: Arm, first: Arm) -> tuple[float, float] | None:
 def sweep_content(report: SweepReport) -> dict[str, Any]:
     """Everything that the page and its Markdown show, as text."""
     sweep, arms = report.sweep, report.arms
-    done, planned = len(report.runs), len(sweep.runs)
+    labels = next((run.data.labels for run in sweep.runs if run.data.labels), {})
+    settings = ", ".join(f"{name} {labels[name]}" for name in ("recipe", "protocol", "model") if name in labels)
+    varied = ", ".join(sweep.factors) or "the seed alone"
+    return {
+        "title": f"Sweep {sweep.sweep_id}",
+        "subtitle": f"{settings or 'no run has begun'}; what varies: {varied}.",
+        "summary": sweep_summary(report),
+        "arms": [_arm_row(report, place) for place in range(len(arms))],
+        "intervals": _shown_intervals(report),
+        "main_effects": [
+            (one.factor, f"{one.base} → {one.value}", *_difference(one.effect))
+            for one in report.statistics.main_effects
+        ],
+        "runs": [_run_row(arm_name(arm), run) for arm, run in every_run(report)],
+        "problems": report.statistics.problems,
+        "reading": READING,
+        "repeat": repeat_sweep(sweep.sweep_id, [_line(arm) for arm in arms if arm.runs], report.runs),
+        "provenance": [("Sweep", [sweep.sweep_id]), *surroundings(report.runs)],
+    }
+
+
+def sweep_summary(report: SweepReport) -> list[str]:
+    """Sentences about the sweep as a whole."""
+    arms = report.arms
+    done, planned = len(report.runs), len(report.sweep.runs)
     failed = sum(len(arm.failed) for arm in arms)
     summary = [
         f"{done} of {plural(planned, 'run')} {'is' if planned == 1 else 'are'} finished; {failed or 'none'} failed."
@@ -148,25 +172,7 @@ def sweep_content(report: SweepReport) -> dict[str, Any]:
         summary.append(str(report.statistics.sensitivity))
     elif len(arms) > 1:
         summary.append("One seed says nothing about an arm: seeds differ too. Add seed=0,1,2,3,4 to see how much.")
-    labels = next((run.data.labels for run in sweep.runs if run.data.labels), {})
-    settings = ", ".join(f"{name} {labels[name]}" for name in ("recipe", "protocol", "model") if name in labels)
-    varied = ", ".join(sweep.factors) or "the seed alone"
-    return {
-        "title": f"Sweep {sweep.sweep_id}",
-        "subtitle": f"{settings or 'no run has begun'}; what varies: {varied}.",
-        "summary": summary,
-        "arms": [_arm_row(report, place) for place in range(len(arms))],
-        "intervals": _shown_intervals(report),
-        "main_effects": [
-            (one.factor, f"{one.base} → {one.value}", *_difference(one.effect))
-            for one in report.statistics.main_effects
-        ],
-        "runs": [_run_row(arm_name(arm), run) for arm, run in _every_run(report)],
-        "problems": report.statistics.problems,
-        "reading": READING,
-        "repeat": repeat_sweep(sweep.sweep_id, [_line(arm) for arm in arms if arm.runs], report.runs),
-        "provenance": [("Sweep", [sweep.sweep_id]), *surroundings(report.runs)],
-    }
+    return summary
 
 
 def _arm_row(report: SweepReport, place: int) -> dict[str, Any]:
@@ -231,7 +237,7 @@ def _shown_intervals(report: SweepReport) -> list[str]:
     return list(found)
 
 
-def _every_run(report: SweepReport) -> Iterator[tuple[Arm, RunData]]:
+def every_run(report: SweepReport) -> Iterator[tuple[Arm, RunData]]:
     arms = {id: arm for arm in report.arms for id in arm.planned.values()}
     return ((arms[run.data.run_id], run.data) for run in report.sweep.runs)
 
@@ -267,10 +273,8 @@ def arm_facts(report: SweepReport) -> list[dict[str, Any]]:
             )
             if len(errors) > 1:
                 facts.update(top1_sd=float(np.std(errors, ddof=1)), top1_half=mean_half_width(errors))
-        if effect is not None:
-            halves = {"fixed_half": effect.fixed, "new_half": effect.new, "all_half": effect.decisive}
-            facts.update(difference=effect.difference, **halves)
-        elif by_images is not None:
+        facts.update(effect_facts(effect))
+        if effect is None and by_images is not None:
             facts.update(difference=by_images[0], images_half=by_images[1])
         found.append(facts)
     return found
@@ -305,7 +309,7 @@ def write_sweep_report(report: SweepReport, folder: Path, extras: Extras = PLAIN
     """Write the report's files and return the path of the page."""
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "arms.csv", csv_text(ARM_COLUMNS, arm_facts(report)))
-    rows = [run_facts(arm.name, run) for arm, run in _every_run(report)]
+    rows = [run_facts(arm.name, run) for arm, run in every_run(report)]
     write_atomic(folder / "runs.csv", csv_text(RUN_COLUMNS, rows))
     content = sweep_content(report)
     write_atomic(folder / "arms.tex", _latex(content))

@@ -37,11 +37,14 @@ CSV_COLUMNS = (
 
 
 def claims_table(judgement: Judgement) -> list[dict[str, Any]]:
-    """One mapping per claim, by CSV_COLUMNS: numbers in the published unit, intervals of ratios as logarithms."""
-    return [_facts(row) for row in judgement.rows]
+    """One mapping per claim as `claim_facts` has it, its lists joined."""
+    joints = {"notes": "; ", "confounds": "; ", "differing": " "}
+    facts = [claim_facts(row) for row in judgement.rows]
+    return [{**one, **{name: joint.join(one[name]) or None for name, joint in joints.items()}} for one in facts]
 
 
-def _facts(row: Row) -> dict[str, Any]:
+def claim_facts(row: Row) -> dict[str, Any]:
+    """A claim by CSV_COLUMNS: numbers in the published unit, intervals of ratios as logarithms."""
     claim, effect = row.claim, row.effect
     testable = claim.not_testable is None
     facts: dict[str, Any] = dict.fromkeys(CSV_COLUMNS)
@@ -52,9 +55,9 @@ def _facts(row: Row) -> dict[str, Any]:
         word=None if row.word is None else row.word.value,
         verdict=row.verdict,
         why_none=row.why_none,
-        notes="; ".join(row.notes) or None,
-        confounds="; ".join(row.confounds) or None,
-        differing=" ".join(row.differing) or None,
+        notes=row.notes,
+        confounds=row.confounds,
+        differing=row.differing,
     )
     if not testable:
         return facts
