@@ -244,6 +244,12 @@ def test_python_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert re.search(r"^2 +0\.2$", out, re.MULTILINE)  # the mean of both curves after the second epoch
 
 
-def test_python_blocks_are_those_of_four_pages():
-    assert sorted(page.stem for page in WITH_PYTHON) == ["classify-images", "interface", "own-net", "read-results"]
+def test_python_blocks_are_those_of_five_pages():
+    assert sorted(page.stem for page in WITH_PYTHON) == [
+        "classify-images",
+        "interface",
+        "json",
+        "own-net",
+        "read-results",
+    ]
     assert "```python" not in README

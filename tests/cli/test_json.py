@@ -265,11 +265,13 @@ def test_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     assert [(run["values"], run["seed"], run["state"]) for run in document["runs"]] == [
         ({"model.lrn": lrn}, seed, None) for lrn in ("true", "false") for seed in (0, 1)
     ]
+    assert document["factors"] == ["model.lrn"]
     assert document["settings"] == {"trainer.max_epochs": "3"}
     total = document["total"]
     assert (total["runs"], total["to_do"], total["seconds_low"], total["bytes"]) == (4, 4, 360.0, 4000)
     assert train.main(line) == 0
-    assert all(run["run_id"] in capsys.readouterr().out for run in document["runs"][:1])
+    shown = capsys.readouterr().out
+    assert all(run["run_id"] in shown for run in document["runs"])
 
 
 def test_dry_run_of_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):

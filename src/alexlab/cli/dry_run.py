@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,16 @@ class Forecast:
     costs: dict[str, Cost]  # of a run, by arm
     note: str  # on the machine's load
     prospects: list[Prospect]
-    affordable: Affordable | None
+
+    @cached_property
+    def affordable(self) -> Affordable | None:
+        """The study that `study.budget` hours allow; None without such a budget.
+
+        Raises:
+            UserError: if the budget settles no claim.
+        """
+        seconds = {arm: (cost.low + cost.high) / 2 for arm, cost in self.costs.items()}
+        return afford(self.plan, self.prospects, seconds)
 
     @property
     def pending(self) -> list[PlannedRun]:
@@ -47,9 +57,7 @@ def make_forecast(plan: Plan) -> Forecast:
     note = load_note()  # before steps are timed
     past = finished_runs(Path(plan.runs[0].config.paths.runs))
     costs = _costs(plan, past)
-    found = reckon(plan, past)
-    affordable = afford(plan, found, {arm: (cost.low + cost.high) / 2 for arm, cost in costs.items()})
-    return Forecast(plan, costs, note, found, affordable)
+    return Forecast(plan, costs, note, reckon(plan, past))
 
 
 def print_forecast(forecast: Forecast, console: Console) -> None:
