@@ -67,7 +67,12 @@ def test_a_trial_without_a_record_has_what_the_plan_noted(plan: dict):
 def test_the_page_of_trials_shows_them_and_no_claims(
     plan: dict, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    assert report.main(["study=figure1", "study.rate=choose", f"runs={KEPT}", f"out={tmp_path}"]) == 0
+    line = ["study=figure1", "study.rate=choose", f"runs={KEPT}", f"out={tmp_path}"]
+    assert report.main(["--json", *line]) == 0
+    [study] = json.loads(capsys.readouterr().out)["studies"]
+    first = study["rates"][0]["trials"][0]
+    assert first["value"] == pytest.approx(reached(folder / first["run_id"] / "train_error.csv"), rel=1e-9)
+    assert report.main(line) == 0
     told = " ".join(capsys.readouterr().out.split())
     for one in ("0.0005: 13.3", "0.001: 9.1", "0.002: 7.1", "0.004: 7.1", "0.008: stopped after 2"):
         assert f" {one}" in told

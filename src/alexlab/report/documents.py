@@ -42,6 +42,7 @@ def study_document(judgement: Judgement, archive: Archive, page: Path) -> dict[s
             for row in judgement.rows
         ],
         "arms": [_arm(arm, archive) for arm in judgement.arms],
+        "rates": [asdict(arm) for arm in judgement.trials],
         "summary": summary(judgement),
         "problems": judgement.problems,
         "page": str(page),
