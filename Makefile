@@ -11,7 +11,7 @@ N ?= 10
 PYTEST := --numprocesses 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast test-long test-all flaky chaos fuzz container bench bench-compare docs lock check format clean
+.PHONY: help install demo test test-fast test-long test-all compat compat-release flaky chaos fuzz container bench bench-compare docs lock check format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,7 +41,14 @@ test-fast: $(INSTALLED) ## Run the tests that do not train
 test-long: $(INSTALLED) ## Run only the long tests, with a SLURM of their own (see CONTRIBUTING.md)
 	@$(BIN)/python -m pytest -m long
 
-test-all: test container test-long ## Run all tests, with those of the image (see CONTRIBUTING.md)
+test-all: test container test-long compat-release ## Run all tests, with those of the image (see CONTRIBUTING.md)
+
+compat: $(INSTALLED) ## Compare the bits of results with those of a commit, BASE= (two minutes)
+	@test -n "$(BASE)" || { echo "error: no commit given; make compat BASE=main, or make compat-release" >&2; exit 1; }
+	@$(BIN)/python tests/compat.py "$(BASE)" $(ARGS)
+
+compat-release: $(INSTALLED) ## The same with the last release; skipped in a clone that does not have it
+	@$(BIN)/python tests/compat.py --release $(ARGS)
 
 flaky: $(INSTALLED) ## Run the tests that start processes N=10 times, with one busy loop per core
 	@$(BIN)/python benchmarks/repeat.py $(N) $(BIN)/python -m pytest $(PYTEST) -m 'processes and not long' -q $(ARGS)
