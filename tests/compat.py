@@ -33,7 +33,7 @@ import numpy as np
 PROJECT = Path(__file__).resolve().parents[1]
 RECORDING = PROJECT / "tests" / "support" / "recording.py"
 # Stands for the last release until there is a tag v*: the commit from which the studies on real images were planned.
-FIRST_BASE = "05c1be8"
+FIRST_BASE = "05c1be8486763303d0271e02d9a4989ad3d5d0be"
 NEEDED = ("src/alexlab/config.py", "src/alexlab/training/fit.py", "src/alexlab/runs/identity.py", "conf")
 HALF = 6  # steps of 12: in the second of three epochs
 
@@ -333,7 +333,7 @@ def record_all(base: Side, here: Side, names: list[str]) -> dict[str, Findings]:
     }
 
 
-def resume_by_command(base: Side, here: Side, epochs: int = 30) -> str | None:
+def resume_by_command(base: Side, here: Side, epochs: int = 8) -> str | None:
     """Stop the command on BASE in the middle of a run, and run it again here; what is wrong with that."""
     say("stopping the command on BASE, and running it again here ...")
     runs, undisturbed = here.folder / f"runs-{epochs}", here.folder / "undisturbed"
@@ -443,10 +443,12 @@ def conclude(wrong: list[str], found: dict[str, Findings]) -> int:
         print("Nothing differs that should not.")
         return 0
     print(f"Differs where RESULTS_VERSION is equal: {', '.join(wrong)}.")
-    if any(name in found and found[name].bits for name in wrong):
-        print("Undo the change, or raise RESULTS_VERSION (runs/identity.py) and list it in CHANGELOG.md under Results.")
     if any(name in found and found[name].keys for name in wrong):
-        print("A new key needs its entry in runs/run_id_defaults.json; if the change is meant: --intended KEY.")
+        print("Run ids: give a new key its entry in runs/run_id_defaults.json; if they were to change: --intended KEY.")
+    if any(name not in found or not found[name].keys for name in wrong):
+        print(
+            "Bits: undo the change, or raise RESULTS_VERSION in runs/identity.py; CHANGELOG.md lists it under Results."
+        )
     return 1
 
 
@@ -465,7 +467,7 @@ def main(argv: list[str] | None = None) -> int:
         tree = args.tree.resolve()
         base = release(tree) if args.release else args.base
         if base is None:
-            print(f"compat: skipped: no tag v* here, nor commit {FIRST_BASE}; git fetch --unshallow --tags gets them")
+            print(f"compat: skipped: no tag v* here, nor commit {FIRST_BASE[:7]}; git fetch --unshallow --tags")
             return 0
         return compare(tree, commit_of(tree, base), args.only, args.intended)
     except CompatError as error:

@@ -180,15 +180,18 @@ def test_a_run_that_is_not_resumed_by_design_is_explained(
 def test_the_end_says_what_to_do(capsys: pytest.CaptureFixture[str]):
     assert conclude([], {"demo": Findings()}) == 0
     assert capsys.readouterr().out == "Nothing differs that should not.\n"
-    assert conclude(["demo"], {"demo": Findings(bits="loss of step 1")}) == 1
-    told = capsys.readouterr().out
-    assert "RESULTS_VERSION is equal: demo." in told
-    assert "CHANGELOG.md under Results" in told
-    assert "--intended" not in told
-    assert conclude(["demo"], {"demo": Findings(keys=["seed: 0 -> 1"])}) == 1
-    told = capsys.readouterr().out
-    assert "--intended KEY" in told
-    assert "CHANGELOG.md" not in told
+    bits, ids = Findings(bits="loss of step 1"), Findings(bits="loss of step 1", keys=["seed: 0 -> 1"])
+    for wrong, words in (
+        (["demo"], ("raise RESULTS_VERSION",)),
+        (["command"], ("raise RESULTS_VERSION",)),
+        (["bf16"], ("--intended KEY",)),
+        (["demo", "bf16"], ("raise RESULTS_VERSION", "--intended KEY")),
+    ):
+        assert conclude(wrong, {"demo": bits, "bf16": ids}) == 1
+        first, *rest = capsys.readouterr().out.splitlines()
+        assert first == f"Differs where RESULTS_VERSION is equal: {', '.join(wrong)}."
+        assert len(rest) == len(words)
+        assert all(any(word in line for line in rest) for word in words)
 
 
 # Commits
