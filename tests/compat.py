@@ -22,7 +22,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,8 +133,9 @@ def findings(whole: dict[str, Any], half: dict[str, Any], now: dict[str, Any], r
     if "refused" in now:
         return Findings(problem=f"this tree does not train what BASE does: {now['refused']}")
     found = Findings(keys=id_differences(whole, now))
-    if "refused" in half or (repeated := first_difference(whole, half)) is not None:
-        found.problem = f"BASE does not repeat its own bits here: {half.get('refused') or repeated}"
+    repeated = half.get("refused") or first_difference(whole, half)
+    if repeated is not None:
+        found.problem = f"BASE does not repeat its own bits here: {repeated}"
         return found
     found.bits = first_difference(whole, now)
     if found.bits is None and whole["results_version"] == now["results_version"]:
@@ -266,7 +267,7 @@ class Side:
         return f"data.cache={self.folder / 'cache'}"  # each side draws and prepares its own images
 
     @contextmanager
-    def recording(self, jobs: list[tuple[str, str, int | None]]) -> Iterator[subprocess.Popen[bytes]]:
+    def recording(self, jobs: Sequence[tuple[str, str, int | None]]) -> Iterator[subprocess.Popen[bytes]]:
         """A process that trains and records (kind of run, configuration, steps after which to stop) in this order."""
         self.folder.mkdir(exist_ok=True)
         entries = [
