@@ -382,36 +382,42 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def show(name: str, found: Findings) -> None:
-    lines = [f"cannot be compared: {found.problem}"] if found.problem else []
+def report(found: dict[str, Findings]) -> str:
+    """What each configuration came to; what concerns the run ids of all of them stands once, at the end."""
+    compared = [one for one in found.values() if not one.refused and not one.problem]
+    shared = [key for key in compared[0].keys if all(key in one.keys for one in compared)] if len(compared) > 1 else []
+    rows = {name: _lines(one, shared) for name, one in found.items()}
+    rows["all"] = [f"ANOTHER RUN ID {key}" for key in shared]
+    return "\n".join(
+        f"{'' if number else name:12}{line}" for name, lines in rows.items() for number, line in enumerate(lines)
+    )
+
+
+def _lines(found: Findings, shared: list[str]) -> list[str]:
     if found.refused:
-        lines.append(f"not compared, BASE does not train it: {found.refused}")
-    elif not found.problem:
-        lines.append(f"FIRST DIFFERENCE {found.bits}" if found.bits else "same bits")
-    if found.resumed:
-        lines.append(f"RESUMED HERE {found.resumed}")
-    if found.keys:
-        lines.append(f"ANOTHER RUN ID {'; '.join(found.keys)}")
-    for number, line in enumerate(lines):
-        print(f"{'' if number else name:12}{line}")
+        return [f"not compared, BASE does not train it: {found.refused}"]
+    keys = [f"ANOTHER RUN ID {key}" for key in found.keys if key not in shared]
+    if found.problem:
+        return [f"CANNOT BE COMPARED {found.problem}", *keys]
+    resumed = [f"RESUMED HERE {found.resumed}"] if found.resumed else []
+    return [f"FIRST DIFFERENCE {found.bits}" if found.bits else "same bits", *resumed, *keys]
 
 
 def compare(tree: Path, commit: str, names: list[str], intended: list[str]) -> int:
     """Compare a tree with a commit, print what is found, and return the exit status."""
-    with tempfile.TemporaryDirectory(prefix="alexlab-compat-") as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(prefix="alexlab-compat-") as temporary:
+        folder = Path(temporary)
         base = Side("BASE", check_out(tree, commit, folder), folder / "of_base")
         here = Side("this tree", tree, folder / "of_here")
         found = record_all(base, here, names)
-        name = next(name for name in names if not found[name].refused and not found[name].problem)
-        one, other = base.read("whole", name), here.read("whole", name)
+        whole = ((base.read("whole", name), here.read("whole", name)) for name in names)
+        one, other = next(pair for pair in whole if not any("refused" in side for side in pair))
         versions = [side["results_version"] for side in (one, other)]
         changed = ", with uncommitted changes" if git(tree, "status", "--porcelain", "--", "src", "conf") else ""
         head = git(tree, "rev-parse", "--short", "HEAD")
         print(f"BASE {commit[:7]}: RESULTS_VERSION {versions[0]}")
         print(f"this tree ({head}{changed}): RESULTS_VERSION {versions[1]}")
-        for name in names:
-            show(name, found[name])
+        print(report(found))
         if versions[0] != versions[1]:
             print("RESULTS_VERSION differs, so results may: the first differences are information.")
             return 0

@@ -177,6 +177,28 @@ def test_a_run_that_is_not_resumed_by_design_is_explained(
     assert reason == expected if expected is None else expected in (reason or "")
 
 
+def test_what_concerns_all_run_ids_is_printed_once():
+    found = {
+        "demo": Findings(keys=["seed: 0 -> 1"]),
+        "caffe": Findings(bits="loss of step 1", keys=["seed: 0 -> 1", "optim.lr: 1 -> 2"]),
+        "towers": Findings(refused="ConfigError: no"),
+        "bf16": Findings(resumed="starts at step 0 instead of 6", keys=["seed: 0 -> 1"]),
+    }
+    assert compat.report(found).splitlines() == [
+        "demo        same bits",
+        "caffe       FIRST DIFFERENCE loss of step 1",
+        "            ANOTHER RUN ID optim.lr: 1 -> 2",
+        "towers      not compared, BASE does not train it: ConfigError: no",
+        "bf16        same bits",
+        "            RESUMED HERE starts at step 0 instead of 6",
+        "all         ANOTHER RUN ID seed: 0 -> 1",
+    ]
+    assert compat.report({"demo": found["demo"]}).splitlines() == [
+        "demo        same bits",
+        "            ANOTHER RUN ID seed: 0 -> 1",
+    ]
+
+
 def test_the_end_says_what_to_do(capsys: pytest.CaptureFixture[str]):
     assert conclude([], {"demo": Findings()}) == 0
     assert capsys.readouterr().out == "Nothing differs that should not.\n"
