@@ -104,11 +104,12 @@ def recorded_steps(recording: dict[str, Any], stop_after: int | None) -> Iterato
 
 
 def _draws(batch: Any, images: np.ndarray) -> dict[str, str]:
+    windows = torch.as_tensor(batch.windows)  # a list with RESULTS_VERSION 1
     return {
         "images": digest(images),
         "labels": digest(batch.labels),
-        "crops": digest(batch.windows[:, :2]),
-        "flips": digest(batch.windows[:, 2]),
+        "crops": digest(windows[:, :2]),
+        "flips": digest(windows[:, 2]),
         "colours": digest(batch.shifts, batch.divisor),
         "pixels": digest(batch.crops),
     }
@@ -163,7 +164,9 @@ def record(line: list[str], folder: Path, stop_after: int | None) -> dict[str, A
 def main() -> None:
     for job in json.loads(Path(sys.argv[1]).read_text()):
         found = record(job["line"], Path(job["folder"]), job["stop_after"])
-        Path(job["recording"]).write_text(json.dumps(found))
+        path = Path(job["recording"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found))
         print(job["folder"], flush=True)
 
 
