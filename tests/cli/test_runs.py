@@ -128,6 +128,15 @@ def test_compare(capsys):
     assert "optim.lr" not in out
 
 
+def test_compare_shows_what_else_differs(runs: Path, capsys):
+    for name, threads in (("aaaaaaaaaaaa", 2), ("bbbbbbbbbbbb", 4)):
+        (runs / name / "environment.json").write_text(json.dumps({"threads": threads, "cpu": "EPYC"}))
+    assert main(["compare", "aaaaaaaaaaaa", "bbbb"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^the number of threads +2 +4$", out, re.MULTILINE)
+    assert "EPYC" not in out
+
+
 def test_prune_takes_faults_alone(runs: Path, capsys):
     before = names(runs)
     assert main(["prune", "--yes"]) == 0

@@ -226,7 +226,7 @@ def test_what_else_differs_between_the_arms_is_flagged(tmp_path: Path, own: Path
     lrn = row(judged(tmp_path), "lrn")
     assert lrn.confounds == [
         "the code differs between the arms: 0123456789 against fedcba9876",
-        "the packages differs between the arms: torch 2.14.1 against torch 2.11.0",
+        "packages differ between the arms: torch 2.14.1 against 2.11.0",
     ]
 
 

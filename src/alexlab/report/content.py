@@ -30,7 +30,8 @@ from alexlab.study.claims import METRICS, VIEWED, Claim, Range, Verdict
 from alexlab.study.rates import ArmTrials
 from alexlab.study.records import RunData
 from alexlab.study.statistics import LEAST_RUNS, MAX_FAILED
-from alexlab.study.verdicts import SURROUNDINGS, Arm, Judgement, Row
+from alexlab.study.surroundings import SHOWN
+from alexlab.study.verdicts import Arm, Judgement, Row
 
 NOTHING = "–"
 VIEW_NAMES = {"ten": "ten views", "center": "centre view", "corner": "corner crops"}
@@ -496,8 +497,10 @@ def error_and_sd(runs: Sequence[RunData]) -> tuple[float | None, float | None]:
 def surroundings(runs: list[RunData]) -> list[tuple[str, list[str]]]:
     """What finished runs ran on and with, and how many with each."""
     seen = []
-    for what, value in SURROUNDINGS.items():
-        counts = Counter(value(run) or "unknown" for run in runs)
+    for what, value in SHOWN.items():
+        counts = Counter(said or "unknown" for said in map(value, runs) if said is not None)
+        if runs and not counts:
+            continue  # records that are older than the entry
         values = [f"{found} ({plural(count, 'run')})" for found, count in sorted(counts.items())]
         name = what.removeprefix("the ")
         seen.append((name[:1].upper() + name[1:], values or [NOTHING]))

@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 import os
 import platform
 import subprocess
+import tempfile
 from contextlib import suppress
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from alexlab import threads
 from alexlab.config import CONF_DIR, PROJECT_DIR, TrainerConfig
+from alexlab.files import is_foreign
 from alexlab.runs.code_fingerprint import modified
 from alexlab.runs.device import driver_version
 from alexlab.runs.identity import RESULTS_VERSION
+from alexlab.runs.packages import computing, installed, installed_commit
 
-_PACKAGES = ("alexlab", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy", "pillow", "wandb")
+log = logging.getLogger(__name__)
+OWN = ("src", "conf")  # the folders of the project whose changes can change a run
+_SOURCES = (".py", ".pyi", ".yaml", ".yml", ".json", ".toml", ".txt", ".j2", ".sh", ".c", ".cc", ".cpp", ".cu", ".h")
+_ROOM = 2**18  # characters that the changes of a tree may take in the record, as JSON
+_MOST_FILES = 200  # untracked files that are listed
+_LARGEST = 2**24  # bytes of a file that is hashed
+_PATIENCE = 20  # seconds for one call of git
 
 
 def environment(trainer: TrainerConfig) -> dict[str, Any]:
-    """Versions, commit, machine, threads, and the devices that a run is split over."""
+    """Versions, commit with the changes since, machine, threads, and the devices that a run is split over.
+
+    No value of an environment variable, no address, and no path but those within the project.
+    """
     import torch
 
     return {
         "python": platform.python_version(),
-        "packages": {name: found for name in _PACKAGES if (found := _version(name))},
+        "implementation": platform.python_implementation(),
+        "packages": installed(),
         **code(),
+        "changes": changes(),
         "modified_code": modified(RESULTS_VERSION),
         "machine": platform.machine(),
         "cpu": cpu_model(),
         "system": platform.system(),
+        "os": _os_release(),
+        "kernel": platform.release(),
+        "libc": " ".join(platform.libc_ver()).strip() or None,
         "cpus": threads.cores(),
         "threads": torch.get_num_threads(),
         "devices": trainer.devices,
@@ -39,7 +58,48 @@ def environment(trainer: TrainerConfig) -> dict[str, Any]:
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "driver": driver_version(),
         "cuda": torch.version.cuda,
+        "cudnn": _cudnn(),
     }
+
+
+def with_earlier(now: dict[str, Any], before: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The environment of this attempt with those of the ones before it, and the names of what differs from the last.
+
+    `before`: what the record has so far. Of an earlier attempt only the packages that compute are kept, and of its
+    changes only their hash, since there may be hundreds of attempts. Other packages are no difference.
+    """
+    before = {**before}
+    earlier = before.pop("earlier", [])
+    if not before:
+        return now, []
+    last, this = _short(before), _short(now)
+    changed = [name for name in this if name in last and last[name] != this[name]]
+    if last != this and last not in earlier:
+        earlier = [*earlier, last]
+    return {**now, "earlier": earlier} if earlier else now, changed
+
+
+def _short(found: dict[str, Any]) -> dict[str, Any]:
+    short = {**found, "packages": computing(found.get("packages") or {})}
+    if "changes" in found:
+        short["changes"] = {"sha256": found["changes"].get("sha256")}
+    return short
+
+
+def _os_release() -> str | None:
+    with suppress(OSError):
+        return platform.freedesktop_os_release().get("PRETTY_NAME")
+    return f"macOS {platform.mac_ver()[0]}" if platform.mac_ver()[0] else None
+
+
+def _cudnn() -> str | None:
+    """The version of cuDNN that torch computes with, as one number; None without a GPU."""
+    import torch
+
+    with suppress(RuntimeError):  # of one that does not fit this torch
+        if torch.cuda.device_count() and (version := torch.backends.cudnn.version()) is not None:
+            return str(version)
+    return None
 
 
 @cache
@@ -55,34 +115,135 @@ def cpu_model() -> str:
 
 @cache
 def code() -> dict[str, str | bool | None]:
-    """Commit of the code that this process loaded, and whether its tree differed from it.
+    """Commit of the code that this process loaded, and whether its tree differed from it; None where nobody can say.
 
     Changed tracked files count, and untracked ones in src/ and conf/. Without a repository of the project's own the
-    commit is that of ALEXLAB_COMMIT, which the image sets.
+    commit is that of ALEXLAB_COMMIT, which the image sets, or the one that pip installed.
     """
-    commit = changed = None
-    if CONF_DIR.parent == PROJECT_DIR and _git("rev-parse", "--show-toplevel") == str(PROJECT_DIR.resolve()):
-        commit, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=all")
-    if commit is None or changed is None:
-        return {"git_commit": os.environ.get("ALEXLAB_COMMIT"), "git_dirty": None}
-    is_dirty = any(not line.startswith("??") or line[3:].startswith(("src/", "conf/")) for line in changed.splitlines())
-    return {"git_commit": commit, "git_dirty": is_dirty}
+    if not _has_repository():
+        commit = os.environ.get("ALEXLAB_COMMIT") or (None if _is_checkout() else installed_commit())
+        return {"git_commit": commit, "git_dirty": None}
+    tracked = _git("status", "--porcelain", "--untracked-files=no")
+    untracked = _git("ls-files", "--others", "--exclude-standard", "-z", "--", *OWN)
+    is_dirty = None if tracked is None or untracked is None else bool(tracked or untracked)
+    return {"git_commit": (_git("rev-parse", "HEAD") or "").strip() or None, "git_dirty": is_dirty}
 
 
-def _version(name: str) -> str | None:
+@cache
+def changes() -> dict[str, Any]:
+    """The changes since the commit, of the tree that this process loaded; empty where there are none.
+
+    sha256: a hash over the changed and untracked files in src/ and conf/, null without any. diff: that of all tracked
+    files, those in src/ and conf/ first. untracked: hash and content of each untracked source file in src/ and conf/.
+    Where they would take more than 256 KiB, the diff ends with a line that says so, and contents are left out.
+    """
+    if not code()["git_dirty"]:
+        return {}
+    changed = _names("diff", "--name-only", "-z", "HEAD", "--", *OWN)
+    untracked = _names("ls-files", "--others", "--exclude-standard", "-z", "--", *OWN)
+    sources = [name for name in untracked if name.endswith(_SOURCES) and not is_foreign(Path(name).name)]
+    found = hashlib.sha256()
+    for name in sorted({*changed, *sources}):
+        found.update(f"{name}\0{_hash(PROJECT_DIR / name)}\0".encode())
+    own = _diff(_ROOM, *OWN)
+    room = max(0, _ROOM - _size(own))
+    contents: dict[str, dict[str, str]] = {}
+    for name in sources[:_MOST_FILES]:
+        contents[name] = {"sha256": _hash(PROJECT_DIR / name)}
+        content = _text(PROJECT_DIR / name, room)
+        if content is not None:
+            contents[name]["content"] = content
+            room -= _size(content)
+    others = _diff(room, ".", *(f":(exclude){name}" for name in OWN))
+    return {
+        "sha256": found.hexdigest() if changed or sources else None,
+        "diff": own + others,
+        "untracked": contents,
+        **({"untracked_left_out": len(sources) - _MOST_FILES} if len(sources) > _MOST_FILES else {}),
+    }
+
+
+def _hash(path: Path) -> str:
+    """SHA-256 of a file, or why it has none."""
     try:
-        return version(name)
-    except PackageNotFoundError:
+        if path.is_symlink():
+            return "a link"
+        if not path.is_file():
+            return "no file"
+        if path.stat().st_size > _LARGEST:
+            return "a large file"
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return "a file that cannot be read"
+
+
+def _text(path: Path, room: int) -> str | None:
+    """The content of a text file; None if it is no such file, or takes more than `room`."""
+    try:
+        if path.is_symlink() or not path.is_file() or path.stat().st_size > room:
+            return None
+        text = path.read_bytes().decode()
+    except (OSError, ValueError):
         return None
+    return text if _size(text) <= room else None
+
+
+def _size(text: str) -> int:
+    return len(json.dumps(text))
+
+
+def _diff(room: int, *paths: str) -> str:
+    """The difference of tracked files from the commit, binary ones by name; cut, with a last line that says so."""
+    options = ("--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--full-index", "--submodule=short")
+    with tempfile.TemporaryFile() as file:  # it may be larger than memory
+        if not _run_git(["diff", *options, "--src-prefix=a/", "--dst-prefix=b/", "HEAD", "--", *paths], file):
+            return ""
+        whole = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        text = file.read(_ROOM).decode(errors="replace")
+    mark = f"[cut here: the whole diff has {whole:,} bytes]\n"
+    if not whole or (whole <= _ROOM and _size(text) <= room):
+        return text
+    while text and _size(text) > room:
+        text = text[: len(text) * room // _size(text)]
+    return text[: text.rfind("\n") + 1] + mark
+
+
+def _is_checkout() -> bool:
+    return CONF_DIR.parent == PROJECT_DIR
+
+
+def _has_repository() -> bool:
+    """Whether the project is a repository, rather than a folder of another one, and git can read it."""
+    return _is_checkout() and (_git("rev-parse", "--show-toplevel") or "").strip() == str(PROJECT_DIR.resolve())
+
+
+def _names(*arguments: str) -> list[str]:
+    return [name for name in (_git(*arguments) or "").split("\0") if name]
 
 
 def _git(*arguments: str) -> str | None:
-    # Without GIT_DIR and the like, which a hook of another repository sets.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    """The output of git in the project's folder; None if there is no git, or it fails or takes too long."""
+    with tempfile.TemporaryFile() as file:
+        if not _run_git([*arguments], file):
+            return None
+        file.seek(0)
+        return file.read().decode(errors="replace")
+
+
+def _run_git(arguments: list[str], file: Any) -> bool:
+    # Without GIT_DIR and the like, which a hook of another repository sets, and nothing of the user's that is run.
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    variables["GIT_TERMINAL_PROMPT"] = "0"  # as for the objects that a partial clone lacks
+    line = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", *arguments]
     try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=PROJECT_DIR, env=environment, capture_output=True, text=True, timeout=60
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.rstrip() if done.returncode == 0 else None
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": subprocess.PIPE}
+        done = subprocess.run(line, cwd=PROJECT_DIR, env=variables, timeout=_PATIENCE, **pipes)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        why = f"takes more than {_PATIENCE} s" if isinstance(error, subprocess.TimeoutExpired) else str(error)
+    else:
+        if done.returncode == 0:
+            return True
+        why = " ".join(done.stderr.decode(errors="replace").split())
+    log.info("git %s: %s", arguments[0], why)
+    return False

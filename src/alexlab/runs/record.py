@@ -3,7 +3,7 @@
     config.yaml       the resolved configuration
     net.py            the Python file of model.build, where that is set; never run from here
     status.json       state, attempt, labels, and for a failure its class, what happened and what to do
-    environment.json  versions, commit, device; of earlier attempts too
+    environment.json  packages, commit with the changes since, machine; of earlier attempts too
     metrics.csv       one row an epoch
     train_error.csv   training error, every trainer.train_error_every epochs where that is set
     train.log         the run's log, with the traceback of a failure
@@ -62,6 +62,8 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         **{"packages": {ANY: TEXT}, "git_commit": TEXT | NULL, "git_dirty": BOOL | NULL, "gpus": [TEXT]},
         **{"python": TEXT, "machine": TEXT, "system": TEXT, "cpus": INTEGER, "threads": INTEGER, "devices": INTEGER},
         **{"strategy": TEXT | NULL, "driver": TEXT | NULL, "cuda": TEXT | NULL, "earlier": [{}]},
+        **{"implementation": TEXT, "os": TEXT | NULL, "kernel": TEXT, "libc": TEXT | NULL, "cudnn": TEXT | NULL},
+        "changes": {"sha256": TEXT | NULL, "diff": TEXT, "untracked": {ANY: {"sha256": TEXT, "content": TEXT}}},
     },
     "neighbours.json": {
         **{"precision": {"layer": NUMBER, "pixels": NUMBER}, "standard_error": {"layer": _OR_NAN, "pixels": _OR_NAN}},

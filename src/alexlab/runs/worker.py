@@ -29,7 +29,7 @@ from alexlab.data.limits import allow_open_files
 from alexlab.data.locate import described
 from alexlab.output import survive_closed
 from alexlab.runs import trackers
-from alexlab.runs.environment import code, environment
+from alexlab.runs.environment import changes, environment, with_earlier
 from alexlab.runs.failure import HINTS, failure_of, is_echo, message_of, oom_kills
 from alexlab.runs.lease import Lease, LeaseLost
 from alexlab.runs.process import EXITS, STOPPED, RankProcess, start_server
@@ -44,7 +44,7 @@ from alexlab.training.preemption import Preempted
 
 log = logging.getLogger(__name__)
 
-code()  # noted as it is loaded: the tree may change while runs train
+changes()  # noted as it is loaded: the tree may change while runs train
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of <malloc.h>
 
@@ -230,15 +230,12 @@ class _ToFile(logging.FileHandler):
 
 def _environment(record: Record, config: Config) -> dict[str, Any]:
     """The environment of this attempt, and those of the ones before it."""
-    now, before = environment(config.trainer), record.read("environment.json")
+    now = environment(config.trainer)
     log.info("threads: %d of %d cores", now["threads"], now["cpus"])
-    earlier = before.pop("earlier", [])
-    if before and before != now:
-        earlier.append(before)
-        changed = [name for name in now if name in before and before[name] != now[name]]
-        if changed:
-            log.warning("the run resumes with another %s than it started with: bits may differ", ", ".join(changed))
-    return {**now, "earlier": earlier} if earlier else now
+    found, changed = with_earlier(now, record.read("environment.json"))
+    if changed:
+        log.warning("the run resumes with another %s than it started with: bits may differ", ", ".join(changed))
+    return found
 
 
 def _result(record: Record, config: Config, outcome: Outcome) -> dict[str, Any]:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -47,6 +46,7 @@ from alexlab.study.statistics import (
     verdict,
     weaker,
 )
+from alexlab.study.surroundings import between_arms, between_runs
 
 OTHER_IMAGES = "the arms were tested on different images, so their errors cannot be compared"
 LENGTH = "trainer.max_epochs"  # a claim about when something happens may change it
@@ -862,25 +862,9 @@ def _doubt(row: Row, archive: Archive, plan: dict[str, Any]) -> None:
         sides = [map_sides(config) for config in (first, second)]
         if sides[0] != sides[1]:
             row.confounds.append(f"feature maps differ in size: {sides[0]} and {sides[1]}")
-    for what, value in SURROUNDINGS.items():
-        seen = [Counter(value(run) for run in arm.runs) for arm in row.arms]
-        if seen[0].keys() != seen[1].keys():
-            both = " against ".join(", ".join(map(str, one)) for one in seen)
-            row.confounds.append(f"{what} differs between the arms: {both}")
-        elif len(seen[0]) > 1:
-            row.notes.append(f"{what} differs within each arm: {', '.join(map(str, seen[0]))}")
-
-
-def _packages(run: RunData) -> str:
-    packages = run.environment.get("packages") or {}
-    return " ".join(
-        f"{name} {packages[name]}" for name in ("torch", "torchvision", "lightning", "numpy") if name in packages
-    )
-
-
-def _code(run: RunData) -> str:
-    commit = run.environment.get("git_commit")
-    return f"{str(commit)[:10]}{' with changes' if run.environment.get('git_dirty') else ''}" if commit else "unknown"
+    apart, mixed = between_arms([arm.runs for arm in row.arms])
+    row.confounds += apart
+    row.notes += mixed
 
 
 def _halves(arm: Arm) -> list[Arm]:
@@ -956,20 +940,6 @@ def _components(arms: list[Arm], samples: Samples) -> str | None:
     )
 
 
-SURROUNDINGS: dict[str, Callable[[RunData], str]] = {
-    "the store": lambda run: str(run.result["data"]["store"]),
-    "the code": _code,
-    "modified code": lambda run: str(run.environment.get("modified_code") or "none"),
-    "the packages": _packages,
-    "the CPU": lambda run: str(run.environment.get("cpu") or "unknown"),
-    "the number of threads": lambda run: str(run.environment.get("threads") or "unknown"),
-    "the device": lambda run: str(run.result["device"]),
-    "the GPU": lambda run: ", ".join(sorted(set(run.environment.get("gpus") or ()))) or "none",
-    "the precision": lambda run: str(run.result["precision"]),
-    "the weights": lambda run: str(run.result["checkpoint"]),
-}
-
-
 def _remarks(looks: list[dict[str, Any]], arms: list[Arm]) -> list[str]:
     remarks = []
     for number, (before, after) in enumerate(pairwise(looks), 2):
@@ -980,4 +950,4 @@ def _remarks(looks: list[dict[str, Any]], arms: list[Arm]) -> list[str]:
     unplanned = sum(len(arm.unplanned) for arm in arms)
     if unplanned:
         remarks.append(f"{unplanned} finished runs of these arms are not planned, and not counted")
-    return remarks
+    return [*remarks, *between_runs({arm.name: arm.runs for arm in arms})]

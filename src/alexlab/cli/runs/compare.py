@@ -17,6 +17,7 @@ from alexlab.files import json_files
 from alexlab.runs.record import find_records
 from alexlab.study.intervals import paired_difference
 from alexlab.study.records import RunData
+from alexlab.study.surroundings import between_two
 from alexlab.study.sweeps import LAST, Sweep, read_sweep
 from alexlab.tree import NUMBER, flatten
 
@@ -52,6 +53,7 @@ def compare(request: Request, console: Console) -> None:
     results = _results(one, other)
     if request.answer.is_wanted:
         content = {"runs": [run_facts(one), run_facts(other)], "differing": _changes(differing)}
+        content["surroundings"] = [{"what": what, "values": values} for what, *values in between_two(one, other)]
         request.answer.give("runs-compare/1", {**content, "results": [asdict(result) for result in results]})
         return
     _print_runs(one, other, differing, results, console)
@@ -106,6 +108,13 @@ def _print_runs(
     else:
         console.print("The configurations are the same.")
     console.print()
+    if surroundings := between_two(one, other):
+        columns = [Column("", wraps=True), *(Column(run_id, right=True, wraps=True) for run_id in ids)]
+        for cells in surroundings:
+            for column, cell in zip(columns, cells, strict=True):
+                column.cells.append(cell)
+        print_columns("Code, packages and machine: what differs", columns, console)
+        console.print()
     columns = [Column("", wraps=True), *(Column(run_id, right=True, wraps=True) for run_id in ids)]
     columns.append(Column("difference", right=True))
     rows = [("state", one.state, other.state, "")]
