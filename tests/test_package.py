@@ -33,6 +33,7 @@ def test_the_wheel_works_away_from_the_checkout(wheel: Path, tmp_path: Path, mon
         archive.extractall(tmp_path / "site")
     packaged = {path.relative_to(tmp_path / "site/alexlab/conf") for path in (tmp_path / "site").rglob("*.yaml")}
     assert packaged == {path.relative_to(CONF_DIR) for path in CONF_DIR.rglob("*.yaml")}
+    assert (tmp_path / "site/alexlab/conf/schema.json").is_file()
     for source in ("alexlab", "hydra_plugins"):  # page.html.j2 and py.typed among them
         files = {path.relative_to(PROJECT_DIR / "src") for path in (PROJECT_DIR / "src" / source).rglob("*.*")}
         assert not [path for path in files if path.suffix != ".pyc" and not (tmp_path / "site" / path).exists()]

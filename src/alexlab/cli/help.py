@@ -194,8 +194,10 @@ def range_of(entry: Any) -> str:
 
 
 def comment_of(path: Path) -> str:
-    """The comment at the head of a file of `conf/`, on one line."""
-    lines = [line[2:] for line in path.read_text().splitlines() if line.startswith("# ") and "@package" not in line]
+    """The comment at the head of a file of `conf/`, on one line, without the lines for Hydra and for editors."""
+    marks = ("# @package", "# yaml-language-server:")
+    lines = path.read_text().splitlines()
+    lines = [line[2:] for line in lines if line.startswith("# ") and not line.startswith(marks)]
     return " ".join(lines)
 
 
