@@ -67,7 +67,9 @@ def main() -> None:
 
     widths = (0.125, 0.25, 0.5, 1.0)
     nets = {f"width {width:g}": SCALES["paper"][0](f"model.width={width}") for width in widths}
-    calls = {name: lambda config=config: seconds_per_image(config)[0] for name, config in nets.items()}
+    calls = {
+        name: lambda config=config: statistics.median(seconds_per_image(config)[0]) for name, config in nets.items()
+    }
     show("an image of a step", calls, {name: products(net) for name, net in nets.items()}, args.rounds, args)
 
     brief = [*BRIEF, "data.train_images=320"]

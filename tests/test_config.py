@@ -155,6 +155,13 @@ MISTAKES = {
     ),
     ("model.dropout=???",): "model.dropout=???: has no value; set one",
     ("paths.runs=",): "paths.runs=: must not be empty",
+    **{
+        (f"{name}={value}",): f"{name}={value}: give hours or days above 0, such as 40h or 3d"
+        for name in ("max_hours", "study.budget")
+        for value in ("-1", "0h", "nan", "inf", "1e9h", "abc", "3w", "h")
+    },
+    ("max_hours=",): "max_hours=: must not be empty",
+    ("max_hours=None",): "max_hours=None: 'None' is read as a string; use max_hours=null",
     # grammar
     ("model.lrn=true,false",): "model.lrn=true,false: several values make a sweep; add -m",
     ("model.remove=[conv3",): "model.remove=[conv3: no viable alternative at input '[conv3'; "

@@ -684,7 +684,9 @@ class StudyConfig:
         at_most=100,
     )
     budget: Union[str, None] = key(
-        None, "Hours, such as 40h or 3d: --dry-run prints the study that settles most claims in them.", identity=False
+        None,
+        "Hours, such as 40, 1.5h or 3d: --dry-run prints the study that settles most claims in them.",
+        identity=False,
     )
 
 
@@ -695,6 +697,11 @@ class Config:
     retry: Retry = key(
         Retry.faults,
         "Failed runs to retry: faults = all but those that diverged or do not learn, which are results; all; none.",
+        identity=False,
+    )
+    max_hours: Union[str, None] = key(
+        None,
+        "Hours, such as 40, 1.5h or 3d, after which the command saves its runs and stops; the same command resumes.",
         identity=False,
     )
     data: DataConfig = field(default_factory=DataConfig)

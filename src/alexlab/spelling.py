@@ -47,7 +47,7 @@ _ADVICE = {
     "a step is one batch of data.batch_size; if memory is too small for it, trainer.devices=2 divides it": (
         "accumulate_grad_batches gradient_accumulation_steps accum_iter iter_size"
     ),
-    "a run that ends by a clock has no reproducible result; trainer.max_epochs ends it, and Ctrl-C pauses it": (
+    "a run that ends by a clock has no reproducible result; max_hours=12 saves it then, and the same command resumes": (
         "max_time timeout"
     ),
     "epochs are counted, not steps; trainer.max_epochs and trainer.limit_train_batches": (

@@ -67,8 +67,9 @@ def finish(config: Config, trains: bool = True, stored: bool = True) -> Config:
         if folder is not None:  # so that each folder has one name
             setattr(config.data, name, str(Path(folder).expanduser().resolve()))
     _check_debug(config.debug)
-    if config.study.budget is not None:
-        hours(config.study.budget)
+    for name, budget in (("study.budget", config.study.budget), ("max_hours", config.max_hours)):
+        if budget is not None:
+            hours(name, budget)
     images = _check_data(config, stored and trains)
     if trains:
         _check_combinations(config, images.get("train", sys.maxsize))
@@ -314,17 +315,17 @@ def _fill_in_crop(config: Config) -> None:
     data.map_size = max(0, data.crop_size + begin + end - kernel) // stride + 1
 
 
-def hours(budget: str) -> float:
-    """The hours of a budget such as 40h, 1.5h or 2d.
+def hours(name: str, budget: str) -> float:
+    """The hours of a budget such as 40, 1.5h or 2d; `name` is its key.
 
     Raises:
         ConfigError: for anything else, and for more than a hundred years.
     """
-    number, unit = budget[:-1], budget[-1:]
+    factor = {"h": 1, "d": 24}.get(budget[-1:])
     try:
-        found = float(number) * {"h": 1, "d": 24}[unit]
-    except (ValueError, KeyError):
+        found = float(budget) if factor is None else factor * float(budget[:-1])
+    except ValueError:
         found = math.nan
     if not 0 < found < 876_000:
-        raise ConfigError(f"study.budget={budget}: give hours or days, such as 40h or 3d")
+        raise ConfigError(f"{name}={budget}: give hours or days above 0, such as 40h or 3d")
     return found

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from alexlab.cli import dry_run, evaluate
+from alexlab.cli import dry_run, evaluate, forecast
 from alexlab.cli.columns import Column, factor_columns, print_columns
 from alexlab.cli.runs import main as runs_main
 from alexlab.cli.study_report import print_claims
@@ -64,7 +64,7 @@ def check(show: Callable[[Console], object]) -> str:
 @pytest.mark.parametrize("line", LINES.values(), ids=LINES)
 def test_a_command_of_training(line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Its plan, its table after Ctrl-C with a failure, and its table in the end."""
-    monkeypatch.setattr(dry_run, "forecast", lambda configs: [((3.7e6, 3.7e6), 10**9)] * len(configs))
+    monkeypatch.setattr(forecast, "forecast", lambda configs: [((3.7e6,) * 3, 10**9)] * len(configs))
     plan = make_plan([*line, f"paths.runs={tmp_path}"], len(line) > 1 or "," in line[0], composer=composer())
     number = len(plan.runs)
     text = check(lambda console: dry_run.print_forecast(dry_run.make_forecast(plan), console))

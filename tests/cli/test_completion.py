@@ -90,7 +90,7 @@ def test_names_and_options_are_those_of_the_commands():
     assert completion._NAMES["runs"] == FILTERS
     assert complete("alexlab runs list state=") == [f"state={state}" for state in STATES]
     known = {option for action in get_args_parser()._actions for option in action.option_strings}
-    assert set(completion.OPTIONS["train"]) - known == {"--dry-run", "--json", "--net", "--paper"}
+    assert set(completion.OPTIONS["train"]) - known == {"--dry-run", "--yes", "--json", "--net", "--paper"}
     for module in (prepare, runs, report):
         options = completion.OPTIONS[module.__name__.rpartition(".")[2]]
         assert all(option in module.USAGE for option in options[:-2])

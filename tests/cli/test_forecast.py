@@ -10,10 +10,12 @@ import pytest
 
 from alexlab import threads
 from alexlab.cli import forecast
-from alexlab.cli.forecast import Cost, past_costs, source, span
+from alexlab.cli.forecast import Cost, past_costs, source, total_shown, with_spread
 from alexlab.runs.environment import cpu_model
 from alexlab.runs.record import RECORD_VERSION
 from alexlab.study.records import finished_runs
+from alexlab.sweep.plan import make_plan
+from support.settings import composer
 
 
 def write_record(runs: Path, number: int, arm: str, seconds: float, **environment: object) -> None:
@@ -35,20 +37,35 @@ def test_finished_runs_of_the_arm_on_such_a_machine_say_it(tmp_path: Path):
     (tmp_path / f"{6:012x}" / "status.json").write_text("{")
     found = past_costs(finished_runs(tmp_path), {"a": 1, "c": 1})
     assert found.keys() == {"a"}
-    assert (found["a"].low, found["a"].high, found["a"].runs) == (100.0, 130.0, 3)
+    assert (found["a"].seconds, found["a"].low, found["a"].high, found["a"].runs) == (110.0, 100.0, 130.0, 3)
     assert past_costs(finished_runs(tmp_path / "none"), {"a": 1}) == {}
 
 
 def test_wording():
-    assert span(2400, 4200) == "40 min to 1 h 10 min"
-    assert span(6600, 6700) == "1 h 50 min"
-    assert source([Cost(1, 2, 3, runs=3)]) == "3 finished runs"
-    assert source([Cost(1, 2, 3, runs=1), Cost(1, 2, 3)]) == "1 finished run and some timed steps (loading not counted)"
+    assert with_spread(Cost(3000, 2400, 4200, 1)) == "50 min (40 min to 1 h 10 min)"
+    assert with_spread(Cost(6600, 6590, 6700, 1)) == "1 h 50 min"
+    finished, timed = Cost(1, 1, 2, 3, runs=1), Cost(1, 1, 2, 3)
+    assert source([finished, finished]) == "2 finished runs"
+    assert source([finished, timed]) == "1 finished run and some timed steps (loading not counted)"
+
+
+def test_the_total_is_of_runs_one_after_another():
+    """Twice one arm and once another: 2 x 100 + 3600 s, of which the former were finished before."""
+    plan = make_plan(["model.lrn=true,false", "seed=0,1"], multirun=True, composer=composer())
+    first, again, other, _ = plan.runs
+    assert first.arm == again.arm != other.arm
+    costs = {first.arm: Cost(100, 90, 140, 10**8, runs=5), other.arm: Cost(3600, 1800, 7200, 10**9)}
+    shown = total_shown([first, again, other], costs, "load 0.1 on 2 cores")
+    assert shown == (
+        "About 1 h 3 min (33 min to 2 h 4 min) on this machine, one after another, from 5 finished runs and some timed "
+        "steps (loading not counted), and 1.2 GB of records and checkpoints; load 0.1 on 2 cores."
+    )
+    assert "load" not in total_shown([first], costs, "load 0.1 on 2 cores")  # it says nothing about runs of last week
 
 
 def test_a_busy_machine_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(threads, "cores", lambda: 2)
     monkeypatch.setattr(os, "getloadavg", lambda: (3.14, 0.0, 0.0))
-    assert forecast.load_note() == "; the machine is busy: load 3.1 on 2 cores"
+    assert forecast.load_note() == "the machine is busy: load 3.1 on 2 cores"
     monkeypatch.setattr(os, "getloadavg", lambda: (0.5, 9.0, 9.0))
-    assert forecast.load_note() == ""
+    assert forecast.load_note() == "load 0.5 on 2 cores"

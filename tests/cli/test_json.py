@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from alexlab.cli import dry_run, report, runs, train
+from alexlab.cli import forecast, report, runs, train
 from alexlab.cli.json_output import plain
 from alexlab.config import PROJECT_DIR
 from alexlab.runs.lease import take
@@ -256,7 +256,7 @@ def test_report_of_the_kept_study(answer):
 
 
 def test_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(dry_run, "forecast", lambda configs: [((90.0, 110.0), 1000)] * len(configs))
+    monkeypatch.setattr(forecast, "forecast", lambda configs: [((90.0, 95.0, 110.0), 1000)] * len(configs))
     line = ["-m", "model.lrn=true,false", "seed=0,1", "--dry-run", f"paths.runs={tmp_path}", "trainer.max_epochs=3"]
     assert train.main([*line, "--json"]) == 0
     printed = capsys.readouterr()
@@ -268,14 +268,15 @@ def test_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     assert document["factors"] == ["model.lrn"]
     assert document["settings"] == {"trainer.max_epochs": "3"}
     total = document["total"]
-    assert (total["runs"], total["to_do"], total["seconds_low"], total["bytes"]) == (4, 4, 360.0, 4000)
+    assert (total["runs"], total["to_do"], total["seconds"], total["bytes"]) == (4, 4, 380.0, 4000)
+    assert (total["seconds_low"], total["seconds_high"]) == (360.0, 440.0)
     assert train.main(line) == 0
     shown = capsys.readouterr().out
     assert all(run["run_id"] in shown for run in document["runs"])
 
 
 def test_dry_run_of_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(dry_run, "forecast", lambda configs: [((360.0, 360.0), 1)] * len(configs))
+    monkeypatch.setattr(forecast, "forecast", lambda configs: [((360.0,) * 3, 1)] * len(configs))
     line = ["study=lrn", "study.assumed_sd=0.1", "study.budget=3h", "--dry-run", f"paths.runs={tmp_path}", "--json"]
     assert train.main(line) == 0
     document = checked(capsys.readouterr().out)

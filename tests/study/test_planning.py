@@ -1,21 +1,18 @@
-"""Power, budgets and recommended runs against simulation, SciPy and brute force."""
+"""Power and recommended runs against simulation and SciPy."""
 
 from __future__ import annotations
 
-import itertools
 import math
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 from scipy import special, stats
 
-from alexlab.errors import UserError
 from alexlab.study.claims import Claim
-from alexlab.study.planning import PER_IMAGE_SD, SETTLED, UNKNOWN, Deviation, Prospect, allot, prospects
+from alexlab.study.planning import PER_IMAGE_SD, UNKNOWN, Deviation, prospects
 from alexlab.study.simulate import simulate
 from alexlab.study.statistics import power, smallest_effect, upper_sd
+from support.studies import claim
 
 RUN_SD = 0.004  # of the simulation
 
@@ -75,11 +72,6 @@ def test_the_standard_deviation_is_an_upper_bound():
     assert upper_sd([values]) == pytest.approx(math.sqrt(2 * values.var(ddof=1) / stats.chi2.ppf(0.2, 2)))
 
 
-def claim(name: str, **keys: Any) -> Claim:
-    made = Claim(id=name, source="x", against=[f"ablation={name}"], **keys)
-    return made
-
-
 class TestProspects:
     def test_sizes_and_scales(self):
         claims = [
@@ -123,48 +115,6 @@ class TestProspects:
         assert few.needed is None  # 100 images never tell a point
 
 
-def brute(found: list[Prospect], seconds: dict[tuple[str, ...], float], budget: float, most: int) -> tuple[int, float]:
-    """The most claims that any numbers of runs settle, and the highest least power among those, over all subsets."""
-    best = (0, 0.0)
-    for size in range(len(found), 0, -1):
-        for subset in itertools.combinations(found, size):
-            arms = {tuple(arm) for one in subset for arm in one.claim.compared}
-            for runs in range(3, most + 1):
-                for factor in (1, 1.5, 2, 3, 4):
-                    base = math.ceil(factor * runs)
-                    if sum(seconds[arm] * (runs if arm else base) for arm in arms) > budget:
-                        continue
-                    powers = [one.with_runs(runs, base, size).power or 0.0 for one in subset]
-                    if min(powers) >= SETTLED:
-                        best = max(best, (size, min(powers)))
-        if best[0]:
-            return best
-    return best
-
-
-@pytest.mark.parametrize("budget", [60, 130, 250, 600, 5000])
-def test_a_budget_settles_as_many_claims_as_any_plan(budget: float):
-    effects = {"a": -1.4, "b": -0.4, "c": -2.0, "d": -0.7}
-    claims = [claim(name, published={"top1_error": size}) for name, size in effects.items()]
-    claims.append(replace(claims[0], id="a5", published={"top1_error": -1.2}))  # of the same arms as a
-    found = prospects(claims, 5, 5, 50_000, [], 0.3)
-    seconds = {(): 2.0, **{(f"ablation={name}",): 1.0 + number for number, name in enumerate(effects)}}
-    arms = {one.claim.name: [tuple(arm) for arm in one.claim.compared] for one in found}
-    expected = brute(found, seconds, budget, 12)
-    if not expected[0]:
-        with pytest.raises(UserError, match=r"settles no claim; the cheapest, x/\w+, takes"):
-            allot(found, arms, seconds, budget, 12)
-        return
-    got = allot(found, arms, seconds, budget, 12)
-    assert got.seconds <= budget
-    assert len(got.claims) == expected[0]
-    least = min(
-        one.with_runs(got.runs, got.base_runs, len(got.claims)).power or 0.0 for one in found if one.claim in got.claims
-    )
-    assert least == pytest.approx(expected[1], abs=1e-9)
-    assert {one.id for one in got.claims} | {one.id for one in got.left_out} == {one.id for one in claims}
-
-
 def test_claims_between_two_arms_need_no_base():
     between = Claim(id="b", source="x", arm=["ablation=p"], against=["ablation=q"], published={"top1_error": -1.0})
     [one] = prospects([between], 4, 40, 10**6, [], 0.5)
@@ -172,9 +122,3 @@ def test_claims_between_two_arms_need_no_base():
     assert one.with_runs(6, 24, 1).power == pytest.approx(
         power(0.01, 0.005, 6, 1, 1, image_variance=PER_IMAGE_SD**2 / 10**6)
     )
-
-
-def test_a_budget_without_anything_to_plan_by():
-    found = prospects([claim("a", published={"top1_error": -1.0})], 5, 5, 100, [])
-    with pytest.raises(UserError, match=r"set study\.assumed_sd"):
-        allot(found, {}, {}, 3600)

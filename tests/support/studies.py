@@ -13,10 +13,16 @@ import numpy as np
 from alexlab.compose import Composer, to_yaml
 from alexlab.runs.identity import arm_id, run_id
 from alexlab.runs.record import RECORD_VERSION
+from alexlab.study.claims import Claim
 from alexlab.sweep.arms import Study, document, make_study, register
 from support.settings import composer
 
 EPOCHS = 4
+
+
+def claim(name: str, **keys: Any) -> Claim:
+    """One that compares the base with an ablation of its name."""
+    return Claim(id=name, source="x", against=[f"ablation={name}"], **keys)
 
 
 def made_study(

@@ -401,7 +401,7 @@ def test_joblibs_workers_read_the_jobs_of_each_launch(tiny: list[str]):
     plan = make_plan(line, multirun=True)
     try:
         for _ in range(2):  # as the rounds of a study that chooses learning rates
-            with launchers.launching(plan, Console()) as launch:
+            with launchers.launching(plan, Console()) as (launch, _):
                 launchers.launch_jobs(plan, launch, [0])
                 assert launchers.count_passed(launch) == 1
     finally:

@@ -12,8 +12,9 @@ import pytest
 from alexlab import signals
 from alexlab.runs.process import Launch
 from alexlab.sweep import stop as stops
-from alexlab.sweep.stop import Stop, Stopped
+from alexlab.sweep.stop import Budget, Stop, Stopped
 from alexlab.training import preemption
+from support.commands import until
 
 TERM, INT, KILL = signal.SIGTERM, signal.SIGINT, signal.SIGKILL
 # `timeout` signals a process and then its group, a terminal all of a job; each with the second at which it arrives.
@@ -129,3 +130,53 @@ def test_a_run_is_interrupted_once(clock: Clock, monkeypatch: pytest.MonkeyPatch
         arrive(clock, [(now, first)])
     arrive(clock, others)
     assert preemption.requested()
+
+
+def budgeted(clock: Clock, launch: Launch, monkeypatch: pytest.MonkeyPatch, hours: float = 1) -> Stop:
+    monkeypatch.setattr(stops, "time", clock)
+    return Stop(launch, budget=Budget(hours, clock.monotonic()))
+
+
+def test_the_end_of_the_hours_is_one_request(clock: Clock, sent: list, launch: Launch, monkeypatch: pytest.MonkeyPatch):
+    """A signal in the same second is the same request; a later one ends at once."""
+    with budgeted(clock, launch, monkeypatch) as stop, stop.limited():
+        assert not launch.is_ending
+        clock.now = 3600
+        until(lambda: sent)
+        signal.raise_signal(TERM)
+        assert (stop.count, launch.requests, sent) == (1, 1, [(77, TERM)])
+        clock.now = 3602
+        signal.raise_signal(TERM)
+    assert sent == [(77, TERM), (77, KILL)]
+
+
+def test_near_the_end_no_run_is_started_and_none_is_stopped(
+    clock: Clock, sent: list, launch: Launch, monkeypatch: pytest.MonkeyPatch
+):
+    with budgeted(clock, launch, monkeypatch) as stop, stop.limited():
+        clock.now = 3599
+        until(lambda: launch.is_ending)
+        assert (launch.is_stopped, sent) == (False, [])
+
+
+def test_hours_that_are_over_start_nothing(clock: Clock, launch: Launch, monkeypatch: pytest.MonkeyPatch):
+    """Without a wait for any thread, so that the first run is not started either."""
+    stop = budgeted(clock, launch, monkeypatch, 1e-9)
+    clock.now = 1
+    with stop.limited():
+        assert launch.is_ending
+
+
+def test_a_short_budget_leaves_time_to_start(clock: Clock, launch: Launch, monkeypatch: pytest.MonkeyPatch):
+    with budgeted(clock, launch, monkeypatch, 1 / 3600).limited():
+        assert not launch.is_ending
+
+
+def test_a_signal_before_the_end_is_no_matter_of_hours(
+    clock: Clock, sent: list, launch: Launch, monkeypatch: pytest.MonkeyPatch
+):
+    with budgeted(clock, launch, monkeypatch) as stop, stop.limited():
+        signal.raise_signal(TERM)
+        clock.now = 7200
+        time.sleep(0.7)  # more than once around; whenever it looks, there is nothing to do
+    assert (launch.requests, sent, launch.spent.exists()) == (1, [(77, TERM)], False)

@@ -45,7 +45,8 @@ SCRIPTS = {"bash": BASH.lstrip(), "zsh": ZSH.lstrip()}
 
 OPTIONS = {
     "train": (
-        *("-m", "--multirun", "--dry-run", "--json", "--net", "--paper", "--cfg", "--config-dir", "--hydra-help"),
+        *("-m", "--multirun", "--dry-run", "--yes", "--json", "--net", "--paper", "--cfg", "--config-dir"),
+        "--hydra-help",
         "--help",
     ),
     "prepare": ("check", "--refresh", "--config-dir", "--help"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alexlab.cli.columns import Column, factor_columns, print_columns
-from alexlab.cli.forecast import Cost, load_note, past_costs, source, span
+from alexlab.cli.forecast import Cost, costs_by_arm, load_note, total_of, total_shown
 from alexlab.cli.prospects import (
     Affordable,
     afford,
@@ -18,13 +18,12 @@ from alexlab.cli.prospects import (
     reckon,
 )
 from alexlab.cli.tables import common_settings, factors_of, print_settings, seeds_shown, values_of
-from alexlab.console import Console, plural
-from alexlab.output import show_notice
+from alexlab.console import Console, duration, plural
 from alexlab.runs.device import Device
-from alexlab.runs.supervisor import forecast
 from alexlab.study.planning import Prospect
-from alexlab.study.records import RunData, finished_runs
+from alexlab.study.records import finished_runs
 from alexlab.sweep.plan import Plan, PlannedRun
+from alexlab.validate import hours
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Forecast:
         Raises:
             UserError: if the budget settles no claim.
         """
-        seconds = {arm: (cost.low + cost.high) / 2 for arm, cost in self.costs.items()}
+        seconds = {arm: cost.seconds for arm, cost in self.costs.items()}
         return afford(self.plan, self.prospects, seconds)
 
     @property
@@ -56,7 +55,7 @@ def make_forecast(plan: Plan) -> Forecast:
     """Estimate each run that is not done, and reckon what a study's plan can show."""
     note = load_note()  # before steps are timed
     past = finished_runs(Path(plan.runs[0].config.paths.runs))
-    costs = _costs(plan, past)
+    costs = costs_by_arm(plan, past)
     return Forecast(plan, costs, note, reckon(plan, past))
 
 
@@ -72,7 +71,7 @@ def print_forecast(forecast: Forecast, console: Console) -> None:
             column.cells.append(value)
         seed.cells.append(seeds_shown(run.config.seed, run.config.data.seed))
         state.cells.append(str(run.record.status().get("state", "to do")).lower())
-        about.cells.append("" if run.record.is_done else span(costs[run.arm].low, costs[run.arm].high))
+        about.cells.append("" if run.record.is_done else duration(costs[run.arm].seconds))
         run_id.cells.append(run.run_id)
     console.print()
     print_settings(plan, console)
@@ -141,10 +140,12 @@ def _run(run: PlannedRun, costs: dict[str, Cost]) -> dict[str, Any]:
 
 
 def _summed(costs: list[Cost]) -> dict[str, float]:
+    total = total_of(costs)
     return {
-        "seconds_low": sum(cost.low for cost in costs),
-        "seconds_high": sum(cost.high for cost in costs),
-        "bytes": sum(cost.size for cost in costs),
+        "seconds": total.seconds,
+        "seconds_low": total.low,
+        "seconds_high": total.high,
+        "bytes": total.size,
     }
 
 
@@ -154,20 +155,10 @@ def _print_total(plan: Plan, costs: dict[str, Cost], pending: list[PlannedRun], 
     if not pending:
         console.say(counts)
         return
-    low, high, size = (sum(getattr(costs[run.arm], name) for run in pending) for name in ("low", "high", "size"))
-    alone = ", on one device" if any(run.config.trainer.devices > 1 for run in pending) else ""
-    console.say(
-        f"{counts} About {span(low, high)} on this machine{alone}, one after another, from "
-        f"{source([costs[arm] for arm in dict.fromkeys(run.arm for run in pending)])}, and {size / 1e6:,.0f} MB{note}."
-    )
-
-
-def _costs(plan: Plan, past: list[RunData]) -> dict[str, Cost]:
-    """The cost of a run, by arm; steps are timed only for arms with a run to do, and no finished one."""
-    arms = {run.arm: run.config for run in plan.runs}
-    known = past_costs(past, {arm: one.trainer.devices for arm, one in arms.items()})
-    timed = {run.arm: run.config for run in plan.runs if run.arm not in known and not run.record.is_done}
-    if timed:
-        show_notice(f"timing some steps of {plural(len(timed), 'arm')} ...")
-    measured = forecast(list(timed.values())) if timed else []
-    return {**known, **{arm: Cost(*seconds, size) for arm, (seconds, size) in zip(timed, measured, strict=True)}}
+    console.say(f"{counts} {total_shown(pending, costs, note)}")
+    if (budget := pending[0].config.max_hours) is not None:
+        seconds, ended = 3600 * hours("max_hours", budget), 0
+        for run in pending:
+            seconds -= costs[run.arm].seconds
+            ended += seconds >= 0
+        console.say(f"max_hours={budget}: about {ended} of these {len(pending)} end in that time.")

@@ -63,6 +63,7 @@ _MEANINGLESS = (
         "trainer.ahead",
         "checkpoint.",
         "retry",
+        "max_hours",
         "study.",
     ),
     *("logger.", "data.raw", "data.on_bad", "trainer.devices", "trainer.strategy"),

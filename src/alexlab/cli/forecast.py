@@ -3,28 +3,56 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import median
 
 from alexlab import threads
 from alexlab.console import duration, plural
+from alexlab.data.store import gigabytes
 from alexlab.errors import UserError
+from alexlab.output import show_notice
 from alexlab.runs.environment import cpu_model
+from alexlab.runs.supervisor import forecast
 from alexlab.study.records import RunData
+from alexlab.sweep.plan import Plan, PlannedRun
 
 _BUSY = 0.75  # load for each core above which a machine is busy
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run takes: seconds, from and to, and bytes of its record; `runs` finished ones say so, or timed steps."""
+    """What a run takes: seconds (about, from and to), and bytes of its record.
 
+    `runs` finished ones say so; if there are none, timed steps do.
+    """
+
+    seconds: float
     low: float
     high: float
     size: int
     runs: int = 0
+
+
+def costs_by_arm(plan: Plan, past: Sequence[RunData]) -> dict[str, Cost]:
+    """The cost of a run of each arm; steps are timed only for arms with a run to do, and no finished one.
+
+    `past`: finished runs.
+
+    Raises:
+        UserError: if steps cannot be timed, as without the device asked for.
+    """
+    arms = {run.arm: run.config for run in plan.runs}
+    known = past_costs(past, {arm: one.trainer.devices for arm, one in arms.items()})
+    timed = {run.arm: run.config for run in plan.runs if run.arm not in known and not run.record.is_done}
+    if timed:
+        show_notice(f"timing some steps of {plural(len(timed), 'arm')} ...")
+    measured = forecast(list(timed.values())) if timed else []
+    by_steps = {
+        arm: Cost(middle, low, high, size) for arm, ((low, middle, high), size) in zip(timed, measured, strict=True)
+    }
+    return {**known, **by_steps}
 
 
 def past_costs(past: Sequence[RunData], arms: dict[str, int]) -> dict[str, Cost]:
@@ -38,10 +66,11 @@ def past_costs(past: Sequence[RunData], arms: dict[str, int]) -> dict[str, Cost]
             if run.arm in arms and is_like_here(run, arms[run.arm]):
                 size = sum(path.stat().st_size for path in run.record.path.rglob("*") if path.is_file())
                 found.setdefault(run.arm, []).append((run.result["seconds"], size))
-    return {
-        arm: Cost(min(s for s, _ in costs), max(s for s, _ in costs), round(median(b for _, b in costs)), len(costs))
-        for arm, costs in found.items()
-    }
+    costs = {}
+    for arm, pairs in found.items():
+        seconds, sizes = zip(*pairs, strict=True)
+        costs[arm] = Cost(median(seconds), min(seconds), max(seconds), round(median(sizes)), len(pairs))
+    return costs
 
 
 def is_like_here(run: RunData, devices: int) -> bool:
@@ -51,15 +80,33 @@ def is_like_here(run: RunData, devices: int) -> bool:
 
 
 def load_note() -> str:
-    """A note if other work keeps this machine's cores busy; empty if not."""
+    """The load of this machine, and whether other work keeps its cores busy."""
     load, cores = os.getloadavg()[0], threads.cores()
-    return f"; the machine is busy: load {load:.1f} on {cores} cores" if load > _BUSY * cores else ""
+    return f"{'the machine is busy: ' if load > _BUSY * cores else ''}load {load:.1f} on {cores} cores"
 
 
-def span(low: float, high: float) -> str:
-    """`40 min to 1 h 10 min`, or one of them if they are nearly the same."""
-    first, last = duration(low), duration(high)
-    return first if first == last or high < 1.1 * low else f"{first} to {last}"
+def total_of(costs: Sequence[Cost]) -> Cost:
+    """What runs take one after another."""
+    seconds, low, high = (sum(getattr(cost, name) for cost in costs) for name in ("seconds", "low", "high"))
+    return Cost(seconds, low, high, sum(cost.size for cost in costs))
+
+
+def total_shown(pending: Sequence[PlannedRun], costs: Mapping[str, Cost], note: str) -> str:
+    """The time and space that runs take, with the time's spread and where it is from; `note`: on the load."""
+    total = total_of([costs[run.arm] for run in pending])
+    used = [costs[arm] for arm in dict.fromkeys(run.arm for run in pending)]
+    alone = ", on one device" if any(run.config.trainer.devices > 1 for run in pending) else ""
+    load = f"; {note}" if any(cost.runs == 0 for cost in used) else ""
+    return (
+        f"About {with_spread(total)} on this machine{alone}, one after another, from {source(used)}, and "
+        f"{gigabytes(total.size)} of records and checkpoints{load}."
+    )
+
+
+def with_spread(cost: Cost) -> str:
+    """`50 min (40 min to 1 h 10 min)`, or the first alone if they are nearly the same."""
+    about, low, high = map(duration, (cost.seconds, cost.low, cost.high))
+    return about if low == high or cost.high < 1.1 * cost.low else f"{about} ({low} to {high})"
 
 
 def source(costs: list[Cost]) -> str:

@@ -32,6 +32,7 @@ Train AlexNet, or a sweep of its ablations, and compare the arms.
                                                     every ablation, two seeds
   python src/train.py -m ... --dry-run              the plan, its time and disk
   python src/train.py ... --dry-run --json          the plan as a JSON document
+  python src/train.py -m ... max_hours=12           save and stop after 12 hours
   python src/train.py --cfg job ...                 the configuration, as YAML
   python src/train.py --net ...                     the net, layer by layer
   python src/train.py --paper                       the paper's choices as keys
@@ -43,7 +44,8 @@ Train AlexNet, or a sweep of its ablations, and compare the arms.
 
 Re-run a command to resume it: finished runs are reused, interrupted ones
 continue from their last checkpoint. Ctrl-C or a signal saves and stops;
-a second one stops at once.
+a second one stops at once. A sweep with more than 100 runs to do asks before
+it starts, unless --yes.
 Exit status: 0 done, 1 a run failed, 2 a mistake in the command, 75 stopped and
 saved: run the same command again. --hydra-help lists Hydra's own flags.
 python src/runs.py lists, compares and removes records."""

@@ -13,8 +13,9 @@ from alexlab.cli.columns import Column, print_columns
 from alexlab.console import Console, plural
 from alexlab.data.locate import image_counts
 from alexlab.report.wording import decimals
+from alexlab.study.allotment import Allotment, allot
 from alexlab.study.claims import METRICS, Claim
-from alexlab.study.planning import MOST_RUNS, UNKNOWN, Allotment, Prospect, allot, prospects
+from alexlab.study.planning import MOST_RUNS, UNKNOWN, Prospect, prospects
 from alexlab.study.records import RunData
 from alexlab.sweep.arms import Study, unmet
 from alexlab.sweep.plan import Plan
@@ -159,7 +160,7 @@ def afford(plan: Plan, found: list[Prospect], seconds: Mapping[str, float]) -> A
     study = plan.study
     if study is None or study.base.study.budget is None:
         return None
-    budget = hours(study.base.study.budget)
+    budget = hours("study.budget", study.base.study.budget)
     by_overrides = {}
     for arm in study.arms:
         of = next(run.arm for run in plan.runs if run.config == arm.job.config)

@@ -16,6 +16,7 @@ import hydra
 from omegaconf import DictConfig
 
 import alexlab
+from alexlab.cli.confirm import may_start
 from alexlab.cli.help import comment_of, commented_yaml, print_help
 from alexlab.cli.json_output import FLAG, Answer, json_answer
 from alexlab.cli.show_net import print_nets
@@ -24,7 +25,7 @@ from alexlab.cli.tables import from_here, print_table, read_rows
 from alexlab.command import exit_status, program
 from alexlab.compose import CONFIG_NAME, Composer
 from alexlab.config import CONF_DIR, Config, ConfigError, Dataset, Debug, Logger, Rate, Retry
-from alexlab.console import Console
+from alexlab.console import Console, plural
 from alexlab.data.locate import described
 from alexlab.errors import UserError
 from alexlab.hydra_compat import VERSION_BASE, get_args_parser
@@ -39,7 +40,8 @@ from alexlab.spelling import for_flag
 from alexlab.sweep.arms import MIN_SEEDS, Study, document, register, unmet
 from alexlab.sweep.launcher import check_runs, count_passed, do_all, launch_jobs, launching
 from alexlab.sweep.plan import Plan, make_plan, write_sweep
-from alexlab.sweep.stop import STOPPED_STATUS, Stop, Stopped
+from alexlab.sweep.stop import STOPPED_STATUS, Budget, Stop, Stopped
+from alexlab.validate import hours
 
 _STOPPED = "Stopped. Finished work is kept; run the same command again for the rest."
 
@@ -51,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.prog = program("train")
     parser.add_argument("--dry-run", action="store_true", help="Print the plan, and run nothing")
     parser.add_argument(FLAG, action="store_true", help="With --dry-run: print the plan as a JSON document")
+    parser.add_argument("--yes", action="store_true", help="Start a large sweep without asking")
     parser.add_argument("--paper", action="store_true", help="Print the paper's choices as keys, and run nothing")
     parser.add_argument("--net", action="store_true", help="Print the net, layer by layer, and run nothing")
     for action in parser._actions:
@@ -59,8 +62,8 @@ def main(argv: list[str] | None = None) -> int:
     with json_answer(argv) as answer:
         console = Console()
         try:
-            with Stop():
-                return exit_status(lambda: _run(_parse(parser, argv), argv, console, answer))
+            with Stop() as stop:
+                return exit_status(lambda: _run(_parse(parser, argv), argv, console, answer, stop.started))
         except Stopped:
             console.print("\nStopped. Run the same command again to resume.")
             return STOPPED_STATUS
@@ -81,7 +84,7 @@ def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespa
     return args
 
 
-def _run(args: argparse.Namespace, argv: list[str], console: Console, answer: Answer) -> int:
+def _run(args: argparse.Namespace, argv: list[str], console: Console, answer: Answer, started: float) -> int:
     _reject_flags(args)
     if args.help:
         print_help(console, args.config_dir, args.overrides)
@@ -125,14 +128,19 @@ def _run(args: argparse.Namespace, argv: list[str], console: Console, answer: An
         if plan.study is not None and plan.study.round:
             console.print("These are trials of learning rates, at their longest; more may follow from their results.")
         return 0
+    if not may_start(plan, args.yes, console):
+        console.print("Nothing is started.")
+        return 0
+    max_hours = plan.runs[0].config.max_hours
+    budget = None if max_hours is None else Budget(hours("max_hours", max_hours), started)
     while plan.study is not None and plan.study.round and not plan.is_trial:
-        status, after = _round(plan, args, composer, console)
+        status, after = _round(plan, args, composer, console, budget)
         if status:
             return status
         plan = after
     if plan.study is not None and not plan.is_trial:
         _register(plan.study, console)
-    return _launch_and_report(plan, console)
+    return _launch_and_report(plan, console, budget)
 
 
 def _run_hydra(argv: list[str]) -> int:
@@ -157,17 +165,18 @@ def _register(study: Study, console: Console) -> None:
         console.print(warning, style="dim")
 
 
-def _round(plan: Plan, args: argparse.Namespace, composer: Composer, console: Console) -> tuple[int, Plan]:
+def _round(
+    plan: Plan, args: argparse.Namespace, composer: Composer, console: Console, budget: Budget | None
+) -> tuple[int, Plan]:
     """Run the next trials of learning rates; return the exit status, and the plan that follows from them."""
     assert plan.study is not None
     _register(plan.study, console)
-    with launching(plan, console) as launch:
-        with suppress(Stopped):
+    with launching(plan, console, budget) as (launch, stop):
+        with suppress(Stopped), stop.limited():
             do_all(plan, console, launch)
-        is_stopped = launch.is_stopped
-    if is_stopped:
-        console.print(_STOPPED)
-        return STOPPED_STATUS, plan
+        if launch.is_stopped or (launch.spent.exists() and _has_unfinished(plan)):
+            console.say(_why_stopped(plan, launch))
+            return STOPPED_STATUS, plan
     states = [run.record.status() for run in plan.runs]
     if any(status.get("state") == PREEMPTED for status in states):
         return STOPPED_STATUS, plan
@@ -269,16 +278,38 @@ def _data(config: Config) -> str:
     return f"data {found['store']}, {config.data.size} px, {found['format']}: {', '.join(parts)}{warning}"
 
 
-def _launch_and_report(plan: Plan, console: Console) -> int:
-    with launching(plan, console) as launch:
+def _launch_and_report(plan: Plan, console: Console, budget: Budget | None) -> int:
+    with launching(plan, console, budget) as (launch, stop):
         if plan.is_trial:
-            return _try_out(plan, console, launch)
-        with suppress(Stopped):
+            with suppress(Stopped), stop.limited():
+                launch_jobs(plan, launch, range(plan.num_jobs))
+            return _report_trial(plan, console, launch)
+        with suppress(Stopped), stop.limited():
             do_all(plan, console, launch)
-        return _report(plan, console, launch.is_stopped)
+        return _report(plan, console, launch)
 
 
-def _report(plan: Plan, console: Console, is_stopped: bool) -> int:
+def _why_stopped(plan: Plan, launch: Launch) -> str:
+    """The line that ends a command which was stopped, or whose hours are used up."""
+    if not launch.spent.exists():
+        return _STOPPED
+    budget, number = plan.runs[0].config.max_hours or "", len(plan.runs)
+    used_up = f"max_hours={budget}, counted from the command's start, is used up"
+    if plan.is_trial:
+        return f"{used_up}."
+    states = Counter(run.record.status().get("state") for run in plan.runs)
+    counts = [f"{states[DONE]} of {plural(number, 'run')} done"]
+    counts += [f"{states[FAILED]} failed"] * (states[FAILED] > 0)
+    counts += [f"{states[PREEMPTED]} saved"] * (states[PREEMPTED] > 0)
+    late = "" if launch.is_stopped else "; a run started now would be stopped at once"
+    return f"{', '.join(counts)}: {used_up}{late}. Run the same command again to resume."
+
+
+def _has_unfinished(plan: Plan) -> bool:
+    return any(run.record.status().get("state") not in (DONE, FAILED) for run in plan.runs)
+
+
+def _report(plan: Plan, console: Console, launch: Launch) -> int:
     runs = Path(plan.runs[0].config.paths.runs)
     rows = read_rows(plan)
     print_table(plan, rows, console)
@@ -291,23 +322,24 @@ def _report(plan: Plan, console: Console, is_stopped: bool) -> int:
         console.print(sweep, soft_wrap=True)
     if all(row.data.is_done for row in rows):
         return 0
-    if is_stopped or any(row.data.status.get("state") == PREEMPTED for row in rows):
-        console.print(_STOPPED)
+    is_preempted = any(row.data.status.get("state") == PREEMPTED for row in rows)
+    if launch.is_stopped or is_preempted or (launch.spent.exists() and _has_unfinished(plan)):
+        console.say(_why_stopped(plan, launch))
         return STOPPED_STATUS
     return 1
 
 
-def _try_out(plan: Plan, console: Console, launch: Launch) -> int:
-    """Try every job out, and keep nothing; return the exit status."""
+def _report_trial(plan: Plan, console: Console, launch: Launch) -> int:
+    """Print how the jobs of a try-out ended; return the exit status."""
     debug = plan.runs[0].config.debug.name
     title, ended = "fast_dev_run", "ran one batch of each split; nothing is kept"
     if debug is not Debug.none:
         title, ended = f"debug={debug.name}", "passed; no record is kept"
         console.print(comment_of(CONF_DIR / "debug" / f"{debug.name}.yaml"), style="dim")
-    with suppress(Stopped):
-        launch_jobs(plan, launch, range(plan.num_jobs))
     passed = count_passed(launch)
     console.print(f"{title}: {passed} of {plan.num_jobs} {ended}")
     if passed == plan.num_jobs:
         return 0
-    return STOPPED_STATUS if launch.is_stopped else 1
+    if launch.spent.exists():
+        console.say(_why_stopped(plan, launch))
+    return STOPPED_STATUS if launch.is_ending else 1

@@ -37,7 +37,8 @@ class Launch:
 
     In `folder`, which is removed with the command, the file `stop` has a byte for each request to stop, a file
     `<process id>` exists for each process that trains, and `job_<number>.json` is a job (`alexlab.hydra_compat`). The
-    file `failure` has the message of a failure that all runs share, after which none is started.
+    file `failure` has the message of a failure that all runs share, after which none is started; nor is one once the
+    file `spent` exists, since the command's hours (`max_hours`) are about to end.
     `attempts`: the attempts that runs had before the command started. `threads`: of a run, over all of its processes;
     None if OMP_NUM_THREADS sets how many each has. `of_command`: for a job of a launcher's, the command's own folder.
     """
@@ -61,6 +62,10 @@ class Launch:
         return self.folder / "failure"
 
     @property
+    def spent(self) -> Path:
+        return self.folder / "spent"
+
+    @property
     def requests(self) -> int:
         """How often it was asked to stop."""
         try:
@@ -72,6 +77,11 @@ class Launch:
     @property
     def is_stopped(self) -> bool:
         return self.requests > 0
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether no run is to be started any more."""
+        return self.is_stopped or self.spent.exists()
 
 
 @dataclass(frozen=True)

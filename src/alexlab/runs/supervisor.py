@@ -177,27 +177,33 @@ def _check(configs: list[Config], is_here: bool, answer: Path) -> None:
     answer.write_text(json.dumps(found))
 
 
-def forecast(configs: list[Config]) -> list[tuple[tuple[float, float], int]]:
-    """The seconds that each run would take on this machine, from and to, and about how many bytes its record.
+def forecast(configs: list[Config]) -> list[tuple[tuple[float, float, float], int]]:
+    """The seconds that each run would take on this machine, and about how many bytes its record.
 
-    Measured in a process of its own, which loads torch.
+    The seconds by the lower quartile, the median and the upper quartile of timed steps. Measured in a process of its
+    own, which loads torch.
+
+    Raises:
+        UserError: if no step can be timed, as without the device asked for.
     """
     with temporary_folder() as folder:
         answer = folder / "forecast.json"
         [code] = in_children(_forecast, [(configs, answer)])
         if code != 0:
-            raise UserError(f"--dry-run: timing some steps failed ({ended_by(code)})")
+            raise UserError(f"the hours cannot be forecast: timing some steps failed ({ended_by(code)})")
         found = json.loads(answer.read_text())
         if isinstance(found, str):
-            raise UserError(f"--dry-run: some steps cannot be timed: {found}")
-        return [((low, high), size) for (low, high), size in found]
+            raise UserError(f"the hours cannot be forecast: no step can be timed: {found}")
+        return [((low, middle, high), size) for (low, middle, high), size in found]
 
 
 def _forecast(configs: list[Config], answer: Path) -> None:
-    from alexlab.training.estimate import record_bytes, seconds_per_run
+    from alexlab.runs.worker import keep_memory
+    from alexlab.training.estimate import record_bytes, seconds_of_runs
 
+    keep_memory()  # as a run does
     try:
-        found: object = [(seconds_per_run(config), record_bytes(config)) for config in configs]
+        found: object = [*zip(seconds_of_runs(configs), map(record_bytes, configs), strict=True)]
     except Exception as error:  # no such device, no memory for such a net
         found = " ".join(str(error).split())
     answer.write_text(json.dumps(found))

@@ -42,7 +42,7 @@ from alexlab.runs.record import DONE, PREEMPTED
 from alexlab.runs.supervisor import HELD, check, execute, needs_work
 from alexlab.sweep.arms import does_not_learn
 from alexlab.sweep.plan import Plan, PlannedRun, write_sweep
-from alexlab.sweep.stop import Stop, Stopped, following, hand_on
+from alexlab.sweep.stop import Budget, Stop, Stopped, following, hand_on
 
 _LOCAL = ("basic", "joblib", "submitit_local")  # the launchers whose jobs run on this machine
 
@@ -65,22 +65,28 @@ def check_runs(plan: Plan) -> Device | None:
 
 
 @contextmanager
-def launching(plan: Plan, console: Console) -> Iterator[Launch]:
-    """Context with a launch of the plan's runs, whose folder exists as long as the context."""
+def launching(plan: Plan, console: Console, budget: Budget | None = None) -> Iterator[tuple[Launch, Stop]]:
+    """Context with a launch of the plan's runs, whose folder exists as long as the context, and what stops it."""
     statuses = {} if plan.is_trial else {run.run_id: run.record.status() for run in plan.runs}
     attempts = {name: status["attempt"] for name, status in statuses.items() if "attempt" in status}
     is_local = plan.choices["hydra/launcher"] in _LOCAL
     with temporary_folder(None if is_local else _sweeps(plan)) as folder:
         launch = Launch(folder, attempts)
-        with Stop(launch, console):
-            yield launch
+        with Stop(launch, console, budget=budget) as stop:
+            yield launch, stop
 
 
 def do_all(plan: Plan, console: Console, launch: Launch) -> None:
-    """Launch the runs that need work, until none is left or those that are left could not start."""
+    """Launch the runs that need work, until none is left or those that are left could not start.
+
+    Raises:
+        Stopped: if no run is to be started any more; none is training then.
+    """
     if plan.is_sweep and _left(plan, launch):  # else nothing is written, and the folder may be another user's
         write_sweep(plan, _sweeps(plan))  # for `alexlab runs watch`
     while left := _left(plan, launch):
+        if launch.is_ending:
+            raise Stopped
         free = [run for run in left if not holder(run.record.path)]
         if free:
             launch_jobs(plan, launch, map(plan.jobs.index, free))
@@ -99,7 +105,7 @@ def do_all(plan: Plan, console: Console, launch: Launch) -> None:
             continue
         console.print(f"Waiting for {len(held)} of {len(plan.runs)} runs that other processes work on ...")
         while all(holder(run.record.path) for run in held):
-            if launch.is_stopped:
+            if launch.is_ending:
                 raise Stopped
             time.sleep(0.5)
 
@@ -189,7 +195,7 @@ def do_job(folder: str, planned: DictConfig) -> str | None:
     launch = Launch(Path(folder), {job["run_id"]: job["attempts"]}, _threads(job, hydra_config))
     is_local = job["machine"] == machine()
     is_ours = is_local and os.getpid() == job["process"]
-    if launch.is_stopped:
+    if launch.is_ending:
         if is_ours:
             raise Stopped  # out of the launcher's loop over all jobs
         return None

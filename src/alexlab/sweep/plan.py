@@ -108,6 +108,8 @@ def make_plan(
         raise ConfigError("debug: must be the same for all jobs; a sweep keeps its records or does not")
     if len({job.config.paths.runs for job in jobs}) > 1:
         raise ConfigError("paths.runs: must be the same for all jobs; a sweep has one folder of records")
+    if len({job.config.max_hours for job in jobs}) > 1:
+        raise ConfigError("max_hours: must be the same for all jobs; it counts from the command's start")
     varying = ["arm"] if study is not None else what_varies(jobs)
     planned: list[PlannedRun] = []
     runs: dict[str, PlannedRun] = {}

@@ -1,4 +1,7 @@
-"""Handle Ctrl-C, SIGTERM, SIGUSR1, SIGUSR2 and SIGHUP: runs save their state and end; the same command resumes them."""
+"""Handle Ctrl-C, SIGTERM, SIGUSR1, SIGUSR2 and SIGHUP: runs save their state and end; the same command resumes them.
+
+The end of the hours that a command may take (`max_hours`) does the same.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -17,10 +22,28 @@ from alexlab.console import Console
 from alexlab.runs.process import Launch
 
 STOPPED_STATUS = 75  # EX_TEMPFAIL: a job script may run the same command again
+_STARTING = 30.0  # seconds: a run started later than this before the end would be stopped before it has trained
 
 
 class Stopped(BaseException):
     """The command was asked to stop, and none of its runs is training any more."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The wall-clock hours that a command may take, counted from its start (`max_hours`)."""
+
+    hours: float
+    started: float  # by time.monotonic()
+
+    @property
+    def seconds_left(self) -> float:
+        return 3600 * self.hours - (time.monotonic() - self.started)
+
+    @property
+    def last_start(self) -> float:
+        """Seconds before the end within which no run is started; a tenth of a short budget."""
+        return min(_STARTING, 360 * self.hours)
 
 
 class Stop:
@@ -29,13 +52,19 @@ class Stop:
     After the first request they finish their step and save; a second one ends them at once. Signals within a second
     are one request. Without a launch nothing is training yet, and Stopped is raised.
 
-    `command`: in a launcher's process, the launch of the command, whose requests count here as well.
+    `command`: in a launcher's process, the launch of the command, whose requests count here as well. `budget`: the
+    hours that the command may take; they end it within `limited()`.
     """
 
     def __init__(
-        self, launch: Launch | None = None, console: Console | None = None, command: Launch | None = None
+        self,
+        launch: Launch | None = None,
+        console: Console | None = None,
+        command: Launch | None = None,
+        budget: Budget | None = None,
     ) -> None:
-        self._launch, self._console, self._command = launch, console, command
+        self._launch, self._console, self._command, self._budget = launch, console, command, budget
+        self.started = time.monotonic()
         self._before: dict[int, Any] = {}
         self.count = 0  # requests so far
         self.number: int | None = None  # of the last signal received
@@ -67,7 +96,30 @@ class Stop:
                 with suppress(ProcessLookupError):
                     os.kill(int(mark.name), signal.SIGTERM if count == 1 else signal.SIGKILL)
         if self._console is not None and count == 1:
-            self._console.print("\nStopping: the current step is finished and saved. A second signal ends it at once.")
+            why, which = ("max_hours is used up", "A") if self._launch.spent.exists() else ("Stopping", "A second")
+            self._console.print(f"\n{why}: the current step is finished and saved. {which} signal ends it at once.")
+
+    @contextmanager
+    def limited(self) -> Iterator[None]:
+        """Context in which the budget counts: near its end no run is started, at its end all are saved and stopped."""
+        budget, launch = self._budget, self._launch
+        if budget is None or launch is None:
+            yield
+            return
+
+        def watch(ended: threading.Event) -> None:
+            while not ended.wait(0.5):
+                close()
+                if budget.seconds_left <= 0 and not self.count:
+                    self._note(signal.SIGTERM, None)
+
+        def close() -> None:
+            if budget.seconds_left <= budget.last_start and not self.count:
+                launch.spent.touch()
+
+        close()
+        with threads.beside(watch):
+            yield
 
 
 @contextmanager

@@ -3,33 +3,57 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from statistics import quantiles
 
 import torch
 from torch.nn import functional as F
 
 from alexlab.architecture import layers
-from alexlab.config import Config
+from alexlab.config import Config, Keep, shown, walk
 from alexlab.data.locate import image_counts
 from alexlab.models import build_model
 from alexlab.training.optim import PaperSGD
 
-_WARM_UP = 2  # steps
-_STEPS, _SECONDS = (5, 25), 2.0  # timed steps, at least and at most, and for how long beyond the least
+_BATCH = 32  # images of a timed step, at most
+_VISITS = 3  # to each shape in turn, so that what else the machine does meanwhile slows all of them
+_WARM_UP = 1  # steps of each visit
+_STEPS, _SECONDS = (3, 10), 1.0  # timed steps of each visit, at least and at most, and for how long beyond the least
+# Keys of the net that change its numbers, and not the work of a step.
+_VALUES = ("model.dropout", "model.dropout_scaling", "model.init", "model.init_std", "model.init_stds")
+_VALUES += ("model.init_last_std", "model.init_bias", "model.init_bias_layers")
+
+Times = tuple[list[float], list[float]]  # seconds per image of training steps, and of forward passes
 
 
-def seconds_per_run(config: Config) -> tuple[float, float]:
+def seconds_of_runs(configs: Sequence[Config]) -> list[tuple[float, float, float]]:
     """Estimate the seconds of training, validation and final evaluation, without data loading and start-up.
 
-    From the lower to the upper quartile of timed steps.
+    For each run by the lower quartile, the median and the upper quartile of timed steps. Runs of the same shape share
+    their steps, so they differ only by the number of images.
     """
-    low, high = zip(*seconds_per_image(config), strict=True)
-    return _seconds_of_run(config, *low), _seconds_of_run(config, *high)
+    shapes = {shape(config): config for config in configs}
+    times: dict[Hashable, Times] = {one: ([], []) for one in shapes}
+    for _ in range(_VISITS):
+        for one, config in shapes.items():
+            for known, new in zip(times[one], seconds_per_image(config), strict=True):
+                known.extend(new)
+    return [_seconds_of_run(config, *times[shape(config)]) for config in configs]
 
 
-def _seconds_of_run(config: Config, train: float, forward: float) -> float:
-    """Seconds of a run, from those of a training step and a forward pass for each image."""
+def shape(config: Config) -> Hashable:
+    """What the time of a step follows from, as far as it is measured here: the net, the sizes and the device."""
+    net = (
+        (name, shown(value))
+        for name, value, _ in walk(config)
+        if name.startswith(("model.", "pool.")) and (config.model.build is not None or name not in _VALUES)
+    )
+    data, is_dropped = config.data, config.model.dropout > 0
+    sizes = data.crop_size, data.num_classes, min(data.batch_size, _BATCH)
+    return *net, is_dropped, *sizes, config.trainer.accelerator
+
+
+def _seconds_of_run(config: Config, train: list[float], forward: list[float]) -> tuple[float, float, float]:
     data, trainer = config.data, config.trainer
     limit = trainer.limit_train_batches
     images = image_counts(data)
@@ -37,20 +61,19 @@ def _seconds_of_run(config: Config, train: float, forward: float) -> float:
     trained = min(steps * data.batch_size, images["train"]) * trainer.max_epochs
     evaluated = images["val"] * trainer.max_epochs + 10 * images["test"]
     evaluated += min(images["train"], config.evaluate.train_images)
-    return trained * train + evaluated * forward
+    quartiles = zip(*(quantiles(times, n=4, method="inclusive") for times in (train, forward)), strict=True)
+    low, middle, high = (trained * of_step + evaluated * of_pass for of_step, of_pass in quartiles)
+    return low, middle, high
 
 
-def seconds_per_image(config: Config) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Measure the seconds per image of a training step and of a forward pass, in batches of at most 32.
-
-    Each as the lower and the upper quartile.
-    """
+def seconds_per_image(config: Config) -> Times:
+    """Time training steps and forward passes, in batches of at most 32, after some that warm up."""
     accelerator = config.trainer.accelerator.name
     use_gpu = accelerator == "gpu" or (accelerator == "auto" and torch.cuda.is_available())
     device = torch.device("cuda" if use_gpu else "cpu")
     data = config.data
     assert data.crop_size is not None
-    batch = min(data.batch_size, 32)
+    batch = min(data.batch_size, _BATCH)
     network = build_model(config).to(device)
     optimizer = PaperSGD(network.parameters(), config.optim.lr, config.optim.momentum, config.optim.weight_decay)
     inputs = torch.randn(batch, 3, data.crop_size, data.crop_size, device=device)
@@ -66,11 +89,11 @@ def seconds_per_image(config: Config) -> tuple[tuple[float, float], tuple[float,
     def forward() -> None:
         network(inputs)
 
-    return _quartiles(step, device, batch), _quartiles(forward, device, batch)
+    return _times(step, device, batch), _times(forward, device, batch)
 
 
-def _quartiles(call: Callable[[], None], device: torch.device, images: int) -> tuple[float, float]:
-    """Time calls, without those that warm up; the quartiles of their seconds, divided by the number of images."""
+def _times(call: Callable[[], None], device: torch.device, images: int) -> list[float]:
+    """Seconds of calls, without those that warm up, divided by the number of images."""
     times: list[float] = []
     while len(times) < _WARM_UP + _STEPS[0] or (len(times) < _WARM_UP + _STEPS[1] and sum(times) < _SECONDS):
         started = time.perf_counter()
@@ -78,8 +101,7 @@ def _quartiles(call: Callable[[], None], device: torch.device, images: int) -> t
         if device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
-    low, _, high = quantiles(times[_WARM_UP:], n=4, method="inclusive")
-    return low / images, high / images
+    return [seconds / images for seconds in times[_WARM_UP:]]
 
 
 def _parameters(config: Config) -> int:
@@ -89,5 +111,9 @@ def _parameters(config: Config) -> int:
 
 
 def record_bytes(config: Config) -> int:
-    """Estimate the size of a run's record: two checkpoints of weights and velocities, and the predictions."""
-    return 2 * 2 * 4 * _parameters(config) + 120 * image_counts(config.data)["test"]
+    """Estimate the size of a finished run's record: the last and the best weights, and the predictions.
+
+    With `checkpoint.keep=all` also the last state, of weights and velocities.
+    """
+    copies = 4 if config.checkpoint.keep is Keep.all else 2
+    return copies * 4 * _parameters(config) + 120 * image_counts(config.data)["test"]

@@ -1,0 +1,43 @@
+"""The question before a large sweep starts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from alexlab.cli.forecast import costs_by_arm, load_note, total_of, total_shown
+from alexlab.console import Console, duration, plural
+from alexlab.errors import UserError
+from alexlab.runs.supervisor import needs_work
+from alexlab.study.records import finished_runs
+from alexlab.sweep.plan import Plan
+
+# All ablations with two seeds, as --help has it, are fewer; a grid with one comma too many is soon more.
+MANY_RUNS = 100
+
+
+def may_start(plan: Plan, is_sure: bool, console: Console) -> bool:
+    """Whether a plan's runs may start; a sweep with more than 100 to do asks, with the hours that they take.
+
+    Not a study, whose file names its runs, nor a try-out. `is_sure`: --yes was given.
+
+    Raises:
+        UserError: if there is no terminal to ask, or the hours cannot be forecast.
+    """
+    pending = [run for run in plan.runs if needs_work(run.record.status(), run.config.retry)]
+    if is_sure or plan.study is not None or plan.is_trial or len(pending) <= MANY_RUNS:
+        return True
+    if not sys.stdin.isatty():
+        raise UserError(
+            f"{plural(len(pending), 'run')} to do: more than {MANY_RUNS} need confirmation, but stdin is not a "
+            "terminal; pass --yes"
+        )
+    note = load_note()  # before steps are timed
+    costs = costs_by_arm(plan, finished_runs(Path(plan.runs[0].config.paths.runs)))
+    console.say(f"{plural(len(pending), 'run')} to do. {total_shown(pending, costs, note)}")
+    total = total_of([costs[run.arm] for run in pending])
+    try:
+        answer = input(f"Start {plural(len(pending), 'run')} (about {duration(total.seconds)})? [y/N] ")
+    except EOFError:  # Ctrl-D
+        answer = ""
+    return answer.strip().lower() in ("y", "yes")

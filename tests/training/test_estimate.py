@@ -1,0 +1,79 @@
+"""The forecast of a run: which runs share timed steps, how steps are timed, and the size of a record."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import torch
+
+from alexlab.config import Config
+from alexlab.models import build_model
+from alexlab.training import estimate
+from support.settings import TINY, composed
+
+
+def made(*more: str) -> Config:
+    return composed([*TINY, *more])
+
+
+@pytest.mark.parametrize(
+    "more", [["seed=1"], ["optim.lr=0.1"], ["ablation=no_crops"], ["model.dropout=0.2"], ["model.init=he"]]
+)
+def test_what_changes_no_step_is_of_the_same_shape(more: list[str]):
+    assert estimate.shape(made(*more)) == estimate.shape(made())
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["model.lrn=false"],
+        ["model.activation=tanh"],
+        ["model.dropout=0"],
+        ["data.batch_size=10"],
+        ["data.num_classes=5"],
+    ],
+)
+def test_what_changes_a_step_is_of_another_shape(more: list[str]):
+    assert estimate.shape(made(*more)) != estimate.shape(made())
+
+
+def test_a_shape_is_timed_in_turns_and_shared(monkeypatch: pytest.MonkeyPatch):
+    """Of one arm each image takes 1 to 5 s forward and backward, of the other ten times as long; a pass takes none."""
+    visits = []
+
+    def seconds_per_image(config: Config) -> tuple[list[float], list[float]]:
+        visits.append(config.model.lrn)
+        factor = 10 if config.model.lrn else 1
+        return [factor * seconds for seconds in (1.0, 2.0, 3.0, 4.0, 5.0)], [0.0, 0.0]
+
+    monkeypatch.setattr(estimate, "seconds_per_image", seconds_per_image)
+    configs = [made(), made("optim.lr=0.1", "trainer.max_epochs=4"), made("model.lrn=false")]
+    found = estimate.seconds_of_runs(configs)
+    # 60 images for two epochs. A quartile of 1 to 5 is 2 and 4, however often they are repeated.
+    assert found == [(2400, 3600, 4800), (4800, 7200, 9600), (240, 360, 480)]
+    assert visits == [True, False] * (len(visits) // 2)
+    assert len(visits) > 2
+
+
+def test_steps_that_warm_up_do_not_count(monkeypatch: pytest.MonkeyPatch):
+    now, calls = [0.0], []
+
+    def call() -> None:
+        calls.append(1)
+        now[0] += 100.0 if len(calls) == 1 else 0.5
+
+    monkeypatch.setattr(estimate.time, "perf_counter", lambda: now[0])
+    times = estimate._times(call, torch.device("cpu"), 10)
+    assert len(times) >= 2
+    assert times == [0.05] * len(times)
+
+
+def test_a_record_holds_two_nets():
+    """By the files that torch writes of them."""
+    config = made("model.width=0.5")
+    torch.save(build_model(config).state_dict(), file := io.BytesIO())
+    weights = 2 * len(file.getvalue())
+    assert estimate.record_bytes(config) == pytest.approx(weights, rel=0.05)
+    config.checkpoint.keep = type(config.checkpoint.keep).all  # and a state, of weights and velocities
+    assert estimate.record_bytes(config) == pytest.approx(2 * weights, rel=0.05)
