@@ -106,4 +106,4 @@ def test_it_is_the_commands(tiny: list[str], tmp_path: Path, typed: Typed):
 def test_a_dry_run_says_how_far_it_gets(tiny: list[str], typed: Typed, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("alexlab.cli.forecast.forecast", lambda configs: [((3600.0,) * 3, 1)] * len(configs))
     done = typed("-m", "seed=0,1,2", "max_hours=2.5", "--dry-run", *tiny)
-    assert "max_hours=2.5: about 2 of these 3 end in that time." in done.output
+    assert "max_hours=2.5: about 2 of these 3 end in that time, one after another." in done.output

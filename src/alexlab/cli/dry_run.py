@@ -161,4 +161,4 @@ def _print_total(plan: Plan, costs: dict[str, Cost], pending: list[PlannedRun], 
         for run in pending:
             seconds -= costs[run.arm].seconds
             ended += seconds >= 0
-        console.say(f"max_hours={budget}: about {ended} of these {len(pending)} end in that time.")
+        console.say(f"max_hours={budget}: about {ended} of these {len(pending)} end in that time, one after another.")
