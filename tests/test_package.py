@@ -83,7 +83,7 @@ def test_the_command_in_an_empty_environment(wheel: Path, tmp_path: Path):
     assert "complete -o default -F _alexlab alexlab" in run("alexlab", "--completion", "bash")
     assert run("alexlab", "train", "--help").startswith("usage: alexlab train [-m] ")
     assert not list(work.iterdir())
-    assert "1 runs: 0 done, 1 to do." in run("alexlab", "train", "--dry-run")
+    assert "1 run: 0 done, 1 to do." in run("alexlab", "train", "--dry-run")
     assert f"0 runs in {work / 'runs'}" in run("alexlab", "runs", "list")
 
 
