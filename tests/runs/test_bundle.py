@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from alexlab.compose import read_config
 from alexlab.errors import UserError
 from alexlab.evidence import load_runs
 from alexlab.runs import arrays, verify
-from alexlab.runs.bundle import opened, pack
+from alexlab.runs.bundle import opened, pack, source
 from alexlab.runs.identity import run_id
 from support.studies import made_study
 
@@ -49,7 +51,7 @@ def ids(runs: Path) -> list[str]:
 
 def test_what_comes_out_is_what_went_in(runs: Path, tmp_path: Path):
     pack(tmp_path / "b.zip", runs, ids(runs))
-    folder = opened(tmp_path / "b.zip")
+    folder, _ = opened(tmp_path / "b.zip")
     assert ids(folder) == ids(runs)
     for name in ids(runs):
         found = {path.name for path in (folder / name).iterdir()}
@@ -64,7 +66,7 @@ def test_what_comes_out_is_what_went_in(runs: Path, tmp_path: Path):
 
 def test_the_same_records_give_the_same_bytes(runs: Path, tmp_path: Path):
     pack(tmp_path / "1.zip", runs, ids(runs))
-    pack(tmp_path / "2.zip", opened(tmp_path / "1.zip"), list(reversed(ids(runs))))
+    pack(tmp_path / "2.zip", opened(tmp_path / "1.zip")[0], list(reversed(ids(runs))))
     assert (tmp_path / "1.zip").read_bytes() == (tmp_path / "2.zip").read_bytes()
 
 
@@ -110,6 +112,93 @@ def test_nothing_else_is_unpacked(name: str, tmp_path: Path):
         archive.writestr(name, "{}")
     with pytest.raises(UserError, match=r"b\.zip: holds .*, which no bundle does"):
         opened(tmp_path / "b.zip")
+
+
+def member(name: str, mode: int = 0o100644) -> zipfile.ZipInfo:
+    found = zipfile.ZipInfo(name)
+    found.external_attr, found.compress_type = mode << 16, zipfile.ZIP_DEFLATED
+    return found
+
+
+class TestHostileArchives:
+    """One line, before a file of it is read to the end."""
+
+    RESULT = "0123456789ab/result.json"
+
+    def refused(self, path: Path) -> str:
+        with pytest.raises(UserError) as raised:
+            opened(path)
+        assert len(str(raised.value).splitlines()) == 1
+        return str(raised.value)
+
+    @pytest.mark.filterwarnings("ignore:Duplicate name")
+    def test_a_name_twice(self, tmp_path: Path):
+        with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+            for content in ("{}", "{ }"):
+                archive.writestr(self.RESULT, content)
+        assert f"{self.RESULT}: is there twice" in self.refused(tmp_path / "b.zip")
+
+    @pytest.mark.parametrize(
+        "one", [member("0123456789ab/", 0o40755), member(RESULT, 0o120777), member(RESULT, 0o10644)]
+    )
+    def test_what_is_no_plain_file(self, tmp_path: Path, one: zipfile.ZipInfo):
+        with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+            archive.writestr(one, "/etc/passwd")
+        assert f"{one.filename}: is no plain file" in self.refused(tmp_path / "b.zip")
+
+    def test_nothing_in_it(self, tmp_path: Path):
+        zipfile.ZipFile(tmp_path / "b.zip", "w").close()
+        assert "is an empty archive" in self.refused(tmp_path / "b.zip")
+
+    def test_more_files_than_any_bundle_has(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(verify, "MOST", 3)
+        with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+            for number in range(4):
+                archive.writestr(f"{number:012x}/result.json", "{}")
+        assert "holds 4 files, more than 3" in self.refused(tmp_path / "b.zip")
+
+    def test_more_bytes_than_any_bundle_has(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(verify, "ALL", 2**20)
+        with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+            for number in range(3):
+                archive.writestr(member(f"{number:012x}/result.json"), bytes(2**19))
+        assert (tmp_path / "b.zip").stat().st_size < 4000
+        assert "unpacks to more than" in self.refused(tmp_path / "b.zip")
+
+    def test_a_file_larger_than_any(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(verify, "LARGEST", 1000)
+        with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+            archive.writestr(member(self.RESULT), bytes(1001))
+        assert f"{self.RESULT} unpacks to 1,001 bytes" in self.refused(tmp_path / "b.zip")
+
+    @pytest.mark.parametrize("way", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+    def test_a_compression_whose_output_has_no_limit(self, tmp_path: Path, way: int):
+        with zipfile.ZipFile(tmp_path / "b.zip", "w", way) as archive:
+            archive.writestr(self.RESULT, bytes(1000))
+        assert "compressed in a way whose size cannot be limited" in self.refused(tmp_path / "b.zip")
+
+    @pytest.mark.parametrize("said", [100, 10_000_000])
+    def test_a_file_that_lies_about_its_size(self, tmp_path: Path, said: int):
+        # 64 MiB that the archive calls smaller: no more than what it says may be held.
+        size = 2**26
+        path = tmp_path / "b.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(member(self.RESULT), bytes(size))
+        path.write_bytes(path.read_bytes().replace(size.to_bytes(4, "little"), said.to_bytes(4, "little")))
+        tracemalloc.start()
+        try:
+            assert "is not a bundle" in self.refused(path)
+            assert tracemalloc.get_traced_memory()[1] < 2 * said + 2**21
+        finally:
+            tracemalloc.stop()
+
+    @pytest.mark.parametrize("name", ["A\nB", "x" * 201, " ", "\x1b[31m"])
+    def test_a_submitter_that_fits_no_line(self, bundle: Path, tmp_path: Path, name: str):
+        with zipfile.ZipFile(bundle) as archive:
+            manifest = json.loads(archive.read("manifest.json"))
+        manifest["submitter"] = name
+        path = changed(bundle, tmp_path / "c.zip", {"manifest.json": json.dumps(manifest).encode()})
+        assert "submitter is" in self.refused(path)
 
 
 def test_a_damaged_file(runs: Path, tmp_path: Path):
@@ -220,7 +309,7 @@ class TestVerifier:
         np.savez_compressed(bomb, labels=np.zeros(1000, np.int8))
         (tmp_path / "predictions.npz").write_bytes(bomb.getvalue())
         monkeypatch.setattr(verify, "LARGEST_ARRAY", 1000)
-        monkeypatch.setattr(arrays, "_MAX_BYTES", 1000)
+        monkeypatch.setattr(arrays, "MAX_BYTES", 1000)
         with pytest.raises(ValueError, match=r"labels\.npy unpacks to 1,128 bytes"):
             verify.errors_of(bomb.getvalue())
         with pytest.raises(ValueError, match=r"labels\.npy unpacks to 1,128 bytes"):
@@ -252,6 +341,65 @@ class TestVerifier:
         with pytest.raises(UserError, match="is not a bundle"):
             opened(path)
 
+    def test_a_bundle_of_another_version(self, bundle: Path, tmp_path: Path):
+        with zipfile.ZipFile(bundle) as archive:
+            manifest = json.loads(archive.read("manifest.json"))
+        content = json.dumps({**manifest, "version": 2}).encode()
+        path = changed(bundle, tmp_path / "c.zip", {"manifest.json": content})
+        status, output = self.run(path)
+        assert (status, "a bundle of version 2, and this verifier is for version 1" in output) == (2, True)
+        with pytest.raises(UserError, match=r"c\.zip: is a bundle of version 2, this code reads version 1"):
+            opened(path)
+
+    @pytest.mark.parametrize("names", [("predictions.npz",), ("predictions.npz", "result.json")])
+    def test_a_finished_run_without_its_files(self, runs: Path, bundle: Path, tmp_path: Path, names: tuple[str, ...]):
+        # With a manifest made anew, so that no hash shows it.
+        gone = [f"{ids(runs)[0]}/{name}" for name in names]
+        with zipfile.ZipFile(bundle) as archive:
+            manifest = json.loads(archive.read("manifest.json"))
+        for name in gone:
+            del manifest["files"][name]
+        content = json.dumps(manifest).encode()
+        path = changed(bundle, tmp_path / "c.zip", {**dict.fromkeys(gone), "manifest.json": content})
+        status, output = self.run(path)
+        assert (status, f"WRONG: {ids(runs)[0]}: has no predictions" in output) == (1, True)
+
+    @pytest.mark.filterwarnings("ignore:Duplicate name")
+    def test_a_name_twice(self, runs: Path, bundle: Path, tmp_path: Path):
+        name = f"{ids(runs)[0]}/status.json"
+        path = changed(bundle, tmp_path / "c.zip", {})
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(name, archive.read(name))
+        status, output = self.run(path)
+        assert (status, f"WRONG: {name}: is there twice" in output) == (1, True)
+
+    def test_two_submitters(self, runs: Path, tmp_path: Path):
+        first, both, other = ids(runs)[:3]
+        copy = Path(shutil.copytree(runs, tmp_path / "runs"))
+        arrays = dict(np.load(copy / other / "predictions.npz"))
+        arrays["ten_log_probability"] += 0.5  # the same errors by other bits
+        np.savez(copy / other / "predictions.npz", **arrays)
+        pack(tmp_path / "a.zip", runs, [first, both, other], "A")
+        pack(tmp_path / "b.zip", copy, [both, other, *ids(runs)[3:]], "B")
+        script = Path(verify.__file__)
+        line = [sys.executable, "-I", "-S", script, "a.zip", "b.zip"]
+        done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "submitted by A" in done.stdout
+        assert "submitted by B" in done.stdout
+        assert done.stdout.endswith(
+            f"2 runs are in a.zip and in b.zip: 1 with the same predictions, 1 with others: {other}\n"
+        )
+        (tmp_path / "b.zip").write_bytes(b"PK")
+        done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (2, "")
+        assert "All is as it was." in done.stdout
+
+    def test_a_reader_that_has_read_enough(self, bundle: Path):
+        line = f"'{sys.executable}' -I -S '{verify.__file__}' '{bundle}' | true"
+        done = subprocess.run(["bash", "-c", f"{line}; echo ${{PIPESTATUS[0]}}"], capture_output=True, text=True)
+        assert (done.stdout, done.stderr) == ("0\n", "")
+
     def test_no_bundle(self, tmp_path: Path, bundle: Path):
         other = tmp_path / "x.zip"
         other.write_bytes(b"PK")
@@ -268,3 +416,122 @@ def test_who_submits_is_in_the_manifest(runs: Path, tmp_path: Path):
         assert json.loads(archive.read("manifest.json"))["submitter"] == "Somebody's Lab"
         crate = json.loads(archive.read("ro-crate-metadata.json"))
     assert [one["name"] for one in crate["@graph"] if one["@type"] == "Organization"] == ["Somebody's Lab"]
+
+
+@pytest.fixture(scope="module")
+def both(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two studies, one of which is not complete."""
+    folder = Path(shutil.copytree(runs, tmp_path_factory.mktemp("both") / "runs"))
+    made_study(folder, ["study=aa", "study.seeds=4"], images=200, missing={"none": 1})
+    return folder
+
+
+class TestOneStudy:
+    def run(self, *line: str) -> int:
+        return runs_command.main([*line])
+
+    def test_its_plan_and_runs_alone_and_what_is_missing(
+        self, runs: Path, both: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ):
+        out = tmp_path / "aa.zip"
+        assert self.run("bundle", "study=aa", str(out), f"paths.runs={both}") == 0
+        text = " ".join(capsys.readouterr().out.split())
+        [plan] = (both / "studies").glob("aa-*.json")
+        arms = json.loads(plan.read_text())["looks"][-1]["arms"]
+        planned = [run for arm in arms for run in arm["runs"].values()]
+        missing = [run for run in planned if not (both / run).is_dir()]
+        folder, _ = opened(out)
+        assert [path.name for path in (folder / "studies").iterdir()] == [plan.name]
+        assert ids(folder) == sorted(set(planned) - set(missing))
+        assert len(missing) == 1
+        assert f"{plan.stem}: 1 of {len(planned)} planned runs not in it: " in text
+        assert "which replaces" not in text
+        assert self.run("bundle", "study=aa", str(out), f"paths.runs={both}") == 0
+        assert "which replaces the one before" in " ".join(capsys.readouterr().out.split())
+        # By the start of its id and several values, as filters are.
+        assert self.run("bundle", "study=aa,lrn-*", str(out), f"paths.runs={both}") == 0
+        assert set(ids(opened(out)[0])) == set(ids(both))
+
+    def test_list_selects_it(self, runs: Path, both: Path, capsys: pytest.CaptureFixture[str]):
+        assert self.run("list", "study=lrn", f"paths.runs={both}") == 0
+        text = " ".join(capsys.readouterr().out.split())
+        assert f"{len(ids(runs))} runs in" in text
+
+    @pytest.mark.parametrize(
+        ("line", "said"),
+        [
+            (["bundle", "study=lnr", "x.zip"], "study=lnr: no such study in"),
+            (["bundle", "study=lrn", "seed=99", "x.zip"], "no finished run in"),
+            (["bundle", "nowhere/x.zip"], "there is no folder nowhere"),
+            (["bundle", "folder"], "folder is there and is no bundle"),
+            (["bundle", "notes.txt"], "notes.txt is there and is no bundle"),
+            (["bundle", "x.zip", "submitter=A\nB"], "must be one line of 1 to 200 printable characters"),
+            (["bundle", "x.zip", f"submitter={'x' * 10_000}"], "must be one line of 1 to 200 printable characters"),
+            (["bundle", "x.zip", "submitter="], "must be one line of 1 to 200 printable characters"),
+        ],
+    )
+    def test_mistakes_are_one_line_and_write_nothing(
+        self,
+        both: Path,
+        line: list[str],
+        said: str,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "notes.txt").write_text("notes")
+        assert self.run(*line, f"paths.runs={both}") == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1
+        assert len(error) < 500
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "notes.txt"]
+        assert (tmp_path / "notes.txt").read_text() == "notes"
+
+
+class TestCommandsOnABundle:
+    def obey(self, capsys: pytest.CaptureFixture[str], *line: str, status: int = 0) -> str:
+        assert runs_command.main([*line]) == status
+        found = capsys.readouterr()
+        return " ".join((found.err if status else found.out).split())
+
+    def test_list_show_compare_and_studies(
+        self, runs: Path, bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setenv("COLUMNS", "160")
+        place = f"paths.runs={bundle}"
+        first, second = ids(runs)[:2]
+        text = self.obey(capsys, "list", place)
+        assert all(run in text for run in ids(runs))
+        assert f"{len(ids(runs))} runs in {bundle}" in text
+        assert f"{bundle}/{first}/" in self.obey(capsys, "show", first, place)
+        folder, file = (self.obey(capsys, "compare", first, second, one) for one in (f"paths.runs={runs}", place))
+        assert file == folder
+        assert f"1 studies in {bundle}" in self.obey(capsys, "studies", place)
+
+    def test_what_changes_records_or_needs_a_sweep_refuses_it(
+        self, runs: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+    ):
+        before = bundle.read_bytes()
+        place = f"paths.runs={bundle}"
+        lines = (["prune", "--yes"], ["wandb"], ["forget", "lrn"], ["export", "sweep=last", "x.csv"])
+        for line in lines:
+            assert "only list, show, compare, studies, bundle read a bundle" in self.obey(
+                capsys, *line, place, status=2
+            )
+        assert bundle.read_bytes() == before
+        error = self.obey(capsys, "show", "9" * 12, place, status=2)
+        assert f"there is no such run in {bundle}" in error
+
+    def test_the_submitter_stays_when_it_is_bundled_again(
+        self, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ):
+        first, second = tmp_path / "1.zip", tmp_path / "2.zip"
+        pack(first, runs, ids(runs), "Lab A")
+        self.obey(capsys, "bundle", str(second), f"paths.runs={first}")
+        assert second.read_bytes() == first.read_bytes()
+        error = self.obey(capsys, "bundle", str(second), "submitter=B", f"paths.runs={first}", status=2)
+        assert "has a submitter, who stays" in error
+        assert source(second).submitter == "Lab A"

@@ -7,6 +7,7 @@ import math
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,9 @@ from alexlab.study.statistics import (
     Spread,
     Verdict,
     both_needed,
+    contrast,
     effect,
+    equal_effects,
     fisher,
     inverse_trigamma,
     match_seeds,
@@ -810,3 +813,102 @@ def test_nothing_of_a_report_waits_for_scipy_stats():
     """Half a second of CPU time for quantiles that `scipy.special` has."""
     code = "import sys, alexlab.study.verdicts, alexlab.study.sweeps; assert 'scipy.stats' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def effects_of(groups: list[list[np.ndarray]]) -> list[Effect]:
+    """Each group's effect, of one arm or of two, from its own variances."""
+    found = []
+    for arms in groups:
+        samples = [Sample(arm) for arm in arms]
+        spreads = list(shrink(dict(zip("ab", samples, strict=False))).values())
+        found.append(contrast(samples, spreads, (1.0, -1.0)[: len(arms)], 1))
+    return found
+
+
+def johansen(groups: list[list[np.ndarray]]) -> tuple[float, float, float, float]:
+    """F, its degrees of freedom and p by Johansen (1980), with the matrices of his general form."""
+    cells = [arm for arms in groups for arm in arms]
+    means = np.array([arm.mean() for arm in cells])
+    covariance = np.diag([arm.var(ddof=1) / len(arm) for arm in cells])
+    signs = np.kron(np.eye(len(groups)), np.array([[1.0, -1.0]])[:, : len(groups[0])])
+    hypothesis = (signs[:-1] - signs[-1:]) @ np.eye(len(cells))
+    inverse = np.linalg.inv(hypothesis @ covariance @ hypothesis.T)
+    wald = means @ hypothesis.T @ inverse @ hypothesis @ means
+    projection = covariance @ hypothesis.T @ inverse @ hypothesis
+    a = 0.0
+    for place, arm in enumerate(cells):
+        one = np.zeros_like(covariance)
+        one[place, place] = 1
+        part = projection @ one
+        a += (np.trace(part @ part) + np.trace(part) ** 2) / (len(arm) - 1) / 2
+    df = len(groups) - 1
+    scale, residual = df + 2 * a - 6 * a / (df + 2), df * (df + 2) / (3 * a)
+    return wald / scale, df, residual, float(stats.f.sf(wald / scale, df, residual))
+
+
+class TestEqualEffects:
+    @pytest.mark.parametrize("sizes", [[(4, 4), (5, 7)], [(4, 12), (8, 5), (3, 6)], [(4, 4)] * 6])
+    def test_is_that_of_johansen(self, sizes: list[tuple[int, int]]):
+        random = np.random.default_rng(0)
+        groups = [[random.normal(0.4, 1 + place, size) for place, size in enumerate(pair)] for pair in sizes]
+        found = equal_effects(effects_of(groups))
+        assert found is not None
+        np.testing.assert_allclose((found.statistic, *found.dfs, found.p), johansen(groups), rtol=1e-10)
+
+    def test_of_one_arm_is_welchs_analysis_of_variance(self):
+        random = np.random.default_rng(1)
+        arms = [random.normal(place / 3, 1 + place, 4 + place) for place in range(4)]
+        found = equal_effects(effects_of([[arm] for arm in arms]))
+        theirs = stats.f_oneway(*arms, equal_var=False)
+        assert found is not None
+        np.testing.assert_allclose((found.statistic, found.p), (theirs.statistic, theirs.pvalue), rtol=1e-10)
+        two = equal_effects(effects_of([[arm] for arm in arms[:2]]))
+        assert two is not None
+        assert two.p == pytest.approx(stats.ttest_ind(*arms[:2], equal_var=False).pvalue, rel=1e-10)
+
+    @pytest.mark.parametrize(
+        ("sizes", "sds"),
+        [
+            ([(4, 4)] * 2, (1, 1)),
+            ([(4, 8), (8, 8)], (1, 3)),
+            ([(5, 5)] * 4, (1, 1)),
+            ([(4, 4), (6, 6), (8, 8)], (2, 1)),
+        ],
+    )
+    def test_rejects_equal_effects_of_few_runs_in_a_twentieth_of_studies(
+        self, sizes: list[tuple[int, int]], sds: tuple[float, float]
+    ):
+        # 2,000 studies: .05 has a standard error of .005. Q against chi-squared comes to .07 to .10 here.
+        random = np.random.default_rng(2)
+        count = 2000
+        [like] = effects_of([[np.arange(4.0), np.arange(4.0)]])
+        columns = []
+        for pair in sizes:
+            arms = [random.normal(0, sd, (count, size)) for sd, size in zip(sds, pair, strict=True)]
+            parts = [arm.var(axis=1, ddof=1) / arm.shape[1] for arm in arms]
+            df = (parts[0] + parts[1]) ** 2 / sum(part**2 / (size - 1) for part, size in zip(parts, pair, strict=True))
+            columns.append((arms[0].mean(1) - arms[1].mean(1), np.sqrt(parts[0] + parts[1]), df))
+        below = 0
+        for study in range(count):
+            found = equal_effects(
+                [
+                    replace(like, difference=effects[study], standard_error=errors[study], df=dfs[study])
+                    for effects, errors, dfs in columns
+                ]
+            )
+            assert found is not None
+            below += found.p < 0.05
+        assert 0.025 <= below / count <= 0.065
+
+    def test_finds_effects_that_differ(self):
+        random = np.random.default_rng(3)
+        groups = [[random.normal(shift, 1, 6), random.normal(0, 1, 6)] for shift in (0, 0, 6)]
+        found = equal_effects(effects_of(groups))
+        assert found is not None
+        assert found.p < 0.001
+
+    def test_none_of_one_effect_or_without_a_variance(self):
+        one = effects_of([[np.arange(4.0), np.arange(5.0)]])
+        constant = effects_of([[np.ones(4), np.ones(5)]])
+        single = effects_of([[np.ones(1), np.ones(1)]])
+        assert [equal_effects(each) for each in (one, one + constant, one + single)] == [None] * 3

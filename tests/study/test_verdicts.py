@@ -360,12 +360,14 @@ def test_several_folders_are_merged_and_conflicts_named(records: Path, tmp_path:
     shutil.copytree(records / both, second / both)
     shutil.copytree(records / conflict, second / conflict)
     result = json.loads((second / conflict / "result.json").read_text())
+    before = result["test"]["ten"]["top1_error"]
     result["test"]["ten"]["top1_error"] += 0.01
     (second / conflict / "result.json").write_text(json.dumps(result))
     judgement = judged(records, second)
     assert row(judgement, "lrn").effect == row(judged(finished), "lrn").effect
     assert judgement.problems == [
-        f"{conflict}: came to something else in {records} than in {second}; that in {records} is taken"
+        f"{conflict}: top-1 error by ten views is {100 * before:.2f} % in {records}, {100 * before + 1:.2f} % in "
+        f"{second}; counted once, as in {records}"
     ]
     with pytest.raises(UserError, match="nowhere: no such folder"):
         read_archive([tmp_path / "nowhere"])

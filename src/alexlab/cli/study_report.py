@@ -31,7 +31,7 @@ Looks = list[dict[str, Any]]
 class Places:
     """Where records are, and where the report goes."""
 
-    folders: list[Path]
+    sources: list[bundle.Source]
     out: Path
     config: Config  # of `paths.` and `logger.` alone
 
@@ -46,7 +46,7 @@ def find_places(given: list[str], composer: Composer) -> Places:
     config = composer.job([one for one in given if one.startswith(SETTINGS)], trains=False, stored=False).config
     paths = _folders(settings["runs"]) if "runs" in settings else [Path(config.paths.runs)]
     out = Path(settings["out"]).expanduser() if "out" in settings else PROJECT_DIR / "reports"
-    return Places(list(bundle.folders(paths)), out, config)
+    return Places([bundle.source(path) for path in paths], out, config)
 
 
 def report_studies(
@@ -56,8 +56,8 @@ def report_studies(
     line = [one for one in given if one.partition("=")[0] not in ("runs", "out")]
     composer = Composer(config_dir)
     places = find_places(given, composer)
-    archive = read_archive(places.folders)
-    started = read_plans(places.folders)
+    archive = read_archive(places.sources)
+    started = read_plans(places.sources)
     known = {id for looks in started.values() for look in looks for arm in look["arms"] for id in arm["runs"].values()}
     plans = find_plans([one for one in line if not one.startswith(SETTINGS)], started, composer, config_dir)
     if "--nets" in flags:
@@ -139,16 +139,20 @@ def find_plans(
     }
 
 
-def read_plans(folders: list[Path]) -> dict[str, Looks]:
-    """Read every plan of each study, by study id; those of several folders are merged by time.
+def read_plans(sources: list[bundle.Source]) -> dict[str, Looks]:
+    """Read every plan of each study, by study id; those of several sources are merged by time.
 
     Raises:
         ConfigError: if a plan is corrupt.
     """
     started: dict[str, dict[str, dict[str, Any]]] = {}
-    for folder in folders:
-        for path in json_files(folder / "studies"):
-            started.setdefault(path.stem, {}).update({look["digest"]: look for look in read_looks(path)})
+    for source in sources:
+        for path in json_files(source.folder / "studies"):
+            try:
+                looks = read_looks(path)
+            except ConfigError as error:
+                raise ConfigError(source.named(str(error))) from error
+            started.setdefault(path.stem, {}).update({look["digest"]: look for look in looks})
     return {id: sorted(looks.values(), key=lambda look: look.get("planned", 0)) for id, looks in started.items()}
 
 

@@ -31,9 +31,12 @@ def report_sweep(
     if wrong := [flag for flag in flags if flag in ("--nets", "--pictures")]:
         raise ConfigError(f"{wrong[0]}: is for studies; remove it")
     places = find_places(given, Composer(config_dir))
-    if len(places.folders) > 1:
-        raise ConfigError(f"runs= names {len(places.folders)} folders; a sweep is in one of them, name that")
-    sweep = read_sweep(which[0], places.folders[0])
+    if len(places.sources) > 1:
+        raise ConfigError(f"runs= names {len(places.sources)} folders; a sweep is in one of them, name that")
+    [source] = places.sources
+    if source.is_bundle:
+        raise ConfigError(f"runs={source.name}: is a bundle, which holds no sweeps; name the folder of its runs")
+    sweep = read_sweep(which[0], source.folder)
     from alexlab.report.documents import sweep_document  # imports Matplotlib
     from alexlab.report.sweep import examine, sweep_summary, write_sweep_report
 

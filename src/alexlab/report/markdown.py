@@ -8,7 +8,16 @@ from typing import Any
 
 from alexlab.console import one_line, printable
 from alexlab.report.cite import Repeat
-from alexlab.report.content import INTERVALS, NOTHING, SHARE, ClaimRow, PlotOnPage, report_content
+from alexlab.report.content import (
+    INTERVALS,
+    NOTHING,
+    SHARE,
+    SUBMITTERS,
+    ClaimRow,
+    PlotOnPage,
+    SubmitterRow,
+    report_content,
+)
 from alexlab.study.verdicts import Judgement
 
 
@@ -28,6 +37,8 @@ def markdown(judgement: Judgement, figures: list[PlotOnPage]) -> str:
     if figures:
         lines += [*_plot(figures[0]), ""]
     lines += [] if judgement.is_choosing else ["## Claims", "", *_claims(content["claims"])]
+    if content["submitters"]:
+        lines += ["", "## Submitters", "", SUBMITTERS, "", *_submitters(content["submitters"])]
     if trials := content["trials"]:
         lines += ["", "## Learning rates", "", f"Trials: {_md(trials['what'])}; the chosen rate is bold.", ""]
         rows = [
@@ -85,6 +96,7 @@ def _claims(claims: list[ClaimRow]) -> list[str]:
                     for part in (
                         f"**{_md(one.verdict)}**" if one.has_verdict else _md(one.verdict),
                         _md(one.reason),
+                        _md(one.disagreement),
                         *map(_md, one.confounds),
                     )
                     if part
@@ -93,6 +105,19 @@ def _claims(claims: list[ClaimRow]) -> list[str]:
             for one in claims
         ),
     )
+
+
+def _submitters(rows: list[SubmitterRow]) -> list[str]:
+    return _table(
+        ("claim", "submitter", "effect", "95 % interval", "runs", "machine", "code", "equal effects"),
+        (
+            (
+                _code(one.claim), _md(one.submitter), _md(one.effect), _md(one.interval), _md(one.runs),
+                _md(one.machine), _md(one.code), _md(one.equality),
+            )
+            for one in rows
+        ),
+    )  # fmt: skip
 
 
 def sweep_markdown(content: dict[str, Any], figures: list[PlotOnPage]) -> str:

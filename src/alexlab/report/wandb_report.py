@@ -424,9 +424,9 @@ def _cell(text: str) -> str:
 def _public(text: str, archive: Archive) -> str:
     """Remove this machine's folders and control characters from a text."""
     text = printable(text)
-    for folder in archive.folders:
-        if folder.is_absolute():
-            text = text.replace(f"{folder}/", "").replace(str(folder), folder.name)
+    for place in (Path(source.name) for source in archive.sources):
+        if place.is_absolute():
+            text = text.replace(f"{place}/", "").replace(str(place), place.name)
     return text
 
 

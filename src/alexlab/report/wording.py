@@ -7,6 +7,7 @@ import math
 from alexlab.console import plural
 from alexlab.study.claims import METRICS, Claim
 from alexlab.study.rates import SPEED, ArmTrials, RateTrial
+from alexlab.study.statistics import LEVEL
 from alexlab.study.verdicts import Arm, Judgement, Row
 
 DIGITS = {"points": 2, "nats": 3, "epochs": 1, "": 3}  # decimals, by unit
@@ -79,6 +80,19 @@ def runs(row: Row) -> str:
     return "/".join(counts) if row.claim.not_testable is None else ""
 
 
+def disagreement(row: Row) -> str:
+    """A sentence where the effects of several submitters differ at the 5 % level; else empty."""
+    found = None if row.submitters is None else row.submitters.equality
+    if found is None or found.p >= 1 - LEVEL:
+        return ""
+    return f"The submitters' effects differ ({chance(found.p)}), so the pooled figure is not to be read alone."
+
+
+def chance(p: float) -> str:
+    """A p-value as text."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
 def verdict_and_reason(row: Row) -> str:
     """The verdict, or why there is none."""
     parts = [row.verdict or "", row.why_none or ""]
@@ -142,6 +156,10 @@ def summary(judgement: Judgement) -> list[str]:
         lines.append(
             f"In {plural(confounded, 'row')}, marked * in a table, more differs between the arms than the claim says: "
             "confounds."
+        )
+    if disagreeing := ", ".join(row.claim.id for row in judgement.rows if disagreement(row)):
+        lines.append(
+            f"Submitters' effects differ at the 5 % level, so the pooled figure is not to be read alone: {disagreeing}."
         )
     lines += [remark[:1].upper() + remark[1:].rstrip(".") + "." for remark in judgement.remarks]
     lines += rate_sentences(judgement.trials)

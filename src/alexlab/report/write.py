@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from alexlab.files import write_atomic
-from alexlab.report.content import PLAIN, Extras
+from alexlab.report.content import PLAIN, Extras, commits, machines
 from alexlab.report.html import page
 from alexlab.report.latex import claims_latex
 from alexlab.report.markdown import markdown
@@ -33,6 +33,11 @@ CSV_COLUMNS = (
     *("runs_arm", "runs_against", "failed_arm", "failed_against", "fisher_p", "sd_arm", "sd_against", "seconds_arm"),
     *("seconds_against", "differing", "confounds", "notes"),
     *("own_rate_measured", "own_rate_study_half", "own_rate_verdict"),
+)
+
+SUBMITTER_COLUMNS = (
+    *("claim", "submitter", "unit", "effect", "half", "standard_error", "df", "runs_arm", "runs_against", "repeats"),
+    *("machine", "code", "equal_f", "equal_df", "equal_residual_df", "equal_p"),
 )
 
 
@@ -100,11 +105,47 @@ def claim_facts(row: Row) -> dict[str, Any]:
     return facts
 
 
+def submitters_table(judgement: Judgement) -> list[dict[str, Any]]:
+    """One mapping per claim and submitter, by SUBMITTER_COLUMNS; units as in `claims_table`."""
+    return [facts for row in judgement.rows for facts in _submitters(row)]
+
+
+def _submitters(row: Row) -> list[dict[str, Any]]:
+    if row.submitters is None:
+        return []
+    found = []
+    for one in row.submitters.each:
+        runs = [run for arm in one.runs for run in arm]
+        facts: dict[str, Any] = dict.fromkeys(SUBMITTER_COLUMNS)
+        facts.update(
+            claim=row.claim.name,
+            submitter=one.submitter,
+            unit="ratio" if row.claim.ratio else METRICS[row.claim.metric][1],
+            repeats=one.repeats,
+            machine=", ".join(machines(runs)),
+            code=", ".join(commits(runs)),
+        )
+        facts.update(zip(("runs_arm", "runs_against"), map(len, one.runs), strict=False))
+        if one.effect is not None:
+            half, error = one.effect.fixed, one.effect.standard_error
+            if not row.claim.ratio:
+                half, error = row.shown(half), row.shown(error)
+            facts.update(effect=row.shown(one.effect.difference), half=half, standard_error=error, df=one.effect.df)
+        if (test := row.submitters.equality) is not None:
+            facts.update(equal_f=test.statistic, equal_df=test.dfs[0], equal_residual_df=test.dfs[1], equal_p=test.p)
+        found.append(facts)
+    return found
+
+
 def write(judgement: Judgement, archive: Archive, folder: Path, extras: Extras = PLAIN) -> Path:
     """Write a study's report and return the path of the page."""
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "claims.csv", csv_text(CSV_COLUMNS, claims_table(judgement)))
     write_atomic(folder / "claims.tex", claims_latex(judgement))
+    if rows := submitters_table(judgement):
+        write_atomic(folder / "submitters.csv", csv_text(SUBMITTER_COLUMNS, rows))
+    else:
+        (folder / "submitters.csv").unlink(missing_ok=True)  # of an earlier report
     plots = draw(judgement, archive, folder, extras)
     write_atomic(folder / "report.md", markdown(judgement, plots))
     write_atomic(folder / "report.html", page(judgement, plots))

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from alexlab.files import read_regular
+from alexlab.runs.verify import read_member
 
-_MAX_BYTES = 2**30  # of a file, and of an array in it
+MAX_BYTES = 2**30  # of a file, and of an array in it
 
 
 def read_arrays(path: Path, names: Container[str]) -> dict[str, np.ndarray]:
@@ -27,18 +28,16 @@ def read_arrays(path: Path, names: Container[str]) -> dict[str, np.ndarray]:
         ValueError, zipfile.BadZipFile: if it is too large, or holds objects or another version of the format.
     """
     found = {}
-    with zipfile.ZipFile(io.BytesIO(read_regular(path, _MAX_BYTES))) as members:
+    with zipfile.ZipFile(io.BytesIO(read_regular(path, MAX_BYTES))) as members:
         for member in members.namelist():
             if (name := member.removesuffix(".npy")) in names:
-                if (size := members.getinfo(member).file_size) > _MAX_BYTES:
-                    raise ValueError(f"{member} unpacks to {size:,} bytes, more than {_MAX_BYTES:,}")
-                found[name] = _array(members.read(member))
+                found[name] = _array(read_member(members, member, MAX_BYTES))
     return found
 
 
 def read_array(path: Path) -> np.ndarray:
     """The array of an .npy file; errors are those of `read_arrays`."""
-    return _array(read_regular(path, _MAX_BYTES))
+    return _array(read_regular(path, MAX_BYTES))
 
 
 def _array(content: bytes) -> np.ndarray:

@@ -16,7 +16,8 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -36,9 +37,10 @@ _MEMBER = re.compile(
     rf"studies/[\w.-]+\.json|[0-9a-f]{{12}}/[\w-]+\.(?:{'|'.join({name.split('.')[1] for name in FILES})})"
 )
 _DESCRIBING = (verify.MANIFEST, verify.VERIFIER, verify.CRATE)
-MANIFEST_VERSION = 1
 _MANIFEST = {"version": INTEGER, "submitter": TEXT | NULL, "commits": [TEXT], "files": {ANY: TEXT}}
-_LARGEST, _ALL = 2**28, 2**33  # bytes of one file, and of all
+HERE = "here"  # the submitter of a folder's runs
+LONGEST_SUBMITTER = 200
+_UNREADABLE = (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, zlib.error)
 _FOLDERS = {
     "data": {"raw": None, "root": None, "cache": "cache", "stage": None},
     "paths": {"runs": "runs", "code": None},
@@ -46,51 +48,107 @@ _FOLDERS = {
 _OVERRIDE = re.compile(r"(data\.(raw|root|cache|stage)|paths\.(runs|code))=")
 
 
-def pack(path: Path, runs: Path, run_ids: Sequence[str], submitter: str | None = None) -> None:
-    """Write the bundle of some of a folder's records, and of all of its plans, to a file, which is replaced.
+@dataclass(frozen=True)
+class Source:
+    """Where records are: a folder of runs, or a bundle, which is unpacked to one until this process ends."""
 
-    `submitter`: who answers for the runs, such as a laboratory.
+    folder: Path
+    name: str  # for a reader: the folder, or the bundle's file, as it was given
+    is_bundle: bool = False
+    submitter: str | None = None  # as a bundle's manifest has it
+
+    @property
+    def who(self) -> str:
+        """The submitter of its runs; a bundle's file where that names none."""
+        return self.submitter or (self.name if self.is_bundle else HERE)
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.submitter})" if self.submitter else self.name
+
+    def named(self, text: str) -> str:
+        """A text with the bundle's file in place of the folder that it is unpacked to."""
+        return text.replace(str(self.folder), self.name) if self.is_bundle else text
+
+
+def source(place: Path) -> Source:
+    """A folder of runs, or a bundle, which is unpacked; errors are those of `opened`."""
+    if not place.is_file():
+        return Source(place, str(place))
+    folder, submitter = opened(place)
+    return Source(folder, str(place), True, submitter)
+
+
+def check_submitter(name: str) -> None:
+    """Raise ValueError unless a name fits into a line of a table."""
+    if not (name.strip() and name.isprintable() and len(name) <= LONGEST_SUBMITTER):
+        shown = repr(name[:40]) + "..." * (len(name) > 40)
+        raise ValueError(f"submitter is {shown}, must be one line of 1 to {LONGEST_SUBMITTER} printable characters")
+
+
+def pack(
+    path: Path,
+    runs: Path,
+    run_ids: Sequence[str],
+    submitter: str | None = None,
+    plans: Iterable[Path] | None = None,
+) -> None:
+    """Write the bundle of some of a folder's records, and of some of its plans or all, to a file, which is replaced.
+
+    `submitter`: who answers for the runs, such as a laboratory. One file at a time is held in memory.
+
+    Raises:
+        UserError: for a corrupt plan, or a file that is larger than any of a record.
     """
-    members: dict[str, bytes] = {}
-    for plan in json_files(runs / "studies"):
-        try:
-            content = _without_folders(read_json(plan, {}, _LARGEST))
-        except ValueError as error:
-            raise UserError(f"{plan}: is corrupt ({error}); bring it back from a copy") from error
-        members[f"studies/{plan.name}"] = (json.dumps(content, indent=1) + "\n").encode()
-    for run_id in sorted(run_ids):
-        for name in FILES:
-            file = runs / run_id / name
-            if file.is_file():
-                content = read_regular(file, _LARGEST)
-                if name == "config.yaml":
-                    content = _neutral_config(content.decode()).encode()
-                members[f"{run_id}/{name}"] = content
-    members |= _described(members, [Record(runs, run_id) for run_id in run_ids], submitter)
+    hashes: dict[str, str] = {}
     with (
         open_atomic(path) as temporary,
-        zipfile.ZipFile(temporary.file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive,
+        zipfile.ZipFile(temporary.file, "w") as archive,
     ):
-        for name, content in members.items():
+
+        def add(name: str, content: bytes) -> None:
             member = zipfile.ZipInfo(name)  # with the date of 1980
             member.compress_type, member.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
             archive.writestr(member, content)
+            hashes[name] = sha256(content).hexdigest()
+
+        for plan in json_files(runs / "studies") if plans is None else sorted(plans):
+            add(f"studies/{plan.name}", _plan(plan))
+        for run_id in sorted(run_ids):
+            for name in FILES:
+                file = runs / run_id / name
+                if file.is_file():
+                    add(f"{run_id}/{name}", _file_of_record(file))
+        records = [Record(runs, run_id) for run_id in run_ids]
+        add(verify.VERIFIER, Path(verify.__file__).read_bytes())
+        ended = max((record.status().get("ended") or 0.0 for record in records), default=0.0)
+        add(verify.CRATE, _json(_crate([*hashes, verify.MANIFEST], submitter, ended)))
+        commits = {record.read("environment.json").get("git_commit") for record in records}
+        manifest = {
+            "version": verify.VERSION,
+            "submitter": submitter,
+            "commits": sorted(commit for commit in commits if commit),
+            "files": dict(sorted(hashes.items())),
+        }
+        add(verify.MANIFEST, _json(manifest))
 
 
-def _described(members: dict[str, bytes], records: Sequence[Record], submitter: str | None) -> dict[str, bytes]:
-    """The files of a bundle that describe the others."""
-    commits = {record.read("environment.json").get("git_commit") for record in records}
-    ended = max((record.status().get("ended") or 0.0 for record in records), default=0.0)
-    verifier = Path(verify.__file__).read_bytes()
-    crate = _crate([*members, verify.VERIFIER, verify.MANIFEST], submitter, ended)
-    described = {verify.VERIFIER: verifier, verify.CRATE: (json.dumps(crate, indent=1) + "\n").encode()}
-    manifest = {
-        "version": MANIFEST_VERSION,
-        "submitter": submitter,
-        "commits": sorted(commit for commit in commits if commit),
-        "files": {name: sha256(content).hexdigest() for name, content in sorted({**members, **described}.items())},
-    }
-    return {**described, verify.MANIFEST: (json.dumps(manifest, indent=1) + "\n").encode()}
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=1) + "\n").encode()
+
+
+def _plan(path: Path) -> bytes:
+    try:
+        return _json(_without_folders(read_json(path, {}, verify.LARGEST)))
+    except ValueError as error:
+        raise UserError(f"{path}: is corrupt ({error}); bring it back from a copy") from error
+
+
+def _file_of_record(path: Path) -> bytes:
+    try:
+        content = read_regular(path, verify.LARGEST)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+    return _neutral_config(content.decode()).encode() if path.name == "config.yaml" else content
 
 
 def _crate(names: Sequence[str], submitter: str | None, ended: float) -> dict[str, Any]:
@@ -116,8 +174,8 @@ def _crate(names: Sequence[str], submitter: str | None, ended: float) -> dict[st
     return {"@context": "https://w3id.org/ro/crate/1.1/context", "@graph": [about, root, *people, *files]}
 
 
-def opened(path: Path) -> Path:
-    """The folder of runs that a bundle holds: unpacked until this process ends.
+def opened(path: Path) -> tuple[Path, str | None]:
+    """The folder of runs that a bundle holds, unpacked until this process ends, and who submits them.
 
     A file whose hash is not that of the manifest is refused; bundles made before there were manifests have none.
 
@@ -125,45 +183,58 @@ def opened(path: Path) -> Path:
         UserError: for a file that is no bundle, is corrupt or was changed, or holds anything but plans and records.
     """
     folder = process_folder()
+    made: set[Path] = set()
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-            if sum(member.file_size for member in members) > _ALL:
-                raise UserError(f"{path}: unpacks to more than {_ALL // 2**30} GiB, which no bundle does")
-            hashes = _hashes(archive)
+            if not members:
+                raise ValueError("it is an empty archive")
+            verify.check_size(members)
+            if odd := verify.odd_members(members):
+                raise ValueError(odd[0])
+            manifest = _manifest(archive, path)
+            hashes = None if manifest is None else manifest["files"]
             if hashes is not None and (
-                odd := set(hashes) ^ ({member.filename for member in members} - {verify.MANIFEST})
+                unlisted := set(hashes) ^ ({member.filename for member in members} - {verify.MANIFEST})
             ):
-                raise UserError(f"{path}: {min(odd)} is in its files or in its manifest, not in both; fetch it again")
+                raise UserError(
+                    f"{path}: {min(unlisted)} is in its files or in its manifest, not in both; fetch it again"
+                )
+            for member in members:
+                if member.filename not in _DESCRIBING and not _MEMBER.fullmatch(member.filename):
+                    raise UserError(f"{path}: holds {member.filename!r}, which no bundle does")
             for member in members:
                 if member.filename in _DESCRIBING:
                     continue
-                if not _MEMBER.fullmatch(member.filename) or member.file_size > _LARGEST:
-                    raise UserError(f"{path}: holds {member.filename!r}, which no bundle does")
                 target = folder / member.filename
-                target.parent.mkdir(exist_ok=True)
-                content = archive.read(member)  # checked by its CRC
+                if target.parent not in made:
+                    target.parent.mkdir()
+                    made.add(target.parent)
+                content = verify.read_member(archive, member.filename, verify.LARGEST)  # checked by its CRC
                 if hashes is not None and sha256(content).hexdigest() != hashes[member.filename]:
                     raise UserError(f"{path}: {member.filename} was changed after the bundle was made; fetch it again")
                 target.write_bytes(content)
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, zlib.error) as error:
+    except _UNREADABLE as error:
         raise UserError(f"{path}: is not a bundle ({error}); python src/runs.py bundle makes one") from error
-    return folder
+    return folder, None if manifest is None else manifest.get("submitter")
 
 
-def _hashes(archive: zipfile.ZipFile) -> dict[str, str] | None:
-    """{file: hash} of a bundle's manifest."""
+def _manifest(archive: zipfile.ZipFile, path: Path) -> dict[str, Any] | None:
+    """A bundle's manifest; None in one of before there were any."""
     if verify.MANIFEST not in archive.namelist():
         return None
-    if archive.getinfo(verify.MANIFEST).file_size > _LARGEST:
-        raise ValueError(f"{verify.MANIFEST} is too large")
-    found = json.loads(archive.read(verify.MANIFEST))
+    found = json.loads(verify.read_member(archive, verify.MANIFEST))
     check_types(found, _MANIFEST)
-    if found.get("version") != MANIFEST_VERSION:
-        raise OSError(
-            f"{verify.MANIFEST} is version {found.get('version')}, this code reads version {MANIFEST_VERSION}"
+    if (version := found.get("version")) != verify.VERSION:
+        raise UserError(
+            f"{path}: is a bundle of version {version}, this code reads version {verify.VERSION}; use the version of "
+            "alexlab that made it"
         )
-    return found["files"]
+    if "files" not in found:
+        raise ValueError(f"{verify.MANIFEST} lists no files")
+    if found.get("submitter") is not None:
+        check_submitter(found["submitter"])
+    return found
 
 
 def _neutral_config(text: str) -> str:
@@ -189,9 +260,3 @@ def _without_folders(content: Any) -> Any:
     if isinstance(content, list):
         return [_without_folders(one) for one in content if not (isinstance(one, str) and _OVERRIDE.match(one))]
     return content
-
-
-def folders(places: Sequence[Path]) -> Iterator[Path]:
-    """Folders of runs, each bundle among them unpacked."""
-    for place in places:
-        yield opened(place) if place.is_file() else place

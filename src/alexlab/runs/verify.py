@@ -1,14 +1,15 @@
-"""Check a bundle of alexlab's records: python verify.py BUNDLE.zip
+"""Check bundles of alexlab's records: python verify.py BUNDLE.zip [ANOTHER.zip ...]
 
 Needs Python 3.8 or later and nothing else. It checks that
 
 - every file is the one whose SHA-256 hash manifest.json has, and that none is missing or added;
 - every test error in a result.json is what the run's predictions come to, image by image;
-- the planned runs are there, those that are missing being named.
+- the planned runs are there, those that are missing being named;
+- for several bundles, whether runs that are in more than one have the same predictions, bit by bit.
 
 It says nothing of how the predictions were made: who doubts them runs one again, which the same code and machine repeat
 to the last bit. Take this file from the project rather than from a bundle that you doubt.
-Exit status: 0 all is as it was, 1 something is not, 2 the file cannot be read as a bundle.
+Exit status: 0 all is as it was, 1 something is not, 2 a file cannot be read as a bundle.
 """
 
 from __future__ import annotations
@@ -17,12 +18,18 @@ import ast
 import hashlib
 import io
 import json
+import os
+import stat
 import sys
 import zipfile
 from array import array
+from collections import Counter
+from operator import eq, or_
 
+VERSION = 1  # of a bundle
 MANIFEST, CRATE, VERIFIER = "manifest.json", "ro-crate-metadata.json", "verify.py"
 LARGEST, LARGEST_ARRAY, ALL = 2**28, 2**26, 2**33  # bytes of a file, of an array of predictions, of all files
+MOST = 200_000  # files
 TYPES = {"<i8": "q", "<i4": "i", "<i2": "h", "|u1": "B", "|i1": "b"}
 
 
@@ -55,12 +62,37 @@ def read_array(content: bytes) -> tuple[array[int], tuple[int, ...]]:
 
 
 def read_member(archive: zipfile.ZipFile, name: str, limit: int = LARGEST) -> bytes:
-    """A file of an archive, of limited size."""
+    """A file of an archive, of limited size whatever the archive says of it.
+
+    Raises:
+        ValueError, zipfile.BadZipFile: for a file that is larger, or is not what the archive says.
+    """
     member = archive.getinfo(name)
     if member.file_size > limit:
         raise ValueError(f"{name} unpacks to {member.file_size:,} bytes")
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{name} is compressed in a way whose size cannot be limited")
     with archive.open(member) as file:
-        return file.read(limit)
+        content = file.read(member.file_size + 1)  # a number, without which zipfile unpacks up to 2 GiB at once
+    if len(content) != member.file_size:
+        raise ValueError(f"{name} has {len(content):,} bytes and not the {member.file_size:,} that the archive says")
+    return content
+
+
+def check_size(members: list[zipfile.ZipInfo]) -> None:
+    """Raise ValueError for more files, or more bytes in them, than any bundle has."""
+    if len(members) > MOST:
+        raise ValueError(f"holds {len(members):,} files, more than {MOST:,}")
+    if sum(member.file_size for member in members) > ALL:
+        raise ValueError(f"unpacks to more than {ALL // 2**30} GiB")
+
+
+def odd_members(members: list[zipfile.ZipInfo]) -> list[str]:
+    """A line for each name that is there twice, and for whatever is not a plain file."""
+    twice = [name for name, count in Counter(member.filename for member in members).items() if count > 1]
+    kinds = {member.filename: stat.S_IFMT(member.external_attr >> 16) for member in members}
+    others = [name for name, kind in kinds.items() if name.endswith("/") or kind not in (0, stat.S_IFREG)]
+    return [f"{name}: is there twice" for name in sorted(twice)] + [f"{name}: is no plain file" for name in others]
 
 
 def errors_of(predictions: bytes) -> dict[str, dict[str, float]]:
@@ -76,11 +108,11 @@ def errors_of(predictions: bytes) -> dict[str, dict[str, float]]:
             classes, (images, places) = read_array(read_member(arrays, f"{view}_top5.npy", LARGEST_ARRAY))
             if images != len(labels) or not 0 < places <= 5:
                 raise ValueError(f"has {len(labels)} labels for {images} images of {places} classes each")
-            first = sum(classes[image * places] != label for image, label in enumerate(labels))
-            five = sum(
-                label not in classes[image * places : (image + 1) * places] for image, label in enumerate(labels)
-            )
-            found[view] = {"top1_error": first / images, "top5_error": five / images}
+            hits = list(map(eq, classes[::places], labels))
+            first = images - sum(hits)
+            for place in range(1, places):
+                hits = list(map(or_, hits, map(eq, classes[place::places], labels)))
+            found[view] = {"top1_error": first / images, "top5_error": (images - sum(hits)) / images}
     return found
 
 
@@ -103,70 +135,120 @@ def check_run(run: str, files: dict[str, bytes]) -> list[str]:
         return [f"{run}: its predictions cannot be checked ({type(error).__name__}: {error})"]
 
 
-def verify(path: str) -> tuple[list[str], list[str]]:
-    """What a bundle holds, in words, and what is wrong with it.
+def verify(path: str) -> tuple[list[str], list[str], dict[str, str]]:
+    """What a bundle holds, in words; what is wrong with it; and {finished run: SHA-256 of its predictions}.
 
     Raises:
         ValueError, KeyError, OSError, zipfile.BadZipFile: for a file that is no bundle.
     """
-    said, wrong = [], []
+    said: list[str] = []
     with zipfile.ZipFile(path) as archive:
-        if sum(member.file_size for member in archive.infolist()) > ALL:
-            raise ValueError(f"unpacks to more than {ALL // 2**30} GiB")
+        check_size(archive.infolist())
         content = read_member(archive, MANIFEST)
         manifest = json.loads(content)
-        listed = manifest["files"]
-        names = archive.namelist()
-        wrong += [f"{name}: is there twice" for name in sorted({one for one in names if names.count(one) > 1})]
-        wrong += [f"{name}: is missing" for name in sorted(set(listed) - set(names))]
-        wrong += [f"{name}: is not in the manifest" for name in sorted(set(names) - set(listed) - {MANIFEST})]
-        records: dict[str, set[str]] = {}
+        if manifest["version"] != VERSION:
+            raise ValueError(
+                f"it is a bundle of version {manifest['version']}, and this verifier is for version {VERSION}; "
+                "take that of the project's version that made it"
+            )
+        listed, names = manifest["files"], set(archive.namelist())
+        wrong = odd_members(archive.infolist())
+        wrong += [f"{name}: is missing" for name in sorted(set(listed) - names)]
+        wrong += [f"{name}: is not in the manifest" for name in sorted(names - set(listed) - {MANIFEST})]
+        files: dict[str, set[str]] = {}  # of each record
         pair: dict[str, bytes] = {}  # of the record that is read
         planned: set[str] = set()
-        for name in sorted(set(listed) & set(names)):
+        done: set[str] = set()
+        digests: dict[str, str] = {}
+        for name in sorted(set(listed) & names):
             data = read_member(archive, name)
-            if hashlib.sha256(data).hexdigest() != listed[name]:
+            digest = hashlib.sha256(data).hexdigest()
+            if digest != listed[name]:
                 wrong.append(f"{name}: is not the file of the manifest")
             run, _, file = name.partition("/")
             if run == "studies":
                 for arm in json.loads(data)["looks"][-1]["arms"]:
                     planned.update(arm["runs"].values())
-            elif file in ("result.json", "predictions.npz"):
-                if run not in records:  # the memory of one record at a time
+            elif file:
+                if run not in files:  # the memory of one record at a time
                     pair.clear()
-                pair[file] = data
-                records[run] = {*pair}
-                if len(pair) == 2:
-                    wrong += check_run(run, pair)
-    for run, found in records.items():
-        if len(found) < 2:
-            wrong.append(f"{run}: has no {'predictions' if 'result.json' in found else 'result'}")
-    said.append(f"{len(listed)} files, {len(records)} finished runs, their errors computed from their predictions")
-    if missing := sorted(planned - set(records)):
+                files.setdefault(run, set()).add(file)
+                if file == "status.json" and json.loads(data)["state"] == "DONE":
+                    done.add(run)
+                if file in ("result.json", "predictions.npz"):
+                    pair[file] = data
+                    if len(pair) == 2:
+                        wrong += check_run(run, pair)
+                if file == "predictions.npz":
+                    digests[run] = digest
+    finished = {run for run, found in files.items() if "result.json" in found or "predictions.npz" in found} | done
+    for run in sorted(finished):
+        for file, what in (("result.json", "result"), ("predictions.npz", "predictions")):
+            if file not in files[run]:
+                wrong.append(f"{run}: has no {what}")
+    failed = len(files) - len(finished)
+    also = f"; {failed} failed for good" if failed else ""
+    said.append(
+        f"{len(listed)} files, {len(finished)} finished runs, their errors computed from their predictions{also}"
+    )
+    if missing := sorted(planned - set(files)):
         more = " ..." if len(missing) > 5 else ""
         said.append(f"{len(missing)} planned runs are not in it: {', '.join(missing[:5])}{more}")
     commits = ", ".join(manifest["commits"]) or "unknown"
     said.append(f"code {commits}; submitted by {manifest['submitter'] or 'nobody named'}")
     said.append(f"SHA-256 of the manifest, to be cited: {hashlib.sha256(content).hexdigest()}")
-    return said, wrong
+    return said, wrong, digests
+
+
+def compare(digests: dict[str, dict[str, str]]) -> list[str]:
+    """For each two bundles, how many runs are in both, and how many of those have the same predictions."""
+    said = []
+    paths = list(digests)
+    for place, first in enumerate(paths):
+        for second in paths[place + 1 :]:
+            both = sorted(set(digests[first]) & set(digests[second]))
+            other = [run for run in both if digests[first][run] != digests[second][run]]
+            more = f": {', '.join(other[:5])}{' ...' if len(other) > 5 else ''}" if other else ""
+            if both:
+                said.append(
+                    f"{len(both)} runs are in {first} and in {second}: {len(both) - len(other)} with the same "
+                    f"predictions, {len(other)} with others{more}"
+                )
+    return said
+
+
+def report(paths: list[str]) -> tuple[list[str], int]:
+    """The lines to print, and the exit status."""
+    lines, status = [], 0
+    digests: dict[str, dict[str, str]] = {}
+    for path in paths:
+        if len(paths) > 1:
+            lines.append(f"{path}:")
+        try:
+            said, wrong, digests[path] = verify(path)
+        except Exception as error:  # whatever a stranger's file may hold
+            lines.append(f"{path}: cannot be read as a bundle ({type(error).__name__}: {error})")
+            status = 2
+            continue
+        lines += [*said, *(f"WRONG: {line}" for line in wrong), "WRONG" if wrong else "All is as it was."]
+        status = max(status, 1 if wrong else 0)
+    return lines + compare(digests), status
 
 
 def main() -> int:
-    """Check the bundle that the command line names; return the exit status."""
-    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
-        print(__doc__)
-        return 2
+    """Check the bundles that the command line names; return the exit status."""
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+        lines, status = [__doc__ or ""], 2
+    else:
+        lines, status = report(sys.argv[1:])
+        lines = ["".join(sign if sign.isprintable() else "?" for sign in line) for line in lines]
     try:
-        said, wrong = verify(sys.argv[1])
-    except Exception as error:  # whatever a stranger's file may hold
-        print(f"{sys.argv[1]}: cannot be read as a bundle ({type(error).__name__}: {error})")
-        return 2
-    for line in said:
-        print("".join(sign if sign.isprintable() else "?" for sign in line))
-    for line in wrong:
-        print("WRONG: " + "".join(sign if sign.isprintable() else "?" for sign in line))
-    print("WRONG" if wrong else "All is as it was.")
-    return 1 if wrong else 0
+        for line in lines:
+            print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:  # of `| head`, which has read enough; the interpreter would flush once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return status
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ GROUPED = {"five_top1_error": (5, "top1_error"), "five_top5_error": (5, "top5_er
 OF_NETS = (*GROUPED, "retrieval")  # metrics that need the nets themselves: `report.py --nets` measures them
 VIEWED = ("top1_error", "top5_error")  # metrics of single images, for which a view is chosen
 VIEWS = ("ten", "center", "corner")  # corner: of each image one of its four corner crops, in turn
+VIEW_NAMES = {"ten": "ten views", "center": "centre view", "corner": "corner crops"}
 EARLY = ("first_epoch_loss", "epochs_to_25")  # metrics of early learning
 WAITING = (*EARLY, "epochs")  # metrics of the time of an event
 

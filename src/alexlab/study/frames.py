@@ -29,15 +29,15 @@ def load_runs(path: str | Path) -> pd.DataFrame:
         FileNotFoundError: where there is no such folder or file.
         UserError: for a file that is no bundle.
     """
-    [path] = bundle.folders([Path(path)])
-    if not path.is_dir():
+    source = bundle.source(Path(path))
+    if not source.folder.is_dir():
         raise FileNotFoundError(f"{path}: no such folder of records")
     rows = []
-    for record in find_records(path):
+    for record in find_records(source.folder):
         try:
             rows.append(_row(RunData(record, record.status())))
         except (UserError, OSError) as error:
-            warnings.warn(one_line(record, error), stacklevel=2)
+            warnings.warn(source.named(one_line(record, error)), stacklevel=2)
     return pd.DataFrame(rows)
 
 

@@ -1,8 +1,9 @@
-"""The records of one or several folders, merged by run id, and what is wrong with those that cannot be used."""
+"""The records of folders and bundles, merged by run id, and what is wrong with those that cannot be used."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,9 +19,10 @@ from alexlab.config import Config
 from alexlab.errors import UserError
 from alexlab.files import read_regular
 from alexlab.runs.arrays import read_arrays
+from alexlab.runs.bundle import HERE, Source
 from alexlab.runs.failure import RESULTS
 from alexlab.runs.record import DONE, FAILED, Record, find_records
-from alexlab.study.claims import VIEWS
+from alexlab.study.claims import METRICS, VIEW_NAMES, VIEWS
 from alexlab.tree import flatten, parse_yaml
 
 _SEED = re.compile(r"^seed: (\d{1,19})$", re.MULTILINE)
@@ -35,6 +37,7 @@ class RunData:
 
     record: Record
     status: dict[str, Any]
+    submitter: str = HERE  # who answers for it: as its bundle names them
 
     @property
     def run_id(self) -> str:
@@ -244,10 +247,16 @@ def _digest(labels: bytes, dtype: np.dtype) -> str:
 class Archive:
     """All runs by id, and in `problems` a line for each record that cannot be used as it is."""
 
-    folders: list[Path]
+    sources: list[Source]
     runs: dict[str, RunData] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    # Of runs that several submitters, or one in several places, have finished: each of them, the one in `runs` too.
+    copies: dict[str, list[RunData]] = field(default_factory=dict)
     _configs: dict[str, Config] = field(default_factory=dict)
+
+    @property
+    def folders(self) -> list[Path]:
+        return [source.folder for source in self.sources]
 
     def config(self, run: RunData) -> Config:
         """The run's configuration; those of an arm's seeds are parsed once.
@@ -260,46 +269,72 @@ class Archive:
             self._configs[text] = read_config(run.record.file("config.yaml"), stored=False)
         return self._configs[text]
 
+    def named(self, text: str) -> str:
+        """A text with the files of bundles in place of the folders that they are unpacked to."""
+        for source in self.sources:
+            text = source.named(text)
+        return text
 
-def read_archive(folders: Sequence[Path]) -> Archive:
-    """Read the status and result of every record below the folders.
 
-    A run that is in several is taken once: finished before unfinished, else from the first. Two finished ones with
-    other results are a conflict. Whatever is left out or in conflict has a line in `problems`.
+def read_archive(places: Sequence[Path | Source]) -> Archive:
+    """Read the status and result of every record of folders and opened bundles.
+
+    A run that is in several is taken once: finished before unfinished, else the one that ended first, whatever the
+    order of the places. Two finished ones with other results are named in `problems`, as is whatever is left out.
 
     Raises:
         UserError: where a folder is missing.
     """
-    archive = Archive(list(folders))
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"runs={folder}: no such folder")
-        for record in find_records(folder):
+    sources = [place if isinstance(place, Source) else Source(place, str(place)) for place in places]
+    archive = Archive(sources)
+    found: dict[str, list[tuple[Source, RunData]]] = {}
+    for source in sources:
+        if not source.folder.is_dir():
+            raise UserError(f"runs={source.folder}: no such folder")
+        for record in find_records(source.folder):
             try:
-                run = _read(record)
+                run = _read(record, source.who)
             except (UserError, OSError) as error:
-                archive.problems.append(one_line(record, error))
+                archive.problems.append(source.named(one_line(record, error)))
                 continue
-            before = archive.runs.get(run.run_id)
-            if before is None or (run.is_terminal and not before.is_terminal):
-                archive.runs[run.run_id] = run
-            elif (
-                run.is_terminal
-                and before.is_terminal
-                and (run.is_done, run.result.get("test"))
-                != (
-                    before.is_done,
-                    before.result.get("test"),
-                )
-            ):
-                # A failure stays one: to take another try of it instead would select survivors.
-                taken = before if run.is_done else run
-                archive.runs[run.run_id] = taken
-                archive.problems.append(
-                    f"{run.run_id}: came to something else in {before.record.path.parent} than in {folder}; that in "
-                    f"{taken.record.path.parent} is taken"
-                )
+            found.setdefault(run.run_id, []).append((source, run))
+    for run_id, copies in found.items():
+        ended = sorted((copy for copy in copies if copy[1].is_terminal), key=_order)
+        archive.runs[run_id] = (ended or copies)[0][1]
+        if len(ended) > 1:
+            archive.copies[run_id] = [run for _, run in ended]
+            archive.problems += _conflicts(run_id, ended)
     return archive
+
+
+def _order(copy: tuple[Source, RunData]) -> tuple[bool, float]:
+    """Which of a run's copies is taken. A failure stays one: to take another try of it would select survivors."""
+    return copy[1].is_done, copy[1].status.get("ended", math.inf)
+
+
+def _conflicts(run_id: str, copies: list[tuple[Source, RunData]]) -> list[str]:
+    """A line for each further source in which a run came to something else than where it is taken from."""
+    taken, first = copies[0]
+    return [
+        f"{run_id}: {metric} {own} in {taken}, {others} in {other}; counted once, as in {taken}"
+        for other, run in copies[1:]
+        for metric, own, others in _differing(first, run)
+    ]
+
+
+def _differing(first: RunData, second: RunData) -> list[tuple[str, str, str]]:
+    """The first thing in which two finished copies of a run differ, with its value in each; none if nothing does."""
+    if not (first.is_done and second.is_done):
+        return [("is", first.state, second.state)] if first.state != second.state else []
+    results = [flatten(run.result["test"]) for run in (first, second)]
+    for name in dict.fromkeys(["ten.top1_error", *results[0], *results[1]]):
+        own, others = results[0].get(name), results[1].get(name)
+        if own != others:
+            view, _, metric = name.rpartition(".")
+            if metric in METRICS and own is not None and others is not None:
+                own, others, metric = f"{100 * own:.2f} %", f"{100 * others:.2f} %", METRICS[metric][0]
+            return [(f"{metric} by {VIEW_NAMES.get(view, view)} is", str(own), str(others))]
+    return []
 
 
 # What a report needs of a result, by dotted name; the record's schema has the types.
@@ -310,8 +345,8 @@ _NEEDED = (
 )
 
 
-def _read(record: Record) -> RunData:
-    run = RunData(record, record.seen())
+def _read(record: Record, submitter: str) -> RunData:
+    run = RunData(record, record.seen(), submitter)
     if run.is_done:
         flat = flatten(run.result)
         for name in _NEEDED:

@@ -279,6 +279,38 @@ def contrast(
     return own if welch or is_few or own.study > shrunk.study else shrunk
 
 
+@dataclass(frozen=True)
+class Equality:
+    """Welch's test that several effects are equal."""
+
+    statistic: float  # F
+    dfs: tuple[float, float]
+    p: float
+
+
+def equal_effects(effects: Sequence[Effect]) -> Equality | None:
+    """Test that independent effects are equal, each with a standard error of its own; None for fewer than two.
+
+    Cochran's Q = sum of w (d - mean)^2, w = 1 / V, is chi-squared only if the variances V are known. Estimated from a
+    few runs, as here, they make it reject too often, so Q is scaled and referred to F as in Welch (1951, Biometrika
+    38:330), with each effect's Satterthwaite degrees of freedom in place of n - 1. That is Johansen's approximation for
+    any contrast of means with unequal variances (1980, Biometrika 67:85): of two effects, Welch's t. None also if an
+    effect has no variance, or it is not known.
+    """
+    variances = [effect.standard_error**2 for effect in effects]
+    if len(effects) < 2 or not all(0 < variance < math.inf for variance in variances):
+        return None
+    weights = 1 / np.array(variances)
+    shares = weights / weights.sum()
+    differences = np.array([effect.difference for effect in effects])
+    q = float((weights * (differences - shares @ differences) ** 2).sum())
+    count = len(effects)
+    noise = float(((1 - shares) ** 2 / np.array([effect.df for effect in effects])).sum())
+    statistic = q / (count - 1) / (1 + 2 * (count - 2) / (count**2 - 1) * noise)
+    dfs = count - 1.0, (count**2 - 1) / (3 * noise)
+    return Equality(statistic, dfs, float(special.fdtrc(*dfs, statistic)))
+
+
 def _satterthwaite(parts: list[float], dfs: list[float]) -> float:
     """Degrees of freedom of a sum of variances."""
     total = sum(parts)

@@ -46,6 +46,7 @@ from alexlab.study.statistics import (
     verdict,
     weaker,
 )
+from alexlab.study.submitters import Submissions, by_submitter, repeat_remarks
 from alexlab.study.surroundings import between_arms, between_runs
 
 OTHER_IMAGES = "the arms were tested on different images, so their errors cannot be compared"
@@ -110,6 +111,7 @@ class Row:
     differing: list[str] = field(default_factory=list)  # the keys in which the arms differ
     own_rate: Row | None = None  # the same, each arm at its own best learning rate
     rate_doubts: list[str] = field(default_factory=list)  # why an arm's own best rate is not known
+    submitters: Submissions | None = None  # where several have runs of the claim
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -237,6 +239,7 @@ def judge(
     divisor = family * len(looks)
     rows = [_row(claim, plan, by_overrides, archive, samples, divisor, claim in tested) for claim in claims]
     remarks = [*_remarks(looks, arms), *_same_claims(plan, tested, started or {})]
+    remarks += repeat_remarks(archive, {run_id for arm in arms for run_id in arm.planned.values()})
     if not claims and not is_choosing:
         if len(arms) == 2 and not any(arm.overrides for arm in arms):
             rows = _against_itself(arms, samples)
@@ -245,8 +248,11 @@ def judge(
         elif components := _components(arms, samples):
             remarks.append(components)
     trials = read_trials(plan, archive.runs)
+    problems = [archive.named(line) for line in problems]
     judgement = Judgement(plan, len(looks), rows, arms, family, problems, remarks, config_dir, trials)
     for row in rows:
+        if row.effect is not None or row.level is not None:
+            row.submitters = by_submitter(row.claim, {arm.name: arm.runs for arm in row.arms}, archive)
         if judgement.is_interim:
             _withhold(row, "interim: runs are missing")
         _qualify(row, looks)
@@ -848,7 +854,7 @@ def _doubt(row: Row, archive: Archive, plan: dict[str, Any]) -> None:
     try:
         first, second = (archive.config(arm.runs[0]) for arm in row.arms)
     except UserError as error:
-        row.confounds.append(f"configurations cannot be compared: {' '.join(str(error).split())}")
+        row.confounds.append(f"configurations cannot be compared: {archive.named(' '.join(str(error).split()))}")
         return
     changed = {**differences(second, first), **differences(first, second)}
     row.differing = sorted(name for name in changed if name not in DERIVED)

@@ -42,7 +42,7 @@ Look at records, remove some, or send them to W&B.
   python src/runs.py prune state=DONE ablation='no_*'
                                                     remove just these
   python src/runs.py wandb [logger.project=NAME]    send to W&B, each step once
-  python src/runs.py bundle OUT.zip [submitter=NAME]
+  python src/runs.py bundle OUT.zip [study=NAME] [submitter=NAME]
                                                     plans and finished records,
                                                     without weights, as a file
                                                     for report.py runs=OUT.zip
@@ -50,10 +50,11 @@ Look at records, remove some, or send them to W&B.
   python src/runs.py forget STUDY                   remove a mistaken plan, if
                                                     no run of it is finished
 
-list, prune, wandb and bundle take filters: state, failure, recipe, protocol,
-model, ablation, seed; several values with commas, * for any text. An ID may be
-cut short; a sweep's is that of its file in runs/sweeps/, or last.
-paths.runs=FOLDER looks elsewhere. prune asks first, unless --yes; it
+list, prune, wandb and bundle take filters: study, state, failure, recipe,
+protocol, model, ablation, seed; several values with commas, * for any text. An
+ID may be cut short; a sweep's is that of its file in runs/sweeps/, or last.
+paths.runs=FOLDER looks elsewhere; list, show, compare, studies and bundle also
+read a bundle: paths.runs=OUT.zip. prune asks first, unless --yes; it
 removes no finished run, and none that was stopped, unless state= names them,
 and never one that is running. A corrupt record is named and left out.
 Exit status: 0 done, 1 a file or folder failed, 2 a mistake in the command."""
@@ -93,5 +94,9 @@ def _obey(given: list[str], config_dir: str | None, console: Console, is_sure: b
         raise UserError("--yes: only prune asks")
     if answer.is_wanted and given[0] not in ("list", "show", "compare"):
         raise UserError(f"{FLAG}: {given[0]} has no such output; list, show and compare have")
-    verbs[given[0]](parse(given[0], given[1:], Composer(config_dir), is_sure, answer), console)
+    request = parse(given[0], given[1:], Composer(config_dir), is_sure, answer)
+    try:
+        verbs[given[0]](request, console)
+    except UserError as error:
+        raise UserError(request.source.named(str(error))) from error
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from alexlab.cli.columns import Column, print_columns
 from alexlab.cli.runs.facts import run_facts
@@ -19,14 +20,14 @@ def list_runs(request: Request, console: Console) -> None:
     found, problems = read_runs(request, console)
     if request.answer.is_wanted:
         runs = [run_facts(run) for run in found]
-        folder = str(from_here(request.runs))
+        folder = str(from_here(Path(request.source.name)))
         request.answer.give("runs-list/1", {"folder": folder, "runs": runs, "problems": problems})
         return
     print_runs(found, "Runs", console)
     states = [run.state for run in found]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     runs = plural(len(found), "run")
-    console.say(f"{runs} in {request.runs}{': ' * bool(counts)}{counts}", "dim")
+    console.say(f"{runs} in {request.source}{': ' * bool(counts)}{counts}", "dim")
 
 
 def print_runs(found: list[RunData], title: str, console: Console) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
-from alexlab.cli.runs.request import WRITERS, Request, read_runs
+from alexlab.cli.runs.request import WRITERS, Request, read_runs, selected_plans
 from alexlab.compose import read_config
 from alexlab.console import Console, plural
 from alexlab.data.store import gigabytes
@@ -15,6 +16,8 @@ from alexlab.runs import bundle
 from alexlab.runs.record import RUNNING
 from alexlab.study.records import one_line
 from alexlab.study.sweeps import load_sweep
+
+_MOST_NAMED = 5  # missing runs
 
 
 def export(request: Request, console: Console) -> None:
@@ -62,11 +65,44 @@ def send(request: Request, console: Console) -> None:
 
 
 def pack(request: Request, console: Console) -> None:
-    """Write what is finished, or failed as a result, with all plans."""
+    """Write what is finished, or failed as a result, with the plans of its studies."""
     out = Path(request.ids[0]).expanduser()
-    found, _ = read_runs(request, console)
-    ended = [run for run in found if run.is_terminal]
-    if not ended:
-        raise UserError(f"bundle: no finished run in {request.runs}")
-    bundle.pack(out, request.runs, [run.run_id for run in ended], request.submitter)
-    console.print(f"{plural(len(ended), 'run')} in {out}, {gigabytes(out.stat().st_size)}", soft_wrap=True)
+    _check_out(out)
+    submitter = _submitter(request)
+    plans = selected_plans(request, console) if "study" in request.filters else None
+    found, _ = read_runs(request, console, plans)
+    ids = [run.run_id for run in found if run.is_terminal]
+    if not ids:
+        given = " ".join(f"{name}={','.join(values)}" for name, values in request.filters.items())
+        raise UserError(f"bundle: no finished run in {request.source}{f' with {given}' if given else ''}")
+    replaced = ", which replaces the one before" if out.exists() else ""
+    bundle.pack(out, request.runs, ids, submitter, None if plans is None else [plan.path for plan in plans])
+    size = gigabytes(out.stat().st_size)
+    console.print(f"{plural(len(ids), 'run')} in {out}, {size}{replaced}", soft_wrap=True)
+    held = set(ids)
+    for plan in plans or ():
+        missing = [f"{arm} seed {seed}" for arm, seed, id in plan.last if id not in held]
+        if missing:
+            named = f"{', '.join(missing[:_MOST_NAMED])}{' ...' * (len(missing) > _MOST_NAMED)}"
+            planned = plural(len(plan.last), "planned run")
+            console.say(f"{plan.path.stem}: {len(missing)} of {planned} not in it: {named}", "dim")
+
+
+def _check_out(out: Path) -> None:
+    if not out.parent.is_dir():
+        raise UserError(f"bundle: {out}: there is no folder {out.parent}; make it first")
+    if out.exists() and not (out.is_file() and zipfile.is_zipfile(out)):
+        raise UserError(f"bundle: {out} is there and is no bundle, so it is not replaced; name another file")
+
+
+def _submitter(request: Request) -> str | None:
+    """Who answers for the runs; for those of a bundle whoever did before."""
+    given, own = request.submitter, request.source.submitter
+    if given is not None:
+        try:
+            bundle.check_submitter(given)
+        except ValueError as error:
+            raise UserError(f"bundle: {error}") from error
+    if own is not None and given not in (None, own):
+        raise UserError(f"submitter={given}: {request.source} has a submitter, who stays; leave submitter= out")
+    return own or given

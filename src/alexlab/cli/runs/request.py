@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from alexlab.cli.json_output import Answer
 from alexlab.cli.runs.facts import name_of
@@ -12,11 +13,15 @@ from alexlab.compose import Composer
 from alexlab.config import Config, ConfigError, did_you_mean
 from alexlab.console import Console
 from alexlab.errors import UserError
-from alexlab.runs.record import find_record, find_records
+from alexlab.files import json_files
+from alexlab.runs.bundle import Source, source
+from alexlab.runs.record import Record, find_record, find_records
+from alexlab.study.plans import read_looks
 from alexlab.study.records import RunData, one_line
 
 WRITERS = {"bundle": "bundle study.zip", "export": "export sweep=last OUT.csv"}
-FILTERS = ("state", "failure", "recipe", "protocol", "model", "ablation", "seed")
+READERS = ("list", "show", "compare", "studies", "bundle")  # of a bundle, too
+FILTERS = ("study", "state", "failure", "recipe", "protocol", "model", "ablation", "seed")
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,7 @@ class Request:
     ids: list[str]
     filters: dict[str, list[str]]
     settings: Config
+    source: Source
     is_sure: bool
     answer: Answer
     submitter: str | None = None  # of a bundle
@@ -33,7 +39,31 @@ class Request:
 
     @property
     def runs(self) -> Path:
-        return Path(self.settings.paths.runs)
+        return self.source.folder
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A registered study: all plans of it, and those of their runs that have a record."""
+
+    path: Path
+    looks: list[dict[str, Any]]
+    run_ids: list[str]
+    found: list[RunData]
+
+    @property
+    def finished(self) -> int:
+        return sum(run.is_terminal for run in self.found)
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """What selects it: the study's name, and its id."""
+        return self.looks[-1]["name"], self.path.stem
+
+    @property
+    def last(self) -> list[tuple[str, str, str]]:
+        """Arm, seed and run id of what the last plan has."""
+        return [(arm["name"], seed, id) for arm in self.looks[-1]["arms"] for seed, id in arm["runs"].items()]
 
 
 def parse(verb: str, given: list[str], composer: Composer, is_sure: bool, answer: Answer) -> Request:
@@ -50,7 +80,7 @@ def parse(verb: str, given: list[str], composer: Composer, is_sure: bool, answer
     for argument in given:
         name, sign, value = argument.partition("=")
         if sign and name == "submitter" and verb == "bundle":
-            submitter = " ".join(value.split())
+            submitter = value
         elif sign and name in FILTERS and verb in ("list", "prune", "wandb", "bundle"):
             value = value.upper() if name == "state" else value
             filters[name] = [item.strip() for item in value.strip("[]").split(",")]
@@ -64,7 +94,11 @@ def parse(verb: str, given: list[str], composer: Composer, is_sure: bool, answer
                 near = did_you_mean(name, [*FILTERS, *allowed])
                 raise UserError(f"{argument}: cannot be set here{near}; --help lists what can")
             others.append(argument)
-    return Request(ids, filters, composer.job(["logger=wandb", *others]).config, is_sure, answer, submitter, sweep)
+    settings = composer.job(["logger=wandb", *others]).config
+    place = Path(settings.paths.runs)
+    if verb not in READERS and place.is_file():
+        raise UserError(f"{verb}: {place} is a file, and only {', '.join(READERS)} read a bundle; name a folder")
+    return Request(ids, filters, settings, source(place), is_sure, answer, submitter, sweep)
 
 
 def _filtered(run: RunData) -> dict[str, str]:
@@ -96,23 +130,76 @@ def check_folder(request: Request) -> None:
         raise ConfigError(f"paths.runs={request.runs}: no such folder")
 
 
-def read_runs(request: Request, console: Console) -> tuple[list[RunData], list[str]]:
-    """The runs that pass the filters, by when they started, and a printed line for each corrupt record."""
+def read_runs(
+    request: Request, console: Console, plans: list[Planned] | None = None
+) -> tuple[list[RunData], list[str]]:
+    """The runs that pass the filters, by when they started, and a printed line for each corrupt record.
+
+    `plans`: those that `study=` selects, where they are known already.
+    """
     check_folder(request)
+    filters = dict(request.filters)
+    planned = None
+    if filters.pop("study", None) is not None:
+        planned = {id for plan in plans or selected_plans(request, console) for id in plan.run_ids}
     passed, problems = [], []
     for record in find_records(request.runs):
+        if planned is not None and record.run_id not in planned:
+            continue
         try:
             run = RunData(record, record.seen())
             if not run.status:
                 continue  # removed meanwhile
             facts = _filtered(run)
         except (UserError, OSError) as error:
-            problems.append(one_line(record, error))
+            problems.append(request.source.named(one_line(record, error)))
             console.print(problems[-1], soft_wrap=True)
             continue
-        if all(_passes(name, values, facts, run) for name, values in request.filters.items()):
+        if all(_passes(name, values, facts, run) for name, values in filters.items()):
             passed.append(run)
     return sorted(passed, key=lambda run: run.status.get("started", 0.0)), problems
+
+
+def read_plans(request: Request, console: Console) -> list[Planned]:
+    """The registered studies, by when they were planned first; those that cannot be read are named."""
+    check_folder(request)
+    plans = []
+    for path in json_files(request.runs / "studies"):
+        try:
+            looks = read_looks(path)
+            arms = [arm for look in looks for arm in look["arms"]]
+            trials = [trial for look in looks for rate in look.get("rates", ()) for trial in rate["trials"]]
+            ids = dict.fromkeys([id for arm in arms for id in arm["runs"].values()] + [one["run"] for one in trials])
+            records = [Record(request.runs, id) for id in ids]
+            found = [RunData(record, status) for record in records if (status := record.seen())]
+            plans.append(Planned(path, looks, list(ids), found))
+        except (UserError, OSError) as error:
+            console.print(request.source.named(str(error)), soft_wrap=True)
+    return sorted(plans, key=lambda plan: plan.looks[0].get("planned", 0))
+
+
+def selected_plans(request: Request, console: Console) -> list[Planned]:
+    """The studies that `study=` names, at the recipe, protocol and model that other filters say.
+
+    Raises:
+        UserError: if a value names none.
+    """
+    plans = read_plans(request, console)
+    known = [name for plan in plans for name in plan.names]
+    for value in request.filters["study"]:
+        if not any(fnmatchcase(name, value) for name in known):
+            hint = did_you_mean(value, known) or "; `studies` lists them"
+            raise UserError(f"study={value}: no such study in {request.source}{hint}")
+    return [plan for plan in plans if _is_selected(plan, request.filters)]
+
+
+def _is_selected(plan: Planned, filters: dict[str, list[str]]) -> bool:
+    names = {"study": plan.names} | {name: (plan.looks[-1][name],) for name in ("recipe", "protocol", "model")}
+    return all(
+        any(fnmatchcase(own, value) for own in names[name] for value in values)
+        for name, values in filters.items()
+        if name in names
+    )
 
 
 def read_run(request: Request, given: str) -> RunData:
