@@ -833,7 +833,7 @@ def johansen(groups: list[list[np.ndarray]]) -> tuple[float, float, float, float
     signs = np.kron(np.eye(len(groups)), np.array([[1.0, -1.0]])[:, : len(groups[0])])
     hypothesis = (signs[:-1] - signs[-1:]) @ np.eye(len(cells))
     inverse = np.linalg.inv(hypothesis @ covariance @ hypothesis.T)
-    wald = means @ hypothesis.T @ inverse @ hypothesis @ means
+    wald = float(means @ hypothesis.T @ inverse @ hypothesis @ means)
     projection = covariance @ hypothesis.T @ inverse @ hypothesis
     a = 0.0
     for place, arm in enumerate(cells):
@@ -864,7 +864,8 @@ class TestEqualEffects:
         np.testing.assert_allclose((found.statistic, found.p), (theirs.statistic, theirs.pvalue), rtol=1e-10)
         two = equal_effects(effects_of([[arm] for arm in arms[:2]]))
         assert two is not None
-        assert two.p == pytest.approx(stats.ttest_ind(*arms[:2], equal_var=False).pvalue, rel=1e-10)
+        welch: Any = stats.ttest_ind(*arms[:2], equal_var=False)
+        assert two.p == pytest.approx(welch.pvalue, rel=1e-10)
 
     @pytest.mark.parametrize(
         ("sizes", "sds"),

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 from scipy import stats
 
 from alexlab.cli import report
+from alexlab.config import PROJECT_DIR
 from alexlab.report.content import report_content
 from alexlab.report.wording import disagreement
 from alexlab.runs.bundle import pack, source
@@ -20,6 +22,7 @@ from alexlab.study.records import Archive, read_archive
 from alexlab.study.verdicts import Judgement, Row, judge
 from support.studies import made_study
 
+SCHEMA = json.loads((PROJECT_DIR / "src/alexlab/schemas/report-study-1.json").read_text())
 LINE = ["study=lrn", "study.seeds=8", "study.base_seeds=8"]
 LAB, UNI = "Lab <A>", "University | B"
 
@@ -208,7 +211,11 @@ def test_the_reports_have_a_row_for_each(
     assert "## Submitters" in text
     assert r"University \| B" in text
     assert "so the pooled figure is not to be read alone" in text
-    assert str(tmp_path / "alexlab") not in page
+    assert report.main([f"runs=[{a},{b}]", f"out={tmp_path / 'both'}", "--json"]) == 0
+    [study] = json.loads(capsys.readouterr().out)["studies"]
+    Draft202012Validator(SCHEMA["$defs"]["study"] | {"$defs": SCHEMA["$defs"]}).validate(study)
+    [one, _] = [each for each in study["submitters"] if each["claim"] == first["claim"]]
+    assert (one["submitter"], one["effect"]) == (LAB, float(first["effect"]))
     content = report_content(judged(labs[0], read_archive([labs[0]])))
     assert content["submitters"] == []
     assert report.main([f"runs={a}", f"out={tmp_path / 'both'}"]) == 0  # over the report of both

@@ -80,7 +80,7 @@ _ARGUMENTS = {
 _NAMES = {
     "evaluate": ("runs",),
     "predict": ("run", "view"),
-    "runs": ("state", "failure", "recipe", "protocol", "model", "ablation", "seed"),
+    "runs": ("study", "state", "failure", "recipe", "protocol", "model", "ablation", "seed"),
     "report": ("runs", "out"),
 }
 # Commands that take only some groups and keys of the configuration.

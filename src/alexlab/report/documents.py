@@ -9,7 +9,7 @@ from typing import Any
 from alexlab.report.content import error_and_sd
 from alexlab.report.sweep import SweepReport, arm_facts, every_run, run_facts, sweep_summary
 from alexlab.report.wording import summary
-from alexlab.report.write import claim_facts
+from alexlab.report.write import claim_facts, submitters_table
 from alexlab.study.records import Archive, RunData
 from alexlab.study.sweep_statistics import effect_facts
 from alexlab.study.verdicts import Arm, Judgement
@@ -42,6 +42,7 @@ def study_document(judgement: Judgement, archive: Archive, page: Path) -> dict[s
             for row in judgement.rows
         ],
         "arms": [_arm(arm, archive) for arm in judgement.arms],
+        "submitters": submitters_table(judgement),
         "rates": [asdict(arm) for arm in judgement.trials],
         "summary": summary(judgement),
         "problems": judgement.problems,
