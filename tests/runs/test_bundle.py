@@ -51,7 +51,7 @@ def ids(runs: Path) -> list[str]:
 
 def test_what_comes_out_is_what_went_in(runs: Path, tmp_path: Path):
     pack(tmp_path / "b.zip", runs, ids(runs))
-    folder, _ = opened(tmp_path / "b.zip")
+    folder = opened(tmp_path / "b.zip")
     assert ids(folder) == ids(runs)
     for name in ids(runs):
         found = {path.name for path in (folder / name).iterdir()}
@@ -66,7 +66,7 @@ def test_what_comes_out_is_what_went_in(runs: Path, tmp_path: Path):
 
 def test_the_same_records_give_the_same_bytes(runs: Path, tmp_path: Path):
     pack(tmp_path / "1.zip", runs, ids(runs))
-    pack(tmp_path / "2.zip", opened(tmp_path / "1.zip")[0], list(reversed(ids(runs))))
+    pack(tmp_path / "2.zip", opened(tmp_path / "1.zip"), list(reversed(ids(runs))))
     assert (tmp_path / "1.zip").read_bytes() == (tmp_path / "2.zip").read_bytes()
 
 
@@ -440,7 +440,7 @@ class TestOneStudy:
         arms = json.loads(plan.read_text())["looks"][-1]["arms"]
         planned = [run for arm in arms for run in arm["runs"].values()]
         missing = [run for run in planned if not (both / run).is_dir()]
-        folder, _ = opened(out)
+        folder = opened(out)
         assert [path.name for path in (folder / "studies").iterdir()] == [plan.name]
         assert ids(folder) == sorted(set(planned) - set(missing))
         assert len(missing) == 1
@@ -450,7 +450,7 @@ class TestOneStudy:
         assert "which replaces the one before" in " ".join(capsys.readouterr().out.split())
         # By the start of its id and several values, as filters are.
         assert self.run("bundle", "study=aa,lrn-*", str(out), f"paths.runs={both}") == 0
-        assert set(ids(opened(out)[0])) == set(ids(both))
+        assert set(ids(opened(out))) == set(ids(both))
 
     def test_list_selects_it(self, runs: Path, both: Path, capsys: pytest.CaptureFixture[str]):
         assert self.run("list", "study=lrn", f"paths.runs={both}") == 0

@@ -74,7 +74,7 @@ def source(place: Path) -> Source:
     """A folder of runs, or a bundle, which is unpacked; errors are those of `opened`."""
     if not place.is_file():
         return Source(place, str(place))
-    folder, submitter = opened(place)
+    folder, submitter = _unpack(place)
     return Source(folder, str(place), True, submitter)
 
 
@@ -174,14 +174,19 @@ def _crate(names: Sequence[str], submitter: str | None, ended: float) -> dict[st
     return {"@context": "https://w3id.org/ro/crate/1.1/context", "@graph": [about, root, *people, *files]}
 
 
-def opened(path: Path) -> tuple[Path, str | None]:
-    """The folder of runs that a bundle holds, unpacked until this process ends, and who submits them.
+def opened(path: Path) -> Path:
+    """The folder of runs that a bundle holds: unpacked until this process ends.
 
     A file whose hash is not that of the manifest is refused; bundles made before there were manifests have none.
 
     Raises:
         UserError: for a file that is no bundle, is corrupt or was changed, or holds anything but plans and records.
     """
+    return _unpack(path)[0]
+
+
+def _unpack(path: Path) -> tuple[Path, str | None]:
+    """The folder of `opened`, and who submits its runs."""
     folder = process_folder()
     made: set[Path] = set()
     try:
