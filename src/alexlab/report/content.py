@@ -412,13 +412,13 @@ def _submitters(row: Row | None, anchor: str, rates: str = "") -> list[Submitter
 
 def machines(runs: list[RunData]) -> list[str]:
     """The GPUs, else CPUs, that runs were done on."""
-    gpu, cpu = SURROUNDINGS["the GPU"], SURROUNDINGS["the CPU"]
-    return sorted({gpu(run) if gpu(run) != "none" else cpu(run) for run in runs})
+    gpu, cpu = SHOWN["the GPU"], SHOWN["the CPU"]
+    return sorted({str(gpu(run) if gpu(run) != "none" else cpu(run)) for run in runs})
 
 
 def commits(runs: list[RunData]) -> list[str]:
     """The commits of the code that runs were done with."""
-    return sorted({SURROUNDINGS["the code"](run) for run in runs})
+    return sorted({str(SHOWN["the code"](run)) for run in runs})
 
 
 def _kind(row: Row) -> str:
