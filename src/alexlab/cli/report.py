@@ -18,6 +18,7 @@ from alexlab.spelling import for_word
 USAGE = """\
 usage: python src/report.py [FLAGS] [study=NAME] [runs=PATH] [out=FOLDER] ...
        python src/report.py [FLAGS] sweep=last|ID|FILE [runs=PATH] [out=FOLDER]
+       python src/report.py compare top1=ERROR [--like KEY=VALUE ...] ...
 
 Judge the claims of a study by its records, or show a sweep, and write below
 reports/: report.html (one file), report.md, tables as CSV and LaTeX
@@ -28,6 +29,9 @@ reports/: report.html (one file), report.md, tables as CSV and LaTeX
   python src/report.py sweep=last                   the newest sweep: every seed,
                                                     curves and intervals, without
                                                     verdicts
+  python src/report.py compare top1=42.9            why is mine not the paper's:
+                                                    an error beside the runs of
+                                                    a recipe; compare --help
   python src/report.py 'runs=[runs,/mnt/box/runs]'  records of several folders,
                                                     merged by run id
   python src/report.py sweep=last --open            and opens the page
@@ -57,6 +61,10 @@ FLAGS = ("--wandb", "--pictures", "--nets", "--pdf", "--open")
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; return its exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ["compare"]:
+        from alexlab.cli import compare
+
+        return compare.main(argv[1:])
     flags = [argument for argument in argv if argument in FLAGS]
     arguments = [argument for argument in argv if argument not in (*flags, FLAG)]
     with json_answer(argv) as answer:

@@ -60,9 +60,6 @@ def place(figure: Figure, sample: Sample) -> Placement:
     images the choice of images cancels. If the figure is from other images of the same kind, both choices add to the
     variance: the images' difficulty on either side, and where the other side has fewer images, the further scatter of
     a run over them. Nothing is taken off where it has more: the runs' variance is known too badly for that.
-
-    Raises:
-        ValueError: for a figure from other images where the sample has no single images.
     """
     values = sample.values
     count, mean = len(values), float(values.mean())
@@ -88,8 +85,9 @@ def place(figure: Figure, sample: Sample) -> Placement:
 
 def _by_image(sample: Sample) -> tuple[float, float]:
     """Variance of being wrong, of one image: between images, and between runs within an image."""
-    if sample.images is None:
-        raise ValueError("images: the runs' single test images are not known")
+    if sample.images is None:  # of a single test image
+        mean = float(sample.values.mean())
+        return mean * (1 - mean), 0.0
     count, shares = len(sample.images), sample.images.mean(axis=0)
     within = float((shares * (1 - shares)).mean()) * count / (count - 1)
     return max(0.0, float(shares.var(ddof=1)) - within / count), within

@@ -1,0 +1,463 @@
+"""`alexlab report compare`: someone else's error beside the runs of a recipe, and what may explain the difference."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from alexlab.cli.columns import Column, print_columns
+from alexlab.cli.study_report import SETTINGS, find_places
+from alexlab.command import as_typed, run_command
+from alexlab.compose import Composer, key_types
+from alexlab.config import CONF_DIR, ConfigError, Dataset, did_you_mean, shown
+from alexlab.console import Console, one_line, plural
+from alexlab.errors import UserError
+from alexlab.study.claims import find_claims
+from alexlab.study.comparison import Figure, Placement, place
+from alexlab.study.departures import (
+    AWAY,
+    FROM_PAPERS,
+    MEASURED,
+    NEAR_ZERO,
+    NOT_KNOWN,
+    PUBLISHED,
+    SEEDS,
+    Difference,
+    OwnArm,
+    Published,
+    find_arm,
+    find_differences,
+)
+from alexlab.study.records import Archive, read_archive
+from alexlab.study.samples import Samples
+from alexlab.study.statistics import LEAST_RUNS
+from alexlab.sweep.arms import SETTLED, STUDYS_OWN
+
+USAGE = """\
+usage: python src/report.py compare top1=ERROR [top5=ERROR] [view=ten|center]
+           [images=N] [n=N [sd=SD]] [runs=PATH] [--like KEY=VALUE ...]
+
+Find an error of a paper, a log or a file of weights among the finished runs of
+a recipe: its percentile, what one further run would give, and what may explain
+the rest, each with its effect: measured by finished runs, else published, else
+with the command that measures it. Errors are in per cent.
+
+  python src/report.py compare top1=42.9 --like recipe=imagenet2012 view=center
+  python src/report.py compare top1=21.5 runs=results/demo/records.zip
+  python src/report.py compare top1=43.5 --like recipe=imagenet2012 \\
+                               augment.pca=false    which is known to differ
+
+  top1, top5    errors in per cent (100 less the accuracy)
+  view          ten = the average of ten views (default), center = one view
+  images        how many, if it is from other test images than these runs'
+  n, sd         the figure is the mean of n runs, whose standard deviation is sd
+  runs          folders of records or bundles; default: paths.runs
+  --like        groups and keys as python src/train.py takes them; default: the
+                paper's protocol at the recipe with the most finished runs
+Exit status: 0 done, 1 a file or folder failed, 2 a mistake in the command."""
+
+METRICS = {"top1": "top1_error", "top5": "top5_error"}
+OWN = (*METRICS, "view", "images", "n", "sd", "runs")
+VIEWS = {"ten": "ten views", "center": "centre view"}
+LIKE = "--like"
+FULL_SIZE = 224  # pixels of the paper's crops
+HEADINGS = {
+    MEASURED: "measured",
+    FROM_PAPERS: "published",
+    NOT_KNOWN: "not measured",
+    NEAR_ZERO: "not told from 0",
+    AWAY: "the other way",
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run a command line, without the word `compare`; return its exit status."""
+    arguments = [argument for argument in argv if argument != LIKE]
+
+    def obey(given: list[str], config_dir: str | None, console: Console) -> int:
+        question = read_question(given, LIKE in argv)
+        print_comparison(compare(question, config_dir), console)
+        return 0
+
+    return run_command(arguments, USAGE, ".", obey)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A command line, checked; errors as fractions."""
+
+    figures: dict[str, Figure]  # by metric
+    view: str | None  # None: not given
+    like: list[str]
+    places: list[str]  # `runs=` and `paths.`
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The answer, in numbers; errors as fractions."""
+
+    question: Question
+    view: str
+    line: list[str]  # the overrides of the arm
+    chosen: bool  # whether the recipe was chosen here
+    data: Dataset
+    own: OwnArm | None
+    images: int | None  # of one's own test
+    placements: dict[str, Placement]  # by metric; none without runs
+    reference: Published | None  # the paper's own, where there are no runs
+    references: dict[str, float]  # its errors by metric, for the figure's view
+    metric: str  # that the differences are of
+    gap: float | None
+    differences: list[Difference]  # in order: what would close the gap first
+    published: list[Published]  # of the same data
+    problems: list[str]
+
+
+def read_question(given: Sequence[str], has_like: bool) -> Question:
+    """Check a command line.
+
+    Raises:
+        UserError: naming the word, and what to write.
+    """
+    values: dict[str, str] = {}
+    like: list[str] = []
+    places: list[str] = []
+    for word in given:
+        name, sign, value = word.partition("=")
+        if not sign:
+            hint = f"write top1={word}" if re.fullmatch(r"[\d.]+%?", word) else "--help lists what compare takes"
+            raise UserError(f"{word}: is not KEY=VALUE; {hint}")
+        if name in OWN:
+            if name in values:
+                raise UserError(f"{name}={values[name]} {word}: {name} is given twice; remove one")
+            values[name] = value
+        elif name.startswith(SETTINGS):
+            places.append(word)
+        elif not has_like:
+            raise UserError(f"{word}: compare takes {', '.join(OWN)}{_advice(name, word)}")
+        else:
+            like.append(word)
+    if has_like and not like:
+        raise UserError(f"{LIKE}: names no recipe; write {LIKE} recipe=imagenet2012")
+    if "runs" in values:
+        places.append(f"runs={values['runs']}")
+    errors = {METRICS[name]: _percent(name, values[name]) for name in METRICS if name in values}
+    if not errors:
+        raise UserError("compare: no figure is given; write top1=42.9, an error in per cent")
+    if len(errors) == 2 and errors["top5_error"] > errors["top1_error"]:
+        right = " ".join(f"{name}={100 - 100 * errors[METRICS[name]]:.4g}" for name in METRICS)
+        raise UserError(
+            f"top1={values['top1']} top5={values['top5']}: no top-5 error is above its top-1 error; if these are "
+            f"accuracies, write {right}"
+        )
+    view = values.get("view")
+    if view not in (None, *VIEWS):
+        raise UserError(f"view={view}: must be ten or center")
+    images = _whole("images", values["images"], 2) if "images" in values else None
+    runs = _whole("n", values["n"], 1) if "n" in values else 1
+    sd = None
+    if "sd" in values:
+        if len(errors) == 2:
+            raise UserError(f"sd={values['sd']}: is of one error; give top1 or top5 alone")
+        if runs < 2:
+            raise UserError(f"sd={values['sd']}: needs the number of runs that it is of, two or more; add n=...")
+        sd = _percent("sd", values["sd"])
+    figures = {metric: Figure(value, runs, sd, images) for metric, value in errors.items()}
+    return Question(figures, view, like, places)
+
+
+def _advice(name: str, word: str) -> str:
+    if name in key_types() or (CONF_DIR / name).is_dir():
+        return f"; groups and keys of a recipe follow {LIKE}: {LIKE} {word}"
+    if name.startswith("acc"):
+        return "; an accuracy of 57.1 is an error of 42.9: top1=42.9"
+    return did_you_mean(name, OWN)
+
+
+def _percent(name: str, text: str) -> float:
+    try:
+        value = float(text.removesuffix("%"))
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 100:
+        what = "a standard deviation" if name == "sd" else "an error"
+        raise UserError(f"{name}={text}: must be {what} in per cent, from 0 to 100")
+    return value / 100
+
+
+def _whole(name: str, text: str, least: int) -> int:
+    value = int(text) if re.fullmatch(r"\d{1,12}", text) else 0
+    if value < least:
+        raise UserError(f"{name}={text}: must be a whole number, {least} or more")
+    return value
+
+
+def compare(question: Question, config_dir: str | None = None) -> Comparison:
+    """Find the runs that a question is about, place its figures among them, and list what may differ.
+
+    Raises:
+        UserError: for a mistake in the line, or a folder of records that is missing.
+    """
+    composer = Composer(config_dir)
+    places = find_places(question.places, composer)
+    is_named = any(one.startswith(("runs=", "paths.runs=")) for one in question.places)
+    archive = read_archive([folder for folder in places.folders if is_named or folder.exists()])
+    line = question.like or _most_run(archive, composer)
+    _check_like(line, composer)
+    job = composer.job(line, stored=False)
+    named = {one.partition("=")[0] for one in line}
+    own = find_arm(archive, job.config, SETTLED, [name for name in STUDYS_OWN if name not in named])
+    if own is not None:
+        line = [*line, *(f"{name}={shown(value)}" for name, value in own.changes.items())]
+    view = question.view or "ten"
+    problems: list[str] = []
+    placements: dict[str, Placement] = {}
+    images = None
+    if own is not None:
+        samples = Samples({"own": own.runs}, problems)
+        for metric, figure in question.figures.items():
+            measured = samples.measured("own", metric, view)
+            if measured is not None:
+                placements[metric] = place(figure, measured.sample)
+                images = None if measured.sample.images is None else measured.sample.images.shape[1]
+    own = own if placements else None
+    data, metric = job.config.data.name, next(iter(question.figures))
+    is_full_size = (job.config.data.crop_size or 0) >= FULL_SIZE
+    published = [one for one in PUBLISHED if one.data == data.name and is_full_size]
+    reference, references = _reference(published, view) if own is None else (None, {})
+    gap = placements[metric].gap if metric in placements else None
+    if metric in references:
+        gap = question.figures[metric].value - references[metric]
+    found = find_differences(line, composer, archive, own, metric, view, SETTLED, question.view is None)
+    ordered = sorted(found, key=lambda one: one.rank(gap))
+    published = [one for one in published if one.view == view]
+    return Comparison(
+        question, view, line, not question.like, data, own, images, placements, reference, references, metric, gap,
+        ordered, published, problems,
+    )  # fmt: skip
+
+
+def _reference(published: Sequence[Published], view: str) -> tuple[Published | None, dict[str, float]]:
+    """The paper's own result, of this view if there is one, and its errors by metric for this view."""
+    papers = sorted((one for one in published if "paper" in one.source), key=lambda one: one.view != view)
+    if not papers:
+        return None, {}
+    [claim] = find_claims(["paper/ten_views"])  # ten views less one
+    sign = 0 if papers[0].view == view else -1 if view == "center" else 1
+    return papers[0], {
+        metric: (getattr(papers[0], metric) + sign * claim.published[metric]) / 100 for metric in METRICS.values()
+    }
+
+
+def _most_run(archive: Archive, composer: Composer) -> list[str]:
+    """The recipe, and its model if it is another, of which the protocol of the paper has the most finished runs."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for run in archive.runs.values():
+        labels = run.labels
+        if run.is_done and labels.get("protocol") == "paper" and labels.get("ablation") == "none":
+            counts[labels.get("recipe", ""), labels.get("model", "")] += 1
+    for (recipe, model), _ in sorted(counts.items(), key=lambda one: (-one[1], one[0])):
+        if recipe in composer.groups["recipe"] and model in composer.groups["model"]:
+            usual = composer.job([f"recipe={recipe}"], stored=False).choices
+            wanted = {"protocol": "paper", "model": model}
+            return [f"recipe={recipe}", *(f"{name}={one}" for name, one in wanted.items() if usual[name] != one)]
+    return ["recipe=imagenet2012"]
+
+
+def _check_like(line: list[str], composer: Composer) -> None:
+    """Raise ConfigError for what is no single recipe."""
+    for override in composer.parse(line):
+        text = override.input_line or ""
+        if override.is_sweep_override():
+            raise ConfigError(f"{LIKE} {text}: names one recipe; give one value of each key")
+        if override.key_or_group in ("seed", "data.seed"):
+            raise ConfigError(f"{LIKE} {text}: all seeds of a recipe are compared; remove it")
+        if override.key_or_group.partition(".")[0] in ("study", "debug"):
+            raise ConfigError(f"{LIKE} {text}: names no run; name one by its recipe and keys")
+    composer.check_once(line)
+
+
+def print_comparison(found: Comparison, console: Console) -> None:
+    """Print the answer, within some fifty lines of eighty columns."""
+    console.print()
+    for line in _answer(found):
+        console.say(as_typed(line))
+    console.print()
+    _print_differences(found, console)
+    for line in _notes(found):
+        if line.startswith("python src/"):
+            console.print(as_typed(line), style="dim", soft_wrap=True)  # to be copied
+        else:
+            console.say(as_typed(line), "dim")
+
+
+def _answer(found: Comparison) -> list[str]:
+    """The sentences about the figures."""
+    name, view = " ".join(found.line), VIEWS[found.view]
+    lines = []
+    for metric, figure in found.question.figures.items():
+        if metric == "top1_error" and 0 < figure.value < 0.01:
+            lines.append(f"top1 is read as {_error(figure.value)}; a fraction is to be written in per cent.")
+    if found.own is None:
+        lines.append(f"No run of {name} is finished in these records{_instead(found)}")
+        for metric, theirs in found.references.items():
+            if (figure := found.question.figures.get(metric)) is not None:
+                lines.append(
+                    f"{_name(metric)}: {_error(figure.value)} is {_gap(figure.value - theirs)} {_error(theirs)}."
+                )
+        return lines
+    own = found.own
+    count = "" if found.images is None else f", {found.images:,} test images"
+    chosen = f" {LIKE} names another recipe." if found.chosen else ""
+    lost = f" {own.lost} more failed or trained only in part, and are not counted." if own.lost else ""
+    lines.append(f"Beside {plural(len(own.runs), 'finished run')} of {name}: {view}{count}.{lost}{chosen}")
+    lines += [f"{_name(metric)}: {sentence(placement)}" for metric, placement in found.placements.items()]
+    if any(placement.half is not None for placement in found.placements.values()):
+        lines.append(_of_interval(found))
+    lines += [f"Left out: {problem}" for problem in found.problems[:3]]
+    return lines
+
+
+def _instead(found: Comparison) -> str:
+    one = found.reference
+    if one is None:
+        return ", and the paper has no figure for it at this scale."
+    view = VIEWS[one.view]
+    if one.view != found.view:
+        view += f", changed to the {VIEWS[found.view]} by what section 6 has for one net"
+    return f"; compared with {one.source} ({view}). Nobody published how its seeds scatter."
+
+
+def sentence(placement: Placement) -> str:
+    """Where a figure lies, in one plain sentence; a second one has the percentile."""
+    figure, count = placement.figure, placement.runs
+    spread = "" if placement.sd is None else f", standard deviation {100 * placement.sd:.2g}"
+    centre = f"the mean of {count} runs" if count > 1 else "the only run"
+    start = f"{_error(figure.value)} is {_gap(placement.gap)} {centre} ({_error(placement.mean)}{spread})"
+    further = "one further run" if figure.runs == 1 else f"the mean of {figure.runs} further runs"
+    if placement.interval is None:
+        return (
+            f"{start}. What {further} of this recipe would give cannot be told from "
+            f"{plural(count, 'run')}: {LEAST_RUNS} are the least, and eight are better."
+        )
+    low, high = (f"{100 * end:.{_decimals(placement.half or 0)}f}" for end in placement.interval)
+    side = "within" if placement.is_expected else "above" if placement.gap > 0 else "below"
+    why = "chance alone can explain it" if placement.is_expected else "chance alone does not explain it"
+    below = f"{placement.below:g} of the {count} runs have less error (percentile {placement.percentile:.0f})"
+    return (
+        f"{start}, {side} what {further} of this recipe gives (95 %: {low} to {high} %; {count} runs): {why}. {below}."
+    )
+
+
+def _of_interval(found: Comparison) -> str:
+    """What the interval holds, and why."""
+    figure = next(iter(found.question.figures.values()))
+    scatter = "both sides' scatter of seeds" if figure.sd is not None else "the scatter of seeds"
+    wide = next(iter(found.placements.values())).runs < 5
+    few = " It is wide since the runs are few." if wide else ""
+    count = "" if found.images is None else f"{found.images:,} "
+    if figure.images is None:
+        return (
+            f"The interval (Student's t) has {scatter}, and not the choice of test images, since the figure is taken "
+            f"to be from the same {count}images; if it is from N others, add images=N.{few}"
+        )
+    return (
+        f"The interval (Student's t) has {scatter}, and the choice of test images: {figure.images:,} there, "
+        f"{count.strip()} others here.{few}"
+    )
+
+
+def _print_differences(found: Comparison, console: Console) -> None:
+    titles = {"top1_error": "top-1", "top5_error": "top-5"}
+    columns = [
+        *(Column("what may differ"), Column("as an override", wraps=True), Column("points", right=True)),
+        Column("known from", wraps=True),
+    ]
+    group = None
+    for one in found.differences:
+        rank = one.rank(found.gap)[0]
+        if rank != group:
+            cells = _heading(rank, found.gap), "", "", ""
+            for column, cell in zip(columns, cells, strict=True):
+                column.cells.append(cell)
+            group = rank
+        for column, cell in zip(columns, _cells(one), strict=True):
+            column.cells.append(cell)
+    gap = "" if found.gap is None else f" (to explain: {100 * found.gap:+.1f})"
+    print_columns(f"What a difference does to their {titles[found.metric]} error{gap}", columns, console)
+
+
+def _heading(rank: int, gap: float | None) -> str:
+    toward = "" if gap is None or rank not in (MEASURED, FROM_PAPERS) else f", {'more' if gap > 0 else 'less'} error"
+    return f"{HEADINGS[rank]}{toward}".upper()
+
+
+def _cells(one: Difference) -> tuple[str, str, str, str]:
+    points = ""
+    if one.effect is not None:
+        half = "" if one.half is None else f" ±{100 * one.half:.1f}"
+        sign = ">" if one.at_least and one.effect > 0 else "<" if one.at_least else ""
+        points = half.strip() if one.effect == 0 and half else f"{sign}{100 * one.effect:+.1f}{half}"
+    known = f"{'/'.join(map(str, one.runs))} runs" if one.runs else one.source
+    return f"  {one.name}", one.override or "", points, known
+
+
+def _notes(found: Comparison) -> list[str]:
+    """What the table does not say, and the commands."""
+    lines = []
+    if any(one.is_measured for one in found.differences):
+        lines.append(
+            "Measured: runs with the difference less those without (how many of each), ±95 % for all rows at once, for "
+            "new seeds and images. The best epoch's is on validation images."
+        )
+    if any(one.effect is not None and not one.is_measured for one in found.differences):
+        lines.append(
+            "Published: single runs; caffenet-benchmark's have 128 px and the centre view, half the epochs a linear "
+            "fall. Effects do not add up."
+        )
+    if found.data is Dataset.shapes:
+        lines.append("These runs are of ten drawn shapes, not of ImageNet: their effects hold for such runs alone.")
+    if found.published:
+        each = [f"{one.top1_error}/{one.top5_error} {one.source}" for one in found.published]
+        view = f" ({VIEWS[found.published[0].view]})"
+        lines.append(f"Published for {found.data.name}{view}: {'; '.join(each)}.")
+    if found.own is None:
+        lines.append(f"This recipe's own scatter, {SEEDS} seeds:")
+        lines.append(command_of_own(found))
+    commands = [one for one in found.differences if one.command is not None and one.override is not None]
+    if commands:
+        name = one_line(commands[0].override).partition("=")[0]
+        lines.append(
+            "To measure a row" + (f" (another: its override in place of {name}):" if len(commands) > 1 else ":")
+        )
+        lines.append(f"python src/train.py -m {commands[0].command}")
+    return lines
+
+
+def command_of_own(found: Comparison) -> str:
+    """The command that trains the recipe itself."""
+    seeds = ",".join(map(str, range(SEEDS)))
+    return f"python src/train.py -m {shlex.join([*found.line, f'seed={seeds}'])}"
+
+
+def _name(metric: str) -> str:
+    return "top-1" if metric == "top1_error" else "top-5"
+
+
+def _error(value: float) -> str:
+    return f"{100 * value:.2f}".rstrip("0").rstrip(".") + " %"
+
+
+def _gap(gap: float) -> str:
+    if abs(gap) < 5e-5:
+        return "as much as"
+    return f"{100 * abs(gap):.{_decimals(gap)}f} points {'above' if gap > 0 else 'below'}"
+
+
+def _decimals(size: float) -> int:
+    """Of a number of points: two below one point."""
+    return 1 if abs(size) >= 0.01 else 2

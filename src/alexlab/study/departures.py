@@ -1,0 +1,388 @@
+"""What others' protocols have otherwise than an arm of one's own, and what each difference is worth.
+
+Each is measured where such runs are finished, else published, else not known: then there is the command to measure it.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from alexlab.compose import Composer
+from alexlab.config import Config, ConfigError, flat, shown
+from alexlab.errors import UserError
+from alexlab.runs.identity import DERIVED, differences
+from alexlab.study.claims import Claim, find_claims
+from alexlab.study.records import Archive, RunData
+from alexlab.study.samples import Samples
+from alexlab.study.statistics import Effect, Sample, paired_effect, partly_trained
+from alexlab.study.sweep_statistics import analyse
+from alexlab.study.sweeps import SweepArm
+
+SEEDS = 5  # of a command that measures a difference
+IMAGENET = ("imagenet2012", "imagenet2010")
+OF_VIEW, OF_CHECKPOINT = "of the view", "of the checkpoint"  # differences within the same runs
+OTHER_VIEW = {"ten": "center", "center": "ten"}
+
+
+@dataclass(frozen=True)
+class Departure:
+    """A difference between protocols.
+
+    `overrides`: the first that changes one's own configuration is taken; after the first, they undo the departure, so
+    the published effect changes sign. None: no key does this. {epochs} and {batch} stand for half of one's own epochs
+    and twice the batch.
+    """
+
+    name: str
+    overrides: tuple[str, ...] = ()
+    claim: str | None = None  # whose published effect it is
+    published: Mapping[str, float] = field(default_factory=dict)  # in points, by metric
+    source: str = ""
+    up_to: bool = False  # the published effect is a size, to either side
+    data: tuple[str, ...] = ()  # the data sets that have this difference; none = all
+    within: str | None = None  # measured in the same runs: OF_VIEW or OF_CHECKPOINT
+
+
+BENCHMARK = "caffenet-bench."  # as it fits a table
+NOTES = "authors' notes"
+# Sources: conf/claims/ for most; tables 1 and 2 of the paper; the notes of the released code (run 145, retrained at a
+# higher rate: 40.25 / 17.99 instead of 40.66 / 18.21); caffenet-benchmark's rows "several scales" (.462 against .471)
+# and "linear in half the iterations" (.466 against .493).
+DEPARTURES = (
+    Departure("centre view", within=OF_VIEW, claim="paper/ten_views"),
+    Departure("best epoch by test error", within=OF_CHECKPOINT),
+    Departure("no random crops or flips", ("ablation=no_crops_no_flips",)),
+    Departure("crops of random scale", published={"top1_error": 0.9}, source=BENCHMARK, data=IMAGENET),
+    Departure("LRN: alpha/n or alpha", ("model.lrn_alpha=2e-05", "model.lrn_alpha=0.0001")),
+    Departure("LRN: k of 1 or 2", ("model.lrn_k=1", "model.lrn_k=2")),
+    Departure("LRN", ("model.lrn=false", "model.lrn=true"), "paper/lrn"),
+    Departure("towers (groups)", ("model.groups=1", "model.groups=2"), "caffenet/no_groups"),
+    Departure("half net, one tower", ("ablation=half_net",), "paper/two_towers"),
+    Departure("torchvision's net", ("model=torchvision",)),
+    Departure("overlapping pooling", ("pool.overlap=false", "pool.overlap=true"), "paper/overlap"),
+    Departure("PCA colour shifts", ("augment.pca=false", "augment.pca=true"), "paper/pca"),
+    Departure("unit of colour shifts", ("augment.pca_unit=deviation", "augment.pca_unit=variance")),
+    Departure("dropout", ("model.dropout=0", "model.dropout=0.5")),
+    Departure("2048 hidden units", ("model.hidden=2048",), "zeiler_fergus/fc_2048", data=IMAGENET),
+    Departure("half the epochs", ("trainer.max_epochs={epochs}",), published={"top1_error": 2.7}, source=BENCHMARK),
+    Departure("rate falls linearly", ("optim.schedule=linear",), "caffenet/linear_lr"),
+    Departure(
+        "rate cut by hand, later",
+        published={"top1_error": -0.41, "top5_error": -0.22},
+        source=NOTES,
+        data=("imagenet2012",),
+    ),
+    Departure("weight decay", ("optim.weight_decay=0.0001", "optim.weight_decay=0.0005"), "caffenet/weight_decay_1e4"),
+    Departure("batch size", ("data.batch_size={batch}",)),
+    Departure("initial weights", ("model.init=torch", "model.init=normal")),
+    Departure("initial biases", ("model.init_bias=0", "model.init_bias=1")),
+    Departure("mean that is subtracted", ("data.mean=channel", "data.mean=image")),
+    Departure("resizing", ("data.resize=stretch", "data.resize=crop"), data=IMAGENET),
+    Departure("logits averaged", ("evaluate.average=logits", "evaluate.average=softmax")),
+    Departure("choices by test images", ("data.holdout=0",), data=("imagenet2012",)),
+    Departure(
+        "ILSVRC-2010 test images",
+        published={"top1_error": -3.2, "top5_error": -1.2},
+        source="paper, 6",
+        data=("imagenet2012",),
+    ),
+    Departure(
+        "ILSVRC-2012, validation",
+        published={"top1_error": 3.2, "top5_error": 1.2},
+        source="paper, 6",
+        data=("imagenet2010",),
+    ),
+    Departure(
+        "test, not validation",
+        published={"top1_error": 0.1, "top5_error": 0.1},
+        source="paper, 6",
+        up_to=True,
+        data=("imagenet2012",),
+    ),
+    Departure(
+        "five nets averaged",
+        published={"top1_error": -2.6, "top5_error": -1.8},
+        source="paper, 6",
+        data=IMAGENET,
+    ),
+    Departure(
+        "pre-trained on Fall 2011",
+        published={"top1_error": -1.7, "top5_error": -1.6},
+        source="paper, 6",
+        data=IMAGENET,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published result of this net or one near to it, in per cent."""
+
+    data: str
+    view: str
+    top1_error: float
+    top5_error: float
+    source: str
+
+
+# Caffe's and torchvision's are those of their published weights (42.9 = 100 - 57.1, and so on).
+PUBLISHED = (
+    Published("imagenet2012", "ten", 40.7, 18.2, "the paper's table 2, one net"),
+    Published("imagenet2010", "ten", 37.5, 17.0, "the paper's table 1"),
+    Published("imagenet2010", "center", 39.0, 18.3, "the paper's section 6"),
+    Published("imagenet2012", "ten", 40.5, 18.1, "Zeiler and Fergus's replica"),
+    Published("imagenet2012", "center", 42.9, 19.8, "Caffe's AlexNet"),
+    Published("imagenet2012", "center", 42.6, 19.6, "CaffeNet"),
+    Published("imagenet2012", "center", 43.5, 20.9, "torchvision's weights, another net"),
+)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A departure, and the change of the error that it makes; errors as fractions."""
+
+    name: str
+    override: str | None  # that makes it; None where no key does
+    effect: float | None  # None: neither measured nor published
+    half: float | None = None  # of the 95 % interval
+    runs: tuple[int, ...] = ()  # of the other arm and of one's own, or of the one arm; none where it is published
+    source: str = ""  # of a published effect
+    at_least: bool = False  # the published effect is a bound
+    command: str | None = None  # that measures it; None where it is measured, and where no run can
+
+    @property
+    def is_measured(self) -> bool:
+        return bool(self.runs)
+
+    def rank(self, gap: float | None) -> tuple[int, float]:
+        """The place in a list for a figure with this gap to one's own: what would close it first."""
+        if self.effect is None:
+            return NOT_KNOWN, 0.0 if self.override else 1.0
+        is_clear = self.half is None or abs(self.effect) > self.half
+        if self.effect == 0 or (self.is_measured and not is_clear) or (self.half is not None and not is_clear):
+            return NEAR_ZERO, -abs(self.effect)
+        if gap is not None and self.effect * gap < 0:
+            return AWAY, -abs(self.effect)
+        return MEASURED if self.is_measured else FROM_PAPERS, -abs(self.effect)
+
+
+MEASURED, FROM_PAPERS, NOT_KNOWN, NEAR_ZERO, AWAY = range(5)  # ranks
+
+
+@dataclass(frozen=True)
+class OwnArm:
+    """The finished runs of the arm that a figure is compared with."""
+
+    runs: list[RunData]  # in the seeds' order, without those partly trained
+    lost: int  # failed for good, or partly trained
+    config: Config
+    changes: dict[str, Any]  # what it has otherwise than was asked for
+
+
+def find_arm(
+    archive: Archive, wanted: Config, ignored: Collection[str], lenient: Collection[str] = ()
+) -> OwnArm | None:
+    """Find the arm of a configuration, the one with the most finished runs; None if none is finished.
+
+    `ignored`: keys that may differ. `lenient`: further ones that may if no arm has them as `wanted`.
+    """
+    found: list[tuple[int, int, OwnArm]] = []
+    for runs in _arms(archive):
+        with suppress(UserError):  # a record that cannot be read is no run of any arm
+            config = archive.config(runs[0])
+            changes = _changes(config, wanted, ignored)
+            back = _changes(wanted, config, ignored)
+            if {*changes, *back} <= {*lenient}:
+                trained = _trained(runs, config)
+                failed = sum(
+                    run.is_terminal and not run.is_done for run in archive.runs.values() if run.arm == runs[0].arm
+                )
+                arm = OwnArm(trained, len(runs) - len(trained) + failed, config, changes)
+                found.append((-len(changes), len(trained), arm))
+    return max(found, key=lambda one: one[:2])[2] if found else None
+
+
+def _arms(archive: Archive) -> list[list[RunData]]:
+    arms: dict[str | None, list[RunData]] = {}
+    for run in archive.runs.values():
+        if run.is_done:
+            arms.setdefault(run.arm, []).append(run)
+    return [sorted(runs, key=lambda run: (run.seed or 0, run.run_id)) for runs in arms.values()]
+
+
+def _trained(runs: list[RunData], config: Config) -> list[RunData]:
+    errors = np.array([run.result["test"]["ten"]["top1_error"] for run in runs])
+    flags = partly_trained(errors, 1 - 1 / (config.data.num_classes or 1))
+    return [run for run, is_partly in zip(runs, flags, strict=True) if not is_partly]
+
+
+def _changes(config: Config, base: Config, ignored: Collection[str]) -> dict[str, Any]:
+    found = differences(config, base)
+    return {name: value for name, value in found.items() if name not in ignored and name not in DERIVED}
+
+
+def find_differences(
+    line: Sequence[str],
+    composer: Composer,
+    archive: Archive,
+    own: OwnArm | None,
+    metric: str,
+    view: str,
+    ignored: Collection[str],
+    is_view_open: bool,
+) -> list[Difference]:
+    """Every departure from an arm that its net and data can have, with its effect.
+
+    `line`: the overrides of the arm. `is_view_open`: whether the figure's view is not known, or not one's own.
+    Intervals of measured effects are for new seeds and images, and for all of them at once.
+    """
+    job = composer.job([*line], stored=False)
+    base = job.config
+    claims = {claim.name: claim for claim in find_claims([one.claim for one in DEPARTURES if one.claim])}
+    found: list[tuple[Departure, Difference, dict[str, Any]]] = []
+    for one in DEPARTURES:
+        if one.data and base.data.name.name not in one.data:
+            continue
+        if one.within == OF_VIEW and not is_view_open:
+            continue
+        if one.name == "logits averaged" and view != "ten":
+            continue
+        made = _made(one, [*line], composer, base, job.choices, ignored)
+        if made is None:
+            continue
+        override, is_reversed, changes = made
+        effect, half, source, at_least = _published(one, claims, metric, base)
+        if effect is not None and (is_reversed or (one.within == OF_VIEW and view == "center")):
+            effect = -effect
+        name = "ten views" if one.within == OF_VIEW and view == "center" else one.name
+        found.append((one, Difference(name, override, effect, half, (), source, at_least), changes))
+    if own is not None:
+        found = _measure(found, archive, own, metric, view, ignored)
+    seeds = [run.seed for run in own.runs if run.seed is not None][:SEEDS] if own else []
+    return [_with_command(one, line, job.choices, base, seeds, departure) for departure, one, _ in found]
+
+
+def _made(
+    one: Departure, line: list[str], composer: Composer, base: Config, choices: dict[str, str], ignored: Collection[str]
+) -> tuple[str | None, bool, dict[str, Any]] | None:
+    """The override that makes a departure, whether it undoes it, and its changes; None where it is not possible."""
+    if not one.overrides:
+        return None, False, {}
+    if "ablation=" in one.overrides[0] and choices["ablation"] != "none":
+        return None  # one line has one ablation
+    for place, pattern in enumerate(one.overrides):
+        epochs, batch = max(1, base.trainer.max_epochs // 2), 2 * base.data.batch_size
+        override = pattern.format(epochs=epochs, batch=batch)
+        with suppress(ConfigError):  # such as groups of a net whose kernels cannot be divided
+            changes = _changes(composer.job([*_without(line, override), override], stored=False).config, base, ignored)
+            if changes:
+                return override, place > 0, changes
+    return None
+
+
+def _without(line: Sequence[str], override: str) -> list[str]:
+    """A line without what it sets of the same key."""
+    name = override.partition("=")[0]
+    return [one for one in line if one.partition("=")[0].lstrip("+") != name]
+
+
+def _published(
+    one: Departure, claims: Mapping[str, Claim], metric: str, base: Config
+) -> tuple[float | None, float | None, str, bool]:
+    """A published effect, half its interval, its source, and whether it is a bound. They are all ImageNet's."""
+    if base.data.name.name not in IMAGENET:
+        return None, None, "", False
+    if one.claim is None:
+        size = one.published.get(metric)
+        if size is None:
+            return None, None, "", False
+        return (0.0, size / 100, one.source, False) if one.up_to else (size / 100, None, one.source, False)
+    claim = claims[one.claim]
+    if metric not in claim.published:
+        return None, None, "", False
+    sign = -1 if claim.against or claim.against_view else 1  # the departure is the arm that the claim is against
+    source = {"paper": f"paper, {claim.section}", "caffenet": BENCHMARK}.get(claim.source, "Zeiler, Fergus")
+    return sign * claim.published[metric] / 100, None, source, claim.at_least
+
+
+Found = tuple[Departure, Difference, dict[str, Any]]
+
+
+def _measure(
+    found: list[Found], archive: Archive, own: OwnArm, metric: str, view: str, ignored: Collection[str]
+) -> list[Found]:
+    """Replace published effects by measured ones."""
+    arms: dict[int, list[RunData]] = {}
+    for runs in _arms(archive):
+        with suppress(UserError):
+            config = archive.config(runs[0])
+            changes = _changes(config, own.config, ignored)
+            place = next((place for place, one in enumerate(found) if one[2] and one[2] == changes), None)
+            if place is not None and len(runs) > len(arms.get(place, [])):
+                arms[place] = _trained(runs, config)
+    table = [SweepArm({}, own.runs), *(SweepArm({"arm": str(place)}, runs) for place, runs in arms.items())]
+    effects: dict[int, tuple[Effect, tuple[int, ...]]] = {}
+    for (place, runs), effect in zip(arms.items(), analyse(table, metric, view).differences[1:], strict=True):
+        if effect is not None:
+            effects[place] = effect, (len(runs), len(own.runs))
+    within = {OF_VIEW: _of_view, OF_CHECKPOINT: _of_checkpoint}
+    for place, (one, _, _) in enumerate(found):
+        if one.within and (measured := within[one.within](own.runs, metric, view, max(1, len(arms)))) is not None:
+            effects[place] = measured
+    for place, (effect, runs) in effects.items():
+        one, before, changes = found[place]
+        half = effect.decisive if math.isfinite(effect.decisive) else None
+        found[place] = (
+            one,
+            replace(before, effect=effect.difference, half=half, runs=runs, source="", at_least=False),
+            changes,
+        )
+    return found
+
+
+def _of_view(runs: list[RunData], metric: str, view: str, family: int) -> tuple[Effect, tuple[int, ...]] | None:
+    """The other view less this one, of the same runs."""
+    samples = Samples({"own": runs}, [])
+    other, this = (samples.measured("own", metric, one) for one in (OTHER_VIEW[view], view))
+    if other is None or this is None or len(runs) < 2:
+        return None
+    pair = other.among(this), this.among(other)
+    return paired_effect(*pair, family), (len(pair[0].values),)
+
+
+def _of_checkpoint(runs: list[RunData], metric: str, view: str, family: int) -> tuple[Effect, tuple[int, ...]] | None:
+    """The best epoch less the last one, on the images that choose it: those of validation, centre view."""
+    best, last = [], []
+    for run in runs:
+        with suppress(UserError, KeyError, ValueError):
+            errors = [row[f"val_{metric}"] for row in run.epochs]
+            numbers = [error for error in errors if error is not None and math.isfinite(error)]
+            if numbers and len(numbers) == len(errors):
+                best.append(min(numbers))
+                last.append(numbers[-1])
+    if len(best) < 2:
+        return None
+    return paired_effect(Sample(np.array(best)), Sample(np.array(last)), family), (len(best),)
+
+
+def _with_command(
+    one: Difference, line: Sequence[str], choices: dict[str, str], base: Config, seeds: list[int], departure: Departure
+) -> Difference:
+    """Add the command that measures a difference; finished runs in it are not repeated."""
+    if one.is_measured or (one.override is None and departure.within is None):
+        return one
+    sweep = []
+    if one.override is not None:
+        name, _, value = one.override.partition("=")
+        own = choices[name] if name in choices else shown(flat(base)[name])
+        sweep = [f"{name}={own},{value}"]
+    seeds = seeds if len(seeds) == SEEDS else [*range(SEEDS)]
+    kept = _without(line, sweep[0]) if sweep else [*line]
+    return replace(one, command=shlex.join([*kept, *sweep, f"seed={','.join(map(str, seeds))}"]))
