@@ -69,7 +69,7 @@ OPTIONS = {
         "--config-dir",
         "--help",
     ),
-    "report": ("--pictures", "--nets", "--json", "--wandb", "--config-dir", "--help"),
+    "report": ("compare", "--like", "--pictures", "--nets", "--json", "--wandb", "--config-dir", "--help"),
 }
 # What may follow an option that takes a value; a folder is completed by the shell.
 _ARGUMENTS = {
@@ -81,7 +81,7 @@ _NAMES = {
     "evaluate": ("runs",),
     "predict": ("run", "view"),
     "runs": ("study", "state", "failure", "recipe", "protocol", "model", "ablation", "seed"),
-    "report": ("runs", "out"),
+    "report": ("runs", "out", "top1", "top5", "view", "images", "n", "sd"),
 }
 # Commands that take only some groups and keys of the configuration.
 _PREFIXES = {

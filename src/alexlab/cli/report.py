@@ -26,9 +26,9 @@ reports/: report.html (one file), report.md, tables as CSV and LaTeX
 
   python src/report.py                              every study that has started
   python src/report.py study=paper recipe=demo      one of them
-  python src/report.py sweep=last                   the newest sweep: every seed,
-                                                    curves and intervals, without
-                                                    verdicts
+  python src/report.py sweep=last                   the newest sweep: every
+                                                    seed, curves and intervals,
+                                                    without verdicts
   python src/report.py compare top1=42.9            why is mine not the paper's:
                                                     an error beside the runs of
                                                     a recipe; compare --help
