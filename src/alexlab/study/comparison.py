@@ -50,7 +50,7 @@ class Placement:
     @property
     def is_expected(self) -> bool | None:
         """Whether the figure lies in the interval; None if there is none."""
-        return None if self.half is None else abs(self.gap) <= self.half
+        return None if self.half is None else bool(abs(self.gap) <= self.half)
 
 
 def place(figure: Figure, sample: Sample) -> Placement:
