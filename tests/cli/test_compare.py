@@ -50,7 +50,7 @@ def test_the_sentence():
 def test_a_figure_beside_the_kept_records(capsys: pytest.CaptureFixture[str]):
     """The expected numbers are those of NumPy and SciPy on the 20 errors of the kept base (results/demo)."""
     printed = answer(["top1=21.5", "top5=0.5", DEMO], capsys)
-    assert "Beside 20 finished runs of recipe=demo: ten views, 2,000 test images." in words(printed)
+    assert "Compared with 20 finished runs of recipe=demo: ten views, 2,000 test images." in words(printed)
     assert "top-1: 21.5 % is 4.3 points above the mean of 20 runs (17.15 %, standard deviation 2.7)" in words(printed)
     assert "(95 %: 11.4 to 22.9 %; 20 runs): chance alone can explain it. 19 of the 20 runs" in words(printed)
     assert "taken to be from the same 2,000 images; if it is from N others, add images=N" in words(printed)
@@ -100,7 +100,7 @@ def test_few_runs_and_lost_ones(tmp_path: Path, capsys: pytest.CaptureFixture[st
         tmp_path, ["study=lrn", "study.seeds=3", "study.base_seeds=4"], failed={"none": 1}, missing={"no_lrn": 1}
     )
     printed = words(answer(["top1=41", f"runs={tmp_path}"], capsys))
-    assert "Beside 3 finished runs of recipe=demo" in printed
+    assert "Compared with 3 finished runs of recipe=demo" in printed
     assert "1 more failed or trained only in part" in printed
     assert "It is wide since the runs are few." in printed
     two = words(answer(["top1=41", f"runs={tmp_path}", "--like", "recipe=demo", "model.lrn=false"], capsys))

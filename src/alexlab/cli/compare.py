@@ -314,7 +314,7 @@ def _answer(found: Comparison) -> list[str]:
     count = "" if found.images is None else f", {found.images:,} test images"
     chosen = f" {LIKE} names another recipe." if found.chosen else ""
     lost = f" {own.lost} more failed or trained only in part, and are not counted." if own.lost else ""
-    lines.append(f"Beside {plural(len(own.runs), 'finished run')} of {name}: {view}{count}.{lost}{chosen}")
+    lines.append(f"Compared with {plural(len(own.runs), 'finished run')} of {name}: {view}{count}.{lost}{chosen}")
     lines += [f"{_name(metric)}: {sentence(placement)}" for metric, placement in found.placements.items()]
     if any(placement.half is not None for placement in found.placements.values()):
         lines.append(_of_interval(found))

@@ -452,8 +452,9 @@ def _lines(
     ends, bands = [], []
     for (name, values), (colour, line) in zip(arms.items(), _ways(), strict=False):
         here, text = np.isfinite(values).any(0), _wrapped(name)
-        x, known = np.flatnonzero(here) + 1.0, values[:, here]
-        x = x if epochs is None else epochs[: len(here)][here]
+        entries = values.shape[1]
+        logged = np.arange(1.0, entries + 1) if epochs is None else epochs[:entries]
+        x, known = logged[here], values[:, here]
         if not len(x):
             ends.append(_End(f"{text}\nno values", math.nan, math.nan, colour, line))
             continue
