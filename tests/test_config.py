@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -272,6 +273,7 @@ def test_a_built_in_options_name_is_taken(tmp_path: Path, name: str):
     [
         (["optim.lr=.1", "optim.lr=.2"], "remove one; `train -m optim.lr=.1,.2` does each in turn"),
         (["seed=0", "seed=0"], "remove one"),
+        (["logger=wandb", "logger=[mlflow]"], "remove one; both: 'logger=[wandb,mlflow]'"),
         (["seed=0,1", "seed=2"], "remove one; `train -m seed=0,1,2` does each in turn"),
         (["++seed=0", "seed=1"], "remove one; `train -m seed=0,1` does each in turn"),
         (
@@ -396,7 +398,7 @@ def test_names_on_which_users_rely():
     relied_on = [
         *("seed",),
         *("weights",),
-        *("logger.name",),
+        *("logger.wandb", "logger.tensorboard", "logger.mlflow", "logger.project"),
         *("paths.runs",),
         *("model.lrn", "model.dropout", "model.remove", "model.groups", "model.width"),
         *("pool.overlap",),
@@ -432,6 +434,58 @@ def test_what_is_written_is_what_is_read(tmp_path: Path):
     assert config.model.remove == ["conv3", "fc7"]
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     assert read_config(tmp_path / "config.yaml") == config
+
+
+def test_an_older_records_trackers_are_read_over(tmp_path: Path):
+    """The first records had the section `logger`, whose keys were others."""
+    config = composed()
+    (tmp_path / "config.yaml").write_text(f"{to_yaml(config)}logger:\n  name: wandb\n  project: theirs\n")
+    assert read_config(tmp_path / "config.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("line", "trackers"),
+    [
+        ([], []),
+        (["logger=record"], []),
+        (["logger=wandb"], ["wandb"]),
+        (["logger=[mlflow,wandb]"], ["wandb", "mlflow"]),
+        (["logger=[record,tensorboard]", "logger.wandb=true"], ["wandb", "tensorboard"]),
+        (["logger=[]"], []),
+    ],
+)
+def test_trackers(line: list[str], trackers: list[str]):
+    assert composed(line).logger.trackers == trackers
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (["logger=[wandb,mlfow]"], "there is no logger 'mlfow'; did you mean 'mlflow'?"),
+        (["logger.name=wandb"], "there is no key 'logger.name'; write logger=wandb"),
+        (["logger.tracking_uri=http://bob:secret@host/x"], "logger.tracking_uri: must hold no user or password; set "),
+        (
+            ["logger.tracking_uri='postgresql://bob:secret@host/x'"],
+            "logger.tracking_uri: must hold no user or password",
+        ),
+    ],
+)
+def test_mistakes_with_trackers(line: list[str], message: str):
+    with pytest.raises(ConfigError) as error:
+        load(line)
+    assert message in str(error.value)
+    assert "secret" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_tracker_that_is_not_installed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Also where the current directory has a folder of its name, as MLflow's files may be in."""
+    (tmp_path / "mlflow").mkdir()
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "mlflow", raising=False)
+    with pytest.raises(ConfigError) as error:
+        load(["logger=mlflow"])
+    assert str(error.value) == "logger=mlflow: not installed; run pip install 'alexlab[mlflow]'"
 
 
 def test_a_record_reads_nothing_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

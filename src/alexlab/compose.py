@@ -192,6 +192,8 @@ class Composer:
             hint = f"; `train -m {name}={','.join(values)}` does each in turn" if len({*values}) > 1 else ""
             if name == "ablation" and hint and (keys := _keys_of(values[1])):
                 hint += f"; both in one run: {one} {keys}"
+            if name == "logger" and hint:
+                hint = f"; both: 'logger=[{','.join(value.strip('[]') for value in values)}]'"
             raise ConfigError(f"{one} {other}: {name} is set twice and only the last would count; remove one{hint}")
 
     def check(self, line: str) -> None:
@@ -216,6 +218,8 @@ class Composer:
         if not values:
             raise ConfigError(f"{line}: matches no value; --help lists the options")
         if name in groups:
+            if name == "logger":  # several at once, by a list
+                values = [one for value in values for one in (value if isinstance(value, list) else [value])]
             for value in values:
                 if value not in groups[name]:
                     near = did_you_mean(str(value), groups[name])
@@ -362,6 +366,8 @@ def read_config(path: Path, stored: bool = True) -> Config:
     """Read the configuration of a record; with `stored=False` its data need not be on this machine."""
     with _one_line([str(path)]):
         loaded = read_yaml(path)
+        if isinstance(loaded, dict):
+            loaded.pop("logger", None)  # of no meaning to a record; only the first ones hold it
         if "${" in str(loaded):  # it would be resolved, from the reader's environment too
             raise ConfigError(f"{path}: holds an interpolation, ${{...}}; a record has plain values")
         config = from_plain(loaded)

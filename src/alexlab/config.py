@@ -198,11 +198,6 @@ class Debug(Enum):
     profile = "profile"
 
 
-class Logger(Enum):
-    record = "record"
-    wandb = "wandb"
-
-
 class Strategy(Enum):
     ddp = "ddp"
     towers = "towers"
@@ -223,6 +218,7 @@ class Accelerator(Enum):
 CONV_LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "conv6")  # as many of them as model.kernels has numbers
 HIDDEN_LAYERS = ("fc6", "fc7")
 ORDER = ("activation", "lrn", "pool")
+TRACKERS = ("wandb", "tensorboard", "mlflow")  # keys of `logger`
 CONV1_PADDING = {"both": (2, 2), "end": (0, 3), "none": (0, 0)}  # zeros before and after, in each direction
 SHAPES_CLASSES = 10  # what `alexlab.data.shapes` can draw
 RACE_ERRORS = (0.5, 0.45, 0.4, 0.35, 0.3)  # training errors that a trial of a learning rate must reach in time
@@ -613,9 +609,21 @@ class DebugConfig:
 
 @dataclass
 class LoggerConfig:
-    name: Logger = key(Logger.record, "record = local files only; wandb = Weights & Biases as well.", identity=False)
-    project: str = key("alexlab", "W&B project.", identity=False)
+    wandb: bool = key(False, "Copy runs to Weights & Biases; logger=wandb sets it.", identity=False)
+    tensorboard: bool = key(False, "Write TensorBoard's files; logger=tensorboard sets it.", identity=False)
+    mlflow: bool = key(False, "Copy runs to MLflow; logger=mlflow sets it.", identity=False)
+    project: str = key("alexlab", "W&B project, and MLflow experiment.", identity=False)
     entity: Union[str, None] = key(None, "W&B user or team; null = the account's default.", identity=False)
+    tracking_uri: Union[str, None] = key(
+        None,
+        "MLflow's server, such as http://localhost:5000; null = MLFLOW_TRACKING_URI, or else MLflow's own default.",
+        identity=False,
+    )
+
+    @property
+    def trackers(self) -> list[str]:
+        """The trackers that get a copy of each run."""
+        return [name for name in TRACKERS if getattr(self, name)]
 
 
 @dataclass

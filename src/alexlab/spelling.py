@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cache
 
-from alexlab.config import Config, did_you_mean, walk
+from alexlab.config import TRACKERS, Config, did_you_mean, walk
 
-_LOGGER = "metrics.csv is in each record; logger=wandb sends it to W&B as well"
+_LOGGER = "metrics.csv is in each record, for any other tracker (docs/how-to/trackers.md)"
 # What to write, and the names for which: each the last part of one, or all of it. {} is the value.
 _ADVICE = {
     "write optim.lr={}": "lr learning_rate base_lr lr0 eta",
@@ -34,8 +34,11 @@ _ADVICE = {
     "write paths.runs={}": "output_dir out_dir save_dir log_dir default_root_dir",
     "write seed={}": "random_seed manual_seed seed_everything",
     "write model={}": "arch architecture net network backbone model.name",
-    "write logger=wandb": "wandb use_wandb",
-    _LOGGER: "tensorboard mlflow csv",
+    "write logger=wandb": "use_wandb",
+    "write logger={}": "logger.name tracker loggers",
+    "write logger=mlflow logger.tracking_uri={}": "mlflow_tracking_uri mlflow_uri",
+    "write logger.project={}": "experiment_name mlflow_experiment",
+    _LOGGER: "csv",
     "write study={} or ablation={}": "experiment experiments",
     "-m KEY=VALUE,VALUE is a sweep, study=rates a search": "hparams_search sweep grid",
     "write debug=limit or trainer.fast_dev_run=true": "fast dry smoke test_run",
@@ -67,7 +70,8 @@ _VALUES = {
     ("trainer.accelerator", "mps"): "Apple's GPUs are not supported; write cpu",
     ("trainer.accelerator", "cuda"): "write gpu",
     ("trainer.accelerator", "tpu"): "TPUs are not supported",
-    **{("logger", name): _LOGGER for name in ("tensorboard", "mlflow", "csv", "many_loggers")},
+    **{("logger", name): _LOGGER for name in ("csv", "aim", "comet", "neptune", "clearml")},
+    ("logger", "many_loggers"): "several: 'logger=[wandb,tensorboard]'",
     ("debug", "default"): "write debug=limit",
     ("debug", "fdr"): "write trainer.fast_dev_run=true",
     ("debug", "profiler"): "write debug=profile",
@@ -96,6 +100,8 @@ def for_name(name: str, value: str, known: Iterable[str] = ()) -> str:
     last = name.rpartition(".")[2]
     if advice := _BY_NAME.get(name) or _BY_NAME.get(last):
         return advice.replace("{}", value or "...")
+    if last == "name" and value in TRACKERS:
+        return f"write logger={value}"
     if keys := _keys().get(last, []):  # data.name is set by the group data
         lines = [f"{key.removesuffix('.name')}={value or '...'}" for key in keys]
         return f"write {' or '.join(lines)}"

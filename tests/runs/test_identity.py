@@ -22,6 +22,7 @@ from support.settings import composed
         (["seed=2"], ["seed=2", "data.seed=2"]),
         (["model.dropout=0"], ["model.dropout=0.0"]),
         ([], ["paths.runs=elsewhere", "data.num_workers=2", "logger=wandb", "trainer.enable_progress_bar=false"]),
+        ([], ["logger.tracking_uri=http://host", "logger.project=mine", "logger.entity=us", "logger.wandb=true"]),
         ([], ["data.cache=elsewhere", "trainer.accelerator=cpu", "data.eval_batch_size=7"]),
         ([], ["trainer=towers2", "trainer.devices=4", "model.groups=2", "trainer.strategy=ddp"]),
         ([], ["recipe=demo", "protocol=paper", "ablation=none"]),

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import wandb
 
 from alexlab.compose import to_yaml
 from alexlab.config import PROJECT_DIR, Config
-from alexlab.runs import trackers, worker
+from alexlab.runs import tracked, worker
 from alexlab.runs.names import run_name
 from alexlab.runs.record import DONE, FAILED, Record
-from alexlab.runs.trackers import Copy, group_name, publish, wandb_mode
+from alexlab.runs.trackers import Copies, send
+from alexlab.runs.wandb_copy import group_name, wandb_mode
+from support import hand_made
 from support.commands import finish, start
 from support.settings import composed
 
@@ -94,13 +98,13 @@ def test_a_wandb_that_does_not_start_is_one_line(tiny, monkeypatch, capsys, brok
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setattr(wandb, broken, refuse)
     config = composed([*tiny, "logger=wandb"])
-    copy = Copy(config, begun(config))
+    copy = Copies(config, begun(config))
     copy.start()
     copy.row({"step": 3, "epoch": 1})
     copy.finish()
     assert capsys.readouterr().out.splitlines()[-1] == (
-        "logger=wandb: W&B did not start (this key is none); the record is complete, `python src/runs.py wandb` "
-        "sends it later"
+        "logger=wandb: W&B did not start (this key is none); the record is complete, `python src/runs.py copy "
+        "logger=wandb` sends it later"
     )
 
 
@@ -181,14 +185,14 @@ def test_a_resumed_run_loses_and_doubles_no_step(tiny, server, monkeypatch):
         pass
 
     with monkeypatch.context() as context:
-        row = Copy.row
+        row = Copies.row
 
-        def breaks(copy: Copy, values: dict[str, Any]) -> None:
-            row(copy, values)
+        def breaks(copies: Copies, values: dict[str, Any]) -> None:
+            row(copies, values)
             if values["epoch"] == 2:
                 raise Break
 
-        context.setattr(Copy, "row", breaks)
+        context.setattr(Copies, "row", breaks)
         worker.train(record.path, "run", config)
     assert record.status()["state"] == FAILED
     assert list(server.runs["0123456789ab"]["steps"]) == [3, 6]
@@ -209,7 +213,7 @@ def test_a_deleted_id_is_not_asked_for_again(tiny, server):
     worker.train(record.path, "run", config)
     assert list(server.runs) == ["0123456789ab-3"]
     assert record.read("wandb.json")["id"] == "0123456789ab-3"
-    assert publish(config, record)
+    assert send("wandb", config, record)
     assert list(server.runs) == ["0123456789ab-3"]
 
 
@@ -220,17 +224,17 @@ def test_a_service_that_dies_ends_nothing_but_the_copy(tiny, server, capsys):
     worker.train(record.path, "run", config)
     assert record.status()["state"] == DONE
     out = capsys.readouterr().out
-    assert out.count("logger=wandb") == 1
+    assert out.count("logger=wandb: ") == 1
     assert "takes no more (the service is gone); the record is complete" in out
     server.dies_at = None
     for _ in range(2):  # later, and not twice
-        assert publish(config, record)
+        assert send("wandb", config, record)
         assert list(server.runs["0123456789ab"]["steps"]) == [3, 6]
         assert server.runs["0123456789ab"]["summary"]["seconds"] == record.result()["seconds"]
 
 
 def test_a_network_that_is_gone_at_the_end_is_not_waited_for(tiny, server, monkeypatch, capsys):
-    monkeypatch.setattr(trackers, "_LAST_SECONDS", 0.1)
+    monkeypatch.setattr(tracked, "_LAST_SECONDS", 0.1)
     server.answers.clear()
     config = composed([*tiny, "logger=wandb", "trainer.max_epochs=1"])
     record = begun(config)
@@ -296,5 +300,26 @@ def test_a_record_is_where_it_was_asked_for_and_says_nothing_of_its_copy(tiny: l
     record = begun(config)
     assert record.path.parent == Path(config.paths.runs)
     assert "private" not in record.file("config.yaml").read_text()
-    assert "private" not in json.dumps(trackers.public_config(config))
-    assert not any(name.startswith("study.") for name in trackers.public_config(config))
+    assert "private" not in json.dumps(tracked.public_config(config))
+    assert not any(name.startswith("study.") for name in tracked.public_config(config))
+
+
+def test_the_loop_for_any_other_tracker(tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As docs/how-to/trackers.md has it, with a tracker that notes what it gets."""
+    page = (PROJECT_DIR / "docs" / "how-to" / "trackers.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", page.partition("## Any other tracker")[2], re.DOTALL)
+    config = composed(tiny)
+    hand_made.complete(hand_made.begin(config))
+    hand_made.begin(config, "ba9876543210")  # which has not ended
+    monkeypatch.chdir(tmp_path)
+    tracker = MagicMock()
+    monkeypatch.setitem(sys.modules, "my_tracker", tracker)
+    exec(code, {})
+    [started] = tracker.start.call_args_list
+    assert (started.kwargs["id"], started.kwargs["name"]) == (hand_made.RUN_ID, "none seed=0")
+    assert started.kwargs["config"]["config.model.lrn"] is True
+    logged = tracker.start.return_value.log.call_args_list
+    losses = [(call.kwargs["step"], call.args[0]["train_loss"]) for call in logged]
+    assert losses == [(row["step"], row["train_loss"]) for row in hand_made.ROWS]
+    [ended] = tracker.start.return_value.finish.call_args_list
+    assert ended.kwargs["summary"]["test.ten.top1_error"] == 0.5

@@ -46,7 +46,7 @@ def begin(
     terminal: int | None = None,
 ) -> subprocess.Popen[str]:
     """As `start`, of any program; `terminal`: what it is to have as its own, for input and output."""
-    others = ("WANDB", "ALEXLAB", "SLURM")
+    others = ("WANDB", "MLFLOW", "ALEXLAB", "SLURM")
     kept = {name: value for name, value in os.environ.items() if name == "ALEXLAB_TESTS" or not name.startswith(others)}
     process = subprocess.Popen(
         last_of_each(words),

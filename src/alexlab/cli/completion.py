@@ -59,6 +59,7 @@ OPTIONS = {
         "compare",
         "export",
         "prune",
+        "copy",
         "wandb",
         "bundle",
         "studies",
@@ -87,7 +88,7 @@ _NAMES = {
 _PREFIXES = {
     "prepare": ("data", "recipe"),
     "predict": ("paths.runs", "data.cache"),
-    "runs": ("paths.runs", "logger.project", "logger.entity"),
+    "runs": ("paths.runs", "logger", "logger.project", "logger.entity", "logger.tracking_uri"),
 }
 
 

@@ -24,7 +24,7 @@ from alexlab.cli.show_paper import markdown
 from alexlab.cli.tables import from_here, print_table, read_rows
 from alexlab.command import exit_status, program
 from alexlab.compose import CONFIG_NAME, Composer
-from alexlab.config import CONF_DIR, Config, ConfigError, Dataset, Debug, Logger, Rate, Retry
+from alexlab.config import CONF_DIR, Config, ConfigError, Dataset, Debug, Rate, Retry
 from alexlab.console import Console, plural
 from alexlab.data.locate import described
 from alexlab.errors import UserError
@@ -35,7 +35,7 @@ from alexlab.runs.identity import RESULTS_VERSION
 from alexlab.runs.process import WORKER, Launch, start_server
 from alexlab.runs.record import DONE, FAILED, PREEMPTED
 from alexlab.runs.supervisor import needs_work
-from alexlab.runs.trackers import outer_run
+from alexlab.runs.wandb_copy import outer_run
 from alexlab.spelling import for_flag
 from alexlab.sweep.arms import MIN_SEEDS, Study, document, register, unmet
 from alexlab.sweep.launcher import check_runs, count_passed, do_all, launch_jobs, launching
@@ -214,7 +214,7 @@ def _announce(plan: Plan, console: Console, device: Device | None = None) -> Non
             console.print(f"The GPU of this machine is not used: {device.unused_gpu}", style="yellow")
     if (code := modified(RESULTS_VERSION)) is not None:
         console.print(f"Modified code {code}: its runs are kept apart from those of the released code.", style="yellow")
-    is_copied = any(run.config.logger.name is Logger.wandb for run in plan.runs) and not plan.is_trial
+    is_copied = any(run.config.logger.wandb for run in plan.runs) and not plan.is_trial
     if is_copied and (outer := outer_run()):
         console.print(f"logger=wandb: {', '.join(outer)} of the environment are ignored: each run has its own id")
     if plan.study is not None:

@@ -1,4 +1,4 @@
-"""A study at W&B: a saved workspace and a report of the runs that `alexlab.runs.trackers` sends there.
+"""A study at W&B: a saved workspace and a report of the runs that `alexlab.runs.wandb_copy` sends there.
 
 Both are built offline and written to files first, so that nothing is lost without a key or a server. No folder of this
 machine is sent. W&B's library is imported only if it is used.
@@ -24,7 +24,8 @@ from alexlab.files import write_atomic
 from alexlab.report.sweep import SweepReport, sweep_content
 from alexlab.report.wording import measured, printed, row_cells
 from alexlab.runs.identity import SEEDS
-from alexlab.runs.trackers import is_copied, private_settings, public_config, wandb_mode
+from alexlab.runs.tracked import public_config
+from alexlab.runs.wandb_copy import is_copied, private_settings, wandb_mode
 from alexlab.study.claims import VIEWED
 from alexlab.study.records import Archive, RunData
 from alexlab.study.verdicts import Judgement
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 CURVES = {"train_loss": "training loss", "train_top1_error": "training error", "val_top1_error": "validation error"}
 PICTURES = ("runs", "forest", "forest_gap", "forest_ratio", "classes", "confusion")  # of a report that W&B gets
-GROUP = "Group"  # W&B's name of the arm that alexlab.runs.trackers sets
+GROUP = "Group"  # W&B's name of the arm that alexlab.runs.wandb_copy sets
 _LONGEST_TITLE = 128  # that W&B accepts
 _LONGEST_REASON = 300  # shown of a server's answer, which may be a page
 _BUSY = "the service process is busy and did not respond in time"  # W&B's message if the server is down
@@ -303,7 +304,7 @@ def claims_markdown(judgement: Judgement, archive: Archive) -> str:
 
 
 def run_names(judgement: Judgement, archive: Archive) -> list[str]:
-    """W&B's ids of all runs that the study planned, as `alexlab.runs.trackers` gives them; each once."""
+    """W&B's ids of all runs that the study planned, as `alexlab.runs.wandb_copy` gives them; each once."""
     found = {}
     for run_id in (run_id for arm in judgement.arms for run_id in arm.planned.values()):
         found[wandb_id(run_id, archive.runs.get(run_id))] = None
@@ -402,7 +403,7 @@ def _parallel(keys: list[str]) -> list[Any]:
 
 
 def error_name(view: str, metric: str) -> str:
-    """The name in W&B's summary, as `alexlab.runs.trackers` writes it."""
+    """The name in W&B's summary, as `alexlab.runs.wandb_copy` writes it."""
     return f"test/{view}/{metric}"
 
 

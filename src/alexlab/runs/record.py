@@ -14,7 +14,8 @@
                       likeliest class by each of the ten views alone
     neighbours.json   once report.py --nets measured it: the precision of the nearest training images
     result.json       errors and costs; there only once the run is DONE
-    wandb.json        what W&B has of it, where it was copied there
+    wandb.json        what W&B has of it, where it was copied there; mlflow.json likewise
+    wandb/            W&B's own files; tensorboard/ likewise
     claim.<n>         the lease of the process that works on it
 
 Files are written atomically, but for train.log, which grows while it runs. Whoever reads a record may have it from a
@@ -70,15 +71,18 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         **{"layer": TEXT, "nearest": INTEGER, "pool": INTEGER, "queries": INTEGER},
     },
     "wandb.json": {"id": TEXT, "mode": TEXT, "complete": BOOL},
+    "mlflow.json": {"id": TEXT, "complete": BOOL},
 }
 _MAX_CSV = 2**26  # bytes
 _STATE = re.compile(r"\d+-[0-9a-f]{16}\.(ckpt|damaged)")
 # What a run writes into its record, and what file systems and file managers do; nothing else is removed with it.
 _OWN = re.compile(
-    r"config\.yaml|net\.py|(status|environment|result|diverged|neighbours|wandb)\.json|(metrics|train_error)\.csv|train\.log|"
-    rf"conv1\.npy|predictions\.npz|checkpoints|wandb|claim\.\d+|{TEMPORARY.pattern}|"
+    r"config\.yaml|net\.py|(status|environment|result|diverged|neighbours|wandb|mlflow)\.json|"
+    r"(metrics|train_error)\.csv|train\.log|conv1\.npy|predictions\.npz|checkpoints|wandb|tensorboard|"
+    rf"claim\.\d+|{TEMPORARY.pattern}|"
     r"\.(claim\.\d+|clock)\.[0-9a-f]{32}"
 )
+_COPIES = ("wandb", "wandb.json", "mlflow.json", "tensorboard")  # resumed by the next attempt
 _OWN_CHECKPOINTS = re.compile(rf"{_STATE.pattern}|(last|best)\.ckpt|{TEMPORARY.pattern}")
 _DISPOSABLE = re.compile(r"\.DS_Store|\._.*|\.nfs.*|Thumbs\.db|desktop\.ini")
 
@@ -274,7 +278,7 @@ class Record:
         assert not is_done
         self._refuse_links()
         for path in reversed([*self._contents()]):  # checkpoints/ after the files in it
-            is_kept = path.name in ("status.json", "wandb", "wandb.json") or path.name.startswith("claim.")
+            is_kept = path.name in ("status.json", *_COPIES) or path.name.startswith("claim.")
             if not self._is_own(path) or is_kept:
                 continue
             self.may_write()

@@ -28,12 +28,12 @@ from alexlab.config import Config, Debug, Keep
 from alexlab.data.limits import allow_open_files
 from alexlab.data.locate import described
 from alexlab.output import survive_closed
-from alexlab.runs import trackers
 from alexlab.runs.environment import changes, environment, with_earlier
 from alexlab.runs.failure import HINTS, failure_of, is_echo, message_of, oom_kills
 from alexlab.runs.lease import Lease, LeaseLost
 from alexlab.runs.process import EXITS, STOPPED, RankProcess, start_server
 from alexlab.runs.record import DONE, FAILED, PREEMPTED, RECORD_VERSION, Record
+from alexlab.runs.trackers import Copies
 from alexlab.signals import SIGNALS
 from alexlab.training import preemption
 from alexlab.training.checkpoint import States
@@ -73,7 +73,7 @@ def train(
         _hide(folder / "train.log")
     record = Record(folder.parent, folder.name, lease)
     handler = _log_to(record.file("train.log"), "" if member is None else f"[rank {member.rank}] ")
-    copy = trackers.Copy(config, record, messages)
+    copies = Copies(config, record, messages)
     kills, code = oom_kills(), 0
     try:
         with lease.heartbeat() if lease is not None else nullcontext():
@@ -87,7 +87,7 @@ def train(
                     allow_open_files(config.data.num_workers)
                     start_server("alexlab.data.datamodule")  # for the loaders
                 if is_first:
-                    _train(record, config, title, copy)
+                    _train(record, config, title, copies)
                 else:
                     fit(config, None if config.is_trial else record.path, title)
                 distributed.leave()
@@ -107,9 +107,9 @@ def train(
                     code = _write_ending(record, error, killed)
     except LeaseLost as error:
         log.warning("%s; this process ends and writes nothing", error)
-        copy.abandon()
+        copies.abandon()
     else:
-        copy.finish()
+        copies.finish()
     for loader in multiprocessing.active_children():
         loader.kill()  # of an interrupted epoch; this process would wait for it
     logging.getLogger().removeHandler(handler)
@@ -119,7 +119,7 @@ def train(
         sys.exit(code)
 
 
-def _train(record: Record, config: Config, title: str, copy: trackers.Copy) -> None:
+def _train(record: Record, config: Config, title: str, copies: Copies) -> None:
     if config.is_trial:
         outcome = fit(config, None, title)
         if config.debug.name is Debug.limit:
@@ -127,8 +127,8 @@ def _train(record: Record, config: Config, title: str, copy: trackers.Copy) -> N
         record.set_status(DONE)
         return
     record.write("environment.json", _environment(record, config))
-    copy.start()
-    outcome = fit(config, record.path, title, copy.row, record.may_write)
+    copies.start()
+    outcome = fit(config, record.path, title, copies.row, record.may_write)
     with preemption.held():  # all is done but for writing it down
         record.write("predictions.npz", archive(outcome.test))
         if outcome.conv1 is not None:

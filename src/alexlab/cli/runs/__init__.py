@@ -10,7 +10,7 @@ from alexlab.cli.json_output import FLAG, Answer, json_answer
 from alexlab.cli.runs.compare import compare
 from alexlab.cli.runs.listing import list_runs
 from alexlab.cli.runs.prune import prune
-from alexlab.cli.runs.publish import export, pack, send
+from alexlab.cli.runs.publish import copy, export, pack
 from alexlab.cli.runs.request import Request, parse
 from alexlab.cli.runs.show import show_run
 from alexlab.cli.runs.studies import forget, list_studies
@@ -23,7 +23,7 @@ from alexlab.errors import UserError
 USAGE = """\
 usage: python src/runs.py VERB [FILTER=VALUE ...]
 
-Look at records, remove some, or send them to W&B.
+Look at records, remove some, or send copies of them.
 
   python src/runs.py list                           every run
   python src/runs.py list recipe=demo state=FAILED,PREEMPTED
@@ -41,7 +41,9 @@ Look at records, remove some, or send them to W&B.
                                                     of the machine or the code
   python src/runs.py prune state=DONE ablation='no_*'
                                                     remove just these
-  python src/runs.py wandb [logger.project=NAME]    send to W&B, each step once
+  python src/runs.py copy logger=mlflow [logger.project=NAME]
+                                                    send to W&B, TensorBoard or
+                                                    MLflow, each step once
   python src/runs.py bundle OUT.zip [study=NAME] [submitter=NAME]
                                                     plans and finished records,
                                                     without weights, as a file
@@ -50,7 +52,7 @@ Look at records, remove some, or send them to W&B.
   python src/runs.py forget STUDY                   remove a mistaken plan, if
                                                     no run of it is finished
 
-list, prune, wandb and bundle take filters: study, state, failure, recipe,
+list, prune, copy and bundle take filters: study, state, failure, recipe,
 protocol, model, ablation, seed; several values with commas, * for any text. An
 ID may be cut short; a sweep's is that of its file in runs/sweeps/, or last.
 paths.runs=FOLDER looks elsewhere; list, show, compare, studies and bundle also
@@ -80,7 +82,8 @@ def _obey(given: list[str], config_dir: str | None, console: Console, is_sure: b
         "compare": compare,
         "export": export,
         "prune": prune,
-        "wandb": send,
+        "copy": copy,
+        "wandb": copy,  # as `copy logger=wandb`
         "bundle": pack,
         "studies": list_studies,
         "forget": forget,

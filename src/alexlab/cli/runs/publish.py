@@ -1,4 +1,4 @@
-"""`alexlab runs export|wandb|bundle`: records as a table, at W&B, or as one file."""
+"""`alexlab runs export|copy|bundle`: records as a table, at trackers, or as one file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from alexlab.files import write_atomic
 from alexlab.progress import Progress
 from alexlab.runs import bundle
 from alexlab.runs.record import RUNNING
-from alexlab.study.records import one_line
+from alexlab.study.records import RunData, one_line
 from alexlab.study.sweeps import load_sweep
 
 _MOST_NAMED = 5  # missing runs
@@ -35,33 +35,52 @@ def export(request: Request, console: Console) -> None:
     console.print(f"{plural(len(table), 'run')} in {out}", soft_wrap=True)
 
 
-def send(request: Request, console: Console) -> None:
+def copy(request: Request, console: Console) -> None:
     from alexlab.runs import trackers
+    from alexlab.runs.wandb_copy import outer_run
 
+    names = request.settings.logger.trackers
+    if not names:
+        raise UserError("copy: needs a tracker, such as logger=mlflow or 'logger=[wandb,tensorboard]'")
     found, _ = read_runs(request, console)
     found = [run for run in found if run.record.file("metrics.csv").is_file()]
     free = [run for run in found if run.status["state"] != RUNNING]
     if len(free) < len(found):
         console.print(f"{len(found) - len(free)} runs are running and left out.")
-    if outer := trackers.outer_run():
+    if "wandb" in names and (outer := outer_run()):
         console.print(f"{', '.join(outer)} of the environment are ignored: each run has its own id")
-    mode = trackers.wandb_mode()
-    todo = []
-    for run in [*free]:
+    places = {name: trackers.place(name, request.settings.logger) for name in names}
+    for name, place in places.items():
+        _send(name, place, free, request, console)
+
+
+def _send(name: str, place: str, runs: list[RunData], request: Request, console: Console) -> None:
+    """Send runs to a tracker that does not have them."""
+    from alexlab.runs import trackers
+
+    todo, before = [], 0
+    for run in runs:
         try:
-            if not trackers.is_copied(run.record, mode):
-                todo.append((run.record, read_config(run.record.file("config.yaml"), stored=False)))
+            config = read_config(run.record.file("config.yaml"), stored=False)
+            config.logger = request.settings.logger
+            if trackers.is_copied(name, config, run.record):
+                before += 1
+            else:
+                todo.append((config, run.record))
+        except trackers.Unreachable:
+            raise
         except (UserError, OSError) as error:
             console.print(one_line(run.record, error), soft_wrap=True)
-            free.remove(run)
-    sent = 0
-    with Progress("Sending to W&B", len(todo), unit="runs") as progress:
-        for record, config in todo:
-            config.logger = request.settings.logger
-            sent += trackers.publish(config, record)
+    title, sent = trackers.COPIES[name].title, 0
+    with Progress(f"Sending to {title}", len(todo), unit="runs") as progress:
+        for config, record in todo:
+            if trackers.send(name, config, record):
+                sent += 1
+            else:
+                trackers.place(name, request.settings.logger)  # else the next ones would wait in vain
             progress.advance(1)
-    kept = f", {len(free) - len(todo)} were there before" if len(todo) < len(free) else ""
-    console.print(f"{sent} of {len(todo)} runs sent to W&B ({mode}){kept}.")
+    kept = f", {before} were there before" if before else ""
+    console.print(f"{sent} of {len(todo)} runs sent to {title} ({place}){kept}.")
 
 
 def pack(request: Request, console: Console) -> None:

@@ -21,6 +21,10 @@ from alexlab.study.records import RunData, one_line
 
 WRITERS = {"bundle": "bundle study.zip", "export": "export sweep=last OUT.csv"}
 READERS = ("list", "show", "compare", "studies", "bundle")  # of a bundle, too
+_COPIED = {
+    "copy": ("logger", "logger.project", "logger.entity", "logger.tracking_uri"),
+    "wandb": ("logger.project", "logger.entity"),
+}
 FILTERS = ("study", "state", "failure", "recipe", "protocol", "model", "ablation", "seed")
 
 
@@ -81,7 +85,7 @@ def parse(verb: str, given: list[str], composer: Composer, is_sure: bool, answer
         name, sign, value = argument.partition("=")
         if sign and name == "submitter" and verb == "bundle":
             submitter = value
-        elif sign and name in FILTERS and verb in ("list", "prune", "wandb", "bundle"):
+        elif sign and name in FILTERS and verb in ("list", "prune", "copy", "wandb", "bundle"):
             value = value.upper() if name == "state" else value
             filters[name] = [item.strip() for item in value.strip("[]").split(",")]
         elif sign and name == "sweep" and verb == "export":
@@ -89,12 +93,12 @@ def parse(verb: str, given: list[str], composer: Composer, is_sure: bool, answer
                 raise UserError("sweep= is given twice; one table is of one sweep")
             sweep = value
         elif sign:
-            allowed = ("paths.runs", *(("logger.project", "logger.entity") if verb == "wandb" else ()))
+            allowed = ("paths.runs", *_COPIED.get(verb, ()))
             if name not in allowed:
                 near = did_you_mean(name, [*FILTERS, *allowed])
                 raise UserError(f"{argument}: cannot be set here{near}; --help lists what can")
             others.append(argument)
-    settings = composer.job(["logger=wandb", *others]).config
+    settings = composer.job([*(["logger=wandb"] if verb == "wandb" else []), *others]).config
     place = Path(settings.paths.runs)
     if verb not in READERS and place.is_file():
         raise UserError(f"{verb}: {place} is a file, and only {', '.join(READERS)} read a bundle; name a folder")
