@@ -130,8 +130,8 @@ def test_a_copy_has_all_of_the_record_once(config: Config, tmp_path: Path):
             assert history(config, name) == [(row["step"], row[name]) for row in ROWS if row[name] != ""], name
         for name, value in FINAL.items():
             assert history(config, name) == [(12, value)], name
-        run = copied(config)
-        assert set(run.data.metrics) == {"epoch", "lr", "train_loss", "val_top1_error", *FINAL}
+        assert set(copied(config).data.metrics) == {"epoch", "lr", "train_loss", "val_top1_error", *FINAL}
+    run = copied(config)
     assert (run.info.status, run.info.run_name) == ("FINISHED", "none seed=0")
     assert (run.info.start_time, run.info.end_time) == (1e12, 1e12 + 60_000)
     assert run.data.tags == {

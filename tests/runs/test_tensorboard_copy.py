@@ -12,7 +12,7 @@ from PIL import Image
 pytest.importorskip("tensorboard", reason="pip install 'alexlab[tensorboard]'")
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData  # pyright: ignore[reportAttributeAccessIssue]
 
 from alexlab.runs.record import PREEMPTED, Record
 from alexlab.runs.trackers import Copies, send

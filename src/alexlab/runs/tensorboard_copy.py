@@ -40,7 +40,7 @@ class TensorboardCopy:
         return False  # writing them again takes less than a second
 
     def start(self) -> bool:
-        from tensorboard.compat.proto.event_pb2 import SessionLog
+        from tensorboard.compat.proto.event_pb2 import SessionLog  # pyright: ignore[reportAttributeAccessIssue]
         from torch.utils.tensorboard.summary import hparams
 
         name = tracked.title(self._config, tracked.named(self._config, self._record))
@@ -96,7 +96,7 @@ class TensorboardCopy:
             self._write(step=self._step, summary=image(name, picture, dataformats="HWC"))
 
     def _write(self, step: int = 0, **content: Any) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         event = Event(wall_time=time.time(), step=step, **content)
