@@ -105,7 +105,7 @@ class TestTemporaryFolders:
 
     def test_wandbs_folders_lie_in_it(self, tmpdir: Path):
         """It makes two when it is imported, which a worker process left in TMPDIR after every run."""
-        code = "from alexlab.runs import process, trackers; process.start_server('json'); trackers.wandb_mode()"
+        code = "from alexlab.runs import process, wandb_copy; process.start_server('json'); wandb_copy.wandb_mode()"
         [folder] = kill_with(f"import os; os.environ['WANDB_MODE'] = 'offline'; {code}", tmpdir)
         names = {path.name for path in folder.iterdir()}
         assert sum(name.endswith(("wandb-media", "wandb-artifacts")) for name in names) == 2, names
