@@ -11,7 +11,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.util import get_temp_dir
 from typing import Any
 
@@ -110,7 +111,8 @@ class WandbCopy:
             for name, value in tracked.final_numbers(result).items():
                 self._run.summary[name] = value
             if self._step >= self._run.starting_step and (media := self._media()):  # else W&B has the last step already
-                self._run.log(media, step=self._step)
+                with _removed_later():
+                    self._run.log(media, step=self._step)
         elif state == PREEMPTED:
             self._run.mark_preempting()
         tracked.within(tracked.seconds_to_end(state), lambda: self._run.finish(exit_code=0 if state == DONE else 1))
@@ -176,13 +178,22 @@ def _wandb() -> Any:
         del os.environ[name]
     if key := os.environ.pop("WANDB_API_KEY", "").strip():  # W&B refuses one with the end of a file's line
         os.environ["WANDB_API_KEY"] = key
-    # It makes two folders when it is imported, and a process of multiprocessing would leave them.
+    with _removed_later():
+        import wandb
+    return wandb
+
+
+@contextmanager
+def _removed_later() -> Iterator[None]:
+    """Let W&B make its temporary folders where multiprocessing removes them: its processes run no exit handlers.
+
+    There are two from its import, and one for each table.
+    """
     before, tempfile.tempdir = tempfile.tempdir, get_temp_dir()
     try:
-        import wandb
+        yield
     finally:
         tempfile.tempdir = before
-    return wandb
 
 
 def wandb_mode() -> str:
