@@ -43,7 +43,8 @@ Look at records, remove some, or send copies of them.
                                                     remove just these
   python src/runs.py copy logger=mlflow [logger.project=NAME]
                                                     send to W&B, TensorBoard or
-                                                    MLflow, each step once
+                                                    MLflow, each step once;
+                                                    wandb is copy logger=wandb
   python src/runs.py bundle OUT.zip [study=NAME] [submitter=NAME]
                                                     plans and finished records,
                                                     without weights, as a file
