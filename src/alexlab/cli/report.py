@@ -62,9 +62,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command line; return its exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv[:1] == ["compare"]:
-        from alexlab.cli import compare
+        from alexlab.cli import report_compare
 
-        return compare.main(argv[1:])
+        return report_compare.main(argv[1:])
     flags = [argument for argument in argv if argument in FLAGS]
     arguments = [argument for argument in argv if argument not in (*flags, FLAG)]
     with json_answer(argv) as answer:

@@ -28,8 +28,9 @@ class Placement:
     runs: int
     mean: float
     sd: float | None  # over the runs; None for a single one
-    below: float  # how many of the runs have less error; equal ones count half
+    below: int  # how many of the runs have less error
     half: float | None  # half width of the 95 % prediction interval around the mean; None for fewer than three runs
+    equal: int = 0  # how many of the runs have the same error
 
     @property
     def gap(self) -> float:
@@ -38,7 +39,8 @@ class Placement:
 
     @property
     def percentile(self) -> float:
-        return 100 * self.below / self.runs
+        """The share of the runs with less error, in per cent; those with the same error count half."""
+        return 100 * (self.below + self.equal / 2) / self.runs
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -63,10 +65,10 @@ def place(figure: Figure, sample: Sample) -> Placement:
     """
     values = sample.values
     count, mean = len(values), float(values.mean())
-    below = float(np.count_nonzero(values < figure.value) + 0.5 * np.count_nonzero(values == figure.value))
+    below, equal = (int(np.count_nonzero(which)) for which in (values < figure.value, values == figure.value))
     sd = math.sqrt(sample.variance) if count > 1 else None
     if sd is None or count < LEAST_RUNS:
-        return Placement(figure, count, mean, sd, below, None)
+        return Placement(figure, count, mean, sd, below, None, equal)
     own, df = sd**2, count - 1.0
     hard, within = (0.0, 0.0) if figure.images is None else _by_image(sample)
     number = 1 if sample.images is None else sample.images.shape[1]
@@ -80,7 +82,7 @@ def place(figure: Figure, sample: Sample) -> Placement:
     of_images = 0.0 if figure.images is None else hard * (1 / number + 1 / figure.images)
     both = of_runs + of_images
     df = df * (both / of_runs) ** 2 if of_runs > 0 else math.inf
-    return Placement(figure, count, mean, sd, below, math.sqrt(both) * quantile(1 - (1 - LEVEL) / 2, df))
+    return Placement(figure, count, mean, sd, below, math.sqrt(both) * quantile(1 - (1 - LEVEL) / 2, df), equal)
 
 
 def _by_image(sample: Sample) -> tuple[float, float]:

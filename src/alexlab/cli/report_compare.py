@@ -16,7 +16,7 @@ from alexlab.compose import Composer, key_types
 from alexlab.config import CONF_DIR, ConfigError, Dataset, did_you_mean, shown
 from alexlab.console import Console, one_line, plural
 from alexlab.errors import UserError
-from alexlab.study.claims import find_claims
+from alexlab.study.claims import VIEW_NAMES, find_claims
 from alexlab.study.comparison import Figure, Placement, place
 from alexlab.study.departures import (
     AWAY,
@@ -24,6 +24,7 @@ from alexlab.study.departures import (
     MEASURED,
     NEAR_ZERO,
     NOT_KNOWN,
+    OTHER_VIEW,
     PUBLISHED,
     SEEDS,
     Difference,
@@ -62,14 +63,13 @@ Exit status: 0 done, 1 a file or folder failed, 2 a mistake in the command."""
 
 METRICS = {"top1": "top1_error", "top5": "top5_error"}
 OWN = (*METRICS, "view", "images", "n", "sd", "runs")
-VIEWS = {"ten": "ten views", "center": "centre view"}
 LIKE = "--like"
 FULL_SIZE = 224  # pixels of the paper's crops
 HEADINGS = {
     MEASURED: "measured",
     FROM_PAPERS: "published",
     NOT_KNOWN: "not measured",
-    NEAR_ZERO: "not told from 0",
+    NEAR_ZERO: "not distinguishable from 0",
     AWAY: "the other way",
 }
 
@@ -155,7 +155,7 @@ def read_question(given: Sequence[str], has_like: bool) -> Question:
             f"accuracies, write {right}"
         )
     view = values.get("view")
-    if view not in (None, *VIEWS):
+    if view not in (None, *OTHER_VIEW):
         raise UserError(f"view={view}: must be ten or center")
     images = _whole("images", values["images"], 2) if "images" in values else None
     runs = _whole("n", values["n"], 1) if "n" in values else 1
@@ -205,7 +205,7 @@ def compare(question: Question, config_dir: str | None = None) -> Comparison:
     composer = Composer(config_dir)
     places = find_places(question.places, composer)
     is_named = any(one.startswith(("runs=", "paths.runs=")) for one in question.places)
-    archive = read_archive([folder for folder in places.folders if is_named or folder.exists()])
+    archive = read_archive([one for one in places.sources if is_named or one.folder.exists()])
     line = question.like or _most_run(archive, composer)
     _check_like(line, composer)
     job = composer.job(line, stored=False)
@@ -269,7 +269,7 @@ def _most_run(archive: Archive, composer: Composer) -> list[str]:
 
 
 def _check_like(line: list[str], composer: Composer) -> None:
-    """Raise ConfigError for what is no single recipe."""
+    """Raise ConfigError unless a line names a single recipe."""
     for override in composer.parse(line):
         text = override.input_line or ""
         if override.is_sweep_override():
@@ -297,7 +297,7 @@ def print_comparison(found: Comparison, console: Console) -> None:
 
 def _answer(found: Comparison) -> list[str]:
     """The sentences about the figures."""
-    name, view = " ".join(found.line), VIEWS[found.view]
+    name, view = " ".join(found.line), VIEW_NAMES[found.view]
     lines = []
     for metric, figure in found.question.figures.items():
         if metric == "top1_error" and 0 < figure.value < 0.01:
@@ -326,14 +326,14 @@ def _instead(found: Comparison) -> str:
     one = found.reference
     if one is None:
         return ", and the paper has no figure for it at this scale."
-    view = VIEWS[one.view]
+    view = VIEW_NAMES[one.view]
     if one.view != found.view:
-        view += f", changed to the {VIEWS[found.view]} by what section 6 has for one net"
-    return f"; compared with {one.source} ({view}). Nobody published how its seeds scatter."
+        view += f", changed to the {VIEW_NAMES[found.view]} by what section 6 has for one net"
+    return f"; compared with {one.source} ({view}). Its spread over seeds was never published."
 
 
 def sentence(placement: Placement) -> str:
-    """Where a figure lies, in one plain sentence; a second one has the percentile."""
+    """The position of a figure among the runs, in one sentence; a second one has the percentile."""
     figure, count = placement.figure, placement.runs
     spread = "" if placement.sd is None else f", standard deviation {100 * placement.sd:.2g}"
     centre = f"the mean of {count} runs" if count > 1 else "the only run"
@@ -341,32 +341,33 @@ def sentence(placement: Placement) -> str:
     further = "one further run" if figure.runs == 1 else f"the mean of {figure.runs} further runs"
     if placement.interval is None:
         return (
-            f"{start}. What {further} of this recipe would give cannot be told from "
-            f"{plural(count, 'run')}: {LEAST_RUNS} are the least, and eight are better."
+            f"{start}. The interval for {further} of this recipe needs {LEAST_RUNS} runs or more, better eight; there "
+            f"{'is' if count == 1 else 'are'} {count}."
         )
     low, high = (f"{100 * end:.{_decimals(placement.half or 0)}f}" for end in placement.interval)
     side = "within" if placement.is_expected else "above" if placement.gap > 0 else "below"
     why = "chance alone can explain it" if placement.is_expected else "chance alone does not explain it"
-    below = f"{placement.below:g} of the {count} runs have less error (percentile {placement.percentile:.0f})"
+    same = f", {placement.equal} the same" if placement.equal else ""
+    below = f"{placement.below} of the {count} runs have less error{same} (percentile {placement.percentile:.0f})"
     return (
         f"{start}, {side} what {further} of this recipe gives (95 %: {low} to {high} %; {count} runs): {why}. {below}."
     )
 
 
 def _of_interval(found: Comparison) -> str:
-    """What the interval holds, and why."""
+    """The sources of variation that the interval covers."""
     figure = next(iter(found.question.figures.values()))
-    scatter = "both sides' scatter of seeds" if figure.sd is not None else "the scatter of seeds"
+    scatter = "both sides' spread over seeds" if figure.sd is not None else "the spread over seeds"
     wide = next(iter(found.placements.values())).runs < 5
     few = " It is wide since the runs are few." if wide else ""
     count = "" if found.images is None else f"{found.images:,} "
     if figure.images is None:
         return (
-            f"The interval (Student's t) has {scatter}, and not the choice of test images, since the figure is taken "
+            f"The interval (Student's t) covers {scatter} and not the choice of test images, since the figure is taken "
             f"to be from the same {count}images; if it is from N others, add images=N.{few}"
         )
     return (
-        f"The interval (Student's t) has {scatter}, and the choice of test images: {figure.images:,} there, "
+        f"The interval (Student's t) covers {scatter} and the choice of test images: {figure.images:,} there, "
         f"{count.strip()} others here.{few}"
     )
 
@@ -407,12 +408,12 @@ def _cells(one: Difference) -> tuple[str, str, str, str]:
 
 
 def _notes(found: Comparison) -> list[str]:
-    """What the table does not say, and the commands."""
+    """Notes on the table's numbers, and the commands."""
     lines = []
     if any(one.is_measured for one in found.differences):
         lines.append(
             "Measured: runs with the difference less those without (how many of each), ±95 % for all rows at once, for "
-            "new seeds and images. The best epoch's is on validation images."
+            "new seeds and images. The best epoch's effect is on validation images."
         )
     if any(one.effect is not None and not one.is_measured for one in found.differences):
         lines.append(
@@ -423,10 +424,10 @@ def _notes(found: Comparison) -> list[str]:
         lines.append("These runs are of ten drawn shapes, not of ImageNet: their effects hold for such runs alone.")
     if found.published:
         each = [f"{one.top1_error}/{one.top5_error} {one.source}" for one in found.published]
-        view = f" ({VIEWS[found.published[0].view]})"
+        view = f" ({VIEW_NAMES[found.published[0].view]})"
         lines.append(f"Published for {found.data.name}{view}: {'; '.join(each)}.")
     if found.own is None:
-        lines.append(f"This recipe's own scatter, {SEEDS} seeds:")
+        lines.append(f"To measure this recipe's spread, {SEEDS} seeds:")
         lines.append(command_of_own(found))
     commands = [one for one in found.differences if one.command is not None and one.override is not None]
     if commands:

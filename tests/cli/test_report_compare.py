@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from alexlab.cli.compare import read_question, sentence
 from alexlab.cli.report import main
+from alexlab.cli.report_compare import read_question, sentence
 from alexlab.config import PROJECT_DIR
 from alexlab.study.comparison import Figure, Placement
 from support.settings import composer
@@ -42,8 +42,8 @@ def test_the_sentence():
     )
     few = sentence(Placement(Figure(0.435), 2, 0.41, 0.001, 2, None))
     assert few == (
-        "43.5 % is 2.5 points above the mean of 2 runs (41 %, standard deviation 0.1). What one further run of this "
-        "recipe would give cannot be told from 2 runs: 3 are the least, and eight are better."
+        "43.5 % is 2.5 points above the mean of 2 runs (41 %, standard deviation 0.1). The interval for one "
+        "further run of this recipe needs 3 runs or more, better eight; there are 2."
     )
 
 
@@ -53,9 +53,10 @@ def test_a_figure_beside_the_kept_records(capsys: pytest.CaptureFixture[str]):
     assert "Compared with 20 finished runs of recipe=demo: ten views, 2,000 test images." in words(printed)
     assert "top-1: 21.5 % is 4.3 points above the mean of 20 runs (17.15 %, standard deviation 2.7)" in words(printed)
     assert "(95 %: 11.4 to 22.9 %; 20 runs): chance alone can explain it. 19 of the 20 runs" in words(printed)
+    assert "6 of the 20 runs have less error, 1 the same (percentile 32)" in words(printed)
     assert "taken to be from the same 2,000 images; if it is from N others, add images=N" in words(printed)
     assert "not of ImageNet" in printed
-    assert re.search(r"overlapping pooling +pool.overlap=false +\+5.3 ±4.6 5/20 runs", printed)
+    assert re.search(r"overlapping pooling +pool.overlap=false +\+5.3 ±\d\.\d 5/20 runs", printed)
     assert printed.index("overlapping pooling") < printed.index("NOT MEASURED") < printed.index("THE OTHER WAY")
     assert max(map(len, printed.splitlines()[:-1])) <= 80
     assert len(printed.splitlines()) <= 50
@@ -104,8 +105,8 @@ def test_few_runs_and_lost_ones(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "1 more failed or trained only in part" in printed
     assert "It is wide since the runs are few." in printed
     two = words(answer(["top1=41", f"runs={tmp_path}", "--like", "recipe=demo", "model.lrn=false"], capsys))
-    assert "cannot be told from 2 runs" in two
-    assert "The interval" not in two
+    assert "needs 3 runs or more, better eight; there are 2." in two
+    assert "The interval (Student" not in two
 
 
 def test_what_the_other_side_knows_is_taken_into_account():
