@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from alexlab.hydra_compat import split_sweep
 from alexlab.runs.identity import differences
@@ -78,7 +79,11 @@ def test_views_and_epochs_are_measured_within_runs(archive: Archive):
         if json.loads((path.parent / "status.json").read_text())["labels"]["ablation"] == "none":
             errors = pd.read_csv(path).val_top1_error
             gains.append(errors.min() - errors.iloc[-1])
-    assert differences["best epoch by test error"].effect == pytest.approx(np.mean(gains))
+    best = differences["best epoch by test error"]
+    assert best.effect == pytest.approx(np.mean(gains))
+    # Four rows are measured, two of them by other arms: each has a quarter of the 5 %.
+    assert sum(one.is_measured for one in differences.values()) == 4
+    assert best.half == pytest.approx(stats.t.ppf(1 - 0.025 / 4, 3) * stats.sem(gains))
     back = found(archive, view="center")
     assert back["ten views"].effect == pytest.approx(ten - center)
     assert not {"ten views", "centre view"} & found(archive, is_view_open=False).keys()

@@ -136,9 +136,20 @@ def test_a_run_that_two_have_done_counts_once_and_not_in_the_comparison(labs: tu
     half = stats.t.ppf(0.975, 3) * stats.sem(change)
     assert remark == (
         f"6 runs done by both {LAB} and {UNI}, each counted once; 2 came to the same bits, which confirms them; 4 came "
-        f"to other bits, as on another machine, with {change.mean():+.2f} ± {half:.2f} points of top-1 error in the "
-        "second"
+        f"to other bits, as on another machine (top-1 error of the second less the first: {change.mean():+.2f} ± "
+        f"{half:.2f} points, 95 % interval)"
     )
+
+
+def test_a_submitter_of_two_runs_has_an_effect_and_is_not_in_the_test(labs: tuple[Path, Path], tmp_path: Path):
+    a = bundled(tmp_path / "a.zip", labs[0], slice(0, 2), LAB)
+    b = bundled(tmp_path / "b.zip", labs[1], slice(2, 8), UNI)
+    found = lrn(judged(labs[0], read_archive([source(a), source(b)]))).submitters
+    assert found is not None
+    without, with_lrn = (errors(labs[0], arm, slice(0, 2)).mean() for arm in ("no_lrn", "none"))
+    assert found.each[0].effect is not None
+    assert found.each[0].effect.difference == pytest.approx(with_lrn - without)
+    assert found.equality is None
 
 
 def test_the_same_bits_confirm_and_are_no_second_sample(labs: tuple[Path, Path], tmp_path: Path):

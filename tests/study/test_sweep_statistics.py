@@ -73,6 +73,18 @@ def test_two_settings_have_welchs_interval(tmp_path: Path):
     assert found.main_effects == []
 
 
+def test_a_larger_table_widens_the_interval_that_holds_for_all_its_rows(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    wrongs = [answers(rng, own) for own in ([0.20, 0.23, 0.21, 0.26], [0.30, 0.22, 0.35, 0.27, 0.25])]
+    made = [made_arm(tmp_path, name, own, 10 * i) for i, (name, own) in enumerate(zip("ab", wrongs, strict=True))]
+    (_, alone), (_, one_of_five) = analyse(made).differences, analyse(made, least_family=5).differences
+    assert alone is not None
+    assert one_of_five is not None
+    assert one_of_five.fixed == alone.fixed
+    ratio = stats.t.ppf(1 - 0.025 / 5, alone.df) / stats.t.ppf(0.975, alone.df)
+    assert one_of_five.study == pytest.approx(ratio * alone.study)
+
+
 def test_seeds_that_settings_share_count_where_their_nets_start_alike(tmp_path: Path):
     rng = np.random.default_rng(1)
     luck = rng.normal(0, 0.03, 8)

@@ -166,7 +166,7 @@ class Difference:
         if self.effect is None:
             return NOT_KNOWN, 0.0 if self.override else 1.0
         is_clear = self.half is None or abs(self.effect) > self.half
-        if self.effect == 0 or (self.is_measured and not is_clear) or (self.half is not None and not is_clear):
+        if self.effect == 0 or not is_clear:
             return NEAR_ZERO, -abs(self.effect)
         if gap is not None and self.effect * gap < 0:
             return AWAY, -abs(self.effect)
@@ -327,38 +327,42 @@ def _measure(
             place = next((place for place, one in enumerate(found) if one[2] and one[2] == changes), None)
             if place is not None and len(runs) > len(arms.get(place, [])):
                 arms[place] = _trained(runs, config)
+    within = {OF_VIEW: _of_view, OF_CHECKPOINT: _of_checkpoint}
+    pairs = {
+        place: pair
+        for place, (one, _, _) in enumerate(found)
+        if one.within and (pair := within[one.within](own.runs, metric, view)) is not None
+    }
+    rows = len(arms) + len(pairs)  # the intervals hold for all of these at once
     table = [SweepArm({}, own.runs), *(SweepArm({"arm": str(place)}, runs) for place, runs in arms.items())]
     effects: dict[int, tuple[Effect, tuple[int, ...]]] = {}
-    for (place, runs), effect in zip(arms.items(), analyse(table, metric, view).differences[1:], strict=True):
+    for (place, runs), effect in zip(arms.items(), analyse(table, metric, view, rows).differences[1:], strict=True):
         if effect is not None:
             effects[place] = effect, (len(runs), len(own.runs))
-    within = {OF_VIEW: _of_view, OF_CHECKPOINT: _of_checkpoint}
-    for place, (one, _, _) in enumerate(found):
-        if one.within and (measured := within[one.within](own.runs, metric, view, max(1, len(arms)))) is not None:
-            effects[place] = measured
+    for place, pair in pairs.items():
+        effects[place] = paired_effect(*pair, rows), (len(pair[0].values),)
     for place, (effect, runs) in effects.items():
         one, before, changes = found[place]
-        half = effect.decisive if math.isfinite(effect.decisive) else None
         found[place] = (
             one,
-            replace(before, effect=effect.difference, half=half, runs=runs, source="", at_least=False),
+            replace(before, effect=effect.difference, half=effect.decisive, runs=runs, source="", at_least=False),
             changes,
         )
     return found
 
 
-def _of_view(runs: list[RunData], metric: str, view: str, family: int) -> tuple[Effect, tuple[int, ...]] | None:
-    """The other view less this one, of the same runs."""
+def _of_view(runs: list[RunData], metric: str, view: str) -> tuple[Sample, Sample] | None:
+    """Errors of the same runs by the other view, and by this one; None of fewer than two runs."""
     samples = Samples({"own": runs}, [])
     other, this = (samples.measured("own", metric, one) for one in (OTHER_VIEW[view], view))
-    if other is None or this is None or len(runs) < 2:
+    if other is None or this is None:
         return None
     pair = other.among(this), this.among(other)
-    return paired_effect(*pair, family), (len(pair[0].values),)
+    return pair if len(pair[0].values) > 1 else None
 
 
-def _of_checkpoint(runs: list[RunData], metric: str, view: str, family: int) -> tuple[Effect, tuple[int, ...]] | None:
-    """The best epoch less the last one, on the images that choose it: those of validation, centre view."""
+def _of_checkpoint(runs: list[RunData], metric: str, view: str) -> tuple[Sample, Sample] | None:
+    """Validation errors, centre view, of the best epoch and of the last; None of fewer than two runs."""
     best, last = [], []
     for run in runs:
         with suppress(UserError, KeyError, ValueError):
@@ -369,7 +373,7 @@ def _of_checkpoint(runs: list[RunData], metric: str, view: str, family: int) -> 
                 last.append(numbers[-1])
     if len(best) < 2:
         return None
-    return paired_effect(Sample(np.array(best)), Sample(np.array(last)), family), (len(best),)
+    return Sample(np.array(best)), Sample(np.array(last))
 
 
 def _with_command(

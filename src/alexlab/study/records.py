@@ -279,8 +279,9 @@ class Archive:
 def read_archive(places: Sequence[Path | Source]) -> Archive:
     """Read the status and result of every record of folders and opened bundles.
 
-    A run that is in several is taken once: finished before unfinished, else the one that ended first, whatever the
-    order of the places. Two finished ones with other results are named in `problems`, as is whatever is left out.
+    A run that is in several is taken once, whatever the order of the places: an ended copy before an unfinished one, a
+    failure that is a result before a success, then the one that ended first. Ended copies with other results are named
+    in `problems`, as is whatever is left out.
 
     Raises:
         UserError: where a folder is missing.
@@ -308,7 +309,10 @@ def read_archive(places: Sequence[Path | Source]) -> Archive:
 
 
 def _order(copy: tuple[Source, RunData]) -> tuple[bool, float]:
-    """Which of a run's copies is taken. A failure stays one: to take another try of it would select survivors."""
+    """The key by which a run's copies are sorted; the first is taken.
+
+    A failure comes before a success, since taking another attempt would select survivors.
+    """
     return copy[1].is_done, copy[1].status.get("ended", math.inf)
 
 

@@ -72,8 +72,13 @@ class SweepStatistics:
     problems: list[str] = field(default_factory=list)  # a line for each run that is not counted
 
 
-def analyse(arms: Sequence[SweepArm], metric: str = "top1_error", view: str = "ten") -> SweepStatistics:
-    """Compare the arms of a sweep in one metric; without two seeds of any arm there is nothing to say."""
+def analyse(
+    arms: Sequence[SweepArm], metric: str = "top1_error", view: str = "ten", least_family: int = 1
+) -> SweepStatistics:
+    """Compare the arms of a sweep in one metric; without two seeds of any arm there is nothing to say.
+
+    `least_family`: the number of differences in the caller's table, if it has others than those of these arms.
+    """
     nothing = SweepStatistics([None] * len(arms))
     if len(arms) < 2 or max(len(arm.runs) for arm in arms) < 2:
         return nothing
@@ -85,9 +90,9 @@ def analyse(arms: Sequence[SweepArm], metric: str = "top1_error", view: str = "t
     if base is None:
         return SweepStatistics(nothing.differences, problems=problems)
     is_compared = [one is not None and _images(one) == _images(base) for one in measured]
-    family = sum(is_compared) - 1
-    if family < 1:
+    if sum(is_compared) < 2:
         return SweepStatistics(nothing.differences, problems=problems)
+    family = max(sum(is_compared) - 1, least_family)
     spreads = samples.spreads(metric, view)
     matched = samples.matched(metric, view, False, family)
     differences: list[Effect | None] = [None]
