@@ -76,6 +76,15 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def ask(question: str) -> bool:
+    """Ask on the terminal; True for y or yes. The end of input (Ctrl-D) is a no."""
+    try:
+        answer = input(f"{question} [y/N] ")
+    except EOFError:
+        return False
+    return answer.strip().lower() in ("y", "yes")
+
+
 class Console(rich.console.Console):
     """A console that shows text as it is: no control characters, no markup, no highlighting of numbers.
 

@@ -163,11 +163,18 @@ def test_prune_takes_what_is_named_but_nothing_under_way(runs: Path, filters: li
     assert before - names(runs) == gone
 
 
-@pytest.mark.parametrize(("answer", "is_removed"), [("y", True), ("", False), ("no", False)])
-def test_prune_asks(runs: Path, monkeypatch, answer: str, is_removed: bool):
+@pytest.mark.parametrize(("answer", "is_removed"), [("y", True), ("", False), ("no", False), (None, False)])
+def test_prune_asks(runs: Path, monkeypatch, answer: str | None, is_removed: bool):
     questions: list[str] = []
+
+    def typed(question: str) -> str:
+        questions.append(question)
+        if answer is None:
+            raise EOFError  # Ctrl-D
+        return answer
+
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
-    monkeypatch.setattr("builtins.input", lambda question: questions.append(question) or answer)
+    monkeypatch.setattr("builtins.input", typed)
     assert main(["prune", "state=DONE"]) == 0
     assert questions[0].startswith("Remove 2 records, 2 of them DONE, of ")
     assert ("aaaaaaaaaaaa" in names(runs)) is not is_removed

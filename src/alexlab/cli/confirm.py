@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from alexlab.cli.forecast import costs_by_arm, load_note, total_of, total_shown
-from alexlab.console import Console, duration, plural
+from alexlab.console import Console, ask, duration, plural
 from alexlab.errors import UserError
 from alexlab.runs.supervisor import needs_work
 from alexlab.study.records import finished_runs
@@ -36,8 +36,4 @@ def may_start(plan: Plan, is_sure: bool, console: Console) -> bool:
     costs = costs_by_arm(plan, finished_runs(Path(plan.runs[0].config.paths.runs)))
     console.say(f"{plural(len(pending), 'run')} to do. {total_shown(pending, costs, note)}")
     total = total_of([costs[run.arm] for run in pending])
-    try:
-        answer = input(f"Start {plural(len(pending), 'run')} (about {duration(total.seconds)})? [y/N] ")
-    except EOFError:  # Ctrl-D
-        answer = ""
-    return answer.strip().lower() in ("y", "yes")
+    return ask(f"Start {plural(len(pending), 'run')} (about {duration(total.seconds)})?")

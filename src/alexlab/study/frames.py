@@ -12,7 +12,7 @@ from alexlab.errors import UserError
 from alexlab.runs import bundle
 from alexlab.runs.names import run_name
 from alexlab.runs.record import find_records
-from alexlab.study.records import RunData, one_line
+from alexlab.study.records import RunData, why_left_out
 from alexlab.tree import flatten
 
 
@@ -37,7 +37,7 @@ def load_runs(path: str | Path) -> pd.DataFrame:
         try:
             rows.append(_row(RunData(record, record.status())))
         except (UserError, OSError) as error:
-            warnings.warn(source.named(one_line(record, error)), stacklevel=2)
+            warnings.warn(source.named(why_left_out(record, error)), stacklevel=2)
     return pd.DataFrame(rows)
 
 

@@ -296,7 +296,7 @@ def read_archive(places: Sequence[Path | Source]) -> Archive:
             try:
                 run = _read(record, source.who)
             except (UserError, OSError) as error:
-                archive.problems.append(source.named(one_line(record, error)))
+                archive.problems.append(source.named(why_left_out(record, error)))
                 continue
             found.setdefault(run.run_id, []).append((source, run))
     for run_id, copies in found.items():
@@ -370,7 +370,7 @@ def finished_runs(folder: Path) -> list[RunData]:
     return found
 
 
-def one_line(record: Record, error: Exception) -> str:
-    """Why a record is left out, with its name."""
+def why_left_out(record: Record, error: Exception) -> str:
+    """One line that names a record and the error for which it is left out."""
     text = " ".join(str(error).split())
     return f"{text}; left out" if str(record.path) in text else f"{record.run_id}: {text}; left out"

@@ -72,7 +72,7 @@ def between_arms(arms: Sequence[Sequence[RunData]]) -> tuple[list[str], list[str
     """A line for each thing in which two arms differ, and for each that differs within both in the same way."""
 
     def seen(value: Value) -> list[dict[str, None]]:
-        return [dict.fromkeys(said for run in runs if (said := value(run)) is not None) for runs in arms]
+        return [dict.fromkeys(text for run in runs if (text := value(run)) is not None) for runs in arms]
 
     apart, mixed = {}, {}
     packages = {name: partial(_version, name) for name in _names(run for runs in arms for run in runs)}
@@ -92,13 +92,13 @@ def between_runs(arms: Mapping[str, Sequence[RunData]]) -> list[str]:
     for what, value in {**_CODE, **_MACHINE, **{name: partial(_version, name) for name in _names(every)}}.items():
         found: dict[str, Counter[str]] = {}
         for name, runs in arms.items():
-            for said in (value(run) for run in runs):
-                if said is not None:
-                    found.setdefault(said, Counter())[name] += 1
+            for text in (value(run) for run in runs):
+                if text is not None:
+                    found.setdefault(text, Counter())[name] += 1
         if len(found) > 1:
             first, *others = sorted(found.items(), key=lambda item: -item[1].total())
             parts = [f"{first[0]} in {plural(first[1].total(), 'run')}"]
-            parts += [f"{said} in {counts.total()} ({_some(list(counts))})" for said, counts in others]
+            parts += [f"{text} in {counts.total()} ({_some(list(counts))})" for text, counts in others]
             differing[what] = ", ".join(parts)
     return _lines(differing, "between the runs")
 

@@ -42,6 +42,7 @@ class Compared:
 
 
 def compare(request: Request, console: Console) -> None:
+    """Print in what two runs differ, or the arms of two sweeps if both ids name one."""
     if sweeps := _sweeps(request):
         _compare_sweeps(sweeps, request, console)
         return

@@ -17,6 +17,7 @@ _LONGEST_ARM = 200  # characters: a record may come from anyone
 
 
 def list_runs(request: Request, console: Console) -> None:
+    """Print the runs that pass the filters, one row each."""
     found, problems = read_runs(request, console)
     if request.answer.is_wanted:
         runs = [run_facts(run) for run in found]
@@ -31,6 +32,7 @@ def list_runs(request: Request, console: Console) -> None:
 
 
 def print_runs(found: list[RunData], title: str, console: Console) -> None:
+    """Print a table of runs; settings that all of them share stand above it."""
     arm, seed, recipe = Column("arm", wraps=True), Column("seed", right=True), Column("recipe", rank=2)
     state, error = Column("state", wraps=True), Column("top-1, %", right=True)
     time_, began, run_id = Column("time", right=True, rank=3), Column("began", rank=1), Column("run id")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from alexlab.cli.runs.listing import print_runs
 from alexlab.cli.runs.request import Request, read_runs, size_of
-from alexlab.console import Console
+from alexlab.console import Console, ask
 from alexlab.data.store import gigabytes
 from alexlab.errors import UserError
 from alexlab.runs.failure import RESULTS
@@ -20,6 +20,7 @@ _REMOVED = re.compile(r"\.removed-[0-9a-f]{12}")  # a record on its way out
 
 
 def prune(request: Request, console: Console) -> None:
+    """Remove the records that the filters select, or without `state=` those that failed, after a question."""
     _finish_removals(request.runs)
     found, _ = read_runs(request, console)
     found = [run for run in found if run.status["state"] != RUNNING]
@@ -39,7 +40,7 @@ def prune(request: Request, console: Console) -> None:
     if not request.is_sure:
         if not sys.stdin.isatty():
             raise UserError("prune needs confirmation, but stdin is not a terminal; pass --yes")
-        if input(f"Remove {len(found)} records{warning} of {size}? [y/N] ").strip().lower() not in ("y", "yes"):
+        if not ask(f"Remove {len(found)} records{warning} of {size}?"):
             console.print("Nothing is removed.")
             return
     removed = 0

@@ -14,13 +14,14 @@ from alexlab.files import write_atomic
 from alexlab.progress import Progress
 from alexlab.runs import bundle
 from alexlab.runs.record import RUNNING
-from alexlab.study.records import RunData, one_line
+from alexlab.study.records import RunData, why_left_out
 from alexlab.study.sweeps import load_sweep
 
 _MOST_NAMED = 5  # missing runs
 
 
 def export(request: Request, console: Console) -> None:
+    """Write a sweep as a table, one row per run."""
     out = Path(request.ids[0]).expanduser()
     if out.suffix not in (".csv", ".parquet"):
         raise UserError(f"export: {out} is neither .csv nor .parquet; name one, such as {WRITERS['export']}")
@@ -70,7 +71,7 @@ def _send(name: str, place: str, runs: list[RunData], request: Request, console:
         except trackers.Unreachable:
             raise
         except (UserError, OSError) as error:
-            console.print(one_line(run.record, error), soft_wrap=True)
+            console.print(why_left_out(run.record, error), soft_wrap=True)
     title, sent = trackers.COPIES[name].title, 0
     with Progress(f"Sending to {title}", len(todo), unit="runs") as progress:
         for config, record in todo:

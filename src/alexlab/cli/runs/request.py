@@ -17,7 +17,7 @@ from alexlab.files import json_files
 from alexlab.runs.bundle import Source, source
 from alexlab.runs.record import Record, find_record, find_records
 from alexlab.study.plans import read_looks
-from alexlab.study.records import RunData, one_line
+from alexlab.study.records import RunData, why_left_out
 
 WRITERS = {"bundle": "bundle study.zip", "export": "export sweep=last OUT.csv"}
 READERS = ("list", "show", "compare", "studies", "bundle")  # of a bundle, too
@@ -71,6 +71,11 @@ class Planned:
 
 
 def parse(verb: str, given: list[str], composer: Composer, is_sure: bool, answer: Answer) -> Request:
+    """Parse the words after a verb.
+
+    Raises:
+        UserError: for a word that the verb does not take, or a bundle that cannot be read.
+    """
     ids = [argument for argument in given if "=" not in argument]
     wanted = {"show": 1, "compare": 2, "bundle": 1, "export": 1, "forget": 1}.get(verb, 0)
     if verb == "forget" and len(ids) != wanted:
@@ -121,14 +126,17 @@ def _passes(name: str, values: list[str], facts: dict[str, str], run: RunData) -
 
 
 def seed_text(run: RunData) -> str:
+    """The seed for tables and filters; empty where it is not known."""
     return "" if run.seed is None else str(run.seed)
 
 
 def size_of(run: RunData) -> int:
+    """Bytes of a run's record."""
     return sum(path.stat().st_size for path in run.record.path.rglob("*") if path.is_file())
 
 
 def check_folder(request: Request) -> None:
+    """Raise ConfigError if `paths.runs` names a folder that is missing."""
     is_default = request.settings.paths.runs == Config().paths.runs  # which the first run creates
     if not request.runs.is_dir() and not is_default:
         raise ConfigError(f"paths.runs={request.runs}: no such folder")
@@ -156,7 +164,7 @@ def read_runs(
                 continue  # removed meanwhile
             facts = _filtered(run)
         except (UserError, OSError) as error:
-            problems.append(request.source.named(one_line(record, error)))
+            problems.append(request.source.named(why_left_out(record, error)))
             console.print(problems[-1], soft_wrap=True)
             continue
         if all(_passes(name, values, facts, run) for name, values in filters.items()):
@@ -207,5 +215,6 @@ def _is_selected(plan: Planned, filters: dict[str, list[str]]) -> bool:
 
 
 def read_run(request: Request, given: str) -> RunData:
+    """Read the run whose id begins with `given`."""
     record = find_record(request.runs, given)
     return RunData(record, record.seen())

@@ -14,6 +14,7 @@ from alexlab.tree import flatten
 
 
 def show_run(request: Request, console: Console) -> None:
+    """Print the status, labels and results of one run, and the size of its record."""
     one = read_run(request, request.ids[0])
     path = Path(request.source.named(str(one.record.path)))
     if request.answer.is_wanted:

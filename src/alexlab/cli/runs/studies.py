@@ -13,6 +13,7 @@ from alexlab.runs.record import RUNNING
 
 
 def list_studies(request: Request, console: Console) -> None:
+    """Print the registered studies, one row each."""
     plans = read_plans(request, console)
     columns = [Column("study", wraps=True), Column("recipe", wraps=True), Column("rate", rank=1)]
     columns += [Column("looks", right=True), Column("finished", right=True), Column("planned", rank=2)]
