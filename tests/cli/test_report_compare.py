@@ -11,6 +11,8 @@ import pytest
 from alexlab.cli.report import main
 from alexlab.cli.report_compare import read_question, sentence
 from alexlab.config import PROJECT_DIR
+from alexlab.runs.bundle import pack
+from alexlab.runs.identity import run_id
 from alexlab.study.comparison import Figure, Placement
 from support.settings import composer
 from support.studies import made_study
@@ -107,6 +109,15 @@ def test_few_runs_and_lost_ones(tmp_path: Path, capsys: pytest.CaptureFixture[st
     two = words(answer(["top1=41", f"runs={tmp_path}", "--like", "recipe=demo", "model.lrn=false"], capsys))
     assert "needs 3 runs or more, better eight; there are 2." in two
     assert "The interval (Student" not in two
+
+
+def test_a_record_that_is_left_out_is_named_by_its_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    study = made_study(tmp_path / "runs", ["study=lrn", "study.seeds=3", "study.base_seeds=4"])
+    ids = [run_id(job.config) for arm in study.arms if arm.name == "none" for _, job in arm.jobs()]
+    (tmp_path / "runs" / ids[0] / "predictions.npz").write_bytes(b"")
+    pack(tmp_path / "a.zip", tmp_path / "runs", ids)
+    printed = "".join(answer(["top1=41", f"runs={tmp_path / 'a.zip'}"], capsys).split())
+    assert f"Leftout:{ids[0]}:{tmp_path / 'a.zip'}/{ids[0]}/predictions.npz" in printed
 
 
 def test_what_the_other_side_knows_is_taken_into_account():

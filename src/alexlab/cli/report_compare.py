@@ -237,7 +237,7 @@ def compare(question: Question, config_dir: str | None = None) -> Comparison:
     published = [one for one in published if one.view == view]
     return Comparison(
         question, view, line, not question.like, data, own, images, placements, reference, references, metric, gap,
-        ordered, published, problems,
+        ordered, published, [archive.named(problem) for problem in problems],
     )  # fmt: skip
 
 

@@ -302,12 +302,12 @@ def _training_curves(arms: Mapping[str, Sequence[RunData]]) -> tuple[dict[str, n
             with suppress(UserError):
                 read[name].append(run.train_errors)
     longest = max((epochs for curves in read.values() for epochs, _ in curves), key=len, default=None)
-    alike = {
+    comparable = {
         name: [errors for epochs, errors in curves if np.array_equal(epochs, longest[: len(epochs)])]
         for name, curves in read.items()
         if longest is not None
     }
-    return {name: _stacked(errors) for name, errors in alike.items() if errors}, longest
+    return {name: _stacked(errors) for name, errors in comparable.items() if errors}, longest
 
 
 def _stacked(rows: Sequence[Sequence[float] | np.ndarray]) -> np.ndarray:

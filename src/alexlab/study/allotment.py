@@ -32,7 +32,7 @@ def allot(
     budget: float,
     most_runs: int = 50,
 ) -> Allotment:
-    """The runs that settle the most claims within `budget` seconds; of those, the ones with the highest least power.
+    """The runs that settle the most claims within `budget` seconds; of those, the ones whose lowest power is highest.
 
     `arms`: of each claim, by name: the overrides of the arms that it compares; the base is the arm without any.
     `seconds`: of one run of each arm. An arm that several claims share is run once. Up to `most_runs` runs of an arm,
