@@ -62,6 +62,7 @@ OTHERS = (
     *("alexlab predict", "pip install '.[onnx]'"),  # likewise: tests/cli/test_predict.py
     "alexlab runs",  # likewise: tests/cli/test_runs.py
     "alexlab report",  # tests/cli/test_report.py
+    "tensorboard --logdir",  # what it shows: tests/runs/test_tensorboard_copy.py
 )
 
 
@@ -214,9 +215,11 @@ def test_the_net_shown_is_the_one_printed(capsys: pytest.CaptureFixture[str], mo
 WITH_PYTHON = [page for page, text in PAGES.items() if "```python" in text]
 
 
-# One page's block needs a trained run: tests/cli/test_predict.py.
+# Two pages' blocks need a trained run, or another tracker: tests/cli/test_predict.py, tests/runs/test_trackers.py.
 @pytest.mark.parametrize(
-    "page", [page for page in WITH_PYTHON if page.stem != "classify-images"], ids=lambda page: page.stem
+    "page",
+    [page for page in WITH_PYTHON if page.stem not in ("classify-images", "trackers")],
+    ids=lambda page: page.stem,
 )
 def test_python_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """The blocks of a page, one after another, next to a folder with two records."""
@@ -244,12 +247,13 @@ def test_python_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert re.search(r"^2 +0\.2$", out, re.MULTILINE)  # the mean of both curves after the second epoch
 
 
-def test_python_blocks_are_those_of_five_pages():
+def test_python_blocks_are_those_of_six_pages():
     assert sorted(page.stem for page in WITH_PYTHON) == [
         "classify-images",
         "interface",
         "json",
         "own-net",
         "read-results",
+        "trackers",
     ]
     assert "```python" not in README
