@@ -406,3 +406,11 @@ def test_joblibs_workers_read_the_jobs_of_each_launch(tiny: list[str]):
                 assert launchers.count_passed(launch) == 1
     finally:
         get_reusable_executor().shutdown()
+
+
+def test_a_command_that_waits_names_the_processes_that_it_waits_for():
+    owners = ["gpu1, process 7", "gpu2, process 9", "gpu1, process 7"]
+    waits = launchers._waiting(owners, 8)
+    assert waits == "Waiting for 3 of 8 runs that other processes work on (gpu1, process 7; gpu2, process 9) ..."
+    many = launchers._waiting([f"gpu{i}, process 1" for i in range(5)], 9)
+    assert many.endswith("(gpu0, process 1; gpu1, process 1; gpu2, process 1 and 2 more) ...")

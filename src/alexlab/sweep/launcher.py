@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from alexlab import hydra_compat, own_net, threads
 from alexlab.children import inherit_code
 from alexlab.compose import to_plain, to_typed
 from alexlab.config import Accelerator, Config, flat
-from alexlab.console import Console, printable
+from alexlab.console import Console, plural, printable
 from alexlab.errors import UserError
 from alexlab.files import is_first_time, temporary_folder
 from alexlab.hydra_compat import PlannedJobs
@@ -44,6 +44,7 @@ from alexlab.sweep.arms import does_not_learn
 from alexlab.sweep.plan import Plan, PlannedRun, write_sweep
 from alexlab.sweep.stop import Budget, Stop, Stopped, following, hand_on
 
+_MOST_OWNERS = 3  # of runs that a command waits for, named in its message
 _LOCAL = ("basic", "joblib", "submitit_local")  # the launchers whose jobs run on this machine
 
 
@@ -98,16 +99,24 @@ def do_all(plan: Plan, console: Console, launch: Launch) -> None:
                     f"{launch.failure.read_text()}"
                 )
             return
-        held = [run for run in _left(plan, launch) if holder(run.record.path)]
+        held = [(run, owner) for run in _left(plan, launch) if (owner := holder(run.record.path))]
         if not held:
             if free:
                 return  # a run that is left has printed why it could not start
             continue
-        console.print(f"Waiting for {len(held)} of {len(plan.runs)} runs that other processes work on ...")
-        while all(holder(run.record.path) for run in held):
+        console.print(_waiting([owner for _, owner in held], len(plan.runs)))
+        while all(holder(run.record.path) for run, _ in held):
             if launch.is_ending:
                 raise Stopped
             time.sleep(0.5)
+
+
+def _waiting(owners: Sequence[str], runs: int) -> str:
+    """That a command waits for runs, and for whose; `owners`: of each."""
+    found = sorted(set(owners))
+    more = f" and {len(found) - _MOST_OWNERS} more" if len(found) > _MOST_OWNERS else ""
+    whose = "; ".join(found[:_MOST_OWNERS])
+    return f"Waiting for {len(owners)} of {plural(runs, 'run')} that other processes work on ({whose}{more}) ..."
 
 
 def _left(plan: Plan, launch: Launch) -> list[PlannedRun]:
