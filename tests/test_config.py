@@ -264,8 +264,16 @@ def test_a_built_in_options_name_is_taken(tmp_path: Path, name: str):
     option = name.rpartition(".")[0]
     with pytest.raises(ConfigError, match=f"{option} is the name of a built-in option; rename {file.name}"):
         Composer(str(tmp_path))
-    file.write_bytes((CONF_DIR / option).with_suffix(".yaml").read_bytes())  # a copy makes no difference
-    Composer(str(tmp_path))
+    built_in = (CONF_DIR / option).with_suffix(".yaml").read_text()
+    lines = built_in.splitlines(keepends=True)
+    older = [line for line in lines if not line.startswith("# ") or line.startswith("# @package")]
+    for copy in (built_in, "".join(older), f"{built_in}\n# A note of mine.\n"):  # a copy makes no difference
+        file.write_text(copy)
+        Composer(str(tmp_path))
+    if lines[0].startswith("# @package"):
+        file.write_text("".join(lines[1:]))  # Hydra would put its keys elsewhere
+        with pytest.raises(ConfigError, match="is the name of a built-in option"):
+            Composer(str(tmp_path))
 
 
 @pytest.mark.parametrize(

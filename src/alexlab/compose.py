@@ -390,17 +390,22 @@ def to_yaml(config: Config) -> str:
 def _refuse_taken_names(folder: Path) -> None:
     """Refuse option files of the user's with the name of a built-in one, which Hydra would read instead.
 
-    Copies of built-in files make no difference. Files of claims are named by their claims.
+    Copies of built-in files make no difference, whatever their comments. Files of claims are named by their claims.
     """
-
     for path in CONF_DIR.glob("*/**/*.yaml"):
         name = path.relative_to(CONF_DIR)
         for own in (folder / name, folder / name.with_suffix(".yml")):
-            if name.parts[0] != "claims" and own.is_file() and own.read_bytes() != path.read_bytes():
+            if name.parts[0] != "claims" and own.is_file() and _without_comments(own) != _without_comments(path):
                 option = name.with_suffix("").as_posix()
                 raise ConfigError(
                     f"--config-dir {folder}: {option} is the name of a built-in option; rename {own.name}"
                 )
+
+
+def _without_comments(path: Path) -> list[bytes]:
+    """A file's lines without those of comments, but for Hydra's, which says where its keys go."""
+    lines = (line.rstrip() for line in path.read_bytes().splitlines())
+    return [line for line in lines if line and (not line.startswith(b"#") or line.startswith(b"# @package"))]
 
 
 def _keys_of(ablation: str) -> str:
