@@ -45,21 +45,34 @@ class Output:
     """A text stream that drops what it cannot write, as after `| head` or once a terminal is closed."""
 
     def __init__(self, stream: Any) -> None:
-        self._stream = stream
+        self.stream = stream
 
     def write(self, text: str) -> int:
         if text:
             _clear_notice()
         with suppress(OSError):
-            self._stream.write(text)
+            self.stream.write(text)
         return len(text)
 
     def flush(self) -> None:
         with suppress(OSError):
-            self._stream.flush()
+            self.stream.flush()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        return getattr(self.stream, name)
+
+
+def write_answer(text: str) -> None:
+    """Write to standard output what another program is to read, which has to be complete unless that has ended.
+
+    Raises:
+        OSError: such as for a full disk.
+    """
+    _clear_notice()
+    stream = sys.stdout.stream if isinstance(sys.stdout, Output) else sys.stdout
+    with suppress(BrokenPipeError):  # of `| head`
+        stream.write(text)
+        stream.flush()
 
 
 def survive_closed() -> None:

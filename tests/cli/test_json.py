@@ -321,7 +321,10 @@ def test_a_mistake_is_one_line_on_stderr_with_the_same_status(
     ("main", "line", "message"),
     [
         (runs.main, ["prune"], "--json: prune has no such output; list, show and compare have"),
-        (train.main, [], "--json: is for a plan; add --dry-run"),
+        (train.main, [], "--json: is for a plan, with --dry-run"),
+        (train.main, ["--dry-run", "--cfg", "job"], "--json: is for a plan, with --dry-run and no other flag"),
+        (train.main, ["--dry-run", "--net"], "--json: is for a plan, with --dry-run and no other flag"),
+        (train.main, ["--paper"], "--json: is for a plan, with --dry-run and no other flag"),
     ],
 )
 def test_where_there_is_no_document(main, line: list[str], message: str, capsys: pytest.CaptureFixture[str]):
@@ -366,6 +369,15 @@ def test_through_a_pipe_in_a_narrow_coloured_terminal_without_utf8(records: Path
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["runs"]) == 11
     assert "is corrupt" in " ".join(done.stderr.split())
+
+
+def test_a_document_that_cannot_be_written_is_an_error(records: Path):
+    """Half a document on a full disk is not success; a reader that has read enough is no error."""
+    done = typed("alexlab runs list --json > /dev/full", records)
+    assert done.returncode == 1
+    assert "error: --json: standard output: [Errno 28]" in done.stderr
+    done = typed("{ alexlab runs list --json; echo $? >&2; } | true", records)
+    assert done.stderr.splitlines()[-1] == "0"
 
 
 def lines_with_jq() -> list[str]:

@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import Any
 
 from alexlab.console import printable
+from alexlab.output import write_answer
 
 FLAG = "--json"
 
@@ -37,9 +38,11 @@ def json_answer(argv: Sequence[str]) -> Iterator[Answer]:
     answer = Answer(FLAG in argv and not {"--help", "-h"} & {*argv})
     with redirect_stdout(sys.stderr) if answer.is_wanted else nullcontext():
         yield answer
-    if answer.text:
-        sys.stdout.write(answer.text)
-        sys.stdout.flush()
+    try:
+        write_answer(answer.text)
+    except OSError as error:
+        print(f"error: {FLAG}: standard output: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
 
 
 def plain(value: Any) -> Any:

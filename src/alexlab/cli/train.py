@@ -89,13 +89,17 @@ def _run(args: argparse.Namespace, argv: list[str], console: Console, answer: An
     if args.help:
         print_help(console, args.config_dir, args.overrides)
         return 0
+    prints_otherwise = args.paper or args.net or args.cfg or args.info is not None
+    if args.json and (prints_otherwise or not args.dry_run):
+        raise ConfigError(
+            f"{FLAG}: is for a plan, with --dry-run and no other flag that prints; of records: {program('runs')} list "
+            f"{FLAG}"
+        )
     if args.paper:
         if args.overrides:
             raise ConfigError(f"--paper: prints the protocols' own values; remove {args.overrides[0]}")
         print(markdown(), end="")
         return 0
-    if args.json and not args.dry_run:
-        raise ConfigError(f"{FLAG}: is for a plan; add --dry-run, or read the records: {program('runs')} list {FLAG}")
     prints_job = args.cfg == "job" and args.package is None
     if not prints_job and (args.cfg or args.info is not None or args.hydra_help or args.shell_completion):
         return _run_hydra(argv)
