@@ -67,6 +67,15 @@ def test_a_figure_beside_the_kept_records(capsys: pytest.CaptureFixture[str]):
     assert "centre view  " not in less  # the view is given, so it cannot differ
 
 
+def test_a_narrow_terminal_cuts_no_number(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    printed = answer(["top1=-0", DEMO], capsys)
+    assert "top-1: 0 % is 17.2 points below" in words(printed)
+    assert re.search(r"^  overlapping pooling +\+5.3 ±4.6$", printed, re.M)
+    assert "Left out at 40 columns: as an override, known from." in words(printed)
+    assert "…" not in printed
+
+
 def test_a_figure_without_runs_is_compared_with_the_papers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):

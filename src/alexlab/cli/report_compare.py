@@ -186,7 +186,7 @@ def _percent(name: str, text: str) -> float:
     if not 0 <= value <= 100:
         what = "a standard deviation" if name == "sd" else "an error"
         raise UserError(f"{name}={text}: must be {what} in per cent, from 0 to 100")
-    return value / 100
+    return abs(value) / 100  # -0 is 0
 
 
 def _whole(name: str, text: str, least: int) -> int:
@@ -375,8 +375,8 @@ def _of_interval(found: Comparison) -> str:
 def _print_differences(found: Comparison, console: Console) -> None:
     titles = {"top1_error": "top-1", "top5_error": "top-5"}
     columns = [
-        *(Column("what may differ"), Column("as an override", wraps=True), Column("points", right=True)),
-        Column("known from", wraps=True),
+        *(Column("what may differ"), Column("as an override", wraps=True, rank=1), Column("points", right=True)),
+        Column("known from", wraps=True, rank=2),
     ]
     group = None
     for one in found.differences:
