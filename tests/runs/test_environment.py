@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from hashlib import sha256
 from importlib.metadata import distributions, packages_distributions
 from pathlib import Path
 from typing import Any, ClassVar
@@ -142,6 +143,21 @@ class TestChanges:
 
 class TestPlaces:
     """Where the code may be, other than in a plain clone."""
+
+    def test_names_of_any_bytes(self, project: Path, monkeypatch: pytest.MonkeyPatch):
+        """A line feed, and what is no UTF-8: each file's content counts, and the record is text."""
+        os.mkdir(odd := os.fsencode(project / "src") + b"/\xff")
+        hashes = []
+        for content in (b"a = 1\n", b"a = 2\n"):
+            Path(os.fsdecode(odd), "new\nline.py").write_bytes(content)
+            use(project, monkeypatch)
+            found = environment.changes()
+            json.dumps(found, ensure_ascii=False).encode()
+            assert found["untracked"] == {
+                "src/\\xff/new\nline.py": {"sha256": sha256(content).hexdigest(), "content": content.decode()}
+            }
+            hashes.append(found["sha256"])
+        assert hashes[0] != hashes[1]
 
     def test_a_worktree_and_a_shallow_clone(self, project: Path, tmp_path: Path, monkeypatch):
         head = git(project, "rev-parse", "HEAD").strip()

@@ -144,15 +144,15 @@ def changes() -> dict[str, Any]:
     sources = [name for name in untracked if name.endswith(_SOURCES) and not is_foreign(Path(name).name)]
     found = hashlib.sha256()
     for name in sorted({*changed, *sources}):
-        found.update(f"{name}\0{_hash(PROJECT_DIR / name)}\0".encode())
+        found.update(os.fsencode(f"{name}\0{_hash(PROJECT_DIR / name)}\0"))
     own = _diff(_ROOM, *OWN)
     room = max(0, _ROOM - _size(own))
     contents: dict[str, dict[str, str]] = {}
     for name in sources[:_MOST_FILES]:
-        contents[name] = {"sha256": _hash(PROJECT_DIR / name)}
+        entry = contents[os.fsencode(name).decode(errors="backslashreplace")] = {"sha256": _hash(PROJECT_DIR / name)}
         content = _text(PROJECT_DIR / name, room)
         if content is not None:
-            contents[name]["content"] = content
+            entry["content"] = content
             room -= _size(content)
     others = _diff(room, ".", *(f":(exclude){name}" for name in OWN))
     return {
@@ -228,7 +228,7 @@ def _git(*arguments: str) -> str | None:
         if not _run_git([*arguments], file):
             return None
         file.seek(0)
-        return file.read().decode(errors="replace")
+        return os.fsdecode(file.read())  # names of files may have any bytes
 
 
 def _run_git(arguments: list[str], file: Any) -> bool:
