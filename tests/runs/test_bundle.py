@@ -19,6 +19,7 @@ import pytest
 from alexlab.cli import report
 from alexlab.cli import runs as runs_command
 from alexlab.compose import read_config
+from alexlab.config import PROJECT_DIR
 from alexlab.errors import UserError
 from alexlab.evidence import load_runs
 from alexlab.runs import arrays, verify
@@ -408,6 +409,11 @@ class TestVerifier:
         done = subprocess.run([sys.executable, "-I", "-S", script, other], capture_output=True, text=True)
         assert (done.returncode, "cannot be read as a bundle" in done.stdout) == (2, True)
 
+    def test_a_bundle_of_before_there_were_manifests(self):
+        lines, status = verify.report([str(PROJECT_DIR / "results" / "demo" / "records.zip")])
+        assert status == 2
+        assert "it has no manifest.json; an older bundle gets one by: alexlab runs bundle" in lines[0]
+
 
 def test_who_submits_is_in_the_manifest(runs: Path, tmp_path: Path):
     line = ["bundle", str(tmp_path / "b.zip"), "submitter=Somebody's Lab", f"paths.runs={runs}"]
@@ -468,6 +474,8 @@ class TestOneStudy:
             (["bundle", "x.zip", "submitter=A\nB"], "must be one line of 1 to 200 printable characters"),
             (["bundle", "x.zip", f"submitter={'x' * 10_000}"], "must be one line of 1 to 200 printable characters"),
             (["bundle", "x.zip", "submitter="], "must be one line of 1 to 200 printable characters"),
+            (["bundle", "x.zip", "submitter=A", "submitter=B"], "submitter= is given twice; a bundle has one"),
+            (["bundle", "x.zip", "study=lrn", "study=aa"], "study= is given twice; write study=lrn,aa"),
         ],
     )
     def test_mistakes_are_one_line_and_write_nothing(
@@ -489,6 +497,36 @@ class TestOneStudy:
         assert len(error) < 500
         assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "notes.txt"]
         assert (tmp_path / "notes.txt").read_text() == "notes"
+
+
+def test_uncommitted_changes_that_go_along_are_named(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """A diff has whatever its author wrote, also in files that were never meant to be published."""
+    monkeypatch.setenv("COLUMNS", "80")
+    folder = Path(shutil.copytree(runs, tmp_path / "runs"))
+    first, second, third, *_ = ids(folder)
+    diff = (
+        "diff --git a/src/net.py b/src/net.py\n--- a/src/net.py\n+++ b/src/net.py\n@@ -1 +1 @@\n-a\n+b\n"
+        'diff --git "a/docs/gr\\303\\266\\303\\237e b/x" "b/docs/gr\\303\\266\\303\\237e b/x"\n'
+        "--- a/docs/a b/x\n+++ b/docs/a b/x\n@@ -1 +1 @@\n-diff --git a/no b/no\n+password\n"
+    )
+    untracked = {"src/own\nkeys.py": {"sha256": "0", "content": "x"}, "src/huge.py": {"sha256": "a large file"}}
+    for run, changes in (
+        (first, {"sha256": "1", "diff": diff, "untracked": {}}),
+        (second, {"sha256": "2", "diff": "", "untracked": untracked}),
+        (third, {}),
+    ):
+        path = folder / run / "environment.json"
+        path.write_text(json.dumps({"git_commit": "1234", "changes": changes}))
+    assert runs_command.main(["bundle", str(tmp_path / "b.zip"), f"paths.runs={folder}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines[1:])) <= 80
+    said = " ".join(" ".join(lines).split())
+    assert "contains uncommitted changes as text (`changes` in environment.json of 2 runs)" in said
+    assert said.endswith(r"publish it: src/net.py, docs/gr\303\266\303\237e b/x, src/own keys.py")
+    assert runs_command.main(["bundle", str(tmp_path / "b.zip"), f"paths.runs={runs}"]) == 0
+    assert "uncommitted changes" not in capsys.readouterr().out
 
 
 class TestCommandsOnABundle:

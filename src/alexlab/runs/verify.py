@@ -144,6 +144,10 @@ def verify(path: str) -> tuple[list[str], list[str], dict[str, str]]:
     said: list[str] = []
     with zipfile.ZipFile(path) as archive:
         check_size(archive.infolist())
+        if MANIFEST not in archive.namelist():
+            raise ValueError(
+                f"it has no {MANIFEST}; an older bundle gets one by: alexlab runs bundle NEW.zip paths.runs=OLD.zip"
+            )
         content = read_member(archive, MANIFEST)
         manifest = json.loads(content)
         if manifest["version"] != VERSION:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from alexlab.cli.runs.request import WRITERS, Request, read_runs, selected_plans
@@ -17,7 +19,8 @@ from alexlab.runs.record import RUNNING
 from alexlab.study.records import RunData, why_left_out
 from alexlab.study.sweeps import load_sweep
 
-_MOST_NAMED = 5  # missing runs
+_MOST_NAMED = 5  # missing runs, or changed files
+_FILE_OF_DIFF = re.compile(r'^diff --git (?:"?a/.*" "b/(.*)"|a/(.*) b/\2)$', re.M)
 
 
 def export(request: Request, console: Console) -> None:
@@ -99,6 +102,8 @@ def pack(request: Request, console: Console) -> None:
     bundle.pack(out, request.runs, ids, submitter, None if plans is None else [plan.path for plan in plans])
     size = gigabytes(out.stat().st_size)
     console.print(f"{plural(len(ids), 'run')} in {out}, {size}{replaced}", soft_wrap=True)
+    if (changes := _changes([run for run in found if run.is_terminal])) is not None:
+        console.say(changes, "yellow")
     held = set(ids)
     for plan in plans or ():
         missing = [f"{arm} seed {seed}" for arm, seed, id in plan.last if id not in held]
@@ -106,6 +111,27 @@ def pack(request: Request, console: Console) -> None:
             named = f"{', '.join(missing[:_MOST_NAMED])}{' ...' * (len(missing) > _MOST_NAMED)}"
             planned = plural(len(plan.last), "planned run")
             console.say(f"{plan.path.stem}: {len(missing)} of {planned} not in it: {named}", "dim")
+
+
+def _changes(runs: Sequence[RunData]) -> str | None:
+    """A note of the text that records have of their author's uncommitted changes, which a bundle makes public."""
+    files: dict[str, None] = {}
+    count = 0
+    for run in runs:
+        changes = run.environment.get("changes") or {}
+        untracked = [name for name, one in (changes.get("untracked") or {}).items() if "content" in one]
+        diff = changes.get("diff") or ""
+        if diff or untracked:
+            count += 1
+            changed = [match[1] or match[2] for match in _FILE_OF_DIFF.finditer(diff)]
+            files.update(dict.fromkeys([*changed, *untracked]))
+    if not count:
+        return None
+    named = [" ".join(name.split()) for name in files][:_MOST_NAMED] + ["..."] * (len(files) > _MOST_NAMED)
+    return (
+        f"It contains uncommitted changes as text (`changes` in environment.json of {plural(count, 'run')}); read them "
+        f"before you publish it: {', '.join(named)}"
+    )
 
 
 def _check_out(out: Path) -> None:

@@ -89,8 +89,12 @@ def parse(verb: str, given: list[str], composer: Composer, is_sure: bool, answer
     for argument in given:
         name, sign, value = argument.partition("=")
         if sign and name == "submitter" and verb == "bundle":
+            if submitter is not None:
+                raise UserError("submitter= is given twice; a bundle has one, such as submitter='Lab A and Lab B'")
             submitter = value
         elif sign and name in FILTERS and verb in ("list", "prune", "copy", "wandb", "bundle"):
+            if name in filters:
+                raise UserError(f"{name}= is given twice; write {name}={','.join([*filters[name], value])}")
             value = value.upper() if name == "state" else value
             filters[name] = [item.strip() for item in value.strip("[]").split(",")]
         elif sign and name == "sweep" and verb == "export":
