@@ -146,10 +146,11 @@ class TestPlaces:
 
     def test_names_of_any_bytes(self, project: Path, monkeypatch: pytest.MonkeyPatch):
         """A line feed, and what is no UTF-8: each file's content counts, and the record is text."""
-        os.mkdir(odd := os.fsencode(project / "src") + b"/\xff")
+        odd = Path(os.fsdecode(os.fsencode(project / "src") + b"/\xff"))
+        odd.mkdir()
         hashes = []
         for content in (b"a = 1\n", b"a = 2\n"):
-            Path(os.fsdecode(odd), "new\nline.py").write_bytes(content)
+            (odd / "new\nline.py").write_bytes(content)
             use(project, monkeypatch)
             found = environment.changes()
             json.dumps(found, ensure_ascii=False).encode()
