@@ -234,6 +234,8 @@ FIGURES = {
     "speed_odd": lambda: speed(spoilt(arms(4, 3)), 0.2),
     "speed_within": lambda: speed(arms(2, 3), epochs=0.25 * np.arange(1, 9)),
     "rates": lambda: rates({name: [(0.001 * 2**i, 9.0 + i), (0.1, None)] for i, name in enumerate(NAMES[:7])}, "%"),
+    "rates_zero": lambda: rates({"a": [(0.001, 0.0), (0.1, 2.5), (1.0, None)], "b": [(0.1, 0.0), (0.2, None)]}, "%"),
+    "rates_all_zero": lambda: rates({"a": [(0.001, 0.0), (0.1, None)]}, "%"),
     "rates_none": lambda: rates({"a": [(0.001, None)], "b": []}, "epochs"),
     "kernels_two": lambda: kernels(CONV1, 2),
     "kernels_one": lambda: kernels(np.zeros((1, 3, 2, 2)), 1),

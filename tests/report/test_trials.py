@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from alexlab.cli import report
-from alexlab.config import PROJECT_DIR
+from alexlab.config import PROJECT_DIR, ConfigError
 from alexlab.report.wording import rate_sentences
 from alexlab.runs.bundle import opened
+from alexlab.study.plans import read_looks
 from alexlab.study.rates import ArmTrials, RateTrial, read_trials
 from alexlab.study.records import Archive, read_archive
 
@@ -85,6 +86,22 @@ def test_the_page_of_trials_shows_them_and_no_claims(
     assert 'id="claims"' not in page
     assert "13.3 epochs" in (made / "trials_0.svg").read_text()  # the figure's own computation, from the same log
     assert (made / "rates.png").is_file()
+
+
+def test_a_value_of_zero_has_no_ratio():
+    """Ten drawn shapes are soon told apart without an error."""
+    base = ArmTrials("none", "epochs_to_25", (RateTrial(0.01, 0, "a", 0.0), RateTrial(0.02, 0, "b", 2.0)), None, None)
+    other = ArmTrials("no_lrn", "epochs_to_25", (RateTrial(0.01, 0, "c", 1.0), RateTrial(0.02, 0, "d", 3.0)), None, None)
+    assert rate_sentences([base, other])[-1].endswith("no verdict: 0.02: 1.50")
+
+
+def test_a_rate_of_zero_is_a_corrupt_plan(folder: Path, tmp_path: Path):
+    [path] = (folder / "studies").glob("*choose*.json")
+    content = json.loads(path.read_text())
+    content["looks"][-1]["rates"][0]["trials"][0]["lr"] = 0
+    (tmp_path / path.name).write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"rates\.trials\.lr is 0, must be a number above 0"):
+        read_looks(tmp_path / path.name)
 
 
 def test_sentences_name_the_rate_that_was_chosen_or_why_there_is_none():

@@ -639,9 +639,10 @@ def cost(points: Sequence[tuple[str, float, float, float]]) -> Figure:
 
 @_style()
 def rates(arms: Mapping[str, Sequence[tuple[float, float | None]]], ylabel: str) -> Figure:
-    """Plot what trials of learning rates came to: (rate, value) in any order, on logarithmic axes, lower is better.
+    """Plot what trials of learning rates came to: (rate, value) in any order, lower is better.
 
-    Lines join the mean of each rate's trials. A trial without a value is a cross above the others.
+    Lines join the mean of each rate's trials. A trial without a value is a cross above the others. Both axes are
+    logarithmic, that of values only if none is 0, as an error may be.
 
     Raises:
         ValueError: without arms, or without a trial.
@@ -659,20 +660,26 @@ def rates(arms: Mapping[str, Sequence[tuple[float, float | None]]], ylabel: str)
         drawn.append((known, means, lost, way, marker, line))
     figure, axes = _with_names(ends, bottom=48, top=6)
     axes.set_xscale("log")
-    axes.set_yscale("log")
     low, high = (min(every), max(every)) if every else (1.0, 10.0)
-    above = high * (max(high / low, 1.3)) ** 0.14
+    is_log = low > 0
+    if is_log:
+        axes.set_yscale("log")
+        above = high * (max(high / low, 1.3)) ** 0.14
+        ends_of_y = low / (above / low) ** 0.08, above * (above / low) ** 0.06
+    else:
+        above = 1.14 * (high or 1.0)
+        ends_of_y = -0.08 * above, 1.06 * above
     for number, (known, means, lost, way, marker, line) in enumerate(drawn):
         axes.plot([*means], [*means.values()], color=way, linestyle=line)
         axes.plot(*(zip(*known, strict=True) if known else ([], [])), marker, color=way, markersize=5, linestyle="none")
         # Crosses of arms at one rate stand below each other.
-        heights = [above * (above / low) ** (-0.045 * number)] * len(lost)
-        axes.plot(lost, heights, "x", color=way, markersize=5.5)
+        height = above * (above / low) ** (-0.045 * number) if is_log else above * (1 - 0.045 * number)
+        axes.plot(lost, [height] * len(lost), "x", color=way, markersize=5.5)
     tried = sorted({rate for trials in arms.values() for rate, _ in trials})
     across = tried[0] / 1.4, tried[-1] * 1.4
     axes.set_xlim(across)
-    axes.set_ylim(low / (above / low) ** 0.08, above * (above / low) ** 0.06)
-    for axis, (least, most) in ((axes.xaxis, across), (axes.yaxis, axes.get_ylim())):
+    axes.set_ylim(*ends_of_y)
+    for axis, (least, most) in ((axes.xaxis, across), (axes.yaxis, ends_of_y))[: 1 + is_log]:
         span = most / least
         digits = range(1, 10) if span < 4 else (1, 2, 5) if span < 40 else (1,)
         ticks = [digit * 10.0**power for power in range(-9, 9) for digit in digits]

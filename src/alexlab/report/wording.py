@@ -201,7 +201,8 @@ def rate_sentences(trials: list[ArmTrials]) -> list[str]:
         base = trials[0].first_seed_values
         for arm in trials[1:]:
             values = arm.first_seed_values
-            ratios = [f"{lr:g}: {values[lr] / base[lr]:.2f}" for lr in sorted(base.keys() & values.keys())]
+            common = [lr for lr in sorted(base.keys() & values.keys()) if base[lr] > 0]
+            ratios = [f"{lr:g}: {values[lr] / base[lr]:.2f}" for lr in common]
             if ratios:
                 names = f"{readable_name(arm.arm)} / {readable_name(trials[0].arm)}"
                 sentences.append(

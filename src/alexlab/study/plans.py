@@ -26,7 +26,9 @@ _NAME, _LINE = text_of_at_most(200), text_of_at_most(2000)
 _RUN_ID = matching("the id of a run", "[0-9a-f]{12}")
 _STUDY_ID = matching("the id of a study", r"\w[\w.-]{0,199}")
 _RATE = matching(f"one of {', '.join(Rate.__members__)}", "|".join(Rate.__members__))
-_TRIAL = {"lr": NUMBER, "seed": INTEGER, "race_epochs": [NUMBER], "run": _RUN_ID, "value": NUMBER | NULL}
+_LR = Kind("a number above 0", lambda value: NUMBER.holds(value) and value > 0)
+_VALUE = Kind("a number of at least 0", lambda value: NUMBER.holds(value) and value >= 0)
+_TRIAL = {"lr": _LR, "seed": INTEGER, "race_epochs": [NUMBER], "run": _RUN_ID, "value": _VALUE | NULL}
 _CHOICE = {"overrides": [_LINE], "name": _LINE, "metric": _NAME, "lr": NUMBER | NULL, "warning": _LINE | NULL}
 _ARM = {"overrides": [_LINE], "name": _LINE, "lr": NUMBER, "runs": {ANY: _RUN_ID}}
 _NEEDED: dict[str, Schema] = {
