@@ -129,6 +129,17 @@ def test_a_record_that_is_left_out_is_named_by_its_bundle(tmp_path: Path, capsys
     assert f"Leftout:{ids[0]}:{tmp_path / 'a.zip'}/{ids[0]}/predictions.npz" in printed
 
 
+def test_records_that_cannot_be_used_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Else "no run is finished" would be all that is said of a folder of another version's records."""
+    for number in range(5):
+        (tmp_path / f"{number:012x}").mkdir()
+        (tmp_path / f"{number:012x}" / "status.json").write_text('{"version": 99, "state": "DONE"}')
+    printed = words(answer(["top1=41", f"runs={tmp_path}"], capsys))
+    assert "No run of recipe=imagenet2012 is finished in these records" in printed
+    assert printed.count("is a record of version 99") == 3
+    assert "Left out: 2 more like these." in printed
+
+
 def test_what_the_other_side_knows_is_taken_into_account():
     question = read_question(["top1=20%", "n=5", "sd=2", "images=500", "model.lrn=false"], has_like=True)
     assert question.figures == {"top1_error": Figure(0.2, runs=5, sd=0.02, images=500)}

@@ -64,6 +64,7 @@ Exit status: 0 done, 1 a file or folder failed, 2 a mistake in the command."""
 METRICS = {"top1": "top1_error", "top5": "top5_error"}
 OWN = (*METRICS, "view", "images", "n", "sd", "runs")
 LIKE = "--like"
+_MOST_NAMED = 3  # problems
 FULL_SIZE = 224  # pixels of the paper's crops
 HEADINGS = {
     MEASURED: "measured",
@@ -214,7 +215,7 @@ def compare(question: Question, config_dir: str | None = None) -> Comparison:
     if own is not None:
         line = [*line, *(f"{name}={shown(value)}" for name, value in own.changes.items())]
     view = question.view or "ten"
-    problems: list[str] = []
+    problems = [archive.named(one) for one in archive.problems]
     placements: dict[str, Placement] = {}
     images = None
     if own is not None:
@@ -309,7 +310,7 @@ def _answer(found: Comparison) -> list[str]:
                 lines.append(
                     f"{_name(metric)}: {_error(figure.value)} is {_gap(figure.value - theirs)} {_error(theirs)}."
                 )
-        return lines
+        return lines + _left_out(found)
     own = found.own
     count = "" if found.images is None else f", {found.images:,} test images"
     chosen = f" {LIKE} names another recipe." if found.chosen else ""
@@ -318,8 +319,14 @@ def _answer(found: Comparison) -> list[str]:
     lines += [f"{_name(metric)}: {sentence(placement)}" for metric, placement in found.placements.items()]
     if any(placement.half is not None for placement in found.placements.values()):
         lines.append(_of_interval(found))
-    lines += [f"Left out: {problem}" for problem in found.problems[:3]]
-    return lines
+    return lines + _left_out(found)
+
+
+def _left_out(found: Comparison) -> list[str]:
+    """What is wrong with records, which may be why there are few runs or none."""
+    lines = [f"Left out: {one}" for one in found.problems[:_MOST_NAMED]]
+    more = len(found.problems) - len(lines)
+    return lines + [f"Left out: {more:,} more like these."] * (more > 0)
 
 
 def _instead(found: Comparison) -> str:
