@@ -128,6 +128,15 @@ def test_compare(capsys):
     assert "optim.lr" not in out
 
 
+def test_compare_cuts_no_name_in_a_narrow_terminal(capsys, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    assert main(["compare", "aaaaaaaaaaaa", "bbbb"]) == 0
+    out = capsys.readouterr().out
+    assert "…" not in out
+    assert max(map(len, out.splitlines())) <= 40
+    assert "Left out at 40 columns: difference." in out
+
+
 def test_compare_shows_what_else_differs(runs: Path, capsys):
     for name, threads in (("aaaaaaaaaaaa", 2), ("bbbbbbbbbbbb", 4)):
         (runs / name / "environment.json").write_text(json.dumps({"threads": threads, "cpu": "EPYC"}))

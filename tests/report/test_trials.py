@@ -90,9 +90,12 @@ def test_the_page_of_trials_shows_them_and_no_claims(
 
 def test_a_value_of_zero_has_no_ratio():
     """Ten drawn shapes are soon told apart without an error."""
-    base = ArmTrials("none", "epochs_to_25", (RateTrial(0.01, 0, "a", 0.0), RateTrial(0.02, 0, "b", 2.0)), None, None)
-    other = ArmTrials("no_lrn", "epochs_to_25", (RateTrial(0.01, 0, "c", 1.0), RateTrial(0.02, 0, "d", 3.0)), None, None)
-    assert rate_sentences([base, other])[-1].endswith("no verdict: 0.02: 1.50")
+
+    def arm(name: str, *values: float) -> ArmTrials:
+        trials = tuple(RateTrial(lr, 0, "a", value) for lr, value in zip((0.01, 0.02), values, strict=True))
+        return ArmTrials(name, "epochs_to_25", trials, None, None)
+
+    assert rate_sentences([arm("none", 0.0, 2.0), arm("no_lrn", 1.0, 3.0)])[-1].endswith("no verdict: 0.02: 1.50")
 
 
 def test_a_rate_of_zero_is_a_corrupt_plan(folder: Path, tmp_path: Path):

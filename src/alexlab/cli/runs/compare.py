@@ -117,7 +117,7 @@ def _print_runs(
         print_columns("Code, packages and machine: what differs", columns, console)
         console.print()
     columns = [Column("", wraps=True), *(Column(run_id, right=True, wraps=True) for run_id in ids)]
-    columns.append(Column("difference", right=True))
+    columns.append(Column("difference", right=True, rank=1))  # which follows from the two
     rows = [("state", one.state, other.state, "")]
     for result in results:
         first, second = (
