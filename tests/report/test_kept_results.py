@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,16 @@ def test_a_kept_report_is_made_again_to_the_byte_but_for_dates(kept: Path, tmp_p
         for name in ("claims.csv", "report.md"):
             before, now = (TODAY.sub("", (place / name).read_text()) for place in (folder, made[folder.name]))
             assert now == before, f"{folder / name}: python src/report.py runs={kept / 'records.zip'} makes it anew"
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=lambda path: path.name)
+def test_a_kept_bundle_is_verified_by_python_alone(kept: Path):
+    """That is, its files are those of its manifest, and its errors are those of its predictions."""
+    verifier = PROJECT_DIR / "src" / "alexlab" / "runs" / "verify.py"
+    line = [sys.executable, "-I", "-S", str(verifier), str(kept / "records.zip")]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("All is as it was.\n")
 
 
 def test_a_clone_has_tens_of_kept_files():
