@@ -46,6 +46,7 @@ def test_links_and_anchors_exist(page: Path):
         linked = page.parent / path if path else page
         assert linked.exists(), target
         assert not anchor or anchor in anchors(linked.resolve()), target
+        assert "--" not in anchor, f"{target}: GitHub and MkDocs name the anchor of such a heading in different ways"
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=name_of)
