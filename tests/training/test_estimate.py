@@ -32,10 +32,36 @@ def test_what_changes_no_step_is_of_the_same_shape(more: list[str]):
         ["model.dropout=0"],
         ["data.batch_size=10"],
         ["data.num_classes=5"],
+        ["trainer.precision=bf16-mixed"],
     ],
 )
 def test_what_changes_a_step_is_of_another_shape(more: list[str]):
     assert estimate.shape(made(*more)) != estimate.shape(made())
+
+
+@pytest.mark.parametrize(
+    ("precision", "expected"),
+    [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16), ("64-true", torch.float64)],
+)
+def test_a_step_is_timed_in_the_precision_of_the_run(
+    precision: str, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+):
+    logits: set[torch.dtype] = set()
+
+    class Seen(torch.nn.Module):
+        def __init__(self, network: torch.nn.Module):
+            super().__init__()
+            self.network = network
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            found = self.network(images)
+            if torch.is_grad_enabled():
+                logits.add(found.dtype)
+            return found
+
+    monkeypatch.setattr(estimate, "build_model", lambda config: Seen(build_model(config)))
+    estimate.seconds_per_image(made(f"trainer.precision={precision}"))
+    assert logits == {expected}
 
 
 def test_a_shape_is_timed_in_turns_and_shared(monkeypatch: pytest.MonkeyPatch):

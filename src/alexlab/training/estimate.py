@@ -15,7 +15,8 @@ from alexlab.data.locate import image_counts
 from alexlab.models import build_model
 from alexlab.training.optim import PaperSGD
 
-_BATCH = 32  # images of a timed step, at most
+_BATCH = 32  # images of a timed step on a CPU, at most, where a larger batch is not faster
+_MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 _VISITS = 3  # to each shape in turn, so that what else the machine does meanwhile slows all of them
 _WARM_UP = 1  # steps of each visit
 _STEPS, _SECONDS = (3, 10), 1.0  # timed steps of each visit, at least and at most, and for how long beyond the least
@@ -49,8 +50,19 @@ def shape(config: Config) -> Hashable:
         if name.startswith(("model.", "pool.")) and (config.model.build is not None or name not in _VALUES)
     )
     data, is_dropped = config.data, config.model.dropout > 0
-    sizes = data.crop_size, data.num_classes, min(data.batch_size, _BATCH)
-    return *net, is_dropped, *sizes, config.trainer.accelerator
+    sizes = data.crop_size, data.num_classes, _batch(config)
+    return *net, is_dropped, *sizes, config.trainer.accelerator, config.trainer.precision
+
+
+def _device(config: Config) -> torch.device:
+    accelerator = config.trainer.accelerator.name
+    use_gpu = accelerator == "gpu" or (accelerator == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if use_gpu else "cpu")
+
+
+def _batch(config: Config) -> int:
+    size = config.data.batch_size
+    return size if _device(config).type == "cuda" else min(size, _BATCH)
 
 
 def _seconds_of_run(config: Config, train: list[float], forward: list[float]) -> tuple[float, float, float]:
@@ -67,29 +79,30 @@ def _seconds_of_run(config: Config, train: list[float], forward: list[float]) ->
 
 
 def seconds_per_image(config: Config) -> Times:
-    """Time training steps and forward passes, in batches of at most 32, after some that warm up."""
-    accelerator = config.trainer.accelerator.name
-    use_gpu = accelerator == "gpu" or (accelerator == "auto" and torch.cuda.is_available())
-    device = torch.device("cuda" if use_gpu else "cpu")
-    data = config.data
+    """Time training steps and forward passes in the run's precision, after some that warm up."""
+    device, batch = _device(config), _batch(config)
+    data, precision = config.data, config.trainer.precision
     assert data.crop_size is not None
-    batch = min(data.batch_size, _BATCH)
-    network = build_model(config).to(device)
+    dtype = torch.float64 if precision == "64-true" else torch.float32
+    network = build_model(config).to(device, dtype)
     optimizer = PaperSGD(network.parameters(), config.optim.lr, config.optim.momentum, config.optim.weight_decay)
-    inputs = torch.randn(batch, 3, data.crop_size, data.crop_size, device=device)
+    inputs = torch.randn(batch, 3, data.crop_size, data.crop_size, device=device, dtype=dtype)
     inputs = inputs.contiguous(memory_format=torch.channels_last)
     labels = torch.zeros(batch, dtype=torch.long, device=device)
 
     def step() -> None:
         optimizer.zero_grad()
-        F.cross_entropy(network(inputs), labels).backward()
+        with torch.autocast(device.type, _MIXED.get(precision), enabled=precision in _MIXED):
+            loss = F.cross_entropy(network(inputs), labels)
+        loss.backward()
         optimizer.step()
 
     @torch.inference_mode()
-    def forward() -> None:
+    def forward() -> None:  # evaluated in the precision of the weights
         network(inputs)
 
-    return _times(step, device, batch), _times(forward, device, batch)
+    with torch.backends.cudnn.flags(allow_tf32=precision == "tf32-true"):
+        return _times(step, device, batch), _times(forward, device, batch)
 
 
 def _times(call: Callable[[], None], device: torch.device, images: int) -> list[float]:
