@@ -409,8 +409,14 @@ class TestVerifier:
         done = subprocess.run([sys.executable, "-I", "-S", script, other], capture_output=True, text=True)
         assert (done.returncode, "cannot be read as a bundle" in done.stdout) == (2, True)
 
-    def test_a_bundle_of_before_there_were_manifests(self):
-        lines, status = verify.report([str(PROJECT_DIR / "results" / "demo" / "records.zip")])
+    def test_a_bundle_of_before_there_were_manifests(self, tmp_path: Path):
+        with (
+            zipfile.ZipFile(PROJECT_DIR / "results" / "figure1" / "records.zip") as kept,
+            zipfile.ZipFile(tmp_path / "older.zip", "w") as older,
+        ):
+            for name in set(kept.namelist()) - {"manifest.json", "verify.py", "ro-crate-metadata.json"}:
+                older.writestr(name, kept.read(name))
+        lines, status = verify.report([str(tmp_path / "older.zip")])
         assert status == 2
         assert "it has no manifest.json; an older bundle gets one by: alexlab runs bundle" in lines[0]
 
