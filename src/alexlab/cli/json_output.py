@@ -38,6 +38,8 @@ def json_answer(argv: Sequence[str]) -> Iterator[Answer]:
     answer = Answer(FLAG in argv and not {"--help", "-h"} & {*argv})
     with redirect_stdout(sys.stderr) if answer.is_wanted else nullcontext():
         yield answer
+    if not answer.text:
+        return
     try:
         write_answer(answer.text)
     except OSError as error:
