@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import shutil
 import signal
 import subprocess
@@ -21,6 +20,7 @@ from alexlab.runs import identity
 from compat import HALF, Findings, conclude, findings, first_difference, id_differences, not_resumed
 from support.commands import begin, finish, until
 from support.recording import digest, record
+from support.repositories import commit_all, git
 from support.settings import composed
 
 Recording = dict[str, Any]
@@ -219,16 +219,6 @@ def test_the_end_says_what_to_do(capsys: pytest.CaptureFixture[str]):
 # Commits
 
 
-def git(folder: Path, *arguments: str) -> str:
-    names = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
-    who = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    done = subprocess.run(
-        ["git", "-C", str(folder), *who, *arguments], env={**kept, **names}, capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
-
-
 needs_git = pytest.mark.skipif(not shutil.which("git"), reason="no git")
 
 
@@ -237,10 +227,8 @@ def repository(tmp_path: Path) -> Path:
     """A repository with one commit, of another project."""
     folder = tmp_path / "repository"
     folder.mkdir()
-    git(folder, "init", "--quiet")
     (folder / "README").write_text("another project\n")
-    git(folder, "add", "README")
-    git(folder, "commit", "--quiet", "-m", "first")
+    commit_all(folder)
     return folder
 
 
@@ -328,10 +316,8 @@ def project(tmp_path: Path) -> Path:
     folder = tmp_path / "project"
     for name in ("src", "conf"):
         shutil.copytree(PROJECT_DIR / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    git(folder, "init", "--quiet")
     (folder / ".gitignore").write_text("__pycache__/\n")
-    git(folder, "add", ".")
-    git(folder, "commit", "--quiet", "-m", "this code")
+    commit_all(folder)
     return folder
 
 

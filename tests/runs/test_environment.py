@@ -20,14 +20,9 @@ from alexlab.config import PROJECT_DIR, TrainerConfig
 from alexlab.runs import environment, packages
 from alexlab.runs.code_fingerprint import DECIDES, PACKAGE
 from alexlab.runs.record import Record
+from support.repositories import commit_all, git
 
-GIT = ["git", "-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "init.defaultBranch=main"]
-GIT += ["-c", "protocol.file.allow=always"]
 TOKEN = "t0ken-of-a-remote"
-
-
-def git(folder: Path, *line: str) -> str:
-    return subprocess.run([*GIT, *line], cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
 def made(folder: Path) -> Path:
@@ -37,10 +32,8 @@ def made(folder: Path) -> Path:
         (folder / name).write_text(content)
     (folder / "src" / "old.py").write_text("old\n")
     (folder / "docs" / "photo.png").write_bytes(b"\x89PNG\0\1\2")
-    git(folder, "init", "--quiet")
+    commit_all(folder)
     git(folder, "remote", "add", "origin", f"https://someone:{TOKEN}@example.org/net.git")
-    git(folder, "add", "--all")
-    git(folder, "commit", "--quiet", "--message=All")
     return folder
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,14 @@ def copied(config: Config) -> Any:
     return run
 
 
+def train(copies: Copies, record: Record, rows: Sequence[dict[str, Any]] = ROWS) -> None:
+    """Copy a run's rows, have it finished, and end its copies."""
+    for row in rows:
+        copies.row(row)
+    complete(record)
+    copies.finish()
+
+
 def history(config: Config, name: str) -> list[tuple[int, float]]:
     found = client(config).get_metric_history(copied(config).info.run_id, name)
     return [(metric.step, metric.value) for metric in found]
@@ -177,10 +185,7 @@ def test_a_resumed_run_continues_its_copy(config: Config):
     again.abandon()  # and once more, as by a kill
     again = Copies(config, record)
     again.start()
-    for row in ROWS:
-        again.row(row)
-    complete(record)
-    again.finish()
+    train(again, record)
     assert [step for step, _ in history(config, "train_loss")] == STEPS
     assert history(config, "test/ten/top1_error") == [(12, 0.5)]
     assert copied(config).info.status == "FINISHED"
@@ -286,10 +291,7 @@ def test_a_server_that_is_down_is_one_line(tiny: list[str], monkeypatch: pytest.
     record = begin(config)
     copies = Copies(config, record)
     copies.start()
-    for row in ROWS:
-        copies.row(row)
-    complete(record)
-    copies.finish()
+    train(copies, record)
     out, err = capsys.readouterr()
     assert out == (
         f"logger=mlflow: MLflow did not start (http://127.0.0.1:{port}: [Errno 111] Connection refused); the record is "
@@ -343,10 +345,7 @@ def test_a_server_that_ends_amid_a_run(config: Config, capsys: pytest.CaptureFix
     copies._started["mlflow"]._client = client(  # pyright: ignore[reportAttributeAccessIssue]
         replace(config, logger=replace(config.logger, tracking_uri=f"http://127.0.0.1:{free_port()}"))
     )
-    for row in ROWS[1:]:
-        copies.row(row)
-    complete(record)
-    copies.finish()
+    train(copies, record, ROWS[1:])
     assert capsys.readouterr().out.count("MLflow takes no more") == 1
     assert record.read("mlflow.json")["complete"] is False
     assert send("mlflow", config, Record(config.paths.runs, RUN_ID))

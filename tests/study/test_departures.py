@@ -50,7 +50,7 @@ def found(
 def means(archive: Archive, key: str) -> pd.Series:
     """The mean of a number of result.json, by ablation."""
     rows = []
-    for path in archive.folders[0].glob("*/result.json"):
+    for path in archive.sources[0].folder.glob("*/result.json"):
         result = json.loads(path.read_text())
         for part in key.split("."):
             result = result[part]
@@ -75,7 +75,7 @@ def test_views_and_epochs_are_measured_within_runs(archive: Archive):
     assert differences["centre view"].effect == pytest.approx(center - ten)
     assert differences["centre view"].runs == (4,)
     gains = []
-    for path in archive.folders[0].glob("*/metrics.csv"):
+    for path in archive.sources[0].folder.glob("*/metrics.csv"):
         if json.loads((path.parent / "status.json").read_text())["labels"]["ablation"] == "none":
             errors = pd.read_csv(path).val_top1_error
             gains.append(errors.min() - errors.iloc[-1])

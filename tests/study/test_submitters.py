@@ -195,7 +195,7 @@ def test_a_conflict_names_files_submitters_and_errors_but_no_temporary_folder(la
     (archive.runs[run].record.path / "predictions.npz").write_bytes(b"")
     problems = judged(labs[0], archive).problems
     assert any(f"{a}/{run}/predictions.npz" in line for line in problems)
-    assert not any(str(folder) in line for folder in archive.folders for line in problems)
+    assert not any(str(one.folder) in line for one in archive.sources for line in problems)
 
 
 def test_the_reports_have_a_row_for_each(

@@ -14,17 +14,10 @@ import pytest
 import alexlab.runs.environment
 from alexlab.config import PROJECT_DIR
 from alexlab.runs.environment import code
+from support.repositories import commit_all
 from support.settings import TINY, last_of_each
 
-GIT = ["git", "-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "init.defaultBranch=main"]
 SHADOWED = ("random", "queue", "signal", "typing", "alexlab")  # names of modules that every child process imports
-
-
-def commit(folder: Path) -> str:
-    """The commit of all that is in a folder, which becomes a repository."""
-    for line in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message=All"]):
-        subprocess.run([*GIT, *line], cwd=folder, check=True)
-    return subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=folder, text=True).strip()
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +32,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = path.read_text()
     path.write_text(text.replace("platform.machine()", "'B'"))
     assert path.read_text() != text
-    commit(folder)
+    commit_all(folder)
     return folder
 
 
@@ -84,7 +77,7 @@ class TestCode:
         return folder
 
     def test_a_clean_tree(self, project: Path, monkeypatch: pytest.MonkeyPatch):
-        head = commit(project)
+        head = commit_all(project)
         monkeypatch.setenv("GIT_DIR", str(PROJECT_DIR / ".git"))
         monkeypatch.setenv("ALEXLAB_COMMIT", "another")
         assert code.__wrapped__() == {"git_commit": head, "git_dirty": False}
@@ -94,12 +87,12 @@ class TestCode:
         [("src/kept", True), ("docs/kept", True), ("src/new.py", True), ("conf/new.yaml", True), ("notes.txt", False)],
     )
     def test_a_change(self, path: str, is_dirty: bool, project: Path):
-        head = commit(project)
+        head = commit_all(project)
         (project / path).write_text("changed")
         assert code.__wrapped__() == {"git_commit": head, "git_dirty": is_dirty}
 
     def test_a_repository_around_it_is_another(self, project: Path, monkeypatch: pytest.MonkeyPatch):
-        commit(project.parent)
+        commit_all(project.parent)
         assert code.__wrapped__() == {"git_commit": None, "git_dirty": None}
         monkeypatch.setenv("ALEXLAB_COMMIT", "the image's")
         assert code.__wrapped__() == {"git_commit": "the image's", "git_dirty": None}

@@ -64,8 +64,7 @@ def past_costs(past: Sequence[RunData], arms: dict[str, int]) -> dict[str, Cost]
     for run in past:
         with suppress(UserError, OSError):  # a corrupt record says nothing
             if run.arm in arms and is_like_here(run, arms[run.arm]):
-                size = sum(path.stat().st_size for path in run.record.path.rglob("*") if path.is_file())
-                found.setdefault(run.arm, []).append((run.result["seconds"], size))
+                found.setdefault(run.arm, []).append((run.result["seconds"], run.record.size))
     costs = {}
     for arm, pairs in found.items():
         seconds, sizes = zip(*pairs, strict=True)

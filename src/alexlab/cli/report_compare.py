@@ -215,7 +215,7 @@ def compare(question: Question, config_dir: str | None = None) -> Comparison:
     if own is not None:
         line = [*line, *(f"{name}={shown(value)}" for name, value in own.changes.items())]
     view = question.view or "ten"
-    problems = [archive.named(one) for one in archive.problems]
+    problems = [*archive.problems]
     placements: dict[str, Placement] = {}
     images = None
     if own is not None:

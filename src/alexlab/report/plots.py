@@ -106,7 +106,7 @@ def _rates(trials: list[ArmTrials]) -> Iterator[Plot]:
         readable_name(arm.arm): [
             (one.lr, one.value if one.value is None or arm.metric == SPEED else 100 * one.value)
             for one in arm.trials
-            if one.value is not None or one.is_finished
+            if one.is_finished
         ]
         for arm in trials
     }

@@ -17,7 +17,17 @@ from alexlab.errors import UserError
 from alexlab.files import write_atomic
 from alexlab.report import plots
 from alexlab.report.cite import repeat_sweep
-from alexlab.report.content import NOTHING, PLAIN, Extras, number_text, range_text, sortable, surroundings, time_text
+from alexlab.report.content import (
+    NOTHING,
+    PLAIN,
+    Extras,
+    error_and_sd,
+    number_text,
+    range_text,
+    sortable,
+    surroundings,
+    time_text,
+)
 from alexlab.report.figures import mean_half_width
 from alexlab.report.html import render
 from alexlab.report.latex import table_latex
@@ -261,10 +271,11 @@ def arm_facts(report: SweepReport) -> list[dict[str, Any]]:
         facts: dict[str, Any] = dict.fromkeys(ARM_COLUMNS)
         facts.update(arm=arm.name, done=len(arm.runs), failed=len(arm.failed), missing=len(arm.missing))
         errors = [run.result["test"]["ten"]["top1_error"] for run in arm.runs]
+        mean, sd = error_and_sd(arm.runs)
         if errors:
             results = [run.result for run in arm.runs]
             facts.update(
-                top1_error=float(np.mean(errors)),
+                top1_error=mean,
                 top5_error=float(np.mean([one["test"]["ten"]["top5_error"] for one in results])),
                 center_top1_error=float(np.mean([one["test"]["center"]["top1_error"] for one in results])),
                 train_top1_error=float(np.mean([one["train"]["center"]["top1_error"] for one in results])),
@@ -272,7 +283,7 @@ def arm_facts(report: SweepReport) -> list[dict[str, Any]]:
                 seconds=float(np.mean([one["seconds"] for one in results])),
             )
             if len(errors) > 1:
-                facts.update(top1_sd=float(np.std(errors, ddof=1)), top1_half=mean_half_width(errors))
+                facts.update(top1_sd=sd, top1_half=mean_half_width(errors))
         facts.update(effect_facts(effect))
         if effect is None and by_images is not None:
             facts.update(difference=by_images[0], images_half=by_images[1])

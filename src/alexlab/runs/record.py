@@ -125,6 +125,11 @@ class Record:
     def file(self, name: str) -> Path:
         return self.path / name
 
+    @property
+    def size(self) -> int:
+        """Bytes of all that is in its folder."""
+        return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
+
     def status(self) -> dict[str, Any]:
         """The content of status.json; empty where there is none yet.
 

@@ -254,10 +254,6 @@ class Archive:
     copies: dict[str, list[RunData]] = field(default_factory=dict)
     _configs: dict[str, Config] = field(default_factory=dict)
 
-    @property
-    def folders(self) -> list[Path]:
-        return [source.folder for source in self.sources]
-
     def config(self, run: RunData) -> Config:
         """The run's configuration; those of an arm's seeds are parsed once.
 

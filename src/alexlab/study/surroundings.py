@@ -75,8 +75,7 @@ def between_arms(arms: Sequence[Sequence[RunData]]) -> tuple[list[str], list[str
         return [dict.fromkeys(text for run in runs if (text := value(run)) is not None) for runs in arms]
 
     apart, mixed = {}, {}
-    packages = {name: partial(_version, name) for name in _names(run for runs in arms for run in runs)}
-    for what, value in {**SURROUNDINGS, **packages}.items():
+    for what, value in {**SURROUNDINGS, **_packages(run for runs in arms for run in runs)}.items():
         found = seen(value)
         if all(found) and found[0].keys() != found[1].keys():
             apart[what] = " against ".join(map(", ".join, found))
@@ -89,7 +88,7 @@ def between_runs(arms: Mapping[str, Sequence[RunData]]) -> list[str]:
     """A line for each difference in code, packages or machine between any runs of a study's arms."""
     every = [run for runs in arms.values() for run in runs]
     differing = {}
-    for what, value in {**_CODE, **_MACHINE, **{name: partial(_version, name) for name in _names(every)}}.items():
+    for what, value in {**_CODE, **_MACHINE, **_packages(every)}.items():
         found: dict[str, Counter[str]] = {}
         for name, runs in arms.items():
             for text in (value(run) for run in runs):
@@ -106,8 +105,7 @@ def between_runs(arms: Mapping[str, Sequence[RunData]]) -> list[str]:
 def between_two(one: RunData, other: RunData) -> list[tuple[str, str, str]]:
     """(what, value of one, value of the other) of all that differs between two runs; values None are left out."""
     found = []
-    packages = {name: partial(_version, name) for name in _names([one, other])}
-    for what, value in {**_CODE, **_MACHINE, **packages}.items():
+    for what, value in {**_CODE, **_MACHINE, **_packages([one, other])}.items():
         first, second = value(one), value(other)
         if first != second and None not in (first, second):
             found.append((what, str(first), str(second)))
@@ -120,8 +118,10 @@ def _version(name: str, run: RunData) -> str | None:
     return (run.environment.get("packages") or {}).get(name, "none" if is_complete else None)
 
 
-def _names(runs: Iterable[RunData]) -> list[str]:
-    return sorted({name for run in runs for name in run.environment.get("packages") or ()})
+def _packages(runs: Iterable[RunData]) -> dict[str, Value]:
+    """The version of each package that any of the runs had."""
+    names = sorted({name for run in runs for name in run.environment.get("packages") or ()})
+    return {name: partial(_version, name) for name in names}
 
 
 def _lines(differing: Mapping[str, str], where: str) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from alexlab.architecture import layers, map_sides
-from alexlab.config import Config
+from alexlab.config import Config, Rate
 from alexlab.errors import UserError
 from alexlab.runs.identity import DERIVED, differences
 from alexlab.study.claims import GROUPED, METRICS, OF_NETS, VIEWED, Claim, Verdict, is_of_net, overridden
@@ -157,7 +157,7 @@ class Judgement:
     @property
     def is_choosing(self) -> bool:
         """Whether its runs are the trials that choose learning rates, so that they test no claim."""
-        return self.plan["rate"] == "choose"
+        return self.plan["rate"] == Rate.choose.name
 
     @property
     def missing(self) -> int:
@@ -224,7 +224,7 @@ def judge(
     find the rates that were tried. `config_dir`: the reader's own, to be named in a command.
     """
     plan = looks[-1]
-    is_choosing = plan["rate"] == "choose"
+    is_choosing = plan["rate"] == Rate.choose.name
     claims = [] if is_choosing else [Claim(**claim) for claim in plan["claims"]]
     arms = [_arm(planned, archive) for planned in plan["arms"]]
     problems: list[str] = list(archive.problems)
@@ -370,7 +370,7 @@ def _tried_rates(
     """{arm's overrides: {rate: run ids}} of the studies that chose rates for the same base."""
     tried: dict[tuple[str, ...], dict[float, list[str]]] = {}
     for id, looks in started.items():
-        if looks[-1]["rate"] != "choose" or id[-6:] != plan["id"][-6:]:
+        if looks[-1]["rate"] != Rate.choose.name or id[-6:] != plan["id"][-6:]:
             continue
         for arm in (arm for look in looks for arm in look["arms"]):
             overrides = tuple(one for one in arm["overrides"] if not one.startswith(OF_TRIALS))
@@ -638,7 +638,7 @@ def _conclude(row: Row, claim: Claim, plan: dict[str, Any], archive: Archive, sa
         row.why_none = f"a rehearsal: verdicts are given at {', '.join(claim.recipes)}"
     elif departures:
         row.why_none = f"a rehearsal: differs from the recipe in {', '.join(departures)}"
-    elif plan["rate"] == "choose":
+    elif plan["rate"] == Rate.choose.name:
         row.why_none = "these runs choose learning rates"
     elif claim.is_level:
         _judge_level(row, claim)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from alexlab.cli.runs.listing import print_runs
-from alexlab.cli.runs.request import Request, read_runs, size_of
+from alexlab.cli.runs.request import Request, read_runs
 from alexlab.console import Console, ask
 from alexlab.data.store import gigabytes
 from alexlab.errors import UserError
@@ -34,7 +34,7 @@ def prune(request: Request, console: Console) -> None:
         console.print("There is nothing to remove.")
         return
     print_runs(found, "To be removed", console)
-    size = gigabytes(sum(map(size_of, found)))
+    size = gigabytes(sum(run.record.size for run in found))
     done = sum(run.is_done for run in found)
     warning = f", {done} of them DONE," if done else ""
     if not request.is_sure:

@@ -134,11 +134,6 @@ def seed_text(run: RunData) -> str:
     return "" if run.seed is None else str(run.seed)
 
 
-def size_of(run: RunData) -> int:
-    """Bytes of a run's record."""
-    return sum(path.stat().st_size for path in run.record.path.rglob("*") if path.is_file())
-
-
 def check_folder(request: Request) -> None:
     """Raise ConfigError if `paths.runs` names a folder that is missing."""
     is_default = request.settings.paths.runs == Config().paths.runs  # which the first run creates

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from alexlab.cli.runs.facts import name_of, run_facts
-from alexlab.cli.runs.request import Request, read_run, seed_text, size_of
+from alexlab.cli.runs.request import Request, read_run, seed_text
 from alexlab.cli.tables import from_here
 from alexlab.console import Console, duration, wrap
 from alexlab.data.store import gigabytes
@@ -18,7 +18,7 @@ def show_run(request: Request, console: Console) -> None:
     one = read_run(request, request.ids[0])
     path = Path(request.source.named(str(one.record.path)))
     if request.answer.is_wanted:
-        place = {"path": str(from_here(path)), "bytes": size_of(one)}
+        place = {"path": str(from_here(path)), "bytes": one.record.size}
         request.answer.give("runs-show/1", {"run": run_facts(one), "result": one.result or None, **place})
         return
     name = name_of(one)
@@ -40,4 +40,4 @@ def show_run(request: Request, console: Console) -> None:
     for key, value in lines.items():
         first, *rest = wrap(value, max(console.width - width - 2, 1))
         console.print("\n".join([f"{key:{width}}  {first}".rstrip(), *(" " * (width + 2) + line for line in rest)]))
-    console.print(f"{path}/  {gigabytes(size_of(one))}", style="dim", soft_wrap=True)
+    console.print(f"{path}/  {gigabytes(one.record.size)}", style="dim", soft_wrap=True)
