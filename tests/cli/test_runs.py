@@ -212,7 +212,7 @@ def test_wandb_sends_what_it_has_not_sent(runs: Path, monkeypatch, capsys):
         (runs / name / "metrics.csv").write_text("epoch,step\n1,3\n")
     assert main(["wandb", "logger.project=mine"]) == 0
     assert sent == ["aaaaaaaaaaaa mine", "bbbbbbbbbbbb mine"]
-    assert "1 runs are running and left out" in (out := capsys.readouterr().out)
+    assert "1 run left out, still running" in (out := capsys.readouterr().out)
     assert "2 of 2 runs sent to W&B (online)" in out
     assert main(["wandb"]) == 0
     assert len(sent) == 2
@@ -295,7 +295,7 @@ def test_prune_follows_no_link(runs: Path, tmp_path: Path, capsys):
     assert main(["prune", "--yes"]) == 0
     out = capsys.readouterr().out
     assert "dddddddddddd: is a link, so it stays" in out
-    assert "Removed 1 records" in out
+    assert "Removed 1 record," in out
     assert (scratch / "status.json").is_file()
     assert (home / "mine.txt").is_file()
     assert main(["prune", "--yes"]) == 0  # later ones have nothing to stumble over

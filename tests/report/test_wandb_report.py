@@ -386,7 +386,7 @@ def test_both_are_sent_and_later_replaced(runs: Path, tmp_path: Path, server: Se
     title = judgement.plan["id"]
     assert re.fullmatch(rf"W&B report: http://127.0.0.1:\d+/me/mine/reports/{title}--view1", lines[0])
     assert re.fullmatch(r"W&B workspace: http://127.0.0.1:\d+/me/mine\?nw=\w+", lines[1])
-    assert lines[2:] == ["5 runs are not at W&B yet; to send them: python src/runs.py wandb logger.project=mine"]
+    assert lines[2:] == ["5 runs not yet in W&B; to send: python src/runs.py copy logger=wandb logger.project=mine"]
     assert len(server.keys) == 1
     first, second = server.sent()
     assert [(sent["type"], sent["displayName"], sent["entityName"]) for sent in (first, second)] == [

@@ -252,23 +252,27 @@ def _announce(plan: Plan, console: Console, device: Device | None = None) -> Non
 def _announce_study(plan: Plan, study: Study, console: Console) -> None:
     settings, testable = study.base.study, [claim for claim in study.claims if claim.not_testable is None]
     left_out = {claim.name: missing for claim in testable if (missing := unmet(claim, study.base))}
-    number = len(testable) - len(left_out)
+    claims = plural(len(testable) - len(left_out), "claim")
     if study.round:
-        console.print(f"{number} claims; {len(study.rates)} arms, whose learning rates are chosen first")
+        arms = plural(len(study.rates), "arm")
+        console.print(f"{claims}; {arms}, whose learning rates are chosen first")
     else:
-        console.print(f"{number} claims, {len(study.arms)} arms, {len(plan.runs)} runs")
+        arms = plural(len(study.arms), "arm")
+        console.print(f"{claims}, {arms}, {plural(len(plan.runs), 'run')}")
     for rate in study.rates:
         if rate.choice is not None:
             trials = sum(map(len, rate.rounds))
             chosen = (
-                "left out" if rate.choice.lr is None else f"optim.lr={rate.choice.lr:g}, the best of {trials} trials"
+                "left out"
+                if rate.choice.lr is None
+                else f"optim.lr={rate.choice.lr:g}, the best of {plural(trials, 'trial')}"
             )
             console.print(f"{rate.name}: {chosen}{f'; {rate.choice.warning}' if rate.choice.warning else ''}")
     for name, missing in left_out.items():
         console.print(f"{name} is left out: it requires {' '.join(missing)}", style="dim")
     if len(testable) < len(study.claims):
-        number = len(study.claims) - len(testable)
-        console.print(f"{number} claims cannot be tested by runs; the report says what would", style="dim")
+        number = plural(len(study.claims) - len(testable), "claim")
+        console.print(f"{number} cannot be tested by runs; the report says what would", style="dim")
     if settings.seeds < MIN_SEEDS and study.rate is not Rate.choose and study.claims:
         console.print(f"study.seeds={settings.seeds}: a verdict needs at least {MIN_SEEDS}", style="dim")
 

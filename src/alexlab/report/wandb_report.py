@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alexlab.config import LoggerConfig
-from alexlab.console import Console, printable
+from alexlab.console import Console, plural, printable
 from alexlab.errors import UserError
 from alexlab.files import write_atomic
 from alexlab.report.sweep import SweepReport, sweep_content
@@ -102,7 +102,8 @@ def _publish(
     if absent:
         keys = f"logger.project={logger.project}" + (f" logger.entity={logger.entity}" if logger.entity else "")
         console.print(
-            f"{absent} runs are not at W&B yet; to send them: python src/runs.py wandb {keys}", soft_wrap=True
+            f"{plural(absent, 'run')} not yet in W&B; to send: python src/runs.py copy logger=wandb {keys}",
+            soft_wrap=True,
         )
 
 
@@ -223,7 +224,7 @@ def build_report(
         *([reports.H2("Caveats"), listed(doubts)] if doubts else []),
         *_panel_blocks(shown),
     ]
-    return _report(shown, logger, f"{judgement.done} runs; python src/report.py --wandb updates it.", blocks)
+    return _report(shown, logger, f"{plural(judgement.done, 'run')}; python src/report.py --wandb updates it.", blocks)
 
 
 def _sweep_report(report: SweepReport, shown: Shown, logger: LoggerConfig, pictures: Collection[str]) -> Report:
@@ -243,7 +244,9 @@ def _sweep_report(report: SweepReport, shown: Shown, logger: LoggerConfig, pictu
         reports.MarkdownBlock("\n".join(f"| {' | '.join(cells)} |" for cells in rows)),
         *_panel_blocks(shown),
     ]
-    description = f"{len(report.runs)} runs; python src/report.py sweep={report.sweep.sweep_id} --wandb updates it."
+    description = (
+        f"{plural(len(report.runs), 'run')}; python src/report.py sweep={report.sweep.sweep_id} --wandb updates it."
+    )
     return _report(shown, logger, description, blocks)
 
 

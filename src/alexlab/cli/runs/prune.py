@@ -9,7 +9,7 @@ from pathlib import Path
 
 from alexlab.cli.runs.listing import print_runs
 from alexlab.cli.runs.request import Request, read_runs
-from alexlab.console import Console, ask
+from alexlab.console import Console, ask, plural
 from alexlab.data.store import gigabytes
 from alexlab.errors import UserError
 from alexlab.runs.failure import RESULTS
@@ -34,28 +34,28 @@ def prune(request: Request, console: Console) -> None:
         console.print("There is nothing to remove.")
         return
     print_runs(found, "To be removed", console)
-    size = gigabytes(sum(run.record.size for run in found))
+    size = {run.run_id: run.record.size for run in found}
     done = sum(run.is_done for run in found)
     warning = f", {done} of them DONE," if done else ""
     if not request.is_sure:
         if not sys.stdin.isatty():
             raise UserError("prune needs confirmation, but stdin is not a terminal; pass --yes")
-        if not ask(f"Remove {len(found)} records{warning} of {size}?"):
+        if not ask(f"Remove {plural(len(found), 'record')}{warning} of {gigabytes(sum(size.values()))}?"):
             console.print("Nothing is removed.")
             return
-    removed = 0
+    removed = []
     for run in found:
-        lease = take(run.record.path, run.status.get("attempt", 0))  # nobody begins it meanwhile
+        lease = take(run.record.path, run.status.get("attempt", 0))  # so that no process starts it meanwhile
         if lease is None or run.record.status().get("attempt") != run.status.get("attempt"):
             console.print(f"{run.run_id}: another process works on it, so it stays")
             if lease is not None:
                 lease.release()
             continue
         gone = run.record.path.with_name(f".removed-{run.run_id}")
-        run.record.path.replace(gone)  # atomically, or somebody could begin the run amid what is being removed
+        run.record.path.replace(gone)  # atomically, or another process could start the run while it is being removed
         shutil.rmtree(gone)
-        removed += 1
-    console.print(f"Removed {removed} records, {size}.")
+        removed.append(size[run.run_id])
+    console.print(f"Removed {plural(len(removed), 'record')}, {gigabytes(sum(removed))}.")
 
 
 def _why_kept(record: Record) -> str | None:

@@ -50,7 +50,7 @@ def copy(request: Request, console: Console) -> None:
     found = [run for run in found if run.record.file("metrics.csv").is_file()]
     free = [run for run in found if run.status["state"] != RUNNING]
     if len(free) < len(found):
-        console.print(f"{len(found) - len(free)} runs are running and left out.")
+        console.print(f"{plural(len(found) - len(free), 'run')} left out, still running")
     if "wandb" in names and (outer := outer_run()):
         console.print(f"{', '.join(outer)} of the environment are ignored: each run has its own id")
     places = {name: trackers.place(name, request.settings.logger) for name in names}
@@ -84,7 +84,7 @@ def _send(name: str, place: str, runs: list[RunData], request: Request, console:
                 trackers.place(name, request.settings.logger)  # else the next ones would wait in vain
             progress.advance(1)
     kept = f", {before} were there before" if before else ""
-    console.print(f"{sent} of {len(todo)} runs sent to {title} ({place}){kept}.")
+    console.print(f"{sent} of {plural(len(todo), 'run')} sent to {title} ({place}){kept}.")
 
 
 def pack(request: Request, console: Console) -> None:
