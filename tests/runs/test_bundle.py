@@ -104,6 +104,7 @@ def test_load_runs_reads_it_as_it_reads_the_folder(runs: Path, tmp_path: Path):
         "/tmp/out.json",
         "0123456789ab/../../out.json",
         "0123456789ab/last.ckpt",
+        "0123456789ab/setup.py",
         "notes.txt",
         "studies/x.py",
     ],
@@ -533,6 +534,17 @@ def test_uncommitted_changes_that_go_along_are_named(
     assert said.endswith(r"publish it: src/net.py, docs/gr\303\266\303\237e b/x, src/own keys.py")
     assert runs_command.main(["bundle", str(tmp_path / "b.zip"), f"paths.runs={runs}"]) == 0
     assert "uncommitted changes" not in capsys.readouterr().out
+
+
+def test_the_code_of_a_net_of_ones_own_goes_along(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = Path(shutil.copytree(runs, tmp_path / "runs"))
+    net = "def build(num_classes, crop_size): ...\n"
+    (folder / ids(folder)[0] / "net.py").write_text(net)
+    assert runs_command.main(["bundle", str(tmp_path / "b.zip"), f"paths.runs={folder}"]) == 0
+    assert "It contains the code of your own net (net.py of 1 run)" in capsys.readouterr().out
+    assert (opened(tmp_path / "b.zip") / ids(folder)[0] / "net.py").read_text() == net
+    assert runs_command.main(["bundle", str(tmp_path / "b.zip"), f"paths.runs={runs}"]) == 0
+    assert "net.py" not in capsys.readouterr().out
 
 
 class TestCommandsOnABundle:

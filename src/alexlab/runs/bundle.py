@@ -31,11 +31,9 @@ from alexlab.tree import ANY, INTEGER, NULL, TEXT, check_types, read_json
 
 FILES = (
     *("config.yaml", "conv1.npy", "diverged.json", "environment.json", "metrics.csv", "neighbours.json"),
-    *("predictions.npz", "result.json", "status.json", "train_error.csv"),
+    *("net.py", "predictions.npz", "result.json", "status.json", "train_error.csv"),
 )
-_MEMBER = re.compile(
-    rf"studies/[\w.-]+\.json|[0-9a-f]{{12}}/[\w-]+\.(?:{'|'.join({name.split('.')[1] for name in FILES})})"
-)
+_MEMBER = re.compile(rf"studies/[\w.-]+\.json|[0-9a-f]{{12}}/(?:{'|'.join(map(re.escape, FILES))})")
 _DESCRIBING = (verify.MANIFEST, verify.VERIFIER, verify.CRATE)
 _MANIFEST = {"version": INTEGER, "submitter": TEXT | NULL, "commits": [TEXT], "files": {ANY: TEXT}}
 HERE = "here"  # the submitter of a folder's runs

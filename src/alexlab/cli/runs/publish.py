@@ -102,8 +102,11 @@ def pack(request: Request, console: Console) -> None:
     bundle.pack(out, request.runs, ids, submitter, None if plans is None else [plan.path for plan in plans])
     size = gigabytes(out.stat().st_size)
     console.print(f"{plural(len(ids), 'run')} in {out}, {size}{replaced}", soft_wrap=True)
-    if (changes := _changes([run for run in found if run.is_terminal])) is not None:
+    packed = [run for run in found if run.is_terminal]
+    if (changes := _changes(packed)) is not None:
         console.say(changes, "yellow")
+    if nets := sum(run.record.file("net.py").is_file() for run in packed):
+        console.say(f"It contains the code of your own net (net.py of {plural(nets, 'run')})", "yellow")
     held = set(ids)
     for plan in plans or ():
         missing = [f"{arm} seed {seed}" for arm, seed, id in plan.last if id not in held]
