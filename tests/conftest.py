@@ -9,6 +9,7 @@ import time
 import uuid
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -48,6 +49,11 @@ def _nothing_left_behind():
     while (left := _marked(mark)) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not left, left
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
 
 
 @pytest.fixture(autouse=True)

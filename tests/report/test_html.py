@@ -20,7 +20,9 @@ import pytest
 from markdown_it import MarkdownIt
 
 from alexlab.report.content import MEANINGS, PlotOnPage
-from alexlab.report.figures import ForestRow, curves, forest, save
+from alexlab.report.figures.effects import ForestRow, forest
+from alexlab.report.figures.learning import curves
+from alexlab.report.figures.saving import save
 from alexlab.report.html import page
 from alexlab.report.markdown import markdown
 from alexlab.report.write import write

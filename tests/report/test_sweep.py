@@ -162,8 +162,8 @@ def test_commands_join_the_arms(records: Path):
 
 def test_classes_are_called_as_the_record_names_them(records: Path, monkeypatch: pytest.MonkeyPatch):
     drawn: list[list[str]] = []
-    monkeypatch.setattr(plots.figures, "class_errors", lambda found, names: drawn.append(names))
-    monkeypatch.setattr(plots.figures, "confusion", lambda shares, names: drawn.append(names))
+    monkeypatch.setattr(plots.by_class, "class_errors", lambda found, names: drawn.append(names))
+    monkeypatch.setattr(plots.by_class, "confusion", lambda shares, names: drawn.append(names))
     report = examine(read_sweep("0123", records))
     for arm in report.arms:
         for run in arm.runs:

@@ -153,7 +153,7 @@ def image_files(words: list[str]) -> list[Path]:
 
 def _draw(out: Path, images: np.ndarray, files: list[Path], likeliest: list[list[tuple[str, float]]]) -> None:
     """Figure 4, left, for these images: bars as long as the five likeliest classes are likely."""
-    from alexlab.report.figures import answers_figure
+    from alexlab.report.figures.images import answers_figure
     from alexlab.report.neighbours import Answers
 
     names = [[name for name, _ in row] for row in likeliest]

@@ -123,7 +123,7 @@ class PlotOnPage:
 
     title: str
     text: str
-    svg: str  # as `alexlab.report.figures.save` writes it: an element alone, ids of its own, no address
+    svg: str  # as `alexlab.report.figures.saving.save` writes it: an element alone, ids of its own, no address
     png_name: str
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,8 +16,9 @@ from alexlab.console import one_line
 from alexlab.data.class_names import class_names
 from alexlab.data.names import readable
 from alexlab.errors import UserError
-from alexlab.report import figures
 from alexlab.report.content import Extras, PlotOnPage, in_order
+from alexlab.report.figures import by_class, effects, images, learning, outcomes
+from alexlab.report.figures.saving import save
 from alexlab.report.wording import arm_name, readable_name, trial_metric
 from alexlab.runs.record import Record
 from alexlab.study.claims import METRICS
@@ -24,8 +26,11 @@ from alexlab.study.colour import colour_indices
 from alexlab.study.metrics import read_conv1
 from alexlab.study.rates import SPEED, ArmTrials
 from alexlab.study.records import Archive, RunData
-from alexlab.study.statistics import quantile
+from alexlab.study.statistics import mean_half_width, quantile
 from alexlab.study.verdicts import Arm, Judgement, Row
+
+if TYPE_CHECKING:  # `alexlab.report.figures` takes care that matplotlib can be imported
+    from matplotlib.figure import Figure
 
 MOST_TOGETHER = 4  # arms whose learning curves share a plot; more have one each
 NOISE = 0.03  # how near to random weights' share of colour a first layer's is that shows nothing yet
@@ -40,7 +45,7 @@ class Plot:
     name: str
     title: str
     text: str
-    figure: figures.Figure
+    figure: Figure
 
 
 def draw(judgement: Judgement, archive: Archive, folder: Path, extras: Extras) -> list[PlotOnPage]:
@@ -56,7 +61,7 @@ def save_all(plots: Iterable[Plot], folder: Path, with_pdf: bool) -> list[PlotOn
     """Write the files of plots and return them as a page shows them."""
     drawn = []
     for plot in plots:
-        figures.save(plot.figure, folder / plot.name, with_pdf)
+        save(plot.figure, folder / plot.name, with_pdf)
         svg = (folder / f"{plot.name}.svg").read_text("utf-8")
         drawn.append(PlotOnPage(plot.title, plot.text, svg, f"{plot.name}.png"))
     return drawn
@@ -77,7 +82,7 @@ def _of_study(judgement: Judgement, archive: Archive, with_pictures: bool) -> It
                 "the 95 % noise of a pair of single runs; measured effects have their own 95 % interval (thick) and "
                 "the study-wise one (thin)."
             )
-            yield Plot(name, title, text, figures.forest(rows, xlabel, watermark))
+            yield Plot(name, title, text, effects.forest(rows, xlabel, watermark))
     yield from learning_curves(arms)
     speeds = [
         row
@@ -89,7 +94,7 @@ def _of_study(judgement: Judgement, archive: Archive, with_pictures: bool) -> It
         found, epochs = _training_curves({arm_name(arm): arm.runs for arm in reversed(row.arms)})
         if len(found) == 2:
             text = "Training error by epoch, as in the paper's figure 1, on the augmented images."
-            yield Plot("figure_1", "Figure 1: how fast the nets learn", text, figures.speed(found, epochs=epochs))
+            yield Plot("figure_1", "Figure 1: how fast the nets learn", text, learning.speed(found, epochs=epochs))
     if any(row.claim.metric in ("gap", "train_top1_error") and row.effect is not None for row in judgement.rows):
         yield from overfitting(arms, watermark)
     yield from _rates(judgement.trials)
@@ -113,7 +118,7 @@ def _rates(trials: list[ArmTrials]) -> Iterator[Plot]:
     if any(found.values()):
         what = trial_metric(trials[0].metric)
         text = f"Trials: {what}, each arm on seeds that are not compared. Lines join means."
-        yield Plot("rates", "Learning rates", text, figures.rates(found, what))
+        yield Plot("rates", "Learning rates", text, outcomes.rates(found, what))
 
 
 def _trial_curves(trials: list[ArmTrials], arms: Sequence[Arm]) -> Iterator[Plot]:
@@ -130,7 +135,7 @@ def _trial_curves(trials: list[ArmTrials], arms: Sequence[Arm]) -> Iterator[Plot
         if found:
             name = readable_name(arm.arm)
             text = "Training error by epoch of each learning rate, on the augmented images."
-            yield Plot(f"trials_{number}", f"Trials of {name}", text, figures.speed(found, epochs=epochs))
+            yield Plot(f"trials_{number}", f"Trials of {name}", text, learning.speed(found, epochs=epochs))
 
 
 # --- Of any arms: a study's, or a sweep's
@@ -143,7 +148,7 @@ def seeds(arms: Sequence[Arm], watermark: str = "") -> Iterator[Plot]:
             + ("; the band is the first arm's mean ± 1 sd." if len(errors) > 1 else ".")
             + (" Runs that trained only partly are hollow." if any(arm.partly for arm in arms) else "")
         )
-        yield Plot("runs", "Every run", text, figures.dots(errors, "top-1 error, %", watermark))
+        yield Plot("runs", "Every run", text, outcomes.dots(errors, "top-1 error, %", watermark))
 
 
 def learning_curves(arms: Sequence[Arm]) -> Iterator[Plot]:
@@ -151,14 +156,14 @@ def learning_curves(arms: Sequence[Arm]) -> Iterator[Plot]:
     ylabel = "validation error, top-1, %"
     if 0 < len(found) <= MOST_TOGETHER:
         text = "Validation error by epoch: mean over seeds, with a band."
-        yield Plot("curves", "Learning curves", text, figures.curves(found, ylabel, percent=True))
+        yield Plot("curves", "Learning curves", text, learning.curves(found, ylabel, percent=True))
     elif found:
         first, *others = found
         text = (
-            f"Validation error by epoch: the mean, with up to {figures.RANGE_UNDER} seeds as thin lines and more as a "
+            f"Validation error by epoch: the mean, with up to {learning.RANGE_UNDER} seeds as thin lines and more as a "
             f"band of ±1 sd; in grey the mean of {first}."
         )
-        drawn = figures.multiples(found[first], {name: found[name] for name in others}, ylabel, percent=True)
+        drawn = learning.multiples(found[first], {name: found[name] for name in others}, ylabel, percent=True)
         yield Plot("curves", "Learning curves", text, drawn)
 
 
@@ -169,7 +174,7 @@ def overfitting(arms: Sequence[Arm], watermark: str = "") -> Iterator[Plot]:
     found = {arm_name(arm): (mean(arm, "train"), mean(arm, "test")) for arm in arms}
     if found:
         text = "The mean error on training images and on test images, both by the centre view: the line is the gap."
-        drawn = figures.gaps(found, ("training", "test"), "top-1 error, centre view, %", watermark)
+        drawn = outcomes.gaps(found, ("training", "test"), "top-1 error, centre view, %", watermark)
         yield Plot("overfitting", "Training and test error", text, drawn)
 
 
@@ -179,7 +184,7 @@ def cost(arms: Sequence[Arm]) -> Iterator[Plot]:
     ]  # fmt: skip
     if costs:
         text = "Top-1 error, ten views, against the time of one run, with 95 % intervals over seeds."
-        yield Plot("cost", "Error and cost", text, figures.cost(costs))
+        yield Plot("cost", "Error and cost", text, outcomes.cost(costs))
 
 
 def _class_names(run: RunData, archive: Archive) -> list[str]:
@@ -200,7 +205,7 @@ def classes(arms: Sequence[Arm], archive: Archive) -> Iterator[Plot]:
     found: dict[str, np.ndarray] = {}
     names: list[str] = []
     shares: np.ndarray | None = None
-    for arm in arms[: len(figures.MARKERS)]:
+    for arm in arms[: by_class.MOST_ARMS]:
         errors = []
         for run in arm.runs:
             with suppress(UserError):  # the claims' metrics have reported it
@@ -217,15 +222,15 @@ def classes(arms: Sequence[Arm], archive: Archive) -> Iterator[Plot]:
     if not found or len(names) < 2:
         return
     each = "Dots are seeds, lines are means; ten views"
-    some = f", the {figures.MOST_CLASSES // 2} classes with most and with fewest errors"
-    text = f"{each}{some if len(names) > figures.MOST_CLASSES else ''}: {', '.join(found)}."
-    yield Plot("classes", "Error by class", text, figures.class_errors(found, names))
+    some = f", the {by_class.MOST_CLASSES // 2} classes with most and with fewest errors"
+    text = f"{each}{some if len(names) > by_class.MOST_CLASSES else ''}: {', '.join(found)}."
+    yield Plot("classes", "Error by class", text, by_class.class_errors(found, names))
     if shares is not None:
         name = arm_name(arms[0])
         text = f"Of the images of a class (rows), the % that is given each class (columns); {name}, mean over seeds."
-        if len(names) > figures.MOST_CLASSES:
+        if len(names) > by_class.MOST_CLASSES:
             text = f"The most frequent confusions, in % of the images of the first class; {name}, mean over seeds."
-        yield Plot("confusion", "Confusions", text, figures.confusion(shares / len(found[name]), names))
+        yield Plot("confusion", "Confusions", text, by_class.confusion(shares / len(found[name]), names))
 
 
 def _is_of(metrics: tuple[str, ...]) -> Callable[[Row], bool]:
@@ -247,7 +252,7 @@ FORESTS: tuple[tuple[str, str, str, Callable[[Row], bool]], ...] = (
 )
 
 
-def _forest_row(row: Row) -> figures.ForestRow:
+def _forest_row(row: Row) -> effects.ForestRow:
     """The claim, oriented to the claimed direction; of a ratio the logarithm to base 2, so that 1 is twice as long."""
     assert row.effect is not None
     claim = row.claim
@@ -258,7 +263,7 @@ def _forest_row(row: Row) -> figures.ForestRow:
 
     published = None if row.published is None else sign * turned(row.published)
     noise = quantile(0.975, row.effect.pair_df) * row.effect.run_sd if row.effect.pair_df > 0 else math.inf
-    return figures.ForestRow(
+    return effects.ForestRow(
         claim.statement,
         sign * turned(row.effect.difference),
         turned(row.effect.fixed),
@@ -318,7 +323,7 @@ def _stacked(rows: Sequence[Sequence[float] | np.ndarray]) -> np.ndarray:
 
 def _error(arm: Arm) -> tuple[float, float]:
     errors = [run.result["test"]["ten"]["top1_error"] for run in arm.runs]
-    return float(np.mean(errors)), figures.mean_half_width(errors)
+    return float(np.mean(errors)), mean_half_width(errors)
 
 
 def kernels(arms: Sequence[Arm], archive: Archive, names: Sequence[str]) -> Iterator[Plot]:
@@ -329,7 +334,7 @@ def kernels(arms: Sequence[Arm], archive: Archive, names: Sequence[str]) -> Iter
         for run in arm.runs:
             try:
                 groups, conv1 = archive.config(run).model.groups, read_conv1(run).astype(np.float64)
-                figure, colour = figures.kernels(conv1, groups), float(colour_indices(conv1).mean())
+                figure, colour = images.kernels(conv1, groups), float(colour_indices(conv1).mean())
             except Exception:  # of numpy, of zipfile, of the file system; or there are no colours, or no towers, to see
                 continue
             halves = "one tower above the other" if groups > 1 else "of a net without towers"
@@ -351,7 +356,7 @@ def _pictures(arms: list[Arm]) -> Iterator[Plot]:
     record = Record(kept[0].record.path.parent, kept[0].run_id)
     answers, near = neighbours.answers(record), neighbours.neighbours(record)
     text = f"Test images, their class, and the five most likely classes by {record.run_id}, ten views."
-    yield Plot("figure_4_answers", "Figure 4, left: answers", text, figures.answers_figure(answers))
+    yield Plot("figure_4_answers", "Figure 4, left: answers", text, images.answers_figure(answers))
     shares = " and ".join(
         f"{100 * found.precision:.1f} ± {100 * found.standard_error:.1f} % by {name}"
         for name, found in ((near.layer, near.by_layer), ("pixels", near.by_pixels))
@@ -360,4 +365,4 @@ def _pictures(arms: list[Arm]) -> Iterator[Plot]:
         f"Test images and the nearest of {near.pool:,} training images, {record.run_id}. Of the six nearest, as many "
         f"have the image's class: {shares} (standard errors over {near.queries} test images)."
     )
-    yield Plot("figure_4_neighbours", "Figure 4, right: neighbours", text, figures.neighbours_figure(near))
+    yield Plot("figure_4_neighbours", "Figure 4, right: neighbours", text, images.neighbours_figure(near))

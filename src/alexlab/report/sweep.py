@@ -28,7 +28,6 @@ from alexlab.report.content import (
     surroundings,
     time_text,
 )
-from alexlab.report.figures import mean_half_width
 from alexlab.report.html import render
 from alexlab.report.latex import table_latex
 from alexlab.report.markdown import sweep_markdown
@@ -38,7 +37,7 @@ from alexlab.runs.names import split_changes
 from alexlab.runs.record import FAILED
 from alexlab.study.intervals import paired_difference
 from alexlab.study.records import Archive, RunData
-from alexlab.study.statistics import Effect
+from alexlab.study.statistics import Effect, mean_half_width
 from alexlab.study.sweep_statistics import SweepStatistics, analyse, effect_facts
 from alexlab.study.sweeps import Sweep
 from alexlab.study.verdicts import Arm

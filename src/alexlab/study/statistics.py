@@ -450,6 +450,12 @@ def quantile(chance: float, df: float) -> float:
     return float(special.stdtrit(df, chance) if df < math.inf else special.ndtri(chance))
 
 
+def mean_half_width(values: Sequence[float]) -> float:
+    """Half of the 95 % interval of a mean over seeds, by Student's t; NaN for fewer than two."""
+    count = len(values)
+    return quantile(0.975, count - 1) * float(np.std(values, ddof=1)) / math.sqrt(count) if count > 1 else math.nan
+
+
 def verdict(
     effect: Effect | None,
     published: float | None,

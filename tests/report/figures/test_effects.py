@@ -1,0 +1,42 @@
+"""A forest's words, its axis, and which rows have a side."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from alexlab.report.figures.effects import ForestRow, forest
+from support.figures import ODD_ROWS, texts
+
+
+def test_a_side_is_shaded_where_one_speaks_for_a_claim():
+    """A configuration against itself has none."""
+    shaded = []
+    for has_side in (True, False):
+        figure = forest([ForestRow("a", 1.0, 0.5, has_side=has_side)])
+        shaded.append([patch for axes in figure.axes for patch in axes.patches if patch.get_alpha() == 0.07])
+    assert list(map(len, shaded)) == [1, 0]
+
+
+def test_a_forest_tells_each_effect():
+    told = texts(forest([*ODD_ROWS, ForestRow("Fine", -1.25, 0.5)]))
+    assert told.count("no result") == 2
+    assert "−1.2 ± 0.5" in told
+    assert "+0.5" in told
+    assert "−60.00 ± 0.04" in told
+    assert "against the claim ← effect, points → as claimed" in told
+    assert "effect, points" in texts(forest([ForestRow("Without a side", 1.0, has_side=False)]))
+
+
+def test_a_forest_is_linear_and_one_huge_effect_does_not_squeeze_the_others():
+    axes = forest([ForestRow("Huge", -60.0, 0.04), *[ForestRow(f"c{i}", 0.3 * i, 0.5, 1.0) for i in range(5)]]).axes[0]
+    assert axes.get_xscale() == "linear"
+    low, high = axes.get_xlim()
+    assert high - low < 20
+    arrows = [line for line in axes.lines if line.get_marker() == "<"]
+    assert [float(np.asarray(line.get_xdata(), float)[0]) for line in arrows] == [low]
+
+
+def test_a_forest_without_rows_is_refused():
+    with pytest.raises(ValueError, match="is empty"):
+        forest([])

@@ -1,0 +1,66 @@
+"""Learning curves' bands, and the epochs to a training error."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from alexlab.report.figures.learning import curves, speed
+from alexlab.study.metrics import epochs_to
+from support.figures import arms, texts
+
+
+def test_a_band_is_named():
+    def bands(found: dict[str, np.ndarray]) -> str:
+        [words] = [text for text in texts(curves(found, "loss")) if "seed" in text]
+        return words
+
+    assert bands(arms(2, 3)) == "lines: mean of 3 seeds; bands: lowest to highest"
+    assert bands(arms(2, 5)) == "lines: mean of 5 seeds; bands: ±1 sd"
+    assert bands(arms(2, 1)) == "one seed an arm"
+    assert bands({**arms(2, 7), "few": arms(1, 4)["model.arm_0=true"]}).endswith("lowest to highest")
+
+
+def test_the_means_and_bands_that_are_drawn():
+    values = arms(1, 6)["model.arm_0=true"]
+    axes = curves({"arm": values}, "loss").axes[0]
+    [line] = axes.lines
+    np.testing.assert_allclose(np.asarray(line.get_ydata(), float), values.mean(0))
+    [band] = axes.collections
+    low, high = values.mean(0) - values.std(0, ddof=1), values.mean(0) + values.std(0, ddof=1)
+    drawn = band.get_paths()[0].vertices
+    assert isinstance(drawn, np.ndarray)
+    for y in (*low, *high):
+        assert np.abs(drawn[:, 1] - y).min() < 1e-12
+
+
+def test_speed():
+    fast, slow = np.linspace(0.9, 0.1, 5), np.linspace(0.9, 0.1, 9)
+    told = texts(speed({"relu": fast[None], "tanh": slow[None]}))
+    ratio = epochs_to(slow, 0.25) / epochs_to(fast, 0.25)
+    assert epochs_to(fast, 0.25) == pytest.approx(1 + 0.65 / 0.2)
+    assert f"tanh takes {ratio:.1f} times as many epochs to 25 % as relu" in told
+    assert {"4.2 epochs", f"7.5 epochs ({ratio:.1f}×)"} <= set(told)
+    never = np.full(5, 0.6)
+    told = texts(speed({"relu": fast[None], "stuck": never[None], "mixed": np.stack([fast, never])}))
+    assert {"never reached", "1 of 2 seeds:", "Epochs to 25 %"} <= set(told)
+    assert "at most 1.0 epochs" in texts(speed({"at once": np.full((1, 3), 0.1)}))
+
+
+def test_speed_of_errors_that_were_logged_within_epochs():
+    epochs = np.array([0.3, 0.5, 0.8, 1.0])
+    errors = np.array([[0.9, 0.4, 0.2, 0.1], [0.9, 0.5, 0.3, 0.2]])
+    reached = [np.interp(-0.25, -row, epochs) for row in errors]  # errors fall, so their negatives rise
+    figure = speed({"relu": errors}, epochs=epochs)
+    assert f"{np.mean(reached):.1f} epochs" in texts(figure)
+    drawn = [(line.get_marker(), np.ravel(np.asarray(line.get_xdata(), float))) for line in figure.axes[0].lines]
+    assert [xs for marker, xs in drawn if marker == "o"] == [pytest.approx([np.mean(reached)])]
+    assert any(np.array_equal(xs, epochs) for _, xs in drawn)
+
+
+def test_mistakes():
+    for make in (lambda: curves({}, ""), lambda: speed({})):
+        with pytest.raises(ValueError, match="is empty"):
+            make()
+    with pytest.raises(ValueError, match=r"arms: a has the shape \(3,\); give \[seeds, epochs\]"):
+        curves({"a": np.ones(3)}, "loss")
