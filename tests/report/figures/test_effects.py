@@ -24,6 +24,8 @@ def test_a_forest_tells_each_effect():
     assert "−1.2 ± 0.5" in told
     assert "+0.5" in told
     assert "−60.00 ± 0.04" in told
+    assert "+0.006 ± 0.008" in texts(forest([ForestRow("Small", 0.0062, 0.0083)]))
+    assert "+0.0 ± 0.0" in texts(forest([ForestRow("Equal", 0.0, 0.0)]))
     assert "against the claim ← effect, points → as claimed" in told
     assert "effect, points" in texts(forest([ForestRow("Without a side", 1.0, has_side=False)]))
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from alexlab.report.figures.labels import spread
+from alexlab.report.figures.labels import LANE_NAMES, axes_with_lanes, spread
 
 
 class TestSpread:
@@ -24,3 +25,20 @@ class TestSpread:
 
     def test_alike_ones_lie_around_their_place(self):
         assert spread([50.0] * 3, [10.0] * 3, 0, 100) == [40.0, 50.0, 60.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("base", "base"),
+        ("model.activation=tanh", "model.activation=tanh"),
+        ("a long name " * 9, "a long name a long name"),
+    ],
+)
+def test_a_lane_has_room_for_its_name(name: str, shown: str):
+    figure, axes = axes_with_lanes([name, "base"], lane=19.0, top=6.0)
+    label = axes.get_yticklabels()[0]
+    assert label.get_text().startswith(shown)
+    assert (label.get_text() == name) == (name == shown)
+    assert label.get_window_extent().x0 >= 0
+    assert 0 < figure.axes[0].get_window_extent().x0 <= LANE_NAMES[1] + 11

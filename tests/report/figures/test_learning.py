@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from alexlab.report.figures.learning import curves, speed
+from alexlab.report.figures.learning import curves, multiples, speed
 from alexlab.study.metrics import epochs_to
 from support.figures import arms, texts
 
@@ -32,6 +32,14 @@ def test_the_means_and_bands_that_are_drawn():
     assert isinstance(drawn, np.ndarray)
     for y in (*low, *high):
         assert np.abs(drawn[:, 1] - y).min() < 1e-12
+
+
+def test_a_long_name_of_a_panel_has_two_lines():
+    names = ["no_lrn", "model.activation=tanh", "model.activation=tanh model.init=lecun", "x" * 100]
+    told = texts(multiples(np.ones((1, 2)), dict.fromkeys(names, np.ones((1, 2))), "loss"))
+    assert {"no_lrn", "model.activation=\ntanh"} <= set(told)
+    assert any(text.startswith("model.activation=\ntanh model") and text.endswith("…") for text in told)
+    assert any(text.startswith("xxx") and text.endswith("…") and "\n" not in text for text in told)
 
 
 def test_speed():

@@ -116,7 +116,7 @@ def _effect_text(row: ForestRow) -> str:
         return "no result"
     assert row.effect is not None
     half = row.half if _given(row.half) and row.half != math.inf else None
-    digits = 2 if (half or 1) < 0.095 else 1
+    digits = min(max(1, math.ceil(-math.log10((half or 1) / 0.95))), 6)  # as many as show that the half is not 0
     return _signed(row.effect, digits) + ("" if half is None else f" ± {half:.{digits}f}")
 
 

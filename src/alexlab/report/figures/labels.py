@@ -17,17 +17,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from alexlab.report.figures.canvas import LINE_HEIGHT, SMALL, WIDTH, add_axes, cut, make_figure, text_width
+from alexlab.report.figures.canvas import LINE_HEIGHT, MOST_DRAWN, SMALL, WIDTH, add_axes, cut, make_figure, text_width
 
 MOST_LETTERS = 17  # in a line of an arm's name beside a plot
 MOST_NAMES = 120.0  # points, of the names beside a plot
+LANE_NAMES = 106.0, 160.0  # points that names of lanes have at least and at most
 
 
 def axes_with_lanes(names: Sequence[str], lane: float, top: float) -> tuple[Figure, Axes]:
     """A figure with a line of height `lane` for each name, which stands left of it, and `top` free above."""
-    bottom, left = 38.0, 116.0
+    bottom, (least, most) = 38.0, LANE_NAMES
     body = lane * len(names)
     figure = make_figure(top + body + bottom)
+    widest = max(text_width(figure, name[:MOST_DRAWN]) for name in names)
+    left = min(max(widest, least), most) + 10
     axes = add_axes(figure, left, bottom, WIDTH - left - 10, body)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_yticks(range(len(names)), [cut(figure, name, left - 10) for name in names])

@@ -15,6 +15,7 @@ from alexlab.report.figures.canvas import (
     BLUE,
     GREY,
     INK,
+    LINE_HEIGHT,
     SIZE,
     SMALL,
     WIDTH,
@@ -61,17 +62,20 @@ def multiples(base: np.ndarray, arms: Mapping[str, np.ndarray], ylabel: str, per
     arms = {name: size * values for name, values in _checked(arms).items()}
     grey = size * _checked({"base": base})["base"]
     columns, width, height, left, right = 3, 86.0, 62.0, 36.0, 6.0
-    gap, head, bottom = (WIDTH - left - right - columns * width) / (columns - 1), 22.0, 36.0
-    rows = -(-len(arms) // columns)
-    figure = make_figure(rows * (head + height) + bottom)
+    gap, bottom = (WIDTH - left - right - columns * width) / (columns - 1), 36.0
+    titles = [_in_two_lines(name, width + gap - 4) for name in arms]
+    rows = [titles[first : first + columns] for first in range(0, len(titles), columns)]
+    heads = [22.0 + LINE_HEIGHT * max(title.count("\n") for title in row) for row in rows]
+    figure = make_figure(sum(heads) + len(rows) * height + bottom)
     total = figure.get_figheight() * 72
     every = [grey, *arms.values()]
     epochs = max(values.shape[1] for values in every)
     numbers = np.concatenate([values[np.isfinite(values)] for values in every])
     low, high = (float(numbers.min()), float(numbers.max())) if len(numbers) else (0.0, 1.0)
-    for place, (name, values) in enumerate(arms.items()):
+    for place, (title, values) in enumerate(zip(titles, arms.values(), strict=True)):
         row, column = divmod(place, columns)
-        axes = add_axes(figure, left + column * (width + gap), total - (row + 1) * (head + height), width, height)
+        under = total - sum(heads[: row + 1]) - (row + 1) * height
+        axes = add_axes(figure, left + column * (width + gap), under, width, height)
         axes.set_xlim(*((1, epochs) if epochs > 1 else (0.5, 1.5)))
         axes.set_ylim(low - 0.05 * (high - low or 1), high + 0.05 * (high - low or 1))
         axes.xaxis.set_major_locator(MaxNLocator(3, integer=True) if epochs > 1 else FixedLocator([1]))
@@ -91,11 +95,19 @@ def multiples(base: np.ndarray, arms: Mapping[str, np.ndarray], ylabel: str, per
             if here.any():
                 width_ = 1.6 if thin else 1.3
                 axes.plot(x, np.nanmean(known, 0), color=colour, linewidth=width_, marker=alone, clip_on=False)
-        label = cut(figure, name, width + gap - 4)
-        axes.text(0, 1.05, label, transform=axes.transAxes, fontsize=SMALL, va="bottom")
+        axes.text(0, 1.05, title, transform=axes.transAxes, fontsize=SMALL, va="bottom")
         draw_grid(axes)
     figure.text(10 / WIDTH, 5 / total, f"{ylabel}, by epoch", fontsize=SMALL)
     return figure
+
+
+def _in_two_lines(name: str, width: float) -> str:
+    """A name as it is if it fits, else in two lines, of which each is cut."""
+    ruler = make_figure(10)
+    if cut(ruler, name, width) == name:
+        return name
+    first, *others = wrapped(name).split("\n")
+    return "\n".join(cut(ruler, line, width) for line in (first, " ".join(others)) if line)
 
 
 @styled()
