@@ -16,6 +16,7 @@ from markdown_it import MarkdownIt
 from scipy import stats
 
 from alexlab.cli.report import main
+from alexlab.console import duration
 from alexlab.errors import UserError
 from alexlab.report import plots
 from alexlab.report.cite import repeat_sweep
@@ -75,6 +76,7 @@ def test_numbers_are_those_of_the_records(records: Path, tmp_path: Path):
         interval = stats.ttest_1samp(found, 0).confidence_interval()
         assert float(row["top1_half"]) == pytest.approx((interval.high - interval.low) / 2)
         assert f"{100 * np.mean(found):.2f}" in text
+        assert duration(float(row["seconds"])) in text  # as the terminal prints it
     assert (arms["lrn_scale_only"]["done"], arms["lrn_scale_only"]["missing"]) == ("2", "1")
     runs = list(csv.DictReader(io.StringIO((tmp_path / "runs.csv").read_text())))
     assert len(runs) == 9

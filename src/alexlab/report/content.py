@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from alexlab.console import plural
+from alexlab.console import duration, plural
 from alexlab.report.cite import repeat_study
 from alexlab.report.wording import (
     arm_name,
@@ -442,7 +442,7 @@ def _original(row: Row) -> str:
 
 def _side(arm: Arm, anchor: str) -> ArmOfClaim:
     counts = str(len(arm.runs)) + (f", {arm.lost} failed" if arm.lost else "")
-    return ArmOfClaim(arm_name(arm), anchor, counts, time_text(arm.seconds), arm.overrides, f"{arm.lr:g}")
+    return ArmOfClaim(arm_name(arm), anchor, counts, time_or_dash(arm.seconds), arm.overrides, f"{arm.lr:g}")
 
 
 def _measured(row: Row) -> tuple[str, dict[str, str]]:
@@ -554,7 +554,7 @@ def _arm(arm: Arm, anchor: str) -> ArmRow:
         unplanned=", ".join(str(run.seed) for run in arm.unplanned),
         error=number_text(mean, 2),
         sd="" if sd is None else f"± {number_text(sd, 2)}",
-        time=time_text(seconds),
+        time=time_or_dash(seconds),
         sort={"error": sortable(mean), "time": sortable(seconds)},
     )
 
@@ -610,13 +610,9 @@ def with_signs(text: str) -> str:
     return re.sub(r"([\d.]+)x$", r"×\1", text)
 
 
-def time_text(seconds: float | None) -> str:
-    if seconds is None or not math.isfinite(seconds):
-        return NOTHING
-    for size, unit in ((3600.0, "h"), (60.0, "min")):
-        if round(seconds, 1) >= size:
-            return f"{seconds / size:,.1f} {unit}"
-    return f"{seconds:.1f} s"
+def time_or_dash(seconds: float | None) -> str:
+    """A duration as the terminal prints it; a dash where there is none, or it is not finite."""
+    return NOTHING if seconds is None or not math.isfinite(seconds) else duration(seconds)
 
 
 def sortable(value: float | None) -> str:

@@ -26,7 +26,7 @@ from alexlab.report.content import (
     range_text,
     sortable,
     surroundings,
-    time_text,
+    time_or_dash,
 )
 from alexlab.report.html import render
 from alexlab.report.latex import table_latex
@@ -211,7 +211,7 @@ def _arm_row(report: SweepReport, place: int) -> dict[str, Any]:
             for name in ("top5_error", "center_top1_error", "train_top1_error")
         },
         "epochs": number_text(facts["epochs"], 1).removesuffix(".0"),
-        "time": time_text(facts["seconds"]),
+        "time": time_or_dash(facts["seconds"]),
         "sort": {
             "error": sortable(mean),
             "difference": sortable(_percent(facts["difference"])),
@@ -259,7 +259,7 @@ def _run_row(arm: str, run: RunData) -> dict[str, str]:
         "state": "" if run.is_done else run.state,
         "error": number_text(_percent(facts["ten_top1_error"]), 2),
         "epochs": NOTHING if facts["epochs"] is None else str(facts["epochs"]),
-        "time": time_text(facts["seconds"]),
+        "time": time_or_dash(facts["seconds"]),
     }
 
 
