@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,8 @@ class TestLook:
             shares = (labels["train"][searched[order[drawn]]] == labels["test"][drawn][:, None]).mean(1)
             assert near.precision == pytest.approx(shares.mean())
             assert near.standard_error == pytest.approx(shares.std(ddof=1) / math.sqrt(20))
+            assert near.percentage(1) == f"{100 * shares.mean():.1f}\xa0±\xa0{100 * near.standard_error:.1f}\xa0%"
+            assert replace(near, standard_error=math.nan).percentage(0) == f"{100 * shares.mean():.0f}\xa0%"
         assert texts(neighbours_figure(found))
 
     def test_what_cannot_be_looked_at(self, looked_at: tuple[Record, list[str]], tmp_path: Path):

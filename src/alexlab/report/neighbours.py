@@ -48,6 +48,11 @@ class Near:
     precision: float  # share of the n nearest that are of the query's class, over all queries
     standard_error: float  # over queries; NaN for one query
 
+    def percentage(self, digits: int) -> str:
+        """The precision in % with its standard error, if there is one; spaces do not break."""
+        error = "" if math.isnan(self.standard_error) else f"\xa0±\xa0{100 * self.standard_error:.{digits}f}"
+        return f"{100 * self.precision:.{digits}f}{error}\xa0%"
+
 
 @dataclass(frozen=True)
 class Neighbours:

@@ -357,10 +357,7 @@ def _pictures(arms: list[Arm]) -> Iterator[Plot]:
     answers, near = neighbours.answers(record), neighbours.neighbours(record)
     text = f"Test images, their class, and the five most likely classes by {record.run_id}, ten views."
     yield Plot("figure_4_answers", "Figure 4, left: answers", text, images.answers_figure(answers))
-    shares = " and ".join(
-        f"{100 * found.precision:.1f} ± {100 * found.standard_error:.1f} % by {name}"
-        for name, found in ((near.layer, near.by_layer), ("pixels", near.by_pixels))
-    )
+    shares = f"{near.by_layer.percentage(1)} by {near.layer} and {near.by_pixels.percentage(1)} by pixels"
     text = (
         f"Test images and the nearest of {near.pool:,} training images, {record.run_id}. Of the six nearest, as many "
         f"have the image's class: {shares} (standard errors over {near.queries} test images)."

@@ -39,6 +39,20 @@ def test_a_forest_is_linear_and_one_huge_effect_does_not_squeeze_the_others():
     assert [float(np.asarray(line.get_xdata(), float)[0]) for line in arrows] == [low]
 
 
+@pytest.mark.parametrize(
+    ("rows", "named"),
+    [
+        ([ForestRow("a", 1.0, 0.5)], []),
+        ([ForestRow("a", 1.0, 0.5, published=-1.4)], ["published, with noise"]),
+        ([ForestRow("a", 1.0, 0.5, published=4.0, at_least=True)], ["published, or more"]),
+        (ODD_ROWS, ["published, with noise", "published, or more"]),
+    ],
+)
+def test_the_key_names_only_what_is_drawn(rows: list[ForestRow], named: list[str]):
+    [legend] = forest(rows).legends
+    assert [one.get_text() for one in legend.get_texts()] == ["measured, 95 % interval", "study-wise interval", *named]
+
+
 def test_a_forest_without_rows_is_refused():
     with pytest.raises(ValueError, match="is empty"):
         forest([])

@@ -35,6 +35,13 @@ def test_trials_of_learning_rates():
         rates({"base": []}, "epochs")
 
 
+def test_values_just_above_a_power_of_ten_have_a_tick_on_both_sides():
+    axes = rates({"base": [(0.0005, 13.3), (0.001, 9.1), (0.002, 7.1), (0.004, None)]}, "epochs").axes[0]
+    ticks = [float(tick) for tick in axes.yaxis.get_majorticklocs()]
+    assert min(ticks) <= 7.1
+    assert max(ticks) >= 13.3
+
+
 def test_no_points_are_refused():
     with pytest.raises(ValueError, match="is empty"):
         cost([])

@@ -103,7 +103,8 @@ def forest(rows: Sequence[ForestRow], xlabel: str = "effect, points", watermark:
         axes.plot([0, 0], [y + 1, y + 1 + lane], color=INK, linewidth=0.8, solid_capstyle="butt")
         _interval(axes, row, y + 1 + lane / 2, low, high)
         y += lane + 7
-    _forest_key(figure, any(row.at_least for row in rows))
+    published = [row for row in rows if _given(row.published)]
+    _forest_key(figure, not all(row.at_least for row in published), any(row.at_least for row in published))
     return figure
 
 
@@ -179,13 +180,14 @@ def _interval(axes: Axes, row: ForestRow, y: float, low: float, high: float) -> 
         axes.plot(row.published, y, marker=marker, color=RED, markersize=8, **hollow)
 
 
-def _forest_key(figure: Figure, has_bounds: bool) -> None:
+def _forest_key(figure: Figure, has_published: bool, has_bounds: bool) -> None:
     hollow = {"markerfacecolor": "none", "markeredgewidth": 1.5, "linestyle": "none"}
     entries = [
         (Line2D([], [], color=BLUE, marker="o", markersize=6.5, linewidth=3.4), "measured, 95 % interval"),
         (Line2D([], [], color=BLUE, linewidth=1), "study-wise interval"),
-        (Line2D([], [], color=RED, marker="D", markersize=7, **hollow), "published, with noise"),
     ]
+    if has_published:
+        entries.append((Line2D([], [], color=RED, marker="D", markersize=7, **hollow), "published, with noise"))
     if has_bounds:
         entries.append((Line2D([], [], color=RED, marker="<", markersize=8, **hollow), "published, or more"))
     handles, texts = zip(*entries, strict=True)

@@ -120,10 +120,7 @@ def neighbours_figure(found: Neighbours) -> Figure:
                 is_same = nearby.names[number][rank] == found.true[number]
                 axes = add_axes(figure, left, y, small, small)
                 _image(axes, nearby.shown[number, rank], "antialiased", frame=GREEN if is_same else None)
-    units, pixels = (
-        f"{100 * each.precision:.0f}\xa0±\xa0{100 * each.standard_error:.0f}\xa0%"
-        for each in (found.by_layer, found.by_pixels)
-    )
+    units, pixels = found.by_layer.percentage(0), found.by_pixels.percentage(0)
     words = (
         f"Upper rows: nearest by {found.layer}; lower rows: by pixels; green: of the test image's class. Over "
         f"{found.queries:,} test images {units} and {pixels} of the {nearest} nearest are (± standard error). "

@@ -175,7 +175,7 @@ def rates(arms: Mapping[str, Sequence[tuple[float, float | None]]], ylabel: str)
     axes.set_ylim(*ends_of_y)
     for axis, (least, most) in ((axes.xaxis, across), (axes.yaxis, ends_of_y))[: 1 + is_log]:
         span = most / least
-        digits = range(1, 10) if span < 4 else (1, 2, 5) if span < 40 else (1,)
+        digits = (1, 1.5, *range(2, 10)) if span < 4 else (1, 2, 5) if span < 40 else (1,)
         ticks = [digit * 10.0**power for power in range(-9, 9) for digit in digits]
         axis.set_major_locator(FixedLocator([tick for tick in ticks if least <= tick <= most]))
         axis.set_minor_locator(NullLocator())
