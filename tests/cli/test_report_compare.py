@@ -141,9 +141,11 @@ def test_records_that_cannot_be_used_are_named(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_what_the_other_side_knows_is_taken_into_account():
-    question = read_question(["top1=20%", "n=5", "sd=2", "images=500", "model.lrn=false"], has_like=True)
+    line = ["top1=20%", "n=5", "sd=2", "images=500", "runs=a.zip", "model.lrn=false", "paths.runs=b"]
+    question, settings = read_question(line, has_like=True)
     assert question.figures == {"top1_error": Figure(0.2, runs=5, sd=0.02, images=500)}
     assert question.like == ["model.lrn=false"]
+    assert settings == ["paths.runs=b", "runs=a.zip"]
 
 
 @pytest.mark.parametrize(

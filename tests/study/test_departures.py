@@ -62,11 +62,14 @@ def test_arms_of_the_records_give_their_effects(archive: Archive):
     differences, mean = found(archive), means(archive, "test.ten.top1_error")
     lrn, pca = differences["LRN"], differences["PCA colour shifts"]
     assert (lrn.override, lrn.runs, lrn.command) == ("model.lrn=false", (4, 4), None)
+    assert (lrn.key, lrn.values) == ("model.lrn", (True, False))
     assert lrn.effect == pytest.approx(mean["no_lrn"] - mean["none"])
     assert 0 < (lrn.half or 0) < (lrn.effect or 0)
     assert pca.runs == (3, 4)  # one failed
     assert pca.effect == pytest.approx(mean["no_pca"] - mean["none"], abs=0.01)  # shared seeds as a control variate
     assert not differences["batch size"].is_measured
+    assert differences["torchvision's net"].values == ("alexnet", "torchvision")  # options of a group
+    assert (differences["centre view"].key, differences["centre view"].values) == (None, None)
 
 
 def test_views_and_epochs_are_measured_within_runs(archive: Archive):

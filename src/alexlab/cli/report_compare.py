@@ -4,43 +4,26 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from alexlab.cli.columns import Column, print_columns
+from alexlab.cli.json_output import FLAG, json_answer
 from alexlab.cli.study_report import SETTINGS, find_places
 from alexlab.command import as_typed, run_command
 from alexlab.compose import Composer, key_types
-from alexlab.config import CONF_DIR, ConfigError, Dataset, did_you_mean, shown
+from alexlab.config import CONF_DIR, ConfigError, Dataset, did_you_mean
 from alexlab.console import Console, one_line, plural
 from alexlab.errors import UserError
-from alexlab.study.claims import VIEW_NAMES, find_claims
-from alexlab.study.comparison import Figure, Placement, place
-from alexlab.study.departures import (
-    AWAY,
-    FROM_PAPERS,
-    MEASURED,
-    NEAR_ZERO,
-    NOT_KNOWN,
-    OTHER_VIEW,
-    PUBLISHED,
-    SEEDS,
-    Difference,
-    OwnArm,
-    Published,
-    find_arm,
-    find_differences,
-)
-from alexlab.study.records import Archive, read_archive
-from alexlab.study.samples import Samples
+from alexlab.study.claims import VIEW_NAMES
+from alexlab.study.comparison import Comparison, Figure, Placement, Question, compare
+from alexlab.study.departures import AWAY, FROM_PAPERS, MEASURED, NEAR_ZERO, NOT_KNOWN, OTHER_VIEW, SEEDS, Difference
+from alexlab.study.records import read_archive
 from alexlab.study.statistics import LEAST_RUNS
 from alexlab.sweep.arms import SETTLED, STUDYS_OWN
 
 USAGE = """\
 usage: python src/report.py compare top1=ERROR [top5=ERROR] [view=ten|center]
-           [images=N] [n=N [sd=SD]] [runs=PATH] [--like KEY=VALUE ...]
+           [images=N] [n=N [sd=SD]] [runs=PATH] [--like KEY=VALUE ...] [--json]
 
 Find an error of a paper, a log or a file of weights among the finished runs of
 a recipe: its percentile, what one further run would give, and what may explain
@@ -59,13 +42,13 @@ with the command that measures it. Errors are in per cent.
   runs          folders of records or bundles; default: paths.runs
   --like        groups and keys as python src/train.py takes them; default: the
                 paper's protocol at the recipe with the most finished runs
+  --json        the same as a JSON document
 Exit status: 0 done, 1 a file or folder failed, 2 a mistake in the command."""
 
 METRICS = {"top1": "top1_error", "top5": "top5_error"}
 OWN = (*METRICS, "view", "images", "n", "sd", "runs")
 LIKE = "--like"
 _MOST_NAMED = 3  # problems
-FULL_SIZE = 224  # pixels of the paper's crops
 HEADINGS = {
     MEASURED: "measured",
     FROM_PAPERS: "published",
@@ -77,49 +60,39 @@ HEADINGS = {
 
 def main(argv: Sequence[str]) -> int:
     """Run a command line, without the word `compare`; return its exit status."""
-    arguments = [argument for argument in argv if argument != LIKE]
+    arguments = [argument for argument in argv if argument not in (LIKE, FLAG)]
 
-    def obey(given: list[str], config_dir: str | None, console: Console) -> int:
-        question = read_question(given, LIKE in argv)
-        print_comparison(compare(question, config_dir), console)
-        return 0
+    with json_answer(argv) as answer:
 
-    return run_command(arguments, USAGE, ".", obey)
+        def obey(given: list[str], config_dir: str | None, console: Console) -> int:
+            found = _find(given, LIKE in argv, Composer(config_dir))
+            if answer.is_wanted:
+                from alexlab.report.documents import comparison_document  # imports Matplotlib
 
+                answer.give("report-compare/1", comparison_document(found))
+            else:
+                print_comparison(found, console)
+            return 0
 
-@dataclass(frozen=True)
-class Question:
-    """A command line, checked; errors as fractions."""
-
-    figures: dict[str, Figure]  # by metric
-    view: str | None  # None: not given
-    like: list[str]
-    places: list[str]  # `runs=` and `paths.`
+        return run_command(arguments, USAGE, ".", obey)
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """The answer, in numbers; errors as fractions."""
+def _find(given: Sequence[str], has_like: bool, composer: Composer) -> Comparison:
+    """Answer a command line.
 
-    question: Question
-    view: str
-    line: list[str]  # the overrides of the arm
-    chosen: bool  # whether the recipe was chosen here
-    data: Dataset
-    own: OwnArm | None
-    images: int | None  # of one's own test
-    placements: dict[str, Placement]  # by metric; none without runs
-    reference: Published | None  # the paper's own, where there are no runs
-    references: dict[str, float]  # its errors by metric, for the figure's view
-    metric: str  # that the differences are of
-    gap: float | None
-    differences: list[Difference]  # in order: what would close the gap first
-    published: list[Published]  # of the same data
-    problems: list[str]
+    Raises:
+        UserError: for a mistake in it, or a folder of records that is missing.
+    """
+    question, settings = read_question(given, has_like)
+    places = find_places(settings, composer)
+    _check_like(question.like, composer)
+    is_named = any(one.startswith(("runs=", "paths.runs=")) for one in settings)
+    archive = read_archive([one for one in places.sources if is_named or one.folder.exists()])
+    return compare(question, composer, archive, SETTLED, STUDYS_OWN)
 
 
-def read_question(given: Sequence[str], has_like: bool) -> Question:
-    """Check a command line.
+def read_question(given: Sequence[str], has_like: bool) -> tuple[Question, list[str]]:
+    """Check a command line; return the question, and the words that say where records are.
 
     Raises:
         UserError: naming the word, and what to write.
@@ -168,7 +141,7 @@ def read_question(given: Sequence[str], has_like: bool) -> Question:
             raise UserError(f"sd={values['sd']}: needs the number of runs that it is of, two or more; add n=...")
         sd = _percent("sd", values["sd"])
     figures = {metric: Figure(value, runs, sd, images) for metric, value in errors.items()}
-    return Question(figures, view, like, places)
+    return Question(figures, view, like), places
 
 
 def _advice(name: str, word: str) -> str:
@@ -195,78 +168,6 @@ def _whole(name: str, text: str, least: int) -> int:
     if value < least:
         raise UserError(f"{name}={text}: must be a whole number, {least} or more")
     return value
-
-
-def compare(question: Question, config_dir: str | None = None) -> Comparison:
-    """Find the runs that a question is about, place its figures among them, and list what may differ.
-
-    Raises:
-        UserError: for a mistake in the line, or a folder of records that is missing.
-    """
-    composer = Composer(config_dir)
-    places = find_places(question.places, composer)
-    is_named = any(one.startswith(("runs=", "paths.runs=")) for one in question.places)
-    archive = read_archive([one for one in places.sources if is_named or one.folder.exists()])
-    line = question.like or _most_run(archive, composer)
-    _check_like(line, composer)
-    job = composer.job(line, stored=False)
-    named = {one.partition("=")[0] for one in line}
-    own = find_arm(archive, job.config, SETTLED, [name for name in STUDYS_OWN if name not in named])
-    if own is not None:
-        line = [*line, *(f"{name}={shown(value)}" for name, value in own.changes.items())]
-    view = question.view or "ten"
-    problems = [*archive.problems]
-    placements: dict[str, Placement] = {}
-    images = None
-    if own is not None:
-        samples = Samples({"own": own.runs}, problems)
-        for metric, figure in question.figures.items():
-            measured = samples.measured("own", metric, view)
-            if measured is not None:
-                placements[metric] = place(figure, measured.sample)
-                images = None if measured.sample.images is None else measured.sample.images.shape[1]
-    own = own if placements else None
-    data, metric = job.config.data.name, next(iter(question.figures))
-    is_full_size = (job.config.data.crop_size or 0) >= FULL_SIZE
-    published = [one for one in PUBLISHED if one.data == data.name and is_full_size]
-    reference, references = _reference(published, view) if own is None else (None, {})
-    gap = placements[metric].gap if metric in placements else None
-    if metric in references:
-        gap = question.figures[metric].value - references[metric]
-    found = find_differences(line, composer, archive, own, metric, view, SETTLED, question.view is None)
-    ordered = sorted(found, key=lambda one: one.rank(gap))
-    published = [one for one in published if one.view == view]
-    return Comparison(
-        question, view, line, not question.like, data, own, images, placements, reference, references, metric, gap,
-        ordered, published, [archive.named(problem) for problem in problems],
-    )  # fmt: skip
-
-
-def _reference(published: Sequence[Published], view: str) -> tuple[Published | None, dict[str, float]]:
-    """The paper's own result, of this view if there is one, and its errors by metric for this view."""
-    papers = sorted((one for one in published if "paper" in one.source), key=lambda one: one.view != view)
-    if not papers:
-        return None, {}
-    [claim] = find_claims(["paper/ten_views"])  # ten views less one
-    sign = 0 if papers[0].view == view else -1 if view == "center" else 1
-    return papers[0], {
-        metric: (getattr(papers[0], metric) + sign * claim.published[metric]) / 100 for metric in METRICS.values()
-    }
-
-
-def _most_run(archive: Archive, composer: Composer) -> list[str]:
-    """The recipe, and its model if it is another, of which the protocol of the paper has the most finished runs."""
-    counts: Counter[tuple[str, str]] = Counter()
-    for run in archive.runs.values():
-        labels = run.labels
-        if run.is_done and labels.get("protocol") == "paper" and labels.get("ablation") == "none":
-            counts[labels.get("recipe", ""), labels.get("model", "")] += 1
-    for (recipe, model), _ in sorted(counts.items(), key=lambda one: (-one[1], one[0])):
-        if recipe in composer.groups["recipe"] and model in composer.groups["model"]:
-            usual = composer.job([f"recipe={recipe}"], stored=False).choices
-            wanted = {"protocol": "paper", "model": model}
-            return [f"recipe={recipe}", *(f"{name}={one}" for name, one in wanted.items() if usual[name] != one)]
-    return ["recipe=imagenet2012"]
 
 
 def _check_like(line: list[str], composer: Composer) -> None:
@@ -313,7 +214,7 @@ def _answer(found: Comparison) -> list[str]:
         return lines + _left_out(found)
     own = found.own
     count = "" if found.images is None else f", {found.images:,} test images"
-    chosen = f" {LIKE} names another recipe." if found.chosen else ""
+    chosen = f" {LIKE} names another recipe." if found.is_chosen_here else ""
     lost = f" {own.lost} more failed or trained only in part, and are not counted." if own.lost else ""
     lines.append(f"Compared with {plural(len(own.runs), 'finished run')} of {name}: {view}{count}.{lost}{chosen}")
     lines += [f"{_name(metric)}: {sentence(placement)}" for metric, placement in found.placements.items()]
@@ -435,7 +336,7 @@ def _notes(found: Comparison) -> list[str]:
         lines.append(f"Published for {found.data.name}{view}: {'; '.join(each)}.")
     if found.own is None:
         lines.append(f"To measure this recipe's spread, {SEEDS} seeds:")
-        lines.append(command_of_own(found))
+        lines.append(f"python src/train.py -m {found.command}")
     commands = [one for one in found.differences if one.command is not None and one.override is not None]
     if commands:
         name = one_line(commands[0].override).partition("=")[0]
@@ -444,12 +345,6 @@ def _notes(found: Comparison) -> list[str]:
         )
         lines.append(f"python src/train.py -m {commands[0].command}")
     return lines
-
-
-def command_of_own(found: Comparison) -> str:
-    """The command that trains the recipe itself."""
-    seeds = ",".join(map(str, range(SEEDS)))
-    return f"python src/train.py -m {shlex.join([*found.line, f'seed={seeds}'])}"
 
 
 def _name(metric: str) -> str:

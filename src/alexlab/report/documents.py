@@ -10,7 +10,10 @@ from alexlab.report.content import error_and_sd
 from alexlab.report.sweep import SweepReport, arm_facts, every_run, run_facts, sweep_summary
 from alexlab.report.wording import summary
 from alexlab.report.write import claim_facts, submitters_table
+from alexlab.study.comparison import Comparison, Figure, Placement
+from alexlab.study.departures import Difference, Published
 from alexlab.study.records import Archive, RunData
+from alexlab.study.statistics import LEVEL
 from alexlab.study.sweep_statistics import effect_facts
 from alexlab.study.verdicts import Arm, Judgement
 
@@ -108,6 +111,81 @@ def sweep_document(report: SweepReport, page: Path) -> dict[str, Any]:
         "problems": statistics.problems,
         "page": str(page),
     }
+
+
+def comparison_document(found: Comparison) -> dict[str, Any]:
+    """An error beside the runs of a recipe: all errors are fractions, the published ones too."""
+    question, own = found.question, found.own
+    return {
+        "overrides": found.line,
+        "is_chosen_here": found.is_chosen_here,
+        "data": found.data.name,
+        "view": found.view,
+        "is_view_given": question.view is not None,
+        "own": None
+        if own is None
+        else {"runs": [run.run_id for run in own.runs], "failed": own.lost, "images": found.images},
+        "figures": [_figure(metric, figure, found) for metric, figure in question.figures.items()],
+        "reference": None if found.reference is None else _published(found.reference),
+        "published": [_published(one) for one in found.published],
+        "metric": found.metric,
+        "gap": found.gap,
+        "differences": [_difference(one) for one in found.differences],
+        "command": _training(found.command),
+        "problems": found.problems,
+    }
+
+
+def _figure(metric: str, figure: Figure, found: Comparison) -> dict[str, Any]:
+    placement = found.placements.get(metric)
+    return {
+        "metric": metric,
+        "value": figure.value,
+        "n": figure.runs,
+        "sd": figure.sd,
+        "images": figure.images,
+        "placement": None if placement is None else _placement(placement),
+        "reference": found.references.get(metric),
+    }
+
+
+def _placement(one: Placement) -> dict[str, Any]:
+    interval = None if one.interval is None else {"level": LEVEL, "low": one.interval[0], "high": one.interval[1]}
+    return {
+        "n": one.runs,
+        "mean": one.mean,
+        "sd": one.sd,
+        "difference": one.gap,
+        "below": one.below,
+        "equal": one.equal,
+        "percentile": one.percentile,
+        "interval": interval,
+        "is_expected": one.is_expected,
+    }
+
+
+def _published(one: Published) -> dict[str, Any]:
+    errors = {"top1_error": one.top1_error / 100, "top5_error": one.top5_error / 100}
+    return {"source": one.source, "data": one.data, "view": one.view, **errors}
+
+
+def _difference(one: Difference) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "override": one.override,
+        "key": one.key,
+        "values": None if one.values is None else [*one.values],
+        "effect": one.effect,
+        "half": one.half,
+        "is_bound": one.at_least,
+        "runs": [*one.runs],
+        "source": one.source or None,
+        "command": None if one.command is None else _training(one.command),
+    }
+
+
+def _training(overrides: str) -> str:
+    return f"python src/train.py -m {overrides}"
 
 
 def _state(run: RunData | None) -> dict[str, str | None]:

@@ -1,13 +1,32 @@
-"""Someone else's error beside the runs of one arm: its percentile, and the prediction interval for a further run."""
+"""Someone else's error beside the runs of one arm: its percentile, the prediction interval, and what may differ."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import shlex
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from alexlab.compose import Composer
+from alexlab.config import Dataset, shown
+from alexlab.study.claims import VIEWED, find_claims
+from alexlab.study.departures import (
+    PUBLISHED,
+    SEEDS,
+    Difference,
+    OwnArm,
+    Published,
+    find_arm,
+    find_differences,
+)
+from alexlab.study.records import Archive
+from alexlab.study.samples import Samples
 from alexlab.study.statistics import LEAST_RUNS, LEVEL, Sample, quantile
+
+FULL_SIZE = 224  # pixels of the paper's crops
 
 
 @dataclass(frozen=True)
@@ -93,3 +112,109 @@ def _by_image(sample: Sample) -> tuple[float, float]:
     count, shares = len(sample.images), sample.images.mean(axis=0)
     within = float((shares * (1 - shares)).mean()) * count / (count - 1)
     return max(0.0, float(shares.var(ddof=1)) - within / count), within
+
+
+@dataclass(frozen=True)
+class Question:
+    """Figures to place, and the recipe whose runs they are placed among."""
+
+    figures: dict[str, Figure]  # by metric
+    view: str | None = None  # None: not known, and taken for the average of ten
+    like: list[str] = field(default_factory=list)  # overrides of the recipe; none: the one with the most finished runs
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The answer, in numbers; errors as fractions."""
+
+    question: Question
+    view: str
+    line: list[str]  # the overrides of the arm
+    data: Dataset
+    own: OwnArm | None
+    images: int | None  # of one's own test
+    placements: dict[str, Placement]  # by metric; none without runs
+    reference: Published | None  # the paper's own, where there are no runs
+    references: dict[str, float]  # its errors by metric, for the figure's view
+    metric: str  # that the differences are of
+    gap: float | None
+    differences: list[Difference]  # in order: what would close the gap first
+    published: list[Published]  # of the same data
+    problems: list[str]
+
+    @property
+    def is_chosen_here(self) -> bool:
+        """Whether the question named no recipe."""
+        return not self.question.like
+
+    @property
+    def command(self) -> str:
+        """The overrides of the sweep that trains the recipe itself."""
+        return shlex.join([*self.line, f"seed={','.join(map(str, range(SEEDS)))}"])
+
+
+def compare(
+    question: Question, composer: Composer, archive: Archive, ignored: Collection[str], lenient: Collection[str]
+) -> Comparison:
+    """Find the runs that a question is about, place its figures among them, and list what may differ.
+
+    `ignored`, `lenient`: keys in which those runs may differ from the recipe, as `find_arm` has them; `lenient` only if
+    the question does not set them.
+    """
+    line = question.like or _most_run(archive, composer)
+    job = composer.job(line, stored=False)
+    named = {one.partition("=")[0] for one in line}
+    own = find_arm(archive, job.config, ignored, [name for name in lenient if name not in named])
+    if own is not None:
+        line = [*line, *(f"{name}={shown(value)}" for name, value in own.changes.items())]
+    view = question.view or "ten"
+    problems = [*archive.problems]
+    placements: dict[str, Placement] = {}
+    images = None
+    if own is not None:
+        samples = Samples({"own": own.runs}, problems)
+        for metric, figure in question.figures.items():
+            measured = samples.measured("own", metric, view)
+            if measured is not None:
+                placements[metric] = place(figure, measured.sample)
+                images = None if measured.sample.images is None else measured.sample.images.shape[1]
+    own = own if placements else None
+    data, metric = job.config.data.name, next(iter(question.figures))
+    is_full_size = (job.config.data.crop_size or 0) >= FULL_SIZE
+    published = [one for one in PUBLISHED if one.data == data.name and is_full_size]
+    reference, references = _reference(published, view) if own is None else (None, {})
+    gap = placements[metric].gap if metric in placements else None
+    if metric in references:
+        gap = question.figures[metric].value - references[metric]
+    found = find_differences(line, composer, archive, own, metric, view, ignored, question.view is None)
+    ordered = sorted(found, key=lambda one: one.rank(gap))
+    published = [one for one in published if one.view == view]
+    return Comparison(
+        question, view, line, data, own, images, placements, reference, references, metric, gap, ordered, published,
+        [archive.named(problem) for problem in problems],
+    )  # fmt: skip
+
+
+def _reference(published: Sequence[Published], view: str) -> tuple[Published | None, dict[str, float]]:
+    """The paper's own result, of this view if there is one, and its errors by metric for this view."""
+    papers = sorted((one for one in published if "paper" in one.source), key=lambda one: one.view != view)
+    if not papers:
+        return None, {}
+    [claim] = find_claims(["paper/ten_views"])  # ten views less one
+    sign = 0 if papers[0].view == view else -1 if view == "center" else 1
+    return papers[0], {metric: (getattr(papers[0], metric) + sign * claim.published[metric]) / 100 for metric in VIEWED}
+
+
+def _most_run(archive: Archive, composer: Composer) -> list[str]:
+    """The recipe, and its model if it is another, of which the protocol of the paper has the most finished runs."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for run in archive.runs.values():
+        labels = run.labels
+        if run.is_done and labels.get("protocol") == "paper" and labels.get("ablation") == "none":
+            counts[labels.get("recipe", ""), labels.get("model", "")] += 1
+    for (recipe, model), _ in sorted(counts.items(), key=lambda one: (-one[1], one[0])):
+        if recipe in composer.groups["recipe"] and model in composer.groups["model"]:
+            usual = composer.job([f"recipe={recipe}"], stored=False).choices
+            wanted = {"protocol": "paper", "model": model}
+            return [f"recipe={recipe}", *(f"{name}={one}" for name, one in wanted.items() if usual[name] != one)]
+    return ["recipe=imagenet2012"]

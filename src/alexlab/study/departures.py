@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from alexlab.compose import Composer
+from alexlab.compose import Composer, Job
 from alexlab.config import Config, ConfigError, flat, shown
 from alexlab.errors import UserError
 from alexlab.runs.identity import DERIVED, differences
@@ -156,6 +156,12 @@ class Difference:
     source: str = ""  # of a published effect
     at_least: bool = False  # the published effect is a bound
     command: str | None = None  # that measures it; None where it is measured, and where no run can
+    values: tuple[Any, Any] | None = None  # of the override's key: one's own, and that of the override
+
+    @property
+    def key(self) -> str | None:
+        """The key or group that the override sets."""
+        return None if self.override is None else self.override.partition("=")[0]
 
     @property
     def is_measured(self) -> bool:
@@ -246,7 +252,7 @@ def find_differences(
     job = composer.job([*line], stored=False)
     base = job.config
     claims = {claim.name: claim for claim in find_claims([one.claim for one in DEPARTURES if one.claim])}
-    found: list[tuple[Departure, Difference, dict[str, Any]]] = []
+    found: list[Found] = []
     for one in DEPARTURES:
         if one.data and base.data.name.name not in one.data:
             continue
@@ -254,37 +260,53 @@ def find_differences(
             continue
         if one.name == "logits averaged" and view != "ten":
             continue
-        made = _made(one, [*line], composer, base, job.choices, ignored)
+        made = _made(one, [*line], composer, job, ignored)
         if made is None:
             continue
-        override, is_reversed, changes = made
         effect, half, source, at_least = _published(one, claims, metric, base)
-        if effect is not None and (is_reversed or (one.within == OF_VIEW and view == "center")):
+        if effect is not None and (made.is_reversed or (one.within == OF_VIEW and view == "center")):
             effect = -effect
         name = "ten views" if one.within == OF_VIEW and view == "center" else one.name
-        found.append((one, Difference(name, override, effect, half, (), source, at_least), changes))
+        difference = Difference(name, made.override, effect, half, (), source, at_least, values=made.values)
+        found.append((one, difference, made.changes))
     if own is not None:
         found = _measure(found, archive, own, metric, view, ignored)
     seeds = [run.seed for run in own.runs if run.seed is not None][:SEEDS] if own else []
-    return [_with_command(one, line, job.choices, base, seeds, departure) for departure, one, _ in found]
+    return [_with_command(one, line, seeds, departure) for departure, one, _ in found]
 
 
-def _made(
-    one: Departure, line: list[str], composer: Composer, base: Config, choices: dict[str, str], ignored: Collection[str]
-) -> tuple[str | None, bool, dict[str, Any]] | None:
-    """The override that makes a departure, whether it undoes it, and its changes; None where it is not possible."""
+@dataclass(frozen=True)
+class _Made:
+    """How a departure is made from one's own configuration."""
+
+    override: str | None = None
+    values: tuple[Any, Any] | None = None  # of its key: one's own, and that of the override
+    is_reversed: bool = False  # the override undoes the departure
+    changes: dict[str, Any] = field(default_factory=dict)  # all keys that it changes
+
+
+def _made(one: Departure, line: list[str], composer: Composer, own: Job, ignored: Collection[str]) -> _Made | None:
+    """How a departure is made; None where it is not possible. `own`: the line, composed."""
     if not one.overrides:
-        return None, False, {}
-    if "ablation=" in one.overrides[0] and choices["ablation"] != "none":
+        return _Made()
+    base = own.config
+    if "ablation=" in one.overrides[0] and own.choices["ablation"] != "none":
         return None  # one line has one ablation
     for place, pattern in enumerate(one.overrides):
         epochs, batch = max(1, base.trainer.max_epochs // 2), 2 * base.data.batch_size
         override = pattern.format(epochs=epochs, batch=batch)
         with suppress(ConfigError):  # such as groups of a net whose kernels cannot be divided
-            changes = _changes(composer.job([*_without(line, override), override], stored=False).config, base, ignored)
+            job = composer.job([*_without(line, override), override], stored=False)
+            changes = _changes(job.config, base, ignored)
             if changes:
-                return override, place > 0, changes
+                name = override.partition("=")[0]
+                return _Made(override, (_value(name, own), _value(name, job)), place > 0, changes)
     return None
+
+
+def _value(name: str, job: Job) -> Any:
+    """The option of a group, or the value of a key."""
+    return job.choices[name] if name in job.choices else flat(job.config)[name]
 
 
 def _without(line: Sequence[str], override: str) -> list[str]:
@@ -376,17 +398,13 @@ def _of_checkpoint(runs: list[RunData], metric: str, view: str) -> tuple[Sample,
     return Sample(np.array(best)), Sample(np.array(last))
 
 
-def _with_command(
-    one: Difference, line: Sequence[str], choices: dict[str, str], base: Config, seeds: list[int], departure: Departure
-) -> Difference:
+def _with_command(one: Difference, line: Sequence[str], seeds: list[int], departure: Departure) -> Difference:
     """Add the command that measures a difference; finished runs in it are not repeated."""
     if one.is_measured or (one.override is None and departure.within is None):
         return one
     sweep = []
-    if one.override is not None:
-        name, _, value = one.override.partition("=")
-        own = choices[name] if name in choices else shown(flat(base)[name])
-        sweep = [f"{name}={own},{value}"]
+    if one.values is not None:
+        sweep = [f"{one.key}={shown(one.values[0])},{shown(one.values[1])}"]
     seeds = seeds if len(seeds) == SEEDS else [*range(SEEDS)]
     kept = _without(line, sweep[0]) if sweep else [*line]
     return replace(one, command=shlex.join([*kept, *sweep, f"seed={','.join(map(str, seeds))}"]))
