@@ -17,8 +17,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
+from scipy import stats
 
 from alexlab.cli import forecast, report, runs, train
 from alexlab.cli.json_output import plain
@@ -200,6 +202,27 @@ def test_compare_two_sweeps(records: Path, answer):
     assert [len(errors) for errors in first["top1_errors"]] == [4, 1]
 
 
+def test_studies(records: Path, answer, tmp_path: Path):
+    """The same counts as in the study's report, which judges each run; two runs of the arm below are not done."""
+    document = answer(runs.main, "studies")
+    [study], [report_] = document["studies"], answer(report.main, "study=lrn")["studies"]
+    assert document["problems"] == []
+    same = set(study) - {"claims", "arms"}
+    assert {name: study[name] for name in same} == {name: report_[name] for name in same}
+    assert study["runs"] == {"planned": 12, "done": 9, "failed": 1, "missing": 2}
+    assert study["is_interim"]
+    assert study["claims"] == [claim["claim"] for claim in report_["claims"]]
+    assert study["arms"] == [{name: arm[name] for name in study["arms"][0]} for arm in report_["arms"]]
+    arms = {arm["arm"]: (arm["planned"], arm["done"], arm["failed"], arm["missing"]) for arm in study["arms"]}
+    assert arms == {"none": (4, 4, 0, 0), "no_lrn": (4, 3, 1, 0), "lrn_scale_only": (4, 2, 0, 2)}
+
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "broken.json").write_text("{")
+    document = answer(runs.main, "studies", f"paths.runs={tmp_path}")
+    assert document["studies"] == []
+    assert ["broken.json: is corrupt" in problem for problem in document["problems"]] == [True]
+
+
 def test_report_of_a_study_is_claims_csv(records: Path, answer):
     [study] = answer(report.main, "study=lrn")["studies"]
     rows = table(Path(study["page"]).with_name("claims.csv"))
@@ -255,6 +278,72 @@ def test_report_of_the_kept_study(answer):
         )
 
 
+def compared(line: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The document of a line of `report compare`, and its text in one line."""
+    monkeypatch.setenv("COLUMNS", "200")
+    assert report.main(["compare", *line, "--json"]) == 0
+    document = checked(capsys.readouterr().out)
+    assert report.main(["compare", *line]) == 0
+    return document, " ".join(capsys.readouterr().out.split())
+
+
+def test_report_compare(records: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    line = ["top1=36", "top5=0", "n=2", f"runs={records}", "--like", "recipe=demo"]
+    document, text = compared(line, capsys, monkeypatch)
+    results = {run_id: result_of(records, run_id) for run_id in document["own"]["runs"]}
+    assert {result["labels"]["ablation"] for result in results.values()} == {"none"}
+    errors = np.array([result["test"]["ten"]["top1_error"] for result in results.values()])
+    first, second = document["figures"]
+    assert [(one["metric"], one["value"], one["n"]) for one in (first, second)] == [
+        ("top1_error", 0.36, 2),
+        ("top5_error", 0.0, 2),
+    ]
+    placed = first["placement"]
+    low, high = stats.t.interval(0.95, 3, errors.mean(), errors.std(ddof=1) * math.sqrt(1 / 2 + 1 / 4))
+    assert (placed["n"], placed["below"], placed["equal"], placed["percentile"]) == (4, 4, 0, 100)
+    assert (placed["mean"], placed["sd"]) == (pytest.approx(errors.mean()), pytest.approx(errors.std(ddof=1)))
+    assert placed["interval"] == {"level": 0.95, "low": pytest.approx(low), "high": pytest.approx(high)}
+    assert placed["difference"] == document["gap"] == pytest.approx(0.36 - errors.mean())
+    assert f"(95 %: {100 * low:.1f} to {100 * high:.1f} %; 4 runs)" in text
+    assert (document["reference"], first["reference"], document["published"]) == (None, None, [])
+
+    found = {one["name"]: one for one in document["differences"]}
+    lrn = found["LRN"]
+    assert (lrn["key"], lrn["values"], lrn["runs"], lrn["source"], lrn["command"]) == (
+        "model.lrn", [True, False], [3, 4], None, None,
+    )  # fmt: skip
+    assert f"LRN model.lrn=false {100 * lrn['effect']:+.1f} ±{100 * lrn['half']:.1f} 3/4 runs" in text
+    assert [one["name"] for one in document["differences"]] == sorted(found, key=lambda name: text.index(f" {name} "))
+    batch = found["batch size"]
+    assert (batch["effect"], batch["runs"], batch["values"][1]) == (None, [], 2 * batch["values"][0])
+    assert f"{batch['override']},seed=" not in batch["command"]
+    assert f"data.batch_size={batch['values'][0]},{batch['values'][1]} " in batch["command"]
+    assert found["centre view"]["values"] is None
+
+
+def test_report_compare_without_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """Figures of the paper: table 2 has 40.7 and 18.2 %; section 3.3 has 1.4 points for LRN, 4.1 over 1 for colours."""
+    line = ["top1=42.9", f"paths.runs={tmp_path}", "--like", "recipe=imagenet2012"]
+    document, text = compared(line, capsys, monkeypatch)
+    [figure] = document["figures"]
+    assert (document["own"], figure["placement"], figure["reference"]) == (None, None, pytest.approx(0.407))
+    assert document["reference"]["source"] == "the paper's table 2, one net"
+    assert document["reference"]["top5_error"] == pytest.approx(0.182)
+    assert document["reference"] in document["published"]
+    assert document["gap"] == pytest.approx(0.022)
+    found = {one["name"]: one for one in document["differences"]}
+    assert (found["LRN"]["effect"], found["LRN"]["source"]) == (pytest.approx(0.014), "paper, 3.3")
+    assert (found["PCA colour shifts"]["effect"], found["PCA colour shifts"]["is_bound"]) == (0.01, True)
+    seeds = "seed=0,1,2,3,4"
+    assert document["command"] == f"python src/train.py -m recipe=imagenet2012 {seeds}"
+    assert found["LRN"]["command"] == f"python src/train.py -m recipe=imagenet2012 model.lrn=true,false {seeds}"
+    last = next(one for one in document["differences"] if one["command"] is not None and one["override"] is not None)
+    for command in (document["command"], last["command"]):
+        assert command.removeprefix("python src/train.py") in text
+
+
 def test_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(forecast, "forecast", lambda configs: [((90.0, 95.0, 110.0), 1000)] * len(configs))
     line = ["-m", "model.lrn=true,false", "seed=0,1", "--dry-run", f"paths.runs={tmp_path}", "trainer.max_epochs=3"]
@@ -295,6 +384,7 @@ def test_dry_run_of_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str], 
         (runs.main, ["list", "stat=DONE"], "stat=DONE: cannot be set here"),
         (report.main, ["sweep=9"], "sweep=9: there is no such sweep"),
         (report.main, ["study=nosuch"], "nosuch"),
+        (report.main, ["compare", "top1=435"], "top1=435: must be an error in per cent"),
         (train.main, ["model.dorpout=1", "--dry-run"], "model.dorpout"),
     ],
 )
@@ -320,7 +410,8 @@ def test_a_mistake_is_one_line_on_stderr_with_the_same_status(
 @pytest.mark.parametrize(
     ("main", "line", "message"),
     [
-        (runs.main, ["prune"], "--json: prune has no such output; list, show and compare have"),
+        (runs.main, ["prune"], "--json: prune has no such output; list, show, compare and studies have"),
+        (runs.main, ["export"], "--json: export has no such output"),
         (train.main, [], "--json: is for a plan, with --dry-run"),
         (train.main, ["--dry-run", "--cfg", "job"], "--json: is for a plan, with --dry-run and no other flag"),
         (train.main, ["--dry-run", "--net"], "--json: is for a plan, with --dry-run and no other flag"),

@@ -34,7 +34,8 @@ Look at records, remove some, or send copies of them.
   python src/runs.py compare ID ID                  in what two runs differ, and
                                                     by how much; or two sweeps,
                                                     arm by arm
-  python src/runs.py list|show|compare ... --json   the same as a JSON document
+  python src/runs.py list|show|compare|studies ... --json
+                                                    the same as a JSON document
   python src/runs.py export sweep=last OUT.csv      a sweep as a table, a row a
                                                     run; or sweep=ID, .parquet
   python src/runs.py prune                          remove what failed by fault
@@ -96,8 +97,8 @@ def _obey(given: list[str], config_dir: str | None, console: Console, is_sure: b
         raise UserError(f"{given[0]}: is none of {', '.join(verbs)}{did_you_mean(given[0], verbs)}")
     if is_sure and given[0] != "prune":
         raise UserError("--yes: only prune asks")
-    if answer.is_wanted and given[0] not in ("list", "show", "compare"):
-        raise UserError(f"{FLAG}: {given[0]} has no such output; list, show and compare have")
+    if answer.is_wanted and given[0] not in ("list", "show", "compare", "studies"):
+        raise UserError(f"{FLAG}: {given[0]} has no such output; list, show, compare and studies have")
     request = parse(given[0], given[1:], Composer(config_dir), is_sure, answer)
     try:
         verbs[given[0]](request, console)

@@ -171,10 +171,10 @@ def read_runs(
     return sorted(passed, key=lambda run: run.status.get("started", 0.0)), problems
 
 
-def read_plans(request: Request, console: Console) -> list[Planned]:
-    """The registered studies, by when they were planned first; those that cannot be read are named."""
+def read_plans(request: Request, console: Console) -> tuple[list[Planned], list[str]]:
+    """The registered studies, by when they were planned first, and a printed line for each that cannot be read."""
     check_folder(request)
-    plans = []
+    plans, problems = [], []
     for path in json_files(request.runs / "studies"):
         try:
             looks = read_looks(path)
@@ -185,8 +185,9 @@ def read_plans(request: Request, console: Console) -> list[Planned]:
             found = [RunData(record, status) for record in records if (status := record.seen())]
             plans.append(Planned(path, looks, list(ids), found))
         except (UserError, OSError) as error:
-            console.print(request.source.named(str(error)), soft_wrap=True)
-    return sorted(plans, key=lambda plan: plan.looks[0].get("planned", 0))
+            problems.append(request.source.named(str(error)))
+            console.print(problems[-1], soft_wrap=True)
+    return sorted(plans, key=lambda plan: plan.looks[0].get("planned", 0)), problems
 
 
 def selected_plans(request: Request, console: Console) -> list[Planned]:
@@ -195,7 +196,7 @@ def selected_plans(request: Request, console: Console) -> list[Planned]:
     Raises:
         UserError: if a value names none.
     """
-    plans = read_plans(request, console)
+    plans, _ = read_plans(request, console)
     known = [name for plan in plans for name in plan.names]
     for value in request.filters["study"]:
         if not any(fnmatchcase(name, value) for name in known):

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 from alexlab.cli.columns import Column, print_columns
-from alexlab.cli.runs.request import Request, read_plans
+from alexlab.cli.runs.request import Planned, Request, read_plans
+from alexlab.cli.tables import from_here
 from alexlab.config import did_you_mean
 from alexlab.console import Console
 from alexlab.errors import UserError
@@ -14,7 +18,12 @@ from alexlab.runs.record import RUNNING
 
 def list_studies(request: Request, console: Console) -> None:
     """Print the registered studies, one row each."""
-    plans = read_plans(request, console)
+    plans, problems = read_plans(request, console)
+    if request.answer.is_wanted:
+        folder = str(from_here(Path(request.source.name)))
+        studies = [study_facts(plan) for plan in plans]
+        request.answer.give("runs-studies/1", {"folder": folder, "studies": studies, "problems": problems})
+        return
     columns = [Column("study", wraps=True), Column("recipe", wraps=True), Column("rate", rank=1)]
     columns += [Column("looks", right=True), Column("finished", right=True), Column("planned", rank=2)]
     for plan in plans:
@@ -29,10 +38,38 @@ def list_studies(request: Request, console: Console) -> None:
     console.print(f"{len(plans)} studies in {place}", style="dim", soft_wrap=True)
 
 
+def study_facts(plan: Planned) -> dict[str, Any]:
+    """A study by the names of its report's document: its last plan, and how many of those runs are finished."""
+    last = plan.looks[-1]
+    done = {run.run_id for run in plan.found if run.is_done}
+    failed = {run.run_id for run in plan.found if run.is_terminal} - done
+
+    def count(run_ids: Iterable[str]) -> dict[str, int]:
+        planned = {*run_ids}
+        ended = {"done": len(planned & done), "failed": len(planned & failed)}
+        return {"planned": len(planned), **ended, "missing": len(planned) - sum(ended.values())}
+
+    runs = count(run_id for arm in last["arms"] for run_id in arm["runs"].values())
+    return {
+        "study": last["id"],
+        **{name: last[name] for name in ("name", "recipe", "protocol", "model", "data", "rate", "claims_digest")},
+        "plan": last["digest"],
+        "planned": last.get("planned"),
+        "looks": len(plan.looks),
+        "runs": runs,
+        "is_interim": runs["missing"] > 0,
+        "claims": [f"{claim['source']}/{claim['id']}" for claim in last["claims"]],
+        "arms": [
+            {"arm": arm["name"], "overrides": arm["overrides"], "lr": arm["lr"], **count(arm["runs"].values())}
+            for arm in last["arms"]
+        ],
+    }
+
+
 def forget(request: Request, console: Console) -> None:
     """Remove the plan of a study of which nothing is known yet: later it would hide that its result was seen."""
     [given] = request.ids
-    plans = {plan.path.stem: plan for plan in read_plans(request, console)}
+    plans = {plan.path.stem: plan for plan in read_plans(request, console)[0]}
     fitting = [given] if given in plans else [name for name in plans if name.startswith(given)]
     if len(fitting) != 1:
         near = (
