@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-from alexlab.cli.forecast import costs_by_arm, load_note, total_of, total_shown
+from alexlab.cli.forecast import estimate, total_of, total_shown
 from alexlab.console import Console, ask, duration, plural
 from alexlab.errors import UserError
 from alexlab.runs.supervisor import needs_work
-from alexlab.study.records import finished_runs
 from alexlab.sweep.plan import Plan
 
 # All ablations with two seeds, as --help has it, are fewer; a grid with one comma too many is soon more.
@@ -32,8 +30,7 @@ def may_start(plan: Plan, is_sure: bool, console: Console) -> bool:
             f"{plural(len(pending), 'run')} to do: more than {MANY_RUNS} need confirmation, but stdin is not a "
             "terminal; pass --yes"
         )
-    note = load_note()  # before steps are timed
-    costs = costs_by_arm(plan, finished_runs(Path(plan.runs[0].config.paths.runs)))
-    console.say(f"{plural(len(pending), 'run')} to do. {total_shown(pending, costs, note)}")
-    total = total_of([costs[run.arm] for run in pending])
+    found = estimate(plan)
+    console.say(f"{plural(len(pending), 'run')} to do. {total_shown(pending, found.costs, found.note)}")
+    total = total_of([found.costs[run.arm] for run in pending])
     return ask(f"Start {plural(len(pending), 'run')} (about {duration(total.seconds)})?")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from alexlab.cli.columns import Column, factor_columns, print_columns
-from alexlab.cli.forecast import Cost, costs_by_arm, load_note, total_of, total_shown
+from alexlab.cli.forecast import Cost, estimate, total_of, total_shown
 from alexlab.cli.prospects import (
     Affordable,
     afford,
@@ -21,7 +20,6 @@ from alexlab.cli.tables import common_settings, factors_of, print_settings, seed
 from alexlab.console import Console, duration, plural
 from alexlab.runs.device import Device
 from alexlab.study.planning import Prospect
-from alexlab.study.records import finished_runs
 from alexlab.sweep.plan import Plan, PlannedRun
 from alexlab.validate import hours
 
@@ -53,10 +51,8 @@ class Forecast:
 
 def make_forecast(plan: Plan) -> Forecast:
     """Estimate each run that is not done, and reckon what a study's plan can show."""
-    note = load_note()  # before steps are timed
-    past = finished_runs(Path(plan.runs[0].config.paths.runs))
-    costs = costs_by_arm(plan, past)
-    return Forecast(plan, costs, note, reckon(plan, past))
+    found = estimate(plan)
+    return Forecast(plan, found.costs, found.note, reckon(plan, found.past))
 
 
 def print_forecast(forecast: Forecast, console: Console) -> None:

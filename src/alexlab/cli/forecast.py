@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 from alexlab import threads
@@ -15,7 +16,7 @@ from alexlab.errors import UserError
 from alexlab.output import show_notice
 from alexlab.runs.environment import cpu_model
 from alexlab.runs.supervisor import forecast
-from alexlab.study.records import RunData
+from alexlab.study.records import RunData, finished_runs
 from alexlab.sweep.plan import Plan, PlannedRun
 
 _BUSY = 0.75  # load for each core above which a machine is busy
@@ -35,7 +36,27 @@ class Cost:
     runs: int = 0
 
 
-def costs_by_arm(plan: Plan, past: Sequence[RunData]) -> dict[str, Cost]:
+@dataclass(frozen=True)
+class Estimate:
+    """What the runs of a plan take, by arm, and what it is from."""
+
+    costs: dict[str, Cost]
+    note: str  # on the machine's load, before steps were timed
+    past: list[RunData]  # the finished runs in the plan's folder
+
+
+def estimate(plan: Plan) -> Estimate:
+    """Estimate what the runs of a plan take.
+
+    Raises:
+        UserError: if steps cannot be timed, as without the device asked for.
+    """
+    note = load_note()  # before steps are timed
+    past = finished_runs(Path(plan.runs[0].config.paths.runs))
+    return Estimate(_costs_by_arm(plan, past), note, past)
+
+
+def _costs_by_arm(plan: Plan, past: Sequence[RunData]) -> dict[str, Cost]:
     """The cost of a run of each arm; steps are timed only for arms with a run to do, and no finished one.
 
     `past`: finished runs.
