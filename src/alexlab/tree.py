@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from alexlab.errors import one_line
 from alexlab.files import read_regular
 
 YAML_SUFFIXES = (".yaml", ".yml")
@@ -118,7 +119,7 @@ def parse_yaml(text: str) -> Any:
         found = _by_sections(text)
         return yaml.load(text, Loader=_LOADER) if found is None else found
     except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(" ".join(str(error).split())) from error
+        raise ValueError(one_line(error)) from error
 
 
 def yaml_files(folder: Path) -> list[Path]:

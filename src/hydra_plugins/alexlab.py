@@ -58,6 +58,7 @@ with suppress(ImportError):  # the extra `joblib`
             from loky import ProcessPoolExecutor
             from loky.process_executor import BrokenProcessPool
 
+            from alexlab.errors import one_line
             from alexlab.hydra_compat import Singleton, setup_globals
 
             setup_globals()
@@ -75,7 +76,7 @@ with suppress(ImportError):  # the extra `joblib`
                     print(f"{title}: its process was killed; the other runs go on", flush=True)
                     pool = ProcessPoolExecutor(1)
                 except Exception as error:
-                    print(f"{title}: its job failed: {' '.join(str(error).split())}", flush=True)
+                    print(f"{title}: its job failed: {one_line(error)}", flush=True)
                 free.append(pool)
 
             try:
@@ -118,6 +119,8 @@ with suppress(ImportError):  # the extra `slurm`
         def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
             import submitit
 
+            from alexlab.errors import one_line
+
             _, launch = _jobs(self.hydra_context)
             keys = self._keys()
             folder = Path(keys.pop("submitit_folder")).absolute()
@@ -127,7 +130,7 @@ with suppress(ImportError):  # the extra `slurm`
                 executor.update_parameters(**{k if k in shared else f"slurm_{k}": v for k, v in keys.items()})
                 jobs = [*_submit(self, executor, job_overrides, initial_job_idx).values()]
             except Exception as error:  # SLURM is not installed, or sbatch rejects an option
-                raise SystemExit(f"error: hydra/launcher=slurm: {' '.join(str(error).split())}") from error
+                raise SystemExit(f"error: hydra/launcher=slurm: {one_line(error)}") from error
             job_id = jobs[0].job_id.split("_")[0]
             print(f"SLURM job {job_id}, runs: {len(jobs)}. Their output: {folder}/{job_id}*.out", flush=True)
             _wait(job_id, {job.job_id: job for job in jobs}, launch)
@@ -209,6 +212,7 @@ with suppress(ImportError):  # the extra `ray`
             import ray
             from hydra_plugins.hydra_ray_launcher._launcher_util import launch_job_on_ray
 
+            from alexlab.errors import one_line
             from alexlab.hydra_compat import Singleton, setup_globals
 
             assert self.config is not None
@@ -223,7 +227,7 @@ with suppress(ImportError):  # the extra `ray`
                 with chdir(launch.folder):  # Ray's processes look for modules in the current folder first
                     ray.init(**{str(name): value for name, value in init.items()})
             except (ConnectionError, ValueError) as error:
-                raise SystemExit(f"error: hydra/launcher=ray: {' '.join(str(error).split())}") from error
+                raise SystemExit(f"error: hydra/launcher=ray: {one_line(error)}") from error
             finally:
                 signal.signal(signal.SIGTERM, before)  # Ray installs a handler of its own
             try:

@@ -19,6 +19,7 @@ import simplejpeg
 from PIL import Image, ImageCms, TiffImagePlugin
 
 from alexlab.config import Resize
+from alexlab.errors import one_line
 
 # Larger ones are taken for decompression bombs: so many pixels take up to 450 MB while they are read.
 MAX_PIXELS = 36_000_000
@@ -187,11 +188,11 @@ def _decode_jpeg(content: bytes, colours: str, kinds: list[str]) -> np.ndarray:
             try:  # with the end mark that a panorama's or a camera's writer may have forgotten
                 pixels = simplejpeg.decode_jpeg(content + b"\xff" + _EOI, colours)
             except ValueError:
-                raise Unreadable(f"a cut or corrupt JPEG ({_one_line(error)})") from error
+                raise Unreadable(f"a cut or corrupt JPEG ({one_line(error)})") from error
             kinds.append("JPEG without an end mark")
             return pixels
         if not _is_harmless(str(error), content):
-            raise Unreadable(f"a cut or corrupt JPEG ({_one_line(error)})") from error
+            raise Unreadable(f"a cut or corrupt JPEG ({one_line(error)})") from error
         kinds.append("JPEG with a harmless fault")
         return simplejpeg.decode_jpeg(content, colours, strict=False)
 
@@ -201,7 +202,7 @@ def _jpeg_header(content: bytes) -> tuple[int, int, str]:
     try:
         height, width, colours = simplejpeg.decode_jpeg_header(content)[:3]
     except ValueError as error:
-        raise Unreadable(f"a corrupt JPEG ({_one_line(error)})") from error
+        raise Unreadable(f"a corrupt JPEG ({one_line(error)})") from error
     _check_size(int(width), int(height))
     _check_scans(content, int(width), int(height))
     return int(width), int(height), str(colours)
@@ -316,7 +317,7 @@ def _other(content: bytes, found: str, kinds: list[str]) -> tuple[Image.Image, i
     except Image.DecompressionBombError as error:
         raise Unreadable(f"claims too many pixels ({error})") from error
     except Exception as error:  # a corrupt file can make Pillow raise anything
-        raise Unreadable(f"a cut or corrupt {found} ({_one_line(error)})") from error
+        raise Unreadable(f"a cut or corrupt {found} ({one_line(error)})") from error
 
 
 def _check_strips(image: TiffImagePlugin.TiffImageFile, content: bytes) -> None:
@@ -370,7 +371,3 @@ def _rgb(image: Image.Image, content: bytes, kinds: list[str]) -> Image.Image:
     if mode in ("CMYK", "YCbCr", "LAB", "HSV"):
         kinds.append(mode)
     return image.convert("RGB")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

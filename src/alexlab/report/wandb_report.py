@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from alexlab.config import LoggerConfig
 from alexlab.console import Console, plural, printable
-from alexlab.errors import UserError
+from alexlab.errors import UserError, one_line
 from alexlab.files import write_atomic
 from alexlab.report.sweep import SweepReport, sweep_content
 from alexlab.report.wording import measured, printed, row_cells
@@ -136,7 +136,7 @@ def _send_pictures(pictures: dict[str, Path], title: str, logger: LoggerConfig, 
             run.log({name: wandb.Image(str(path)) for name, path in pictures.items()})
             run.finish()
     except Exception as error:  # W&B raises many kinds
-        reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+        reason = one_line(error)[:_LONGEST_REASON]
         console.print(f"W&B did not take the plots ({reason}); re-run the command to send them", soft_wrap=True)
 
 
@@ -475,7 +475,7 @@ def _sent(view: Any) -> str | None:
 
 
 def _refused(what: str, view: Any, file: Path, error: Exception) -> str:
-    reason = " ".join(str(error).split()).replace(_BUSY, "no answer in time") or type(error).__name__
+    reason = one_line(error).replace(_BUSY, "no answer in time")
     known = getattr(view, "_internal_id", getattr(view, "id", ""))
     hint = "; if it was deleted there, remove that file first" if known else ""
     reason = reason[:_LONGEST_REASON]

@@ -13,7 +13,7 @@ from alexlab.compose import read_config
 from alexlab.config import Config, ConfigError, did_you_mean
 from alexlab.data import build_datamodule
 from alexlab.data.locate import fingerprint, has_store, store_path
-from alexlab.errors import UserError
+from alexlab.errors import UserError, one_line
 from alexlab.progress import Progress
 from alexlab.runs.record import Record, find_records
 from alexlab.validate import finish
@@ -179,7 +179,7 @@ def evaluate_nets(
     try:
         device = build_trainer(replace(settings, trainer=trainer), title).strategy.root_device
     except MisconfigurationException as error:
-        message = " ".join(str(error).split())
+        message = one_line(error)
         raise ConfigError(f"trainer.accelerator={trainer.accelerator.name}: {message} Set it to auto or cpu") from error
     members = []
     for config, path in nets:

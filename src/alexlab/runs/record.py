@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from alexlab.config import did_you_mean
-from alexlab.errors import UserError
+from alexlab.errors import UserError, one_line
 from alexlab.files import TEMPORARY, is_foreign, read_regular, write_atomic
 from alexlab.runs.failure import HINTS, KILLED
 from alexlab.runs.lease import Lease, holder, remove_dead
@@ -200,7 +200,7 @@ class Record:
         except FileNotFoundError:
             return {}
         except (AttributeError, RecursionError, ValueError) as error:
-            raise self._corrupt("config.yaml", " ".join(str(error).split())) from error
+            raise self._corrupt("config.yaml", one_line(error)) from error
 
     def _corrupt(self, name: str, why: str) -> UserError:
         return UserError(f"{self.file(name)}: is corrupt ({why}); remove {self.path} to have the run done again")

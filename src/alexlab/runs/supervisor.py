@@ -15,7 +15,7 @@ from typing import Any
 from alexlab import own_net
 from alexlab.compose import to_yaml
 from alexlab.config import Config, ConfigError, Retry
-from alexlab.errors import UserError
+from alexlab.errors import UserError, one_line
 from alexlab.files import temporary_folder
 from alexlab.runs import process
 from alexlab.runs.device import Device, find_device
@@ -173,7 +173,7 @@ def _check(configs: list[Config], is_here: bool, answer: Path) -> None:
     except UserError as error:
         found = str(error)
     except ImportError as error:
-        found = f"this installation cannot train: {type(error).__name__}: {' '.join(str(error).split())}"
+        found = f"this installation cannot train: {type(error).__name__}: {one_line(error)}"
     answer.write_text(json.dumps(found))
 
 
@@ -205,5 +205,5 @@ def _forecast(configs: list[Config], answer: Path) -> None:
     try:
         found: object = [*zip(seconds_of_runs(configs), map(record_bytes, configs), strict=True)]
     except Exception as error:  # no such device, no memory for such a net
-        found = " ".join(str(error).split())
+        found = one_line(error)
     answer.write_text(json.dumps(found))

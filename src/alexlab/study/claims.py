@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alexlab.config import CONF_DIR, Config, ConfigError, did_you_mean, flat, shown
 from alexlab.console import printable
+from alexlab.errors import one_line
 from alexlab.tree import ANY, BOOL, NULL, NUMBER, TEXT, Kind, Schema, check_types, flatten, read_yaml, yaml_files
 
 # Metrics of claims: (description, the unit in which figures are published, the unit's size).
@@ -220,7 +221,7 @@ def _read(path: Path, changed: int) -> tuple[Claim, ...]:
     try:
         content = read_yaml(path)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path}: {one_line(error)}") from error
     if not isinstance(content, list) or not all(isinstance(one, dict) for one in content):
         raise ConfigError(f"{path}: must be a list of claims, each with its id, statement and arms")
     if len(content) > _MAX_CLAIMS:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alexlab.config import ConfigError, Rate
+from alexlab.errors import one_line
 from alexlab.study.claims import CLAIM_TYPES, check_plan_claim, text_of_at_most
 from alexlab.tree import ANY, BOOL, INTEGER, NULL, NUMBER, TIME, Kind, Schema, check_types, read_json
 
@@ -58,7 +59,7 @@ def read_looks(path: Path) -> list[dict[str, Any]]:
                 _check(look, path.stem)
             return looks
     except (ValueError, OSError) as error:
-        why = " ".join(str(error).split())[:_LONGEST_MESSAGE]
+        why = one_line(error)[:_LONGEST_MESSAGE]
         raise ConfigError(f"{path}: is corrupt ({why}); restore it from a copy") from error
     raise ConfigError(f"{path}: is version {version}, this code reads version {PLAN_VERSION}")
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from alexlab.compose import read_config
 from alexlab.config import Config
-from alexlab.errors import UserError
+from alexlab.errors import UserError, one_line
 from alexlab.files import read_regular
 from alexlab.runs.arrays import read_arrays
 from alexlab.runs.bundle import HERE, Source
@@ -191,7 +191,7 @@ class RunData:
                 raise ValueError(f"has classes beyond the {num_classes} of data.num_classes")
             counts = np.bincount(true * num_classes + given[:, 0], minlength=num_classes**2)
         except Exception as error:  # of zipfile, of numpy, of the file system
-            raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
+            raise UserError(f"{path}: cannot be read ({one_line(error)})") from error
         return counts.reshape(num_classes, num_classes)
 
     @cached_property
@@ -211,7 +211,7 @@ class RunData:
             wrong = {key: None if hits is None else ~hits for key, hits in right.items()}
             digest = _digest(labels.tobytes(), labels.dtype)
         except Exception as error:  # of zipfile, of numpy, of the file system
-            unread = UserError(f"{path}: cannot be read ({' '.join(str(error).split())})")
+            unread = UserError(f"{path}: cannot be read ({one_line(error)})")
             return {(metric, view): unread for metric in ("top1_error", "top5_error") for view in VIEWS}
         for (metric, view), values in wrong.items():
             if values is None:
@@ -368,5 +368,5 @@ def finished_runs(folder: Path) -> list[RunData]:
 
 def why_left_out(record: Record, error: Exception) -> str:
     """One line that names a record and the error for which it is left out."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     return f"{text}; left out" if str(record.path) in text else f"{record.run_id}: {text}; left out"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alexlab.errors import UserError
+from alexlab.errors import UserError, one_line
 from alexlab.study.claims import GROUPED, VIEWED
 from alexlab.study.metrics import MEASURES, five_nets, groups
 from alexlab.study.records import RunData
@@ -95,7 +95,7 @@ class Samples:
                 elif metric == "gap":  # its training images are always the same
                     wrong, digest = run.wrong("top1_error", "center")
             except (UserError, KeyError, TypeError, ValueError) as error:
-                self._leave_out(run, metric, " ".join(str(error).split()))
+                self._leave_out(run, metric, one_line(error))
                 continue
             runs.append(run)
             values.append(math.log(value) if ratio else value)

@@ -23,6 +23,7 @@ from alexlab.data.sources.folders import (
 from alexlab.data.sources.parquet import find_shards, read_parquet
 from alexlab.data.sources.source import RawError, Source, is_ignored, warn_of_empty
 from alexlab.data.sources.tars import TARS_2010, TARS_2012, Tars, find_kit, members, read_kit, read_split_tar, read_tars
+from alexlab.errors import one_line
 from alexlab.files import sync_file, sync_folder
 
 _MAX_RATIO = 50  # of a tar to what it is compressed to; images can hardly be compressed
@@ -176,7 +177,7 @@ def download(data: DataConfig, raw: Path) -> None:
         raw.mkdir(parents=True, exist_ok=True)
         getattr(datasets, fetcher)(str(raw), download=True)
     except (OSError, RuntimeError) as error:
-        why = " ".join(str(error).split())
+        why = one_line(error)
         raise RawError(f"{data.name.name} could not be fetched ({why}).\n{missing(data, raw)}") from error
 
 
