@@ -21,7 +21,7 @@ import yaml
 
 import alexlab
 from alexlab import signals
-from alexlab.cli import train
+from alexlab.cli import forecast, train
 from alexlab.cli.train import _announce
 from alexlab.console import Console
 from alexlab.sweep.plan import Plan, make_plan
@@ -501,6 +501,23 @@ def test_train_has_the_version_of_alexlab(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
         train.main(["--version"])
     assert capsys.readouterr().out == f"alexlab {alexlab.__version__}\n"
+
+
+def test_a_repository_of_another_user_is_named_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    fix = "git config --global --add safe.directory /home/other/alexlab"
+    monkeypatch.setattr(train, "ownership_fix", lambda: fix)
+    monkeypatch.setattr(forecast, "forecast", lambda configs: [((1.0,) * 3, 1)] * len(configs))
+    monkeypatch.setenv("COLUMNS", "40")
+    line = ["-m", "seed=0,1", f"paths.runs={tmp_path}", "--dry-run"]
+    assert train.main(line) == 0
+    warning = (
+        f"Records will lack the commit: git refuses this repository, which is another user's; to trust it: {fix}\n"
+    )
+    assert capsys.readouterr().out.count(warning) == 1
+    assert train.main([*line, "trainer.fast_dev_run=true"]) == 0  # leaves no record
+    assert fix not in capsys.readouterr().out
 
 
 def test_dry_run_lists_and_runs_nothing(tmp_path: Path, cache: Path, typed: Typed):

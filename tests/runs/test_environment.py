@@ -198,6 +198,35 @@ class TestPlaces:
         assert environment.code() == {"git_commit": None, "git_dirty": None}
         assert environment.changes() == {}
 
+    @pytest.mark.parametrize("language", ["C", "de_DE.UTF-8"])
+    def test_a_repository_of_another_user(self, language: str, project: Path, tmp_path: Path, monkeypatch):
+        """By git's own switch for its tests; the fix is git's, and works."""
+        real = shutil.which("git")
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "git").write_text(f'#!/bin/sh\nGIT_TEST_ASSUME_DIFFERENT_OWNER=1 exec {real} "$@"\n')
+        (tmp_path / "bin" / "git").chmod(0o755)
+        assert environment.ownership_fix() is None
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("LC_ALL", language)
+        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+        refused = subprocess.run(["git", "-C", str(project), "rev-parse", "HEAD"], capture_output=True)
+        if not refused.returncode:
+            pytest.skip("this git has no such switch")
+        assert environment.code() == {"git_commit": None, "git_dirty": None}
+        fix = environment.ownership_fix()
+        assert fix == f"git config --global --add safe.directory {project}"
+        subprocess.run(fix.split(), check=True)
+        assert environment.ownership_fix() is None
+
+    def test_the_folder_of_another_repository_needs_no_fix(self, project: Path, monkeypatch):
+        """Its commit says nothing about the project, so nobody need trust it."""
+        (project / "inner" / "conf").mkdir(parents=True)
+        use(project / "inner", monkeypatch)
+        monkeypatch.setattr(
+            environment, "_run_git", lambda arguments, file: "git config --global --add safe.directory x"
+        )
+        assert environment.ownership_fix() is None
+
     def test_a_git_that_is_slow_with_the_tree_still_gives_the_commit(self, project: Path, tmp_path: Path, monkeypatch):
         dirty(project)
         (tmp_path / "bin").mkdir()

@@ -31,6 +31,7 @@ from alexlab.errors import UserError
 from alexlab.hydra_compat import VERSION_BASE, get_args_parser
 from alexlab.runs.code_fingerprint import modified
 from alexlab.runs.device import Device
+from alexlab.runs.environment import ownership_fix
 from alexlab.runs.identity import RESULTS_VERSION
 from alexlab.runs.process import WORKER, Launch, start_server
 from alexlab.runs.record import DONE, FAILED, PREEMPTED
@@ -121,6 +122,12 @@ def _run(args: argparse.Namespace, argv: list[str], console: Console, answer: An
         start_server(WORKER)  # which loads torch meanwhile
     device = check_runs(plan)
     _announce(plan, console, device)
+    if not plan.is_trial and any(not run.record.is_done for run in plan.runs) and (fix := ownership_fix()) is not None:
+        console.print(
+            f"Records will lack the commit: git refuses this repository, which is another user's; to trust it: {fix}",
+            style="yellow",
+            soft_wrap=True,  # to be copied
+        )
     if args.dry_run:
         from alexlab.cli import dry_run  # loads SciPy, which would double the time of --help
 

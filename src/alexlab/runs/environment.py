@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import platform
+import re
 import subprocess
 import tempfile
 from contextlib import suppress
@@ -129,6 +130,15 @@ def code() -> dict[str, str | bool | None]:
     return {"git_commit": (_git("rev-parse", "HEAD") or "").strip() or None, "git_dirty": is_dirty}
 
 
+def ownership_fix() -> str | None:
+    """Git's command to have the project's repository read, where git refuses it as another user's; else None."""
+    if not _is_checkout() or not (PROJECT_DIR / ".git").exists():
+        return None
+    with tempfile.TemporaryFile() as file:
+        found = re.search(r"git config --global --add safe\.directory .+", _run_git(["rev-parse", "HEAD"], file))
+    return None if found is None else found[0]
+
+
 @cache
 def changes() -> dict[str, Any]:
     """The changes since the commit, of the tree that this process loaded; empty where there are none.
@@ -196,7 +206,7 @@ def _diff(room: int, *paths: str) -> str:
     """The difference of tracked files from the commit, binary ones by name; cut, with a last line that says so."""
     options = ("--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--full-index", "--submodule=short")
     with tempfile.TemporaryFile() as file:  # it may be larger than memory
-        if not _run_git(["diff", *options, "--src-prefix=a/", "--dst-prefix=b/", "HEAD", "--", *paths], file):
+        if _run_git(["diff", *options, "--src-prefix=a/", "--dst-prefix=b/", "HEAD", "--", *paths], file):
             return ""
         whole = file.seek(0, os.SEEK_END)
         file.seek(0)
@@ -225,16 +235,18 @@ def _names(*arguments: str) -> list[str]:
 def _git(*arguments: str) -> str | None:
     """The output of git in the project's folder; None if there is no git, or it fails or takes too long."""
     with tempfile.TemporaryFile() as file:
-        if not _run_git([*arguments], file):
+        if _run_git([*arguments], file):
             return None
         file.seek(0)
         return os.fsdecode(file.read())  # names of files may have any bytes
 
 
-def _run_git(arguments: list[str], file: Any) -> bool:
+def _run_git(arguments: list[str], file: Any) -> str:
+    """Run git in the project's folder, its output to a file; return why it failed, which is empty if it did not."""
     # Without GIT_DIR and the like, which a hook of another repository sets, and nothing of the user's that is run.
     variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     variables["GIT_TERMINAL_PROMPT"] = "0"  # as for the objects that a partial clone lacks
+    variables["LC_ALL"] = "C"  # `ownership_fix` reads its messages
     line = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", *arguments]
     try:
         pipes = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": subprocess.PIPE}
@@ -243,7 +255,7 @@ def _run_git(arguments: list[str], file: Any) -> bool:
         why = f"takes more than {_PATIENCE} s" if isinstance(error, subprocess.TimeoutExpired) else str(error)
     else:
         if done.returncode == 0:
-            return True
-        why = " ".join(done.stderr.decode(errors="replace").split())
+            return ""
+        why = " ".join(done.stderr.decode(errors="replace").split()) or f"exit status {done.returncode}"
     log.info("git %s: %s", arguments[0], why)
-    return False
+    return why
