@@ -206,8 +206,11 @@ with suppress(ImportError):  # the extra `ray`
         """A Ray task for each run, on this machine or a cluster."""
 
         def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-            # Send no usage statistics; print every line of a run, unchanged.
-            for name in ("RAY_USAGE_STATS_ENABLED", "RAY_DEDUP_LOGS", "RAY_COLOR_PREFIX"):
+            # Send no usage statistics; print every line of a run, unchanged. Do not restart a run that Ray's memory
+            # monitor has killed: `max_retries` does not count those, Ray retries them without limit, and the record
+            # knows nothing of it. Read when ray is imported, and of the command's process, also on a cluster.
+            switched_off = ("RAY_USAGE_STATS_ENABLED", "RAY_DEDUP_LOGS", "RAY_COLOR_PREFIX", "RAY_task_oom_retries")
+            for name in switched_off:
                 os.environ.setdefault(name, "0")
             import ray
             from hydra_plugins.hydra_ray_launcher._launcher_util import launch_job_on_ray

@@ -11,10 +11,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from hydra.core.plugins import Plugins
+from hydra.utils import instantiate
 from joblib.externals.loky import get_reusable_executor
 from omegaconf import DictConfig, OmegaConf
 
@@ -42,7 +44,7 @@ from support.commands import (
     until,
 )
 from support.records import contents
-from support.settings import TINY, Typed
+from support.settings import TINY, Typed, composer
 
 
 @pytest.fixture(scope="module")
@@ -357,6 +359,36 @@ def rays() -> Iterator[dict[str, str]]:
     folder = tempfile.mkdtemp(prefix="ray")
     yield {"HOME": folder, "RAY_TMPDIR": folder}
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_ray_restarts_a_run_whose_process_died_but_none_that_it_killed_for_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Ray counts the two apart: https://docs.ray.io/en/latest/ray-core/scheduling/ray-oom-prevention.html."""
+    ray = pytest.importorskip("ray")
+    name = "RAY_task_oom_retries"
+    assert name.encode() in Path(ray._raylet.__file__).read_bytes()  # a name that this Ray knows
+    monkeypatch.setenv(name, "")
+    monkeypatch.delenv(name)
+    found: dict[str, str | None] = {}
+
+    def init(**options: object) -> None:
+        found[name] = os.environ.get(name)
+        raise ConnectionError("nothing is started here")
+
+    monkeypatch.setattr(ray, "init", init)
+    config = composer().for_launcher(["hydra/launcher=ray"]).hydra.launcher
+    launcher = instantiate(config)
+    context = SimpleNamespace(config_loader=SimpleNamespace(folder=tmp_path))
+    launcher.setup(hydra_context=context, task_function=print, config=OmegaConf.create())
+    with pytest.raises(SystemExit, match="hydra/launcher=ray: nothing is started here"):
+        launcher.launch([["seed=0"]], 0)
+    assert found == {name: "0"}
+    assert config.ray.remote.max_retries == 3
+    monkeypatch.setenv(name, "5")  # the user's own word counts
+    with pytest.raises(SystemExit):
+        launcher.launch([["seed=0"]], 0)
+    assert found == {name: "5"}
 
 
 @pytest.mark.slow
