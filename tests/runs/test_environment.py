@@ -214,6 +214,7 @@ class TestPlaces:
             pytest.skip("this git has no such switch")
         assert environment.code() == {"git_commit": None, "git_dirty": None}
         fix = environment.ownership_fix()
+        assert fix is not None
         assert fix == f"git config --global --add safe.directory {project}"
         subprocess.run(fix.split(), check=True)
         assert environment.ownership_fix() is None
