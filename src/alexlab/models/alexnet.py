@@ -52,7 +52,7 @@ class AlexNet(nn.Sequential):
 
 
 def compiled(network: AlexNet, mode: str | None) -> Callable[[Tensor], Tensor]:
-    """Compile a network in the parts between its dropout layers, whose seed changes with every step."""
+    """Compile the parts of a network between its dropout layers, whose seed changes at every step."""
     calls: list[Any] = []
     for is_dropout, part in itertools.groupby(network, lambda module: isinstance(module, Dropout)):
         modules = list(part)
@@ -70,7 +70,7 @@ def compiled(network: AlexNet, mode: str | None) -> Callable[[Tensor], Tensor]:
 def build_model(config: Config) -> AlexNet:
     """Build and initialise the network of a configuration; initial weights depend on `seed` and layer names only.
 
-    With `model.build` it is a module of the user's, which need not be an AlexNet.
+    With `model.build` the network is the user's own module, not necessarily an AlexNet.
     """
     if config.model.build is not None:
         return cast(AlexNet, build_own(config))

@@ -1,4 +1,4 @@
-"""Dropout in the paper's form (section 4.2) and in today's."""
+"""Dropout in the paper's form (section 4.2) and in the modern, inverted form."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ class Dropout(nn.Module):
     """Set each unit to zero with probability `rate` in training.
 
     `scale_at_test=True` is the paper's form: surviving units are unchanged in training, and at test all outputs are
-    multiplied by 1 - rate. False is today's (inverted dropout): surviving units are divided by 1 - rate in training,
-    and nothing happens at test.
+    multiplied by 1 - rate. False is inverted dropout: surviving units are divided by 1 - rate in training, and nothing
+    happens at test.
 
     After `reseed(seed)` the next mask is a function of that seed alone, so that a resumed run draws the same masks.
     Without it, masks come from torch's global generator.

@@ -17,10 +17,10 @@ class LocalResponseNorm(nn.Module):
     """Divide each activation by (k + alpha * sum of the squares of `size` adjacent channels) ** beta.
 
     Unlike in `torch.nn.LocalResponseNorm`, alpha multiplies the sum, as in the paper's formula, not the mean. Takes
-    [B, C, ...] in any memory layout. Computes in float32 at least, even under autocast: near k = 2 bfloat16 has steps
+    [B, C, ...] in any memory layout. Computes in at least float32, even under autocast: near k = 2 bfloat16 has steps
     of 0.016, which would swallow the sum. With `groups` towers a window stops at the last channel of its tower.
 
-    `fused`: on a GPU, use one kernel for each direction (`alexlab.models.lrn_triton`), which saves the input only.
+    `fused`: on a GPU, run one kernel per pass (`alexlab.models.lrn_triton`) and save only the input for the gradient.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class LocalResponseNorm(nn.Module):
 
 
 class SameMapNorm(nn.Module):
-    """Divide each activation by (1 + alpha * sum of the squares of its 5 x 5 neighbourhood in its own map) ** beta.
+    """Divide each activation by (1 + alpha * sum of the squares of its 5 x 5 neighbourhood in the feature map) ** beta.
 
-    It follows the second LRN in the authors' released code (`rnorm` there, alpha = 0.001 / 25) and is not in the
-    paper. `scale` multiplies the activations inside the sum. Computes in float32 at least.
+    In the authors' released code it comes after the second LRN (`rnorm` there, alpha = 0.001 / 25); the paper does not
+    have it. `scale` multiplies the activations inside the sum. Computes in at least float32.
     """
 
     def __init__(self, size: int = 5, alpha: float = 4e-5, beta: float = 0.75, scale: float = 1.0) -> None:
@@ -108,5 +108,5 @@ class _Normalise(torch.autograd.Function):
 
 
 def _power(root: Tensor, beta: float) -> Tensor:
-    """root ** (2 beta); the paper's exponent of 1.5 by a square root, three times as fast as `pow` on a CPU."""
+    """root ** (2 beta); uses a square root for the paper's exponent of 1.5, three times as fast as `pow` on a CPU."""
     return root.sqrt().mul_(root) if beta == 0.75 else root.pow(2 * beta)

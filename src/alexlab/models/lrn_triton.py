@@ -1,7 +1,7 @@
-"""Local response normalisation (section 3.3) as one GPU kernel for each direction, which saves the input only.
+"""Local response normalisation (section 3.3) as one GPU kernel per pass, forward and backward; saves only the input.
 
-In memory channels are last: a program takes some positions with all of their channels, reads the neighbouring
-channels from the cache, and sums in float32 whatever the input's type is.
+The memory layout is channels-last: a program takes a block of positions with all their channels, reads neighbouring
+channels from the cache, and sums in float32 whatever the input's type.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ def _near(channels, other, is_valid, C, GROUP: tl.constexpr, IS_SPLIT: tl.conste
 def _sum_of_squares(
     x, positions, channels, is_valid, C, GROUP: tl.constexpr, IS_SPLIT: tl.constexpr, REACH: tl.constexpr
 ):
-    """Over the window of each channel, within its tower; positions [P, 1], channels [1, C]."""
+    """The sum over each channel's window, within its tower; positions [P, 1], channels [1, C]."""
     total = tl.zeros_like(positions + channels).to(tl.float32)
     for distance in tl.static_range(-REACH, REACH + 1):  # pyright: ignore[reportGeneralTypeIssues]
         other = channels + distance

@@ -1,4 +1,4 @@
-"""Builds the net that `model.build` names, by running the user's Python file."""
+"""Build the network that `model.build` names by running the user's Python file."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from alexlab.streams import stream
 
 
 def build_own(config: Config) -> nn.Module:
-    """Run the file of `model.build`, call its function, and check the net's output.
+    """Run the file of `model.build`, call its function, and check the network's output.
 
-    What the function draws from torch's generator follows from `seed` alone.
+    The function's draws from torch's generator depend on `seed` only.
 
     Raises:
-        UserError: if the file is not there, or is another one than was planned.
-        ConfigError: if the function returns no net that gives [B, K] logits for [B, 3, crop, crop] images.
+        UserError: if the file is missing, or has changed since the run was planned.
+        ConfigError: if the function returns no network that gives [B, K] logits for [B, 3, crop, crop] images.
     """
     assert config.model.build is not None
     build = own_net.parse(config.model.build)
@@ -31,7 +31,7 @@ def build_own(config: Config) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(config.seed, "init"))
         function = getattr(_module(config, build), build.function)
-        if build.takes_config:  # without the key, so that `build_model(config)` is AlexNet
+        if build.takes_config:  # without the key, so that `build_model(config)` builds AlexNet
             network = function(replace(config, model=replace(config.model, build=None)))
         else:
             network = function(num_classes=num_classes, crop_size=crop)
@@ -59,9 +59,9 @@ def _module(config: Config, build: own_net.Build) -> ModuleType:
 
 
 def reseed(network: nn.Module, *names: object) -> None:
-    """Make what the net draws next a function of the names (seed, step), and of the process if several share a run.
+    """Make the network's next draws a function of the names (seed, step), and of the rank if processes share a run.
 
-    `alexlab.models.Dropout` draws by its own name, as in AlexNet; all else by torch's global generator.
+    `alexlab.models.Dropout` also draws by its own name, as in AlexNet; everything else uses torch's global generator.
     """
     torch.manual_seed(stream(*names, *([distributed.rank()] if distributed.rank() else [])))
     for name, module in network.named_modules():

@@ -1,4 +1,4 @@
-"""One network over several devices, as the paper's was over two: each has a slice of every layer's kernels (3.2, 3.5).
+"""One network split across several devices (two in the paper): each has a slice of every layer's kernels (3.2, 3.5).
 
 A grouped convolution reads only its own device's channels. Layers that read all channels (conv3, the fully connected
 ones) first gather those of the other devices; in the backward pass their gradients are sent back. The windows of
@@ -29,7 +29,7 @@ class Tower(AlexNet):
 
     Takes the modules of `network`, which must not be used afterwards. Its state dict has the network's names and this
     device's slices; `full_state` and `load_full_state` have full tensors. All devices must call forward, backward and
-    `full_state` together. The configuration was checked: the network can be divided among the devices.
+    `full_state` together. The configuration must be validated, so that the network can be divided among the devices.
     """
 
     def __init__(self, network: AlexNet, share: Share) -> None:
@@ -67,7 +67,7 @@ class Tower(AlexNet):
         return distributed.join_parts(own, self._share, self._shapes[name])
 
     def part(self, name: str, full: Tensor) -> Tensor:
-        """This device's part of such a value."""
+        """This device's part of a full value: the inverse of `full`."""
         dim = distributed.split_dim(self.get_parameter_or_buffer(name).shape, full.shape)
         begin, end = self._share.bounds(full.shape[dim]) if dim is not None else (0, 0)
         return full if dim is None else full.narrow(dim, begin, end - begin)
@@ -124,8 +124,8 @@ def _norm(norm: LocalResponseNorm, share: Share) -> nn.Module:
 class Gather(nn.Module):
     """Concatenate all devices' channels or units, dimension 1.
 
-    With `sums_gradients` each device computes something else from them, so the gradients are summed over devices.
-    Without, all devices compute the same from them, so they have the same gradient already.
+    With `sums_gradients`, each device computes something different from the result, so gradients are summed over
+    devices. Without it, all devices compute the same and so have the same gradient already.
     """
 
     def __init__(self, sizes: list[int], sums_gradients: bool) -> None:
