@@ -143,7 +143,7 @@ def test_from_another_directory_and_one_failure_among_jobs(tmp_path: Path, cache
     line = ["-m", "optim.lr=1e9,0.01", *TINY, f"data.cache={cache}"]
     done = command(*line, "hydra.job.chdir=true", cwd=tmp_path, ALEXLAB_RUNS="mine")
     assert done.returncode == 1, done.stderr
-    assert re.search(r"FAILED \(diverged\): .* at step 2 of epoch 1, before that step was taken", done.stdout)
+    assert re.search(r"FAILED \(diverged\): .* at step 2 of epoch 1, before its update", done.stdout)
     assert "a result: lower optim.lr" in done.stdout
     table = done.stdout[done.stdout.index("Error on the test") :]
     assert "FAILED: diverged" in table

@@ -204,7 +204,7 @@ class TestDiverged:
         status = record.status()
         assert (status["state"], status["failure"]) == (FAILED, "diverged"), status
         what = "the loss is nan" if request.param == "loss" else "the gradient of conv3.bias is not finite"
-        assert status["message"] == f"{what} at step 2 of epoch 2, before that step was taken"
+        assert status["message"] == f"{what} at step 2 of epoch 2, before its update"
         return config, record
 
     def test_the_batch_is_kept_and_nothing_has_spread(self, diverged):
@@ -235,7 +235,9 @@ def test_a_net_that_does_not_learn(tiny, monkeypatch):
     record = attempt(composed(guessing))
     status = record.status()
     assert (status["state"], status["failure"]) == (FAILED, "does not learn")
-    assert status["message"].startswith("after 3 epochs the training loss is 2.303, that of guessing among 10 classes")
+    assert status["message"].startswith(
+        "after 3 epochs the training loss is 2.303, no better than guessing among 10 classes"
+    )
     assert len(record.file("metrics.csv").read_text().splitlines()) == 4
     again = attempt(composed([*guessing, "trainer.chance_epochs=null", "retry=all"]))
     assert again.status()["state"] == DONE
@@ -264,7 +266,7 @@ class TestDamagedStates:
         same(attempt(config), undisturbed)
         assert sorted(path.name for path in stopped.file("checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
         told = capsys.readouterr().out
-        assert told.count("is corrupt; the run resumes from the checkpoint before it") == 1
+        assert told.count("is corrupt; the run resumes from the previous checkpoint") == 1
         assert str(newest) in told
 
     def test_it_does_not_count_among_the_two_that_are_kept(self, stopped, config, monkeypatch):

@@ -47,7 +47,7 @@ def test_overfit_that_does_not_is_a_failure(tiny: list[str]):
     with pytest.raises(NotLearnt) as caught:
         fit(composed(line), None, "run")
     assert re.fullmatch(
-        r"loss 2\.\d+ after 3 steps on one batch of 20 images; learnt is below 0\.01", message_of(caught.value)
+        r"loss 2\.\d+ after 3 steps on one batch of 20 images; must be below 0\.01", message_of(caught.value)
     )
     assert failure_of(caught.value) == NOT_LEARNT
 

@@ -136,7 +136,7 @@ def test_lightning_replaces_a_precision_that_a_cpu_lacks():
     """Lightning #10033."""
     made = trainer(precision="16-mixed")
     assert made.precision == "bf16-mixed"
-    with pytest.raises(ConfigError, match="16-mixed: not on this device; it would be bf16-mixed"):
+    with pytest.raises(ConfigError, match="16-mixed: not on this device; Lightning would use bf16-mixed"):
         check_precision(made, "16-mixed")
     check_precision(made, "bf16-mixed")
 

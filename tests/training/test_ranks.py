@@ -268,7 +268,7 @@ def test_the_command_is_stopped_and_goes_on_with_one_device(line: list[str], tmp
     done = typed(*line)
     assert done.status == 0, done
     log = (record_of(runs) / "train.log").read_text()
-    assert "the run resumes with one device where it had 2 x towers: equal up to rounding, not to the bit" in log
+    assert "the run resumes on one device instead of 2 x towers: equal up to rounding, not to the bit" in log
 
 
 @pytest.mark.long

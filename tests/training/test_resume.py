@@ -178,7 +178,7 @@ def test_asked_to_stop(undisturbed, tmp_path, monkeypatch, cls, name, number, st
 def test_a_state_of_an_impossible_number_of_threads_is_refused(tiny: list[str], tmp_path: Path, threads: int):
     """A million of them ended the process by a signal."""
     recorder = Recorder(tmp_path, States(tmp_path), composed(tiny))
-    with pytest.raises(ValueError, match=f"threads of its state: {threads}, must be 1 to 1024; remove its checkpoints"):
+    with pytest.raises(ValueError, match=f"checkpoint of {threads} threads: must be 1 to 1024; remove the checkpoints"):
         recorder._restore_threads({"threads": threads, "devices": [1, ""]})
 
 

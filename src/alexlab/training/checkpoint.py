@@ -36,7 +36,7 @@ CHANCE_STEPS = 1000  # the demo's arms need up to 200 steps before their loss mo
 _DIGEST_LENGTH = 16
 _CORRUPT = ".damaged"
 _STATE = re.compile(rf"(\d+)-[0-9a-f]{{{_DIGEST_LENGTH}}}\.ckpt")
-_MAX_THREADS = 1024  # far more end the process
+_MAX_THREADS = 1024  # far more crash the process
 
 
 def no_check() -> None:
@@ -80,9 +80,9 @@ class States(CheckpointIO):
             if path.stem.endswith(f"-{digest}"):
                 if not _is_before_validation(path):
                     return path
-                log.info("%s: saved by an older version before its epoch was validated; passed over", path)
+                log.info("%s: saved by an older version before its epoch was validated; skipped", path)
                 continue
-            message = f"{path} is corrupt; the run resumes from the checkpoint before it"
+            message = f"{path} is corrupt; the run resumes from the previous checkpoint"
             log.warning("%s (%s)", message, digest)
             print(message, flush=True)
             with suppress(OSError):
@@ -102,13 +102,13 @@ class States(CheckpointIO):
 
 
 def _is_before_validation(path: Path) -> bool:
-    """Whether a state is of an epoch's last step: older versions saved there, and it cannot be resumed."""
+    """Whether a state precedes its epoch's validation: older versions saved such states, but none can resume."""
     place = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("place")
     return place is not None and place["step"] == place["steps"]
 
 
 class _HashingFile(io.RawIOBase):
-    """Hashes what is written to a file; keeps the error that torch.save would replace by its own."""
+    """Hashes what is written to a file; keeps the error that torch.save would replace with its own."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._hash = file, hashlib.sha256()
@@ -142,7 +142,7 @@ def save_weights(path: Path, content: dict[str, Any], may_write: Callable[[], No
 
 
 class Stopper(L.Callback):
-    """Stops a training that saves nothing, after the step in which a stop is requested."""
+    """Stops a try-out, which saves no state, after the step in which a stop is requested."""
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -160,9 +160,9 @@ class Recorder(Checkpoint):
     """Writes metrics.csv, train_error.csv and the run's states, and resumes from a state.
 
     A state determines the rest of the run to the bit: weights, velocities, position in the epoch, running sums of the
-    epoch's metrics, the rows so far, and the best weights (lowest top-1 validation error, the earliest of equals).
+    epoch's metrics, the rows so far, and the best weights (lowest top-1 validation error, the earliest on ties).
     Random draws are functions of seeds and counters and need no state. `on_row` gets each finished row; after a resume
-    it first gets the rows of the state.
+    it first gets the rows from the state.
 
     If several processes share a run, each has a recorder, and they decide together; only rank 0 writes.
     """
@@ -233,8 +233,8 @@ class Recorder(Checkpoint):
         if row["train_loss"] >= CHANCE_SHARE * chance:
             self._save(trainer)
             raise DoesNotLearn(
-                f"after {row['epoch']} epochs the training loss is {row['train_loss']:.3f}, that of guessing among "
-                f"{num_classes} classes ({chance:.3f})"
+                f"after {row['epoch']} epochs the training loss is {row['train_loss']:.3f}, no better than guessing "
+                f"among {num_classes} classes ({chance:.3f})"
             )
 
     def _report_rows(self, new: list[dict[str, Any]]) -> None:
@@ -305,11 +305,11 @@ class Recorder(Checkpoint):
                 f"{number} x {strategy}" if strategy else "one device"
                 for number, strategy in (checkpoint["devices"], self._devices)
             )
-            log.warning(f"the run resumes with {now} where it had {before}: equal up to rounding, not to the bit")
-        elif checkpoint["threads"] != torch.get_num_threads():  # another number changes the order of sums
+            log.warning(f"the run resumes on {now} instead of {before}: equal up to rounding, not to the bit")
+        elif checkpoint["threads"] != torch.get_num_threads():  # another number would change the order of summation
             number = int(checkpoint["threads"])
             if not 0 < number <= _MAX_THREADS:
-                raise ValueError(f"threads of its state: {number}, must be 1 to {_MAX_THREADS}; remove its checkpoints")
+                raise ValueError(f"checkpoint of {number} threads: must be 1 to {_MAX_THREADS}; remove the checkpoints")
             log.info("the run resumes with %d threads, as it started", number)
             torch.set_num_threads(number)
 
@@ -317,7 +317,7 @@ class Recorder(Checkpoint):
 def _write_csv(path: Path, rows: list[dict[str, Any]], may_write: Callable[[], None]) -> None:
     if not rows and not path.exists():
         return
-    text = io.StringIO(newline="")  # empty without rows, since only a rename is safe from a process that was paused
+    text = io.StringIO(newline="")  # empties the file if there are no rows: only a rename is safe from a paused process
     writer = csv.DictWriter(text, rows[0] if rows else [])
     if rows:
         writer.writeheader()

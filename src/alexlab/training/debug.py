@@ -1,4 +1,4 @@
-"""Try-outs that keep no record: one batch learnt by heart (`debug=overfit`), and a profile (`debug=profile`)."""
+"""Try-outs, which keep no record: overfit one batch (`debug=overfit`) or profile the steps (`debug=profile`)."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from alexlab import distributed
 from alexlab.config import Config, Debug
 from alexlab.console import Console
 
-LEARNT = 0.01  # a training loss at which each image of a batch has a probability of 99 %
+LEARNT = 0.01  # a training loss at which an image's class has a probability of 99 % on average
 _UNTIMED = 3  # steps before the profile: the first ones allocate memory and choose algorithms
 _ROWS = 15
 
 
 class NotLearnt(RuntimeError):
-    """One batch was not learnt by heart."""
+    """The network did not overfit its one batch."""
 
 
 def debug_callbacks(config: Config, title: str) -> list[L.Callback]:
-    """The callbacks of the try-out that a configuration asks for; they print after the progress bar's end."""
+    """The callbacks for a configuration's `debug`; they print after the progress bar has ended."""
     if config.debug.name is Debug.overfit:
         return [Overfit(title)]
     if config.debug.name is Debug.profile:
@@ -34,10 +34,7 @@ def debug_callbacks(config: Config, title: str) -> list[L.Callback]:
 
 
 class Overfit(L.Callback):
-    """Ends the training once its one batch is learnt, and says so.
-
-    Raises `NotLearnt` if it is not within the epoch.
-    """
+    """Ends the training once its one batch is learnt, and prints that; otherwise raises `NotLearnt` after the epoch."""
 
     def __init__(self, title: str) -> None:
         self._title = title
@@ -47,13 +44,13 @@ class Overfit(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         loss = float(outputs["loss"] if isinstance(outputs, dict) else outputs)
-        (is_left,) = distributed.any_of(not loss < LEARNT)  # each process sees its part only
+        (is_left,) = distributed.any_of(not loss < LEARNT)  # each process sees only its own part
         images = len(batch[1]) * trainer.world_size
         after = f"loss {loss:.3f} after {batch_idx + 1} steps on one batch of {images} images"
         if not is_left:
             self._message, trainer.should_stop = f"learnt: {after}", True
         elif batch_idx + 1 == trainer.num_training_batches:
-            raise NotLearnt(f"{after}; learnt is below {LEARNT}")
+            raise NotLearnt(f"{after}; must be below {LEARNT}")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if self._message and distributed.is_first():
@@ -98,17 +95,17 @@ class Profile(L.Callback):
         self._profiler.export_chrome_trace(str(path))
         console = Console()
         console.print(slowest(self._profiler, self._steps, pl_module.device.type == "cuda"))
-        console.print(f"{self._title}: the trace, which https://ui.perfetto.dev shows:")
+        console.print(f"{self._title}: trace, to open in https://ui.perfetto.dev:")
         console.print(str(path), soft_wrap=True)
 
 
 def slowest(profiler: profile, steps: int, is_gpu: bool) -> Table:
-    """A table of the operations in which most time is spent, each without those that it calls."""
+    """A table of the operations that take the most time, each without the operations that it calls."""
 
     def spent(event: Any) -> float:
         return event.self_device_time_total if is_gpu else event.self_cpu_time_total  # in microseconds
 
-    # Of a GPU each kernel is an event too, and its time also that of the operation that launched it.
+    # On a GPU each kernel is an event too, but its time already counts for the operation that launched it.
     events = [event for event in profiler.key_averages() if event.device_type.name == "CPU"]
     events = [event for event in events if not event.key.startswith("ProfilerStep")]
     events.sort(key=spent, reverse=True)

@@ -45,8 +45,8 @@ def sizes(loss: Tensor, gradients: list[Tensor]) -> Tensor:
 class DivergenceDetector:
     """Finds the first training step with a non-finite loss or gradient.
 
-    The GPU knows at once, by the flag that `check` returns, and updates no weight from then on. This process learns of
-    it later, through `found`.
+    On the GPU, the flag that `check` returns prevents any update from that step on. This process learns of it later,
+    through `found`.
     """
 
     def __init__(self) -> None:

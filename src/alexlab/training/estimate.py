@@ -1,4 +1,4 @@
-"""Estimate the time and disk space of a run on this machine, from some timed steps on random images."""
+"""Estimate the time and disk space of a run on this machine by timing a few steps on random images."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from alexlab.data.locate import image_counts
 from alexlab.models import build_model
 from alexlab.training.optim import PaperSGD
 
-_BATCH = 32  # images of a timed step on a CPU, at most, where a larger batch is not faster
+_BATCH = 32  # most images of a timed step on a CPU, where a larger batch is no faster per image
 _MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-_VISITS = 3  # to each shape in turn, so that what else the machine does meanwhile slows all of them
-_WARM_UP = 1  # steps of each visit
-_STEPS, _SECONDS = (3, 10), 1.0  # timed steps of each visit, at least and at most, and for how long beyond the least
-# Keys of the net that change its numbers, and not the work of a step.
+_VISITS = 3  # rounds over all shapes, so that other load on the machine slows all of them
+_WARM_UP = 1  # untimed steps of each visit
+_STEPS, _SECONDS = (3, 10), 1.0  # timed steps of each visit: minimum and maximum, and the time limit beyond the minimum
+# Model keys that change values, but not the work of a step.
 _VALUES = ("model.dropout", "model.dropout_scaling", "model.init", "model.init_std", "model.init_stds")
 _VALUES += ("model.init_last_std", "model.init_bias", "model.init_bias_layers")
 
@@ -30,8 +30,8 @@ Times = tuple[list[float], list[float]]  # seconds per image of training steps, 
 def seconds_of_runs(configs: Sequence[Config]) -> list[tuple[float, float, float]]:
     """Estimate the seconds of training, validation and final evaluation, without data loading and start-up.
 
-    For each run by the lower quartile, the median and the upper quartile of timed steps. Runs of the same shape share
-    their steps, so they differ only by the number of images.
+    For each run there are three: from the lower quartile, the median and the upper quartile of the timed steps. Runs of
+    the same shape share timed steps, so their estimates differ only by the number of images.
     """
     shapes = {shape(config): config for config in configs}
     times: dict[Hashable, Times] = {one: ([], []) for one in shapes}
@@ -43,7 +43,7 @@ def seconds_of_runs(configs: Sequence[Config]) -> list[tuple[float, float, float
 
 
 def shape(config: Config) -> Hashable:
-    """What the time of a step follows from, as far as it is measured here: the net, the sizes and the device."""
+    """The settings that determine a step's time as measured here: network, sizes, device and precision."""
     net = (
         (name, shown(value))
         for name, value, _ in walk(config)
@@ -79,7 +79,7 @@ def _seconds_of_run(config: Config, train: list[float], forward: list[float]) ->
 
 
 def seconds_per_image(config: Config) -> Times:
-    """Time training steps and forward passes in the run's precision, after some that warm up."""
+    """Time training steps and forward passes in the run's precision, after warm-up steps."""
     device, batch = _device(config), _batch(config)
     data, precision = config.data, config.trainer.precision
     assert data.crop_size is not None
@@ -106,7 +106,7 @@ def seconds_per_image(config: Config) -> Times:
 
 
 def _times(call: Callable[[], None], device: torch.device, images: int) -> list[float]:
-    """Seconds of calls, without those that warm up, divided by the number of images."""
+    """Seconds per image of each call after the warm-up."""
     times: list[float] = []
     while len(times) < _WARM_UP + _STEPS[0] or (len(times) < _WARM_UP + _STEPS[1] and sum(times) < _SECONDS):
         started = time.perf_counter()

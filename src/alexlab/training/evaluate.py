@@ -20,7 +20,7 @@ VIEW_KINDS = ("center", "ten")
 
 
 class NonFiniteOutput(ConfigError):
-    """A network gives probabilities that are not finite, so it has no error rates."""
+    """A network's probabilities are not finite, so it has no error rates."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _check_finite(predictions: Predictions, members: Sequence[EnsembleMember]) -
 
 
 def probabilities(member: EnsembleMember, images: Tensor, kinds: tuple[str, ...]) -> dict[str, Tensor]:
-    """Probabilities by kind of view; a crop that several kinds share, as the centre, is computed once."""
+    """Probabilities by kind of view; a crop that several kinds share, such as the centre, is computed once."""
     logits = _view_logits(member, images, kinds)
     return {kind: _averaged(member, kind, logits) for kind in kinds}
 
@@ -138,7 +138,7 @@ def probabilities(member: EnsembleMember, images: Tensor, kinds: tuple[str, ...]
 def _predict(
     members: Sequence[EnsembleMember], images: list[Tensor], labels: Tensor, kinds: tuple[str, ...]
 ) -> dict[str, tuple[Tensor, ...]]:
-    """The fields of `Predictions` for a batch, by kind of view; none for a batch without images."""
+    """The fields of `Predictions` for a batch, by kind of view; empty for a batch without images."""
     if len(labels) == 0:
         return dict.fromkeys(kinds, ())
     logits = [_view_logits(one, each, kinds) for one, each in zip(members, images, strict=True)]

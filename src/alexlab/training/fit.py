@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a training."""
+    """The result of a training run."""
 
     epochs: int
     steps: int
@@ -60,7 +60,7 @@ def fit(
 ) -> Outcome:
     """Train and evaluate; resume if the folder has a state of this run.
 
-    `folder` gets metrics.csv and the checkpoints; with None, as in a try-out (`Config.is_trial`), nothing is saved.
+    Writes metrics.csv and checkpoints to `folder`; saves nothing if it is None, as in a try-out (`Config.is_trial`).
     `on_row` gets each finished row of metrics.csv. `may_write` is called before each write, and raises if this process
     must not write any more.
 
@@ -76,7 +76,7 @@ def fit(
     data = build_datamodule(config)
     with distributed.first_rank_first():
         data.prepare_data()
-        data.setup()  # here, where a stop request need not wait for a store to be copied
+        data.setup()  # before `held()`, so that a stop request need not wait for a store to be copied
     task = ClassificationTask(config)
     convert_before_restore(task, config.trainer.precision)
     states = States(folder / "checkpoints", may_write) if folder is not None else None
@@ -102,12 +102,12 @@ def fit(
 
     last, best = weights_of(task.network), recorder.best if recorder is not None else None
     if config.evaluate.checkpoint is Checkpoint.best and recorder is not None:
-        assert best is not None  # without validation the configuration was refused
+        assert best is not None  # a configuration without validation is rejected
         load_full_state(task.network, best["state_dict"])
     device = trainer.strategy.root_device
     try:
         test, train = _evaluate(config, task.network.to(device), data, device, title)
-    except NonFiniteOutput as error:  # after the last step, since no loss is computed from its weights
+    except NonFiniteOutput as error:  # caused by the last update: no training loss is computed after it
         raise Diverged(str(error), epoch=epochs) from error
     if folder is not None and distributed.is_first():
         classes = {"classes": data.store.classes}
@@ -152,7 +152,7 @@ TF32 = "tf32-true"
 
 
 def _lightning_precision(config: Config) -> str:
-    """Lightning's name of `trainer.precision`; it has none for TF32, which `_tf32` switches on."""
+    """Lightning's name for `trainer.precision`; it has none for TF32, which `_tf32` switches on."""
     return "32-true" if config.trainer.precision == TF32 else config.trainer.precision
 
 
@@ -178,7 +178,7 @@ def build_trainer(config: Config, title: str, recorder: Recorder | None = None) 
     built = L.Trainer(
         max_epochs=trainer.max_epochs,
         limit_train_batches=trainer.limit_train_batches,
-        limit_val_batches=min(trainer.limit_val_batches, 1.0),  # the data module limits them, spread over all images
+        limit_val_batches=min(trainer.limit_val_batches, 1.0),  # the data module limits them to evenly spread images
         **trainer_devices(trainer),
         precision=_lightning_precision(config),  # pyright: ignore[reportArgumentType]
         deterministic=trainer.deterministic,
@@ -187,7 +187,7 @@ def build_trainer(config: Config, title: str, recorder: Recorder | None = None) 
         logger=False,  # the recorder writes what is logged
         callbacks=callbacks,
         enable_checkpointing=recorder is not None,
-        enable_progress_bar=False,  # ours shows the run as a whole
+        enable_progress_bar=False,  # `TrainingBar` shows the whole run instead
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # our order of images is a function of seed and epoch
@@ -209,7 +209,7 @@ _PREFIX = "network."  # of the network in a ClassificationTask
 
 
 def network_state(path: str | Path) -> dict[str, torch.Tensor]:
-    """Read a network's weights, by our names, on the CPU.
+    """Read a network's weights onto the CPU, under our names.
 
     Reads our checkpoints, bare state dicts, and state dicts of torchvision's `alexnet`.
 
@@ -255,8 +255,8 @@ def load_weights(
 ) -> list[str] | None:
     """Load another network's weights; return the names of its classes, if the file has them.
 
-    A last layer with another number of classes, or of others than `classes`, keeps its initial weights. With
-    `fresh_last=False`, as for an evaluation, it must fit, too; `check_classes` compares the names.
+    The last layer keeps its initial weights if the file has another number of classes, or other names than `classes`.
+    With `fresh_last=False`, as for evaluation, it must fit too; `check_classes` compares the names.
 
     Raises:
         ConfigError: if any other layer differs, or a value is not a finite floating-point number.
@@ -273,7 +273,7 @@ def load_weights(
             raise ConfigError(f"weights={path}: has no {name}; it was trained with another `model`")
         is_last = name.startswith("fc8.")
         if difference and is_last:
-            log.warning("weights: %s is of other classes (%s), so it keeps its initial values", name, difference)
+            log.warning("weights: %s is for other classes (%s), so it keeps its initial values", name, difference)
             state[name] = own[name]
             continue
         if state[name].shape != own[name].shape:
@@ -292,9 +292,11 @@ def load_weights(
 
 
 def check_classes(path: str, names: list[str] | None, classes: list[str]) -> None:
-    """Raise ConfigError if a file of weights names other classes than the data, or in another order."""
+    """Raise ConfigError if a weights file has other classes than the data, or in another order."""
     if names is not None and (difference := class_difference(names, classes)):
-        raise ConfigError(f"weights={path}: is of other classes: here {difference}; name the data it was trained on")
+        raise ConfigError(
+            f"weights={path}: trained on other classes: here {difference}; use the data it was trained on"
+        )
 
 
 def _problem(value: torch.Tensor, own: torch.Tensor) -> str:
@@ -305,7 +307,7 @@ def _problem(value: torch.Tensor, own: torch.Tensor) -> str:
         return f"has the type {str(value.dtype).removeprefix('torch.')}; save it as float32"
     num_bad = int((~value.to(own.dtype).isfinite()).sum())
     counts = f"{num_bad} of {value.numel()}"
-    return f"has non-finite values ({counts}); name weights of a training that did not diverge" if num_bad else ""
+    return f"has non-finite values ({counts}); use weights of a run that did not diverge" if num_bad else ""
 
 
 def device_name(device: torch.device) -> str:

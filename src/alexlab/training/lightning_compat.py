@@ -1,7 +1,7 @@
-"""Workarounds for Lightning and torchmetrics, each with the upstream issue or, if there is none, the release it is in.
+"""Workarounds for Lightning and torchmetrics, each with the upstream issue or, if there is none, the affected release.
 
-tests/training/test_lightning_compat.py shows that each is still needed. Two cannot be here: `alexlab.lean` runs before
-Lightning is imported, and `alexlab.data.prefetch` belongs to a package that does not import this one.
+tests/training/test_lightning_compat.py shows that each is still needed. Two are elsewhere: `alexlab.lean` runs before
+Lightning is imported, and `alexlab.data.prefetch` is in a package that must not import this one.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def quiet() -> None:
 def keep_signal_handlers(trainer: L.Trainer) -> None:
     """Keep the signal handlers of `alexlab.training.preemption`, which `Trainer.fit` would wrap.
 
-    Lightning's SIGTERM handler calls a collective, so of several processes the one that gets the signal deadlocks, and
-    its SIGTERMException is raised before the run's state is saved (Lightning #20806).
+    Lightning's SIGTERM handler calls a collective, so it deadlocks if only one of several processes gets the signal,
+    and its SIGTERMException is raised before the run's state is saved (Lightning #20806).
     """
     trainer._signal_connector.register_signal_handlers = lambda: None
 
@@ -46,7 +46,7 @@ def keep_signal_handlers(trainer: L.Trainer) -> None:
 def convert_before_restore(task: L.LightningModule, precision: str) -> None:
     """Convert a module to float64 before a state is loaded into it.
 
-    `Trainer.fit` converts it after loading, when the state's weights have been rounded to float32 (in 2.6.6).
+    `Trainer.fit` converts it only after loading, which has rounded the state's weights to float32 (in 2.6.6).
     """
     if precision == "64-true":
         task.double()
@@ -59,7 +59,7 @@ def check_precision(trainer: L.Trainer, precision: str) -> None:
         ConfigError: for such a precision.
     """
     if trainer.precision != precision:
-        raise ConfigError(f"trainer.precision={precision}: not on this device; it would be {trainer.precision}")
+        raise ConfigError(f"trainer.precision={precision}: not on this device; Lightning would use {trainer.precision}")
 
 
 class DDPWithCommHook(DDPStrategy):

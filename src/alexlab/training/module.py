@@ -78,7 +78,7 @@ def parameter_groups(network: nn.Module, config: Config) -> list[dict[str, Any]]
 
 
 def _layer_names(network: nn.Module, config: Config) -> set[str]:
-    """The names of the layers, whose weights decay; of a net of one's own, of modules with a matrix or kernels."""
+    """The names of the layers, whose weights decay; with `model.build`, of all modules with a matrix or kernels."""
     if config.model.build is None:
         return {spec.name for spec in layers(config)}
     weights = {name: getattr(module, "weight", None) for name, module in network.named_modules()}
@@ -177,7 +177,7 @@ class ClassificationTask(L.LightningModule):
             reseed(self.network, self.config.seed, "dropout", self.global_step)
         logits = self._training_network()(inputs)
         loss = F.cross_entropy(logits, labels)
-        devices = self.trainer.world_size  # that divide the batch, and whose gradients are averaged
+        devices = self.trainer.world_size  # they divide the batch, and their gradients are averaged
         part = 1.0 if devices == 1 else devices * len(labels) / self.trainer.datamodule.train_batch_size  # pyright: ignore[reportAttributeAccessIssue]
         self.train_loss.update(loss.detach(), part / devices)  # each step has weight 1, on any number of devices
         self.train_top1.update(logits.detach(), labels)
@@ -186,7 +186,7 @@ class ClassificationTask(L.LightningModule):
         return loss * part if devices > 1 else loss
 
     def _log_train_error(self, logits: Tensor, labels: Tensor) -> None:
-        """Add to `train_errors` if an entry is due; only then synchronises with the GPU."""
+        """Add to `train_errors` if an entry is due; synchronises with the GPU only then."""
         every, steps = self.config.trainer.train_error_every, int(self.trainer.num_training_batches)
         if every is None:
             return
@@ -210,7 +210,7 @@ class ClassificationTask(L.LightningModule):
             optimizer.skip = self._detector.check(seen, self._step)
             self.end_if_diverged(wait=False)
             return
-        (is_nonfinite,) = distributed.any_of(not bool(seen.isfinite().all()))  # each process sees its part only
+        (is_nonfinite,) = distributed.any_of(not bool(seen.isfinite().all()))  # each process sees only its own part
         if is_nonfinite:
             reports = distributed.gather_objects(self._loss_and_layers(seen.tolist()))
             loss = next((loss for loss, _ in reports if not math.isfinite(loss)), reports[0][0])
@@ -241,7 +241,7 @@ class ClassificationTask(L.LightningModule):
         what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient of {layers[0]} is not finite"
         images = self.trainer.datamodule.batch_images(epoch, step)  # pyright: ignore[reportAttributeAccessIssue]
         details = {"epoch": epoch + 1, "step": step + 1, "loss": str(loss), "layers": layers, "images": images}
-        raise Diverged(f"{what} at step {step + 1} of epoch {epoch + 1}, before that step was taken", **details)
+        raise Diverged(f"{what} at step {step + 1} of epoch {epoch + 1}, before its update", **details)
 
     def on_train_epoch_end(self) -> None:
         self.end_if_diverged(wait=True)
@@ -288,10 +288,10 @@ class ClassificationTask(L.LightningModule):
         accuracy.reset()
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """The probabilities [B, K] of a batch, inputs [B, 3, H, W] alone or with labels.
+        """The probabilities [B, K] of a batch: inputs [B, 3, H, W], alone or with labels.
 
         Raises:
-            UserError: for the uncropped images of our loaders, which only their data module makes inputs of.
+            UserError: for uncropped images from our loaders, which only their data module turns into inputs.
         """
         inputs = batch[0] if isinstance(batch, list | tuple) else batch
         if not inputs.is_floating_point():
@@ -314,10 +314,10 @@ class ClassificationTask(L.LightningModule):
     ) -> Self:
         """The task with the weights of a record's `checkpoints/last.ckpt` or `best.ckpt`, in evaluation mode.
 
-        Its configuration is that of the record, but for where the data are (`data.cache`, `data.root`), or `config`.
+        Its configuration is `config`, or the record's except for the data's location (`data.cache`, `data.root`).
 
         Raises:
-            UserError: if the file is no such checkpoint, or there is neither a configuration beside it nor a `config`.
+            UserError: if the file is not such a checkpoint, or there is no `config` and none in its record.
         """
         from alexlab.compose import read_config  # here, since training itself needs no Hydra
 
@@ -334,7 +334,7 @@ class ClassificationTask(L.LightningModule):
             recorded = path.resolve().parent.parent / "config.yaml"
             if not recorded.is_file():
                 raise UserError(
-                    f"{path}: has no config.yaml of its run two folders up; pass config=alexlab.config.load([...])"
+                    f"{path}: its run's config.yaml is not two folders up; pass config=alexlab.config.load([...])"
                 )
             config = read_config(recorded, stored=False)
             for name in ("cache", "root", "stage"):
@@ -361,7 +361,7 @@ class ClassificationTask(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.val_errors = list(checkpoint["val_errors"])
-        self.train_errors = list(checkpoint.get("train_errors", []))  # states of older versions have none
+        self.train_errors = list(checkpoint.get("train_errors", []))  # missing in states of older versions
         saved, share = checkpoint["train_metrics"], (self.trainer.global_rank, self.trainer.world_size)
         for name in _EPOCH_METRICS:
             if name not in saved[0]:

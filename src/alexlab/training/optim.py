@@ -20,7 +20,7 @@ class PaperSGD(Optimizer):
     `torch.optim.SGD` keeps the learning rate outside the velocity. At a constant rate the two are the same. After a
     drop, the velocity here still contains updates at the old rate, until momentum has decayed them.
 
-    At a rate of 0 neither weights nor velocities are updated, so a velocity moves nothing: the released code freezes
+    At a rate of 0 neither weights nor velocities are updated, so momentum has no effect: the released code freezes
     conv1 in this way.
 
     `fused`: one pass over all parameters instead of four. `skip`: a flag of 0 or 1 on the parameters' device; 1 turns
@@ -130,7 +130,7 @@ def steps_between(epoch: int, steps: int, every: float) -> set[int]:
 
 
 def lost_race(epochs: Sequence[float], errors: Sequence[float], limits: Sequence[float]) -> bool:
-    """Whether the training error has not reached one of RACE_ERRORS by its limit, judged by the entries so far."""
+    """Whether the training error has missed the limit of one of RACE_ERRORS, judged by the entries so far."""
     if not epochs:
         return False
     for level, limit in zip(RACE_ERRORS, limits, strict=True):

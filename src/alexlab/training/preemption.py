@@ -1,6 +1,6 @@
 """Signals as stop requests: SIGINT, SIGTERM, SIGUSR1, SIGUSR2 and SIGHUP stop a run without losing work.
 
-Inside `held()` a request waits until the code there checks `requested()`. Elsewhere it raises `Preempted` at once.
+Inside `held()` a request waits until the code there checks `requested()`; elsewhere it raises `Preempted` immediately.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def requested() -> bool:
 
 
 def _handle(number: int, frame: Any) -> None:
-    if not is_repeat():  # else it would interrupt the saving that the first one began
+    if not is_repeat():  # a repeat would interrupt the saving that the first one started
         request()
 
 

@@ -20,7 +20,7 @@ _WIDE = 100  # columns of a terminal in which everything fits
 
 
 class TrainingBar(L.Callback):
-    """Shows epoch, loss, validation error and its best, images per second and time left, after a title ("run 2 of 4").
+    """Shows a title ("run 2 of 4"), epoch, loss, last and best validation error, images per second and time left.
 
     A run of more than 200 epochs prints a line for every second one, or every third, and so on.
     """
@@ -105,7 +105,7 @@ class TrainingBar(L.Callback):
         self._bar.stop()
 
     def _validation(self, task: ClassificationTask) -> str:
-        """The last top-1 validation error, and the least; empty without validation."""
+        """The last and the lowest top-1 validation error; empty without validation."""
         errors = task.val_errors
         return f" · val {100 * errors[-1]:.1f} % (best {100 * min(errors):.1f})" if errors else ""
 

@@ -20,7 +20,7 @@ from alexlab.training.module import ClassificationTask
 
 
 class ConnectedProcesses(LightningEnvironment):
-    """The processes of a run, already started and connected; a single process is a run of its own, under SLURM too."""
+    """The processes of a run, already started and connected; a single process is a run of its own, also under SLURM."""
 
     @property
     def creates_processes_externally(self) -> bool:
@@ -53,8 +53,8 @@ def counted(state, bucket):  # no annotations: torch does not accept them as str
 class Towers(SingleDeviceStrategy):
     """Each device has a part of the network (`alexlab.models.towers`) and the full batch.
 
-    To Lightning each process is a training of its own. States are joined when saved and divided when loaded, so that a
-    checkpoint is one of the full network.
+    Lightning sees each process as a separate training. States are joined when saved and split when loaded, so that
+    checkpoints hold the full network.
     """
 
     @property
@@ -119,7 +119,7 @@ def shared(network: AlexNet, trainer: TrainerConfig, batch_size: int) -> AlexNet
 
 
 def full_state(network: nn.Module) -> dict[str, torch.Tensor]:
-    """The state dict of the full network; a collective where each process has a part of it."""
+    """The state dict of the full network; a collective operation if each process has a part of it."""
     return network.full_state() if isinstance(network, Tower) else network.state_dict()
 
 
@@ -155,8 +155,8 @@ def trainer_devices(trainer: TrainerConfig) -> dict[str, Any]:
         device = torch.device("cuda", distributed.rank()) if gpus else torch.device("cpu")
         devices, strategy = ([distributed.rank()] if gpus else 1), Towers(device)
     else:
-        # Unless it looks for unused parameters, DDP rebuilds its buckets after the first step of a process, and so
-        # after another step in a resumed run. The order of a sum of more than two gradients depends on the buckets.
+        # Unless it looks for unused parameters, DDP rebuilds its buckets after the first step of a process, which
+        # is a later step in a resumed run. The order of a sum of more than two gradients depends on the buckets.
         devices = distributed.count()
         strategy = DDPWithCommHook(counted, find_unused_parameters=distributed.count() > 2)
     return {"accelerator": "gpu" if gpus else "cpu", "devices": devices, "strategy": strategy}
