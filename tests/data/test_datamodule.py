@@ -146,7 +146,7 @@ class TestStore:
     def test_a_broken_file_is_named(self, tmp_path: Path):
         root = tree(tmp_path / "files")
         (root / "train" / "b" / "1.png").write_bytes(b"no image")
-        with pytest.raises(ValueError, match=r"b/1.png of train: no image of a known format"):
+        with pytest.raises(ValueError, match=r"b/1.png of train: not an image of a known format"):
             build_store(read_folders(root), tmp_path / "store", 16, "test", stop_on_bad=True)
 
     @pytest.mark.parametrize(("height", "width"), [(40, 90), (90, 40), (41, 40), (20, 20), (7, 300)])
@@ -445,7 +445,7 @@ class TestChangedStores:
             ("images", {"train": 30, "val": 30, "test": 37}, "is corrupt"),
             ("hash", "/../../elsewhere", "manifest.s hash is missing or not valid"),
             ("hash", "0" * 64, "its lists"),
-            ("classes", ["a"], "a label of .* is of no class"),
+            ("classes", ["a"], "a label of .* has no class"),
         ],
     )
     def test_a_changed_manifest_is_none(self, store: Path, key: str, value: Any, said: str):
@@ -458,10 +458,10 @@ class TestChangedStores:
         copy = staged(store, tmp_path / "local")
         labels = np.load(copy / "train_labels.npy")
         assert staged(store, tmp_path / "local") == copy
-        assert "copied again" not in capsys.readouterr().err
+        assert "copying it again" not in capsys.readouterr().err
         np.save(copy / "train_labels.npy", np.ascontiguousarray(labels[::-1]))
         assert staged(store, tmp_path / "local") == copy
-        assert "is corrupt; it is copied again" in capsys.readouterr().err
+        assert "is corrupt; copying it again" in capsys.readouterr().err
         np.testing.assert_array_equal(np.load(copy / "train_labels.npy"), labels)
 
     def test_another_users_copy_is_used_if_all_of_it_is_right(
@@ -478,6 +478,6 @@ class TestChangedStores:
         pixels[7] = 255 - pixels[7]
         pixels.flush()
         with pytest.raises(
-            BadData, match=f"{re.escape(str(copy))}: is another user's copy, and corrupt; name a folder"
+            BadData, match=f"{re.escape(str(copy))}: is another user's copy and is corrupt; set data.stage"
         ):
             staged(store, tmp_path / "local")

@@ -143,20 +143,23 @@ BAD = {
     "a web page": (b"\n<!DOCTYPE html><html>404</html>", "a web page"),
     "gzip": (gzip.compress(raw.photo(0)), "gzip data"),
     "a zip": (b"PK\3\4" + bytes(99), "a zip file"),
-    "Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid", "a pointer of Git LFS"),
-    "text": (b"hello", "no image of a known format"),
-    "a PostScript picture": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no image of a known format"),
-    "a cut JPEG": (raw.encoded(raw.flat(raw.RED, 200, 200))[:3000], "a cut or corrupt JPEG"),
-    "a cut JPEG that is ended": (raw.half_grey(raw.flat(raw.RED, 200, 200)), "a cut or corrupt JPEG"),
-    "a JPEG with a hole": (damaged(0.5), "a cut or corrupt JPEG"),
+    "Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid", "a Git LFS pointer"),
+    "text": (b"hello", "not an image of a known format"),
+    "a PostScript picture": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image of a known format"),
+    "a cut JPEG": (raw.encoded(raw.flat(raw.RED, 200, 200))[:3000], "a truncated or corrupt JPEG"),
+    "a cut JPEG that is ended": (raw.half_grey(raw.flat(raw.RED, 200, 200)), "a truncated or corrupt JPEG"),
+    "a JPEG with a hole": (damaged(0.5), "a truncated or corrupt JPEG"),
     "a JPEG's first bytes": (raw.photo(0)[:20], "a corrupt JPEG"),
-    "a cut PNG": (raw.encoded(raw.flat(raw.RED, 200, 200), "PNG")[:3000], "a cut or corrupt PNG"),
-    "a cut GIF": (raw.encoded(raw.flat(raw.RED, 200, 200), "GIF")[:800], "a cut or corrupt GIF"),
-    "a cut WebP": (raw.encoded(raw.flat(raw.RED, 200, 200), "WEBP", lossless=True)[:3000], "a cut or corrupt WEBP"),
-    "a cut TIFF": (raw.encoded(raw.flat(raw.RED, 200, 200), "TIFF")[:3000], "a TIFF of which a strip is missing"),
+    "a cut PNG": (raw.encoded(raw.flat(raw.RED, 200, 200), "PNG")[:3000], "a truncated or corrupt PNG"),
+    "a cut GIF": (raw.encoded(raw.flat(raw.RED, 200, 200), "GIF")[:800], "a truncated or corrupt GIF"),
+    "a cut WebP": (
+        raw.encoded(raw.flat(raw.RED, 200, 200), "WEBP", lossless=True)[:3000],
+        "a truncated or corrupt WEBP",
+    ),
+    "a cut TIFF": (raw.encoded(raw.flat(raw.RED, 200, 200), "TIFF")[:3000], "a TIFF with a missing strip"),
     "a bomb of 200 million": (raw.png(20000, 10000), "claims too many pixels"),
     "a bomb of billions": (raw.png(100000, 100000), "pixels"),
-    "real numbers": (raw.encoded(Image.new("F", (9, 9), 0.5), "TIFF"), "real numbers"),
+    "real numbers": (raw.encoded(Image.new("F", (9, 9), 0.5), "TIFF"), "floating-point pixels"),
 }
 
 
@@ -175,7 +178,7 @@ def test_a_hole_of_zeros_is_never_stored(size: int):
     first = content.index(b"\xff\xda") + 20
     for start in np.linspace(first, len(content) - size - 2, 25).astype(int):
         holed = content[:start] + bytes(size) + content[start + size :]
-        with pytest.raises(Unreadable, match="cut or corrupt JPEG"):
+        with pytest.raises(Unreadable, match="truncated or corrupt JPEG"):
             read_square(holed, "x.JPEG", 64)
 
 
@@ -383,7 +386,7 @@ def test_a_jpeg_without_its_end_mark(progressive: bool):
         assert kinds == ["JPEG without an end mark"]
         assert np.array_equal(np.asarray(found), np.asarray(read_image(content, "x.jpg")[0]))
     for cut in (2, 3, 10, 1000)[not progressive :]:
-        with pytest.raises(Unreadable, match="cut or corrupt JPEG"):
+        with pytest.raises(Unreadable, match="truncated or corrupt JPEG"):
             read_image(content[:-cut], "x.jpg")
 
 
@@ -412,5 +415,5 @@ def test_a_missing_strip_is_reported(missing: str):
             "half": b"\xff\xd9" + bytes(size - size // 2 - 2),
             "another's": np.random.default_rng(0).bytes(size),
         }[missing]
-    with pytest.raises(Unreadable, match=r"strip is missing|corrupt JPEG"):
+    with pytest.raises(Unreadable, match=r"missing strip|corrupt JPEG"):
         read_square(bytes(content), "x.tif", 32)

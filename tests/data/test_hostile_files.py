@@ -103,7 +103,7 @@ TARS = {
 def test_tars_that_never_end(tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str, name: str):
     root = raw.imagenet_tars(tmp_path / "raw")
     (root / name).write_bytes(TARS[case])
-    assert f"{name}: is cut or corrupt" in refused(capsys, root, "imagenet2012")
+    assert f"{name}: is truncated or corrupt" in refused(capsys, root, "imagenet2012")
 
 
 @pytest.mark.parametrize("case", TARS)
@@ -111,7 +111,7 @@ def test_compressed_tars_that_never_end(tmp_path: Path, capsys: pytest.CaptureFi
     root = tmp_path / "raw"
     root.mkdir()
     (root / "cifar-10-python.tar.gz").write_bytes(gzip.compress(TARS[case]))
-    assert "cifar-10-python.tar.gz: is cut or corrupt" in refused(capsys, root, "cifar10")
+    assert "cifar-10-python.tar.gz: is truncated or corrupt" in refused(capsys, root, "cifar10")
 
 
 def test_a_sparse_member_is_not_read_as_its_map(tmp_path: Path):
@@ -171,7 +171,7 @@ def test_an_archive_of_zeros(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     root = tmp_path / "raw"
     root.mkdir()
     (root / "cifar-10-python.tar.gz").write_bytes(bomb(300, "x", raw.cifar_batches()))
-    assert "is cut or corrupt" in refused(capsys, root, "cifar10")
+    assert "is truncated or corrupt" in refused(capsys, root, "cifar10")
     (root / "imagenette2.tgz").write_bytes(bomb(300, "x", {}))
     assert "decompresses to more than 50 times its size" in refused(capsys, root, "imagenette")
     assert not [file for file in (tmp_path / "cache").rglob("*") if file.is_file() and file.stat().st_size > 1e6]
@@ -261,9 +261,9 @@ class TestTables:
         path.parent.mkdir()
         image, label = pa.array([raw.photo(1)]), pa.array([0])
         for columns, names, named in (
-            ([image, label, label], ["image", "label", "label"], "has no column label or labels, or two"),
-            ([pa.array([[1, 2]]), label], ["image", "label"], "holds no bytes of images"),
-            ([pa.array([{"path": "x"}]), label], ["image", "label"], "holds no bytes of images"),
+            ([image, label, label], ["image", "label", "label"], "must have one column label or labels"),
+            ([pa.array([[1, 2]]), label], ["image", "label"], "holds no image bytes"),
+            ([pa.array([{"path": "x"}]), label], ["image", "label"], "holds no image bytes"),
         ):
             pq.write_table(pa.Table.from_arrays(columns, names), path)
             assert named in refused(capsys, path.parent, "folder")
@@ -400,7 +400,7 @@ def test_a_very_deep_tree(tmp_path: Path):
     os.close(descriptor)
     source = read_folders(root)
     assert len(source.splits["train"]) == 12
-    assert [item.reason for item in source.left_out] == ["below 50 folders"]
+    assert [item.reason for item in source.left_out] == ["more than 50 folders deep"]
     import subprocess
 
     subprocess.run(["rm", "-rf", str(root)], check=True)  # pytest's own removal recurses
@@ -661,7 +661,7 @@ class TestClassesAndEndings:
         name = "photos" if split == "train" else WNIDS[0]
         raw.write_tree(root / split / name, {"1.heic": b"x", "2.heic": b"x", "3.avif": b"x", "notes.txt": b""})
         told = refused(capsys, root, "folder")
-        assert f"class '{name}' of {split}: none of its files is an image that is read (2 .heic, 1 " in told
+        assert f"class '{name}' of {split}: none of its files has a supported format (2 .heic, 1 " in told
         assert "set data.on_bad=ignore" in told
         given = ["data=folder", f"data.raw={root}", f"data.cache={tmp_path / 'cache'}", "data.size=16"]
         assert main([*given, "data.on_bad=ignore"]) == 0
@@ -669,7 +669,7 @@ class TestClassesAndEndings:
     def test_a_class_of_corrupt_files_stops(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         root = raw.write_tree(raw.class_folders(tmp_path / "raw"), {"train/z/1.jpg": b"x", "train/z/2.jpg": b""})
         told = refused(capsys, root, "folder")
-        assert "class 'z' of train: none of its files can be stored (z/1.jpg: no image of a known format)" in told
+        assert "class 'z' of train: none of its files can be stored (z/1.jpg: not an image of a known format)" in told
         given = ["data=folder", f"data.raw={root}", f"data.cache={tmp_path / 'cache'}", "data.size=16"]
         assert main([*given, "data.on_bad=ignore"]) == 0
         store = open_store(next((tmp_path / "cache" / "stores").glob("folder-*-raw")))

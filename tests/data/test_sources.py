@@ -330,7 +330,7 @@ class TestMissing:
 
     def test_without_any_folder(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         assert main(["data=imagenet2012", f"data.cache={tmp_path}"]) == 2
-        assert "data.raw=null: names no folder" in capsys.readouterr().err
+        assert "data.raw=null: must be the folder of imagenet2012" in capsys.readouterr().err
         assert main([]) == 2
         assert "no data set: name one" in capsys.readouterr().err
         assert main(["data=imagenet2012", "optim.lr=3"]) == 2
@@ -404,13 +404,13 @@ def cut(name: str, share: float):
 
 
 CUTS = {
-    "an inner tar": (cut_inner, "its n00000002.tar is cut or corrupt"),
-    "an inner tar between two images": (cut_inner_between, "its n00000002.tar is cut or corrupt"),
-    "an inner tar's header": (damaged_header, "its n00000002.tar is cut or corrupt"),
-    "the outer tar": (cut("ILSVRC2012_img_train.tar", 0.6), "ILSVRC2012_img_train.tar: is cut or corrupt"),
-    "val": (cut("ILSVRC2012_img_val.tar", 0.5), "ILSVRC2012_img_val.tar: is cut or corrupt"),
-    "the kit": (cut("ILSVRC2012_devkit_t12.tar.gz", 0.5), "ILSVRC2012_devkit_t12.tar.gz: is cut or corrupt"),
-    "an empty tar": (cut("ILSVRC2012_img_val.tar", 0), "ILSVRC2012_img_val.tar: is cut or corrupt"),
+    "an inner tar": (cut_inner, "its n00000002.tar is truncated or corrupt"),
+    "an inner tar between two images": (cut_inner_between, "its n00000002.tar is truncated or corrupt"),
+    "an inner tar's header": (damaged_header, "its n00000002.tar is truncated or corrupt"),
+    "the outer tar": (cut("ILSVRC2012_img_train.tar", 0.6), "ILSVRC2012_img_train.tar: is truncated or corrupt"),
+    "val": (cut("ILSVRC2012_img_val.tar", 0.5), "ILSVRC2012_img_val.tar: is truncated or corrupt"),
+    "the kit": (cut("ILSVRC2012_devkit_t12.tar.gz", 0.5), "ILSVRC2012_devkit_t12.tar.gz: is truncated or corrupt"),
+    "an empty tar": (cut("ILSVRC2012_img_val.tar", 0), "ILSVRC2012_img_val.tar: is truncated or corrupt"),
 }
 
 
@@ -454,7 +454,7 @@ class TestHostile:
             "dev": "not a regular file in the tar",
             "../../../../../../outside.JPEG": "its name leads out of the tar",
             str(outside): "its name leads out of the tar",
-            "readme.txt": "no image by its name",
+            "readme.txt": "not an image by its name",
             "../n00000009.tar": "its name leads out of the tar",
         }
 
@@ -468,7 +468,7 @@ class TestHostile:
         batches = raw.cifar_batches() | {"data_batch_2": pickle.dumps(Call())}
         root = raw.write_tree(tmp_path / "raw", {f"cifar-10-batches-py/{n}": c for n, c in batches.items()})
         assert main(["data=cifar10", f"data.raw={root}", f"data.cache={tmp_path / 'c'}"]) == 2
-        assert "data_batch_2 is cut or not a plain pickle" in capsys.readouterr().err
+        assert "data_batch_2 is truncated or not a plain pickle" in capsys.readouterr().err
         assert not (tmp_path / "called").exists()
 
     @pytest.mark.parametrize("kind", ["pointer", "objects", "numbers", "index"])
@@ -515,9 +515,9 @@ class TestHostile:
         assert reasons == {
             "n00000001/pipe.JPEG": "not a regular file",
             "n00000001/zero.JPEG": "not a regular file",
-            "n00000001/gone.JPEG": "a link to nothing",
+            "n00000001/gone.JPEG": "a broken link",
             "train/n00000001/up": "a link to a folder",
-            "train/stray.JPEG": "lies beside the class folders",
+            "train/stray.JPEG": "is next to the class folders, not in one",
         }
         assert store.manifest["images"]["train"] == 13  # the linked one is read
         assert store.manifest["duplicates"]["within"] == [
@@ -596,7 +596,7 @@ class TestReport:
         root = odd_tree(tmp_path / "raw")
         given = ["data=folder", f"data.raw={root}", f"data.cache={tmp_path / 'c'}", "data.on_bad=stop"]
         assert main(given) == 2
-        assert "n00000001/z_cut.JPEG of train: a cut or corrupt JPEG" in capsys.readouterr().err
+        assert "n00000001/z_cut.JPEG of train: a truncated or corrupt JPEG" in capsys.readouterr().err
         assert main(["data=imagenet2012", f"data.raw={root}", f"data.cache={tmp_path / 'c'}", "data.on_bad=stop"]) == 2
         assert "train: 22 images, where imagenet2012 is known to have 1281167" in capsys.readouterr().err
 
@@ -607,7 +607,7 @@ class TestReport:
         store = prepared(tmp_path / "cache", root, data="folder")
         assert store.split("val").labels.tolist() == [0, 0, 2]
         told = capsys.readouterr().out
-        assert "val has no images of n00000002; labels are not moved by it" in told
+        assert "val has no images of n00000002; labels do not shift" in told
         assert "train/n00000000: a folder without images" in told
 
     @pytest.mark.parametrize("count", [0, 1, 3])
@@ -628,7 +628,7 @@ class TestReport:
     def test_nothing_but_bad_files(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         root = raw.write_tree(tmp_path / "raw", {"train/a/1.JPEG": b"x", "train/b/2.JPEG": b""})
         assert main(["data=folder", f"data.raw={root}", f"data.cache={tmp_path / 'c'}"]) == 2
-        assert "none of 2 files could be stored; a/1.JPEG: no image of a known format" in capsys.readouterr().err
+        assert "none of 2 files could be stored; a/1.JPEG: not an image of a known format" in capsys.readouterr().err
 
 
 # A process of its own, to be killed: it saves after each part of a few images.
@@ -852,7 +852,7 @@ def test_unknown_forms_are_named(tmp_path: Path):
     raw.write_tree(tmp_path, {"data/train-0.parquet": b"PAR1 cut"})
     from alexlab.data.sources.parquet import find_shards, read_parquet
 
-    with pytest.raises(RawError, match=r"train-0.parquet: is cut or corrupt"):
+    with pytest.raises(RawError, match=r"train-0.parquet: is truncated or corrupt"):
         read_parquet(tmp_path, find_shards(tmp_path))
 
 
@@ -908,7 +908,7 @@ class TestGoingOn:
         files = {path: path.read_bytes() for path in root.rglob("*.JPEG")}
         for path in files:
             path.write_bytes(b"version https://git-lfs.github.com/spec/v1")
-        with pytest.raises(BadImage, match="a pointer of Git LFS"):
+        with pytest.raises(BadImage, match="a Git LFS pointer"):
             self.build(root, tmp_path / "store")
         for path, content in files.items():
             path.write_bytes(content)
@@ -983,7 +983,7 @@ class TestOddLayouts:
         content[at : at + 512] = bytes(512)
         path.write_bytes(content)
         assert main(["data=imagenet2012", f"data.raw={root}", f"data.cache={tmp_path / 'c'}"]) == 2
-        assert "is cut or corrupt" in capsys.readouterr().err
+        assert "is truncated or corrupt" in capsys.readouterr().err
 
     def test_many_images_sort_alike_in_every_form(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         """More than ten a class, where _10 stands before _2 and the shards' longer names would not."""
@@ -1029,7 +1029,7 @@ class TestOddLayouts:
         whole = path.read_bytes()
         path.write_bytes(gzip.compress(gzip.decompress(whole)[:-12000]))
         assert main(["data=imagenette", f"data.raw={root}", f"data.cache={tmp_path / 'c'}"]) == 2
-        assert f"{path}: is cut or corrupt" in capsys.readouterr().err
+        assert f"{path}: is truncated or corrupt" in capsys.readouterr().err
         path.write_bytes(whole)
         prepared(tmp_path / "c", root, data="imagenette")
 
@@ -1037,7 +1037,7 @@ class TestOddLayouts:
         ("label", "image", "named"),
         [
             (["a", "b"], [b"x", b"y"], "holds no integers"),
-            ([0, 1], None, "has no column image"),
+            ([0, 1], None, "must have one column image"),
             ([0, 1], ["a.jpg", "b.jpg"], "none of 2 files could be stored; .*no bytes in the table"),
         ],
     )
@@ -1077,7 +1077,7 @@ class TestOddLayouts:
         root = raw.write_tree(raw.class_folders(tmp_path / "raw"), {"train/n00000001/x.heic": b"x"})
         given = ["data=folder", f"data.raw={root}", f"data.cache={tmp_path / 'c'}"]
         assert main([*given, "data.on_bad=stop"]) == 2
-        assert "x.heic of train: no image by its name" in capsys.readouterr().err
+        assert "x.heic of train: not an image by its name" in capsys.readouterr().err
         assert main(given) == 0
         assert main([*given, "data.on_bad=stop"]) == 2
         assert "was made with 1 files left out" in capsys.readouterr().err
@@ -1088,9 +1088,9 @@ class TestPlaces:
         root = raw.class_folders(tmp_path / "raw")
         mine = raw.write_tree(tmp_path, {"store/thesis.txt": b"x", "other.unfinished/thesis.txt": b"x", "file": b"x"})
         for name, told in (
-            ("store", "exists and is no store"),
-            ("file", "exists and is no store"),
-            ("other", "holds thesis.txt, which is not of a store"),
+            ("store", "exists and is not a store"),
+            ("file", "exists and is not a store"),
+            ("other", "holds thesis.txt, which is not a store's"),
         ):
             assert main(["data=folder", f"data.raw={root}", f"data.root={mine / name}"]) == 2
             assert told in capsys.readouterr().err
@@ -1117,7 +1117,7 @@ class TestPlaces:
         root = raw.imagenet_tars(tmp_path / "raw")
         path = root / "ILSVRC2012_img_train.tar"
         assert main(["data=imagenet2012", f"data.raw={path}", f"data.cache={tmp_path}"]) == 2
-        assert f"is a file; name the folder that it lies in, {root}" in capsys.readouterr().err
+        assert f"is a file; name its folder, {root}" in capsys.readouterr().err
 
     def test_only_train(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         root = raw.class_folders(tmp_path / "raw")
@@ -1163,4 +1163,4 @@ def test_cifar_without_names_of_classes(tmp_path: Path, capsys: pytest.CaptureFi
     batches = raw.cifar_batches() | {"batches.meta": pickle.dumps({b"x": 1}, protocol=2)}
     root = raw.write_tree(tmp_path, {f"cifar-10-batches-py/{name}": content for name, content in batches.items()})
     assert main(["data=cifar10", f"data.raw={root}", f"data.cache={tmp_path / 'c'}"]) == 2
-    assert "batches.meta has no names of classes" in capsys.readouterr().err
+    assert "batches.meta has no class names" in capsys.readouterr().err

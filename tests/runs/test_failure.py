@@ -512,7 +512,7 @@ class TestBadData:
             opened.truncate(file.stat().st_size // 2)
         status = attempt(composed(overrides)).status()
         assert (status["state"], status["failure"]) == (FAILED, "bad data"), status
-        assert f"{data.store.path} is corrupt (train.npy cannot be read (it is cut off))" in status["message"]
+        assert f"{data.store.path} is corrupt (train.npy cannot be read (it is truncated))" in status["message"]
 
 
 @pytest.mark.slow

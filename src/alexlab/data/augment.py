@@ -29,8 +29,8 @@ TORCHVISION_STD = (0.229, 0.224, 0.225)
 def colour_shifts(normals: np.ndarray, augment: AugmentConfig, store: Store) -> np.ndarray:
     """RGB shifts in grey levels, [B, 3]: the sum over components of a * variance * component, a ~ N(0, std) (4.1).
 
-    The variances are of pixels on the 0-1 scale, and the sum is put back on the 0-255 scale. On the 0-255 scale itself
-    the formula would shift by hundreds of levels. `augment.pca_unit=deviation` takes their square roots,
+    The variances are of pixels on the 0-1 scale, and the sum is converted back to the 0-255 scale. On the 0-255 scale
+    itself the formula would shift by hundreds of levels. `augment.pca_unit=deviation` uses standard deviations instead,
     which give the same shift on either scale.
     """
     spread = store.variances if augment.pca_unit is PcaUnit.variance else np.sqrt(store.variances)
@@ -61,7 +61,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _empty(shape: tuple[int, ...]) -> Tensor:
-    """An uninitialised uint8 tensor; in a loader's process in shared memory, which saves a copy."""
+    """An uninitialised uint8 tensor; in a loader process it is in shared memory, which saves a copy."""
     if get_worker_info() is None:
         return torch.empty(shape, dtype=torch.uint8)
     shared = torch.UntypedStorage._new_shared(math.prod(shape), device="cpu")
@@ -74,7 +74,7 @@ class Normalisation:
 
     mean: Tensor  # grey levels [S, S, 3]
     scale: float | Tensor  # for all channels, or one each
-    is_centred: bool  # the mean's centre is subtracted from every crop, and not mirrored with it
+    is_centred: bool  # the mean's centre is subtracted from every crop, never mirrored
 
     def mean_crop(self, window: Window, crop_size: int) -> Tensor:
         """The part of the mean to subtract from a crop, as rows [H, W * 3]."""
@@ -132,7 +132,7 @@ def training_input(crops: Tensor, windows: Tensor, shifts: Tensor, divisor: floa
 def _image_by_image(
     crops: Tensor, windows: Tensor, shifts: Tensor, scale: float | Tensor, norm: Normalisation
 ) -> Tensor:
-    """For a CPU: an image stays in its cache throughout. By rows, as inner loops over 3 numbers are slow."""
+    """For a CPU: each image stays in the cache throughout. Works on rows, since inner loops over 3 numbers are slow."""
     batch, height, width, _ = crops.shape
     inputs = torch.empty(crops.shape, dtype=torch.float32)
     rows, crop_rows, added = (
@@ -150,7 +150,7 @@ def _image_by_image(
 
 
 def _all_at_once(crops: Tensor, windows: Tensor, shifts: Tensor, scale: float | Tensor, norm: Normalisation) -> Tensor:
-    """For a GPU: few large kernels, without synchronisation; the same bits."""
+    """For a GPU: a few large kernels, without synchronisation; gives the same bits."""
     return (crops - norm.mean_crops(windows, crops.shape[1])).add_(shifts[:, None, None]).mul_(scale)
 
 

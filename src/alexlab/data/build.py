@@ -1,7 +1,7 @@
-"""Make a store from a source on all cores; interrupted at any point, a later call resumes and gives the same bytes.
+"""Make a store from a source on all cores; if interrupted at any point, the next call resumes and gives the same bytes.
 
-Worker processes convert parts of a split, and this process adds them in a fixed order. After every few parts the atomic
-file `progress.npz` records how many were added; a later call drops what was added after it and resumes there.
+Worker processes convert parts of a split, and this process adds them in a fixed order. Every few parts the number
+added is written atomically to `progress.npz`; the next call drops what was added after that and resumes from there.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from alexlab.files import TEMPORARY, sync_file, sync_folder, write_atomic
 from alexlab.progress import Progress
 
 JPEG_QUALITY = 90
-JPEG_BYTES_PER_PIXEL = 0.55  # at that quality, at most, averaged over photographs: 35 KiB at 256 pixels
+JPEG_BYTES_PER_PIXEL = 0.55  # upper bound at that quality, averaged over photographs: 35 KiB at 256 pixels
 PENDING, KEPT, LEFT_OUT = 0, 1, 2
 _PARTS = ("state", "content", "stored", "places")  # "places": positions, as they are called on disk
 _TEMPORARY = re.compile(rf"\w+\.part|notes\.jsonl|progress(\.half)?\.npz|manifest\.half|{TEMPORARY.pattern}")
@@ -58,7 +58,7 @@ SECONDS_BETWEEN_CHECKPOINTS = 20.0
 
 
 class BadImage(ValueError):
-    """A file that cannot be stored: any if `stop_on_bad` is set, or all files of a class."""
+    """A file cannot be stored and `stop_on_bad` is set, or no file of a class can be stored."""
 
 
 @dataclass
@@ -184,15 +184,15 @@ def build_store(
     allow_lost_classes: bool = False,
     seconds_between_checkpoints: float = SECONDS_BETWEEN_CHECKPOINTS,
 ) -> None:
-    """Make a store at `path`, by way of `<path>.unfinished`, where an earlier call may have been interrupted.
+    """Make a store at `path`; works in `<path>.unfinished` and resumes an interrupted call's work there.
 
     The manifest records `known`, the published number of images of each split, `raw`, the folder of the source files,
     and `source_files`, their states.
 
     Raises:
-        BadImage: naming a file that cannot be stored: with `stop_on_bad` the first one, else if a class has no other,
-            unless `allow_lost_classes` is set, or no file at all can be.
-        OSError: if the disk is full; what is done is kept.
+        BadImage: with the name of a file that cannot be stored: with `stop_on_bad` for any; otherwise if no file of its
+            class can be, unless `allow_lost_classes` is set, or no file at all.
+        OSError: if the disk is full; finished parts are kept.
     """
     work = unfinished(path)
     if not (work / "manifest.json").is_file():  # else only the last rename is missing
@@ -263,13 +263,13 @@ class _Builder:
         return self._work / name
 
     def _open(self) -> None:
-        """Resume from `progress.npz` if it is of the same images in the same order, else start anew."""
+        """Resume from `progress.npz` if it is of the same images in the same order, otherwise start over."""
         plan_hash = self._plan_hash()
         saved = self._saved()
         is_new = saved is None or str(saved["plan"]) != plan_hash
         foreign = [file.name for file in self._work.iterdir() if not _OURS.fullmatch(file.name)]
         if foreign:
-            raise BadImage(f"{self._work}: holds {foreign[0]}, which is not of a store; move it or name another folder")
+            raise BadImage(f"{self._work}: holds {foreign[0]}, which is not a store's; move it or use another folder")
         if is_new:
             for file in self._work.iterdir():
                 file.unlink()
@@ -309,7 +309,7 @@ class _Builder:
         self._notes = notes.open("ab")
 
     def _stop_on_notes(self) -> None:
-        """Stop on a file that an earlier call left out, which was only to report them."""
+        """Raise BadImage for a file that an earlier call, without `stop_on_bad`, left out."""
         for line in self._file("notes.jsonl").read_text(encoding="utf-8").splitlines():
             note = json.loads(line)
             if note["reason"]:
@@ -329,7 +329,7 @@ class _Builder:
         return found.hexdigest()
 
     def _saved(self) -> Any:
-        """What `_save` wrote; None if it is not there, or counts more than the files have."""
+        """The progress that `_save` wrote; None if it is missing, or counts more than the files have."""
         try:
             with self._file("progress.npz").open("rb") as file, np.load(file) as found:
                 saved = dict(found)
@@ -344,7 +344,7 @@ class _Builder:
             return None
 
     def run(self) -> None:
-        """Convert all parts that were not added yet."""
+        """Convert all parts that have not been added yet."""
         jobs = (self._job(split, rows) for split, rows in self._plan[self._parts_done :])
         saved = time.monotonic()
         try:
@@ -399,7 +399,7 @@ class _Builder:
         self._parts_done += 1
 
     def _save(self) -> None:
-        # What is counted must be on the disk before the count, or a power cut loses it silently.
+        # Data must be on the disk before the count that includes it, or a power cut loses it silently.
         self._notes.flush()
         os.fsync(self._notes.fileno())
         for split in self._source.splits:
@@ -433,7 +433,7 @@ class _Builder:
         allow_lost_classes: bool,
         started: float,
     ) -> None:
-        """Write lists, statistics and manifest. `facts` are what the manifest says of the store from outside."""
+        """Write lists, statistics and manifest. `facts` are the manifest's entries from the caller."""
         if self._sums.count == 0:
             raise BadImage(f"{self._work}: none of {self.total} files could be stored; {self._first_note()}")
         size = self._size
@@ -444,7 +444,7 @@ class _Builder:
         np.save(self._file("mean.npy"), (self._sums.image / self._sums.count).astype(np.float32))
         notes = [json.loads(line) for line in self._file("notes.jsonl").read_text(encoding="utf-8").splitlines()]
         if any((state == PENDING).any() for state in self._state.values()):
-            raise BadImage(f"{self._work}: its lists are corrupt; remove it, and the same command starts anew")
+            raise BadImage(f"{self._work}: its lists are corrupt; remove it and run the same command again")
         if not allow_lost_classes:
             self._stop_on_lost_class(notes)
         kept = {split: np.flatnonzero(state == KEPT) for split, state in self._state.items()}
@@ -498,8 +498,8 @@ class _Builder:
         }
         manifest["hash"] = store_hash(self._work, manifest)
         manifest["places_hash"] = positions_hash(self._work, manifest)
-        # Last and atomic: with it the folder is a store, whatever is still to be removed. All else is on the disk
-        # before it, or after a power cut a store could have empty files and nothing to make it from.
+        # Written last and atomically: it makes the folder a store, even before temporary files are removed. Everything
+        # else must be on the disk first: a power cut could otherwise leave empty files and nothing to make them from.
         for file in self._work.iterdir():
             sync_file(file)
         sync_folder(self._work)
@@ -529,7 +529,7 @@ class _Builder:
         return printable(self._source.splits[note["split"]].names[note["row"]])
 
     def _converted(self, notes: list[dict[str, Any]]) -> dict[str, list[str]]:
-        """{what was converted: the files} of those that were stored."""
+        """{kind of conversion: the stored files that needed it}."""
         found: dict[str, list[str]] = {}
         for note in notes:
             for kind in note["kinds"] if not note["reason"] else []:
@@ -542,7 +542,7 @@ class _Builder:
         return [item._asdict() for item in sorted({*found, *listed})]
 
     def _duplicates(self, kept: dict[str, np.ndarray]) -> dict[str, list[list[str]]]:
-        """Files of the same content, those in one split and those in several."""
+        """Groups of files with the same content, within a split and across splits."""
         splits = list(kept)
         of_split = np.repeat(np.arange(len(splits)), [len(kept[split]) for split in splits])
         row_of = np.concatenate([kept[split] for split in splits])
@@ -570,7 +570,7 @@ def _as_numbers(content: np.ndarray) -> np.ndarray:
 def _mapped(path: Path, is_new: bool, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
     if 0 in shape:  # an empty file cannot be mapped
         return np.zeros(shape, dtype)
-    if is_new:  # not sparse: a full disk is then an error here, not a signal at a later write
+    if is_new:  # not sparse: a full disk is then an error here, not a SIGBUS at a later write
         path.write_bytes(bytes(int(np.prod(shape)) * np.dtype(dtype).itemsize))
     return np.memmap(path, dtype, "r+", shape=shape)
 

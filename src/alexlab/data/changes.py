@@ -1,4 +1,4 @@
-"""Changes of source files since a store was made from them, by names, sizes and times."""
+"""Changes to source files since a store was made from them, by name, size and modification time."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ FileStates = dict[str, list[int]]  # {path below an input, empty for the input i
 
 
 def input_states(inputs: list[Path]) -> dict[str, FileStates]:
-    """{absolute path of an input, which is a file or a folder: the states of its files; none if it is absent}."""
+    """{absolute path of an input file or folder: the states of its files, empty if it is absent}."""
     return {str(Path(path).absolute()): _states(Path(path)) for path in inputs}
 
 
 def describe_changes(before: dict[str, FileStates]) -> str:
     """The changes since `input_states` returned `before`: "2 files are new (a.jpg, b.jpg), 1 file changed (c.jpg)".
 
-    Empty without changes. Inputs whose folder is no longer there (a disk that is not mounted) are not compared.
+    Empty without changes. Inputs whose parent folder is missing (an unmounted disk) are not compared.
     """
     new: list[str] = []
     changed: list[str] = []
@@ -44,7 +44,7 @@ def describe_changes(before: dict[str, FileStates]) -> str:
 
 
 def read_states(path: Path) -> dict[str, FileStates]:
-    """What `input_states` returned, from a JSON file.
+    """Read the result of `input_states` from a JSON file.
 
     Raises:
         ValueError: if it holds anything else.
@@ -78,6 +78,6 @@ def _states(path: Path) -> FileStates:
 def _add_state(found: FileStates, name: str, path: Path) -> None:
     try:
         status = path.stat()
-    except OSError:  # not there, or a link to nothing
+    except OSError:  # missing, or a broken link
         return
     found[name] = [status.st_size, status.st_mtime_ns]

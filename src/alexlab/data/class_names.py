@@ -1,4 +1,4 @@
-"""The names of a data set's classes, in the order of their numbers, where the configuration alone tells them."""
+"""The class names of a data set, by label, from its configuration and from its store if there is one."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from alexlab.data.names import readable
 
 
 def class_names(data: DataConfig) -> list[str]:
-    """The names, or `class 0`, `class 1`, ... where only the store has them."""
+    """The names that the configuration determines; otherwise `class 0`, `class 1`, ..."""
     count = data.num_classes or 0
     if data.name is Dataset.shapes:
         return sorted(shapes.CLASSES)[:count]
     if data.name is Dataset.cifar10:
-        from alexlab.data.sources.cifar import CLASSES  # imports much
+        from alexlab.data.sources.cifar import CLASSES  # a slow import
 
         return list(CLASSES)
     return [f"class {number}" for number in range(count)]

@@ -1,4 +1,4 @@
-"""A picture of some stored images with the names of their classes, on which a wrong label or crop is seen at once."""
+"""A picture of some stored images with their class names, which makes a wrong label or crop obvious."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TILE, _GAP, _LINE = 112, 8, 16  # pixels
 
 
 def sheet_path(store: Path) -> Path:
-    """The path of a store's contact sheet: beside its folder, of which every file is checked."""
+    """The path of a store's contact sheet: next to its folder, in which every file is verified."""
     return store.with_name(f"{store.name}.png")
 
 
@@ -53,7 +53,7 @@ def _drawn(name: str, split: Split, classes: list[str], width: int) -> Image.Ima
 
 
 def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """A text that is no wider than an image."""
+    """Truncate a text to the width of an image."""
     if font.getlength(text) <= _TILE:
         return text
     while text and font.getlength(f"{text}...") > _TILE:

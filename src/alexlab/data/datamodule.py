@@ -51,9 +51,9 @@ class WholeImages(NamedTuple):
 
 
 class TrainingBatches(Dataset[TrainingBatch]):
-    """Batches by (epoch, step), the same in whatever process they are made.
+    """Batches by (epoch, step), the same whichever process makes them.
 
-    Each of several devices gets its own slice of every global batch, so that their number changes nothing.
+    Each of several devices gets its own slice of every global batch, so the number of devices changes nothing.
     """
 
     def __init__(self, split: Split, store: Store, config: Config, share: Share = ALONE) -> None:
@@ -118,7 +118,7 @@ class EpochSteps(Sampler[tuple[int, int]]):
 class EvaluationBatches(Dataset[WholeImages]):
     """A split in its stored order, every image once; the last batch may be smaller.
 
-    Each of several devices gets its own slice of every batch, which may be empty, so that all have as many batches.
+    Each of several devices gets its own slice of every batch, possibly empty, so that all have equally many batches.
     """
 
     def __init__(self, split: Split, batch_size: int, limit: int | None = None, share: Share = ALONE) -> None:
@@ -145,7 +145,7 @@ class EvaluationBatches(Dataset[WholeImages]):
 def _share_batch(batch: Any) -> Any:
     """Move a batch's tensors to shared memory, in a loader's process.
 
-    Here and not while it is sent: an error there is lost, and the batch is waited for forever.
+    Done before the batch is sent: an error while sending is lost, and the batch is waited for forever.
     """
     if get_worker_info() is not None:
         for part in batch:
@@ -155,14 +155,14 @@ def _share_batch(batch: Any) -> Any:
 
 
 def _ignore_signals(worker: int) -> None:
-    """Leave signals that a scheduler sends to a whole job to the training process; SIGTERM from it ends a loader.
+    """Leave signals that a scheduler sends to a whole job to the training process; SIGTERM from that ends a loader.
 
-    The loader also ends with that process. torch notices its end only if it is the system's parent process, which
-    may be multiprocessing's server instead.
+    The loader also ends when that process does. torch notices this only if it is the parent process to the system,
+    which may be multiprocessing's fork server instead.
     """
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
-    has_sender = hasattr(signal, "sigwaitinfo")  # not on a Mac
+    has_sender = hasattr(signal, "sigwaitinfo")  # not on macOS
     signal.pthread_sigmask(signal.SIG_BLOCK if has_sender else signal.SIG_UNBLOCK, {signal.SIGTERM})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if has_sender:
@@ -177,7 +177,7 @@ def _end_with_parent() -> None:
 
 
 def _end_on_sigterm() -> None:
-    parent = parent_process()  # not always the system's parent process, which can be multiprocessing's server
+    parent = parent_process()  # to the system, the parent may be multiprocessing's fork server
     while parent is not None and signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
         pass
     os._exit(0)
@@ -225,14 +225,14 @@ class StoreDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader | DevicePrefetcher:
         batches = TrainingBatches(self.split("train"), self.store, self._config, self.share)
         steps = EpochSteps(batches.num_steps, self._start)
-        if self._config.debug.name is Debug.overfit:  # one batch, as often as the trainer takes steps
+        if self._config.debug.name is Debug.overfit:  # the same batch in every step
             steps = [(0, 0)] * max(1, int(self._config.trainer.limit_train_batches))
         loader = self._loader(batches, steps)
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
         return DevicePrefetcher(loader, device) if device.type == "cuda" and self._config.trainer.ahead else loader
 
     def start_at(self, epoch: int, step: int) -> None:
-        """Start the next training loader at that step: it prefetches before Lightning sets its epoch."""
+        """Start the next training loader at this step, since it prefetches before Lightning sets its epoch."""
         self._start = (epoch, step)
 
     def batch_images(self, epoch: int, step: int) -> list[int]:
@@ -249,7 +249,7 @@ class StoreDataModule(L.LightningDataModule):
         return self.evaluation_dataloader("val", self._num_val_images())
 
     def _num_val_images(self) -> int:
-        """How many images `trainer.limit_val_batches` leaves; evenly spread ones, since stores are sorted by class."""
+        """The number of images that `trainer.limit_val_batches` leaves; spread evenly: stores are sorted by class."""
         limit, size, total = self._config.trainer.limit_val_batches, self._data.eval_batch_size, len(self.split("val"))
         batches = limit if isinstance(limit, int) else max(1, int(limit * -(-total // size)))
         return min(batches * size, total, self._config.debug.images or total)

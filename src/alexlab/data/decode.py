@@ -1,8 +1,8 @@
-"""From an image file's bytes to the stored square of RGB, with a list of what had to be converted.
+"""Decode an image file's bytes into the stored RGB square, and list the conversions that it needed.
 
-The only place with a policy for unusual files: a complete picture is stored as a viewer would show it, upright and in
-sRGB; alpha is dropped; of an animation the first frame is taken; a file that is cut or corrupt, so that pixels are
-missing, is not stored.
+The only place with a policy for unusual files. A complete picture is stored as a viewer would show it, upright and in
+sRGB; alpha is dropped; the first frame of an animation is used. A truncated or corrupt file, which lacks pixels, is not
+stored.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from PIL import Image, ImageCms, TiffImagePlugin
 from alexlab.config import Resize
 from alexlab.errors import one_line
 
-# Larger ones are taken for decompression bombs: so many pixels take up to 450 MB while they are read.
+# Larger images are treated as decompression bombs: this many pixels take up to 450 MB while they are read.
 MAX_PIXELS = 36_000_000
-# Decoded pixels of all scans of a progressive JPEG together: 50 scans of the largest picture take 5 seconds.
+# Decoded pixels, summed over the scans of a progressive JPEG: 50 scans of the largest picture take 5 seconds.
 _MAX_SCANNED = 50 * MAX_PIXELS
 ORIENTATION = 0x0112  # EXIF's tag
 # By Pillow's names. Not all formats that Pillow reads: some call other programs.
@@ -58,16 +58,16 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_HEADER_BYTES = 2**18  # of a JPEG, in which its metadata are looked for
+_HEADER_BYTES = 2**18  # of a JPEG, searched for its metadata
 _METADATA = (b"Exif\0", b"tiff:Orientation", b"ICC_PROFILE\0")
-# Warnings of the JPEG decoder after which the picture is complete nevertheless.
+# Warnings of the JPEG decoder in spite of which the picture is complete.
 _HARMLESS = ("Unsupported JFIF", "Unknown Adobe", "Inconsistent progression")
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes")
 _MAX_EXTRANEOUS = 16
 _MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # neither stuffed data nor a restart
 _CMYK = ("CMYK", "YCCK")
 _MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # Pillow's mode by a colour profile's space
-_NEAR_SRGB = 2  # levels by which the colours of a profile that is sRGB by another name may differ
+_NEAR_SRGB = 2  # grey levels by which a profile may differ and still be sRGB under another name
 _SOF_SEQUENTIAL, _SOS, _EOI = (b"\xc0", b"\xc1"), b"\xda", b"\xd9"
 
 
@@ -76,7 +76,7 @@ class Unreadable(ValueError):
 
 
 def read_square(content: bytes, name: str, size: int, resize: Resize = Resize.crop) -> tuple[np.ndarray, list[str]]:
-    """The stored square, uint8 [size, size, 3], and what was converted.
+    """The stored square, uint8 [size, size, 3], and the conversions that were needed.
 
     The shorter side is resized to `size` and the centre cut out (2); `stretch` resizes both sides instead, as Caffe's
     instructions did.
@@ -97,14 +97,14 @@ def square(image: Image.Image, size: int, resize: Resize = Resize.crop) -> np.nd
         return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
-    # Resizing only the central square saves the large intermediate image. The result is that of resizing all and then
-    # cutting, except for half a pixel: there the margins have integer width, here the square is exactly central.
+    # Resizing only the central square saves the large intermediate image. The result is that of resizing the whole
+    # and then cropping, up to half a pixel: there the margins are whole pixels, here the square is exactly central.
     box = (left, top, left + side, top + side)
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
 
 
 def read_image(content: bytes, name: str) -> tuple[Image.Image, list[str]]:
-    """An upright RGB image, and what was converted."""
+    """An upright RGB image, and the conversions that were needed."""
     found = _format(content)
     if found is None:
         raise Unreadable(_what_it_is(content))
@@ -113,7 +113,7 @@ def read_image(content: bytes, name: str) -> tuple[Image.Image, list[str]]:
     if suffix and suffix not in _SUFFIXES[found]:
         kinds.append(f"{found} named {suffix}")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # thousands of Pillow's, about EXIF and palettes
+        warnings.simplefilter("ignore")  # Pillow issues thousands, about EXIF and palettes
         if found == "JPEG":
             image, orientation = _jpeg(content, kinds)
         else:
@@ -143,8 +143,8 @@ def _what_it_is(content: bytes) -> str:
     if content.startswith(b"PK\3\4"):
         return "a zip file"
     if content.startswith(b"version https://git-lfs"):
-        return "a pointer of Git LFS, not the file"
-    return "no image of a known format"
+        return "a Git LFS pointer, not the file"
+    return "not an image of a known format"
 
 
 def _check_size(width: int, height: int) -> None:
@@ -153,7 +153,7 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _check_scans(content: bytes, width: int, height: int) -> None:
-    """Refuse a JPEG with so many scans that it takes minutes (libjpeg-turbo, "Two Issues with the JPEG Standard")."""
+    """Refuse a JPEG whose many scans take minutes to decode (libjpeg-turbo, "Two Issues with the JPEG Standard")."""
     pixels = max(width * height, 2**14)
     if content.count(b"\xff\xda") * pixels > _MAX_SCANNED and (scans := _scans(content)[0]) * pixels > _MAX_SCANNED:
         raise Unreadable(f"has {scans} scans of {width} x {height} pixels")
@@ -178,27 +178,27 @@ def _decode_jpeg(content: bytes, colours: str, kinds: list[str]) -> np.ndarray:
     """The pixels of a complete JPEG.
 
     Raises:
-        Unreadable: if pixels are missing. The decoder fills them with grey and only warns of it, and Pillow hides the
-            warning, so it is strict here.
+        Unreadable: if pixels are missing. The decoder would fill them with grey and only warn, and Pillow hides the
+            warning, so decoding is strict.
     """
     try:
         return simplejpeg.decode_jpeg(content, colours)
     except ValueError as error:
         if "Premature end of JPEG file" in str(error) and _scans(content)[1]:
-            try:  # with the end mark that a panorama's or a camera's writer may have forgotten
+            try:  # with the end mark that some panorama and camera software omits
                 pixels = simplejpeg.decode_jpeg(content + b"\xff" + _EOI, colours)
             except ValueError:
-                raise Unreadable(f"a cut or corrupt JPEG ({one_line(error)})") from error
+                raise Unreadable(f"a truncated or corrupt JPEG ({one_line(error)})") from error
             kinds.append("JPEG without an end mark")
             return pixels
         if not _is_harmless(str(error), content):
-            raise Unreadable(f"a cut or corrupt JPEG ({one_line(error)})") from error
+            raise Unreadable(f"a truncated or corrupt JPEG ({one_line(error)})") from error
         kinds.append("JPEG with a harmless fault")
         return simplejpeg.decode_jpeg(content, colours, strict=False)
 
 
 def _jpeg_header(content: bytes) -> tuple[int, int, str]:
-    """Width, height and colour space of a JPEG that does not take long to decode."""
+    """Width, height and colour space of a JPEG; refuses one that would take too long to decode."""
     try:
         height, width, colours = simplejpeg.decode_jpeg_header(content)[:3]
     except ValueError as error:
@@ -214,7 +214,7 @@ def _jpeg(content: bytes, kinds: list[str]) -> tuple[Image.Image, int]:
     pixels = _decode_jpeg(content, "CMYK" if is_cmyk else "RGB", kinds)
     has_metadata = any(content.find(text, 0, _HEADER_BYTES) >= 0 for text in _METADATA)
     orientation, profile = _jpeg_metadata(content, kinds) if has_metadata else (1, None)
-    if is_cmyk:  # by Pillow, which knows that Adobe's are stored inverted
+    if is_cmyk:  # Pillow undoes the inversion of Adobe's CMYK
         kinds.append("CMYK")
         with Image.open(io.BytesIO(content), formats=["JPEG"]) as opened:
             return _in_srgb(opened, opened.convert("RGB"), profile, kinds), orientation
@@ -227,8 +227,8 @@ def _jpeg(content: bytes, kinds: list[str]) -> tuple[Image.Image, int]:
 def _is_harmless(warning: str, content: bytes) -> bool:
     """Whether a JPEG is complete in spite of a warning.
 
-    Some writers add a few bytes too many. After a gap of zeros, as a half-fetched file has, they are the rest of a
-    picture that no longer fits, and compressed data never have that many zeros in a row.
+    A few extra bytes are harmless: some writers add them. After a gap of zeros, as in a partly downloaded file, they
+    are a rest of the picture that no longer fits. Compressed data never have that many zeros in a row.
     """
     extraneous = _EXTRANEOUS.search(warning)
     if extraneous:
@@ -242,16 +242,16 @@ def _jpeg_metadata(content: bytes, kinds: list[str]) -> tuple[int, bytes | None]
     try:
         with Image.open(io.BytesIO(content), formats=["JPEG"]) as opened:
             profile = opened.info.get("icc_profile")
-            return int(opened.getexif().get(ORIENTATION, 1)), profile  # of EXIF, else of XMP
+            return int(opened.getexif().get(ORIENTATION, 1)), profile  # from EXIF, else from XMP
     except Exception:  # a broken EXIF block can make Pillow raise anything, and the picture is complete
         kinds.append("broken EXIF")
         return 1, profile
 
 
 def _in_srgb(pixels: Image.Image, rgb: Image.Image, profile: bytes | None, kinds: list[str]) -> Image.Image:
-    """The image in sRGB: `rgb` itself unless `pixels`, of which it was made, have another colour profile.
+    """The image in sRGB: `rgb` itself unless `pixels`, from which it was made, have another colour profile.
 
-    A profile that is broken, or of other colours than the image has, is named and not applied.
+    A profile that is broken, or for another colour space than the image's, is reported but not applied.
     """
     if profile is None:
         return rgb
@@ -267,9 +267,9 @@ def _in_srgb(pixels: Image.Image, rgb: Image.Image, profile: bytes | None, kinds
 
 @lru_cache(maxsize=16)
 def _transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
-    """A colour profile's description and the way from its colours to sRGB; "" and None for sRGB itself.
+    """A colour profile's description and its transform to sRGB; "" and None for sRGB itself.
 
-    The intent is perceptual, as in most viewers; what lies outside sRGB is clipped or compressed as the profile says.
+    The intent is perceptual, as in most viewers; colours outside sRGB are clipped or compressed as the profile says.
     """
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -287,7 +287,7 @@ def _transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
 
 
 def _is_near_srgb(transform: ImageCms.ImageCmsTransform) -> bool:
-    """Whether colours stay what they are: many programs have an sRGB profile of their own, by other names."""
+    """Whether a transform leaves colours unchanged: many programs have their own sRGB profile, under other names."""
     levels = np.linspace(0, 255, 9).astype(np.uint8)
     colours = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(1, -1, 3)
     converted = np.asarray(ImageCms.applyTransform(Image.fromarray(colours), transform))
@@ -305,7 +305,7 @@ def _other(content: bytes, found: str, kinds: list[str]) -> tuple[Image.Image, i
             if getattr(image, "is_animated", False):
                 kinds.append("first of several")
                 image.seek(0)
-            if found == "TIFF" and orientation in _UPRIGHT:  # Pillow turns it
+            if found == "TIFF" and orientation in _UPRIGHT:  # Pillow has turned it upright
                 kinds.append("turned upright")
                 orientation = 1
             rgb = _rgb(image, content, kinds)
@@ -317,11 +317,11 @@ def _other(content: bytes, found: str, kinds: list[str]) -> tuple[Image.Image, i
     except Image.DecompressionBombError as error:
         raise Unreadable(f"claims too many pixels ({error})") from error
     except Exception as error:  # a corrupt file can make Pillow raise anything
-        raise Unreadable(f"a cut or corrupt {found} ({one_line(error)})") from error
+        raise Unreadable(f"a truncated or corrupt {found} ({one_line(error)})") from error
 
 
 def _check_strips(image: TiffImagePlugin.TiffImageFile, content: bytes) -> None:
-    """Refuse a TIFF of which a strip or tile is missing: libtiff's JPEG decoder fills it with grey without a warning.
+    """Refuse a TIFF with a missing strip or tile: libtiff's JPEG decoder fills it with grey without a warning.
 
     Raises:
         Unreadable: if one is missing, or is an incomplete JPEG.
@@ -334,16 +334,16 @@ def _check_strips(image: TiffImagePlugin.TiffImageFile, content: bytes) -> None:
     else:
         offsets, counts = tags.get(273, ()), tags.get(279, ())
         number = -(-height // max(1, min(tags.get(278, height), height))) * depth
-    if not counts:  # some writers leave them out of files that are not compressed
+    if not counts:  # some writers leave them out of uncompressed files
         return
     strips = list(zip(offsets, counts, strict=True))
     if len(strips) < number or any(not 0 < size <= len(content) - offset for offset, size in strips):
-        raise Unreadable("a TIFF of which a strip is missing")
+        raise Unreadable("a TIFF with a missing strip")
     if tags.get(259) == 7:  # JPEG
         tables = tags.get(347, b"")
         for offset, size in strips:
             strip = content[offset : offset + size]
-            strip = tables[:-2] + strip[2:] if tables else strip  # without the end of the one, the start of the other
+            strip = tables[:-2] + strip[2:] if tables else strip  # joined: no end mark, no start mark between
             _, _, colours = _jpeg_header(strip)
             _decode_jpeg(strip, "CMYK" if colours in _CMYK else "RGB", [])
 
@@ -356,7 +356,7 @@ def _rgb(image: Image.Image, content: bytes, kinds: list[str]) -> Image.Image:
         kinds.append("alpha")
     if mode in ("P", "PA"):
         kinds.append("palette")
-        # By way of RGBA, or Pillow warns of a transparent palette.
+        # Via RGBA, or Pillow warns of a transparent palette.
         return image.convert("RGBA").convert("RGB")
     if mode in ("L", "LA", "La", "1"):
         kinds.append("grey")
@@ -366,8 +366,8 @@ def _rgb(image: Image.Image, content: bytes, kinds: list[str]) -> Image.Image:
     if image.format == "PNG" and content[24] == 16:
         kinds.append("16-bit")
     if mode in ("I", "F"):
-        kind = "integers" if mode == "I" else "real numbers"
-        raise Unreadable(f"has {kind} of 32 bits for pixels, of unknown range")
+        kind = "integer" if mode == "I" else "floating-point"
+        raise Unreadable(f"has 32-bit {kind} pixels of unknown range")
     if mode in ("CMYK", "YCbCr", "LAB", "HSV"):
         kinds.append(mode)
     return image.convert("RGB")

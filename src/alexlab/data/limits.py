@@ -1,7 +1,7 @@
-"""Limits of the machine for loader processes: shared memory, through which batches are sent, and open files.
+"""The machine's limits for loader processes: shared memory, through which batches are sent, and open files.
 
-A container has 64 MB of shared memory by default and may have a low limit of open files. Both are checked before a run
-starts; otherwise it would fail when enough batches wait, perhaps in the evaluation at its end.
+A container has 64 MB of shared memory by default and may have a low limit on open files. Both are checked before a run
+starts; otherwise it would fail once enough batches are queued, perhaps only in the final evaluation.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ SHARED = Path("/dev/shm")
 
 
 class NoSharedMemory(ValueError):
-    """The shared memory is too small for the batches that wait in it."""
+    """The shared memory is too small for the queued batches."""
 
 
 class TooManyFiles(ValueError):
-    """The limit of open files is too low for the loaders."""
+    """The limit on open files is too low for the loaders."""
 
 
 def check_shared_memory(num_workers: int, batch_bytes: int) -> None:
@@ -29,7 +29,7 @@ def check_shared_memory(num_workers: int, batch_bytes: int) -> None:
     Raises:
         NoSharedMemory: if fewer bytes are free.
     """
-    if not SHARED.is_dir():  # a Mac has its own
+    if not SHARED.is_dir():  # macOS has no such folder
         return
     found = os.statvfs(SHARED)
     free, needed = found.f_bavail * found.f_frsize, (2 * num_workers + 4) * batch_bytes
@@ -41,9 +41,9 @@ def check_shared_memory(num_workers: int, batch_bytes: int) -> None:
 
 
 def allow_open_files(num_workers: int) -> None:
-    """Raise this process's limit of open files to what loaders need; processes started later inherit it.
+    """Raise this process's limit on open files to what loaders need; processes started later inherit it.
 
-    Measured: 25, and 11 per loader, without those of CUDA.
+    Measured: 25, and 11 per loader, not counting CUDA's.
 
     Raises:
         TooManyFiles: if the limit cannot be raised that far.

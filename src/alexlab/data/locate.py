@@ -1,8 +1,8 @@
 """The store of a configuration's data set: its path, its fingerprint, how it is made.
 
 `prepare(data)` returns the store that training reads; the embedded set is made on the first call. `make(data)` is what
-`src/prepare.py` calls to make one from source files. Two processes that call at once make it once; an interrupted one
-leaves nothing that a later call takes for finished.
+`src/prepare.py` calls to make one from source files. Concurrent calls make it once; an interrupted one
+leaves nothing that a later call mistakes for a finished store.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ from alexlab.tree import read_yaml, yaml_files
 def fingerprint(data: DataConfig) -> str:
     """One line that identifies a store's content: part of every run id.
 
-    For the embedded set what it follows from, so that it need not exist yet; for any other its hash.
+    For the embedded set, the settings that determine it, so that it need not exist yet; for any other set, its hash.
 
     Raises:
-        ConfigError: if another set's store does not exist, or is not what the configuration says.
+        ConfigError: if another set's store does not exist, or does not match the configuration.
     """
     if data.name is not Dataset.shapes:
         return f"{data.name.name}-{stored_manifest(data)['hash'][:16]}"
@@ -65,7 +65,7 @@ def _drawn(data: DataConfig) -> str:
 
 
 def store_path(data: DataConfig) -> Path:
-    """The path of the store, which need not exist; without `data.format`, that of the existing format."""
+    """The path of the store, which need not exist; without `data.format`, the path of the format that exists."""
     if data.root is not None:
         return Path(data.root)
     stretched = "-stretched" if data.resize is Resize.stretch else ""
@@ -82,7 +82,7 @@ def _set_name(data: DataConfig) -> str:
     if data.name is not Dataset.folder:
         return data.name.name
     if data.raw is None:
-        raise ConfigError("data.raw=null: data.name=folder needs data.raw=DIR, the images, or data.root=DIR, a store")
+        raise ConfigError("data.raw=null: data.name=folder needs data.raw=DIR (images) or data.root=DIR (a store)")
     raw = Path(data.raw)
     return f"folder-{raw.name}-{hashlib.sha256(str(raw).encode()).hexdigest()[:6]}"
 
@@ -95,7 +95,7 @@ def stored_manifest(data: DataConfig) -> dict:
     """The manifest of a store that must exist, checked against the configuration.
 
     Raises:
-        ConfigError: if it does not exist, or is not what the configuration says.
+        ConfigError: if it does not exist, or does not match the configuration.
     """
     path = store_path(data)
     if not (path / "manifest.json").is_file():
@@ -118,20 +118,20 @@ def stored_manifest(data: DataConfig) -> dict:
         ("data.num_classes", data.num_classes, len(manifest["classes"])),
     ):
         if mine is not None and mine != theirs:
-            raise ConfigError(f"{key}={mine}: the store {path} has {theirs}; set {key}={theirs} or name another store")
+            raise ConfigError(f"{key}={mine}: the store {path} has {theirs}; set {key}={theirs} or use another store")
     return manifest
 
 
 def _typed(key: str, value: str) -> str:
-    """An override as a shell takes it; Hydra wants quotes of its own around all but plain characters and spaces."""
+    """An override quoted for a shell; Hydra needs quotes of its own around all but plain characters and spaces."""
     is_plain = re.fullmatch(r"[\w./ +%@-]+", value, re.ASCII)
     return shlex.quote(f"{key}={value}" if is_plain else f'{key}="{value}"')
 
 
 def _other_sizes(data: DataConfig) -> str:
-    """The stores of a data set that are of other sizes, each with the recipe that fits it; without any, a recipe.
+    """A hint at stores of the data set at other sizes, with recipes for them; without any, at a recipe.
 
-    Whoever has prepared `data=imagenette` and trains with the same words has the demo's recipe, of another size.
+    A user who prepared `data=imagenette` and trains with the same override gets the demo's recipe, at another size.
     """
     if data.root is not None:
         return ""
@@ -240,7 +240,7 @@ def _make_shapes(data: DataConfig, path: Path) -> None:
     except (BadImage, RawError):
         if not was_drawn:
             raise
-        shutil.rmtree(_files(data))  # drawn before a power cut, which emptied some of them
+        shutil.rmtree(_files(data))  # a power cut after drawing them may have left some empty
         _make_shapes(data, path)
 
 
@@ -258,13 +258,13 @@ def _drawn_files(data: DataConfig) -> Path:
 
 
 def make(data: DataConfig, report_line: Callable[[str], object] = print, refresh: bool = False) -> tuple[Store, bool]:
-    """The store of `data.name`, made from `data.raw` if it does not exist, and whether it was made now.
+    """The store of `data.name`, made from `data.raw` if it does not exist, and whether this call made it.
 
-    With `refresh` an existing one is replaced if its source files changed since. `report_line(line)` gets the decisions
-    made meanwhile.
+    With `refresh` an existing one is replaced if its source files have changed since. `report_line(line)` gets a line
+    for each decision.
 
     Raises:
-        ConfigError: if source files are missing, cut or corrupt, with the fix.
+        ConfigError: if source files are missing, truncated or corrupt, with the fix.
         OSError: if the disk is too small or full.
     """
     if data.name is Dataset.shapes:
@@ -272,14 +272,14 @@ def make(data: DataConfig, report_line: Callable[[str], object] = print, refresh
             raise ConfigError("--refresh: the embedded data set has no source files that could change")
         is_new = not has_store(data)
         return prepare(data), is_new
-    data = replace(data, num_classes=None)  # as many as the files have
+    data = replace(data, num_classes=None)  # as many as the source files have
     path = store_path(data)
     if refresh or not has_store(data):
         if not has_store(data):
             _refuse(path, data)
-        # One lock for both formats, since without a choice the format is not known yet.
+        # One lock for both formats, since the format may not be chosen yet.
         with locked(path.with_name(f"{path.name.removesuffix(f'-{UINT8}').removesuffix(f'-{JPEG}')}.lock")):
-            store = prepare(data) if has_store(data) else None  # another process may have made it meanwhile
+            store = prepare(data) if has_store(data) else None  # another process may have just made it
             if store is None or (refresh and (source_changes(data, store) or not has_source_files(store))):
                 chosen = data if store is None else replace(data, format=StoreFormat[store.manifest["format"]])
                 try:
@@ -314,17 +314,17 @@ def source_changes(data: DataConfig, store: Store) -> str:
     except ValueError as error:
         raise ConfigError(f"{error}; remove the store to have it made again") from error
     raw = Path(data.raw or f"{data.cache}/files/{data.name.name}").absolute()
-    # Only what lies there: a store may come from anyone.
+    # Only paths in there: the list of an untrusted store may name any path.
     return printable(
         describe_changes({path: files for path, files in before.items() if Path(path).is_relative_to(raw)})
     )
 
 
 def _refuse(path: Path, data: DataConfig) -> None:
-    """Refuse a path for a store at which something else is."""
+    """Refuse a path for a store if something else is there."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         key = f"data.root={data.root}" if data.root else f"data.cache={data.cache}"
-        raise ConfigError(f"{key}: {path} exists and is no store; move it or name a folder that does not exist yet")
+        raise ConfigError(f"{key}: {path} exists and is not a store; move it or name a folder that does not exist yet")
 
 
 def _make(data: DataConfig, scratch: Path, report_line: Callable[[str], object]) -> None:
@@ -379,7 +379,7 @@ def _choose_path(data: DataConfig, images: int, report_line: Callable[[str], obj
             held = sum(file.stat().st_blocks * 512 for file in started.iterdir())
             needed = max(0, needed_bytes(images, data.size, kind) - held)
             if needed > free:
-                raise OSError(f"{started}: needs {gigabytes(needed)} more, {gigabytes(free)} are free; free some")
+                raise OSError(f"{started}: needs {gigabytes(needed)} more, {gigabytes(free)} are free; free up space")
             report_line(f"Resuming {started}")
             return kind, paths[kind]
     sizes = {kind: needed_bytes(images, data.size, kind) for kind in kinds}
@@ -403,10 +403,10 @@ def _raw_folder(data: DataConfig, report_line: Callable[[str], object]) -> Path:
     if not known.download:
         raise RawError(missing(data, None))
     raw = Path(data.cache) / "files" / data.name.name
-    done = raw / "fetched"  # else an interrupted download would be taken for complete
+    done = raw / "fetched"  # otherwise an interrupted download would be mistaken for a complete one
     if not done.is_file():
         report_line(f"Fetching {data.name.name} into {raw}")
-        for folder in raw.glob("*/"):  # partly unpacked, which torchvision would take for complete
+        for folder in raw.glob("*/"):  # partly unpacked, which torchvision would mistake for complete
             shutil.rmtree(folder)
         download(data, raw)
         os.sync()  # or a power cut could leave this mark with empty files

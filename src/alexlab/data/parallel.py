@@ -1,4 +1,4 @@
-"""Processing on all cores, to draw, decode and resize images."""
+"""Run a function on all cores, to draw, decode and resize images."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from alexlab.children import inherit_code
 def in_order(function: Callable[..., Any], jobs: Iterable[tuple], processes: int) -> Iterator[Any]:
     """Yield `function(*job)` for each job, in order, computed by several processes.
 
-    Each process has a few jobs at a time, so that neither they nor their results accumulate. The processes are loky's:
-    `multiprocessing`'s run the caller's script again if it has no `if __name__ == "__main__"`.
+    Each process has a few jobs at a time, so that neither jobs nor results accumulate. Uses loky, since processes of
+    `multiprocessing` run the caller's script again if it has no `if __name__ == "__main__"`.
     """
     if processes == 1:
         yield from (function(*job) for job in jobs)
@@ -39,7 +39,7 @@ def in_order(function: Callable[..., Any], jobs: Iterable[tuple], processes: int
 
 
 def _end_with(parent: int) -> None:
-    """Let a worker end with the process that started it, which it would otherwise outlive."""
+    """End a worker when the process that started it ends; it would otherwise live on."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -25,7 +25,7 @@ class DevicePrefetcher:
     def __len__(self) -> int:
         return len(self._loader)
 
-    # Lightning ends a loader's workers by its `_iterator`: by assignment up to 2.6.6, by `del` since Lightning #21708.
+    # Lightning ends a loader's workers via its `_iterator`: by assignment up to 2.6.6, by `del` since Lightning #21708.
 
     @property
     def _iterator(self) -> Any:

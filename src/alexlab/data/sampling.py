@@ -1,8 +1,8 @@
 """The random numbers of an epoch: image order and augmentation, each a pure function of seeds and counters.
 
 A complete global batch is drawn at once, so that neither loader processes nor the number of devices change anything,
-and a resumed run draws what it would have drawn. Every number is drawn whether it is used or not, so that two ablations
-that differ in augmentation share all the others.
+and a resumed run draws the same numbers. Every number is drawn, used or not, so that two ablations that differ in one
+augmentation share the draws of all the others.
 """
 
 from __future__ import annotations

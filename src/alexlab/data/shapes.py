@@ -2,8 +2,8 @@
 
 `draw_shapes(root, ...)` writes `train/<class>/*.JPEG`, `val/<class>/*.JPEG` and `test/<class>/*.JPEG`.
 An image is a pure function of (seed, split, index), so any process can draw any part of the set.
-What varies: the size and aspect of the file; the shape's place, scale, turn, colour and shading; the
-background's texture and light; clutter around it; and a bar that hides a part of it.
+What varies: the image's size and aspect; the shape's position, scale, rotation, colour and shading; the
+background's texture and light; clutter around the shape; and a bar that hides a part of it.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _placed(points: Points, x: float, y: float, radius: float, angle: float, asp
 
 @dataclass(frozen=True)
 class _Scene:
-    """An image before its shape, as it is drawn by lot: the background, its clutter, and where the shape will stand."""
+    """An image's random choices before its shape is drawn: background, clutter, the shape's colour and position."""
 
     height: int
     width: int
@@ -144,7 +144,7 @@ def _scene(rng: np.random.Generator) -> _Scene:
         )
         clutter.append((scrap, rng.uniform(0, 255, (3, 1, 1))))
 
-    # The shape, in a colour at least 90 grey levels (Euclidean) away from the background's middle colour.
+    # The shape, in a colour at least 90 grey levels (Euclidean) away from the background's mean colour.
     colour = rng.uniform(0, 255, (3, 1, 1))
     while np.linalg.norm(colour - (background[0] + background[1]) / 2) < 90:
         colour = rng.uniform(0, 255, (3, 1, 1))
@@ -166,9 +166,9 @@ def _painted(scene: _Scene) -> np.ndarray:
 
 
 def object_offsets(names: list[str], split: str, count: int, seed: int) -> np.ndarray:
-    """How far right of and below the image's centre each object's centre is, in shorter sides, float64 [count, 2].
+    """Each object's offset right of and below the image's centre, in units of the shorter side, float64 [count, 2].
 
-    In the order of a store: by class, then by number. Drawn again, since the files do not say it.
+    In the order of a store: by class, then by number. Drawn again, since the files do not record it.
     """
     offsets = np.empty((count, 2))
     for place, index in enumerate(index for first in range(len(names)) for index in range(first, count, len(names))):
@@ -192,7 +192,7 @@ def draw_image(class_name: str, rng: np.random.Generator) -> Image.Image:
     shading = 1 + 0.12 * _field(_grids(rng), height, width)
     _paint(image, placed, colour * shading)
 
-    # A thin bar in front, on two images of five.
+    # A thin bar in front, in two of five images.
     if rng.random() < 0.4:
         bar = [(-1.6, -0.09), (1.6, -0.09), (1.6, 0.09), (-1.6, 0.09)]
         turn = rng.uniform(0, math.tau)

@@ -1,6 +1,6 @@
 """A store: prepared images in one of two formats with one reader, and their statistics.
 
-manifest.json         what it is, what was found while it was made, its hash
+manifest.json         description, findings of the preparation, hash
 mean.npy              the training split's mean image
 <split>.npy           format uint8, called raw in data.format: [rows, S, S, 3], memory-mapped
 <split>.jpegs         format jpeg: JPEG files, concatenated
@@ -9,7 +9,7 @@ mean.npy              the training split's mean image
 <split>_content.npy   hash of its source file
 <split>_stored.npy    hash of the stored image
 <split>_names.txt     name of its source file
-source_files.json     sizes and times of the source files; not in stores of before 0.2
+source_files.json     sizes and times of the source files; not in stores made before 0.2
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def digest(content: Any) -> bytes:
 
 
 class BadData(UserError):
-    """A store, or an image in it, is not as it was made; the message names the file, and the image in it."""
+    """A store, or an image in it, is corrupt or unreadable; the message names the file, and the image in it."""
 
 
 class Split:
@@ -91,7 +91,7 @@ class Split:
             raise BadData(f"{self._path}: image {self.row(index)} cannot be read ({error})") from error
 
     def row(self, index: int) -> int:
-        """The index of an image in the file, as the check of a store names it."""
+        """The index of an image in the file, as `find_corruption` reports it."""
         return int(index if self._rows is None else self._rows[index])
 
     def stored(self, index: int) -> Any:
@@ -107,14 +107,14 @@ class Split:
     @cached_property
     def _map(self) -> Any:
         if self._is_uint8:
-            # Read-only: a writable map is refused if it is larger than the memory. As a plain array, which is faster to
-            # index than a memmap.
+            # Read-only: a writable map is refused if it is larger than the memory. A plain array is faster to index
+            # than a memmap.
             return np.load(self._path, mmap_mode="r").view(np.ndarray)
         with self._path.open("rb") as file:
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the map, which a loader's process opens again: pickled, it would be all images."""
+        """Leave out the map, which a loader process opens again: pickled, it would contain all images."""
         return {name: value for name, value in self.__dict__.items() if name != "_map"}
 
 
@@ -191,9 +191,9 @@ def role_origin(manifest: dict, role: str, holdout: int) -> str:
 
 
 def held_out(labels: np.ndarray, content: np.ndarray, holdout: int) -> np.ndarray:
-    """Which images are set aside, bool [N]: of each class those with the smallest content hashes.
+    """Whether each image is set aside, bool [N]: in each class those with the smallest content hashes.
 
-    They are therefore the same whatever the order or the other images, and copies within a class stay together.
+    The choice therefore does not depend on the images' order, and copies within a class stay together.
     """
     keys = np.ascontiguousarray(content[:, :8]).view(">u8").ravel().astype(np.uint64)
     order = np.lexsort((keys, labels))
@@ -228,7 +228,7 @@ _LISTS: dict[str, tuple[type, tuple[tuple[int, ...], ...]]] = {
 
 
 def _load(path: Path, split: str, what: str) -> np.ndarray:
-    """A list of a split: labels, content, stored, or places, as the positions of images are called on disk.
+    """A list of a split: labels, content, stored, or places (the positions of images, as they are called on disk).
 
     Raises:
         ValueError: if it is not the list that a store has.
@@ -243,11 +243,11 @@ def _load(path: Path, split: str, what: str) -> np.ndarray:
 def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and type of the array in an opened .npy file, which is left at its first value.
 
-    NumPy's own map of a file divides by zero for types of no bytes, and ends the process.
+    NumPy's own memory map divides by zero for types of zero bytes, which crashes the process.
     """
     try:
         if np.lib.format.read_magic(file) != (1, 0):
-            raise ValueError("not of version 1.0, as all of a store's are")
+            raise ValueError("not version 1.0, as in every store")
         shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
     except Exception as error:  # a corrupt header can make NumPy raise anything
         raise ValueError(f"its header cannot be read ({error})") from error
@@ -255,12 +255,12 @@ def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
     if is_fortran or dtype.hasobject or dtype.itemsize == 0 or count < 0:
         raise ValueError(f"it is {dtype} {shape}")
     if os.fstat(file.fileno()).st_size - file.tell() < count * dtype.itemsize:
-        raise ValueError("it is cut off")
+        raise ValueError("it is truncated")
     return shape, dtype
 
 
 def _load_array(path: Path) -> np.ndarray:
-    """The array in a .npy file, of no more memory than the file has bytes."""
+    """Read the array in a .npy file; takes no more memory than the file has bytes."""
     try:
         with path.open("rb") as file:
             shape, dtype = _read_header(file)
@@ -288,7 +288,7 @@ def _is_matrix(value: Any, *shape: int) -> bool:
     return isinstance(value, list) and len(value) == shape[0] and all(_is_matrix(item, *shape[1:]) for item in value)
 
 
-# {key of a manifest: whether a value can be its}. The optional ones are not in stores made before them.
+# {key of a manifest: whether a value is valid for it}; all of these are required.
 _MANIFEST: dict[str, Callable[[Any], bool]] = {
     "format_version": lambda value: value == FORMAT_VERSION,
     "name": lambda value: isinstance(value, str) and len(value) < 100,
@@ -335,12 +335,12 @@ def read_manifest(path: Path) -> dict:
     """A store's manifest.
 
     Raises:
-        BadData: if the folder is no store, or one of another format.
+        BadData: if the folder is not a store, or has another format.
     """
     file = path / "manifest.json"
     try:
         status = file.stat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_MANIFEST:  # a pipe would be waited for
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_MANIFEST:  # reading a pipe would block
             raise ValueError("manifest.json is not a regular file of a manifest's size")
         manifest = _read_manifest(file, status.st_mtime_ns)
         version = manifest["format_version"]
@@ -363,7 +363,7 @@ def open_store(path: Path) -> Store:
     """Open a finished store.
 
     Raises:
-        BadData: if the folder is no store, one of another format, or one whose lists were changed.
+        BadData: if the folder is not a store, has another format, or its lists were changed.
     """
     manifest = read_manifest(path)
     if wrong := _wrong_lists(path):
@@ -386,7 +386,7 @@ def principal_components(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def positions_hash(path: Path, manifest: dict) -> str:
-    """The hash over where a store's images are in its files, and how many there are; results do not follow from it."""
+    """The hash of the positions of a store's images in its files, and of their number; results do not depend on it."""
     total = hashlib.sha256(json.dumps(manifest["images"], sort_keys=True).encode())
     for split in sorted(manifest["images"]):
         total.update(_load(path, split, "places").data)
@@ -394,9 +394,9 @@ def positions_hash(path: Path, manifest: dict) -> str:
 
 
 def _wrong_lists(path: Path) -> str:
-    """What is wrong with a store's lists, by the hashes that were made of them; empty if nothing is.
+    """The fault in a store's lists, by their hashes in the manifest; empty if there is none.
 
-    Its images are not read: `python src/prepare.py check` does that.
+    The images are not read: `python src/prepare.py check` does that.
     """
     try:
         return _wrong_lists_of(path, _changes(path))
@@ -406,7 +406,7 @@ def _wrong_lists(path: Path) -> str:
 
 @cache
 def _wrong_lists_of(path: Path, changed: tuple[tuple[str, int, int], ...]) -> str:
-    """As `_wrong_lists`, once for each change of a store's files."""
+    """`_wrong_lists`, cached until a file of the store changes."""
     manifest, wrong = read_manifest(path), ""
     size = manifest["size"]
     mean = _load_array(path / "mean.npy")
@@ -435,19 +435,19 @@ def _wrong_lists_of(path: Path, changed: tuple[tuple[str, int, int], ...]) -> st
         if counts != {count}:
             wrong = f"the manifest has {count} images of {split}, its lists {' or '.join(map(str, counts - {count}))}"
         elif positions.ndim != (1 if is_uint8 else 2):
-            wrong = f"the positions of {split} are not those of its format"
+            wrong = f"the positions of {split} are not of its format"
         elif count and not 0 <= labels.min() <= labels.max() < len(manifest["classes"]):
-            wrong = f"a label of {split} is of no class"
+            wrong = f"a label of {split} has no class"
         elif count and not 0 <= positions.min() <= max(positions.max(), ends.max()) <= limit:
             wrong = f"an image of {split} lies outside of {file}"
     return wrong
 
 
 def _changes(path: Path) -> tuple[tuple[str, int, int], ...]:
-    """Names, times and sizes of a store's files, which change with them.
+    """Names, modification times and sizes of a store's files, which change when they do.
 
     Raises:
-        ValueError: if one is no regular file: a pipe would be waited for.
+        ValueError: if one is not a regular file: reading a pipe would block.
     """
     stats = [(file.name, file.stat()) for file in sorted(path.iterdir())]
     strange = next((name for name, status in stats if not stat.S_ISREG(status.st_mode)), None)
@@ -457,7 +457,7 @@ def _changes(path: Path) -> tuple[tuple[str, int, int], ...]:
 
 
 def store_hash(path: Path, manifest: dict) -> str:
-    """The hash over all of a store that a result can follow from; the names of source files are not part of it."""
+    """The hash of everything in a store that can affect a result; the names of source files are not part of it."""
     parts = {name: manifest[name] for name in ("format_version", "format", "size", "resize", "classes", "rgb")}
     total = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
     total.update(_load_array(path / "mean.npy").data)
@@ -469,7 +469,7 @@ def store_hash(path: Path, manifest: dict) -> str:
 
 
 def find_corruption(path: Path, processes: int, advance: Callable[[int], None] = lambda done: None) -> list[str]:
-    """What is wrong with a store, by its hashes: nothing, or lines that name images.
+    """The faults in a store, by its hashes: lines that name a list or an image; empty if there are none.
 
     `advance(n)` is called when n more images are checked.
     """
@@ -507,7 +507,7 @@ def _corrupt_images(path: Path, split_name: str, start: int, stop: int) -> list[
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file that other processes, and threads, wait for; one that waits prints so."""
+    """Hold a lock file; other processes and threads wait for it, and print that they do."""
     path.parent.mkdir(parents=True, exist_ok=True)
     how = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
@@ -518,14 +518,14 @@ def locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"Waiting for another process that has {path} ...", file=sys.stderr, flush=True)
+            print(f"Waiting for another process that holds {path} ...", file=sys.stderr, flush=True)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
             print(
                 f"{path.parent}: this file system has no locks ({error.strerror}); continuing without: "
-                "start no second command that makes the same store meanwhile",
+                "do not start a second command that makes the same store",
                 file=sys.stderr,
                 flush=True,
             )
@@ -537,7 +537,7 @@ def locked(path: Path) -> Iterator[None]:
 def staged(path: Path, folder: Path) -> Path:
     """A verified copy of a store below `folder`, made if it is not there yet.
 
-    One of another user's is only read, and all of it is verified each time: anyone could make it, the name being known.
+    Another user's copy is only read, and all of it is verified each time: anyone could make one of that name.
 
     Raises:
         BadData: if the copy is not what it was copied from.
@@ -549,12 +549,12 @@ def staged(path: Path, folder: Path) -> Path:
         with Progress(f"Checking another user's {copy}", sum(manifest["images"].values())) as progress:
             if _is_copy(copy, path) and not find_corruption(copy, cpu_count(), progress.advance):
                 return copy
-        raise BadData(f"{copy}: is another user's copy, and corrupt; name a folder of your own in data.stage")
+        raise BadData(f"{copy}: is another user's copy and is corrupt; set data.stage to a folder of your own")
     with locked(copy.with_suffix(".lock")):
         if copy.exists():
             if _is_copy(copy, path):
                 return copy
-            print(f"{copy} is corrupt; it is copied again", file=sys.stderr, flush=True)
+            print(f"{copy} is corrupt; copying it again", file=sys.stderr, flush=True)
             shutil.rmtree(copy)
         temporary = copy.with_suffix(".unfinished")
         shutil.rmtree(temporary, ignore_errors=True)
@@ -576,14 +576,14 @@ def staged(path: Path, folder: Path) -> Path:
 
 
 def rename_folder(old: Path, new: Path) -> None:
-    """Rename a folder whose files are on the disk, so that its new name survives a power cut, with its parents."""
+    """Rename a folder whose files are on the disk, and sync its parents, so that the new name survives a power cut."""
     old.rename(new)
     for parent in new.absolute().parents:
         sync_folder(parent)
 
 
 def _is_copy(copy: Path, path: Path) -> bool:
-    """Whether a copy has the store's files in their sizes, and lists that fit their hashes."""
+    """Whether a copy has the store's files at the same sizes, and lists that match their hashes."""
     sizes = [{file.name: file.stat().st_size for file in each.iterdir()} for each in (copy, path)]
     try:
         return sizes[0] == sizes[1] and open_store(copy).manifest == read_manifest(path)

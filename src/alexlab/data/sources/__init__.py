@@ -26,8 +26,8 @@ from alexlab.data.sources.tars import TARS_2010, TARS_2012, Tars, find_kit, memb
 from alexlab.errors import one_line
 from alexlab.files import sync_file, sync_folder
 
-_MAX_RATIO = 50  # of a tar to what it is compressed to; images can hardly be compressed
-_MIN_TAR = 100 * 2**20  # bytes that any tar may have
+_MAX_RATIO = 50  # of a tar's size to its compressed size; images hardly compress
+_MIN_TAR = 100 * 2**20  # bytes: smaller tars may have any ratio
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ KNOWN = {
   ILSVRC2012_img_val.tar          6.3 GB
   ILSVRC2012_devkit_t12.tar.gz    2.5 MB
 from image-net.org (free for research, after registration), or one of these:
-  Kaggle's ILSVRC/ folder with LOC_val_solution.csv beside it   (imagenet-object-localization-challenge, 167 GB)
+  Kaggle's ILSVRC/ folder with LOC_val_solution.csv next to it   (imagenet-object-localization-challenge, 167 GB)
   Hugging Face's parquet shards train-*.parquet, validation-*.parquet   (imagenet-1k, 157 GB)
   a folder of train/<class>/ and val/<class>/ images""",
     ),
@@ -62,7 +62,7 @@ from image-net.org (free for research, after registration), or one of these:
   ILSVRC2010_images_test.tar           about 18 GB
   ILSVRC2010_devkit-1.0.tar.gz         under 1 MB
   ILSVRC2010_test_ground_truth.txt     under 1 MB
-  patch_images.tar                     if you have it: repaired images, which replace the ones of their names
+  patch_images.tar                     optional: repaired images, which replace those of the same names
 from image-net.org (free for research, after registration), or a folder of train/, val/ and test/<class>/ images""",
     ),
     Dataset.imagenette: Known(
@@ -95,7 +95,7 @@ def recognise(data: DataConfig, raw: Path, scratch: Path, processes: int) -> Sou
     """The source that `raw` holds for a data set; a compressed tar is decompressed into `scratch`.
 
     Raises:
-        RawError: naming what is missing, cut or corrupt.
+        RawError: with the name of what is missing, truncated or corrupt.
     """
     source = _recognised(data, raw, scratch, processes)
     warn_of_empty(source)
@@ -103,7 +103,7 @@ def recognise(data: DataConfig, raw: Path, scratch: Path, processes: int) -> Sou
     if known is not None and len(source.classes) != known:
         source.warnings.append(f"{len(source.classes)} classes, where {data.name.name} is known to have {known}")
     if not {"val", "test"} & set(source.splits):
-        source.warnings.append("neither val nor test: there is nothing to report on, so nothing can be trained on it")
+        source.warnings.append("neither val nor test: there is nothing to report on, so no run can use it")
     return source
 
 
@@ -136,17 +136,17 @@ def _recognised(data: DataConfig, raw: Path, scratch: Path, processes: int) -> S
     if shards:
         return read_parquet(raw, shards)
     if tars is not None and ((raw / tars.val).exists() or find_kit(raw, tars)):
-        return read_tars(raw, tars, processes)  # which names those that are missing
+        return read_tars(raw, tars, processes)  # which reports the missing ones
     raise RawError(missing(data, raw))
 
 
 def missing(data: DataConfig, raw: Path | None) -> str:
-    """A message: what to get, where, and how to name it."""
+    """A message: which files are needed, where to get them, and the command to run."""
     name = data.name.name
     if raw is None:
-        found = f"names no folder of {name}'s raw files"
+        found = f"must be the folder of {name}'s raw files"
     elif raw.is_file():
-        found = f"is a file; name the folder that it lies in, {raw.parent}"
+        found = f"is a file; name its folder, {raw.parent}"
     elif not raw.is_dir():
         found = "there is no such folder"
     else:
@@ -163,7 +163,7 @@ def missing(data: DataConfig, raw: Path | None) -> str:
 
 
 def download(data: DataConfig, raw: Path) -> None:
-    """Fetch a data set whose licence allows it, by torchvision, which verifies it.
+    """Download a data set whose licence allows it, with torchvision, which verifies it.
 
     Raises:
         RawError: if it cannot be fetched.
@@ -172,7 +172,7 @@ def download(data: DataConfig, raw: Path) -> None:
     try:
         from torchvision import datasets
     except ImportError as error:
-        raise RawError(f"data.name={data.name.name}: is fetched by torchvision; pip install torchvision") from error
+        raise RawError(f"data.name={data.name.name}: torchvision downloads it; pip install torchvision") from error
     try:
         raw.mkdir(parents=True, exist_ok=True)
         getattr(datasets, fetcher)(str(raw), download=True)
@@ -182,7 +182,7 @@ def download(data: DataConfig, raw: Path) -> None:
 
 
 def _labels_beside(raw: Path, tars: Tars) -> dict[str, str] | None:
-    """Labels of a flat validation folder, from a development kit beside it."""
+    """Labels of a flat validation folder, from a development kit next to it."""
     kit = find_kit(raw, tars)
     if kit is None:
         return None
@@ -196,7 +196,7 @@ def _decompressed(path: Path, scratch: Path) -> Path:
     plain = scratch / f"{path.stem}-{status.st_size}-{status.st_mtime_ns}.tar"
     if plain.is_file():
         return plain
-    shutil.rmtree(scratch, ignore_errors=True)  # another archive's, or a part
+    shutil.rmtree(scratch, ignore_errors=True)  # of another archive, or incomplete
     scratch.mkdir(parents=True)
     free = shutil.disk_usage(scratch).free
     limit = max(_MIN_TAR, _MAX_RATIO * status.st_size)
@@ -213,7 +213,7 @@ def _decompressed(path: Path, scratch: Path) -> Path:
         deque(members(temporary), maxlen=0)
     except (EOFError, gzip.BadGzipFile, zlib.error, RawError) as error:
         shutil.rmtree(scratch, ignore_errors=True)
-        raise RawError(f"{path}: is cut or corrupt ({error}); fetch it again") from error
+        raise RawError(f"{path}: is truncated or corrupt ({error}); fetch it again") from error
     sync_file(temporary)  # or a power cut could leave the complete name with part of the content
     temporary.replace(plain)
     sync_folder(scratch)

@@ -43,7 +43,7 @@ class _Array:
     def set_state(self, state: tuple[int, tuple[int, ...], _Dtype, bool, bytes]) -> None:
         _, shape, dtype, is_fortran, content = state
         if not isinstance(dtype, _Dtype) or is_fortran or not isinstance(content, bytes):
-            raise pickle.UnpicklingError("an array of it is not plain bytes")
+            raise pickle.UnpicklingError("an array in it is not plain bytes")
         self.values = np.frombuffer(content, np.uint8).reshape(shape)
 
 
@@ -52,7 +52,7 @@ class _Dtype:
 
     def __init__(self, name: object = None, *_: object) -> None:
         if not isinstance(name, str | bytes) or name not in ("u1", b"u1"):
-            raise pickle.UnpicklingError("an array of it is not of bytes")
+            raise pickle.UnpicklingError("an array in it is not of bytes")
 
     def set_state(self, state: object) -> None:
         pass
@@ -63,12 +63,12 @@ class _Table(dict):
 
     def __setitem__(self, key: object, value: object) -> None:
         if not isinstance(key, str | bytes):
-            raise pickle.UnpicklingError("a key of it is no text")
+            raise pickle.UnpicklingError("a key in it is not text")
         super().__setitem__(key, value)
 
 
 class _CountingReader(io.BytesIO):
-    """A file of which only so many pieces are read, since tiny ones take a pickle's reader long."""
+    """A file with a limit on the number of reads, since a pickle of many tiny parts takes long to load."""
 
     reads = 0
 
@@ -113,7 +113,7 @@ class _Unpickler(_PythonUnpickler):
             ("_codecs", "encode"): self._encode,  # Python 3's bytes in protocol 2
         }
         if (module, name) not in stand_ins:
-            raise pickle.UnpicklingError(f"it wants {module}.{name}")
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
         return stand_ins[module, name]
 
     def _encode(self, text: str, encoding: str) -> bytes:
@@ -138,7 +138,7 @@ def read_cifar(root: Path) -> Source:
     """CIFAR-10 from `root`, which holds the archive or the unpacked folder.
 
     Raises:
-        RawError: if a batch is missing, cut or not what it should be.
+        RawError: if a batch is missing, truncated or not valid.
     """
     contents, inputs = _contents(root)
     for name in _MEMBERS:
@@ -147,9 +147,9 @@ def read_cifar(root: Path) -> Source:
     try:
         classes = [text.decode() for text in _unpickled(root, _META, contents[_META])[b"label_names"]]
     except (KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        raise RawError(f"{root}: CIFAR-10's {_META} has no names of classes") from error
+        raise RawError(f"{root}: CIFAR-10's {_META} has no class names") from error
     if not classes or len(set(classes)) < len(classes):
-        raise RawError(f"{root}: CIFAR-10's {_META} names no classes, or two alike")
+        raise RawError(f"{root}: CIFAR-10's {_META} has no class names, or one twice")
     source = Source("CIFAR-10's python archive", classes, {}, inputs=inputs)
     for split, names in _BATCHES.items():
         batches = {name: _unpickled(root, name, contents.pop(name)) for name in names}
@@ -161,7 +161,7 @@ def read_cifar(root: Path) -> Source:
             rows = sorted_rows(labels, files)
             listing = Listing([files[row] for row in rows], np.array(labels, np.int64)[rows], Pixels(images[rows]))
         except (KeyError, ValueError, TypeError, AttributeError, IndexError, OverflowError) as error:
-            raise RawError(f"{root}: CIFAR-10's {names[0]} is not as it should be ({error})") from error
+            raise RawError(f"{root}: CIFAR-10's {names[0]} is not a valid batch ({error})") from error
         if not len(images) == len(labels) == len(files) or not set(labels) <= set(range(len(classes))):
             raise RawError(f"{root}: CIFAR-10's {names[0]} has labels that do not fit its images")
         source.splits[split] = listing
@@ -191,7 +191,7 @@ def _contents(root: Path) -> tuple[dict[str, bytes], list[Path]]:
                 if isinstance(item.content, bytes):
                     contents[name] = item.content
                 elif (folder / name).exists():
-                    raise RawError(f"{folder / name}: is {item.reason}, no batch of CIFAR-10; fetch {ARCHIVE} again")
+                    raise RawError(f"{folder / name}: is {item.reason}, not a batch of CIFAR-10; fetch {ARCHIVE} again")
             return contents, [folder / name for name in _MEMBERS]
     return read_packed(root / ARCHIVE, _MEMBERS, _MAX_PICKLE, _MAX_ARCHIVE), [root / ARCHIVE]
 
@@ -200,7 +200,7 @@ def _unpickled(root: Path, name: str, content: bytes) -> dict[bytes, Any]:
     try:
         loaded = _Unpickler(content).load()
     except Exception as error:  # a hostile pickle can make it raise anything
-        raise RawError(f"{root}: CIFAR-10's {name} is cut or not a plain pickle ({error})") from error
+        raise RawError(f"{root}: CIFAR-10's {name} is truncated or not a plain pickle ({error})") from error
     if not isinstance(loaded, dict):
-        raise RawError(f"{root}: CIFAR-10's {name} holds no table")
+        raise RawError(f"{root}: CIFAR-10's {name} is not a dictionary")
     return loaded

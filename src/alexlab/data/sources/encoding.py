@@ -19,7 +19,7 @@ _SUBSAMPLINGS = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}  # by Pillow's numbers
 def describe_encoding(paths: Iterable[Path]) -> str:
     """Formats of image files, JPEGs with their qualities and subsamplings: "JPEG, quality 75, 4:2:0".
 
-    A file that is no image is not counted here; preparation leaves it out and lists it.
+    A file that is not an image is not counted here; preparation leaves it out and lists it.
     """
     found: Counter[str] = Counter()
     qualities: set[int] = set()

@@ -27,12 +27,12 @@ from alexlab.data.sources.source import (
 
 SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 _MAX_DEPTH = 50  # of folders below a class
-# What accompanies images. A class folder with other files, none of which can be read, is not taken for an empty one.
+# Files that accompany images. A class folder without images but with any other files is lost, not just empty.
 _NOTES = (".txt", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".md", ".html", ".htm", ".log", ".db", ".py")
 
 
 def find_train(root: Path) -> Path:
-    """`root`, or if it has no folder `train` its only folder that has one, as archives unpack to."""
+    """`root` if it has a folder `train`, else its only subfolder that has one, as archives unpack to."""
     if (root / "train").is_dir():
         return root
     found = [path.parent for path in sorted(root.glob("*/train")) if path.is_dir() and path.parent.name[0] not in "._"]
@@ -49,7 +49,7 @@ def read_folders(
 
     A class is a folder with training images; hidden files and folders do not count. `flat_labels` gives the class of an
     image directly in its split's folder (or in `images/` there), by its file name without suffix. With `class_order` a
-    label is the index in that list instead, and folders are named by it, in upper or lower case.
+    label is the index in that list instead, which must have all folders' names, in upper or lower case.
 
     Raises:
         RawError: without a train folder with classes; for a class or a flat split that has no label.
@@ -73,7 +73,7 @@ def read_folders(
     ]
     if not classes:
         lost = f"; {source.lost_classes[0]}" if source.lost_classes else ""
-        raise RawError(f"{folders['train']}: has no images; their names end in .jpeg .jpg .png .bmp ...{lost}")
+        raise RawError(f"{folders['train']}: has no images (.jpeg .jpg .png .bmp ...){lost}")
     labels = {name: label for label, name in enumerate(classes)}
     source.classes = classes
     if class_order is not None:
@@ -131,18 +131,18 @@ def _listing(folder: Path, names: list[str], labels: list[int]) -> Listing:
 
 
 def _class_images(folder: Path, name: str, split: str, source: Source) -> list[str]:
-    """The images of a class; if it has none of its files, which are no notes either, the class is listed as lost."""
+    """The images of a class; a class without images, but with files other than notes, is listed as lost."""
     first = len(source.left_out)
     images = _images(folder / name, f"{folder.name}/{name}", split, source.left_out)
     others = [item.name for item in source.left_out[first:] if item.reason == _NO_IMAGE]
     suffixes = Counter(Path(file).suffix.lower() for file in others)
     if not images and suffixes.keys() - set(_NOTES):
         endings = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in suffixes.most_common(3))
-        source.lost_classes.append(f"class '{name}' of {split}: none of its files is an image that is read ({endings})")
+        source.lost_classes.append(f"class '{name}' of {split}: none of its files has a supported format ({endings})")
     return images
 
 
-_NO_IMAGE = "no image by its name"
+_NO_IMAGE = "not an image by its name"
 
 
 def _images(folder: Path, shown: str, split: str, left_out: list[LeftOut]) -> list[str]:
@@ -162,7 +162,7 @@ def _images(folder: Path, shown: str, split: str, left_out: list[LeftOut]) -> li
                 left_out.append(LeftOut(split, f"{shown}/{prefix}{name}", "a link to a folder"))
             elif prefix.count("/") >= _MAX_DEPTH:
                 folders.remove(name)
-                left_out.append(LeftOut(split, f"{shown}/{prefix}{name}", f"below {_MAX_DEPTH} folders"))
+                left_out.append(LeftOut(split, f"{shown}/{prefix}{name}", f"more than {_MAX_DEPTH} folders deep"))
         for name in files:
             if is_ignored(name):
                 continue
@@ -179,10 +179,10 @@ def _head(path: Path) -> bytes:
 
 
 def _list_strays(folder: Path, split: str, left_out: list[LeftOut]) -> None:
-    """Images next to the class folders have no class."""
+    """List images next to the class folders as left out: they have no class."""
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if not entry.is_dir() and not is_ignored(entry.name) and is_image(entry.name, b""):
-            left_out.append(LeftOut(split, f"{folder.name}/{entry.name}", "lies beside the class folders"))
+            left_out.append(LeftOut(split, f"{folder.name}/{entry.name}", "is next to the class folders, not in one"))
 
 
 def _flat(folder: Path, split: str, source: Source, flat_labels: dict[str, str] | None) -> Listing | None:
@@ -194,8 +194,8 @@ def _flat(folder: Path, split: str, source: Source, flat_labels: dict[str, str] 
             source.warnings.append(f"{folder.name}/ has {len(names)} images without labels; it is left out")
             return None
         raise RawError(
-            f"{folder}: {len(names)} images lie flat, without class folders, so their labels are needed: put "
-            "ILSVRC2012_devkit_t12.tar.gz, LOC_val_solution.csv or val_annotations.txt (Tiny ImageNet's) beside them"
+            f"{folder}: {len(names)} images are not in class folders, so their labels are needed: put "
+            "ILSVRC2012_devkit_t12.tar.gz, LOC_val_solution.csv or val_annotations.txt (Tiny ImageNet's) next to them"
         )
     index = {name: label for label, name in enumerate(source.classes)}
     kept: list[str] = []
@@ -277,7 +277,9 @@ def read_kaggle(images: Path, solution: Path | None) -> Source:
         except (KeyError, IndexError, AttributeError, csv.Error) as error:
             raise RawError(f"{solution}: is not Kaggle's list of ImageId,PredictionString") from error
     elif (images / "val").is_dir() and not _classes(images / "val"):
-        raise RawError(f"{images / 'val'}: lies flat, so {KAGGLE_LABELS} is needed; put it in {images.parents[2]}")
+        raise RawError(
+            f"{images / 'val'}: has no class folders, so {KAGGLE_LABELS} is needed; put it in {images.parents[2]}"
+        )
     source = read_folders(images, flat_labels, "Kaggle's folders")
     if solution is not None:
         source.inputs.append(solution)

@@ -30,7 +30,7 @@ _WORDNET_ID = re.compile(r"n\d{8}")
 _WORDNET_SUFFIX = re.compile(r"_n\d{8}(?=\.\w+$)")  # Hugging Face adds the class to ImageNet's own names
 _IMAGE_COLUMNS, _LABEL_COLUMNS = ("image", "img", "jpg"), ("label", "labels", "cls", "fine_label")
 _MAX_NAME = 4096
-_MAX_RATIO = 50  # of a column's bytes to those that it is compressed to; encoded images can hardly be compressed
+_MAX_RATIO = 50  # of a column's size to its compressed size; encoded images hardly compress
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class RowPart:
     """Rows of one row group of a shard."""
 
     path: str
-    column: str  # with ".bytes" if it holds more than bytes
+    column: str  # with ".bytes" if it is a struct
     group: int
     rows: list[int]
 
@@ -62,7 +62,7 @@ class RowPart:
                         return
         except (pa.ArrowException, OSError, ValueError, KeyError, MemoryError) as error:
             raise RawError(f"{self.path}: is corrupt ({_first_line(error)}); fetch it again") from error
-        raise RawError(f"{self.path}: has fewer rows than it says; fetch it again")
+        raise RawError(f"{self.path}: has fewer rows than its metadata say; fetch it again")
 
 
 def _bytes_of(column: Any) -> Any:
@@ -79,7 +79,7 @@ def _item(value: Any) -> Item:
     if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)) or not value.is_valid:
         return Item(None, "no bytes in the table")
     if value.as_buffer().size > MAX_FILE_BYTES:
-        return Item(None, f"a file of {value.as_buffer().size // 2**20} MiB")
+        return Item(None, f"too large, {value.as_buffer().size // 2**20} MiB")
     return Item(value.as_py())
 
 
@@ -110,7 +110,7 @@ def find_shards(root: Path) -> dict[str, list[Path]]:
     """The shards of each split below `root`, by their names or their folders'.
 
     Raises:
-        RawError: if a split's shards are in several folders, or some are missing by their own count.
+        RawError: if a split's shards are in several folders, or some are missing by the count in their names.
     """
     found: dict[str, list[Path]] = {}
     for path in sorted([*root.glob("*.parquet"), *root.glob("*/*.parquet"), *root.glob("*/*/*.parquet")]):
@@ -135,7 +135,7 @@ class _Table:
     names: list[str]
     labels: list[int]
     locations: Rows
-    class_names: list[str]  # as its metadata number them; empty without
+    class_names: list[str]  # in the order of its metadata; empty without
 
 
 def read_parquet(root: Path, shards: dict[str, list[Path]]) -> Source:
@@ -145,7 +145,7 @@ def read_parquet(root: Path, shards: dict[str, list[Path]]) -> Source:
     A class is named by the WordNet id in its files' names if there is one (ImageNet's), else by the table's metadata.
 
     Raises:
-        RawError: if pyarrow or a column is missing, a shard is cut, tables have different classes, or there is no
+        RawError: if pyarrow or a column is missing, a shard is truncated, tables have different classes, or there is no
             training split.
     """
     try:
@@ -191,7 +191,7 @@ def read_parquet(root: Path, shards: dict[str, list[Path]]) -> Source:
 
 
 def _translated(labels: list[int], names: list[str], known: list[str], table: str) -> list[int]:
-    """Labels by `names` as labels by `known` names.
+    """Convert labels that index `names` to labels that index `known`.
 
     Raises:
         RawError: if a class is in only one of them.
@@ -220,7 +220,7 @@ def _read_split(paths: list[Path]) -> _Table:
         try:
             _read_shard(path, number, table, locations)
         except (pa.ArrowException, OSError, KeyError, MemoryError, UnicodeDecodeError, OverflowError) as error:
-            raise RawError(f"{path}: is cut or corrupt ({_first_line(error)}); fetch it again") from error
+            raise RawError(f"{path}: is truncated or corrupt ({_first_line(error)}); fetch it again") from error
     where = np.array(locations, np.int64).reshape(-1, 3)
     rows = table.locations
     rows.shard, rows.group, rows.row = where[:, 0].astype(np.int32), where[:, 1].astype(np.int32), where[:, 2]
@@ -235,7 +235,7 @@ def _read_shard(path: Path, number: int, table: _Table, locations: list[tuple[in
         schema = shard.schema_arrow
         image_column, label_column = (_column(path, schema.names, w) for w in (_IMAGE_COLUMNS, _LABEL_COLUMNS))
         if not pa.types.is_integer(schema.field(label_column).type):
-            raise RawError(f"{path}: its column {label_column} holds no integers, which labels are")
+            raise RawError(f"{path}: its column {label_column} holds no integers, as labels must be")
         columns = [column.path for column in map(shard.schema.column, range(len(shard.schema)))]
         path_column, bytes_column = f"{image_column}.path", f"{image_column}.bytes"
         wanted = [label_column, *([path_column] if path_column in columns else [])]
@@ -243,9 +243,9 @@ def _read_shard(path: Path, number: int, table: _Table, locations: list[tuple[in
         class_names = _class_names((schema.metadata or {}).get(b"huggingface"), label_column)
         column = bytes_column if bytes_column in columns else image_column
         if column == image_column and pa.types.is_nested(schema.field(image_column).type):
-            raise RawError(f"{path}: its column {image_column} holds no bytes of images")
+            raise RawError(f"{path}: its column {image_column} holds no image bytes")
         if number and column != table.locations.column:
-            raise RawError(f"{path}: its column of images is unlike that of {table.locations.shards[0]}")
+            raise RawError(f"{path}: its image column differs from that of {table.locations.shards[0]}")
         table.locations.column = column
         labels: list[int] = []
         for group in range(shard.num_row_groups):
@@ -260,16 +260,16 @@ def _read_shard(path: Path, number: int, table: _Table, locations: list[tuple[in
                 table.names.append(name)
                 locations.append((number, group, row))
     if max(labels, default=0) >= MAX_CLASSES:
-        raise RawError(f"{path}: has a label of {MAX_CLASSES:,} or more; labels are numbers of classes from 0")
+        raise RawError(f"{path}: has a label of {MAX_CLASSES:,} or more; labels count classes from 0")
     table.class_names = table.class_names or class_names
     table.labels += _translated(labels, class_names or table.class_names, table.class_names, str(path))
 
 
 def _check_sizes(path: Path, metadata: Any, columns: list[str]) -> None:
-    """Refuse shards that a few bytes decompress to very much, before any of it is read."""
+    """Refuse shards in which a few bytes decompress to very many, before reading any."""
     size = path.stat().st_size
     if metadata.num_rows > size:
-        raise RawError(f"{path}: says it has {metadata.num_rows:,} rows in {size:,} bytes; fetch it again")
+        raise RawError(f"{path}: claims {metadata.num_rows:,} rows in {size:,} bytes; fetch it again")
     for group in range(metadata.num_row_groups):
         for index in range(metadata.num_columns):
             column = metadata.row_group(group).column(index)
@@ -284,11 +284,11 @@ def _column(path: Path, columns: list[str], wanted: tuple[str, ...]) -> str:
     for name in wanted:
         if columns.count(name) == 1:
             return name
-    raise RawError(f"{path}: has no column {' or '.join(wanted[:2])}, or two; it has {', '.join(columns)}")
+    raise RawError(f"{path}: must have one column {' or '.join(wanted[:2])}; it has {', '.join(columns)}")
 
 
 def _class_names(metadata: bytes | None, column: str) -> list[str]:
-    """The class names in what Hugging Face writes next to a schema."""
+    """The class names in the metadata that Hugging Face adds to a schema."""
     try:
         features: Any = json.loads(metadata or b"{}")["info"]["features"]
         names = features[column]["names"]
@@ -299,7 +299,7 @@ def _class_names(metadata: bytes | None, column: str) -> list[str]:
 
 
 def _wordnet_ids(table: _Table, count: int) -> list[str]:
-    """The id of each label from file names such as n01440764_18.JPEG; none if any has none, or two have one."""
+    """The WordNet id of each label, from file names such as n01440764_18.JPEG; empty if one is missing or shared."""
     found: dict[int, str] = {}
     for name, label in zip(table.names, table.labels, strict=True):
         if label >= 0 and label not in found:
@@ -312,7 +312,7 @@ def _wordnet_ids(table: _Table, count: int) -> list[str]:
 
 
 def _check_wordnet_ids(table: _Table, classes: list[str], title: str) -> None:
-    """Refuse a table most of whose labels are not those of the ids in its files' names (a few may be corrections)."""
+    """Refuse a table if most of its labels differ from the ids in its files' names (a few may be corrections)."""
     ids = [_WORDNET_ID.search(name) for name in table.names]
     pairs = [(match[0], label) for match, label in zip(ids, table.labels, strict=True) if match and label >= 0]
     wrong = [(found, label) for found, label in pairs if found != classes[label]]

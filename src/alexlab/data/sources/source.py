@@ -89,7 +89,7 @@ class Source:
     left_out: list[LeftOut] = field(default_factory=list)
     lost_classes: list[str] = field(default_factory=list)  # messages: classes of which no file can be read
     warnings: list[str] = field(default_factory=list)
-    inputs: list[Path] = field(default_factory=list)  # files and folders that decide what is here, present or not
+    inputs: list[Path] = field(default_factory=list)  # files and folders that determine the source, existing or not
 
 
 def warn_of_empty(source: Source) -> None:
@@ -99,7 +99,7 @@ def warn_of_empty(source: Source) -> None:
         empty = [name for name, count in zip(source.classes, counts, strict=True) if count == 0]
         if empty:
             more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
-            source.warnings.append(f"{split} has no images of {', '.join(empty[:3])}{more}; labels are not moved by it")
+            source.warnings.append(f"{split} has no images of {', '.join(empty[:3])}{more}; labels do not shift")
 
 
 def chunks(rows: np.ndarray, size: int = PART_SIZE) -> list[np.ndarray]:
@@ -112,14 +112,14 @@ def sorted_rows(labels: list[int], names: list[str]) -> list[int]:
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a file is a system's or an editor's: hidden files, thumbnails, backups."""
+    """Whether a file belongs to a system or an editor: hidden files, thumbnails, backups."""
     lower = name.lower()
     is_backup = lower.endswith(_BACKUP_SUFFIXES) or (len(name) > 2 and name[0] == name[-1] == "#")
     return name.startswith(".") or lower in _SYSTEM_FILES or is_backup
 
 
 def is_ignored_folder(name: str) -> bool:
-    """Whether a folder is hidden or a system's own."""
+    """Whether a folder is hidden or belongs to a system."""
     return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
 
 
@@ -145,11 +145,11 @@ def read_file(path: Path, limit: int = MAX_FILE_BYTES, head: int | None = None) 
             if head is not None:
                 return Item(file.read(head))
             if status.st_size > limit:
-                return Item(None, f"a file of {status.st_size // 2**20} MiB")
+                return Item(None, f"too large, {status.st_size // 2**20} MiB")
             return Item(file.read(limit + 1))
     except FileNotFoundError:
-        return Item(None, "a link to nothing" if path.is_symlink() else "no such file")
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        return Item(None, "a broken link" if path.is_symlink() else "no such file")
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         return Item(None, f"cannot be read ({getattr(error, 'strerror', None) or error})")
 
 
@@ -209,7 +209,7 @@ class ByteRangePart:
         try:
             for path, offset, size in self.ranges:
                 if size > MAX_FILE_BYTES:
-                    yield Item(None, f"a file of {size // 2**20} MiB")
+                    yield Item(None, f"too large, {size // 2**20} MiB")
                     continue
                 if file is None or path != opened:
                     if file is not None:
@@ -217,7 +217,7 @@ class ByteRangePart:
                     opened, file = path, Path(path).open("rb")  # noqa: SIM115
                 file.seek(offset)
                 content = file.read(size)
-                yield Item(content) if len(content) == size else Item(None, "cut off by its archive's end")
+                yield Item(content) if len(content) == size else Item(None, "truncated by its archive's end")
         finally:
             if file is not None:
                 file.close()

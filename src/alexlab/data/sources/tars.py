@@ -36,7 +36,7 @@ from alexlab.data.sources.source import (
 )
 from alexlab.progress import Progress
 
-_MAX_HEADER = 64 * 2**10  # bytes that a tar's own headers have at most: names and the like
+_MAX_HEADER = 64 * 2**10  # most bytes of a tar's own headers: names and the like
 _MAX_MEMBERS = 4_000_000  # ImageNet's largest tar has 1.3 million
 _MAX_PADDING = 2**20  # tars are padded to full records, mostly of 10 KiB
 _MAX_PACKED_MEMBERS = 10_000  # of a small compressed tar
@@ -44,7 +44,7 @@ _MAX_KIT_FILE, _MAX_KIT = 16 * 2**20, 64 * 2**20
 _MAX_DEPTH = 10  # of nested values in a kit's meta.mat, which has 3
 _CLASS_TAR = re.compile(r"^(?:\./)?(?:[^/]+/)?(n\d{8})\.tar$")
 _CLASS_IMAGE = re.compile(r"(?:^|/)n\d{8}/[^/.][^/]*$")
-# Python's reader before 3.11.10 takes quadratic time for them (CVE-2024-6232, python/cpython#121285).
+# Python's reader before 3.11.10 takes quadratic time for long digit strings (CVE-2024-6232, python/cpython#121285).
 _DIGITS = re.compile(rb"\d{64}")
 _UNREADABLE = (tarfile.TarError, OSError, ValueError, EOFError, RecursionError, zlib.error, lzma.LZMAError)
 
@@ -73,7 +73,7 @@ class _ByteRange(io.RawIOBase):
         size = rest if size < 0 else min(size, rest)
         if size > _MAX_HEADER:
             raise tarfile.ReadError(f"a header of {size} bytes")
-        if size == 0:  # and no seek, which would decompress all that a member claims to have
+        if size == 0:  # without a seek, which would decompress all that a member claims to have
             return b""
         self._file.seek(self._start + self._position)
         content = self._file.read(size)
@@ -93,7 +93,7 @@ class TarMember:
 
 
 def _headers(archive: tarfile.TarFile, limit: int) -> Iterator[tarfile.TarInfo]:
-    """The headers of a tar, of which no more than `limit` are read, each after the one before."""
+    """The headers of a tar, at most `limit` of them, each after the previous one."""
     before, count = -1, 0
     while (member := archive.next()) is not None:
         count += 1
@@ -112,7 +112,7 @@ def members(path: Path, start: int = 0, size: int | None = None) -> Iterator[Tar
     Nothing is written anywhere, whatever the names are.
 
     Raises:
-        RawError: if the tar is cut or corrupt, which Python's reader mostly takes for its end.
+        RawError: if the tar is truncated or corrupt, which Python's reader mostly takes for its end.
     """
     file_size = path.stat().st_size
     size = file_size - start if size is None else size
@@ -137,7 +137,7 @@ def members(path: Path, start: int = 0, size: int | None = None) -> Iterator[Tar
             if rest < tarfile.BLOCKSIZE or rest > _MAX_PADDING or any(_blocks(content)):
                 raise tarfile.ReadError(f"no end at byte {archive.offset} of {size}")
         except _UNREADABLE as error:
-            raise RawError(f"{path}: is cut or corrupt ({error}); fetch it again") from error
+            raise RawError(f"{path}: is truncated or corrupt ({error}); fetch it again") from error
 
 
 def _blocks(file: _ByteRange) -> Iterator[bytes]:
@@ -151,10 +151,10 @@ def _is_unsafe(name: str) -> bool:
 
 
 def read_packed(path: Path, wanted: Collection[str], max_file: int, max_total: int) -> dict[str, bytes]:
-    """The files of some names in a small compressed tar, in whatever folder of it; others are skipped.
+    """The files with the wanted names in a small compressed tar, in any folder; others are skipped.
 
     Raises:
-        RawError: if it is cut, corrupt or larger than these limits.
+        RawError: if it is truncated, corrupt or larger than these limits.
     """
     found: dict[str, bytes] = {}
     try:
@@ -169,9 +169,9 @@ def read_packed(path: Path, wanted: Collection[str], max_file: int, max_total: i
                 packed.seek(member.offset_data)
                 found[name] = packed.read(member.size)
                 if len(found[name]) < member.size:
-                    raise tarfile.ReadError(f"its {name} is cut off")
+                    raise tarfile.ReadError(f"its {name} is truncated")
     except _UNREADABLE as error:
-        raise RawError(f"{path}: is cut or corrupt ({error}); fetch it again") from error
+        raise RawError(f"{path}: is truncated or corrupt ({error}); fetch it again") from error
     return found
 
 
@@ -194,7 +194,9 @@ class _FoundImage(NamedTuple):
 class _Found:
     """Images of a split, collected for a listing."""
 
-    images: dict[str, _FoundImage] = field(default_factory=dict)  # by paths: a tar may hold one twice, the later counts
+    images: dict[str, _FoundImage] = field(
+        default_factory=dict
+    )  # by path; a later duplicate in a tar replaces the earlier
 
     def add(self, path: str, name: str, class_name: str, member: TarMember, file: int) -> None:
         self.images[path] = _FoundImage(name, class_name, member, file)
@@ -218,7 +220,7 @@ class _Found:
 
 @dataclass(frozen=True)
 class Tars:
-    """The files of a year of ImageNet's challenge."""
+    """The files of one year of ImageNet's challenge."""
 
     prefix: str  # ILSVRC2012
     train: str
@@ -245,7 +247,7 @@ def read_tars(root: Path, tars: Tars, processes: int) -> Source:
     """ImageNet from its tars.
 
     Raises:
-        RawError: naming a file that is missing, cut or corrupt, an inner tar too.
+        RawError: with the name of a file, or of an inner tar, that is missing, truncated or corrupt.
     """
     wanted = [tars.train, tars.val, *filter(None, (tars.test, tars.test_labels))]
     kit_path = find_kit(root, tars)
@@ -281,7 +283,7 @@ def read_tars(root: Path, tars: Tars, processes: int) -> Source:
         source.splits[split] = found.listing(source.classes, paths)
     if patches:
         source.warnings.append(
-            f"{len(used)} of the {len(patches)} images of {tars.patch} replace the ones of their names"
+            f"{len(used)} of the {len(patches)} images of {tars.patch} replace those of the same names"
         )
     return source
 
@@ -308,7 +310,7 @@ def _read_train(path: Path, source: Source, processes: int) -> _Found:
             folder, name = member.name.split("/")[-2:]
             found.add(member.name, f"{folder}/{name}", folder, member, 0)
         else:
-            source.left_out.append(LeftOut("train", member.name, "neither a class's tar nor a class's image"))
+            source.left_out.append(LeftOut("train", member.name, "neither a class tar nor an image of a class"))
     jobs = [(path, class_name, member) for class_name, member in inner]
     with Progress(f"Reading the index of {path.name}", len(jobs), unit="classes") as progress:
         for (_, class_name, _), (images, left_out) in zip(jobs, in_order(_inner, jobs, processes), strict=True):
@@ -321,7 +323,7 @@ def _read_train(path: Path, source: Source, processes: int) -> _Found:
 
 
 def _inner(path: Path, class_name: str, tar: TarMember) -> tuple[list[TarMember], list[LeftOut]]:
-    images: dict[str, TarMember] = {}  # of two members of one name the later one is meant
+    images: dict[str, TarMember] = {}  # if two members have the same name, the later one counts
     left_out = []
     try:
         for member in members(path, tar.offset, tar.size):
@@ -332,14 +334,14 @@ def _inner(path: Path, class_name: str, tar: TarMember) -> tuple[list[TarMember]
             elif _is_image(path, member):
                 images[member.name] = member
             else:
-                left_out.append(LeftOut("train", f"{class_name}.tar: {member.name}", "no image by its name"))
+                left_out.append(LeftOut("train", f"{class_name}.tar: {member.name}", "not an image by its name"))
     except RawError as error:
-        raise RawError(f"{path}: its {tar.name} is cut or corrupt ({error.__cause__}); fetch it again") from error
+        raise RawError(f"{path}: its {tar.name} is truncated or corrupt ({error.__cause__}); fetch it again") from error
     return list(images.values()), left_out
 
 
 def _read_flat(path: Path, file: int, split: str, labels: list[str], source: Source) -> _Found:
-    """A tar of numbered images; the number is the line of the list of labels that has the image's."""
+    """A tar of numbered images; the label of image n is on line n of the list of labels."""
     found = _Found()
     for member in members(path):
         if isinstance(member, LeftOut):
@@ -350,9 +352,11 @@ def _read_flat(path: Path, file: int, split: str, labels: list[str], source: Sou
             continue
         number = _number(name)
         if number == 0 or not _is_image(path, member):
-            source.left_out.append(LeftOut(split, member.name, "no numbered image"))
+            source.left_out.append(LeftOut(split, member.name, "not a numbered image"))
         elif number > len(labels):
-            raise RawError(f"{path}: {name} has no label, there are {len(labels)}; the kit is another year's or cut")
+            raise RawError(
+                f"{path}: {name} has no label, there are {len(labels)}; the kit is truncated or of another year"
+            )
         else:
             found.add(name, name, labels[number - 1], member, file)
     if len(found.images) != len(labels):
@@ -380,7 +384,7 @@ def _patches(path: Path, source: Source) -> dict[str, TarMember]:
 class Kit:
     """The content of a development kit."""
 
-    classes: dict[int, str]  # {the challenge's number of a class, from 1, in an order of its own: its WordNet id}
+    classes: dict[int, str]  # {the challenge's number of a class, from 1, in its own order: WordNet id}
     words: dict[str, str]
     val_classes: list[str]  # of each validation image
 
@@ -397,7 +401,7 @@ def read_kit(path: Path, prefix: str) -> Kit:
     Raises:
         RawError: if a file that it should hold is missing or cannot be read.
     """
-    from scipy.io import loadmat  # half a second
+    from scipy.io import loadmat  # imports for half a second
 
     wanted = ("meta.mat", f"{prefix}_validation_ground_truth.txt")
     if path.is_dir():
@@ -413,7 +417,7 @@ def read_kit(path: Path, prefix: str) -> Kit:
         synsets = np.atleast_1d(loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"])
         numbers = [int(number) for number in synsets[f"{prefix}_ID"]]
         wnids, words = ([str(text) for text in synsets[name]] for name in ("WNID", "words"))
-    except Exception as error:  # whatever a corrupt file makes the reader raise
+    except Exception as error:  # a corrupt file can make the reader raise anything
         raise RawError(f"{path}: its meta.mat cannot be read ({error})") from error
     classes = dict(zip(numbers, wnids, strict=True))
     named = dict(zip(wnids, words, strict=True))
@@ -421,10 +425,10 @@ def read_kit(path: Path, prefix: str) -> Kit:
 
 
 def _check_mat(content: bytes) -> None:
-    """Refuse a MATLAB file that decompresses to very much, or is nested so deeply that its reader's stack overflows.
+    """Refuse a MATLAB file that is too large decompressed, or nested so deeply that its reader's stack overflows.
 
     Raises:
-        ValueError: if it is one.
+        ValueError: for such a file.
     """
     order = ">" if content[126:128] == b"MI" else "<"
     pieces, at = [], 128
@@ -441,7 +445,7 @@ def _check_mat(content: bytes) -> None:
     if sum(map(len, pieces)) > _MAX_KIT_FILE:
         raise ValueError(f"it decompresses to more than {_MAX_KIT_FILE // 2**20} MiB")
     for piece in pieces:
-        at, ends = 0, []  # of the matrices around
+        at, ends = 0, []  # of the enclosing matrices
         while at + 8 <= len(piece):
             kind, size = struct.unpack_from(f"{order}II", piece, at)
             while ends and at >= ends[-1]:
@@ -459,14 +463,14 @@ def _labels(path: Path, text: str, classes: dict[int, str]) -> list[str]:
     try:
         return [classes[int(line)] for line in text.split()]
     except (KeyError, ValueError) as error:
-        raise RawError(f"{path}: its list of labels has {str(error)[:80]}, which is no class's number") from error
+        raise RawError(f"{path}: its list of labels has {str(error)[:80]}, which is no class number") from error
 
 
 def read_split_tar(path: Path, packed: Path) -> Source:
     """A tar of `<...>/<split>/<class>/<image>` such as Imagenette's, decompressed from `packed`.
 
     Raises:
-        RawError: if it is cut or corrupt or holds no such images.
+        RawError: if it is truncated or corrupt or holds no such images.
     """
     found = {"train": _Found(), "val": _Found()}
     source = Source(packed.name, [], {}, inputs=[packed])
@@ -480,7 +484,7 @@ def read_split_tar(path: Path, packed: Path) -> Source:
         if len(parts) >= 3 and parts[-3] in found and _is_image(path, member):
             found[parts[-3]].add(member.name, "/".join(parts[-2:]), parts[-2], member, 0)
         else:
-            source.left_out.append(LeftOut("", member.name, "no image of a split by its name"))
+            source.left_out.append(LeftOut("", member.name, "not an image of a split by its name"))
     source.classes = sorted(found["train"].classes())
     unknown = sorted(found["val"].classes() - set(source.classes))
     if not source.classes or unknown:
