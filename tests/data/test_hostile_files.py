@@ -441,7 +441,7 @@ def test_pipes_of_names_in_an_unpacked_kit_and_batches(tmp_path: Path, capsys: p
     batches = raw.write_tree(tmp_path / "c", {f"cifar-10-batches-py/{n}": c for n, c in raw.cifar_batches().items()})
     (batches / "cifar-10-batches-py" / "data_batch_3").unlink()
     os.mkfifo(batches / "cifar-10-batches-py" / "data_batch_3")
-    assert "data_batch_3: is not a regular file" in refused(capsys, batches, "cifar10")
+    assert "data_batch_3: not a regular file" in refused(capsys, batches, "cifar10")
 
 
 @pytest.fixture

@@ -118,7 +118,7 @@ class EpochSteps(Sampler[tuple[int, int]]):
 class EvaluationBatches(Dataset[WholeImages]):
     """A split in its stored order, every image once; the last batch may be smaller.
 
-    Each of several devices gets its own slice of every batch, possibly empty, so that all have equally many batches.
+    Each of several devices gets its own slice of every batch, possibly empty, so all have the same number of batches.
     """
 
     def __init__(self, split: Split, batch_size: int, limit: int | None = None, share: Share = ALONE) -> None:
@@ -155,10 +155,10 @@ def _share_batch(batch: Any) -> Any:
 
 
 def _ignore_signals(worker: int) -> None:
-    """Leave signals that a scheduler sends to a whole job to the training process; SIGTERM from that ends a loader.
+    """Leave signals that a scheduler sends to a whole job to the training process, whose own SIGTERM ends a loader.
 
-    The loader also ends when that process does. torch notices this only if it is the parent process to the system,
-    which may be multiprocessing's fork server instead.
+    The loader also ends when that process does. torch notices this only for the system's parent process, which may
+    be multiprocessing's fork server instead.
     """
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)

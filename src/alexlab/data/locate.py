@@ -129,7 +129,7 @@ def _typed(key: str, value: str) -> str:
 
 
 def _other_sizes(data: DataConfig) -> str:
-    """A hint at stores of the data set at other sizes, with recipes for them; without any, at a recipe.
+    """A hint: the data set's stores of other sizes, with recipes for them; or that its recipe has another size.
 
     A user who prepared `data=imagenette` and trains with the same override gets the demo's recipe, at another size.
     """
@@ -314,7 +314,7 @@ def source_changes(data: DataConfig, store: Store) -> str:
     except ValueError as error:
         raise ConfigError(f"{error}; remove the store to have it made again") from error
     raw = Path(data.raw or f"{data.cache}/files/{data.name.name}").absolute()
-    # Only paths in there: the list of an untrusted store may name any path.
+    # Only paths below it: the list of an untrusted store may name any path.
     return printable(
         describe_changes({path: files for path, files in before.items() if Path(path).is_relative_to(raw)})
     )

@@ -247,7 +247,7 @@ def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
     """
     try:
         if np.lib.format.read_magic(file) != (1, 0):
-            raise ValueError("not version 1.0, as in every store")
+            raise ValueError("not version 1.0, which every store has")
         shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
     except Exception as error:  # a corrupt header can make NumPy raise anything
         raise ValueError(f"its header cannot be read ({error})") from error
@@ -435,7 +435,7 @@ def _wrong_lists_of(path: Path, changed: tuple[tuple[str, int, int], ...]) -> st
         if counts != {count}:
             wrong = f"the manifest has {count} images of {split}, its lists {' or '.join(map(str, counts - {count}))}"
         elif positions.ndim != (1 if is_uint8 else 2):
-            wrong = f"the positions of {split} are not of its format"
+            wrong = f"the positions of {split} do not fit its format"
         elif count and not 0 <= labels.min() <= labels.max() < len(manifest["classes"]):
             wrong = f"a label of {split} has no class"
         elif count and not 0 <= positions.min() <= max(positions.max(), ends.max()) <= limit:

@@ -314,7 +314,7 @@ class ClassificationTask(L.LightningModule):
     ) -> Self:
         """The task with the weights of a record's `checkpoints/last.ckpt` or `best.ckpt`, in evaluation mode.
 
-        Its configuration is `config`, or the record's except for the data's location (`data.cache`, `data.root`).
+        Its configuration is `config`, or the record's without its `data.cache`, `data.root` and `data.stage`.
 
         Raises:
             UserError: if the file is not such a checkpoint, or there is no `config` and none in its record.

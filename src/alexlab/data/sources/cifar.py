@@ -191,7 +191,7 @@ def _contents(root: Path) -> tuple[dict[str, bytes], list[Path]]:
                 if isinstance(item.content, bytes):
                     contents[name] = item.content
                 elif (folder / name).exists():
-                    raise RawError(f"{folder / name}: is {item.reason}, not a batch of CIFAR-10; fetch {ARCHIVE} again")
+                    raise RawError(f"{folder / name}: {item.reason}; fetch {ARCHIVE} again")
             return contents, [folder / name for name in _MEMBERS]
     return read_packed(root / ARCHIVE, _MEMBERS, _MAX_PICKLE, _MAX_ARCHIVE), [root / ARCHIVE]
 

@@ -194,9 +194,7 @@ class _FoundImage(NamedTuple):
 class _Found:
     """Images of a split, collected for a listing."""
 
-    images: dict[str, _FoundImage] = field(
-        default_factory=dict
-    )  # by path; a later duplicate in a tar replaces the earlier
+    images: dict[str, _FoundImage] = field(default_factory=dict)  # by path; a later duplicate replaces an earlier one
 
     def add(self, path: str, name: str, class_name: str, member: TarMember, file: int) -> None:
         self.images[path] = _FoundImage(name, class_name, member, file)
@@ -401,7 +399,7 @@ def read_kit(path: Path, prefix: str) -> Kit:
     Raises:
         RawError: if a file that it should hold is missing or cannot be read.
     """
-    from scipy.io import loadmat  # imports for half a second
+    from scipy.io import loadmat  # takes half a second to import
 
     wanted = ("meta.mat", f"{prefix}_validation_ground_truth.txt")
     if path.is_dir():
