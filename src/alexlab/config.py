@@ -238,15 +238,15 @@ class ModelConfig:
     conv1_stride: int = key(4, "Stride of conv1; the other convolutions have 1 (3.5).", at_least=1)
     conv1_padding: Padding = key(
         Padding.both,
-        "Zeros around the image: both = 2 on every side, end = 3 at bottom and right, none (3.5).",
-        unstated="chosen because without zeros 224, 11 and 4 do not give the 55 of figure 2, and zeros on every side "
-        "keep the image in the middle; the released code has 3 at the end",
+        "Zero padding of the image: both = 2 on every side, end = 3 at bottom and right, none (3.5).",
+        unstated="chosen because without padding 224, 11 and 4 do not give the 55 of figure 2, and padding on every side "
+        "keeps the image in the middle; the released code has 3 at the end",
     )
     paddings: list[int] = key(
         [2, 1, 1, 1],
-        "Zeros on each side of the input of conv2, conv3, ... (3.5).",
+        "Zero padding on each side of the input of conv2 and of each later convolution (3.5).",
         at_least=0,
-        unstated="chosen because they give the sizes of figure 2; the released code has them",
+        unstated="chosen because they give the sizes of figure 2; the released code has the same",
     )
     unshared: list[str] = key(
         [],
@@ -267,7 +267,7 @@ class ModelConfig:
     )
     activation: Activation = key(Activation.relu, "Nonlinearity after every layer but the last (3.1).")
     last_activation: bool = key(
-        False, "Nonlinearity after the last layer too: the text says so if taken literally (3.5)."
+        False, "Nonlinearity after the last layer too, as the text says if taken literally (3.5)."
     )
     conv1_order: list[str] = key(
         list(ORDER), "What follows conv1, in order: activation, lrn, pool (3.3, 3.4, 3.5).", choices=ORDER
@@ -323,7 +323,10 @@ class ModelConfig:
     )
     init_std: float = key(0.01, "Standard deviation of the initial weights if model.init=normal (5).", above=0)
     init_stds: list[str] = key(
-        [], "The same for single layers, such as [conv3:0.03]; others use model.init_std.", above=0, by_layer=float
+        [],
+        "Initial standard deviations of single layers, such as [conv3:0.03]; others use model.init_std.",
+        above=0,
+        by_layer=float,
     )
     init_last_std: Union[float, None] = key(
         None, "Standard deviation of the last layer's initial weights; null = as the other layers.", above=0
@@ -346,7 +349,7 @@ class PoolConfig:
     kind: PoolKind = key(PoolKind.max, "What pooling computes in a window: max, average, or the sum of both (3.5).")
     kinds: list[str] = key(
         [],
-        "The same after single layers, such as [conv1:max]; others use pool.kind.",
+        "Kinds of pooling after single layers, such as [conv1:max]; others use pool.kind.",
         choices=tuple(kind.name for kind in PoolKind),
         by_layer=str,
     )
@@ -377,13 +380,13 @@ class DataConfig:
     )
     format: Union[StoreFormat, None] = key(
         None,
-        "raw = uint8 pixels, jpeg = packed JPEGs of a tenth of the size; null = the larger that fits on disk.",
+        "raw = uint8 pixels, jpeg = packed JPEGs of a tenth of the size; null = the larger one that fits on the disk.",
         identity=False,
     )
     on_bad: OnBad = key(
         OnBad.report,
         "If a file cannot be stored: report = leave it out and list it, an error if its class has no other; "
-        "ignore = no error then either; stop = always an error.",
+        "ignore = the same without that error; stop = always an error.",
         identity=False,
     )
     holdout: int = key(
@@ -396,16 +399,16 @@ class DataConfig:
     train_images: Union[int, None] = key(
         None, "Training images that data.name=shapes draws; other data sets have those of their store.", at_least=1
     )
-    val_images: Union[int, None] = key(None, "The same for validation.", at_least=1)
-    test_images: Union[int, None] = key(None, "The same for test.", at_least=1)
+    val_images: Union[int, None] = key(None, "Validation images that data.name=shapes draws.", at_least=1)
+    test_images: Union[int, None] = key(None, "Test images that data.name=shapes draws.", at_least=1)
     files_seed: int = key(0, "Seed of the embedded data set.", at_least=0)
     size: int = key(256, "Side of the stored image (2).", at_least=1)
     resize: Resize = key(
         Resize.crop,
         "crop = resize the shorter side, cut out the centre (2); stretch = resize both sides to a square.",
-        unstated="the filter. Bilinear with antialiasing (Pillow's) for all, chosen because it avoids aliasing at any "
-        "size. The authors' converter of 2014 averages areas where it shrinks and is cubic where it "
-        "enlarges; Caffe's is bilinear without antialiasing",
+        unstated="the filter. Bilinear with antialiasing (Pillow's) for all protocols, chosen because it avoids aliasing "
+        "at any size. The authors' converter of 2014 shrinks by area averaging and enlarges by cubic interpolation; "
+        "Caffe's is bilinear without antialiasing",
     )
     map_size: int = key(
         55, "Side of conv1's feature map, for which data.crop_size is chosen; 55 makes it 224 (3.5).", at_least=1
@@ -415,8 +418,8 @@ class DataConfig:
     )
     mean: Mean = key(
         Mean.image,
-        "Subtracted from pixels: image = the mean image there (2), center = its centre from every crop, channel = the "
-        "colour's mean, none = nothing (3.3), torchvision = its own.",
+        "Subtracted from pixels: image = mean image at the crop's position (2), center = its centre for every crop, "
+        "channel = channel means, none = nothing (3.3), torchvision = its own.",
     )
     pixel_scale: float = key(1.0, "Multiplies the input pixels (0-255, minus the mean); the paper has 1.", above=0)
     batch_size: int = key(128, "Images per step, over all devices (5).", at_least=1)
@@ -457,7 +460,7 @@ class OptimConfig:
     momentum: float = key(0.9, "Momentum (5).", at_least=0, below=1)
     weight_decay: float = key(5e-4, "Weight decay, inside the velocity: - weight_decay * lr * w (5).", at_least=0)
     weight_decays: list[str] = key(
-        [], "The same for single layers, such as [fc8:0.01]; others use optim.weight_decay.", at_least=0, by_layer=float
+        [], "Decay of single layers, such as [fc8:0.01]; others use optim.weight_decay.", at_least=0, by_layer=float
     )
     decay_biases: bool = key(
         True,
@@ -469,8 +472,8 @@ class OptimConfig:
     drop_biases: bool = key(True, "Learning-rate drops apply to biases too (5: equal for all layers).")
     schedule: Schedule = key(
         Schedule.plateau,
-        "plateau = drop when validation error stalls (5, there by hand), fixed = drop at optim.drops, linear = fall by "
-        "the same amount each epoch, constant.",
+        "plateau = drop when the validation error stalls (5, there by hand), fixed = drop at optim.drops, linear = "
+        "decrease by the same amount each epoch, constant.",
     )
     drops: list[float] = key(
         [0.25, 0.55, 0.85], "Fractions of the run at which optim.schedule=fixed drops the rate.", above=0, below=1
@@ -485,16 +488,16 @@ class OptimConfig:
     )
     patience: int = key(
         5,
-        "Epochs without a better validation error after which optim.schedule=plateau drops (5).",
+        "Epochs without a lower validation error after which optim.schedule=plateau drops the rate (5).",
         at_least=1,
         unstated="the authors dropped the rate by hand. Chosen because a dozen epochs per rate fit into 90",
     )
     threshold: float = key(
         0.001,
-        "By how much (an absolute fraction) an error must fall to count as better (5).",
+        "Decrease of the error (an absolute fraction) that counts as an improvement (5).",
         at_least=0,
         below=1,
-        unstated="as above. Chosen because .1 points is half the standard error of 40 % on 50,000 validation images",
+        unstated="the authors dropped the rate by hand. Chosen because .1 points is half the standard error of 40 % on 50,000 validation images",
     )
 
 
@@ -504,10 +507,12 @@ class TrainerConfig:
     limit_train_batches: Union[int, float] = key(
         1.0, "Training steps per epoch: a whole number, or a fraction with a decimal point (1.0 = all).", above=0
     )
-    limit_val_batches: Union[int, float] = key(1.0, "The same for validation steps; 0 = no validation.", at_least=0)
+    limit_val_batches: Union[int, float] = key(
+        1.0, "Validation steps, as trainer.limit_train_batches; 0 = no validation.", at_least=0
+    )
     train_error_every: Union[float, None] = key(
         None,
-        "Epochs between rows of train_error.csv: training error of the images since the last one, as trained on; "
+        "Epochs between rows of train_error.csv: error of the training batches since the previous row; "
         "null = only metrics.csv, once per epoch.",
         above=0,
         at_most=1,
@@ -526,8 +531,8 @@ class TrainerConfig:
     )
     chance_epochs: Union[int, None] = key(
         2,
-        "Epochs, with at least 1,000 steps together, after which a run ends if its training loss is still that of "
-        "guessing; null = never.",
+        "Epochs (at least 1,000 steps in all) after which a run ends if its training loss is still that of guessing; "
+        "null = never.",
         identity=False,
         at_least=1,
     )
@@ -541,25 +546,23 @@ class TrainerConfig:
     )
     precision: str = key(
         "32-true",
-        "Precision of the arithmetic; tf32-true = float32 whose factors a GPU rounds to 10 bits.",
+        "Arithmetic precision; tf32-true = float32, but on a GPU factors have a mantissa of 10 bits.",
         choices=("32-true", "tf32-true", "16-mixed", "bf16-mixed", "64-true"),
     )
-    channels_last: bool = key(
-        True, "Memory layout of weights and activations: the channels of a pixel together (NHWC)."
-    )
+    channels_last: bool = key(True, "Channels-last memory layout (NHWC) of weights and activations.")
     compile: Compile = key(
         Compile.none, "torch.compile for the net in training steps: none, default, or graphs = with CUDA graphs."
     )
-    fused_lrn: bool = key(True, "On a GPU, LRN as one kernel forward and one backward, which save only its input.")
+    fused_lrn: bool = key(True, "On a GPU, LRN as one forward and one backward kernel, which save only its input.")
     fused_optimizer: bool = key(True, "Update all weights in one pass over memory instead of four.")
     ahead: bool = key(
         True,
         "On one GPU, prefetch batches and queue steps without waiting for it; false = synchronise at each step.",
         identity=False,
     )
-    deterministic: bool = key(True, "Use only algorithms that give the same bits each time.")
+    deterministic: bool = key(True, "Use only deterministic algorithms, which give the same bits each time.")
     gradient_clip_val: Union[float, None] = key(
-        None, "Largest norm of the gradient of all weights; a longer one is scaled to it; null = no limit.", above=0
+        None, "Maximum norm of the gradient of all weights; larger ones are scaled down to it; null = none.", above=0
     )
     fast_dev_run: bool = key(False, "One batch of training, validation and test, and no record.", identity=False)
     enable_progress_bar: bool = key(
@@ -634,7 +637,9 @@ class PathsConfig:
         identity=False,
     )
     code: Union[str, None] = key(
-        None, "Folder of the Python file of model.build, which is run; null = that of --config-dir.", identity=False
+        None,
+        "Folder of the Python file of model.build, which is executed; null = that of --config-dir.",
+        identity=False,
     )
 
 
@@ -642,7 +647,7 @@ class PathsConfig:
 class StudyConfig:
     claims: list[str] = key(
         [],
-        "Claims whose arms it runs: a file of conf/claims/, such as paper, or one claim, such as paper/lrn.",
+        "Claims whose arms the study runs: a file of conf/claims/, such as paper, or one claim, such as paper/lrn.",
         identity=False,
     )
     seeds: int = key(5, "Runs of each arm; a verdict needs three.", identity=False, at_least=1)
@@ -668,8 +673,8 @@ class StudyConfig:
     )
     rates: list[float] = key(
         [0.5, 1, 2],
-        "Multiples of optim.lr that study.rate=choose tries, each at most twice the one before; the first ones with "
-        "study.rate_search=extend.",
+        "Multiples of optim.lr that study.rate=choose tries, each at most twice the previous one; with "
+        "study.rate_search=extend, the first ones.",
         identity=False,
         above=0,
     )
@@ -685,7 +690,7 @@ class StudyConfig:
     )
     assumed_sd: Union[float, None] = key(
         None,
-        "Standard deviation of a run's error in points, by which --dry-run reckons what the plan can show; null = from "
+        "Standard deviation of a run's error in points, for --dry-run to compute what the plan can show; null = from "
         "finished runs at the recipe.",
         identity=False,
         above=0,
@@ -693,7 +698,7 @@ class StudyConfig:
     )
     budget: Union[str, None] = key(
         None,
-        "Hours, such as 40, 1.5h or 3d: --dry-run prints the study that settles most claims in them.",
+        "Hours, such as 40, 1.5h or 3d: --dry-run prints the study that settles the most claims in this time.",
         identity=False,
     )
 
