@@ -419,7 +419,7 @@ class DataConfig:
     mean: Mean = key(
         Mean.image,
         "Subtracted from pixels: image = mean image at the crop's position (2), center = its centre for every crop, "
-        "channel = channel means, none = nothing (3.3), torchvision = its own.",
+        "channel = channel means, none (3.3), torchvision = its own.",
     )
     pixel_scale: float = key(1.0, "Multiplies the input pixels (0-255, minus the mean); the paper has 1.", above=0)
     batch_size: int = key(128, "Images per step, over all devices (5).", at_least=1)
