@@ -14,11 +14,11 @@ _SECTIONS = re.compile(r" ?\((\d[\d., ]*)(?:[:,] [^)]*)?\)")
 HEADER = """\
 # The paper's choices as keys
 
-Each choice of the paper, the section that states it, the key that sets it, and the key's value under each protocol:
-`paper` is the text, `source2012` the authors' released code, `caffe` the public replica. An empty cell: as in `paper`.
-A value in brackets is not stated in the paper, or not all of it is; the row says why it was chosen. Choices of the
-released code or the replica that the text does not mention are at the end. `trainer=towers2` splits the net over two
-devices as in section 3.2; one device computes the same.
+The table has each choice in the paper, the section that states it, the key that sets it, and the key's value under each
+protocol: `paper` is the text, `source2012` the authors' released code, `caffe` the public replica. An empty cell means
+the same value as under `paper`. The paper does not state a value in brackets, or only partly; the row says why it was
+chosen. Choices that only the released code or the replica makes are at the end. `trainer=towers2` splits the net over
+two devices as in section 3.2; one device computes the same.
 
 This page is generated from the schema by `alexlab train --paper > docs/paper.md`.
 
