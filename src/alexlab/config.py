@@ -239,8 +239,8 @@ class ModelConfig:
     conv1_padding: Padding = key(
         Padding.both,
         "Zero padding of the image: both = 2 on every side, end = 3 at bottom and right, none (3.5).",
-        unstated="chosen because without padding 224, 11 and 4 do not give the 55 of figure 2, and padding on every side "
-        "keeps the image in the middle; the released code has 3 at the end",
+        unstated="chosen because without padding 224, 11 and 4 do not give the 55 of figure 2, and padding on every "
+        "side keeps the image in the middle; the released code has 3 at the end",
     )
     paddings: list[int] = key(
         [2, 1, 1, 1],
@@ -406,9 +406,9 @@ class DataConfig:
     resize: Resize = key(
         Resize.crop,
         "crop = resize the shorter side, cut out the centre (2); stretch = resize both sides to a square.",
-        unstated="the filter. Bilinear with antialiasing (Pillow's) for all protocols, chosen because it avoids aliasing "
-        "at any size. The authors' converter of 2014 shrinks by area averaging and enlarges by cubic interpolation; "
-        "Caffe's is bilinear without antialiasing",
+        unstated="the filter. Bilinear with antialiasing (Pillow's) for all protocols, chosen because it avoids "
+        "aliasing at any size. The authors' converter of 2014 shrinks by area averaging and enlarges by cubic "
+        "interpolation; Caffe's is bilinear without antialiasing",
     )
     map_size: int = key(
         55, "Side of conv1's feature map, for which data.crop_size is chosen; 55 makes it 224 (3.5).", at_least=1
@@ -497,7 +497,8 @@ class OptimConfig:
         "Decrease of the error (an absolute fraction) that counts as an improvement (5).",
         at_least=0,
         below=1,
-        unstated="the authors dropped the rate by hand. Chosen because .1 points is half the standard error of 40 % on 50,000 validation images",
+        unstated="the authors dropped the rate by hand. Chosen because .1 points is half the standard error of "
+        "40 % on 50,000 validation images",
     )
 
 
