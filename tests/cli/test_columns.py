@@ -16,8 +16,8 @@ from alexlab.cli.study_report import print_claims
 from alexlab.cli.tables import print_table, read_rows
 from alexlab.console import Console
 from alexlab.runs.record import FAILED, PREEMPTED
+from alexlab.study.judge import judge
 from alexlab.study.records import read_archive
-from alexlab.study.verdicts import judge
 from alexlab.sweep.arms import document
 from alexlab.sweep.plan import make_plan, write_sweep
 from support.settings import composer

@@ -14,8 +14,8 @@ from alexlab.cli.report import main
 from alexlab.cli.study_report import print_claims
 from alexlab.console import Console
 from alexlab.report.write import claims_table
+from alexlab.study.judge import judge
 from alexlab.study.records import read_archive
-from alexlab.study.verdicts import judge
 from alexlab.sweep.arms import read_looks
 from support.studies import made_study
 

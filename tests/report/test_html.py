@@ -27,8 +27,9 @@ from alexlab.report.html import page
 from alexlab.report.markdown import markdown
 from alexlab.report.write import write
 from alexlab.study.claims import Verdict, read_claims
+from alexlab.study.judge import judge
+from alexlab.study.judgement import Judgement
 from alexlab.study.records import Archive, read_archive
-from alexlab.study.verdicts import Judgement, judge
 from alexlab.sweep.arms import read_looks
 from support.studies import made_study
 

@@ -36,9 +36,10 @@ from alexlab.report.wandb_report import (
 )
 from alexlab.runs import trackers
 from alexlab.runs.record import Record
+from alexlab.study.judge import judge
+from alexlab.study.judgement import Judgement
 from alexlab.study.records import Archive, read_archive
 from alexlab.study.sweeps import read_sweep
-from alexlab.study.verdicts import Judgement, judge
 from alexlab.sweep.arms import read_looks
 from support.studies import made_study
 

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from alexlab.study.comparison import Figure, place
-from alexlab.study.statistics import Sample
+from alexlab.study.spreads import Sample
 
 ERRORS = np.array([0.41, 0.42, 0.405, 0.415, 0.42, 0.398, 0.411, 0.407])
 

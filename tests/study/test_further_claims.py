@@ -21,10 +21,10 @@ from alexlab.config import CONF_DIR
 from alexlab.console import Console
 from alexlab.data import build_datamodule, shapes
 from alexlab.report.content import report_content
+from alexlab.study.judgement import Row
 from alexlab.study.metrics import far_from_centre
-from alexlab.study.records import read_archive
-from alexlab.study.verdicts import Judgement, Row, judge
-from alexlab.sweep.arms import document, make_study, read_looks, register, unmet
+from alexlab.sweep.arms import document, make_study, register, unmet
+from support.judging import judged, planned
 from support.settings import TINY, composed, composer
 from support.studies import made_study
 
@@ -56,18 +56,8 @@ def made(
     return tmp_path / "runs"
 
 
-def judged(folder: Path) -> Judgement:
-    [path] = (folder / "studies").glob("*.json")
-    return judge(read_looks(path), read_archive([folder]))
-
-
 def row(folder: Path, name: str) -> Row:
     return next(row for row in judged(folder).rows if row.claim.id == name)
-
-
-def planned(folder: Path) -> dict[str, list[str]]:
-    [path] = (folder / "studies").glob("*.json")
-    return {arm["name"]: list(arm["runs"].values()) for arm in read_looks(path)[-1]["arms"]}
 
 
 NEIGHBOURS = {
@@ -360,7 +350,7 @@ def test_nets_are_measured_beside_their_records(
 ):
     """A whole study of tiny runs: five nets are averaged, and each one's neighbours found, once."""
     # Nets of two epochs guess, so that some would be set aside as partly trained.
-    monkeypatch.setattr("alexlab.study.verdicts._find_partly_trained", lambda arm, archive: None)
+    monkeypatch.setattr("alexlab.study.arm_runs._find_partly_trained", lambda arm, archive: None)
     conf = at_demo(
         tmp_path, "paper/table2_five", "paper/retrieval", "paper/off_centre_views", "paper/off_centre_objects"
     )

@@ -20,9 +20,9 @@ from alexlab.report.content import report_content
 from alexlab.report.wording import printed
 from alexlab.report.write import claims_table
 from alexlab.study.claims import find_claims, is_of_net, overridden, read_claims
+from alexlab.study.judge import judge
 from alexlab.study.plans import read_looks
 from alexlab.study.records import Archive
-from alexlab.study.verdicts import judge
 from alexlab.sweep.arms import document, make_study, register
 from support.settings import composer
 

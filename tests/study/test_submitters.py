@@ -17,9 +17,11 @@ from alexlab.config import PROJECT_DIR
 from alexlab.report.content import report_content
 from alexlab.report.wording import disagreement
 from alexlab.runs.bundle import pack, source
+from alexlab.study.judge import judge
+from alexlab.study.judgement import Judgement, Row
 from alexlab.study.plans import read_looks
 from alexlab.study.records import Archive, read_archive
-from alexlab.study.verdicts import Judgement, Row, judge
+from support.judging import planned
 from support.studies import made_study
 
 SCHEMA = json.loads((PROJECT_DIR / "src/alexlab/schemas/report-study-1.json").read_text())
@@ -42,11 +44,6 @@ def labs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
             environment={"none": more, "no_lrn": more},
         )
     return folders[0], folders[1]
-
-
-def planned(folder: Path) -> dict[str, list[str]]:
-    [path] = (folder / "studies").glob("*.json")
-    return {arm["name"]: list(arm["runs"].values()) for arm in read_looks(path)[-1]["arms"]}
 
 
 def bundled(path: Path, folder: Path, seeds: slice, submitter: str | None) -> Path:

@@ -14,9 +14,11 @@ from scipy import stats
 
 from alexlab.compose import to_yaml
 from alexlab.runs.record import Record
+from alexlab.study.power import upper_sd
 from alexlab.study.records import RunData
 from alexlab.study.samples import Measured
-from alexlab.study.statistics import Sample, contrast, effect, shrink, upper_sd
+from alexlab.study.spreads import Sample, shrink
+from alexlab.study.statistics import contrast, effect
 from alexlab.study.sweep_statistics import Sensitivity, SweepArm, _sensitivity, analyse, compare
 from support.settings import composer
 

@@ -16,9 +16,9 @@ from alexlab.errors import UserError
 from alexlab.report import neighbours
 from alexlab.runs.record import Record
 from alexlab.study.claims import GROUPED
+from alexlab.study.judgement import Judgement
 from alexlab.study.metrics import groups
 from alexlab.study.records import RunData
-from alexlab.study.verdicts import Judgement
 
 NEIGHBOURS = "neighbours.json"
 NEAREST = 6  # as figure 4 shows

@@ -16,9 +16,10 @@ from alexlab.files import json_files
 from alexlab.report.content import Extras
 from alexlab.report.wording import printed, row_cells
 from alexlab.runs import bundle
+from alexlab.study.judge import judge
+from alexlab.study.judgement import Judgement
 from alexlab.study.plans import read_looks
 from alexlab.study.records import read_archive
-from alexlab.study.verdicts import Judgement, judge
 from alexlab.sweep.arms import document, is_study, make_study
 
 SETTINGS = ("paths.", "logger.")  # keys that do not choose a study

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from alexlab.study.claims import is_of_net
+from alexlab.study.judgement import Judgement
 from alexlab.study.records import RunData
-from alexlab.study.verdicts import Judgement
 
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 PAPER = """\

@@ -29,11 +29,11 @@ from alexlab.report.wording import (
     trial_text,
 )
 from alexlab.study.claims import METRICS, VIEW_NAMES, VIEWED, Claim, Range, Verdict
+from alexlab.study.judgement import Arm, Judgement, Row
 from alexlab.study.rates import ArmTrials
 from alexlab.study.records import RunData
 from alexlab.study.statistics import LEAST_RUNS, MAX_FAILED
 from alexlab.study.surroundings import SHOWN
-from alexlab.study.verdicts import Arm, Judgement, Row
 
 NOTHING = "–"
 INTERVALS = {"fixed": "this test set", "new": "new images", "decisive": "study-wise"}  # the last carries the verdict

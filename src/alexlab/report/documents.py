@@ -12,10 +12,10 @@ from alexlab.report.wording import summary
 from alexlab.report.write import claim_facts, submitters_table
 from alexlab.study.comparison import Comparison, Figure, Placement
 from alexlab.study.departures import Difference, Published
+from alexlab.study.judgement import Arm, Judgement
 from alexlab.study.records import Archive, RunData
 from alexlab.study.statistics import LEVEL
 from alexlab.study.sweep_statistics import effect_facts
-from alexlab.study.verdicts import Arm, Judgement
 
 
 def study_document(judgement: Judgement, archive: Archive, page: Path) -> dict[str, Any]:

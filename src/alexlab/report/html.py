@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from alexlab.console import printable
 from alexlab.report.content import PlotOnPage, report_content
-from alexlab.study.verdicts import Judgement
+from alexlab.study.judgement import Judgement
 
 
 def page(judgement: Judgement, figures: list[PlotOnPage]) -> str:

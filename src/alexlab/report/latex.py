@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from alexlab.console import one_line
 from alexlab.report.content import in_order
 from alexlab.report.wording import measured, published, runs
-from alexlab.study.verdicts import Judgement
+from alexlab.study.judgement import Judgement
 
 _SPECIAL = {
     **{one: rf"\{one}" for one in "&%$#_{}"},

@@ -18,7 +18,7 @@ from alexlab.report.content import (
     SubmitterRow,
     report_content,
 )
-from alexlab.study.verdicts import Judgement
+from alexlab.study.judgement import Judgement
 
 
 def markdown(judgement: Judgement, figures: list[PlotOnPage]) -> str:

@@ -23,11 +23,11 @@ from alexlab.report.wording import arm_name, readable_name, trial_metric
 from alexlab.runs.record import Record
 from alexlab.study.claims import METRICS
 from alexlab.study.colour import colour_indices
+from alexlab.study.judgement import Arm, Judgement, Row
 from alexlab.study.metrics import read_conv1
 from alexlab.study.rates import SPEED, ArmTrials
 from alexlab.study.records import Archive, RunData
 from alexlab.study.statistics import mean_half_width, quantile
-from alexlab.study.verdicts import Arm, Judgement, Row
 
 if TYPE_CHECKING:  # `alexlab.report.figures` takes care that matplotlib can be imported
     from matplotlib.figure import Figure

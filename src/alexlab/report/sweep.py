@@ -36,11 +36,11 @@ from alexlab.report.wording import arm_name
 from alexlab.runs.names import split_changes
 from alexlab.runs.record import FAILED
 from alexlab.study.intervals import paired_difference
+from alexlab.study.judgement import Arm
 from alexlab.study.records import Archive, RunData
 from alexlab.study.statistics import Effect, mean_half_width
 from alexlab.study.sweep_statistics import SweepStatistics, analyse, effect_facts
 from alexlab.study.sweeps import Sweep
-from alexlab.study.verdicts import Arm
 
 INTERVALS = {"fixed": "this test set", "new": "new images", "decisive": "all at once"}
 IMAGES_ALONE = "images alone"

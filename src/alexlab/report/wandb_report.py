@@ -27,8 +27,8 @@ from alexlab.runs.identity import SEEDS
 from alexlab.runs.tracked import public_config
 from alexlab.runs.wandb_copy import is_copied, private_settings, wandb_mode
 from alexlab.study.claims import VIEWED
+from alexlab.study.judgement import Judgement
 from alexlab.study.records import Archive, RunData
-from alexlab.study.verdicts import Judgement
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2.interface import Report

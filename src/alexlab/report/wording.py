@@ -6,9 +6,9 @@ import math
 
 from alexlab.console import plural
 from alexlab.study.claims import METRICS, Claim
+from alexlab.study.judgement import Arm, Judgement, Row
 from alexlab.study.rates import SPEED, ArmTrials, RateTrial
 from alexlab.study.statistics import LEVEL
-from alexlab.study.verdicts import Arm, Judgement, Row
 
 DIGITS = {"points": 2, "nats": 3, "epochs": 1, "": 3}  # decimals, by unit
 

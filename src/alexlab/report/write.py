@@ -13,8 +13,8 @@ from alexlab.report.markdown import markdown
 from alexlab.report.plots import draw
 from alexlab.report.tables import csv_text
 from alexlab.study.claims import METRICS
+from alexlab.study.judgement import Judgement, Row
 from alexlab.study.records import Archive
-from alexlab.study.verdicts import Judgement, Row
 
 CSV_COLUMNS = (
     *("claim", "section", "statement", "metric", "view", "unit", "arm", "against", "published", "measured"),

@@ -24,7 +24,8 @@ from alexlab.study.departures import (
 )
 from alexlab.study.records import Archive
 from alexlab.study.samples import Samples
-from alexlab.study.statistics import LEAST_RUNS, LEVEL, Sample, quantile
+from alexlab.study.spreads import Sample
+from alexlab.study.statistics import LEAST_RUNS, LEVEL, quantile
 
 FULL_SIZE = 224  # pixels of the paper's crops
 

@@ -21,7 +21,8 @@ from alexlab.runs.identity import DERIVED, differences
 from alexlab.study.claims import Claim, find_claims
 from alexlab.study.records import Archive, RunData
 from alexlab.study.samples import Samples
-from alexlab.study.statistics import Effect, Sample, paired_effect, partly_trained
+from alexlab.study.spreads import Sample
+from alexlab.study.statistics import Effect, paired_effect, partly_trained
 from alexlab.study.sweep_statistics import analyse
 from alexlab.study.sweeps import SweepArm
 

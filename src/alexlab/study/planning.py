@@ -17,8 +17,8 @@ from alexlab.console import plural
 from alexlab.errors import UserError
 from alexlab.study.claims import GROUPED, VIEWED, Claim
 from alexlab.study.metrics import MEASURES
+from alexlab.study.power import power, seeds_needed, smallest_effect, upper_sd
 from alexlab.study.records import RunData
-from alexlab.study.statistics import power, seeds_needed, smallest_effect, upper_sd
 
 SETTLED = 0.8  # power from which a plan settles a claim
 WANTED = 0.9  # power of the number of runs that is recommended

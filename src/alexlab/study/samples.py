@@ -13,7 +13,8 @@ from alexlab.errors import UserError, one_line
 from alexlab.study.claims import GROUPED, VIEWED
 from alexlab.study.metrics import MEASURES, five_nets, groups
 from alexlab.study.records import RunData
-from alexlab.study.statistics import Effect, Matched, Sample, Spread, effect, match_seeds, shrink
+from alexlab.study.spreads import Sample, Spread, shrink
+from alexlab.study.statistics import Effect, Matched, effect, match_seeds
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,21 @@ class Measured:
 
 
 class Samples:
-    """Samples of arms, each a list of finished runs; `problems` gets a line for each run that is not counted."""
+    """Samples of arms, each a list of finished runs; `problems` gets a line for each run that is not counted.
 
-    def __init__(self, arms: dict[str, Sequence[RunData]], problems: list[str]) -> None:
+    `shared_start`: the base, and the arms whose runs share its initial weights, order and augmentation on shared seeds.
+    """
+
+    def __init__(
+        self,
+        arms: dict[str, Sequence[RunData]],
+        problems: list[str],
+        shared_start: tuple[str, list[str]] | None = None,
+    ) -> None:
         self._arms, self._problems = arms, problems
         self._measured: dict[tuple[str, str, str, bool], Measured | None] = {}
         self._spreads: dict[tuple[str, str, bool], dict[str, Spread]] = {}
-        # The base, and the arms whose runs share its initial weights, order and augmentation on shared seeds.
-        self.shared_start: tuple[str, list[str]] | None = None
+        self.shared_start = shared_start
 
     def measured(self, arm: str, metric: str, view: str, ratio: bool = False) -> Measured | None:
         """The values of a metric, or their logarithms for a `ratio`; None if no run of the arm has it."""

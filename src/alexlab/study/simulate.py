@@ -16,17 +16,9 @@ import numpy as np
 from scipy import special
 
 from alexlab.study.claims import Verdict
-from alexlab.study.statistics import (
-    LEAST_RUNS,
-    Matched,
-    Sample,
-    effect,
-    match_seeds,
-    partly_trained,
-    prediction,
-    shrink,
-    verdict,
-)
+from alexlab.study.spreads import Sample, shrink
+from alexlab.study.statistics import LEAST_RUNS, Matched, effect, match_seeds, partly_trained, prediction
+from alexlab.study.verdicts import verdict
 
 ERROR, CHANCE = 0.2, 0.9  # of runs without images: the base's, and that of guessing
 STUCK = 0.45  # by how much more a partly trained run errs; `partly_trained` flags it

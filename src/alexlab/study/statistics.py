@@ -1,99 +1,25 @@
-"""Statistics of two arms: their difference with its intervals, the verdict on a published difference, and planning.
+"""Statistics of two arms: their difference with its intervals, and tests of what runs and failures differ in.
 
-Numbers are in the metric's own unit, such as an error as a fraction. With few runs a variance is poorly estimated, so
-it is shrunk towards the pooled variance of all arms (empirical Bayes; Smyth 2004, Statistical Applications in Genetics
-and Molecular Biology 3(1):3). Nothing here reads or writes files.
+Numbers are in the metric's own unit, such as an error as a fraction. Nothing here reads or writes files.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 from scipy import special
 
-from alexlab.study.claims import Verdict
+from alexlab.study.spreads import LEAST_ARMS, Sample, Spread, shrink, unlike
 
 LEVEL = 0.95  # of the intervals
 LEAST_RUNS = 3  # in each arm, for a verdict
-LEAST_ARMS = 4  # for shrinkage; with fewer, Welch's t
-UNLIKE = 2.0  # two standard deviations are unlike if one is more than this many times the other
 MAX_FAILED = 5  # an arm with more than one failed run in so many does not train
-MOST_RUNS = 1_000_000  # in a plan
-# Degrees of freedom that the prior of `shrink` has at most. A few arms estimate them badly, and where arms are taken to
-# be more alike than they are, intervals are too narrow: without the bound .06 to .09 of simulated studies err whose
-# arms' sd scatter by 30 %, with it .04 to .06. Plans assume as many.
-MAX_PRIOR_DF = 6.0
-LEAST_PRIOR_DF, MOST_PRIOR_DF = 0.1, 1e5  # of the robust prior; more are as good as endless
 LEAST_SHARED = 4  # degrees of freedom around a slope over shared seeds, as of one arm of five runs
-ROBUST_FROM = 10  # arms; with fewer no arm lies in the upper tail
-TAILS = 0.05, 0.1  # of variances that are winsorised
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """The values of one arm's runs in one metric.
-
-    Raises:
-        ValueError: for no run, a value that is not finite, or images that do not belong to the values.
-    """
-
-    values: np.ndarray  # float64 [n]: one number a run
-    images: np.ndarray | None = None  # bool [n, M]: wrong, in the same order for all arms
-    less: np.ndarray | float = 0.0  # [n]: values = images.mean(1) - less, such as the training error of a gap
-
-    def __post_init__(self) -> None:
-        values = np.asarray(self.values, dtype=np.float64)
-        object.__setattr__(self, "values", values)
-        if values.ndim != 1 or not values.size:
-            raise ValueError(f"values: have the shape {values.shape}; give one number a run, of one run or more")
-        if not np.isfinite(values).all():
-            run = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise ValueError(f"values[{run}]: is {values[run]}; leave out runs without a result")
-        if self.images is None:
-            return
-        images = self.images
-        if images.dtype != np.bool_ or images.ndim != 2 or len(images) != len(values) or images.shape[1] < 2:
-            raise ValueError(
-                f"images: have the shape {images.shape} of {images.dtype}; give bool, {len(values)} runs by two images "
-                "or more"
-            )
-        if not np.allclose(np.count_nonzero(images, axis=1) / images.shape[1] - self.less, values, rtol=0, atol=1e-9):
-            raise ValueError("images: their mean over a run, less what is taken from it, is not the run's value")
-
-    @classmethod
-    def of_images(cls, images: np.ndarray, less: np.ndarray | float = 0.0) -> Sample:
-        """Make a sample of the share of wrong images, minus `less`, which depends on the run alone."""
-        return cls(images.mean(axis=1) - less, images, less)
-
-    def of_runs(self, kept: list[int]) -> Sample:
-        """The sample of some of the runs."""
-        less = self.less[kept] if isinstance(self.less, np.ndarray) else self.less
-        return Sample(self.values[kept], None if self.images is None else self.images[kept], less)
-
-    @property
-    def variance(self) -> float:
-        """Over runs, unbiased; NaN for one run."""
-        if len(self.values) == 1:
-            return math.nan
-        rounding = 1e-12 * float(np.abs(self.values).max())  # values so near are equal
-        return float(self.values.var(ddof=1)) if np.ptp(self.values) > rounding else 0.0
-
-
-@dataclass(frozen=True)
-class Spread:
-    """The spread of an arm's runs."""
-
-    sd: float  # as measured; NaN for one run
-    variance: float  # shrunk towards that of all arms
-    df: float  # degrees of freedom of the variance
-    df_all: float  # of all arms together, which no interval's exceed
-    arms: int = LEAST_ARMS  # how many arms with a variance it was estimated from
 
 
 @dataclass(frozen=True)
@@ -121,97 +47,6 @@ class Effect:
     def decisive(self) -> float:
         """Half width of the interval that carries the verdict: study-wise and for new images, where these are known."""
         return self.study if self.new_study is None else self.new_study
-
-
-def shrink(samples: Mapping[str, Sample], most_df: float = MAX_PRIOR_DF) -> dict[str, Spread]:
-    """Estimate the spread of every arm from all arms together (Smyth 2004, section 6.2).
-
-    The prior has `most_df` degrees of freedom at most. An arm of one run, or whose runs are all equal, does not
-    contribute to the estimate and gets the prior. If the arms' variances differ no more than by chance, or only one arm
-    contributes, the prior is the pooled variance. If all runs of every arm are equal, the variance is 0; if every arm
-    has one run, it is infinite with no degrees of freedom.
-    """
-    names = list(samples)
-    measured = np.array([samples[name].variance for name in names])
-    own_df = np.array([len(samples[name].values) - 1.0 for name in names])
-    used = measured > 0
-    df_all = float(own_df[used].sum())
-    variance, df = np.empty(len(names)), np.empty(len(names))
-    if not used.any():
-        df_all = float(own_df.sum())
-        variance[:], df[:] = 0.0 if df_all else math.inf, df_all
-    else:
-        prior, prior_df = _prior(measured[used], own_df[used])
-        prior_df = min(prior_df, most_df)
-        variance[~used], df[~used] = prior, min(prior_df, df_all)
-        variance[used] = (prior_df * prior + own_df[used] * measured[used]) / (prior_df + own_df[used])
-        df[used] = np.minimum(prior_df + own_df[used], df_all)
-    return {
-        name: Spread(math.sqrt(measured[i]), float(variance[i]), float(df[i]), df_all, int(used.sum()))
-        for i, name in enumerate(names)
-    }
-
-
-def _prior(variances: np.ndarray, dfs: np.ndarray) -> tuple[float, float]:
-    """s0^2 and d0 of Smyth's prior; the pooled variance and infinity if the variances differ by chance alone.
-
-    From ten arms on by Phipson et al. (2016), so that one odd arm does not widen the intervals of all others.
-    """
-    if len(variances) >= ROBUST_FROM:
-        return _robust_prior(variances, dfs)
-    e = np.log(variances) - special.digamma(dfs / 2) + np.log(dfs / 2)
-    excess = e.var(ddof=1) - special.polygamma(1, dfs / 2).mean() if len(e) > 1 else 0.0
-    if excess <= 0:
-        return float((dfs * variances).sum() / dfs.sum()), math.inf
-    df = 2 * inverse_trigamma(float(excess))
-    return math.exp(e.mean() + special.digamma(df / 2) - math.log(df / 2)), df
-
-
-def _robust_prior(variances: np.ndarray, dfs: np.ndarray) -> tuple[float, float]:
-    """Likewise from moments of the logarithms, winsorised at `TAILS` (Phipson et al. 2016, section 3).
-
-    Of the arms' degrees of freedom the median is taken for all. Their correction of an odd arm's own degrees of freedom
-    is left out: `unlike` arms have Welch's interval where that is wider.
-    """
-    e = np.log(variances)
-    e = np.clip(e, *np.quantile(e, [TAILS[0], 1 - TAILS[1]]))
-    mean, spread = float(e.mean()), float(e.var(ddof=1))
-    log_dfs, means, spreads = _winsorised_moments(float(np.median(dfs)))
-    if spread <= spreads[-1]:
-        return math.exp(mean - means[-1]), math.inf
-    log_df = float(np.interp(-spread, -spreads, log_dfs))  # the variance falls as degrees of freedom grow
-    return math.exp(mean - float(np.interp(log_df, log_dfs, means))), math.exp(log_df)
-
-
-@lru_cache(maxsize=64)
-def _winsorised_moments(df: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean and variance of log F(df, d0), winsorised at `TAILS`, for a grid of log d0 fine enough to interpolate."""
-    nodes, weights = np.polynomial.legendre.leggauss(64)
-    inner = 1 - sum(TAILS)
-    chances = np.array([TAILS[0], *(TAILS[0] + inner * (nodes + 1) / 2), 1 - TAILS[1]])
-    weights = np.array([TAILS[0], *(inner * weights / 2), TAILS[1]])
-    log_dfs = np.linspace(math.log(LEAST_PRIOR_DF), math.log(MOST_PRIOR_DF), 400)
-    logs = np.log(special.fdtri(df, np.exp(log_dfs)[:, None], chances))
-    means = logs @ weights
-    return log_dfs, means, (logs - means[:, None]) ** 2 @ weights
-
-
-def inverse_trigamma(value: float) -> float:
-    """x > 0 with trigamma(x) = value, for a value > 0: Newton's steps on 1 / trigamma, which is convex."""
-    x = 0.5 + 1 / value
-    for _ in range(50):
-        trigamma = special.polygamma(1, x)
-        step = float(trigamma * (1 - trigamma / value) / special.polygamma(2, x))
-        x += step
-        if -step <= 1e-13 * x:
-            break
-    return x
-
-
-def unlike(first: Spread, second: Spread) -> bool:
-    """Whether one measured standard deviation is over twice the other; False if one is 0 or unknown."""
-    low, high = sorted((first.sd, second.sd)) if first.sd > 0 and second.sd > 0 else (1.0, 1.0)
-    return high > UNLIKE * low
 
 
 def effect(
@@ -266,7 +101,7 @@ def contrast(
         single = [square * variance for square, variance in zip(squares, variances, strict=True)]
         parts = [variance / count for variance, count in zip(single, counts, strict=True)]
         pair = [variance + part for variance, part in zip(single, parts, strict=True)]
-        df, pair_df = (min(_satterthwaite(each, dfs), df_all) for each in (parts, pair))
+        df, pair_df = (min(satterthwaite(each, dfs), df_all) for each in (parts, pair))
         return _effect(difference, sum(parts), df, sum(single), pair_df, images, family, is_welch)
 
     shrunk = by([spread.variance for spread in spreads], [spread.df for spread in spreads], spreads[0].df_all, False)
@@ -311,7 +146,7 @@ def equal_effects(effects: Sequence[Effect]) -> Equality | None:
     return Equality(statistic, dfs, float(special.fdtrc(*dfs, statistic)))
 
 
-def _satterthwaite(parts: list[float], dfs: list[float]) -> float:
+def satterthwaite(parts: list[float], dfs: list[float]) -> float:
     """Degrees of freedom of a sum of variances."""
     total = sum(parts)
     if not 0 < total < math.inf:
@@ -456,64 +291,6 @@ def mean_half_width(values: Sequence[float]) -> float:
     return quantile(0.975, count - 1) * float(np.std(values, ddof=1)) / math.sqrt(count) if count > 1 else math.nan
 
 
-def verdict(
-    effect: Effect | None,
-    published: float | None,
-    sign: int,
-    *,
-    runs: tuple[int, int],
-    failed: tuple[int, int] = (0, 0),
-    least: float | None = None,
-    at_least: bool = False,
-    same_images: bool = True,
-) -> Verdict:
-    """The verdict on a published difference, or on its sign if `published` is None, by the decisive interval.
-
-    In this order: negligible, if the whole interval lies within `least` of 0; reversed; inconclusive; and on the
-    claimed side reproduced, if the effect is at least `least`, its own 95 % interval excludes a quarter of the
-    published effect, and a pair of single runs could have shown the published one (`prediction`); else smaller, larger,
-    or size open if noise alone would allow the published effect.
-
-    `runs` that gave a result and those that `failed` for good, in each arm; an arm without a result has no effect.
-    `least`: the smallest effect of interest, by default half of the published one. `at_least`: the claim is "more
-    than", so that a larger effect reproduces it, and an interval wholly below the figure does not. `same_images`:
-    whether the published figure is from these images.
-
-    Raises:
-        ValueError: for a sign other than 1 and -1, or a published figure that is not finite or not of that sign.
-    """
-    if sign not in (1, -1):
-        raise ValueError(f"sign={sign}: is 1 or -1")
-    if published is not None and not (math.isfinite(published) and published * sign > 0):
-        raise ValueError(f"published={published}: is not a figure with the sign {sign}")
-    if any(too_many_failed(good, bad) for good, bad in zip(runs, failed, strict=True)):
-        return Verdict.does_not_train
-    if effect is None or min(runs) < LEAST_RUNS:
-        return Verdict.not_testable
-    size = None if published is None else abs(published)
-    least = size / 2 if least is None and size is not None else least
-    toward, half = sign * effect.difference, effect.decisive
-    if least is not None and abs(toward) + half <= least:
-        return Verdict.negligible
-    if toward + half < 0:
-        return Verdict.reversed
-    if toward - half <= 0:
-        return Verdict.inconclusive
-    if published is None or size is None:
-        return Verdict.reproduced if least is not None and toward >= least else Verdict.size_open
-    assert least is not None
-    is_near = abs(effect.difference - published) <= prediction(effect, same_images)
-    if at_least:
-        if toward + half < size:
-            return Verdict.smaller
-        is_near = is_near or toward >= size
-    if is_near:
-        single = effect.fixed if effect.new is None else effect.new
-        is_sized = toward >= least and toward - single > size / 4
-        return Verdict.reproduced if is_sized else Verdict.size_open
-    return Verdict.larger if toward > size else Verdict.smaller
-
-
 def partly_trained(errors: np.ndarray, chance: float) -> np.ndarray:
     """Whether each of an arm's runs, bool [n], has an error above the midpoint of the arm's median and chance.
 
@@ -562,27 +339,6 @@ def replication_bayes_factor(effect: Effect, published: float, same_images: bool
     return math.exp(min(log, 700.0))
 
 
-# From what speaks for a claim most to what speaks against it most.
-SUPPORT = (
-    *(Verdict.reproduced, Verdict.larger, Verdict.same_direction, Verdict.size_open, Verdict.smaller),
-    *(Verdict.inconclusive, Verdict.negligible, Verdict.reversed),
-)
-
-
-def weaker(first: Verdict, second: Verdict) -> Verdict:
-    """The word for two analyses of one claim: on one side the one nearer to inconclusive, which two sides give."""
-    centre = SUPPORT.index(Verdict.inconclusive)
-    steps = [SUPPORT.index(one) - centre for one in (first, second)]
-    if steps[0] * steps[1] <= 0:
-        return Verdict.inconclusive
-    return SUPPORT[centre + min(steps, key=abs)]
-
-
-def both_needed(first: Verdict, second: Verdict) -> Verdict:
-    """The word for a claim that needs two findings: the one that speaks for it less."""
-    return max(first, second, key=SUPPORT.index)
-
-
 def fisher(failed_a: int, total_a: int, failed_b: int, total_b: int) -> float:
     """Two-sided p of Fisher's exact test that two arms fail equally often, from failed runs and all runs.
 
@@ -614,138 +370,3 @@ def variance_components(values: np.ndarray) -> tuple[float, float, float]:
     column = (rows * float(by_column.var(ddof=1)) - within) / rows
     row = (columns * float(by_row.var(ddof=1)) - within) / columns
     return math.sqrt(max(column, 0.0)), math.sqrt(max(row, 0.0)), math.sqrt(within)
-
-
-def power(
-    size: float,
-    sd: float,
-    runs: int,
-    family: int,
-    base_factor: float = 3,
-    prior_df: float = MAX_PRIOR_DF,
-    image_variance: float = 0.0,
-) -> float:
-    """The chance that a claim's decisive interval leaves 0 on the right side, where its effect is of this size.
-
-    `size` is the published one and `sd`, of both arms' runs, an upper estimate, in the same unit; neither is to be
-    taken from the runs whose number is planned. `runs` in the claim's arm, `base_factor` times as many in the base,
-    rounded. `prior_df`: how alike the arms' spreads are, as d0 of `shrink`; with under four arms their own variances
-    count. `image_variance`: of the difference, from the choice of test images alone (`planning.PER_IMAGE_SD`); more
-    runs do not lower it. Of 12 effects of .4 points with 5 runs and an sd of .15 this says that .95 are found;
-    simulated arms whose sd scatters around that by .3 find .86.
-
-    Raises:
-        ValueError: for numbers that are no plan.
-    """
-    _check_plan(size, sd, family, base_factor, image_variance)
-    if runs < 2:
-        raise ValueError(f"runs={runs}: a spread needs two or more")
-    if sd == image_variance == 0:
-        return 1.0
-    base_runs = max(2, round(base_factor * runs))
-    df_all = family * (runs - 1) + base_runs - 1
-    parts = [sd**2 / count for count in (runs, base_runs)]
-    if sd == 0:
-        df = math.inf
-    elif family + 1 < LEAST_ARMS:
-        df = _satterthwaite(parts, [runs - 1.0, base_runs - 1.0])
-    else:
-        df = min(_satterthwaite(parts, [min(prior_df + count - 1, df_all) for count in (runs, base_runs)]), df_all)
-    own, both = sum(parts), sum(parts) + image_variance
-    if own > 0:
-        df *= (both / own) ** 2
-    needed = quantile(1 - (1 - LEVEL) / 2 / family, df)
-    shift = abs(size) / math.sqrt(both)
-    if df > MOST_PRIOR_DF:
-        return float(special.ndtr(shift - needed))
-    from scipy import stats  # half a second
-
-    return float(stats.nct.sf(needed, df, shift))
-
-
-def seeds_needed(
-    size: float,
-    sd: float,
-    family: int,
-    base_factor: float = 3,
-    least: float = 0.9,
-    prior_df: float = MAX_PRIOR_DF,
-    image_variance: float = 0.0,
-) -> int:
-    """The fewest runs an arm, three or more, with at least this power; the arguments are those of `power`.
-
-    Raises:
-        ValueError: for numbers that are no plan, or where a million runs are too few.
-    """
-    _check_plan(size, sd, family, base_factor, image_variance)
-    if not 0 < least < 1:
-        raise ValueError(f"least={least}: is a chance between 0 and 1")
-
-    def enough(runs: int) -> bool:
-        return power(size, sd, runs, family, base_factor, prior_df, image_variance) >= least
-
-    high = LEAST_RUNS
-    while not enough(high):
-        high *= 2
-        if high > MOST_RUNS:
-            raise ValueError(f"size={size}: takes over {MOST_RUNS:,} runs an arm where their sd is {sd}")
-    low = max(high // 2, LEAST_RUNS - 1)  # too few, or below what is allowed
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
-
-
-def smallest_effect(
-    sd: float,
-    runs: int,
-    family: int,
-    base_factor: float = 3,
-    least: float = 0.8,
-    prior_df: float = MAX_PRIOR_DF,
-    image_variance: float = 0.0,
-) -> float:
-    """The smallest effect, in the unit of `sd`, that is found with this power; the arguments are those of `power`.
-
-    Raises:
-        ValueError: for numbers that are no plan.
-    """
-    if not 0 < least < 1:
-        raise ValueError(f"least={least}: is a chance between 0 and 1")
-    scale = math.sqrt(sd**2 + image_variance)
-    if scale == 0:
-        return 0.0
-    from scipy import optimize  # a quarter of a second
-
-    def lack(size: float) -> float:
-        return power(size, sd, runs, family, base_factor, prior_df, image_variance) - least
-
-    high = scale
-    while lack(high) < 0:
-        high *= 2
-    return float(optimize.brentq(lack, scale * 1e-9, high, xtol=scale * 1e-6))  # pyright: ignore[reportArgumentType]
-
-
-def upper_sd(samples: Iterable[np.ndarray], level: float = 0.8) -> float | None:
-    """An upper bound, at this level, of the standard deviation that several arms share; None without two runs in one.
-
-    Pooled over the arms' values, each [n]; the bound is that of the chi-squared interval. Studies planned with a
-    pilot's own standard deviation are too small in most cases (Browne 1995, Statistics in Medicine 14:1933).
-    """
-    arms = [np.asarray(values, dtype=float) for values in samples]
-    df = sum(len(values) - 1 for values in arms if len(values) > 1)
-    if not df:
-        return None
-    squares = sum(float(((values - values.mean()) ** 2).sum()) for values in arms if len(values) > 1)
-    return math.sqrt(squares / float(special.chdtri(df, level)))
-
-
-def _check_plan(size: float, sd: float, family: int, base_factor: float, image_variance: float) -> None:
-    if not math.isfinite(size) or size == 0:
-        raise ValueError(f"size={size}: is no effect to plan for")
-    if not 0 <= sd < math.inf:
-        raise ValueError(f"sd={sd}: is no standard deviation")
-    if not 0 <= image_variance < math.inf:
-        raise ValueError(f"image_variance={image_variance}: is no variance")
-    if family < 1 or not 0 < base_factor < math.inf:
-        raise ValueError(f"family={family}, base_factor={base_factor}: are 1 or more, and above 0")

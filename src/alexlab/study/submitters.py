@@ -20,16 +20,8 @@ from alexlab.runs.arrays import MAX_BYTES
 from alexlab.study.claims import METRICS, Claim
 from alexlab.study.records import Archive, RunData
 from alexlab.study.samples import Samples
-from alexlab.study.statistics import (
-    LEAST_RUNS,
-    Effect,
-    Equality,
-    Sample,
-    contrast,
-    equal_effects,
-    paired_effect,
-    shrink,
-)
+from alexlab.study.spreads import Sample, shrink
+from alexlab.study.statistics import LEAST_RUNS, Effect, Equality, contrast, equal_effects, paired_effect
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,14 @@ from typing import Any
 
 from scipy import special
 
-from alexlab.errors import UserError
 from alexlab.runs.identity import SEEDS
 from alexlab.study.intervals import paired_difference
+from alexlab.study.power import seeds_needed, upper_sd
 from alexlab.study.records import Archive
 from alexlab.study.samples import Measured, Samples
-from alexlab.study.statistics import LEVEL, Effect, contrast, effect, seeds_needed, upper_sd
+from alexlab.study.shared_start import arms_from_base
+from alexlab.study.statistics import LEVEL, Effect, contrast, effect
 from alexlab.study.sweeps import SweepArm
-from alexlab.study.verdicts import starts_alike
 
 CHANCE = 0.9  # with which the planned number of seeds tells a difference
 _STEPS = (5.0, 2.0, 1.0)
@@ -83,8 +83,7 @@ def analyse(
     if len(arms) < 2 or max(len(arm.runs) for arm in arms) < 2:
         return nothing
     problems: list[str] = []
-    samples = Samples({str(place): arm.runs for place, arm in enumerate(arms)}, problems)
-    samples.shared_start = _shared_start(arms)
+    samples = Samples({str(place): arm.runs for place, arm in enumerate(arms)}, problems, _shared_start(arms))
     measured = [samples.measured(str(place), metric, view) for place in range(len(arms))]
     base = measured[0]
     if base is None:
@@ -134,12 +133,8 @@ def _shared_start(arms: Sequence[SweepArm]) -> tuple[str, list[str]] | None:
     seeds = [[run.seed for run in arm.runs] for arm in arms]
     if not seeds[0] or any(None in own or len(set(own)) < len(own) for own in seeds):
         return None
-    archive, found = Archive([]), []
-    for place, arm in enumerate(arms):
-        with suppress(UserError):  # a configuration that cannot be read shares nothing
-            if place and arm.runs and starts_alike(*(archive.config(one.runs[0]) for one in (arms[0], arm))):
-                found.append(str(place))
-    return "0", found
+    others = {str(place): arm.runs[0] for place, arm in enumerate(arms) if place and arm.runs}
+    return "0", arms_from_base(arms[0].runs[0], others, Archive([]))
 
 
 def _contrasts(arms: Sequence[SweepArm]) -> list[tuple[str, str, str, list[float]]]:
