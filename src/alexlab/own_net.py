@@ -1,4 +1,6 @@
-"""A net of one's own: a function in a Python file, in place of AlexNet (`model.build`). Nothing here runs that file.
+"""The key `model.build`, which names a net of one's own: parsed and pinned without torch, and without running its file.
+
+The net is a function in a Python file, in place of AlexNet; `models/own.py` runs it.
 
 `model.build=mynet.build` names the function `build` of `mynet.py` in the folder of `--config-dir` (`paths.code`).
 Composing pins it to the file's content: `mynet.build@` and 12 hex digits of its hash, so that a changed net is another

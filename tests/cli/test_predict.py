@@ -177,7 +177,7 @@ def test_mistakes_are_one_line(
 
 
 def test_a_run_that_is_not_there(tmp_path: Path):
-    with pytest.raises(UserError, match="there is no run 'abc'"):
+    with pytest.raises(UserError, match="abc: there is no such run in"):
         alexlab.load_run("abc", tmp_path)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from alexlab.config import ConfigError
 from alexlab.runs.identity import run_id
+from alexlab.runs.record import Record
 from alexlab.sweep import arms
 from alexlab.sweep.arms import document, is_study, make_study, read_looks, register
 from alexlab.sweep.plan import make_plan
@@ -299,3 +300,17 @@ def test_a_study_trains_its_plan_resumes_and_stops_where_the_base_does_not_learn
     assert "not started: the study's base does not learn: its training loss is 2." in stopped.output
     states = [json.loads(one.read_text())["state"] for one in (tmp_path / "still").glob("*/status.json")]
     assert states == ["DONE"]  # the base alone
+
+
+def test_a_trial_without_validation_is_an_error_that_names_the_key(tmp_path: Path):
+    made_study(tmp_path, ["study=lrn", "study.seeds=1"])
+    folder = next(tmp_path.glob("*/metrics.csv")).parent
+    record = Record(tmp_path, folder.name)
+    lines = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
+    place = lines[0].index("val_top1_error")
+    found = arms.trial_result(record, "top1_error")
+    assert found is not None
+    assert found.score == float(lines[-1][place])
+    (folder / "metrics.csv").write_text("\n".join(",".join(line[:place] + line[place + 1 :]) for line in lines))
+    with pytest.raises(ConfigError, match=r"no validation error .*; set trainer\.limit_val_batches=1\.0"):
+        arms.trial_result(record, "top1_error")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import TYPE_CHECKING, NamedTuple
 
 from alexlab.architecture import map_sides
@@ -15,7 +15,7 @@ from alexlab.console import Console, duration, plural
 from alexlab.data.locate import fingerprint
 from alexlab.runs.failure import ERROR, HINTS
 from alexlab.runs.record import FAILED
-from alexlab.study.intervals import paired_difference, wilson
+from alexlab.study.intervals import mean_and_sd, paired_difference, wilson
 from alexlab.study.records import RunData
 from alexlab.study.sweeps import SweepArm
 from alexlab.sweep.plan import Plan, PlannedRun
@@ -208,9 +208,10 @@ def effect_shown(effect: Effect) -> str:
 
 def spread(errors: Sequence[float]) -> str:
     """Mean and standard deviation of errors, in %."""
-    if not errors:
+    centre, sd = mean_and_sd(errors)
+    if centre is None:
         return "-"
-    return _percent(mean(errors)) + (f" ±{100 * stdev(errors):.1f}" if len(errors) > 1 else " (1 seed)")
+    return _percent(centre) + (" (1 seed)" if sd is None else f" ±{100 * sd:.1f}")
 
 
 def _percent(fraction: float) -> str:

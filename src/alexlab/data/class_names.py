@@ -1,4 +1,4 @@
-"""The class names of a data set, by label, from its configuration and from its store if there is one."""
+"""The classes of a configured data set, in order, without opening its store; `names.py` makes them readable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Readable names of classes that are named by WordNet ids, as ImageNet's are."""
+"""Readable names for given classes, such as ImageNet's, which are WordNet ids; `class_names.py` finds the classes."""
 
 from __future__ import annotations
 

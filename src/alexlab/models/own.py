@@ -1,4 +1,4 @@
-"""Build the network that `model.build` names by running the user's Python file."""
+"""The user's own net, built with torch by running the user's Python file; `own_net.py` parses the key that names it."""
 
 from __future__ import annotations
 

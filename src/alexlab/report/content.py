@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
-
-import numpy as np
 
 from alexlab.console import duration, plural
 from alexlab.report.cite import repeat_study
@@ -29,6 +26,7 @@ from alexlab.report.wording import (
     trial_text,
 )
 from alexlab.study.claims import METRICS, VIEW_NAMES, VIEWED, Claim, Range, Verdict
+from alexlab.study.intervals import mean_and_sd
 from alexlab.study.judgement import Arm, Judgement, Row
 from alexlab.study.rates import ArmTrials
 from alexlab.study.records import RunData
@@ -541,7 +539,7 @@ def _range_rule(one: Range) -> str:
 
 
 def _arm(arm: Arm, anchor: str) -> ArmRow:
-    mean, sd = (None if error is None else 100 * error for error in error_and_sd(arm.runs))
+    mean, sd = (None if error is None else 100 * error for error in mean_and_sd(arm.errors))
     seconds = float(sum(run.result["seconds"] for run in arm.runs)) if arm.runs else None
     return ArmRow(
         name=arm_name(arm),
@@ -557,13 +555,6 @@ def _arm(arm: Arm, anchor: str) -> ArmRow:
         time=time_or_dash(seconds),
         sort={"error": sortable(mean), "time": sortable(seconds)},
     )
-
-
-def error_and_sd(runs: Sequence[RunData]) -> tuple[float | None, float | None]:
-    """Mean and standard deviation over finished runs of the top-1 error by ten views, as fractions."""
-    errors = [run.result["test"]["ten"]["top1_error"] for run in runs]
-    mean = float(np.mean(errors)) if errors else None
-    return mean, float(np.std(errors, ddof=1)) if len(errors) > 1 else None
 
 
 def surroundings(runs: list[RunData]) -> list[tuple[str, list[str]]]:

@@ -6,12 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from alexlab.report.content import error_and_sd
 from alexlab.report.sweep import SweepReport, arm_facts, every_run, run_facts, sweep_summary
 from alexlab.report.wording import summary
 from alexlab.report.write import claim_facts, submitters_table
 from alexlab.study.comparison import Comparison, Figure, Placement
 from alexlab.study.departures import Difference, Published
+from alexlab.study.intervals import mean_and_sd
 from alexlab.study.judgement import Arm, Judgement
 from alexlab.study.records import Archive, RunData
 from alexlab.study.statistics import LEVEL
@@ -54,7 +54,7 @@ def study_document(judgement: Judgement, archive: Archive, page: Path) -> dict[s
 
 
 def _arm(arm: Arm, archive: Archive) -> dict[str, Any]:
-    mean, sd = error_and_sd(arm.runs)
+    mean, sd = mean_and_sd(arm.errors)
     counts = {"done": [*arm.runs], "failed": [*arm.failed, *arm.partly], "unplanned": arm.unplanned}
     roles = {run.run_id: role for role, runs in counts.items() for run in runs}
     seeds = {run_id: seed for seed, run_id in arm.planned.items()} | {run.run_id: run.seed for run in arm.unplanned}

@@ -322,8 +322,7 @@ def _stacked(rows: Sequence[Sequence[float] | np.ndarray]) -> np.ndarray:
 
 
 def _error(arm: Arm) -> tuple[float, float]:
-    errors = [run.result["test"]["ten"]["top1_error"] for run in arm.runs]
-    return float(np.mean(errors)), mean_half_width(errors)
+    return float(np.mean(arm.errors)), mean_half_width(arm.errors)
 
 
 def kernels(arms: Sequence[Arm], archive: Archive, names: Sequence[str]) -> Iterator[Plot]:

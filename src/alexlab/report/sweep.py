@@ -21,7 +21,6 @@ from alexlab.report.content import (
     NOTHING,
     PLAIN,
     Extras,
-    error_and_sd,
     number_text,
     range_text,
     sortable,
@@ -35,7 +34,7 @@ from alexlab.report.tables import csv_text
 from alexlab.report.wording import arm_name
 from alexlab.runs.names import split_changes
 from alexlab.runs.record import FAILED
-from alexlab.study.intervals import paired_difference
+from alexlab.study.intervals import mean_and_sd, paired_difference
 from alexlab.study.judgement import Arm
 from alexlab.study.records import Archive, RunData
 from alexlab.study.statistics import Effect, mean_half_width
@@ -269,9 +268,8 @@ def arm_facts(report: SweepReport) -> list[dict[str, Any]]:
     for arm, effect, by_images in zip(report.arms, report.statistics.differences, report.by_images, strict=True):
         facts: dict[str, Any] = dict.fromkeys(ARM_COLUMNS)
         facts.update(arm=arm.name, done=len(arm.runs), failed=len(arm.failed), missing=len(arm.missing))
-        errors = [run.result["test"]["ten"]["top1_error"] for run in arm.runs]
-        mean, sd = error_and_sd(arm.runs)
-        if errors:
+        mean, sd = mean_and_sd(arm.errors)
+        if arm.runs:
             results = [run.result for run in arm.runs]
             facts.update(
                 top1_error=mean,
@@ -281,8 +279,8 @@ def arm_facts(report: SweepReport) -> list[dict[str, Any]]:
                 epochs=float(np.mean([one["epochs"] for one in results])),
                 seconds=float(np.mean([one["seconds"] for one in results])),
             )
-            if len(errors) > 1:
-                facts.update(top1_sd=sd, top1_half=mean_half_width(errors))
+            if len(arm.runs) > 1:
+                facts.update(top1_sd=sd, top1_half=mean_half_width(arm.errors))
         facts.update(effect_facts(effect))
         if effect is None and by_images is not None:
             facts.update(difference=by_images[0], images_half=by_images[1])

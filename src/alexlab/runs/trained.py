@@ -18,7 +18,7 @@ from alexlab.config import Accelerator, Config
 from alexlab.data.decode import Unreadable, read_square, square
 from alexlab.errors import UserError
 from alexlab.runs.ensemble import check_files, load_network, read_done
-from alexlab.runs.record import Record, find_records
+from alexlab.runs.record import Record, find_record
 from alexlab.training.evaluate import EnsembleMember, probabilities
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def load_run(
         settings.data.cache = str(cache)
     if code is not None:
         settings.paths.code = str(code)
-    run = read_done(_complete(run_id, Path(runs)), settings, [])
+    run = read_done(find_record(Path(runs), run_id).run_id, settings, [])
     check_files(run)
     config = run.config
     network, data = load_network(config, run.checkpoint)
@@ -197,12 +197,3 @@ def load_run(
     device = torch.device("cuda" if use_gpu else "cpu")
     member = EnsembleMember(network.eval().to(device), (), data, config.evaluate.average)
     return TrainedRun(run.record, config, member, device)
-
-
-def _complete(run_id: str, runs: Path) -> str:
-    """The one run id that begins so; what was given, if none does."""
-    known = [record.run_id for record in find_records(runs)]
-    found = [name for name in known if name.startswith(run_id)]
-    if len(found) > 1 and run_id not in found:
-        raise UserError(f"{run_id}: {len(found)} runs begin so; write more digits ({', '.join(found[:3])})")
-    return found[0] if len(found) == 1 else run_id

@@ -41,8 +41,7 @@ def _find_partly_trained(arm: Arm, archive: Archive) -> None:
         num_classes = archive.config(arm.runs[0]).data.num_classes or 1
     except (UserError, IndexError):  # reported as a confound
         return
-    errors = np.array([run.result["test"]["ten"]["top1_error"] for run in arm.runs])
-    flags = partly_trained(errors, 1 - 1 / num_classes)
+    flags = partly_trained(np.array(arm.errors), 1 - 1 / num_classes)
     arm.partly = [run for run, is_partly in zip(arm.runs, flags, strict=True) if is_partly]
     arm.runs = [run for run, is_partly in zip(arm.runs, flags, strict=True) if not is_partly]
 

@@ -1,12 +1,22 @@
-"""Intervals over a test set's images, for the weights of single runs, without SciPy, which takes a second to import."""
+"""Statistics that need no SciPy, which takes a second to import.
+
+The intervals are over a test set's images, for the weights of single runs.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 Z_95 = 1.959964  # of the standard normal distribution
+
+
+def mean_and_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean and standard deviation; None for the mean of no value, and for the deviation of fewer than two."""
+    mean = float(np.mean(values)) if values else None
+    return mean, float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def wilson(errors: float, images: int) -> tuple[float, float]:

@@ -52,6 +52,11 @@ class Arm:
         return too_many_failed(len(self.runs), self.lost)
 
     @property
+    def errors(self) -> list[float]:
+        """The top-1 error by ten views of each run."""
+        return [run.result["test"]["ten"]["top1_error"] for run in self.runs]
+
+    @property
     def seconds(self) -> float | None:
         """The mean time of a run."""
         return float(np.mean([run.result["seconds"] for run in self.runs])) if self.runs else None

@@ -80,8 +80,7 @@ def _outcome(run: RunData, metric: str) -> tuple[float | None, str]:
         return None, "failed"
     try:
         if metric != SPEED:
-            error = run.epochs[-1].get("val_top1_error")
-            return error, "" if error is not None else "no validation error"
+            return run.validation_error, "" if run.validation_error is not None else "no validation error"
         if is_cut(run, metric, 0):
             epochs = run.result["epochs"]
             was_stopped = epochs < run.settings["trainer"]["max_epochs"]

@@ -143,6 +143,15 @@ class RunData:
             raise UserError(f"{self.record.file('metrics.csv')}: has no epoch")
         return rows
 
+    @property
+    def validation_error(self) -> float | None:
+        """The top-1 validation error after the last epoch; None if there was no validation.
+
+        Raises:
+            UserError: where metrics.csv is missing, empty or corrupt.
+        """
+        return self.epochs[-1].get("val_top1_error")
+
     @cached_property
     def train_errors(self) -> tuple[np.ndarray, np.ndarray]:
         """Training error over the run: after how many epochs it was logged, and the errors.

@@ -398,33 +398,23 @@ def trial_result(record: Record, metric: str) -> TrialResult | None:
     """Read the result of a trial from its record; None if it is not finished.
 
     Raises:
-        ConfigError: if the record lacks what the metric needs.
+        UserError: if the record lacks what the metric needs.
     """
     status = record.status()
     if status.get("state") == FAILED and status.get("failure") in RESULTS:
         return TrialResult(math.inf, has_diverged=True)
     if status.get("state") != DONE:
         return None
+    run = RunData(record, status)
     if metric != SPEED:
-        return TrialResult(validation_error(record))
-    epochs, errors = RunData(record, status).train_errors
+        if run.validation_error is None:
+            raise ConfigError(
+                f"{record.path}: has no validation error to choose a rate by; set trainer.limit_val_batches=1.0"
+            )
+        return TrialResult(run.validation_error)
+    epochs, errors = run.train_errors
     reached, *levels = (epochs_to(errors, level, epochs) for level in (THRESHOLD, *RACE_ERRORS))
     return TrialResult(math.inf if math.isnan(reached) else math.log(reached), reached=tuple(levels))
-
-
-def validation_error(record: Record) -> float:
-    """The validation error of a run's last epoch.
-
-    Raises:
-        ConfigError: if it had no validation.
-    """
-    rows = record.rows()
-    error = rows[-1].get("val_top1_error") if rows else None
-    if error is None:
-        raise ConfigError(
-            f"{record.path}: has no validation error to choose a rate by; set trainer.limit_val_batches=1.0"
-        )
-    return error
 
 
 def does_not_learn(base: Path, config: Config) -> str | None:
