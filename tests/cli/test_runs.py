@@ -235,7 +235,7 @@ def test_wandb_follows_no_link_and_no_id_of_a_record(runs: Path, tmp_path: Path,
     for name in ("aaaaaaaaaaaa", "cccccccccccc", "dddddddddddd"):
         (runs / name / "metrics.csv").write_text("epoch,step\n1,3\n")
     assert main(["wandb"]) == 0
-    assert "aaaaaaaaaaaa/wandb is a link" in " ".join(capsys.readouterr().out.split())
+    assert "aaaaaaaaaaaa/wandb is a symbolic link" in " ".join(capsys.readouterr().out.split())
     assert other.is_dir()
     assert ids == ["cccccccccccc", "dddddddddddd-2"]
 
@@ -251,7 +251,7 @@ def test_wandb_follows_no_link_and_no_id_of_a_record(runs: Path, tmp_path: Path,
         (["compare", "a"], "compare: takes 2 run ids, not 1"),
         (["show", "9"], "9: there is no such run in"),
         (["show", "ab"], None),
-        (["show", "a"], "a: may be aaaaaaaaaaaa, abababababab; write more of it"),
+        (["show", "a"], "a: matches aaaaaaaaaaaa, abababababab; write more digits"),
         (["list", "stat=DONE"], "stat=DONE: cannot be set here; did you mean 'state'?"),
         (["list", "model.lrn=true"], "model.lrn=true: cannot be set here"),
         (["list", "--yes"], "--yes: only prune asks"),
@@ -279,7 +279,7 @@ def test_a_record_of_an_older_version_is_named_and_left_out(runs: Path, capsys):
     file.write_text(json.dumps({**json.loads(file.read_text()), "version": 1}))
     assert main(["list"]) == 0
     out = capsys.readouterr().out
-    assert "is a record of version 1, this code reads version 2; set paths.runs" in out
+    assert "is a record of version 1, but this code reads version 2; set paths.runs" in out
     assert "6 runs in" in out
 
 

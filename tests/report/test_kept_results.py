@@ -34,7 +34,7 @@ def test_a_kept_bundle_is_verified_by_python_alone(kept: Path):
     line = [sys.executable, "-I", "-S", str(verifier), str(kept / "records.zip")]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.endswith("All is as it was.\n")
+    assert done.stdout.endswith("Everything checks out.\n")
 
 
 def test_a_clone_has_tens_of_kept_files():

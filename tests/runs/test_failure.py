@@ -410,7 +410,7 @@ def test_a_disk_that_is_full(tiny, undisturbed, small_disk, capsys):
     record = attempt(config)
     status = record.status()
     assert (status["state"], status["failure"]) == (FAILED, "disk full"), status
-    assert "make room" in status["hint"]
+    assert "free disk space" in status["hint"]
     assert states(record)
     (small_disk / "filler").unlink()
     same(attempt(config), undisturbed)
@@ -464,7 +464,7 @@ class TestLimits:
         status, output = finish(begin(["bash", "-c", 'ulimit -n 128 && exec "$@"', "bash", *line]))
         assert status == 1, output
         told = "FAILED (too many open files): data.num_workers=4: needs 148 open files, `ulimit -n` allows 128\n"
-        assert f"{told}  raise it, `ulimit -n 4096` or docker run --ulimit nofile=65536:65536" in output
+        assert f"{told}  raise the limit with `ulimit -n 4096` or docker run --ulimit nofile=65536:65536" in output
 
     def test_the_limit_is_raised_where_it_may_be(self):
         soft, hard = before = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -549,7 +549,7 @@ def test_a_killed_child_is_out_of_memory_where_the_kernel_says_so(config, monkey
     record.begin(to_yaml(config), {})
     status = supervisor._ended(record, -signal.SIGKILL, is_stopped=False, is_memory=True)
     assert status["failure"] == "out of memory"
-    assert status["message"] == "the kernel killed its process, since the memory was used up"
+    assert status["message"] == "the kernel killed its process because memory ran out"
     assert supervisor._ended(record, 255, False, True)["failure"] == "out of memory"  # multiprocessing's server was
     assert supervisor._ended(record, -signal.SIGKILL, False, False)["failure"] == "killed"
     assert supervisor._ended(record, -signal.SIGSEGV, False, True)["failure"] == "error"

@@ -346,7 +346,7 @@ def test_a_server_that_ends_amid_a_run(config: Config, capsys: pytest.CaptureFix
         replace(config, logger=replace(config.logger, tracking_uri=f"http://127.0.0.1:{free_port()}"))
     )
     train(copies, record, ROWS[1:])
-    assert capsys.readouterr().out.count("MLflow takes no more") == 1
+    assert capsys.readouterr().out.count("MLflow stopped accepting data") == 1
     assert record.read("mlflow.json")["complete"] is False
     assert send("mlflow", config, Record(config.paths.runs, RUN_ID))
     assert [step for step, _ in history(config, "train_loss")] == STEPS

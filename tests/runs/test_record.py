@@ -63,7 +63,7 @@ def test_a_record_of_another_version_is_refused(record: Record, version: int | N
     if version is None:
         del status["version"]
     record.file("status.json").write_text(json.dumps(status))
-    message = rf"0123456789ab: is a record of version {version or 1}, this code reads version {RECORD_VERSION}; set"
+    message = rf"0123456789ab: is a record of version {version or 1}, but this code reads version {RECORD_VERSION}; set"
     for read in (record.status, lambda: record.is_done, lambda: record.begin("", {})):
         with pytest.raises(UserError, match=message):
             read()
@@ -137,7 +137,9 @@ def test_a_record_that_leads_elsewhere_is_not_written(record: Record, tmp_path: 
         shutil.rmtree(record.path, ignore_errors=True)
         record.path.parent.mkdir(parents=True, exist_ok=True)
         record.path.symlink_to(home)
-    with pytest.raises(UserError, match=f"{re.escape(str(record.file(name) if name else record.path))}: is a link"):
+    with pytest.raises(
+        UserError, match=f"{re.escape(str(record.file(name) if name else record.path))}: is a symbolic link"
+    ):
         record.begin("seed: 0\n", {})
     assert {path.name: path.read_text() for path in home.iterdir()} == {".bashrc": "mine"}
 
@@ -151,7 +153,9 @@ def test_with_a_corrupt_status_no_attempt_starts(record: Record):
 @pytest.mark.parametrize("content", ["[]", "null", '"x"', '{"version": 2}', '{"version": 2, "state": "GONE"}', "{"])
 def test_a_status_that_says_nothing_is_one_line(record: Record, content: str):
     record.file("status.json").write_text(content)
-    with pytest.raises(UserError, match=r"status.json: is corrupt \(.*\); remove .*0123456789ab to have the run done"):
+    with pytest.raises(
+        UserError, match=r"status.json: is corrupt \(.*\); remove .*0123456789ab to train the run again"
+    ):
         record.status()
 
 
@@ -368,7 +372,7 @@ def test_no_file_of_a_record_runs_code(record: Record, tmp_path: Path, name: str
             run.wrong("top1_error", "ten")
     elif name.endswith("npy"):
         np.save(path, array)
-        with pytest.raises(ValueError, match=r"holds objects|allow_pickle=False"):
+        with pytest.raises(ValueError, match=r"contains objects|allow_pickle=False"):
             read_conv1(RunData(record, {"state": DONE}))
     elif name.endswith("yaml"):
         path.write_text(f"seed: !!python/object/apply:os.mkdir ['{called}']\n")
@@ -385,7 +389,7 @@ def test_a_copied_record_is_named_and_not_counted(record: Record, capsys: pytest
     record.begin("seed: 0\n", {"recipe": "demo"})
     record.set_status(FAILED, failure="diverged", message="nan", hint="h")
     shutil.copytree(record.path, record.path.with_name("0123456789ab copy"))
-    said = "0123456789ab copy: holds the record of run 0123456789ab"
+    said = "0123456789ab copy: is a copy of the record of run 0123456789ab"
     with pytest.warns(UserWarning, match=said):
         assert load_runs(record.path.parent)["run_id"].tolist() == ["0123456789ab"]
     archive = read_archive([record.path.parent])

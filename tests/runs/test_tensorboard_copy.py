@@ -108,8 +108,8 @@ def test_a_full_disk_ends_the_copy_alone(tiny: list[str], capsys: pytest.Capture
     copies.finish()
     out, err = capsys.readouterr()
     assert out == (
-        "logger=tensorboard: TensorBoard takes no more ([Errno 28] No space left on device); the record is complete, "
-        "`python src/runs.py copy logger=tensorboard` sends it later\n"
+        "logger=tensorboard: TensorBoard stopped accepting data ([Errno 28] No space left on device); the record is "
+        "complete, `python src/runs.py copy logger=tensorboard` sends it later\n"
     )
     assert err == ""
 
@@ -130,5 +130,5 @@ def test_it_follows_no_link(tiny: list[str], tmp_path: Path, capsys: pytest.Capt
     assert not send("tensorboard", config, record)
     record.file("tensorboard/none seed=0").rename(record.file("tensorboard/other"))
     assert send("tensorboard", config, record)
-    assert capsys.readouterr().out.count("is a link, and a record holds its own files") == 2
+    assert capsys.readouterr().out.count("is a symbolic link, which a record must not contain") == 2
     assert [path.name for path in theirs.parent.iterdir()] == [theirs.name]

@@ -225,7 +225,7 @@ def test_a_service_that_dies_ends_nothing_but_the_copy(tiny, server, capsys):
     assert record.status()["state"] == DONE
     out = capsys.readouterr().out
     assert out.count("logger=wandb: ") == 1
-    assert "takes no more (the service is gone); the record is complete" in out
+    assert "stopped accepting data (the service is gone); the record is complete" in out
     server.dies_at = None
     for _ in range(2):  # later, and not twice
         assert send("wandb", config, record)
@@ -240,7 +240,7 @@ def test_a_network_that_is_gone_at_the_end_is_not_waited_for(tiny, server, monke
     record = begun(config)
     worker.train(record.path, "run", config)
     assert record.status()["state"] == DONE
-    assert "W&B did not take all (no answer in 0 s)" in capsys.readouterr().out
+    assert "W&B did not accept everything (no answer in 0 s)" in capsys.readouterr().out
     assert record.read("wandb.json")["complete"] is False
     server.answers.set()
 

@@ -77,7 +77,7 @@ def test_a_sweep_is_one_array_and_is_reused(cluster: dict[str, str], tiny: list[
     assert status == 1, output
     assert "SLURM job" in output
     assert "runs: 5." in output
-    assert len(re.findall(r"^run [2468] of 8: FAILED \(diverged\): .*\n  a result: ", output, re.MULTILINE)) == 4
+    assert len(re.findall(r"^run [2468] of 8: FAILED \(diverged\): .*\n  this is a result", output, re.MULTILINE)) == 4
 
 
 def test_preempted_jobs_go_on_in_the_same_records(

@@ -164,7 +164,7 @@ class TestJobs:
             ("optim.lr=0.1,0.2,0.3", ("configuration", "weights=x.pt: no such file"), 1),
             ("weights=null,a.pt,b.pt", ("configuration", "weights=a.pt: has no conv1.weight"), 3),
             ("seed=3,4,5", ("diverged", "the loss is not finite"), 3),
-            ("seed=3,4,5", ("killed", "its process ended by SIGKILL"), 3),
+            ("seed=3,4,5", ("killed", "its process ended (SIGKILL)"), 3),
             ("seed=3,4,5", ("bad data", "train.jpegs: image 5"), 3),
             ("seed=3,4,5", ("out of memory", "x"), 3),
         ],

@@ -1,1 +1,1 @@
-"""One run: its identity, its record, the lease of it, and the processes that do it."""
+"""One run: its identity, its record, its lease, and the processes that train it."""

@@ -1,6 +1,6 @@
-"""Reading the arrays of a record, which may come from anyone: of limited size, and no objects.
+"""Read arrays from an untrusted record: their size is limited, and pickled objects are refused.
 
-As `np.load`, which parses the header of every file as Python source; those of a study's records are alike.
+`np.load` would parse every header as Python source; here headers are cached, since a study's records share them.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ MAX_BYTES = 2**30  # of a file, and of an array in it
 
 
 def read_arrays(path: Path, names: Container[str]) -> dict[str, np.ndarray]:
-    """The arrays of these names that an .npz file has.
+    """Read those of the named arrays that an .npz file contains.
 
     Raises:
-        OSError: if the file is missing or no regular file.
-        ValueError, zipfile.BadZipFile: if it is too large, or holds objects or another version of the format.
+        OSError: if the file is missing.
+        ValueError, zipfile.BadZipFile: if it is not a regular file, is too large, contains objects, or has an
+            unsupported version of the format.
     """
     found = {}
     with zipfile.ZipFile(io.BytesIO(read_regular(path, MAX_BYTES))) as members:
@@ -36,7 +37,7 @@ def read_arrays(path: Path, names: Container[str]) -> dict[str, np.ndarray]:
 
 
 def read_array(path: Path) -> np.ndarray:
-    """The array of an .npy file; errors are those of `read_arrays`."""
+    """Read the array of an .npy file; raises the errors of `read_arrays`."""
     return _array(read_regular(path, MAX_BYTES))
 
 
@@ -48,11 +49,11 @@ def _array(content: bytes) -> np.ndarray:
 
 @lru_cache(maxsize=256)
 def _header(head: bytes) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of an array by the first bytes of its file."""
+    """Shape and type of an array, from the first bytes of its file."""
     file = io.BytesIO(head)
     if np.lib.format.read_magic(file) != (1, 0):
-        raise ValueError("an array is in another version of NumPy's format")
+        raise ValueError("an array has an unsupported version of NumPy's format")
     shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
     if is_fortran or dtype.hasobject:
-        raise ValueError("an array holds objects, or is in Fortran's order")
+        raise ValueError("an array contains objects or is in Fortran order")
     return shape, dtype

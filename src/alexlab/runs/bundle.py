@@ -1,12 +1,12 @@
 """Bundles: the plans and records of a folder of runs as one compressed file, which a report reads like the folder.
 
     studies/<study id>.json    what each study planned
-    <run id>/<file>            of each record what `FILES` names: no weights, no log, nothing of W&B
-    manifest.json              the SHA-256 hash of each of these, the commits of the code, who submits it
-    verify.py                  checks all that, and every error from its predictions, with Python alone
-    ro-crate-metadata.json     the same as an RO-Crate, for repositories of data
+    <run id>/<file>            the files of each record named in `FILES`: no weights, no log, nothing of W&B
+    manifest.json              the SHA-256 hash of each of these, the commits of the code, the submitter
+    verify.py                  checks all of this and recomputes every error from the predictions, with Python alone
+    ro-crate-metadata.json     the same as RO-Crate metadata, for data repositories
 
-Folders in configurations and plans are left out, so that a bundle has no path of the machine that made it. The same
+Folders in configurations and plans are left out, so a bundle contains no path of the machine that made it. The same
 records give the same bytes.
 """
 
@@ -36,7 +36,7 @@ FILES = (
 _MEMBER = re.compile(rf"studies/[\w.-]+\.json|[0-9a-f]{{12}}/(?:{'|'.join(map(re.escape, FILES))})")
 _DESCRIBING = (verify.MANIFEST, verify.VERIFIER, verify.CRATE)
 _MANIFEST = {"version": INTEGER, "submitter": TEXT | NULL, "commits": [TEXT], "files": {ANY: TEXT}}
-HERE = "here"  # the submitter of a folder's runs
+HERE = "here"  # stands for the submitter of runs in a folder
 LONGEST_SUBMITTER = 200
 _UNREADABLE = (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, zlib.error)
 _FOLDERS = {
@@ -48,28 +48,28 @@ _OVERRIDE = re.compile(r"(data\.(raw|root|cache|stage)|paths\.(runs|code))=")
 
 @dataclass(frozen=True)
 class Source:
-    """Where records are: a folder of runs, or a bundle, which is unpacked to one until this process ends."""
+    """A folder of runs, or a bundle unpacked to a folder that is removed when this process ends."""
 
     folder: Path
-    name: str  # for a reader: the folder, or the bundle's file, as it was given
+    name: str  # shown to the user: the folder or the bundle's file, as given
     is_bundle: bool = False
-    submitter: str | None = None  # as a bundle's manifest has it
+    submitter: str | None = None  # from a bundle's manifest
 
     @property
     def who(self) -> str:
-        """The submitter of its runs; a bundle's file where that names none."""
+        """The submitter of its runs; the bundle's file if the manifest has no submitter."""
         return self.submitter or (self.name if self.is_bundle else HERE)
 
     def __str__(self) -> str:
         return f"{self.name} ({self.submitter})" if self.submitter else self.name
 
     def named(self, text: str) -> str:
-        """A text with the bundle's file in place of the folder that it is unpacked to."""
+        """The text with the bundle's file in place of the folder that it was unpacked to."""
         return text.replace(str(self.folder), self.name) if self.is_bundle else text
 
 
 def source(place: Path) -> Source:
-    """A folder of runs, or a bundle, which is unpacked; errors are those of `opened`."""
+    """Open a folder of runs or a bundle, which is unpacked; raises the errors of `opened`."""
     if not place.is_file():
         return Source(place, str(place))
     folder, submitter = _unpack(place)
@@ -90,12 +90,12 @@ def pack(
     submitter: str | None = None,
     plans: Iterable[Path] | None = None,
 ) -> None:
-    """Write the bundle of some of a folder's records, and of some of its plans or all, to a file, which is replaced.
+    """Write some of a folder's records, and the given plans or all, to a bundle; an existing file is replaced.
 
-    `submitter`: who answers for the runs, such as a laboratory. One file at a time is held in memory.
+    `submitter`: who is responsible for the runs, such as a laboratory. Only one file at a time is held in memory.
 
     Raises:
-        UserError: for a corrupt plan, or a file that is larger than any of a record.
+        UserError: for a corrupt plan, or a file that is too large for a record.
     """
     hashes: dict[str, str] = {}
     with (
@@ -104,7 +104,7 @@ def pack(
     ):
 
         def add(name: str, content: bytes) -> None:
-            member = zipfile.ZipInfo(name)  # with the date of 1980
+            member = zipfile.ZipInfo(name)  # its default date, in 1980, makes the bytes reproducible
             member.compress_type, member.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
             archive.writestr(member, content)
             hashes[name] = sha256(content).hexdigest()
@@ -138,7 +138,7 @@ def _plan(path: Path) -> bytes:
     try:
         return _json(_without_folders(read_json(path, {}, verify.LARGEST)))
     except ValueError as error:
-        raise UserError(f"{path}: is corrupt ({error}); bring it back from a copy") from error
+        raise UserError(f"{path}: is corrupt ({error}); restore it from a backup") from error
 
 
 def _file_of_record(path: Path) -> bytes:
@@ -173,18 +173,18 @@ def _crate(names: Sequence[str], submitter: str | None, ended: float) -> dict[st
 
 
 def opened(path: Path) -> Path:
-    """The folder of runs that a bundle holds: unpacked until this process ends.
+    """Unpack a bundle to a folder of runs, which is removed when this process ends.
 
-    A file whose hash is not that of the manifest is refused; bundles made before there were manifests have none.
+    A file whose hash differs from the manifest's is refused; bundles made before manifests existed have no hashes.
 
     Raises:
-        UserError: for a file that is no bundle, is corrupt or was changed, or holds anything but plans and records.
+        UserError: for a file that is not a bundle, is corrupt or modified, or contains other than plans and records.
     """
     return _unpack(path)[0]
 
 
 def _unpack(path: Path) -> tuple[Path, str | None]:
-    """The folder of `opened`, and who submits its runs."""
+    """The folder that `opened` returns, and the submitter of its runs."""
     folder = process_folder()
     made: set[Path] = set()
     try:
@@ -200,12 +200,10 @@ def _unpack(path: Path) -> tuple[Path, str | None]:
             if hashes is not None and (
                 unlisted := set(hashes) ^ ({member.filename for member in members} - {verify.MANIFEST})
             ):
-                raise UserError(
-                    f"{path}: {min(unlisted)} is in its files or in its manifest, not in both; fetch it again"
-                )
+                raise UserError(f"{path}: its files and its manifest differ in {min(unlisted)}; download it again")
             for member in members:
                 if member.filename not in _DESCRIBING and not _MEMBER.fullmatch(member.filename):
-                    raise UserError(f"{path}: holds {member.filename!r}, which no bundle does")
+                    raise UserError(f"{path}: contains {member.filename!r}, which does not belong in a bundle")
             for member in members:
                 if member.filename in _DESCRIBING:
                     continue
@@ -215,7 +213,7 @@ def _unpack(path: Path) -> tuple[Path, str | None]:
                     made.add(target.parent)
                 content = verify.read_member(archive, member.filename, verify.LARGEST)  # checked by its CRC
                 if hashes is not None and sha256(content).hexdigest() != hashes[member.filename]:
-                    raise UserError(f"{path}: {member.filename} was changed after the bundle was made; fetch it again")
+                    raise UserError(f"{path}: {member.filename} was modified after packing; download it again")
                 target.write_bytes(content)
     except _UNREADABLE as error:
         raise UserError(f"{path}: is not a bundle ({error}); python src/runs.py bundle makes one") from error
@@ -223,15 +221,15 @@ def _unpack(path: Path) -> tuple[Path, str | None]:
 
 
 def _manifest(archive: zipfile.ZipFile, path: Path) -> dict[str, Any] | None:
-    """A bundle's manifest; None in one of before there were any."""
+    """A bundle's manifest; None if it was made before manifests existed."""
     if verify.MANIFEST not in archive.namelist():
         return None
     found = json.loads(verify.read_member(archive, verify.MANIFEST))
     check_types(found, _MANIFEST)
     if (version := found.get("version")) != verify.VERSION:
         raise UserError(
-            f"{path}: is a bundle of version {version}, this code reads version {verify.VERSION}; use the version of "
-            "alexlab that made it"
+            f"{path}: is a bundle of version {version}, but this code reads version {verify.VERSION}; use the version "
+            "of alexlab that made it"
         )
     if "files" not in found:
         raise ValueError(f"{verify.MANIFEST} lists no files")
@@ -241,7 +239,7 @@ def _manifest(archive: zipfile.ZipFile, path: Path) -> dict[str, Any] | None:
 
 
 def _neutral_config(text: str) -> str:
-    """A record's config.yaml without the folders of a machine; only the name of a file of weights stays."""
+    """A record's config.yaml without the machine's folders; of a weights file only the name is kept."""
     lines, section = [], ""
     for line in text.splitlines():
         name, colon, value = line.partition(":")

@@ -1,7 +1,7 @@
-"""A fingerprint of the code that decides results, so that runs of modified code are runs of their own.
+"""A fingerprint of the code that decides results, so that runs of modified code get ids of their own.
 
-Comments, docstrings and formatting do not count. known_code.json has, for each RESULTS_VERSION, the fingerprints whose
-results are known to be the same bits; `tests/runs/test_code_fingerprint.py` and the golden tests guard it.
+Comments, docstrings and formatting do not count. known_code.json lists, for each RESULTS_VERSION, the fingerprints
+known to give bit-identical results; `tests/runs/test_code_fingerprint.py` and the golden tests guard it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
 DECIDES = ("architecture.py", "distributed.py", "streams.py", "data", "models", "training")
-ONLY_SHOWS = ("training/estimate.py", "training/progress_bar.py")  # modules of those folders that change no result
+ONLY_SHOWS = ("training/estimate.py", "training/progress_bar.py")  # modules in these folders that affect no result
 _HAVE_DOCSTRINGS = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-_WITHOUT_MEANING = ("ctx", "kind", "type_comment")  # they follow from the place of a node, or are comments
+_WITHOUT_MEANING = ("ctx", "kind", "type_comment")  # implied by a node's position, or comments
 
 
 def fingerprint(package: Path = PACKAGE) -> str:
@@ -39,7 +39,7 @@ def _canonical(node: object) -> Iterator[str]:
         yield f"({type(node).__name__}"
         for name, value in ast.iter_fields(node):
             if name in _WITHOUT_MEANING or value is None or value == []:
-                continue  # releases differ in which empty fields there are
+                continue  # Python releases differ in their empty fields
             if (
                 name == "body"
                 and isinstance(node, _HAVE_DOCSTRINGS)
@@ -59,11 +59,11 @@ def _canonical(node: object) -> Iterator[str]:
 
 
 def known(results_version: int) -> dict[str, str]:
-    """{fingerprint: which code that was} of all code that gives the bits of a results version."""
+    """{fingerprint: description} of all code that gives the bits of a results version."""
     return json.loads(Path(__file__).with_name("known_code.json").read_text(encoding="utf-8"))[str(results_version)]
 
 
 @cache
 def modified(results_version: int) -> str | None:
-    """The fingerprint of this code, if it is not known to give the results of that version."""
+    """The fingerprint of this code; None if it is known to give the results of this version."""
     return None if (found := fingerprint()) in known(results_version) else found

@@ -24,17 +24,17 @@ if TYPE_CHECKING:  # torch takes seconds to load, and mistakes are reported with
     from alexlab.data.datamodule import StoreDataModule
     from alexlab.training.evaluate import EnsembleMember, Predictions
 
-EVALUATE_KEYS = ("checkpoint", "average")  # of `evaluate`: these may differ from what the runs were evaluated by
-PLACES = ("cache", "root", "stage")  # of `data`: where the reader has the store, not where a record has it
+EVALUATE_KEYS = ("checkpoint", "average")  # of `evaluate`: may differ from those that the runs were evaluated with
+PLACES = ("cache", "root", "stage")  # of `data`: the store's location on this machine, not the recorded one
 
 
 @dataclass(frozen=True)
 class DoneRun:
-    """A finished run, and the configuration to evaluate it by."""
+    """A finished run, and the configuration to evaluate it with."""
 
     record: Record
-    config: Config  # its own, but for the places of its data and what the command line sets
-    test: dict[str, Any]  # its result's test errors; empty if they are of another checkpoint or average over views
+    config: Config  # its own, except for the location of its data and what the command line sets
+    test: dict[str, Any]  # the recorded errors; empty if they are for another checkpoint or average over views
 
     @property
     def checkpoint(self) -> Path:
@@ -42,12 +42,12 @@ class DoneRun:
 
 
 def read_done(run_id: str, settings: Config, names: list[str]) -> DoneRun:
-    """Read a finished run, with the keys `names` and the places of the store from `settings`.
+    """Read a finished run, with the keys `names` and the location of the store from `settings`.
 
-    No path in a record is followed: it may come from somebody else.
+    No path in a record is followed, since the record may be untrusted.
 
     Raises:
-        UserError: if it is not there, not done, or of other data than are here.
+        UserError: if it does not exist, is not done, or was trained on data other than those on this machine.
     """
     folder = Path(settings.paths.runs)
     known = [record.run_id for record in find_records(folder)]
@@ -69,18 +69,18 @@ def read_done(run_id: str, settings: Config, names: list[str]) -> DoneRun:
         setattr(config.data, name, getattr(settings.data, name))
     config.paths.code = settings.paths.code
     finish(config)
-    trained_on = record.result().get("data", {}).get("store")  # older records have none
+    trained_on = record.result().get("data", {}).get("store")  # missing in older records
     if trained_on is not None and trained_on != fingerprint(config.data):
         raise UserError(
-            f"runs: {run_id} was trained on the data {trained_on}, here is {fingerprint(config.data)}; name its store "
-            "by data.root"
+            f"runs: {run_id} was trained on the data {trained_on}, but the store here has {fingerprint(config.data)}; "
+            "set data.root to its store"
         )
     is_recorded = recorded == [getattr(config.evaluate, name) for name in EVALUATE_KEYS]
     return DoneRun(record, config, record.result().get("test", {}) if is_recorded else {})
 
 
 def in_common(runs: list[DoneRun]) -> dict[str, str]:
-    """What all the runs are evaluated by; refuses runs that make no ensemble."""
+    """The evaluation keys that all runs share; refuses runs that cannot form an ensemble."""
     first, data = runs[0], fingerprint(runs[0].config.data)
     for run in runs:
         pair, other = (first.record.run_id, run.record.run_id), fingerprint(run.config.data)
@@ -94,7 +94,7 @@ def in_common(runs: list[DoneRun]) -> dict[str, str]:
 
 
 def check_files(run: DoneRun) -> None:
-    """Raise UserError unless the run's weights and its store are here; an evaluation makes no store."""
+    """Raise UserError unless the run's weights and its store exist; an evaluation prepares no data."""
     if not run.checkpoint.is_file():
         hint = "set evaluate.checkpoint or leave the run out"
         raise UserError(f"runs: {run.record.run_id} has no {run.checkpoint}; {hint}")
@@ -106,11 +106,11 @@ def check_files(run: DoneRun) -> None:
 
 
 def compute(runs: list[DoneRun], settings: Config) -> tuple[dict[str, Any], dict[str, Predictions]]:
-    """The ensemble's result and predictions, and each net's own errors where its record does not have them."""
+    """Compute the ensemble's result and predictions, and each net's own errors if its record lacks them."""
     started = time.monotonic()
     batch_size = min(run.config.data.eval_batch_size for run in runs)
     for run in runs:
-        run.config.data.eval_batch_size = batch_size  # all see the same images at a time
+        run.config.data.eval_batch_size = batch_size  # all nets see the same batches
     nets = [(run.config, run.checkpoint) for run in runs]
     alone = [number for number, run in enumerate(runs) if not run.test]
     device, (test, *singles) = evaluate_nets(nets, alone, settings, f"evaluating {count_of_nets(runs)}")
@@ -138,10 +138,10 @@ def compute(runs: list[DoneRun], settings: Config) -> tuple[dict[str, Any], dict
 
 
 def load_network(config: Config, weights: Path) -> tuple[nn.Module, StoreDataModule]:
-    """A network with the weights of a file, in their precision, and the data to use it on.
+    """Load a network with the weights of a file, in their precision, and the data to use it on.
 
     Raises:
-        UserError: if the weights are not this network's or of other classes, or the store is corrupt.
+        UserError: if the weights do not fit this network or have other classes, or the store is corrupt.
     """
     import torch
 
@@ -164,9 +164,9 @@ def load_network(config: Config, weights: Path) -> tuple[nn.Module, StoreDataMod
 def evaluate_nets(
     nets: list[tuple[Config, Path]], alone: list[int], settings: Config, title: str
 ) -> tuple[str, list[dict[str, Predictions]]]:
-    """The device, and test predictions of the ensemble of all nets, then of those whose indices are in `alone`.
+    """Evaluate the ensemble of all nets, then each net whose index is in `alone`; return the device and predictions.
 
-    A net is a configuration and the file of its weights. Device and determinism are as in training by `settings`.
+    A net is a configuration and its weights file. Device and determinism follow `settings`, as in training.
     """
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 

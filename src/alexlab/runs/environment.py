@@ -1,4 +1,4 @@
-"""The environment of a run: what is recorded with a result, but is no part of its identity."""
+"""The environment of a run, which is recorded with a result but is not part of its identity."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from alexlab.runs.identity import RESULTS_VERSION
 from alexlab.runs.packages import computing, installed, installed_commit
 
 log = logging.getLogger(__name__)
-OWN = ("src", "conf")  # the folders of the project whose changes can change a run
+OWN = ("src", "conf")  # the project's folders whose changes can affect a run
 _SOURCES = (".py", ".pyi", ".yaml", ".yml", ".json", ".toml", ".txt", ".j2", ".sh", ".c", ".cc", ".cpp", ".cu", ".h")
-_ROOM = 2**18  # characters that the changes of a tree may take in the record, as JSON
+_ROOM = 2**18  # characters that a tree's changes may take in the record, as JSON
 _MOST_FILES = 200  # untracked files that are listed
 _LARGEST = 2**24  # bytes of a file that is hashed
 _PATIENCE = 20  # seconds for one call of git
@@ -35,7 +35,7 @@ _PATIENCE = 20  # seconds for one call of git
 def environment(trainer: TrainerConfig) -> dict[str, Any]:
     """Versions, commit with the changes since, machine, threads, and the devices that a run is split over.
 
-    No value of an environment variable, no address, and no path but those within the project.
+    Contains no value of an environment variable, no address, and no path outside the project.
     """
     import torch
 
@@ -64,10 +64,10 @@ def environment(trainer: TrainerConfig) -> dict[str, Any]:
 
 
 def with_earlier(now: dict[str, Any], before: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The environment of this attempt with those of the ones before it, and the names of what differs from the last.
+    """Combine the environments of this attempt and earlier ones; also return which entries differ from the last.
 
-    `before`: what the record has so far. Of an earlier attempt only the packages that compute are kept, and of its
-    changes only their hash, since there may be hundreds of attempts. Other packages are no difference.
+    `before`: the record's content so far. Of an earlier attempt only the packages that compute and the hash of the
+    changes are kept, since there may be hundreds of attempts. Differences in other packages are ignored.
     """
     before = {**before}
     earlier = before.pop("earlier", [])
@@ -94,10 +94,10 @@ def _os_release() -> str | None:
 
 
 def _cudnn() -> str | None:
-    """The version of cuDNN that torch computes with, as one number; None without a GPU."""
+    """The version of cuDNN that torch uses, as one number; None without a GPU."""
     import torch
 
-    with suppress(RuntimeError):  # of one that does not fit this torch
+    with suppress(RuntimeError):  # an incompatible cuDNN
         if torch.cuda.device_count() and (version := torch.backends.cudnn.version()) is not None:
             return str(version)
     return None
@@ -105,7 +105,7 @@ def _cudnn() -> str | None:
 
 @cache
 def cpu_model() -> str:
-    """The processor's name with its family and model: its kind decides how float32 sums are rounded."""
+    """The processor's name with its family and model, which decide how float32 sums are rounded."""
     with suppress(OSError):
         lines = (line.partition(":") for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines())
         found = {name.strip(): value.strip() for name, _, value in lines}
@@ -116,10 +116,10 @@ def cpu_model() -> str:
 
 @cache
 def code() -> dict[str, str | bool | None]:
-    """Commit of the code that this process loaded, and whether its tree differed from it; None where nobody can say.
+    """The commit of the code that this process loaded, and whether the tree had changes; None if unknown.
 
-    Changed tracked files count, and untracked ones in src/ and conf/. Without a repository of the project's own the
-    commit is that of ALEXLAB_COMMIT, which the image sets, or the one that pip installed.
+    Changes are modified tracked files anywhere, and untracked files in src/ and conf/. If the project is not a git
+    repository, the commit is ALEXLAB_COMMIT, which the image sets, or the one that pip installed.
     """
     if not _has_repository():
         commit = os.environ.get("ALEXLAB_COMMIT") or (None if _is_checkout() else installed_commit())
@@ -131,7 +131,7 @@ def code() -> dict[str, str | bool | None]:
 
 
 def ownership_fix() -> str | None:
-    """Git's command to have the project's repository read, where git refuses it as another user's; else None."""
+    """The git command that lets git read the project's repository if it refuses another user's; else None."""
     if not _is_checkout() or not (PROJECT_DIR / ".git").exists():
         return None
     with tempfile.TemporaryFile() as file:
@@ -141,11 +141,11 @@ def ownership_fix() -> str | None:
 
 @cache
 def changes() -> dict[str, Any]:
-    """The changes since the commit, of the tree that this process loaded; empty where there are none.
+    """The changes since the commit in the tree that this process loaded; empty if there are none.
 
     sha256: a hash over the changed and untracked files in src/ and conf/, null without any. diff: that of all tracked
     files, those in src/ and conf/ first. untracked: hash and content of each untracked source file in src/ and conf/.
-    Where they would take more than 256 KiB, the diff ends with a line that says so, and contents are left out.
+    Beyond 256 KiB, the diff is cut, with a last line that says so, and file contents are left out.
     """
     if not code()["git_dirty"]:
         return {}
@@ -174,7 +174,7 @@ def changes() -> dict[str, Any]:
 
 
 def _hash(path: Path) -> str:
-    """SHA-256 of a file, or why it has none."""
+    """SHA-256 of a file, or the reason why there is none."""
     try:
         if path.is_symlink():
             return "a link"
@@ -188,7 +188,7 @@ def _hash(path: Path) -> str:
 
 
 def _text(path: Path, room: int) -> str | None:
-    """The content of a text file; None if it is no such file, or takes more than `room`."""
+    """The content of a text file; None if it is not a text file or exceeds `room`."""
     try:
         if path.is_symlink() or not path.is_file() or path.stat().st_size > room:
             return None
@@ -203,7 +203,7 @@ def _size(text: str) -> int:
 
 
 def _diff(room: int, *paths: str) -> str:
-    """The difference of tracked files from the commit, binary ones by name; cut, with a last line that says so."""
+    """The diff of tracked files against the commit, binary files by name; if too long, cut with a note at the end."""
     options = ("--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--full-index", "--submodule=short")
     with tempfile.TemporaryFile() as file:  # it may be larger than memory
         if _run_git(["diff", *options, "--src-prefix=a/", "--dst-prefix=b/", "HEAD", "--", *paths], file):
@@ -224,7 +224,7 @@ def _is_checkout() -> bool:
 
 
 def _has_repository() -> bool:
-    """Whether the project is a repository, rather than a folder of another one, and git can read it."""
+    """Whether the project is a repository, rather than a folder in another one, and git can read it."""
     return _is_checkout() and (_git("rev-parse", "--show-toplevel") or "").strip() == str(PROJECT_DIR.resolve())
 
 
@@ -238,14 +238,14 @@ def _git(*arguments: str) -> str | None:
         if _run_git([*arguments], file):
             return None
         file.seek(0)
-        return os.fsdecode(file.read())  # names of files may have any bytes
+        return os.fsdecode(file.read())  # file names may contain any bytes
 
 
 def _run_git(arguments: list[str], file: Any) -> str:
-    """Run git in the project's folder, its output to a file; return why it failed, which is empty if it did not."""
-    # Without GIT_DIR and the like, which a hook of another repository sets, and nothing of the user's that is run.
+    """Run git in the project's folder, with its output in a file; return why it failed, empty if it succeeded."""
+    # Unset GIT_DIR and the like, which a hook of another repository sets, and run no program that the user configured.
     variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    variables["GIT_TERMINAL_PROMPT"] = "0"  # as for the objects that a partial clone lacks
+    variables["GIT_TERMINAL_PROMPT"] = "0"  # such as for objects missing in a partial clone
     variables["LC_ALL"] = "C"  # `ownership_fix` reads its messages
     line = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", *arguments]
     try:

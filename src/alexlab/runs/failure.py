@@ -1,4 +1,4 @@
-"""Why a run failed: its class, a message of one line, and a hint of what to do."""
+"""The cause of a run's failure: its class, a one-line message, and a hint on how to fix it."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ SHARED, FILES = "no shared memory", "too many open files"
 CONFIGURATION = "configuration"
 # Hints for the table and status.json.
 HINTS = {
-    DIVERGED: "a result: lower optim.lr for another arm, or retry=all to do it again; see diverged.json",
-    NOT_LEARNING: "a result: see model.init and optim.lr; retry=all trainer.chance_epochs=null trains it on",
-    NOT_LEARNT: "see optim.lr and model.init; trainer.limit_train_batches=N allows more steps",
+    DIVERGED: "this is a result; lower optim.lr for another arm, or set retry=all to retry; see diverged.json",
+    NOT_LEARNING: "this is a result; check model.init and optim.lr; retry=all trainer.chance_epochs=null continues it",
+    NOT_LEARNT: "check optim.lr and model.init; trainer.limit_train_batches=N allows more steps",
     MEMORY: "free memory, or lower data.eval_batch_size or data.num_workers; then run the same command again",
     SHARED: "docker run --ipc=host or --shm-size=2g gives more, data.num_workers=0 needs none; then run the same "
     "command again",
-    FILES: "raise it, `ulimit -n 4096` or docker run --ulimit nofile=65536:65536, or lower data.num_workers; "
-    "then run the same command again",
-    DISK: "make room, `python src/runs.py prune` may help; then run the same command again",
+    FILES: "raise the limit with `ulimit -n 4096` or docker run --ulimit nofile=65536:65536, or lower "
+    "data.num_workers; then run the same command again",
+    DISK: "free disk space (`python src/runs.py prune` may help), then run the same command again",
     DATA: "`python src/prepare.py check` with the same data= lists what is corrupt; then run the same command again",
     KILLED: "run the same command again: it resumes from the last checkpoint",
     ERROR: "train.log has the traceback; run the same command again to retry",
     CONFIGURATION: "fix this first: until then the same command fails in the same way",
 }
-RESULTS = (DIVERGED, NOT_LEARNING)  # to try these again until they pass would be to select survivors
+RESULTS = (DIVERGED, NOT_LEARNING)  # retrying these until they pass would introduce survivorship bias
 
 _OURS = {  # by name, since torch is not loaded here
     **{"Diverged": DIVERGED, "DoesNotLearn": NOT_LEARNING, "NotLearnt": NOT_LEARNT, "BadData": DATA},
@@ -42,17 +42,17 @@ _OURS = {  # by name, since torch is not loaded here
 _NO_MEMORY = re.compile(
     r"can't allocate memory|not enough memory|Cannot allocate memory|bad_alloc|out of memory|ALLOC_FAILED"
 )
-_NO_SHARED = re.compile(r"shared memory|Bus error|</torch_\w+>")  # before a full disk, whose text it has
+_NO_SHARED = re.compile(r"shared memory|Bus error|</torch_\w+>")  # checked before a full disk, whose text it contains
 _NO_FILES = re.compile(r"Too many open files|received \d+ items of ancdata")
 _NO_ROOM = re.compile(r"No space left|Disk quota exceeded|inline_container.* unexpected pos|file write failed")
 _KILLED = re.compile(r"DataLoader worker .*(killed by signal|exited unexpectedly)")
 
 
 def is_shared(failure: str | None, message: str, varying: Collection[str]) -> bool:
-    """Whether a failure is one that the other runs of a sweep will share: of the configuration or the installation.
+    """Whether the other runs of a sweep will fail in the same way, due to the configuration or the installation.
 
-    `varying`: the keys in which the sweep's runs differ. A message `data.size=...` may not be about all of them if any
-    key of `data` is among these, for keys depend on one another; Lightning's own errors are about `trainer`.
+    `varying`: the keys in which the sweep's runs differ. If any key of `data` varies, a message `data.size=...` may not
+    concern all runs, since keys depend on one another. Lightning's own errors are about `trainer`.
     """
     named = re.match(r"[\w.]+(?=[=:,])", message)
     group = named[0].partition(".")[0] if named else ""
@@ -61,17 +61,17 @@ def is_shared(failure: str | None, message: str, varying: Collection[str]) -> bo
 
 
 def is_retried(failure: str | None, retry: Retry) -> bool:
-    """Whether a run that failed so is retried when its command is run again."""
+    """Whether a run with this failure is retried when its command is run again."""
     return retry is Retry.all or (retry is Retry.faults and failure not in RESULTS)
 
 
 def failure_of(error: BaseException, oom_kills: int = 0) -> str:
-    """The class of an error that ended a training; `oom_kills`: processes that were killed for memory meanwhile."""
+    """The class of an error that ended a training; `oom_kills`: number of processes OOM-killed meanwhile."""
     return _decided(error, oom_kills)[0]
 
 
 def message_of(error: BaseException) -> str:
-    """A message of one line, from the one of the chained errors that decides the class."""
+    """A one-line message, from the error in the chain that decides the class."""
     error = _decided(error)[1]
     text = str(error)
     if (
@@ -89,7 +89,7 @@ def _decided(error: BaseException, oom_kills: int = 0) -> tuple[str, BaseExcepti
         if kind in _OURS:
             return _OURS[kind], cause
         is_setting = isinstance(cause, ConfigError | ImportError) or kind == "MisconfigurationException"  # Lightning's
-        if is_setting and cause in (error, error.__cause__):  # not what some fallback was tried after
+        if is_setting and cause in (error, error.__cause__):  # not one that led to a fallback
             return CONFIGURATION, cause
         number = cause.errno if isinstance(cause, OSError) else None
         if number in (errno.EMFILE, errno.ENFILE) or _NO_FILES.search(text):
@@ -119,12 +119,12 @@ def is_echo(error: BaseException) -> bool:
 
 
 def ended_by(code: int) -> str:
-    """How a process ended: its signal or exit status."""
+    """The signal or exit status with which a process ended."""
     return signal.Signals(-code).name if code < 0 else f"exit status {code}"
 
 
 def oom_kills() -> int:
-    """Processes of this container or job that the kernel has killed for memory so far; 0 if that is not known."""
+    """The number of processes of this container or job that the kernel has OOM-killed so far; 0 if unknown."""
     with suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)

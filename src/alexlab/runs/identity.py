@@ -1,4 +1,4 @@
-"""The identity of runs and arms: hashes of what a result follows from, and labels."""
+"""The identity of runs and arms: hashes of everything that determines a result, and labels."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from alexlab.data.locate import fingerprint
 from alexlab.runs.code_fingerprint import modified
 from alexlab.tree import flatten, yaml_files
 
-# Raised whenever a change of the code changes a result's bits; tests/test_golden.py notices.
+# Increased whenever a change of the code changes a result's bits; tests/test_golden.py detects this.
 RESULTS_VERSION = 2
 
 SEEDS = ("seed", "data.seed")
-DERIVED = ("data.crop_size", "data.map_size")  # they follow from conv1's padding, kernel and stride, too
+DERIVED = ("data.crop_size", "data.map_size")  # also determined by conv1's padding, kernel and stride
 
 
 def result_keys(config: Config) -> dict[str, Any]:
@@ -45,22 +45,22 @@ def _canonical(value: Any) -> Any:
 def silent_values() -> dict[str, Any]:
     """{key: the value at which it is left out of a run id}, from run_id_defaults.json.
 
-    A new key comes with the value of what was done before it, so that it makes no finished run another one. An entry
-    is never changed, so that a key whose default is changed speaks up, and gives a new id.
+    A new key is entered with the value that matches the behaviour before it, so that finished runs keep their ids. An
+    entry is never changed, so a key whose default changes becomes part of the hash and gives a new id.
     """
     return json.loads(Path(__file__).with_name("run_id_defaults.json").read_text())
 
 
 def run_id(config: Config) -> str:
-    """The first 12 hex digits of a hash of everything that a result follows from.
+    """The first 12 hex digits of a hash of everything that determines a result.
 
-    A key without effect is left out, so that equal results have one id, and so is a key at its silent value.
+    Keys without effect are left out, so that equal results share an id, and so are keys at their silent values.
     """
     return _hash({**_chosen(config), **_content(config)})
 
 
 def arm_id(config: Config) -> str:
-    """Likewise, seeds aside: runs of one arm differ in nothing else."""
+    """The same hash without seeds: runs of one arm differ in nothing else."""
     keys = {name: value for name, value in _chosen(config).items() if name not in SEEDS}
     return _hash({**keys, **_content(config)})
 
@@ -74,7 +74,7 @@ def _chosen(config: Config) -> dict[str, Any]:
 
 
 def void_keys(config: Config) -> set[str]:
-    """Keys that another key leaves without any effect, such as LRN's constants where there is no LRN."""
+    """Keys that have no effect because of another key, such as LRN's constants without LRN."""
     model, augment, optim = config.model, config.augment, config.optim
     no_lrn = not model.lrn or not model.lrn_after
     no_colours = not augment.pca or augment.pca_until == 0
@@ -102,19 +102,19 @@ def void_keys(config: Config) -> set[str]:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Compare as text, since 1 == 1.0, but a limit of 1 step is not one of 1.0, all steps."""
+    """Compare as text: 1 == 1.0, but a limit of 1 is one step and a limit of 1.0 is all steps."""
     return json.dumps(one) == json.dumps(other)
 
 
 def _content(config: Config) -> dict[str, Any]:
     content: dict[str, Any] = {"store": fingerprint(config.data), "results_version": RESULTS_VERSION}
     if (code := modified(RESULTS_VERSION)) is not None:
-        content["code"] = code  # its results are not those of the code that others have
+        content["code"] = code  # its results differ from those of the released code
     if config.optim.conv1_freeze_at is not None and config.optim.conv1_freeze_at < 1:
         content["conv1_freeze"] = 2  # in version 1 the velocity still moved conv1 after its rate was 0
     limit = config.trainer.limit_val_batches
     if limit and not _same(limit, 1.0):
-        content["limited_validation"] = 2  # before, the first images of the store were validated, of one or two classes
+        content["limited_validation"] = 2  # before, only the store's first images, of one or two classes
     if config.weights is not None:
         content["weights"] = hashlib.sha256(Path(config.weights).read_bytes()).hexdigest()
     return content
@@ -126,7 +126,7 @@ def _hash(document: dict[str, Any]) -> str:
 
 
 def differences(config: Config, other: Config) -> dict[str, Any]:
-    """{key: value in `config`} where the two differ in a key that can change a result, seeds aside."""
+    """{key: value in `config`} of the keys that can change a result and differ between the two, seeds aside."""
     keys, others, hidden = result_keys(config), result_keys(other), {*SEEDS, *void_keys(config)}
     return {name: keys[name] for name in keys if not _same(keys[name], others[name]) and name not in hidden}
 
@@ -166,8 +166,8 @@ def _file_changes(path: Path, base: Config) -> dict[str, Any]:
         for name, _, entry in walk(base):
             if (entry.metadata["unordered"] or entry.metadata["by_layer"]) and isinstance(named.get(name), list):
                 named[name] = sorted(named[name])
-        # YAML reads 0 as a whole number and 1e-2 as text, where the key is a number
+        # YAML reads 0 as an integer and 1e-2 as text, although the key is a float
         typed = {name: float(value) if isinstance(keys.get(name), float) else value for name, value in named.items()}
         return {name: _canonical(value) for name, value in typed.items() if keys.get(name) != _canonical(value)}
     except (OSError, ValueError, TypeError, YAMLError, OmegaConfBaseException):
-        return {}  # a file that nothing chose may hold anything
+        return {}  # a file that is not in use may contain anything

@@ -1,11 +1,11 @@
-"""The lease of a run: the right of one process at a time to work on it, on any machine, without working file locks.
+"""The lease of a run: the right of one process at a time to work on it, on any machine, even without file locks.
 
-The owner has the file `claim.<n>` of the highest n in the record and touches it as a heartbeat. A process that finds no
-such file, or one whose owner is dead or whose heartbeat has expired, creates the next one, which succeeds for one
-process alone. An owner that was paused past the expiry finds a higher number, and stops before it writes.
+The owner has the file `claim.<n>` with the highest n in the record and touches it as a heartbeat. A process that finds
+no such file, or one whose owner is dead or whose heartbeat has expired, creates the next one, which succeeds for only
+one process. An owner that was paused past the expiry finds a higher number, and stops before it writes.
 
-Not filelock's SoftFileLease: it lets a silent owner on another machine expire only for a process that watches it that
-long, so each command would wait three minutes and `runs list` never know; and no worker can check its parent's lease.
+filelock's SoftFileLease does not fit: a silent owner on another machine expires only for a process that watches it that
+long, so each command would wait three minutes, and `runs list` would never know. Nor can a worker check its parent's.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class LeaseLost(BaseException):
 
 @dataclass(frozen=True)
 class Lease:
-    """The lease of a process, which it can send to the processes that it starts."""
+    """The lease of a process, which it can pass to its child processes."""
 
     folder: Path
     number: int
@@ -64,7 +64,7 @@ class Lease:
         def renew(ended: threading.Event) -> None:
             with suppress(LeaseLost):
                 while not ended.wait(HEARTBEAT):
-                    with suppress(OSError):  # a network's disk may answer the next time
+                    with suppress(OSError):  # a network file system may answer next time
                         self.check()
                         os.utime(self.path)
 
@@ -99,13 +99,13 @@ def take(folder: Path, attempts: int = 0) -> Lease | None:
         lease.path.unlink(missing_ok=True)
         return None
     for number in _numbers(folder):
-        if number < lease.number:  # also one that was made meanwhile, whose owner finds it gone before it writes
+        if number < lease.number:  # also one created meanwhile, whose owner finds it gone before it writes
             (folder / f"claim.{number}").unlink(missing_ok=True)
     return lease
 
 
 def _make(path: Path, content: str) -> bool:
-    """Create a file with its content atomically; False if there is one."""
+    """Create a file with its content atomically; False if it already exists."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         temporary.write_text(content)
@@ -113,7 +113,7 @@ def _make(path: Path, content: str) -> bool:
             os.link(temporary, path)
         except FileExistsError:
             return False
-        except OSError:  # no hard links here: the file is empty for a moment, and its owner taken for alive
+        except OSError:  # no hard links here: the file is empty for a moment, its owner presumed alive
             try:
                 descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
             except FileExistsError:
@@ -171,7 +171,7 @@ def _touched(path: Path) -> float:
 
 
 def _now(folder: Path) -> float:
-    """The time by the clock of the file system, which for a network's is the server's."""
+    """The time by the file system's clock, which on a network file system is the server's."""
     probe = folder / f".clock.{uuid.uuid4().hex}"
     try:
         probe.touch()
@@ -184,7 +184,7 @@ def _now(folder: Path) -> float:
 
 
 def machine() -> str:
-    """The space in which process ids are unique: the machine since it was booted, and the container."""
+    """The scope in which process ids are unique: the machine since its last boot, and the container."""
     parts = [socket.gethostname()]
     with suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -194,7 +194,7 @@ def machine() -> str:
 
 
 def _began(pid: int) -> str | None:
-    """When a process was started, in the system's ticks, which tells it from a later one of the same id."""
+    """The start time of a process in clock ticks, which distinguishes it from a later one with the same id."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):

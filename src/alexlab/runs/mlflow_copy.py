@@ -1,7 +1,7 @@
-"""MLflow as a copy of the record: one MLflow run for each run, found again by its tag `run_id`.
+"""Copies of records in MLflow: one MLflow run per run, identified by its tag `run_id`.
 
-At a run's end it gets the final errors, and as artifacts conv1's kernels, the confusion matrix and a table of
-predictions. MLflow keeps every value of a step that it gets, so it is asked first which steps it has.
+At a run's end MLflow also gets the final errors and, as artifacts, conv1's kernels, the confusion matrix and a table of
+predictions. MLflow stores duplicate values of a step, so it is first asked which steps it has.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from alexlab.config import Config, LoggerConfig, shown
 from alexlab.runs import tracked
 from alexlab.runs.record import DONE, FAILED, PREEMPTED, Record
 
-_START_SECONDS, _ROW_SECONDS = 60.0, 20.0  # that a server gets; the first one may have to make a database
+_START_SECONDS, _ROW_SECONDS = 60.0, 20.0  # timeouts; at first a server may have to create a database
 _LONGEST_PARAM = 500  # characters, in older servers; newer ones take 6000
-_BATCH = 100  # params that a server takes at once
+_BATCH = 100  # params in one request
 _STATUS = {DONE: "FINISHED", FAILED: "FAILED", PREEMPTED: "KILLED"}
-# MLflow's own defaults would have a run wait for minutes, print the server's address, and report its use to MLflow.
+# MLflow's own defaults would make a run wait for minutes, print the server's address, and send telemetry.
 _DEFAULTS = {
     **{"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"},
     **{"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"},
@@ -39,7 +39,7 @@ class MlflowCopy:
         self._config, self._record = config, record
         self._client: Any = None
         self._id = ""
-        self._steps: set[int] = set()  # that MLflow has
+        self._steps: set[int] = set()  # already in MLflow
         self._step = 0  # of the last row
 
     @staticmethod
@@ -89,7 +89,7 @@ class MlflowCopy:
             )
         self._id = run.info.run_id
         values = {key: shown(value) for key, value in tracked.public_config(self._config).items()}
-        params = [  # never one again: MLflow refuses another value, such as data.num_workers of another machine
+        params = [  # never one twice: MLflow refuses a changed value, such as another machine's data.num_workers
             Param(key, value if len(value) <= _LONGEST_PARAM else f"{value[: _LONGEST_PARAM - 3]}...")
             for key, value in values.items()
             if key not in run.data.params
@@ -103,7 +103,7 @@ class MlflowCopy:
         self._step = max(self._step, step)
         if step not in self._steps:
             values = {name: value for name, value in row.items() if value != "" and name not in ("step", "epoch")}
-            values["epoch"] = row["epoch"]  # last, as it says that MLflow has the step
+            values["epoch"] = row["epoch"]  # last, since it marks that MLflow has the step
             within(_ROW_SECONDS, self._client, lambda: self._numbers(values, step))
             self._steps.add(step)
 
@@ -139,18 +139,18 @@ class MlflowCopy:
 
 
 def client(logger: LoggerConfig) -> Any:
-    """MLflow's client, apart from the state that `mlflow.start_run` and the like share in a process."""
+    """An MLflow client, which is independent of the global state of `mlflow.start_run` and the like."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
-    for name in ("mlflow", "alembic", "urllib3"):  # an error is raised as well
+    for name in ("mlflow", "alembic", "urllib3"):  # errors are raised as well
         logging.getLogger(name).setLevel(logging.ERROR)
     return MlflowClient(logger.tracking_uri)
 
 
 def experiment(client: Any, logger: LoggerConfig) -> str:
-    """The id of the experiment `logger.project`, which is created where there is none."""
+    """The id of the experiment `logger.project`, which is created if it does not exist."""
     from mlflow.exceptions import MlflowException
 
     if (found := client.get_experiment_by_name(logger.project)) is not None:
@@ -164,7 +164,7 @@ def experiment(client: Any, logger: LoggerConfig) -> str:
 
 
 def within(seconds: float, client: Any, action: Callable[[], Any]) -> None:
-    """As `tracked.within`; an error of the connection is raised without what MLflow, requests and urllib3 add."""
+    """Like `tracked.within`, but raise a connection error without what MLflow, requests and urllib3 add to it."""
     try:
         tracked.within(seconds, action)
     except Exception as error:

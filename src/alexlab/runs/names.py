@@ -1,4 +1,4 @@
-"""Display names of runs: the arm first, and apart from it what changes only the scale. The labels in records stay."""
+"""Display names of runs: the arm and, apart from it, the settings that only change the scale."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from alexlab.config import CONF_DIR, shown
 from alexlab.tree import flatten, read_yaml
 
 _CHANGE = re.compile(r" (?=[a-z][a-z_0-9]*(?:\.[a-z_0-9]+)+=)")  # between changes, whose values may hold spaces
-_SCALE = ("data.", "trainer.")  # keys of how much is trained and tested, rather than of what
+_SCALE = ("data.", "trainer.")  # keys that set how much is trained and tested, rather than what
 BASE = "none"
 
 
 @dataclass(frozen=True)
 class RunName:
-    """How a run departs from its recipe."""
+    """The differences of a run from its recipe."""
 
     ablations: tuple[str, ...] = ()
-    changes: dict[str, str] = field(default_factory=dict)  # {key: value} that no ablation's file makes
-    settings: dict[str, str] = field(default_factory=dict)  # likewise of keys that only set the scale
+    changes: dict[str, str] = field(default_factory=dict)  # {key: value} that no ablation's file sets
+    settings: dict[str, str] = field(default_factory=dict)  # the same for keys that only set the scale
 
     @property
     def arm(self) -> str:
@@ -41,9 +41,9 @@ def split_changes(label: str) -> list[str]:
 
 
 def run_name(label: str, keys: Mapping[str, Any] | None = None) -> RunName:
-    """Name a run by its label `ablation`, which spells all changes where no ablation's file makes just these.
+    """Name a run by its label `ablation`, which spells out all changes unless an ablation's file makes exactly these.
 
-    `keys`: its configuration by dotted keys. Without it an ablation is found only if all its keys differ from the
+    `keys`: its configuration by dotted keys. Without it an ablation is recognised only if all its keys differ from the
     recipe.
     """
     if "=" not in label:
@@ -75,6 +75,6 @@ def _ablations() -> list[tuple[str, dict[str, set[str]]]]:
 
 
 def _spellings(value: Any) -> set[str]:
-    """As written, and sorted, as a configuration holds lists whose order means nothing."""
+    """A value as written and, for a list, also sorted: a configuration sorts lists whose order is irrelevant."""
     lists = [value, sorted(value)] if isinstance(value, list) else [value]
     return {shown(one) for one in lists}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import alexlab
 
-# What the code that decides results imports, without what only shows or locks; and below, what PyTorch computes with.
+# The imports of the code that decides results, without those that only display or lock, and PyTorch's own libraries.
 _COMPUTING = frozenset(
     {"torch", "torchvision", "torchmetrics", "lightning", "pytorch-lightning"}
     | {"numpy", "scipy", "pillow", "simplejpeg", "pyarrow", "triton", "pytorch-triton", "mkl", "intel-openmp"}
@@ -30,7 +30,7 @@ def computes(name: str) -> bool:
 
 
 def is_of_cuda(name: str) -> bool:
-    """Whether a distribution is one of the libraries of CUDA that PyTorch brings along."""
+    """Whether a distribution is one of the CUDA libraries that PyTorch depends on."""
     return _OF_CUDA.match(name) is not None
 
 
@@ -43,8 +43,8 @@ def computing(packages: Mapping[str, str]) -> dict[str, str]:
 def installed() -> dict[str, str]:
     """{normalised name: version} of every distribution that this process can import, by name.
 
-    From the names of the folders of metadata, in a millisecond; importlib.metadata reads and parses each file, which
-    takes a quarter of a second for two hundred. Of alexlab it is the version of the code that runs.
+    They are read from the names of the metadata folders, in a millisecond; importlib.metadata parses each file, which
+    takes a quarter of a second for two hundred. For alexlab it is the version of the code that is running.
     """
     found = {"alexlab": alexlab.__version__}
     for folder in dict.fromkeys(sys.path):  # the first one counts, as in an import
@@ -60,7 +60,7 @@ def installed() -> dict[str, str]:
 def _name_and_version(path: Path) -> tuple[str, str]:
     if match := _FOLDER.fullmatch(path.name):
         return _normalised(match[1]), match[2]
-    with suppress(OSError, KeyError, ValueError):  # a folder of older tools; without a name or version it is none
+    with suppress(OSError, KeyError, ValueError):  # a folder of older tools; without a name it is skipped
         metadata = Distribution.at(path).metadata
         return _normalised(metadata["Name"] or ""), (metadata["Version"] or "unknown")[:100]
     return "", ""
@@ -71,7 +71,7 @@ def _normalised(name: str) -> str:
 
 
 def installed_commit() -> str | None:
-    """The commit from which pip installed alexlab, if it was from a repository; of its address nothing is kept."""
+    """The commit from which pip installed alexlab, if it was from a repository, whose address is not kept."""
     with suppress(PackageNotFoundError, OSError, ValueError, AttributeError):
         direct = json.loads(distribution("alexlab").read_text("direct_url.json") or "{}")
         commit = direct.get("vcs_info", {}).get("commit_id")

@@ -1,4 +1,4 @@
-"""Starts the processes of a run and waits for them; the folder by which a command asks them to stop."""
+"""Start the processes of a run and wait for them; and the folder through which a command asks them to stop."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ STOPPED = "run the same command again to resume"
 
 @dataclass(frozen=True)
 class Launch:
-    """A command, or a job of its launcher's, as the processes of its runs see it.
+    """A command, or one of its launcher's jobs, as the processes of its runs see it.
 
-    In `folder`, which is removed with the command, the file `stop` has a byte for each request to stop, a file
+    `folder` is removed when the command ends. In it, the file `stop` has a byte for each request to stop, a file
     `<process id>` exists for each process that trains, and `job_<number>.json` is a job (`alexlab.hydra_compat`). The
-    file `failure` has the message of a failure that all runs share, after which none is started; nor is one once the
-    file `spent` exists, since the command's hours (`max_hours`) are about to end.
-    `attempts`: the attempts that runs had before the command started. `threads`: of a run, over all of its processes;
-    None if OMP_NUM_THREADS sets how many each has. `of_command`: for a job of a launcher's, the command's own folder.
+    file `failure` has the message of a failure that all runs share; the file `spent` exists when the command's hours
+    (`max_hours`) are about to end. No run is started once either of the two exists.
+    `attempts`: each run's attempts before the command started. `threads`: of a run, over all of its processes; None if
+    OMP_NUM_THREADS sets those of each process. `of_command`: for a launcher's job, the command's own folder.
     """
 
     folder: Path
@@ -67,9 +67,9 @@ class Launch:
 
     @property
     def requests(self) -> int:
-        """How often it was asked to stop."""
+        """The number of requests to stop so far."""
         try:
-            next(self.folder.iterdir(), None)  # which makes NFS look at the folder anew
+            next(self.folder.iterdir(), None)  # which makes NFS refresh the folder
             return self.stop.stat().st_size
         except FileNotFoundError:
             return 0 if self.folder.is_dir() else 1
@@ -80,7 +80,7 @@ class Launch:
 
     @property
     def is_ending(self) -> bool:
-        """Whether no run is to be started any more."""
+        """Whether no further run may be started."""
         return self.is_stopped or self.spent.exists()
 
 
@@ -94,14 +94,14 @@ class RankProcess:
 
     @property
     def failure(self) -> Path:
-        """Its report of how it failed, and whether that is only an echo of another one's failure."""
+        """The file with its report of its failure, and whether that is only an echo of another process's failure."""
         return self.folder / f"failure.{self.rank}.json"
 
 
 _GRACE = 20.0  # seconds that the other processes of a run have to end once one of them is gone
-_UPLOAD_GRACE = 60.0  # more for the first one, to send W&B what it does not have yet
+_UPLOAD_GRACE = 60.0  # more for the first one, to finish its upload to W&B
 _LONGEST_SOCKET_FOLDER = 70  # bytes; multiprocessing adds `/pymp-xxxxxxxx/listener-xxxxxxxx`
-ENDED_BY_US = 256  # no exit code
+ENDED_BY_US = 256  # not a possible exit code
 # The exit codes of a worker that could not write its status.
 EXITS = dict(enumerate(HINTS, 100))
 
@@ -112,16 +112,16 @@ def in_children(
     launch: Launch | None = None,
     is_ending: Callable[[], bool] = lambda: False,
 ) -> list[int]:
-    """Call a function of a module in parallel, each time in a fresh process, and return their exit codes.
+    """Call a module's function in parallel, each call in a fresh process, and return the exit codes.
 
-    If one of several fails, or the first one is done, the others have some seconds to end before they are killed, and
-    more if `is_ending()`.
-    The processes have torch loaded already: the first call waits some seconds for the server that loads it; this
-    process never does so itself. They share out the launch's threads, or all cores.
+    If one of several processes fails, or the first one is done, the others have some seconds to end before they are
+    killed, and more if `is_ending()`.
+    The processes have torch loaded already: the first call waits some seconds for the fork server to load it; this
+    process never loads it. They divide the launch's threads, or all cores, among themselves.
     """
     number = threads.of_command() if launch is None else launch.threads
     each = None if number is None else max(1, number // len(calls))
-    if multiprocessing.get_start_method(allow_none=True) == "loky":  # joblib's worker, whose children know no loky
+    if multiprocessing.get_start_method(allow_none=True) == "loky":  # a joblib worker, whose children do not know loky
         multiprocessing.set_start_method("forkserver", force=True)
         os.environ[BESIDE_OTHERS] = "1"
     if launch is not None and is_live():
@@ -136,7 +136,7 @@ def in_children(
             if launch is not None:
                 marks.append(launch.folder / str(process.pid))
                 marks[-1].touch()  # a request to stop is passed on to this process
-                if launch.is_stopped and process.pid is not None:  # it was asked just before
+                if launch.is_stopped and process.pid is not None:  # the request came just before
                     with suppress(ProcessLookupError):
                         os.kill(process.pid, signal.SIGTERM)
         return _ends(processes, is_ending)
@@ -165,7 +165,7 @@ def train(*arguments: Any) -> None:
 
 
 def _ends(processes: Sequence[BaseProcess], is_ending: Callable[[], bool]) -> list[int]:
-    """The exit codes of processes that are one run's."""
+    """Wait for the processes of one run; return their exit codes."""
     codes: dict[int, int] = {}
     deadline = math.inf
     while len(codes) < len(processes):
@@ -188,17 +188,17 @@ def _ends(processes: Sequence[BaseProcess], is_ending: Callable[[], bool]) -> li
 
 
 def start_server(module: str) -> None:
-    """Start the server from which this process has others forked, that have a module loaded already.
+    """Start the fork server, whose child processes have a module loaded already.
 
-    No signal reaches it, nor, until it asks for them, a process that it makes: so what is sent to all of a job's
-    processes ends only those that know what to do.
+    It blocks signals, and so does each child until it unblocks them: a signal to all of a job's processes ends only
+    those that handle it.
     """
     inherit_code()
     multiprocessing.set_forkserver_preload(["alexlab.lean", module])
     options = multiprocessing.current_process()._config  # pyright: ignore[reportAttributeAccessIssue]
-    if "tempdir" not in options:  # of its sockets: else pymp-*, which stays if this process is killed
+    if "tempdir" not in options:  # of its sockets: the default, pymp-*, remains if this process is killed
         options["tempdir"] = str(_folder_of_sockets())
-    # These would end the tracker, which lets all signals through.
+    # These would end the resource tracker, which blocks no signals.
     with _ignored(signal.SIGUSR1), _ignored(signal.SIGUSR2), _ignored(signal.SIGHUP):
         resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -211,7 +211,7 @@ def start_server(module: str) -> None:
 def _folder_of_sockets() -> Path:
     """A new folder for multiprocessing's sockets, here and in child processes; it is removed when this process ends.
 
-    A path of a socket has at most 107 bytes (unix(7)), of which TMPDIR may take them all.
+    A socket's path has at most 107 bytes (unix(7)), and TMPDIR alone may be as long.
     """
     given = tempfile.gettempdir()
     if len(os.fsencode(given)) <= _LONGEST_SOCKET_FOLDER:
@@ -224,7 +224,7 @@ def _folder_of_sockets() -> Path:
 
 @contextmanager
 def _ignored(number: signal.Signals) -> Iterator[None]:
-    """A process that is started meanwhile ignores a signal, too; only the main thread can have it so."""
+    """Context in which processes that are started ignore a signal; without effect outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

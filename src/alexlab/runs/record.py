@@ -1,25 +1,25 @@
-"""What a run leaves behind: the folder `runs/<run id>/`.
+"""The record of a run: the folder `runs/<run id>/`.
 
     config.yaml       the resolved configuration
-    net.py            the Python file of model.build, where that is set; never run from here
-    status.json       state, attempt, labels, and for a failure its class, what happened and what to do
-    environment.json  packages, commit with the changes since, machine; of earlier attempts too
-    metrics.csv       one row an epoch
-    train_error.csv   training error, every trainer.train_error_every epochs where that is set
+    net.py            the Python file of model.build, if that is set; never run from here
+    status.json       state, attempt, labels, and for a failure its class, message and hint
+    environment.json  packages, commit with the changes since, machine; also of earlier attempts
+    metrics.csv       one row per epoch
+    train_error.csv   training error, every trainer.train_error_every epochs, if that is set
     train.log         the run's log, with the traceback of a failure
     checkpoints/      while it runs: the last two states; once it is done: last.ckpt, best.ckpt
-    diverged.json     of a run that diverged: where, and the images of the batch
+    diverged.json     for a run that diverged: where it did, and the images of the batch
     conv1.npy         the final kernels of conv1, float16 [kernels, channels, side, side]
     predictions.npz   for each test image and view kind: top-5 classes, log-probability of the true class; and the
                       likeliest class by each of the ten views alone
-    neighbours.json   once report.py --nets measured it: the precision of the nearest training images
-    result.json       errors and costs; there only once the run is DONE
-    wandb.json        what W&B has of it, where it was copied there; mlflow.json likewise
-    wandb/            W&B's own files; tensorboard/ likewise
+    neighbours.json   the precision of the nearest training images, once report.py --nets has measured it
+    result.json       errors and costs; exists only once the run is DONE
+    wandb.json        the id and state of its copy in W&B, if there is one; mlflow.json is the same for MLflow
+    wandb/            W&B's own files; tensorboard/ has TensorBoard's
     claim.<n>         the lease of the process that works on it
 
-Files are written atomically, but for train.log, which grows while it runs. Whoever reads a record may have it from a
-stranger: types are checked, and nothing but a regular file is read.
+Files are written atomically, except train.log, which grows during the run. A record may be untrusted: types are
+checked, and only regular files are read.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ from alexlab.runs.lease import Lease, holder, remove_dead
 from alexlab.tree import ANY, BOOL, FRACTION, INTEGER, NULL, NUMBER, TEXT, TIME, Kind, flatten, read_json, read_yaml
 
 STATES = RUNNING, DONE, PREEMPTED, FAILED = "RUNNING", "DONE", "PREEMPTED", "FAILED"
-GONE = "its process ended and wrote no status"
-RECORD_VERSION = 2  # of the files above; raised where an older one would be misread
+GONE = "its process ended without writing a status"
+RECORD_VERSION = 2  # of the files above; increased when older ones would be misread
 
 _ERRORS = {"top1_error": FRACTION, "top5_error": FRACTION, "loss": NUMBER}
-_OR_NAN = Kind("a number", lambda value: isinstance(value, float))  # NaN of one query
+_OR_NAN = Kind("a number", lambda value: isinstance(value, float))  # NaN for a single query
 _SPLIT = {"images": INTEGER, "ten": _ERRORS, "center": _ERRORS}
-# The types of what is read of each JSON file; other names may hold anything.
+# The types of the entries that are read from each JSON file; other entries may hold anything.
 SCHEMAS: dict[str, dict[str, Any]] = {
     "status.json": {
         **{"run_id": TEXT, "version": INTEGER, "state": TEXT, "attempt": INTEGER, "labels": {ANY: TEXT}},
@@ -75,7 +75,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 }
 _MAX_CSV = 2**26  # bytes
 _STATE = re.compile(r"\d+-[0-9a-f]{16}\.(ckpt|damaged)")
-# What a run writes into its record, and what file systems and file managers do; nothing else is removed with it.
+# Files that a run writes into its record; only these, and those of `_DISPOSABLE`, are removed with it.
 _OWN = re.compile(
     r"config\.yaml|net\.py|(status|environment|result|diverged|neighbours|wandb|mlflow)\.json|"
     r"(metrics|train_error)\.csv|train\.log|conv1\.npy|predictions\.npz|checkpoints|wandb|tensorboard|"
@@ -88,9 +88,9 @@ _DISPOSABLE = re.compile(r"\.DS_Store|\._.*|\.nfs.*|Thumbs\.db|desktop\.ini")
 
 
 def find_records(runs: Path) -> list[Record]:
-    """The records of a folder, by name: what has a status.json, hidden folders and backups aside.
+    """The records in a folder, by name: subfolders with a status.json, except hidden ones and backups.
 
-    None where there is no such folder.
+    Empty if there is no such folder.
     """
     if not runs.is_dir():
         return []
@@ -109,7 +109,7 @@ def find_record(runs: Path, given: str) -> Record:
     if len(fitting) == 1:
         return Record(runs, fitting[0])
     if fitting:
-        raise UserError(f"{given}: may be {', '.join(fitting)}; write more of it")
+        raise UserError(f"{given}: matches {', '.join(fitting)}; write more digits")
     hint = did_you_mean(given, known) or "; paths.runs=FOLDER looks elsewhere"
     raise UserError(f"{given}: there is no such run in {runs}{hint}")
 
@@ -127,43 +127,43 @@ class Record:
 
     @property
     def size(self) -> int:
-        """Bytes of all that is in its folder."""
+        """The total size of its files in bytes."""
         return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
 
     def status(self) -> dict[str, Any]:
-        """The content of status.json; empty where there is none yet.
+        """The content of status.json; empty if there is none yet.
 
         Raises:
-            UserError: where it is corrupt, of another run, or of another version of these files.
+            UserError: if it is corrupt, of another run, or of another version of these files.
         """
         status = self.read("status.json")
         if not status:
             return status
         if (version := status.get("version", 1)) != RECORD_VERSION:
             raise UserError(
-                f"{self.path}: is a record of version {version}, this code reads version {RECORD_VERSION}; set "
+                f"{self.path}: is a record of version {version}, but this code reads version {RECORD_VERSION}; set "
                 "paths.runs to another folder, or move it away"
             )
         if status.get("state") not in STATES:
             raise self._corrupt("status.json", f"state is {status.get('state')!r}, must be one of {', '.join(STATES)}")
         if status.get("run_id") != self.run_id:
             raise UserError(
-                f"{self.path}: holds the record of run {status.get('run_id')}, whose folder has that name; a copy is "
-                "not counted, so move it away"
+                f"{self.path}: is a copy of the record of run {status.get('run_id')}, which must be in a folder of "
+                "that name; move the copy away"
             )
         if "mend" in status:  # as records before 0.2.0 have it
             status["hint"] = status.pop("mend")
         return status
 
     def seen(self) -> dict[str, Any]:
-        """The status, FAILED (killed) where it says RUNNING and no process has the lease."""
+        """The status, but FAILED (killed) if it says RUNNING and no process holds the lease."""
         status = self.status()
         if status.get("state") == RUNNING and holder(self.path) is None:
             status = {**status, "state": FAILED, "failure": KILLED, "message": GONE, "hint": HINTS[KILLED]}
         return status
 
     def read(self, name: str) -> dict[str, Any]:
-        """The content of a JSON file of the record; empty where there is none yet."""
+        """The content of a JSON file of the record; empty if there is none yet."""
         try:
             content = read_json(self.file(name), SCHEMAS.get(name, {}))
         except (FileNotFoundError, NotADirectoryError):
@@ -175,11 +175,11 @@ class Record:
         return content
 
     def result(self) -> dict[str, Any]:
-        """The content of result.json; empty where there is none yet."""
+        """The content of result.json; empty if there is none yet."""
         return self.read("result.json")
 
     def rows(self, name: str = "metrics.csv") -> list[dict[str, float | None]]:
-        """The rows of a CSV file, an empty cell as None; a last line that is cut off is left out."""
+        """The rows of a CSV file, empty cells as None; an incomplete last line is left out."""
         try:
             text = read_regular(self.file(name), _MAX_CSV).decode("utf-8-sig")
             rows = [row for row in csv.DictReader(io.StringIO(text, newline="")) if None not in row.values()]
@@ -194,7 +194,7 @@ class Record:
             raise self._corrupt(name, str(error)) from error
 
     def keys(self) -> dict[str, Any]:
-        """The configuration by dotted keys, as config.yaml has it; empty where there is none."""
+        """The configuration by dotted keys, as config.yaml has it; empty if there is none."""
         try:
             return flatten(read_yaml(self.file("config.yaml")))
         except FileNotFoundError:
@@ -203,14 +203,14 @@ class Record:
             raise self._corrupt("config.yaml", one_line(error)) from error
 
     def _corrupt(self, name: str, why: str) -> UserError:
-        return UserError(f"{self.file(name)}: is corrupt ({why}); remove {self.path} to have the run done again")
+        return UserError(f"{self.file(name)}: is corrupt ({why}); remove {self.path} to train the run again")
 
     @property
     def is_done(self) -> bool:
         return self.status().get("state") == DONE
 
     def may_write(self) -> None:
-        """Raise LeaseLost where another process has taken the run over."""
+        """Raise LeaseLost if another process has taken the run over."""
         if self._lease is not None:
             self._lease.check()
 
@@ -221,18 +221,18 @@ class Record:
         try:
             write_atomic(self.file(name), text, self.may_write)
         except FileNotFoundError:
-            self.may_write()  # a new owner removes the temporary file of one that was paused
+            self.may_write()  # raises LeaseLost if a new owner removed the temporary file while this one was paused
             raise
 
     def set_status(self, state: str, **more: Any) -> None:
-        """Write status.json; the attempt's number, when it began, and the labels stay as they are."""
+        """Write status.json; the attempt's number and start time and the labels are kept."""
         kept = {name: value for name, value in self.status().items() if name in ("attempt", "labels", "started")}
         self.write("status.json", {"run_id": self.run_id, "version": RECORD_VERSION, "state": state, **kept, **more})
 
     def fence(self) -> None:
-        """Let nothing be written any more by whoever had the lease before.
+        """Prevent earlier owners of the lease from writing anything more.
 
-        An owner checks its lease before it renames a temporary file, and may be paused in between; once the temporary
+        An owner checks its lease before it renames a temporary file, but may be paused in between; once the temporary
         files are gone, its rename fails when it continues.
         """
         self._refuse_links()
@@ -244,7 +244,7 @@ class Record:
         return [path for path in self._contents() if TEMPORARY.fullmatch(path.name)]
 
     def begin(self, config_yaml: str, labels: dict[str, str], net: bytes | None = None, **more: Any) -> None:
-        """Start an attempt, which resumes from the last checkpoint, if there is one; never of a finished run."""
+        """Start an attempt, which resumes from the last checkpoint if there is one; the run must not be finished."""
         self.fence()
         status = self.status()
         self.may_write()  # another owner may have finished it while this one was paused
@@ -252,19 +252,19 @@ class Record:
         self.write("config.yaml", config_yaml)
         if net is not None:
             self.write("net.py", net)
-        number = self._lease.number if self._lease is not None else 0  # of leases whose owners began nothing, too
+        number = self._lease.number if self._lease is not None else 0  # counts also leases whose owners started nothing
         self.set_status(RUNNING, attempt=max(number, status.get("attempt", 0) + 1), labels=labels, **more)
 
     def _refuse_links(self) -> None:
-        """Raise UserError where writing the record would write elsewhere, as links in a record from others could."""
+        """Raise UserError if writing the record could write elsewhere, as through links in an untrusted record."""
         for path in (self.path, *self._contents()):
             if path.is_symlink():
-                raise UserError(f"{path}: is a link, and a record holds its own files; move what it leads to here")
+                raise UserError(f"{path}: is a symbolic link, which a record must not contain; move its target here")
             if path.exists() and not (path.is_file() or path.is_dir()):
                 raise UserError(f"{path}: is neither a file nor a folder; remove it")
 
     def _contents(self) -> Iterator[Path]:
-        """What the record and its checkpoints hold, without following links."""
+        """The entries of the record and of its checkpoints folder, without following links."""
         for folder in (self.path, self.file("checkpoints")):
             if folder.is_dir() and not folder.is_symlink():
                 yield from folder.iterdir()
@@ -277,7 +277,7 @@ class Record:
         return [path for path in self._contents() if not (self._is_own(path) or _DISPOSABLE.fullmatch(path.name))]
 
     def forget(self) -> None:
-        """Remove what an unfinished run has written, so that it starts anew; the number of attempts stays."""
+        """Remove the files of an unfinished run, so that it starts from scratch; the number of attempts is kept."""
         is_done = self.is_done
         self.may_write()
         assert not is_done
@@ -288,15 +288,15 @@ class Record:
                 continue
             self.may_write()
             if path.is_dir():
-                with suppress(OSError):  # it holds a file of somebody else's
+                with suppress(OSError):  # it contains a file of another program
                     path.rmdir()
             else:
                 path.unlink()
 
     def tidy(self, keeps_newest: bool) -> None:
-        """Remove what a finished run leaves behind if it is killed in its last second: states, its lease.
+        """Remove the states and the lease that a finished run leaves behind if it is killed in its last second.
 
-        `keeps_newest`: whether the configuration has the last state kept.
+        `keeps_newest`: whether the configuration keeps the last state.
         """
         found = self._temporary_files()
         if self.path.is_symlink() or holder(self.path) is not None:

@@ -30,7 +30,7 @@ _SERVER_IS_GONE = 255  # multiprocessing's exit code if its server, not its proc
 
 
 def needs_work(status: dict[str, Any], retry: Retry, attempts: int | None = None) -> bool:
-    """Whether a run is to be done, if no process works on it; one that failed since attempt `attempts` is not."""
+    """Whether a run is still to be done; a run that failed after attempt number `attempts` is not retried."""
     if status.get("state") == FAILED:
         return is_retried(status.get("failure"), retry) and (attempts is None or status.get("attempt", 0) <= attempts)
     return status.get("state") != DONE
@@ -39,7 +39,7 @@ def needs_work(status: dict[str, Any], retry: Retry, attempts: int | None = None
 def execute(config: Config, labels: dict[str, str], title: str, launch: Launch) -> dict[str, Any]:
     """Make sure that a run is done, and return its status; a finished one is not touched.
 
-    The record of a try-out (`Config.is_trial`) is a temporary one, and gone afterwards.
+    The record of a try-out (`Config.is_trial`) is temporary.
     """
     if config.is_trial:
         with temporary_folder() as folder:
@@ -63,7 +63,7 @@ def _attempt(
         if not needs_work(status, config.retry, launch.attempts.get(name, 0)):
             return status
         if status.get("failure") == DIVERGED:
-            record.forget()  # its last state leads to the same end
+            record.forget()  # its last state would diverge again
         net = None if config.model.build is None else own_net.source(config)
         record.begin(to_yaml(config), labels, net, started=time.time())
         with lease.heartbeat():
@@ -79,7 +79,7 @@ def _attempt(
 
 
 def _train_all(count: int, arguments: tuple[Any, ...], launch: Launch) -> tuple[list[int], dict[int, dict[str, Any]]]:
-    """Train in `count` processes; return their exit codes, and by rank the reports of several that failed."""
+    """Train in `count` processes; return their exit codes and, of several, the failure reports by rank."""
     if count == 1:
         return in_children(process.train, [(*arguments, None, launch.messages)], launch), {}
     with temporary_folder() as folder:
@@ -96,7 +96,7 @@ def _train_all(count: int, arguments: tuple[Any, ...], launch: Launch) -> tuple[
 def _settled(
     record: Record, codes: list[int], reports: dict[int, dict[str, Any]], launch: Launch, is_memory: bool
 ) -> dict[str, Any]:
-    """The status of a run whose processes have ended, written here if they could not, or did not know their cause."""
+    """The status of a run whose processes have ended, written here if they could not or did not know the cause."""
     status = record.status()
     if status.get("state") in (DONE, PREEMPTED):
         return status
@@ -121,15 +121,15 @@ def _write(record: Record, status: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ended(record: Record, code: int, is_stopped: bool, is_memory: bool) -> dict[str, Any]:
-    """The status of a run whose process wrote none."""
+    """The status of a run whose process did not write one."""
     if is_stopped and code == -signal.SIGKILL:
         state, details = PREEMPTED, {"message": f"stopped at once; {STOPPED}"}
     else:
         was_killed = code in (-signal.SIGKILL, -signal.SIGTERM, _SERVER_IS_GONE)
         failure = EXITS.get(code, ERROR if not was_killed else MEMORY if is_memory else KILLED)
-        message = f"its process ended by {ended_by(code)}"
+        message = f"its process ended ({ended_by(code)})"
         if failure == MEMORY and was_killed:
-            message = "the kernel killed its process, since the memory was used up"
+            message = "the kernel killed its process because memory ran out"
         elif failure == DISK:
             message = "no space left to write the status file"
         state, details = FAILED, {"failure": failure, "message": message, "hint": HINTS[failure]}
@@ -137,18 +137,18 @@ def _ended(record: Record, code: int, is_stopped: bool, is_memory: bool) -> dict
 
 
 def check(configs: list[Config], is_here: bool) -> Device | None:
-    """Check what only torch can say of runs before they start: their weights and, if they train here, their device.
+    """Check with torch, before runs start, their weights and, if they train here, their device.
 
-    Returns the device of the first one; None if they train elsewhere, or if the process that checks was killed.
+    Returns the device of the first run; None if they train elsewhere, or if the checking process was killed.
 
     Raises:
-        ConfigError: for the first of them that cannot run.
+        ConfigError: for the first run that cannot start.
     """
     with temporary_folder() as folder:
         answer = folder / "checked.json"
         [code] = in_children(_check, [(configs, is_here, answer)])
         if code != 0:
-            return None  # the runs will say why, if it was more than an accident
+            return None  # if this was more than an accident, the runs will report it
         found = json.loads(answer.read_text())
         if isinstance(found, str):
             raise ConfigError(found)
@@ -158,7 +158,7 @@ def check(configs: list[Config], is_here: bool) -> Device | None:
 def _check(configs: list[Config], is_here: bool, answer: Path) -> None:
     found: object = None
     try:
-        import_module(process.WORKER)  # all that training needs
+        import_module(process.WORKER)  # imports everything that training needs
         from alexlab.models import build_model
         from alexlab.training.fit import load_weights
 
@@ -168,7 +168,7 @@ def _check(configs: list[Config], is_here: bool, answer: Path) -> None:
             found = asdict(devices[0])
         for config in configs:
             if config.weights is not None:
-                logging.disable(logging.WARNING)  # the run itself says that its last layer starts anew
+                logging.disable(logging.WARNING)  # the run itself warns if its last layer is not loaded
                 load_weights(build_model(config), config.weights)
     except UserError as error:
         found = str(error)
@@ -178,13 +178,13 @@ def _check(configs: list[Config], is_here: bool, answer: Path) -> None:
 
 
 def forecast(configs: list[Config]) -> list[tuple[tuple[float, float, float], int]]:
-    """The seconds that each run would take on this machine, and about how many bytes its record.
+    """Forecast the seconds that each run would take on this machine, and the approximate bytes of its record.
 
-    The seconds by the lower quartile, the median and the upper quartile of timed steps. Measured in a process of its
-    own, which loads torch.
+    Seconds are given by the lower quartile, the median and the upper quartile of timed steps, which are measured in a
+    process of its own that loads torch.
 
     Raises:
-        UserError: if no step can be timed, as without the device asked for.
+        UserError: if no step can be timed, such as without the requested device.
     """
     with temporary_folder() as folder:
         answer = folder / "forecast.json"
@@ -204,6 +204,6 @@ def _forecast(configs: list[Config], answer: Path) -> None:
     keep_memory()  # as a run does
     try:
         found: object = [*zip(seconds_of_runs(configs), map(record_bytes, configs), strict=True)]
-    except Exception as error:  # no such device, no memory for such a net
+    except Exception as error:  # such as a missing device, or a net too large for memory
         found = one_line(error)
     answer.write_text(json.dumps(found))

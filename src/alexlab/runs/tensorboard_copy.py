@@ -1,6 +1,6 @@
-"""TensorBoard as a copy of the record: event files in its folder `tensorboard`.
+"""Copies of records for TensorBoard: event files in the record's folder `tensorboard`.
 
-Each attempt writes all rows anew to a file of its own, whose start has TensorBoard forget the earlier ones.
+Each attempt writes all rows again to a file of its own, whose first event makes TensorBoard discard the earlier ones.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ class TensorboardCopy:
         self._write(session_log=SessionLog(status=SessionLog.START))
         values = {**tracked.facts(self._config, self._record), **tracked.public_config(self._config)}
         plain = {key: value if type(value) in (int, float) else shown(value) for key, value in values.items()}
-        # Without the list of metrics, which its HParams page then takes from all runs.
+        # Without a list of metrics, TensorBoard's HParams page takes them from all runs.
         _, begun, self._ended = hparams(plain, {})
         self._write(summary=begun)
         return True
 
     def _new_file(self, name: str) -> Path:
-        """The next file of events, as TensorBoard reads them in order; removes all earlier ones but the last.
+        """The next event file, numbered since TensorBoard reads them in order; removes earlier ones except the last.
 
-        That one may be what a running TensorBoard reads, which would not find the new one without it.
+        A running TensorBoard may be reading the last one, and would not find the new one without it.
         """
         folder = tracked.own_folder(self._record, "tensorboard")
         own = tracked.own_folder(self._record, f"tensorboard/{name}")
@@ -66,7 +66,7 @@ class TensorboardCopy:
         *older, last = [None, *sorted(path for path in folder.glob(_FILES) if path.parent == own)]
         for path in filter(None, [*others, *older]):
             path.unlink()
-            with suppress(OSError):  # it holds more
+            with suppress(OSError):  # it is not empty
                 path.parent.rmdir()
         number = 0 if last is None else int(last.name[-6:])
         return own / f"events.out.tfevents.{number + 1:06}"
@@ -100,6 +100,6 @@ class TensorboardCopy:
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         event = Event(wall_time=time.time(), step=step, **content)
-        # Unbuffered and in this thread, so that an error is raised here; torch's SummaryWriter prints it from its own.
+        # Unbuffered and in this thread, so that errors are raised here; torch's SummaryWriter prints them in its own.
         with self._path.open("ab", buffering=0) as file:
             RecordWriter(file).write(event.SerializeToString())

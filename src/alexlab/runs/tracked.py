@@ -1,6 +1,6 @@
-"""What trackers get of a run besides the rows of metrics.csv: names, settings, final errors and pictures.
+"""The facts about a run that trackers get in addition to metrics.csv: names, settings, final errors and pictures.
 
-No image of the data set, no folder of this machine and no setting of the trackers themselves.
+They include no image of the data set, no folder of this machine and no setting of the trackers themselves.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from alexlab.runs.names import RunName, run_name
 from alexlab.runs.record import PREEMPTED, Record
 from alexlab.tiles import per_row, shown, tiles
 
-MOST_CLASSES = 50  # of a confusion matrix, whose table has their square
+MOST_CLASSES = 50  # of a confusion matrix, which has the square of them as entries
 PREDICTION_COLUMNS = ("test image", "class", "1st", "2nd", "3rd", "right", "probability of class")
-_PREDICTIONS = 200  # test images in the table of predictions, evenly from all
-_ZOOM = 4  # pixels for a weight of conv1
+_PREDICTIONS = 200  # evenly spaced test images in the table of predictions
+_ZOOM = 4  # pixels per weight of conv1
 _LONGEST_NAME = 128  # W&B refuses longer ones
-_LAST_SECONDS = 60.0  # that a tracker gets for what it has not sent when a run ends
-_GRACE_SECONDS = 5.0  # likewise, if a run was asked to stop
+_LAST_SECONDS = 60.0  # timeout for what a tracker has not sent when a run ends
+_GRACE_SECONDS = 5.0  # the same if the run was asked to stop
 
 
 def named(config: Config, record: Record) -> RunName:
@@ -37,12 +37,12 @@ def named(config: Config, record: Record) -> RunName:
 
 
 def title(config: Config, name: RunName) -> str:
-    """A run's name, such as `no_lrn seed=0`; what only sets the scale follows."""
+    """A run's name, such as `no_lrn seed=0`; settings that only change the scale follow."""
     return f"{name.arm} seed={config.seed} {name.noted}"[:_LONGEST_NAME].rstrip()
 
 
 def facts(config: Config, record: Record) -> dict[str, str]:
-    """What a run is, by which trackers find and group it."""
+    """The labels by which trackers find and group a run."""
     labels = record.status()["labels"]
     found = {name: labels[name] for name in ("protocol", "recipe", "model")}
     found.update({"ablation": named(config, record).arm, "seed": str(config.seed), "run_id": record.run_id})
@@ -51,13 +51,13 @@ def facts(config: Config, record: Record) -> dict[str, str]:
 
 
 def public_config(config: Config) -> dict[str, Any]:
-    """The configuration, flat, with numbers as numbers and lists as lists; folders of this machine stay here."""
+    """The configuration, flat, with native numbers and lists; folders of this machine are left out."""
     places = ("paths.", "data.cache", "data.raw", "data.root", "data.stage", "logger.", "weights", "study.")
     return {name: value for name, value in flat(config).items() if not name.startswith(places)}
 
 
 def final_numbers(result: dict[str, Any]) -> dict[str, float]:
-    """The errors of a finished run, such as `test/ten/top1_error`, and its seconds."""
+    """The errors of a finished run, such as `test/ten/top1_error`, and its duration in seconds."""
     found = {
         f"{split}/{kind}/{name}": value
         for split in ("test", "train")
@@ -68,8 +68,8 @@ def final_numbers(result: dict[str, Any]) -> dict[str, float]:
 
 
 def kernels(record: Record) -> np.ndarray | None:
-    """The kernels of the first layer as an image, uint8 [height, width, 4]; None if there are none of RGB images."""
-    with suppress(OSError, ValueError):  # there are none, or they are no images
+    """The kernels of the first layer as an image, uint8 [height, width, 4]; None if there are none for RGB images."""
+    with suppress(OSError, ValueError):  # the file is missing or cannot be read
         weights = read_array(record.file("conv1.npy"))
         if weights.ndim == 4 and weights.shape[1] == 3:
             return tiles(shown(weights), per_row(len(weights))).repeat(_ZOOM, 0).repeat(_ZOOM, 1)
@@ -78,11 +78,11 @@ def kernels(record: Record) -> np.ndarray | None:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Ten views' predictions of the test split."""
+    """Ten-view predictions on the test split."""
 
     names: list[str]  # of the classes
     true: np.ndarray  # class numbers [images]
-    predicted: np.ndarray  # likewise
+    predicted: np.ndarray  # class numbers [images]
     table: list[tuple[Any, ...]]  # PREDICTION_COLUMNS of some images
 
 
@@ -129,21 +129,21 @@ def own_folder(record: Record, name: str) -> Path:
     """A folder of the record that a tracker writes to.
 
     Raises:
-        OSError: if it is a link, as its content may be another project's.
+        OSError: if it is a symbolic link, since its target may belong to another project.
     """
     folder = record.file(name)
     if folder.is_symlink():
-        raise OSError(f"{folder} is a link, and a record holds its own files")
+        raise OSError(f"{folder} is a symbolic link, which a record must not contain")
     return folder
 
 
 def seconds_to_end(state: str) -> float:
-    """The seconds that a tracker gets for the end of a run."""
+    """The timeout in seconds for a tracker at the end of a run."""
     return _GRACE_SECONDS if state == PREEMPTED else _LAST_SECONDS
 
 
 def within(seconds: float, action: Callable[[], Any]) -> None:
-    """Do something that may wait for a network that is gone; raise TimeoutError where it takes longer."""
+    """Call a function that may hang without a network; raise TimeoutError if it takes longer than `seconds`."""
     errors: list[Exception] = []
 
     def act() -> None:

@@ -1,7 +1,7 @@
 """Trackers, which get copies of records: W&B, TensorBoard and MLflow.
 
-The rows of metrics.csv, each at its own training step, are copied while the run trains or at any later time; at its end
-the final errors and pictures. What is sent again is not there twice. No error of a tracker ends a run.
+The rows of metrics.csv, each at its own training step, are copied while the run trains or at any later time; the final
+errors and pictures follow at its end. Sending a record again creates no duplicates. A tracker's error never ends a run.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from alexlab.runs.wandb_copy import WandbCopy
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-_LONGEST_REASON = 300  # characters of an error, which may be a server's page
+_LONGEST_REASON = 300  # characters of an error, which may be an HTML page
 _SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "WANDB_API_KEY")
 
 
 class Copy(Protocol):
-    """A tracker's copy of one run. Each method may raise whatever the tracker's library does."""
+    """A tracker's copy of one run. Each method may raise whatever the tracker's library raises."""
 
     title: str
 
@@ -40,15 +40,15 @@ class Copy(Protocol):
 
     @staticmethod
     def place(logger: LoggerConfig) -> str:
-        """Where copies go.
+        """The destination of copies, such as `online`.
 
         Raises:
-            UserError: if that cannot be reached.
+            UserError: if it cannot be reached.
         """
         ...
 
     def is_complete(self) -> bool:
-        """Whether the tracker has all of a record that has ended."""
+        """Whether the tracker has the complete record of a run that has ended."""
         ...
 
     def start(self) -> bool:
@@ -59,7 +59,7 @@ class Copy(Protocol):
         """Copy a row of metrics.csv, unless the tracker has it already."""
 
     def finish(self) -> None:
-        """Copy how the run ended, and end the copy."""
+        """Copy the run's outcome, and close the copy."""
 
 
 COPIES: dict[str, type[Copy]] = {"wandb": WandbCopy, "tensorboard": TensorboardCopy, "mlflow": MlflowCopy}
@@ -69,31 +69,31 @@ assert tuple(COPIES) == TRACKERS
 class Copies:
     """The copies of one run that its configuration asks for.
 
-    A tracker's first error is printed in one line, and ends its copy; `python src/runs.py copy` sends it later.
+    A tracker's first error is printed as one line and ends its copy; `python src/runs.py copy` sends the rest later.
     """
 
     def __init__(
         self, config: Config, record: Record, messages: Path | None = None, names: Sequence[str] | None = None
     ) -> None:
-        """`messages`: the folder that marks which messages of a sweep were printed. `names`: of the trackers."""
+        """`messages`: the folder that marks which messages of a sweep were printed. `names`: only these trackers."""
         wanted = config.logger.trackers if names is None else names
         self._config, self._messages = config, messages
         self._wanted = {name: COPIES[name](config, record, self._say) for name in wanted if not config.is_trial}
         self._started: dict[str, Copy] = {}
 
     def start(self) -> bool:
-        """Start or resume the copies; whether any has started."""
+        """Start or resume the copies; return whether any has started."""
         self._started = self._wanted
         self._started = self._each(lambda copy: copy.start(), "did not start")
         return bool(self._started)
 
     def row(self, row: dict[str, Any]) -> None:
         """Copy a row of metrics.csv to the trackers that do not have it."""
-        self._each(lambda copy: copy.row(row), "takes no more")
+        self._each(lambda copy: copy.row(row), "stopped accepting data")
 
     def finish(self) -> bool:
-        """Copy how the run ended, and end the copies; whether any has all of it."""
-        self._each(lambda copy: copy.finish(), "did not take all")
+        """Copy the run's outcome, and close the copies; return whether any is complete."""
+        self._each(lambda copy: copy.finish(), "did not accept everything")
         return bool(self._started)
 
     def abandon(self) -> None:
@@ -101,7 +101,7 @@ class Copies:
         self._started = {}
 
     def _each(self, action: Callable[[Copy], bool | None], what: str) -> dict[str, Copy]:
-        """Do something with each copy, and drop one with an error; return those for which it is true."""
+        """Apply an action to each copy, and drop copies that raise an error; return those for which it was true."""
         found = {}
         for name, copy in [*self._started.items()]:
             try:
@@ -113,7 +113,7 @@ class Copies:
                 given = "" if project == Config().logger.project else f" logger.project={project}"
                 hint = f"the record is complete, `python src/runs.py copy logger={name}{given}` sends it later"
                 message = f"logger={name}: {copy.title} {what} ({reason(error)}); {hint}"
-                if log.hasHandlers():  # those of a run's train.log; else logging prints it as well
+                if log.hasHandlers():  # a run has train.log's; without any, logging would print it as well
                     log.warning(message)
                 self._say(message)
         return found
@@ -137,7 +137,7 @@ def reason(error: Exception) -> str:
 
 
 def send(name: str, config: Config, record: Record) -> bool:
-    """Send a record to a tracker, whatever it has of it already; whether that went well."""
+    """Send a record to a tracker, which may already have part of it; return whether that succeeded."""
     copies = Copies(config, record, names=[name])
     if not copies.start():
         return False
@@ -158,20 +158,20 @@ class Unreachable(UserError):
 
 
 def place(name: str, logger: LoggerConfig) -> str:
-    """Where a tracker's copies go, such as `online`.
+    """The destination of a tracker's copies, such as `online`.
 
     Raises:
-        Unreachable: if that cannot be reached.
+        Unreachable: if it cannot be reached.
         UserError: if the tracker's settings cannot work.
     """
     return _reached(name, lambda: COPIES[name].place(logger))
 
 
 def is_copied(name: str, config: Config, record: Record) -> bool:
-    """Whether a tracker has all of a record already.
+    """Whether a tracker already has the complete record.
 
     Raises:
-        Unreachable: if that cannot be reached.
+        Unreachable: if it cannot be reached.
         UserError: if the record is corrupt.
     """
     return _reached(name, COPIES[name](config, record, print).is_complete)

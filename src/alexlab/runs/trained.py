@@ -1,4 +1,4 @@
-"""A finished run to be used: its network, its classes, how it sees an image, and its curves."""
+"""A finished run for use: its network, its classes, its preprocessing of images, and its curves."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BATCH = 64  # images in memory at a time
 
 
 class _FromPixels(nn.Module):
-    """A network behind its normalisation: from pixels in 0-255 to probabilities."""
+    """A network that includes its normalisation: from pixels in 0-255 to probabilities."""
 
     mean: Tensor
     scale: Tensor
@@ -60,7 +60,7 @@ class TrainedRun:
 
     @property
     def classes(self) -> list[str]:
-        """The K classes in the order of the logits, as their data name them: folders' names, WordNet ids."""
+        """The K classes in the order of the logits, as named in the data: folder names, WordNet ids."""
         return self.member.data.store.classes
 
     @property
@@ -70,16 +70,16 @@ class TrainedRun:
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row an epoch, as in metrics.csv."""
+        """One row per epoch, as in metrics.csv."""
         import pandas as pd
 
         return pd.read_csv(self.record.file("metrics.csv"))
 
     def stored(self, image: str | Path | bytes | Image.Image | np.ndarray) -> np.ndarray:
-        """An image as a store would hold it, uint8 [S, S, 3]: upright, RGB, resized and cut as `data.resize` says.
+        """An image as stored, uint8 [S, S, 3]: upright, RGB, resized and cropped according to `data.resize`.
 
         Raises:
-            UserError: for a file that holds no complete image.
+            UserError: for a file that is not a complete image.
             OSError: for a file that cannot be read.
         """
         data = self.config.data
@@ -94,15 +94,15 @@ class TrainedRun:
             raise UserError(f"{name}: {error}") from error
 
     def preprocessed(self, images: np.ndarray, view: str = "center") -> list[torch.Tensor]:
-        """The network's inputs of stored images, uint8 [N, S, S, 3]: float32 [N, 3, H, W] for each crop of the view.
+        """The network's inputs for stored images, uint8 [N, S, S, 3]: float32 [N, 3, H, W] for each crop of the view.
 
-        The crop, less the mean image (`data.mean`), times `data.pixel_scale`; `view` is `center` or `ten` (4.1).
+        The crop minus the mean image (`data.mean`), times `data.pixel_scale`; `view` is `center` or `ten` (4.1).
         """
         data = self.member.data
         return list(data.views(torch.from_numpy(images).to(self.device), data.windows(view)))
 
     def probabilities(self, images: np.ndarray, view: str = "ten") -> np.ndarray:
-        """Of stored images, uint8 [N, S, S, 3], the probability of each class, float64 [N, K]: the mean over crops."""
+        """Class probabilities, float64 [N, K], of stored images, uint8 [N, S, S, 3]: the mean over crops."""
         with torch.inference_mode():
             batches = [torch.from_numpy(images[first : first + BATCH]) for first in range(0, len(images), BATCH)]
             found = [probabilities(self.member, batch.to(self.device), (view,))[view] for batch in batches]
@@ -111,10 +111,10 @@ class TrainedRun:
     def predict(
         self, images: Sequence[str | Path | bytes | Image.Image | np.ndarray], top: int = 5, view: str = "ten"
     ) -> list[list[tuple[str, float]]]:
-        """For each image the names of its likeliest classes with their probabilities, likeliest first.
+        """For each image, the names of its likeliest classes with their probabilities, likeliest first.
 
         Raises:
-            UserError, OSError: as `stored`.
+            UserError, OSError: as in `stored`.
         """
         if not images:
             return []
@@ -133,9 +133,9 @@ class TrainedRun:
     def export_onnx(self, path: str | Path) -> None:
         """Write the network as an ONNX file, with the mean image, the scale and the softmax inside.
 
-        Its input `images` is float32 [N, 3, H, W], RGB in 0-255, cropped as `data.resize` and the centre view say; its
-        output `probabilities` is float32 [N, K]. The file's metadata have the run id, the classes, their names and this
-        preprocessing. Outputs differ from the network's by less than 1e-4 (onnxruntime).
+        Its input `images` is float32 [N, 3, H, W], RGB in 0-255, cropped by `data.resize` and the centre view;
+        its output `probabilities` is float32 [N, K]. The file's metadata contain the run id, the classes, their names
+        and this preprocessing. Outputs differ from the network's by less than 1e-4 (onnxruntime).
 
         Raises:
             UserError: if the packages `onnx` and `onnxscript` are not installed.
@@ -173,14 +173,14 @@ class TrainedRun:
 def load_run(
     run_id: str, runs: str | Path = "runs", cache: str | Path | None = None, code: str | Path | None = None
 ) -> TrainedRun:
-    """Load a finished run by its id, which may be cut short.
+    """Load a finished run by its id, which may be abbreviated.
 
-    `runs`: the folder of the records. `cache`: where the prepared images are, with the mean image and the classes'
-    names, if not in the default folder (`data.cache`, ALEXLAB_CACHE). `code`: for a net of your own (`model.build`),
+    `runs`: the folder of the records. `cache`: the folder of the prepared images, with the mean image and the class
+    names, if it is not the default one (`data.cache`, ALEXLAB_CACHE). `code`: for a net of your own (`model.build`),
     the folder with its Python file, which is run.
 
     Raises:
-        UserError: if the run is not there or not done, or its weights or its store are missing.
+        UserError: if the run does not exist or is not done, or its weights or its store are missing.
     """
     settings = Config()
     settings.paths.runs = str(runs)

@@ -1,15 +1,16 @@
 """Check bundles of alexlab's records: python verify.py BUNDLE.zip [ANOTHER.zip ...]
 
-Needs Python 3.8 or later and nothing else. It checks that
+Needs only Python 3.8 or later. It checks that
 
-- every file is the one whose SHA-256 hash manifest.json has, and that none is missing or added;
-- every test error in a result.json is what the run's predictions come to, image by image;
-- the planned runs are there, those that are missing being named;
-- for several bundles, whether runs that are in more than one have the same predictions, bit by bit.
+- every file has the SHA-256 hash listed in manifest.json, and that no file is missing or added;
+- every test error in a result.json equals the one computed from the run's predictions, image by image.
 
-It says nothing of how the predictions were made: who doubts them runs one again, which the same code and machine repeat
-to the last bit. Take this file from the project rather than from a bundle that you doubt.
-Exit status: 0 all is as it was, 1 something is not, 2 a file cannot be read as a bundle.
+It also lists planned runs that are missing, and for several bundles compares the predictions of runs that they share,
+bit by bit.
+
+It cannot check how the predictions were made. If you doubt them, train a run again: the same code and machine reproduce
+it to the last bit. If you doubt a bundle, take this file from the project instead.
+Exit status: 0 everything checks out, 1 something does not, 2 a file cannot be read as a bundle.
 """
 
 from __future__ import annotations
@@ -57,42 +58,42 @@ def read_array(content: bytes) -> tuple[array[int], tuple[int, ...]]:
     for length in shape:
         count *= length
     if count != len(values):
-        raise ValueError("has another number of values than its header says")
+        raise ValueError("does not have the number of values that its header gives")
     return values, shape
 
 
 def read_member(archive: zipfile.ZipFile, name: str, limit: int = LARGEST) -> bytes:
-    """A file of an archive, of limited size whatever the archive says of it.
+    """Read a file of an archive, whose size is limited whatever the archive claims.
 
     Raises:
-        ValueError, zipfile.BadZipFile: for a file that is larger, or is not what the archive says.
+        ValueError, zipfile.BadZipFile: for a file that is larger, or differs from what the archive claims.
     """
     member = archive.getinfo(name)
     if member.file_size > limit:
         raise ValueError(f"{name} unpacks to {member.file_size:,} bytes")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"{name} is compressed in a way whose size cannot be limited")
+        raise ValueError(f"{name} has a compression method whose output size cannot be limited")
     with archive.open(member) as file:
-        content = file.read(member.file_size + 1)  # a number, without which zipfile unpacks up to 2 GiB at once
+        content = file.read(member.file_size + 1)  # without a number, zipfile unpacks up to 2 GiB at once
     if len(content) != member.file_size:
-        raise ValueError(f"{name} has {len(content):,} bytes and not the {member.file_size:,} that the archive says")
+        raise ValueError(f"{name} has {len(content):,} bytes, but the archive claims {member.file_size:,}")
     return content
 
 
 def check_size(members: list[zipfile.ZipInfo]) -> None:
     """Raise ValueError for more files, or more bytes in them, than any bundle has."""
     if len(members) > MOST:
-        raise ValueError(f"holds {len(members):,} files, more than {MOST:,}")
+        raise ValueError(f"contains {len(members):,} files, more than {MOST:,}")
     if sum(member.file_size for member in members) > ALL:
         raise ValueError(f"unpacks to more than {ALL // 2**30} GiB")
 
 
 def odd_members(members: list[zipfile.ZipInfo]) -> list[str]:
-    """A line for each name that is there twice, and for whatever is not a plain file."""
+    """A line for each duplicate name, and for each entry that is not a regular file."""
     twice = [name for name, count in Counter(member.filename for member in members).items() if count > 1]
     kinds = {member.filename: stat.S_IFMT(member.external_attr >> 16) for member in members}
     others = [name for name, kind in kinds.items() if name.endswith("/") or kind not in (0, stat.S_IFREG)]
-    return [f"{name}: is there twice" for name in sorted(twice)] + [f"{name}: is no plain file" for name in others]
+    return [f"{name}: is duplicated" for name in sorted(twice)] + [f"{name}: is not a regular file" for name in others]
 
 
 def errors_of(predictions: bytes) -> dict[str, dict[str, float]]:
@@ -101,7 +102,7 @@ def errors_of(predictions: bytes) -> dict[str, dict[str, float]]:
     with zipfile.ZipFile(io.BytesIO(predictions)) as arrays:
         labels, _ = read_array(read_member(arrays, "labels.npy", LARGEST_ARRAY))
         if not labels:
-            raise ValueError("has no image")
+            raise ValueError("has no images")
         for view in ("center", "ten"):
             if f"{view}_top5.npy" not in arrays.namelist():
                 continue
@@ -117,50 +118,50 @@ def errors_of(predictions: bytes) -> dict[str, dict[str, float]]:
 
 
 def check_run(run: str, files: dict[str, bytes]) -> list[str]:
-    """What is wrong with the errors of one record."""
+    """A line for each fault in the errors of one record."""
     try:
         result = json.loads(files["result.json"])
         found = errors_of(files["predictions.npz"])
         if result["run_id"] != run:
             return [f"{run}: its result is that of run {result['run_id']}"]
-        views = [view for view, said in result["test"].items() if isinstance(said, dict)]
-        wrong = [f"{run}: has no predictions of view {view}" for view in views if view not in found]
+        views = [view for view, errors in result["test"].items() if isinstance(errors, dict)]
+        wrong = [f"{run}: has no predictions for view {view}" for view in views if view not in found]
         for view, errors in found.items():
             for metric, error in errors.items():
-                said = result["test"][view][metric]
-                if not abs(said - error) <= 1e-9:
-                    wrong.append(f"{run}: {metric} of view {view} is {error:.6f} by its predictions, not {said:.6f}")
+                stated = result["test"][view][metric]
+                if not abs(stated - error) <= 1e-9:
+                    wrong.append(f"{run}: {metric} of view {view} is {stated:.6f}, but {error:.6f} by its predictions")
         return wrong if found else [f"{run}: has no predictions"]
-    except Exception as error:  # whatever a stranger's file may hold
+    except Exception as error:  # an untrusted file may contain anything
         return [f"{run}: its predictions cannot be checked ({type(error).__name__}: {error})"]
 
 
 def verify(path: str) -> tuple[list[str], list[str], dict[str, str]]:
-    """What a bundle holds, in words; what is wrong with it; and {finished run: SHA-256 of its predictions}.
+    """Check a bundle; return lines about it, lines about its faults, and {finished run: SHA-256 of its predictions}.
 
     Raises:
-        ValueError, KeyError, OSError, zipfile.BadZipFile: for a file that is no bundle.
+        ValueError, KeyError, OSError, zipfile.BadZipFile: for a file that is not a bundle.
     """
-    said: list[str] = []
+    lines: list[str] = []
     with zipfile.ZipFile(path) as archive:
         check_size(archive.infolist())
         if MANIFEST not in archive.namelist():
             raise ValueError(
-                f"it has no {MANIFEST}; an older bundle gets one by: alexlab runs bundle NEW.zip paths.runs=OLD.zip"
+                f"it has no {MANIFEST}; to add one to an older bundle: alexlab runs bundle NEW.zip paths.runs=OLD.zip"
             )
         content = read_member(archive, MANIFEST)
         manifest = json.loads(content)
         if manifest["version"] != VERSION:
             raise ValueError(
-                f"it is a bundle of version {manifest['version']}, and this verifier is for version {VERSION}; "
-                "take that of the project's version that made it"
+                f"it is a bundle of version {manifest['version']}, but this verifier is for version {VERSION}; "
+                "use the one from the version of the project that made it"
             )
         listed, names = manifest["files"], set(archive.namelist())
         wrong = odd_members(archive.infolist())
         wrong += [f"{name}: is missing" for name in sorted(set(listed) - names)]
         wrong += [f"{name}: is not in the manifest" for name in sorted(names - set(listed) - {MANIFEST})]
         files: dict[str, set[str]] = {}  # of each record
-        pair: dict[str, bytes] = {}  # of the record that is read
+        pair: dict[str, bytes] = {}  # of the record being read
         planned: set[str] = set()
         done: set[str] = set()
         digests: dict[str, str] = {}
@@ -168,13 +169,13 @@ def verify(path: str) -> tuple[list[str], list[str], dict[str, str]]:
             data = read_member(archive, name)
             digest = hashlib.sha256(data).hexdigest()
             if digest != listed[name]:
-                wrong.append(f"{name}: is not the file of the manifest")
+                wrong.append(f"{name}: has another hash than in the manifest")
             run, _, file = name.partition("/")
             if run == "studies":
                 for arm in json.loads(data)["looks"][-1]["arms"]:
                     planned.update(arm["runs"].values())
             elif file:
-                if run not in files:  # the memory of one record at a time
+                if run not in files:  # only one record is held in memory
                     pair.clear()
                 files.setdefault(run, set()).add(file)
                 if file == "status.json" and json.loads(data)["state"] == "DONE":
@@ -191,22 +192,20 @@ def verify(path: str) -> tuple[list[str], list[str], dict[str, str]]:
             if file not in files[run]:
                 wrong.append(f"{run}: has no {what}")
     failed = len(files) - len(finished)
-    also = f"; {failed} failed for good" if failed else ""
-    said.append(
-        f"{len(listed)} files, {len(finished)} finished runs, their errors computed from their predictions{also}"
-    )
+    also = f"; {failed} failed permanently" if failed else ""
+    lines.append(f"{len(listed)} files, {len(finished)} finished runs, errors computed from their predictions{also}")
     if missing := sorted(planned - set(files)):
         more = " ..." if len(missing) > 5 else ""
-        said.append(f"{len(missing)} planned runs are not in it: {', '.join(missing[:5])}{more}")
+        lines.append(f"planned runs that are missing: {len(missing)} ({', '.join(missing[:5])}{more})")
     commits = ", ".join(manifest["commits"]) or "unknown"
-    said.append(f"code {commits}; submitted by {manifest['submitter'] or 'nobody named'}")
-    said.append(f"SHA-256 of the manifest, to be cited: {hashlib.sha256(content).hexdigest()}")
-    return said, wrong, digests
+    lines.append(f"code {commits}; submitted by {manifest['submitter'] or 'an unnamed submitter'}")
+    lines.append(f"SHA-256 of the manifest, for citation: {hashlib.sha256(content).hexdigest()}")
+    return lines, wrong, digests
 
 
 def compare(digests: dict[str, dict[str, str]]) -> list[str]:
-    """For each two bundles, how many runs are in both, and how many of those have the same predictions."""
-    said = []
+    """For each pair of bundles, the number of runs in both, and how many of those have the same predictions."""
+    lines = []
     paths = list(digests)
     for place, first in enumerate(paths):
         for second in paths[place + 1 :]:
@@ -214,11 +213,11 @@ def compare(digests: dict[str, dict[str, str]]) -> list[str]:
             other = [run for run in both if digests[first][run] != digests[second][run]]
             more = f": {', '.join(other[:5])}{' ...' if len(other) > 5 else ''}" if other else ""
             if both:
-                said.append(
+                lines.append(
                     f"{len(both)} runs are in {first} and in {second}: {len(both) - len(other)} with the same "
-                    f"predictions, {len(other)} with others{more}"
+                    f"predictions, {len(other)} with different ones{more}"
                 )
-    return said
+    return lines
 
 
 def report(paths: list[str]) -> tuple[list[str], int]:
@@ -229,12 +228,12 @@ def report(paths: list[str]) -> tuple[list[str], int]:
         if len(paths) > 1:
             lines.append(f"{path}:")
         try:
-            said, wrong, digests[path] = verify(path)
-        except Exception as error:  # whatever a stranger's file may hold
+            about, wrong, digests[path] = verify(path)
+        except Exception as error:  # an untrusted file may contain anything
             lines.append(f"{path}: cannot be read as a bundle ({type(error).__name__}: {error})")
             status = 2
             continue
-        lines += [*said, *(f"WRONG: {line}" for line in wrong), "WRONG" if wrong else "All is as it was."]
+        lines += [*about, *(f"WRONG: {line}" for line in wrong), "WRONG" if wrong else "Everything checks out."]
         status = max(status, 1 if wrong else 0)
     return lines + compare(digests), status
 
@@ -250,7 +249,7 @@ def main() -> int:
         for line in lines:
             print(line)
         sys.stdout.flush()
-    except BrokenPipeError:  # of `| head`, which has read enough; the interpreter would flush once more at its end
+    except BrokenPipeError:  # such as from `| head`; the interpreter would flush again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status
 

@@ -1,7 +1,7 @@
-"""Weights & Biases as a copy of the record: one W&B run for each run, grouped by arm.
+"""Copies of records in Weights & Biases: one W&B run per run, grouped by arm.
 
-At a run's end it gets the final errors, conv1's kernels as an image, the confusion matrix and a table of predictions.
-W&B accepts a step once, so what is sent again is not there twice.
+At a run's end W&B also gets the final errors, conv1's kernels as an image, the confusion matrix and a table of
+predictions. W&B accepts each step only once, so sending a record again creates no duplicates.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from alexlab.runs.names import RunName
 from alexlab.runs.record import DONE, PREEMPTED, Record
 
 _LONGEST_NAME, _LONGEST_TAG = 128, 64  # W&B refuses longer ones
-_IDS = 9  # that are tried: W&B never takes a deleted one again
-# What names one run: in the environment of `wandb agent`, or of a job within a run, they are an outer run's. With
-# WANDB_SWEEP_ID, wandb.init even ignores its own arguments, so all runs of a sweep would be one.
+_IDS = 9  # to try: W&B never accepts a deleted one again
+# Variables that identify one W&B run: under `wandb agent`, or in a job within a run, they are those of an outer run.
+# With WANDB_SWEEP_ID, wandb.init even ignores its own arguments, so all runs of a sweep would be one.
 _OF_ONE_RUN = tuple(
     f"WANDB_{name}"
     for name in (
@@ -65,13 +65,13 @@ class WandbCopy:
             if "WANDB_MODE" not in os.environ:
                 copies = self._record.path.parent / "*" / "wandb" / "offline-*"
                 self._say(f"logger=wandb: no W&B key, so copies are offline; to send them: wandb sync {copies}")
-            for piece in folder.glob("offline-run-*"):  # pieces do not join; the new one will hold all
+            for piece in folder.glob("offline-run-*"):  # they cannot be joined; the new one will be complete
                 shutil.rmtree(piece)
         labels = self._record.status()["labels"]
         arm = tracked.named(self._config, self._record)
         run_id = self._record.run_id
         name = self._record.read("wandb.json").get("id", run_id)
-        if not re.fullmatch(rf"{run_id}(-\d+)?", name):  # else a record of others could add to another run of ours
+        if not re.fullmatch(rf"{run_id}(-\d+)?", name):  # else an untrusted record could add to another run of ours
             name = run_id
         for number in range(2, _IDS + 2):
             try:
@@ -96,7 +96,7 @@ class WandbCopy:
                     raise
                 name = f"{run_id}-{number}"
         self._run.define_metric("epoch")
-        self._run.define_metric("*", step_metric="epoch")  # W&B's own panels then have epochs, as ours
+        self._run.define_metric("*", step_metric="epoch")  # W&B's own panels then show epochs, as ours do
         self._record.write("wandb.json", {"id": name, "mode": mode, "complete": False})
         return True
 
@@ -121,7 +121,7 @@ class WandbCopy:
         )
 
     def _media(self) -> dict[str, Any]:
-        """What W&B shows of a finished run besides numbers, of the files that its record has."""
+        """Images and tables of a finished run, from the files that its record has."""
         import wandb
 
         media: dict[str, Any] = {}
@@ -142,7 +142,7 @@ class WandbCopy:
 
 
 def private_settings() -> Any:
-    """W&B's settings without a command line, environment or repository's address: any of them may hold a key."""
+    """W&B settings that send no command line, environment or repository URL: any of them may contain a key."""
     import wandb
 
     return wandb.Settings(
@@ -151,15 +151,15 @@ def private_settings() -> Any:
 
 
 def is_copied(record: Record, mode: str) -> bool:
-    """Whether W&B has all of a record already, or, with `mode` offline, its folder has."""
+    """Whether W&B or, with `mode` offline, its local folder already has the complete record."""
     copy = record.read("wandb.json")
     return copy.get("complete", False) and mode in ("offline", copy.get("mode"))
 
 
 def group_name(labels: dict[str, str], name: RunName) -> str:
-    """An arm's group: its recipe, protocol, model and name, and of its settings the number and a hash.
+    """An arm's group: its recipe, protocol, model and name, and the number and a hash of its settings.
 
-    Ended by the arm's hash where that is too long for W&B.
+    If that is too long for W&B, it is cut and ends with the arm's hash.
     """
     group = "/".join([*(labels[part] for part in ("recipe", "protocol", "model")), name.arm])
     if name.settings:
@@ -168,15 +168,15 @@ def group_name(labels: dict[str, str], name: RunName) -> str:
 
 
 def outer_run() -> list[str]:
-    """The variables of the environment that name another W&B run, and are ignored."""
+    """The environment variables that identify another W&B run, and are ignored."""
     return [name for name in _OF_ONE_RUN if name in os.environ]
 
 
 def _wandb() -> Any:
-    """The package, which reads the environment as it starts."""
+    """Import the package, which reads the environment on import."""
     for name in outer_run():
         del os.environ[name]
-    if key := os.environ.pop("WANDB_API_KEY", "").strip():  # W&B refuses one with the end of a file's line
+    if key := os.environ.pop("WANDB_API_KEY", "").strip():  # W&B refuses one with a trailing newline
         os.environ["WANDB_API_KEY"] = key
     with _removed_later():
         import wandb
@@ -185,9 +185,9 @@ def _wandb() -> Any:
 
 @contextmanager
 def _removed_later() -> Iterator[None]:
-    """Let W&B make its temporary folders where multiprocessing removes them: its processes run no exit handlers.
+    """Make W&B create temporary folders where multiprocessing removes them: its processes run no exit handlers.
 
-    There are two from its import, and one for each table.
+    W&B creates two on import, and one for each table.
     """
     before, tempfile.tempdir = tempfile.tempdir, get_temp_dir()
     try:
@@ -200,7 +200,7 @@ def wandb_mode() -> str:
     """`online`, `offline` or `disabled`: the value of WANDB_MODE, else online only if there is a key.
 
     Raises:
-        UserError: if W&B can tell that the key is none, which no message shows.
+        UserError: if W&B rejects the key's form; no message shows the key.
     """
     wandb = _wandb()
     if mode := os.environ.get("WANDB_MODE"):

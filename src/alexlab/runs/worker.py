@@ -1,6 +1,6 @@
-"""One attempt of one run, in a process of its own: trains, and writes the record.
+"""One attempt of one run, in a process of its own, which trains and writes the record.
 
-It raises nothing: how it ended is in status.json, or if that cannot be written, in the exit code.
+It raises nothing: status.json says how it ended or, if that cannot be written, the exit code does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch._dynamo  # noqa: F401  (every optimiser loads it: here, once for all runs)
+import torch._dynamo  # noqa: F401  (every optimiser imports it: here, once for all runs)
 
 from alexlab import distributed
 from alexlab.config import Config, Debug, Keep
@@ -44,7 +44,7 @@ from alexlab.training.preemption import Preempted
 
 log = logging.getLogger(__name__)
 
-changes()  # noted as it is loaded: the tree may change while runs train
+changes()  # cached on import: the tree may change while runs train
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of <malloc.h>
 
@@ -129,7 +129,7 @@ def _train(record: Record, config: Config, title: str, copies: Copies) -> None:
     record.write("environment.json", _environment(record, config))
     copies.start()
     outcome = fit(config, record.path, title, copies.row, record.may_write)
-    with preemption.held():  # all is done but for writing it down
+    with preemption.held():  # only writing is left
         record.write("predictions.npz", archive(outcome.test))
         if outcome.conv1 is not None:
             record.write("conv1.npy", _array(outcome.conv1))
@@ -139,7 +139,7 @@ def _train(record: Record, config: Config, title: str, copies: Copies) -> None:
 
 
 def _summary(outcome: Outcome) -> str:
-    """What a try-out reports: its speed and errors."""
+    """The report of a try-out: its speed and errors."""
     center, train = outcome.test["center"], outcome.train
     test_error, train_error = 100 * center.errors()["top1_error"], 100 * train["top1_error"]
     return (
@@ -157,7 +157,7 @@ def _array(array: np.ndarray) -> bytes:
 def _write_ending(record: Record, error: BaseException, kills: int) -> int:
     """Write the status of a run that is not done; return an exit code if even that fails."""
     if isinstance(error, Preempted):
-        with suppress(OSError):  # else it counts as killed, and is resumed as well
+        with suppress(OSError):  # else it counts as killed, and is also resumed
             record.set_status(PREEMPTED, message=STOPPED, ended=time.time())
         return 0
     log.exception("the run failed")
@@ -172,22 +172,22 @@ def _write_ending(record: Record, error: BaseException, kills: int) -> int:
 
 
 def keep_memory() -> None:
-    """Let this process keep the memory of one training step for the next.
+    """Make this process keep the memory of one training step for the next.
 
-    glibc gives large blocks back to the system, which then clears each page anew: 700 a step of the demo, a tenth of
-    its time. If the environment sets something else (MALLOC_...), or without glibc, nothing changes.
+    glibc returns large blocks to the system, which then clears each page again: 700 per step of the demo, a tenth of
+    its time. If the environment configures the allocator (MALLOC_...), or without glibc, nothing changes.
     """
     if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return
     with suppress(OSError, AttributeError):
         allocator = ctypes.CDLL(None)
-        # Older releases take no more than 32 MiB. Where neither is taken, the second line would make it worse.
+        # Older releases accept at most 32 MiB. If neither is accepted, the trim threshold would make it worse.
         if allocator.mallopt(_MMAP_THRESHOLD, 2**31 - 1) or allocator.mallopt(_MMAP_THRESHOLD, 2**25):
             allocator.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _hide(path: Path) -> None:
-    """Print nothing from this process; what libraries write without Python goes to the log."""
+    """Print nothing from this process; output that libraries write without Python goes to the log."""
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
     with suppress(OSError), path.open("ab") as file:
         for number in (1, 2):
@@ -195,7 +195,7 @@ def _hide(path: Path) -> None:
 
 
 def _report_ending(member: RankProcess, error: BaseException, kills: int) -> int:
-    """Write how this process ended for the one that started it, which settles the run's status from all reports."""
+    """Report how this process ended to its parent, which determines the run's status from all reports."""
     if isinstance(error, Preempted):
         status = {"state": PREEMPTED, "message": STOPPED}
     else:
@@ -213,7 +213,7 @@ def _report_ending(member: RankProcess, error: BaseException, kills: int) -> int
 def _log_to(path: Path, prefix: str = "") -> logging.Handler:
     try:
         handler: logging.Handler = _ToFile(path)
-    except OSError as error:  # a run needs no log
+    except OSError as error:  # a run does not need a log
         print(f"{path}: {error}; the run continues without its log", flush=True)
         handler = logging.NullHandler()
     handler.setFormatter(logging.Formatter(f"%(asctime)s {prefix}%(levelname)s %(name)s: %(message)s"))
@@ -225,16 +225,16 @@ def _log_to(path: Path, prefix: str = "") -> logging.Handler:
 
 class _ToFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
-        """Do nothing: a log that cannot be written, as on a full disk, ends no run."""
+        """Do nothing: a log that cannot be written, as on a full disk, must not end the run."""
 
 
 def _environment(record: Record, config: Config) -> dict[str, Any]:
-    """The environment of this attempt, and those of the ones before it."""
+    """The environments of this attempt and of earlier ones."""
     now = environment(config.trainer)
     log.info("threads: %d of %d cores", now["threads"], now["cpus"])
     found, changed = with_earlier(now, record.read("environment.json"))
     if changed:
-        log.warning("the run resumes with another %s than it started with: bits may differ", ", ".join(changed))
+        log.warning("the run resumes with a different %s: results may differ in their bits", ", ".join(changed))
     return found
 
 
