@@ -1,4 +1,4 @@
-"""Average the nets of finished runs, or evaluate a file of weights: `python src/evaluate.py --help`."""
+"""Evaluate an ensemble of finished runs, or a file of weights: `python src/evaluate.py --help`."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Did the claims hold? A study's records as a report: `python src/report.py --help`."""
+"""Judge the claims of a study by its records: `python src/report.py --help`."""
 
 import sys
 from pathlib import Path

@@ -27,7 +27,7 @@ MISTAKES = {
     ("+model.remvoe=[conv3]",): "+model.remvoe=[conv3]: there is no key 'model.remvoe'; did you mean 'model.remove'?",
     ("xyzzy=1",): "xyzzy=1: there is no key 'xyzzy'; --help lists all",
     ("recipie=demo",): "recipie=demo: there is no key 'recipie'; did you mean 'recipe'?",
-    ("optim=fast",): "optim=fast: 'optim' is a set of keys; set one of them, such as optim.lr",
+    ("optim=fast",): "optim=fast: 'optim' is a section of keys; set one of them, such as optim.lr",
     ("model=alexnte",): (
         "model=alexnte: there is no model 'alexnte'; did you mean 'alexnet'? (there are: alexnet, cifar_11pct, "
         "cifar_13pct, cifar_fig1, torchvision)"
@@ -75,7 +75,7 @@ MISTAKES = {
     ),
     ("model.kernels=[96]",): "model.kernels=[96]: must have two to 6 numbers",
     ("model.kernels=[96,256,384]",): (
-        "model.kernel_sizes=[11, 5, 3, 3, 3]: must have one for each of conv1, conv2, conv3"
+        "model.kernel_sizes=[11, 5, 3, 3, 3]: must have one value for each of conv1, conv2, conv3"
     ),
     ("model.conv1_order=[lrn,pool]",): "model.conv1_order=[lrn, pool]: must name each of activation, lrn, pool once",
     ("model.remove=[conv6]",): (
@@ -214,7 +214,7 @@ def test_a_mistake_in_any_job_of_a_sweep_stops_all(sweep, message):
         ("model:\n  dropout: 2", "model.dropout=2: must be below 1"),
         ("model:\n  remove: conv3", "model.remove"),
         ("model: [1, 2", "mine.yaml"),
-        ("model:", "ablation/mine.yaml: model: is a set of keys; set some of them"),
+        ("model:", "ablation/mine.yaml: model: is a section of keys; set some of them"),
         ("model:\n  kernels: [1, a]", "ablation/mine.yaml: model.kernels=a: must be a list of numbers"),
     ],
 )
@@ -279,14 +279,14 @@ def test_a_built_in_options_name_is_taken(tmp_path: Path, name: str):
 @pytest.mark.parametrize(
     ("line", "hint"),
     [
-        (["optim.lr=.1", "optim.lr=.2"], "remove one; `train -m optim.lr=.1,.2` does each in turn"),
+        (["optim.lr=.1", "optim.lr=.2"], "remove one; `train -m optim.lr=.1,.2` runs each in turn"),
         (["seed=0", "seed=0"], "remove one"),
         (["logger=wandb", "logger=[mlflow]"], "remove one; both: 'logger=[wandb,mlflow]'"),
-        (["seed=0,1", "seed=2"], "remove one; `train -m seed=0,1,2` does each in turn"),
-        (["++seed=0", "seed=1"], "remove one; `train -m seed=0,1` does each in turn"),
+        (["seed=0,1", "seed=2"], "remove one; `train -m seed=0,1,2` runs each in turn"),
+        (["++seed=0", "seed=1"], "remove one; `train -m seed=0,1` runs each in turn"),
         (
             ["ablation=no_lrn", "ablation=no_dropout"],
-            "remove one; `train -m ablation=no_lrn,no_dropout` does each in turn; "
+            "remove one; `train -m ablation=no_lrn,no_dropout` runs each in turn; "
             "both in one run: ablation=no_lrn model.dropout=0",
         ),
     ],
@@ -504,7 +504,7 @@ def test_a_record_reads_nothing_from_the_environment(tmp_path: Path, monkeypatch
     assert "A_KEY" in path.read_text()
     with pytest.raises(ConfigError) as error:
         read_config(path)
-    assert str(error.value) == f"{path}: holds an interpolation, ${{...}}; a record has plain values"
+    assert str(error.value) == f"{path}: contains an interpolation, ${{...}}; a record has only plain values"
 
 
 def test_cfg_job_is_yaml_with_a_meaning_after_each_key():

@@ -134,7 +134,7 @@ class TestSweep:
         loaded = alexlab.load_run(record.name, record.parent, cache, mine)
         assert sum(one.numel() for one in loaded.network.parameters()) == PARAMETERS
         (mine / "mynet.py").write_text(f"{MYNET}# changed\n")
-        with pytest.raises(UserError, match="another content"):
+        with pytest.raises(UserError, match="another hash"):
             alexlab.load_run(record.name, record.parent, cache, mine)
 
 
@@ -151,7 +151,7 @@ def test_a_launch_keeps_the_file_as_planned(folder: Path, tmp_path: Path):
     (folder / "mynet.py").write_text("raise SystemExit")
     assert run_id(kept) == run_id(planned)
     assert own_net.source(kept).decode() == MYNET
-    with pytest.raises(UserError, match="another content"):
+    with pytest.raises(UserError, match="another hash"):
         own_net.source(planned)
 
 

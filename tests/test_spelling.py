@@ -55,7 +55,7 @@ FIRST = {
     ("--xyzzy",): "--help lists all",
     ("--config-name", "mine"): "--config-dir DIR adds options of your own",
     ("--config-dir",): "expected one argument",
-    ("data.size=32",): "crops of 96 that data.map_size=23 asks for; name a recipe of such images",
+    ("data.size=32",): "crops of 96 that data.map_size=23 requires; name a recipe for such images",
     ("ablation=nolrn",): "did you mean 'no_lrn'? (--help ablation lists all",
     ("trainer.gradient_clip_val=0",): "must be above 0",
     ("gradient_clip=1",): "write trainer.gradient_clip_val=1",

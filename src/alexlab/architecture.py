@@ -1,7 +1,7 @@
 """The network as a list of layers with their sizes: plain arithmetic, no tensors.
 
-`layers(config)` resolves towers, removed layers and map sizes once; the model is built from the list, and a
-configuration is checked by making it.
+`layers(config)` resolves towers, removed layers and feature-map sizes once; the model is built from the list, and
+making the list checks a configuration.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ POOL_STRIDE = 2
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer with weights; sides are of square maps, and 1 for a fully connected layer."""
+    """One layer with weights; sides are those of square feature maps, and 1 for a fully connected layer."""
 
     name: str
-    inputs: int  # maps or units that come in
+    inputs: int  # input channels or units
     outputs: int  # kernels or units
     kernel: int = 1
     stride: int = 1
     padding: tuple[int, int] = (0, 0)  # zeros before and after, in each direction
     groups: int = 1
-    shared: bool = True  # the same weights at each place
+    shared: bool = True  # the same weights at each position
     side: int = 1  # of the layer's own output
     pooled_side: int = 1  # after the pooling that follows
-    follows: tuple[str, ...] = ()  # what comes behind it, in order: activation, lrn, pool1, dropout, ...
+    follows: tuple[str, ...] = ()  # what follows it, in order: activation, lrn, pool1, dropout, ...
 
     @property
     def is_conv(self) -> bool:
@@ -67,17 +67,17 @@ class Layer:
 
 
 class _Vanished(Exception):
-    """A map has no pixel left at the layer named."""
+    """The named layer leaves no pixel of a feature map."""
 
 
 def layers(config: Config) -> list[Layer]:
     """The layers kept, in order (3.5, figure 2).
 
-    A removed convolution takes what belongs to it along; its pooling stays, so that later maps keep their sizes, and
-    its cross-talk passes to the next convolution kept.
+    If a convolution is removed, so is all that follows it except its pooling, so that later feature maps keep their
+    sizes; its cross-talk passes to the next remaining convolution.
 
     Raises:
-        ConfigError: where kernels do not divide into towers, or a map would vanish.
+        ConfigError: if kernels do not divide into towers, or a feature map would vanish.
     """
     crop_size = config.data.crop_size
     assert crop_size is not None
@@ -91,7 +91,7 @@ def layers(config: Config) -> list[Layer]:
 
 
 def map_sides(config: Config) -> list[int]:
-    """The side of the map after each convolution and its pooling; none for a net of one's own."""
+    """The side of the feature map after each convolution and its pooling; empty for a user's own net."""
     if config.model.build is not None:
         return []
     return [spec.pooled_side for spec in layers(config) if spec.is_conv]
@@ -165,20 +165,20 @@ def _layers(config: Config, crop_size: int) -> list[Layer]:
 
 
 def kept_bytes(layer: Layer, config: Config) -> int:
-    """What training in float32 keeps of a layer for the backward pass, for one image: outputs, masks, indices."""
+    """The bytes that float32 training keeps of a layer for its backward pass, per image: outputs, masks, indices."""
     values, side = layer.neurons, layer.side
     kept = 4 * values
     if len(set(layer.padding)) > 1:  # the padded input is a copy
         kept += 4 * layer.inputs * ((side - 1) * layer.stride + layer.kernel) ** 2
-    if not layer.shared:  # the patches, side by side
+    if not layer.shared:  # the unfolded patches
         kept += 4 * layer.fan_in * side**2
     for step in layer.follows:
         if step.startswith("pool"):
             side = _pooled(config, side, step)
             values = side**2 * layer.outputs
-            kept += 4 * values if pool_kind(config, step) is PoolKind.average else 12 * values  # places have 8 bytes
+            kept += 4 * values if pool_kind(config, step) is PoolKind.average else 12 * values  # indices have 8 bytes
         elif step == "activation":
-            kept += 4 * values if config.model.activation is Activation.prelu else 0  # others need their output alone
+            kept += 4 * values if config.model.activation is Activation.prelu else 0  # others need only their output
         else:
             kept += {"batch_norm": 4, "lrn": 8, "same_map_norm": 16, "dropout": 5}[step] * values
     return kept
@@ -211,9 +211,9 @@ def check_towers(net: list[Layer], config: Config) -> None:
 
 
 def bytes_sent(config: Config, devices: int) -> dict[str, int]:
-    """What the first of several devices sends to others in a training step in float32, by `trainer.strategy`.
+    """The bytes that the first of several devices sends in a float32 training step, by `trainer.strategy`.
 
-    ddp: gradients, once around a ring and back. towers: maps and units that are read on other devices, and their
+    ddp: gradients, once around a ring and back. towers: feature maps and units that other devices read, and their
     gradients.
     """
     net, others = layers(config), devices - 1
@@ -235,12 +235,12 @@ def bytes_sent(config: Config, devices: int) -> dict[str, int]:
 
 
 def pool_kind(config: Config, name: str) -> PoolKind:
-    """What a pooling layer, such as pool1, takes from a window."""
+    """The kind of a pooling layer, such as pool1."""
     return PoolKind[by_layer(config.pool.kinds).get(f"conv{name[-1]}", config.pool.kind.name)]
 
 
 def _follows(config: Config, name: str, pool: str | None) -> tuple[str, ...]:
-    """What comes behind a layer, in order."""
+    """The operations that follow a layer, in order."""
     model = config.model
     steps: list[str] = []
     for step in {"conv1": model.conv1_order, "conv2": model.conv2_order}.get(name, ORDER):
@@ -259,7 +259,7 @@ def _follows(config: Config, name: str, pool: str | None) -> tuple[str, ...]:
 
 
 def pool_window(config: Config) -> int:
-    """z of section 3.4; the stride s is 2 in either case."""
+    """The window size z of section 3.4; the stride s is always 2."""
     return 3 if config.pool.overlap else 2
 
 

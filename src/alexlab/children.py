@@ -9,10 +9,10 @@ from alexlab.config import CONF_DIR
 
 
 def inherit_code() -> None:
-    """Let child processes import this very package, in whatever folder the command was typed.
+    """Make child processes import this same package, whatever the current folder.
 
-    multiprocessing, loky, submitit and Ray start Python with -c or -m. That looks for modules in the current folder
-    first, which PYTHONSAFEPATH prevents, and then finds the package that is installed, which may be another checkout's.
+    multiprocessing, loky, submitit and Ray start Python with -c or -m. Python then looks for modules in the current
+    folder first, which PYTHONSAFEPATH prevents, and next finds the installed package, which may be another checkout's.
     multiprocessing's fork server loads its modules without this process's `sys.path` (python/cpython#117378).
     """
     os.environ["PYTHONSAFEPATH"] = "1"

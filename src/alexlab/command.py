@@ -1,4 +1,4 @@
-"""What the commands share: their exit statuses, and parsing for those that Hydra does not launch."""
+"""Code that the commands share: exit statuses, and parsing for commands that Hydra does not launch."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def run_command(
 
 
 def program(name: str) -> str:
-    """A command of the project in the way in which this one was typed: `alexlab train` or `python src/train.py`."""
+    """A command of the project, spelled as the current one was: `alexlab train` or `python src/train.py`."""
     start = sys.argv[0].rpartition(" ")[0]  # of "alexlab train" or "python -m alexlab train"
     script = Path(sys.argv[0]).parent / f"{name}.py"
     if script.is_file() and not start.endswith("alexlab"):
@@ -53,7 +53,7 @@ def program(name: str) -> str:
 
 
 def as_typed(usage: str) -> str:
-    """A usage text whose `python src/train.py` and the like are written as `program` has them; its columns stay."""
+    """A usage text in which `python src/train.py` and the like are spelled as by `program`; columns stay aligned."""
 
     def typed(match: re.Match[str]) -> str:
         command, rest = program(match[1]), match[2]
@@ -63,7 +63,7 @@ def as_typed(usage: str) -> str:
 
 
 def exit_status(command: Callable[[], int]) -> int:
-    """Run a command and return its status; 2 after a mistake of the user's and 1 after an error of a file or disk."""
+    """Run a command and return its status: 2 after a user's mistake, 1 after a file or disk error."""
     try:
         return command()
     except UserError as error:

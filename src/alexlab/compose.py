@@ -68,16 +68,16 @@ class Job:
 
 @dataclass(frozen=True)
 class _Base:
-    """A configuration of the schema's type, its interpolations not resolved."""
+    """A configuration of the schema's type, with unresolved interpolations."""
 
     values: DictConfig
     choices: dict[str, str]
 
 
 class Composer:
-    """Composes configurations from `conf/`, and from a folder of the user's own before it.
+    """Composes configurations from `conf/` and from a folder of the user's, which takes precedence.
 
-    Files are read once: what a composer has composed before stays the same when they change.
+    Files are read once: later changes do not affect what a composer has already composed.
 
     Raises (every method): ConfigError, with a message of one line.
     """
@@ -153,7 +153,7 @@ class Composer:
         sweep = multirun or hydra.mode == RunMode.MULTIRUN
         launcher = hydra.runtime.choices["hydra/launcher"]
         if not sweep and launcher != "basic":
-            raise ConfigError(f"hydra/launcher={launcher}: needs -m, also for a single run")
+            raise ConfigError(f"hydra/launcher={launcher}: needs -m, even for a single run")
         if not sweep:
             return [overrides], False
         if not is_basic_sweeper(hydra.sweeper):
@@ -189,7 +189,7 @@ class Composer:
                 continue
             one, other = str(first.input_line), str(override.input_line)
             values = [line.partition("=")[2] for line in (one, other)]
-            hint = f"; `train -m {name}={','.join(values)}` does each in turn" if len({*values}) > 1 else ""
+            hint = f"; `train -m {name}={','.join(values)}` runs each in turn" if len({*values}) > 1 else ""
             if name == "ablation" and hint and (keys := _keys_of(values[1])):
                 hint += f"; both in one run: {one} {keys}"
             if name == "logger" and hint:
@@ -234,7 +234,7 @@ class Composer:
         if name not in types:
             below = [known for known in types if known.startswith(f"{name}.")]
             if below:
-                raise ConfigError(f"{line}: '{name}' is a set of keys; set one of them, such as {below[0]}")
+                raise ConfigError(f"{line}: '{name}' is a section of keys; set one of them, such as {below[0]}")
             advice = spelling.for_name(name, line.partition("=")[2], [*groups, *{key.split(".")[0] for key in types}])
             raise ConfigError(f"{line}: there is no key '{name}'; {advice or '--help lists all'}")
         if override.is_add() and not override.is_force_add():
@@ -318,7 +318,7 @@ def typed(values: DictConfig, trains: bool = True, stored: bool = True, code: Pa
 
 
 def _check_own_net(config: Config, given: list[Override]) -> None:
-    """Reject keys of AlexNet in a command line whose net is one's own and takes no configuration."""
+    """Reject AlexNet's keys in a command line with a user's own net that takes no configuration."""
     if not own_net.has_own_keys(config):
         return
     for override in given:
@@ -367,18 +367,18 @@ def read_config(path: Path, stored: bool = True) -> Config:
     with _one_line([str(path)]):
         loaded = read_yaml(path)
         if isinstance(loaded, dict):
-            loaded.pop("logger", None)  # of no meaning to a record; only the first ones hold it
+            loaded.pop("logger", None)  # meaningless in a record; only the oldest ones have it
         if "${" in str(loaded):  # it would be resolved, from the reader's environment too
-            raise ConfigError(f"{path}: holds an interpolation, ${{...}}; a record has plain values")
+            raise ConfigError(f"{path}: contains an interpolation, ${{...}}; a record has only plain values")
         config = from_plain(loaded)
-    config.paths.code = None  # a record names no code to be run
+    config.paths.code = None  # a record must not name code to run
     return finish(config, trains=stored, stored=stored)
 
 
 def to_yaml(config: Config) -> str:
     """The configuration as a record stores it.
 
-    Without `study`, which plans, `logger`, which may be private, and `debug`, which keeps no records.
+    It omits `study`, which is only for planning, `logger`, which may be private, and `debug`, which keeps no record.
     """
     plain = to_plain(config)
     for name in ("logger", "study", "debug"):
@@ -388,9 +388,9 @@ def to_yaml(config: Config) -> str:
 
 
 def _refuse_taken_names(folder: Path) -> None:
-    """Refuse option files of the user's with the name of a built-in one, which Hydra would read instead.
+    """Refuse a user's option files that have the name of a built-in one, since Hydra would read them instead.
 
-    Copies of built-in files make no difference, whatever their comments. Files of claims are named by their claims.
+    Copies of built-in files, whatever their comments, and files of claims are allowed.
     """
     for path in CONF_DIR.glob("*/**/*.yaml"):
         name = path.relative_to(CONF_DIR)
@@ -403,13 +403,13 @@ def _refuse_taken_names(folder: Path) -> None:
 
 
 def _without_comments(path: Path) -> list[bytes]:
-    """A file's lines without those of comments, but for Hydra's, which says where its keys go."""
+    """A file's lines without comments, except Hydra's `# @package`, which sets where its keys go."""
     lines = (line.rstrip() for line in path.read_bytes().splitlines())
     return [line for line in lines if line and (not line.startswith(b"#") or line.startswith(b"# @package"))]
 
 
 def _keys_of(ablation: str) -> str:
-    """The overrides that do what a built-in ablation's file does; none if there is no such file."""
+    """The overrides that are equivalent to a built-in ablation's file; empty if there is no such file."""
     path = CONF_DIR / "ablation" / f"{ablation}.yaml"
     content = read_yaml(path) if path.is_file() else None
     values = flatten(content) if isinstance(content, dict) else {}
@@ -432,7 +432,7 @@ def _expected(kind: Any, name: str, value: Any) -> str:
 
 
 def _known() -> list[str]:
-    """Every name that a file may contain: keys, and the sets of keys."""
+    """Every name that a file may contain: keys and sections of keys."""
     return [*key_types(), *{name.split(".")[0] for name in key_types()}]
 
 
@@ -468,7 +468,7 @@ class _one_line:
             if name.startswith("hydra"):
                 return f"{name}: {str(cause.msg).splitlines()[0]}"
             if any(known.startswith(f"{name}.") for known in types):
-                return f"{where}{name}: is a set of keys; set some of them"
+                return f"{where}{name}: is a section of keys; set some of them"
             if file and name == file.split("/")[0]:
                 return f"{where}a file of this group must begin with '# @package _global_'"
             if name and name not in types:
@@ -481,7 +481,7 @@ class _one_line:
                 return f"{where}{given}: must be {_expected(types[name], name, value[1] if value else None)}"
         message = " ".join(str(causes[0]).split("\nSee https")[0].split())
         if "OverrideParse" in type(causes[0]).__name__:
-            message = re.sub(r"^\w+Exception: .*", "cannot be read", message)  # ANTLR's name, and the line once more
+            message = re.sub(r"^\w+Exception: .*", "cannot be read", message)  # ANTLR's name, and the line again
             message += """; a value with special characters or spaces needs nested quotes: 'key="value"'"""
         return f"{' '.join(self._overrides)}: {message}"
 

@@ -50,10 +50,10 @@ def key(
 ) -> Any:
     """Declare a key.
 
-    `identity=False`: the key cannot change a run's result, so it is no part of the run id. `unordered`: the order of
-    the list's items means nothing. The bounds hold for a number, or for each number of a list; `choices` likewise for
-    text. `by_layer`: the items are texts such as conv3:0.03, whose right side this converts; bounds and choices hold
-    for what it gives. `unstated`: the paper does not state the default, or not all of it; why this one was chosen.
+    `identity=False`: the key cannot change a run's result, so it is not part of the run id. `unordered`: the order of
+    the list's items is irrelevant. The bounds apply to a number or each number of a list, `choices` to a text or each
+    text of a list. `by_layer`: a function for items such as conv3:0.03 that converts the right side; bounds and choices
+    apply to its result. `unstated`: why this default was chosen, if the paper does not, or not fully, state one.
     """
     metadata = {
         "meaning": meaning,
@@ -215,7 +215,7 @@ class Accelerator(Enum):
     gpu = "gpu"
 
 
-CONV_LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "conv6")  # as many of them as model.kernels has numbers
+CONV_LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "conv6")  # a net has the first len(model.kernels)
 HIDDEN_LAYERS = ("fc6", "fc7")
 ORDER = ("activation", "lrn", "pool")
 TRACKERS = ("wandb", "tensorboard", "mlflow")  # keys of `logger`
@@ -733,13 +733,13 @@ class Config:
 
     @property
     def is_trial(self) -> bool:
-        """Whether this only tries something out: no record is kept."""
+        """Whether this is a try-out, which keeps no record."""
         return self.trainer.fast_dev_run or self.debug.name is not Debug.none
 
 
 def load(overrides: list[str] | None = None) -> Config:
     """`alexlab.compose.load`, by its published name."""
-    from alexlab import compose  # Hydra, so only where a configuration is composed
+    from alexlab import compose  # loads Hydra, so only when a configuration is composed
 
     return compose.load(overrides)
 
@@ -760,7 +760,7 @@ def flat(config: Config) -> dict[str, Any]:
 
 
 def shown(value: Any) -> str:
-    """A value as one writes it on the command line."""
+    """A value as written on the command line."""
     if isinstance(value, list):
         return f"[{', '.join(map(shown, value))}]"
     if isinstance(value, Enum):

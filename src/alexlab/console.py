@@ -1,4 +1,4 @@
-"""What people read: text without control characters, in lines that break between words, and the commands' console."""
+"""Text for people: without control characters and wrapped between words; and the commands' console."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 import rich.console
 from rich.segment import Segment
 
-# C0 and C1 but for tabs and line feeds: an escape sequence sets a terminal's title or the clipboard, and is no XML.
-# Marks of direction make a text look like another one; a surrogate alone has no encoding.
+# C0 and C1 except tabs and line feeds: escape sequences can set a terminal's title or clipboard, and are invalid in
+# XML. Direction marks can make a text look like another one; a lone surrogate cannot be encoded.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
 def printable(text: str) -> str:
-    """Remove control characters but tabs and line feeds."""
+    """Remove control characters except tabs and line feeds."""
     return _CONTROL.sub("", text)
 
 
@@ -25,14 +25,14 @@ def one_line(text: object) -> str:
     return " ".join(printable(str(text)).split())
 
 
-# Where a text without spaces may go on in the next line, such as `pool.overlap=false` or a path, but no number.
+# Where a word without spaces, such as `pool.overlap=false` or a path, may be broken; a number is not.
 _JOINT = re.compile(r"(?<=[/=_,:])|(?<=[.-])(?=[A-Za-z_])")
 
 
 def wrap(text: str, width: int) -> list[str]:
     """Break a text into lines of at most `width` characters: at spaces, else after `.`, `/`, `=`, `_` and the like.
 
-    Only a name that is longer than a line itself is cut.
+    Only a piece that is longer than a line is cut.
     """
     lines: list[str] = []
     for paragraph in text.split("\n"):
@@ -62,7 +62,7 @@ def parts(word: str) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it, in its two largest units: `48 s`, `2 min 31 s`, `1 h 12 min`, `43 d 2 h`."""
+    """A readable duration in its two largest units: `48 s`, `2 min 31 s`, `1 h 12 min`, `43 d 2 h`."""
     whole = round(seconds)
     for (size, unit), (small, small_unit) in pairwise(((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))):
         if whole >= size:
@@ -101,7 +101,7 @@ class Console(rich.console.Console):
     def render(
         self, renderable: rich.console.RenderableType, options: rich.console.ConsoleOptions | None = None
     ) -> Iterator[Segment]:
-        """Render to segments, of which rich's own control codes are separate ones."""
+        """Render to segments; rich's own control codes are separate ones and are kept."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(self._shown(segment.text), segment.style)
 

@@ -1,4 +1,4 @@
-"""When a training error first falls to a threshold."""
+"""The time at which a training error first falls to a threshold."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ THRESHOLD = 0.25  # of figure 1's training error
 def epochs_to(
     errors: Sequence[float] | np.ndarray, threshold: float, epochs: Sequence[float] | np.ndarray | None = None
 ) -> float:
-    """Epochs until an error first is at most `threshold`, between two entries on the line that joins them.
+    """Epochs until an error is first at most `threshold`, interpolated linearly between entries.
 
-    `epochs`: after how many epochs each error was logged; None = after 1, 2, 3, ... What was before the first entry is
-    not known: a first error that is low enough gives its own epoch, an upper bound. NaN where no error is.
+    `epochs`: after how many epochs each error was logged; None = after 1, 2, 3, ... The time before the first entry is
+    unknown: a first error that is low enough gives its own epoch, an upper bound. NaN if no error is low enough.
     """
     times = range(1, len(errors) + 1) if epochs is None else epochs
     reached = np.flatnonzero(np.asarray(errors) <= threshold)

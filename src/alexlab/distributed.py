@@ -41,7 +41,7 @@ class Share:
 def connect(rank: int, count: int, folder: Path) -> None:
     """Join the process group through a folder that all processes see: gloo for CPU tensors, NCCL for GPU tensors.
 
-    They meet by a file, since another program may take a free port before it is used.
+    They rendezvous through a file, since another program could take a free port before it is used.
     """
     backend = "gloo"
     if torch.cuda.is_available():

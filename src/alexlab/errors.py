@@ -1,4 +1,4 @@
-"""What a user can fix: one line and exit status 2, whichever command it comes from."""
+"""Errors that a user can fix: one line and exit status 2, in every command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Atomic writes that survive a crash of the machine, reads of files that may come from anyone, and private folders."""
+"""Atomic writes that survive a crash of the machine, reads of untrusted files, and private folders."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ from typing import BinaryIO
 from alexlab.errors import UserError
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
-# What file managers, editors and notebooks leave in any folder: hidden files, .DS_Store and ._x among them; backups.
+# Files that file managers, editors and notebooks leave in any folder: hidden ones, such as .DS_Store and ._x; backups.
 _FOREIGN = re.compile(r"\..*|.*~|#.*#|.*\.(bak|orig|sw[a-p])|Thumbs\.db|ehthumbs\.db|desktop\.ini|Icon\r|__MACOSX")
 
 _TEMPORARY_FOLDER = "alexlab."  # a dot, since the folders of earlier versions, with a hyphen, are not locked
 
 
 def is_foreign(name: str) -> bool:
-    """Whether a name in a folder of ours is hidden, or another program's: `.DS_Store`, `Thumbs.db`, `x.json~`."""
+    """Whether a file name is hidden or belongs to another program: `.DS_Store`, `Thumbs.db`, `x.json~`."""
     return _FOREIGN.fullmatch(name) is not None
 
 
 def json_files(folder: Path) -> list[Path]:
-    """The `.json` files of a folder by name, those of other programs aside; none if there is no such folder."""
+    """The `.json` files of a folder by name, except those of other programs; empty if there is no such folder."""
     return sorted(path for path in folder.glob("*.json") if not is_foreign(path.name))
 
 
 def read_regular(path: Path, limit: int) -> bytes:
-    """Read a file that may come from anyone.
+    """Read an untrusted file.
 
     Raises:
         ValueError: if it is a pipe or a device, which may never end, or has more than `limit` bytes.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # else opening a pipe waits for its writer
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # else opening a pipe would wait for its writer
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise ValueError("is not a regular file")
         if found.st_size > limit:
-            raise ValueError(f"has {found.st_size:,} bytes, and such a file at most {limit:,}")
+            raise ValueError(f"has {found.st_size:,} bytes, more than the limit of {limit:,}")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             return file.read(limit)
     finally:
@@ -65,7 +65,7 @@ def write_atomic(path: Path, content: str | bytes, check: Callable[[], None] = l
 
 @dataclass
 class Temporary:
-    """A temporary file, and the path that it will have, which may be changed until then."""
+    """A temporary file, and its final path, which may be changed until the rename."""
 
     file: BinaryIO
     path: Path
@@ -73,12 +73,12 @@ class Temporary:
 
 @contextmanager
 def open_atomic(path: Path, check: Callable[[], None] = lambda: None) -> Iterator[Temporary]:
-    """A temporary file to write to, which atomically replaces `path` at the end, and is removed on an exception.
+    """Context with a temporary file, which atomically replaces `path` at the end, and is removed on an exception.
 
     It is in the same folder, since a rename is atomic only within a file system. It is synced before the rename, and
     the folder afterwards. Its name is unique over machines and containers, which may share process ids. `check` is
-    called right before the rename, and what it raises prevents it: a process that was paused while it wrote may have
-    lost the right to.
+    called right before the rename and may prevent it by raising: a process that was paused while writing may have lost
+    the right to write.
     """
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -103,7 +103,7 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Let what was renamed or removed in a folder survive a crash of the machine, where the file system can."""
+    """Make renames and removals in a folder survive a crash of the machine, if the file system supports it."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -133,13 +133,13 @@ def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
                 if stack.enter_context(_lock(folder)):
                     break
             except OSError:
-                break  # no locks here, so nobody takes it for abandoned
+                break  # no locks here, so no process takes it for abandoned
         stack.callback(_remove, folder, os.getpid())
         yield folder
 
 
 def process_folder(parent: Path | None = None) -> Path:
-    """A new folder as `temporary_folder` makes it, until this process ends."""
+    """A new folder like that of `temporary_folder`, which lasts until this process ends."""
     stack = ExitStack()
     folder = stack.enter_context(temporary_folder(parent))
     Finalize(None, stack.close, exitpriority=-100)  # also in a child of multiprocessing, which runs no atexit handlers
@@ -147,7 +147,7 @@ def process_folder(parent: Path | None = None) -> Path:
 
 
 def _remove(folder: Path, owner: int) -> None:
-    """Remove a process's folder; not from a fork of it, where collecting the context's generator ends that, too."""
+    """Remove a process's folder, except in a fork, where garbage collection of the context's generator ends it too."""
     if os.getpid() == owner:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -185,8 +185,8 @@ def make_private(folder: Path, top: Path) -> None:
     """Create a folder for files that run code when they are read, such as pickles.
 
     Raises:
-        UserError: if another user owns it, or may put files in it; or one of the folders above it up to `top`, which
-            lets them replace it.
+        UserError: if another user owns it or may write to it, or to a folder above it up to `top`, which would let
+            them replace it.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for path in (folder, *folder.parents):
@@ -216,13 +216,13 @@ def _writable(group: int) -> int:
 
 
 def is_first_time(folder: Path | None, text: str) -> bool:
-    """Whether no process has asked this before with the same folder and text; always, without a folder."""
+    """Whether this is the first call in any process with this folder and text; always true without a folder."""
     if folder is None:
         return True
     try:
         (folder / f"message_{hashlib.sha256(text.encode()).hexdigest()[:12]}").touch(exist_ok=False)
     except FileExistsError:
         return False
-    except OSError:  # the folder is gone, or is not to be written
+    except OSError:  # the folder is gone, or cannot be written
         return True
     return True

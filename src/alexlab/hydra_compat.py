@@ -1,10 +1,10 @@
 """The parts of Hydra 1.3 that are not a documented interface, and what this project builds on them.
 
-No other module imports such a name, but for those of the launchers' own packages in `hydra_plugins/alexlab.py`.
-tests/test_hydra_compat.py lists all of them with the signatures relied on, so another release of Hydra fails there.
+No other module imports such names, except those of the launchers' own packages in `hydra_plugins/alexlab.py`.
+tests/test_hydra_compat.py lists all of them with their signatures, so an incompatible release of Hydra fails there.
 
-The plan composes each job itself, with its checks, and Hydra's launchers would compose it again from its overrides.
-They ask the config loader of their context for it, so they get one that reads what the plan wrote.
+The plan composes and checks each job itself, but Hydra's launchers would compose it again from its overrides. They use
+the config loader of their context, so they get one that reads what the plan wrote.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ __all__ = [
 ]
 
 VERSION_BASE = "1.3"
-# The launchers of others that ours replace; those of conf/hydra/launcher name ours themselves.
+# Launchers of other packages that ours replace; those in conf/hydra/launcher already name ours.
 _REPLACED = {
     "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher": "hydra_plugins.alexlab.JoblibLauncher",
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher": "hydra_plugins.alexlab.LocalLauncher",
@@ -66,10 +66,10 @@ _REPLACED = {
 
 
 class OptionFiles(FileConfigSource):
-    """A folder of option files, in whatever form an editor or a desktop leaves them.
+    """A folder of option files, in any form in which an editor or a desktop leaves them.
 
-    Hydra's own reads no `.yml`, takes a byte order mark before `# @package` for a line of its own, and counts a Mac's
-    `._mine.yaml` among the options.
+    Hydra's own class does not read `.yml`, misses a `# @package` after a byte order mark, and takes a Mac's
+    `._mine.yaml` for an option.
     """
 
     @staticmethod
@@ -136,7 +136,7 @@ def split_sweep(overrides: list[Override]) -> list[list[str]]:
 
 
 class PlannedJobs:
-    """The planned jobs in a folder, one JSON file each; to Hydra's launchers, their config loader.
+    """The planned jobs in a folder, one JSON file each; Hydra's launchers use it as their config loader.
 
     Hydra uses a job's `config` (every key of the schema with its value), `overrides` and `choices`.
     """
@@ -190,7 +190,7 @@ def launch(config: DictConfig, sweep_dir: Path, task: TaskFunction, jobs: Planne
     returned = launcher.launch([[str(number)] for number in range(count)], initial_job_idx=0)
     context.callbacks.on_multirun_end(config=config, config_name=name)
     for job in returned:
-        _ = job.return_value  # which raises what the task raised
+        _ = job.return_value  # re-raises what the task raised
 
 
 def run_single(config: DictConfig, task: TaskFunction, jobs: PlannedJobs) -> None:

@@ -1,6 +1,6 @@
-"""What a process prints where its terminal or pipe may be closed: printing never ends work.
+"""Output to a terminal or pipe that may be closed, so that printing never ends work.
 
-And a notice on a terminal, such as "starting ...", that the next output replaces.
+Also a notice on a terminal, such as "starting ...", that the next output replaces.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _notice_is_shown = False
 
 
 def show_notice(text: str) -> None:
-    """Show a line on the terminal of stderr until this process prints something else; elsewhere nothing."""
+    """Show a line on stderr, if that is a terminal, until this process prints something else."""
     global _notice_is_shown
     if _has_terminal():
         sys.stderr.write(text)
@@ -23,7 +23,7 @@ def show_notice(text: str) -> None:
 
 
 def take_over_notice() -> None:
-    """Have this process's first output replace the notice of the process that started it."""
+    """Make this process's first output replace the notice of its parent."""
     global _notice_is_shown
     _notice_is_shown = True
 
@@ -33,7 +33,7 @@ def _clear_notice() -> None:
     if _notice_is_shown:
         _notice_is_shown = False
         if _has_terminal():
-            sys.stderr.write("\r\x1b[K")  # to the line's beginning, and erase it
+            sys.stderr.write("\r\x1b[K")  # go to the line's beginning and erase it
             sys.stderr.flush()
 
 
@@ -63,25 +63,25 @@ class Output:
 
 
 def write_answer(text: str) -> None:
-    """Write to standard output what another program is to read, which has to be complete unless that has ended.
+    """Write a document for another program to standard output, completely unless that program has ended.
 
     Raises:
-        OSError: such as for a full disk.
+        OSError: such as on a full disk.
     """
     _clear_notice()
     stream = sys.stdout.stream if isinstance(sys.stdout, Output) else sys.stdout
-    with suppress(BrokenPipeError):  # of `| head`
+    with suppress(BrokenPipeError):  # such as from `| head`
         stream.write(text)
         stream.flush()
 
 
 def survive_closed() -> None:
-    """Let this process go on when its standard output or error is closed, now or from the start.
+    """Let this process continue when its standard output or error is closed, now or from the start.
 
-    Streams closed from the start, as `2>&-` and some daemons leave them, lead nowhere: else a file that is opened later
-    would get such a stream's number, and what libraries write there.
+    Streams closed from the start, as by `2>&-` and some daemons, are connected to /dev/null: otherwise a file opened
+    later would get such a stream's descriptor, and with it the output of libraries.
     """
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # the lowest that is free
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # the lowest free descriptor
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
     for number, name in enumerate(("stdin", "stdout", "stderr")):

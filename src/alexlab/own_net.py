@@ -1,10 +1,10 @@
-"""The key `model.build`, which names a net of one's own: parsed and pinned without torch, and without running its file.
+"""The key `model.build`, which names a user's own net: parsed and pinned without torch or running its file.
 
-The net is a function in a Python file, in place of AlexNet; `models/own.py` runs it.
+The net is a function in a Python file that replaces AlexNet; `models/own.py` runs it.
 
 `model.build=mynet.build` names the function `build` of `mynet.py` in the folder of `--config-dir` (`paths.code`).
 Composing pins it to the file's content: `mynet.build@` and 12 hex digits of its hash, so that a changed net is another
-run. A function that takes the configuration is pinned as `mynet.build(config)@...`: AlexNet's keys are its own, too.
+run. A function that takes the configuration is pinned as `mynet.build(config)@...`; AlexNet's keys apply to it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from alexlab.config import Config, ConfigError, ModelConfig, PoolConfig, did_you
 from alexlab.errors import UserError
 
 OF_CONFIG, OF_SIZES = ["config"], ["num_classes", "crop_size"]  # the parameters that a function may have
-# Keys that only AlexNet has, or acts on.
+# Keys that only AlexNet has or uses.
 UNUSED_KEYS = (
     *(name for name, _, _ in walk(ModelConfig(), "model.") if name != "model.build"),
     *(name for name, _, _ in walk(PoolConfig(), "pool.")),
@@ -55,7 +55,7 @@ def parse(build: str) -> Build:
 
 
 def has_own_keys(config: Config) -> bool:
-    """Whether the net is one's own and takes no configuration, so that AlexNet's keys have no effect."""
+    """Whether the net is the user's own and takes no configuration, so that AlexNet's keys have no effect."""
     return config.model.build is not None and not parse(config.model.build).takes_config
 
 
@@ -65,17 +65,17 @@ def unpinned(build: str) -> str:
 
 
 def pin(config: Config) -> None:
-    """Complete `model.build` by the hash of its file, read from `paths.code`.
+    """Add the hash of its file, read from `paths.code`, to `model.build`.
 
     Raises:
-        ConfigError: if the file or the function is not there, or takes other parameters.
+        ConfigError: if the file or the function is missing, or the function takes other parameters.
     """
     assert config.model.build is not None
     build = parse(config.model.build)
     content = _read(config, build)
     digest = _digest(content)
     if build.digest not in (None, digest):
-        raise ConfigError(f"model.build={config.model.build}: {build.file} has another content now, {digest}")
+        raise ConfigError(f"model.build={config.model.build}: {build.file} has changed (hash {digest})")
     try:
         tree = ast.parse(content)
     except (SyntaxError, ValueError) as error:
@@ -95,24 +95,24 @@ def pin(config: Config) -> None:
 
 
 def source(config: Config) -> bytes:
-    """The content of the file that `model.build` names, whose hash is checked.
+    """The content of the file that `model.build` names, after a check of its hash.
 
     Raises:
-        UserError: if the file is not there, or is not the one that the run was planned or trained with.
+        UserError: if the file is missing, or is not the one that the run was planned or trained with.
     """
     assert config.model.build is not None
     build = parse(config.model.build)
     content = _read(config, build)
     if _digest(content) != build.digest:
         raise UserError(
-            f"model.build={config.model.build}: {config.paths.code}/{build.file} has another content, "
-            f"{_digest(content)}; a record has its own as net.py, for you to read and to copy there"
+            f"model.build={config.model.build}: {config.paths.code}/{build.file} has another hash, {_digest(content)}; "
+            "a record has its version as net.py, which you can read and copy there"
         )
     return content
 
 
 def copied(config: Config, folder: Path) -> Config:
-    """The configuration with a copy of its net's file in `folder`, which stays the same when the file is edited."""
+    """The configuration with a copy of its net's file in `folder`, so that later edits do not matter."""
     if config.model.build is None:
         return config
     build = parse(config.model.build)
@@ -125,8 +125,8 @@ def copied(config: Config, folder: Path) -> Config:
 def _read(config: Config, build: Build) -> bytes:
     if config.paths.code is None:
         raise ConfigError(
-            f"model.build={config.model.build}: its Python file is not given; add --config-dir DIR, a folder of "
-            f"yours with {build.file}, which is run"
+            f"model.build={config.model.build}: its Python file is missing; add --config-dir DIR, your folder with "
+            f"{build.file}, which is run"
         )
     path = Path(config.paths.code) / build.file
     try:

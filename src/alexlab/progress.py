@@ -25,7 +25,7 @@ class Progress:
     """Context that shows how many of `total` items are done, the rate, and the time left.
 
     Outside a terminal it prints a line at the start, one a minute and one at the end. A `transient` bar disappears at
-    the end. `done` items were done before.
+    the end. `done`: items that were done before.
     """
 
     def __init__(self, title: str, total: int, transient: bool = False, unit: str = "images", done: int = 0) -> None:

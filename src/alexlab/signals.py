@@ -13,7 +13,7 @@ _burst_began = -math.inf
 
 
 def is_repeat() -> bool:
-    """Whether the signal that has just arrived belongs to the request of one before: it came within BURST of it."""
+    """Whether the signal that has just arrived is part of an earlier request, having come within BURST of it."""
     global _burst_began
     now = time.monotonic()
     if now - _burst_began <= BURST:
@@ -23,5 +23,5 @@ def is_repeat() -> bool:
 
 
 def handled() -> list[signal.Signals]:
-    """Those of SIGNALS that this process is to handle: all, but SIGHUP if it ignores it, as nohup makes it do."""
+    """The signals that this process should handle: all of SIGNALS, except an ignored SIGHUP, as under nohup."""
     return [number for number in SIGNALS if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN]

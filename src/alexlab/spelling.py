@@ -1,6 +1,6 @@
-"""What to write instead of a name that is not a key: the names of other projects, and keys without their section.
+"""Advice for names that are not keys: names from other projects, and keys without their section.
 
-None is accepted as a second name of a key: a command line in a paper or an issue must mean one thing.
+None is accepted as an alias: a command line in a paper or an issue must mean one thing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from functools import cache
 from alexlab.config import TRACKERS, Config, did_you_mean, walk
 
 _LOGGER = "metrics.csv is in each record, for any other tracker (docs/how-to/trackers.md)"
-# What to write, and the names for which: each the last part of one, or all of it. {} is the value.
+# {advice: the names that it is for}; each is a full name or the last part of one. {} is the value.
 _ADVICE = {
     "write optim.lr={}": "lr learning_rate base_lr lr0 eta",
     "write optim.weight_decay={}": "wd decay l2",
@@ -65,7 +65,7 @@ _ADVICE = {
     "--config-dir DIR adds options of your own; keys are set on the command line": "config",
 }
 _BY_NAME = {name: advice for advice, names in _ADVICE.items() for name in names.split()}
-# By key or group and value; what to write instead, or why it cannot be.
+# {(key or group, value): what to write instead, or why it is impossible}.
 _VALUES = {
     ("trainer.accelerator", "mps"): "Apple's GPUs are not supported; write cpu",
     ("trainer.accelerator", "cuda"): "write gpu",
@@ -92,9 +92,9 @@ def _all_keys() -> list[str]:
 
 
 def for_name(name: str, value: str, known: Iterable[str] = ()) -> str:
-    """What to write instead of `name`, which is no key: `write optim.lr=0.1`; empty if nothing is like it.
+    """Advice for `name`, which is not a key, such as `write optim.lr=0.1`; empty if nothing is similar.
 
-    `known`: other names that would be right, such as groups.
+    `known`: other valid names, such as groups.
     """
     name = name.lower().replace("-", "_")
     last = name.rpartition(".")[2]
@@ -112,7 +112,7 @@ def for_name(name: str, value: str, known: Iterable[str] = ()) -> str:
 
 
 def for_value(name: str, value: str) -> str:
-    """What to write instead of a value that a key or group does not have; empty if nothing is known."""
+    """Advice for a value that a key or group does not have; empty if there is none."""
     if name == "data":
         return "data=folder takes images of your own, in a folder for each class"
     return _VALUES.get((name, value.lower()), "")
@@ -134,7 +134,7 @@ def for_flag(argv: list[str], flag: str, flags: Iterable[str], groups: Iterable[
 
 
 def for_word(words: list[str], place: int) -> str:
-    """The message for the word at a place of a command line, which is not KEY=VALUE."""
+    """The message for a word of a command line, given by its index, that is not KEY=VALUE."""
     word, following = words[place], words[place + 1 : place + 2]
     value = following[0] if following and "=" not in following[0] else ""
     if word in ("help", "?"):

@@ -1,8 +1,7 @@
-"""Threads of the processes that compute: how they wait, and how many there are. Nothing else decides either. And one
-that a block of code has beside it.
+"""Threads of computing processes: their number and how they wait, which is decided only here; and a helper thread.
 
-OpenMP threads that spin while they wait for one another take the cores that others need: with one busy process a core
-beside it, a training step is five to sixteen times slower for it (benchmarks/README.md).
+OpenMP threads that spin while they wait for one another take the cores that others need: with one other busy process
+per core, spinning makes a training step five to sixteen times slower (benchmarks/README.md).
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _NUMBER = "OMP_NUM_THREADS"
 
 
 def set_environment() -> None:
-    """Let waiting threads soon sleep, here and in child processes; OpenMP and BLAS read it once, when they are loaded.
+    """Make waiting threads sleep soon, here and in child processes; OpenMP and BLAS read this once, on loading.
 
     NumPy's BLAS gets one thread: its products here are small. A variable that the user has set is left alone.
     """
@@ -30,9 +29,9 @@ def set_environment() -> None:
 
 
 def is_set_by_user() -> bool:
-    """Whether OMP_NUM_THREADS is set, which then holds for each process as it stands.
+    """Whether OMP_NUM_THREADS is set, which then applies to each process unchanged.
 
-    To be asked in the process of the command: joblib and Ray set it in theirs.
+    To be called in the command's process: joblib and Ray set the variable in theirs.
     """
     return _NUMBER in os.environ
 
@@ -51,7 +50,7 @@ def cores(of_launcher: bool = False) -> int:
 
 
 def of_command() -> int | None:
-    """Threads of a command that computes alone: all cores; None where OMP_NUM_THREADS says how many."""
+    """Threads of a command that computes alone: all cores; None if OMP_NUM_THREADS sets the number."""
     return None if is_set_by_user() else cores()
 
 
@@ -64,9 +63,9 @@ def use(number: int | None) -> None:
 
 
 def keep_niceness() -> None:
-    """Have a session's leader yield to other sessions as `nice` asked, where Linux groups processes by session.
+    """Apply a session leader's niceness to its whole session, where Linux schedules processes by session.
 
-    There (sched_autogroup_enabled, the default of desktops) niceness acts among the processes of one session alone.
+    There (sched_autogroup_enabled, the default on desktops) niceness only acts among the processes of one session.
     """
     niceness = os.nice(0)
     with suppress(OSError):  # no such grouping here
@@ -76,7 +75,7 @@ def keep_niceness() -> None:
 
 @contextmanager
 def beside(work: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Context beside which a thread works; `work` returns soon once its event is set, which ends the block."""
+    """Context during which a thread runs `work`, which must return soon once its event is set, at the end."""
     ended = threading.Event()
     thread = threading.Thread(target=work, args=(ended,), daemon=True)
     thread.start()

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def per_row(count: int) -> int:
-    """Kernels per row: of 8 to 16 the number that leaves the fewest gaps, and of those the largest."""
+    """Kernels per row: the number from 8 to 16 that leaves the fewest gaps, the largest one on a tie."""
     return count if count <= 16 else min(range(16, 7, -1), key=lambda width: -count % width)
 
 

@@ -1,4 +1,4 @@
-"""Nested mappings: YAML and JSON files that may come from anyone, their types, and dotted keys."""
+"""Nested mappings: untrusted YAML and JSON files, their types, and dotted keys."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _MAX_ALIASES = 100
 _MAX_BRACKETS = 2000
 _MAX_BYTES = 2**20  # a record's configuration has five thousand
 _SECTION = re.compile(r"^(?=[^\s#-])", re.MULTILINE)
-_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can hold one alone, and nothing can print it
-_MAX_SECTION = 2**15  # characters, of what is kept
+_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can contain a lone one, which cannot be printed
+_MAX_SECTION = 2**15  # characters of a cached section
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ FRACTION = Kind("between 0 and 1", lambda value: _is_number(value) and 0 <= valu
 TIME = Kind("a time in seconds", lambda value: _is_number(value) and 0 <= value < 1e11)  # a date that can be printed
 NULL = Kind("null", lambda value: value is None)
 
-# A kind; or {name: schema} of those names, where they are there; or {ANY: schema} of all; or [schema] of each item.
+# A kind; {name: schema} for names that are present; {ANY: schema} for all names; or [schema] for each item.
 Schema = Kind | dict[str, Any] | list[Any]
 ANY = "*"
 
@@ -62,7 +62,7 @@ def flatten(tree: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def check_types(value: Any, schema: Schema, name: str = "") -> None:
-    """Raise ValueError, with the dotted name and the value, for the first value of another type than the schema's."""
+    """Raise ValueError, with the dotted name and the value, for the first value whose type is not the schema's."""
     if isinstance(schema, Kind):
         if not schema.holds(value):
             raise ValueError(f"{name} is {_short(value)}, must be {schema.name}")
@@ -85,11 +85,11 @@ def _short(value: Any) -> str:
 
 
 def read_json(path: Path, schema: dict[str, Any], limit: int = _MAX_BYTES) -> dict[str, Any]:
-    """Read a mapping from a JSON file that may come from anyone.
+    """Read a mapping from an untrusted JSON file.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is no such file, or a value is of another type than the schema's; it follows the path.
+        FileNotFoundError: if it does not exist.
+        ValueError: if it is not such a file or a value's type is not the schema's; the path can precede its message.
     """
     try:
         content = json.loads(read_regular(path, limit).decode("utf-8-sig"))
@@ -100,11 +100,11 @@ def read_json(path: Path, schema: dict[str, Any], limit: int = _MAX_BYTES) -> di
 
 
 def read_yaml(path: Path) -> Any:
-    """Read a YAML file that may come from anyone: plain values, and no aliases of aliases, which grow without end.
+    """Read an untrusted YAML file: plain values, and no aliases of aliases, which can grow exponentially.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is no such file, in words that follow its path.
+        FileNotFoundError: if it does not exist.
+        ValueError: if it is not such a file; the path can precede its message.
     """
     return parse_yaml(read_regular(path, _MAX_BYTES).decode("utf-8-sig"))
 
@@ -123,12 +123,12 @@ def parse_yaml(text: str) -> Any:
 
 
 def yaml_files(folder: Path) -> list[Path]:
-    """The YAML files of a folder of options, by name; not those that a Mac leaves beside them (`._mine.yaml`)."""
+    """The YAML files of a folder of options, by name; except those that a Mac leaves next to them (`._mine.yaml`)."""
     return sorted(path for path in folder.glob("*.y*ml") if path.suffix in YAML_SUFFIXES and path.name[0] != ".")
 
 
 def _by_sections(text: str) -> dict[str, Any] | None:
-    """A mapping section by section, most of which the records of a study share; None if the text needs a whole look."""
+    """Parse a mapping by cached sections, since a study's records share most of them; None if that is impossible."""
     found: dict[str, Any] = {}
     for section in filter(str.strip, _SECTION.split(text)):
         content = _section(section) if len(section) <= _MAX_SECTION else None
@@ -154,8 +154,8 @@ def _copy(value: Any) -> Any:
 
 
 def _refuse_growth(text: str) -> None:
-    """Raise ValueError for an alias within what another one stands for, or very many of them."""
-    is_anchored: list[bool] = []  # of the collections around
+    """Raise ValueError for an alias within the value of another one, or for very many aliases."""
+    is_anchored: list[bool] = []  # of the enclosing collections
     aliases = 0
     for event in yaml.parse(text, Loader=_LOADER):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -165,4 +165,4 @@ def _refuse_growth(text: str) -> None:
         elif isinstance(event, yaml.AliasEvent):
             aliases += 1
             if any(is_anchored) or aliases > _MAX_ALIASES:
-                raise ValueError(f"holds an alias within an anchored value, or more than {_MAX_ALIASES} aliases")
+                raise ValueError(f"contains an alias within an anchored value, or more than {_MAX_ALIASES} aliases")

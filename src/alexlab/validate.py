@@ -66,7 +66,7 @@ def finish(config: Config, trains: bool = True, stored: bool = True) -> Config:
         own_net.parse(config.model.build)
     for name in ("cache", "raw", "root", "stage"):
         folder = getattr(config.data, name)
-        if folder is not None:  # so that each folder has one name
+        if folder is not None:  # so that each folder has a unique path
             setattr(config.data, name, str(Path(folder).expanduser().resolve()))
     _check_debug(config.debug)
     _check_trackers(config.logger, trains)
@@ -83,7 +83,7 @@ def finish(config: Config, trains: bool = True, stored: bool = True) -> Config:
 
 
 def _check_debug(debug: DebugConfig) -> None:
-    """Reject a try-out's keys outside one, and a try-out without the keys that its option sets."""
+    """Reject keys of a try-out without one, and a try-out without the keys that its option sets."""
     if debug.name is Debug.none and debug.images is not None:
         raise ConfigError(f"debug.images={debug.images}: only in a try-out; add debug=limit")
     if debug.name is not Debug.none and debug.images is None:
@@ -91,7 +91,7 @@ def _check_debug(debug: DebugConfig) -> None:
 
 
 def _check_trackers(logger: LoggerConfig, is_used: bool) -> None:
-    """Reject a password in a key, as `ps`, a shell's history and a sweep's file show it; and a missing package."""
+    """Reject a password in a key, since `ps`, a shell's history and a sweep's file show it; and a missing package."""
     if logger.tracking_uri is not None and "@" in logger.tracking_uri.partition("://")[2].partition("/")[0]:
         raise ConfigError(
             "logger.tracking_uri: must hold no user or password; set MLFLOW_TRACKING_USERNAME and "
@@ -99,7 +99,7 @@ def _check_trackers(logger: LoggerConfig, is_used: bool) -> None:
         )
     for name in logger.trackers:
         spec = find_spec(name) if is_used else None
-        if is_used and (spec is None or spec.origin is None):  # else it is just a folder of this name
+        if is_used and (spec is None or spec.origin is None):  # else it is just a folder with this name
             raise ConfigError(f"logger={name}: not installed; run pip install 'alexlab[{name}]'")
 
 
@@ -144,7 +144,7 @@ def _checked_by_layer(name: str, value: list[str], metadata: Any) -> list[str]:
 
 
 def _check_combinations(config: Config, images: int) -> None:
-    """Reject keys that do not go together; `images`: the number of training images."""
+    """Reject incompatible keys; `images`: the number of training images."""
     data, model, optim = config.data, config.model, config.optim
     is_given = data.crop_size is not None
     if config.model.build is None:
@@ -156,7 +156,7 @@ def _check_combinations(config: Config, images: int) -> None:
     if data.crop_size > data.size and not is_given:
         raise ConfigError(
             f"data.size={data.size}: is less than the crops of {data.crop_size} that data.map_size={data.map_size} "
-            f"asks for; name a recipe of such images (recipe=cifar10 has 32), or set data.crop_size"
+            f"requires; name a recipe for such images (recipe=cifar10 has 32), or set data.crop_size"
         )
     if data.crop_size > data.size:
         raise ConfigError(f"data.crop_size={data.crop_size}: must be at most data.size={data.size}")
@@ -225,7 +225,7 @@ def _check_combinations(config: Config, images: int) -> None:
 
 
 def _check_own_net(config: Config) -> None:
-    """Reject what only AlexNet can do, where `model.build` gives another net."""
+    """Reject features that only AlexNet has if `model.build` names another net."""
     optim, trainer, has_own_keys = config.optim, config.trainer, own_net.has_own_keys(config)
     build = own_net.unpinned(str(config.model.build))
     for name, value, default in (
@@ -237,7 +237,7 @@ def _check_own_net(config: Config) -> None:
     ):
         if value != default:
             raise ConfigError(
-                f"{name}={shown(value)}: is for AlexNet's layers; for {build} set {name}={shown(default)}"
+                f"{name}={shown(value)}: works only with AlexNet; for {build} set {name}={shown(default)}"
             )
 
 
@@ -249,7 +249,7 @@ def _check_train_error(trainer: TrainerConfig) -> None:
             raise ConfigError(f"trainer.{name}={shown(value)}: needs the log; set trainer.train_error_every=0.25")
     if trainer.race_epochs and len(trainer.race_epochs) != len(RACE_ERRORS):
         levels = ", ".join(f"{error:g}" for error in RACE_ERRORS)
-        raise ConfigError(f"trainer.race_epochs={shown(trainer.race_epochs)}: must have one for each of {levels}")
+        raise ConfigError(f"trainer.race_epochs={shown(trainer.race_epochs)}: must have one value for each of {levels}")
 
 
 def _check_data(config: Config, stored: bool) -> dict[str, int]:
@@ -284,7 +284,7 @@ def _check_data(config: Config, stored: bool) -> dict[str, int]:
         )
     for split, count in images.items():
         if count == 0:
-            hint = f"data.holdout={data.holdout} is too many" if split == "train" else "set data.holdout=50"
+            hint = f"data.holdout={data.holdout} is too large" if split == "train" else "set data.holdout=50"
             raise ConfigError(f"data.name={data.name.name}: no image is left for {split}; {hint}")
     return images
 
@@ -301,7 +301,7 @@ def _check_lengths(config: Config) -> None:
         ("model.paddings", model.paddings, convs[1:]),
     ):
         if len(values) != len(wanted):
-            raise ConfigError(f"{name}={shown(values)}: must have one for each of {', '.join(wanted)}")
+            raise ConfigError(f"{name}={shown(values)}: must have one value for each of {', '.join(wanted)}")
     for name, values, known in (
         ("model.remove", model.remove, names),
         ("model.unshared", model.unshared, convs),

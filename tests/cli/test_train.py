@@ -267,7 +267,7 @@ def test_wandb_survives_its_service_and_a_break(tmp_path: Path, cache: Path):
     (record / "wandb.json").unlink()
     published = start(["wandb", f"paths.runs={tmp_path}"], environment, script="runs.py", cwd=tmp_path)
     _, output = finish(published)
-    assert "1 of 1 runs sent to W&B (offline)" in output
+    assert "1 of 1 run sent to W&B (offline)" in output
     [folder] = (record / "wandb").glob("offline-run-*")
     again = read_wandb(next(folder.glob("*.wandb")))
     assert again["steps"] == found["steps"]

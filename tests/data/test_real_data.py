@@ -121,7 +121,7 @@ def test_cifar(typed: Typed):
     [
         (["recipe=imagenet128"], "data.name=imagenet2012: has no store at"),
         (["recipe=imagenet2012"], "data.num_classes=1000: the store .* has 3; set data.num_classes=3"),
-        (["recipe=imagenet2012", "data.num_classes=3"], "no image is left for train; data.holdout=50 is too many"),
+        (["recipe=imagenet2012", "data.num_classes=3"], "no image is left for train; data.holdout=50 is too large"),
         (["recipe=imagenet2012", "data.root=nowhere"], "has no store at .*nowhere; make it: python src/prepare.py"),
         (["recipe=cifar10", "data.root=STORE"], "data.name=cifar10: the store .* has imagenet2012"),
         (["recipe=imagenet128", "data.root=STORE"], "data.size=146: the store .* has 256"),

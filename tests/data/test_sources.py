@@ -844,7 +844,7 @@ class TestHoldout:
         ]
         small = ["pool.after=[]", "model.conv1_stride=1", "model.width=0.1", "model.hidden=8"]
         assert load([*given, *small, "data.holdout=1"]).data.num_classes == 3
-        with pytest.raises(ValueError, match=r"no image is left for train; data.holdout=4 is too many"):
+        with pytest.raises(ValueError, match=r"no image is left for train; data.holdout=4 is too large"):
             load([*given, *small, "data.holdout=4"])
 
 

@@ -114,8 +114,8 @@ def test_sentences_name_the_rate_that_was_chosen_or_why_there_is_none():
         RateTrial(0.02, 1000, "c", None, "failed"),
     )
     chosen = ArmTrials("none", "val_top1_error", trials, 0.01, None)
-    doubtful = ArmTrials("no_lrn", "val_top1_error", trials[:1], None, "no rate gets there")
+    doubtful = ArmTrials("no_lrn", "val_top1_error", trials[:1], None, "no rate succeeds")
     assert rate_sentences([chosen, doubtful]) == [
         "Trials of base, validation error in % by learning rate: 0.01: 25.00 and 27.00, 0.02: failed; chosen: 0.01.",
-        "Trials of no_lrn, validation error in % by learning rate: 0.01: 25.00; no rate gets there.",
+        "Trials of no_lrn, validation error in % by learning rate: 0.01: 25.00; no rate succeeds.",
     ]

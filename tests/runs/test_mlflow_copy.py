@@ -270,8 +270,8 @@ def test_runs_copy(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     uri = [f"logger.tracking_uri={config.logger.tracking_uri}", f"logger.project={config.logger.project}"]
     assert runs.main([*line, *uri]) == 0
     out = capsys.readouterr().out
-    assert f"1 of 1 runs sent to MLflow (experiment {config.logger.project})." in out
-    assert "1 of 1 runs sent to TensorBoard (in each record)." in out
+    assert f"1 of 1 run sent to MLflow (experiment {config.logger.project})." in out
+    assert "1 of 1 run sent to TensorBoard (in each record)." in out
     assert runs.main([*line, *uri, "state=DONE"]) == 0
     assert "0 of 0 runs sent to MLflow (experiment test_runs_copy), 1 were there before." in capsys.readouterr().out
     assert [step for step, _ in history(config, "train_loss")] == STEPS

@@ -194,11 +194,11 @@ def test_load_runs(tmp_path: Path):
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "holds an alias within an anchored value"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "contains an alias within an anchored value"),
         ("a: &a x\nb: [" + "*a, " * 101 + "x]\n", "or more than 100 aliases"),
         ("a: " + "[" * 1000 + "]" * 1000, "is corrupt"),
         ("a: " + "[" * 100_000, "has more than 2,000 lists"),
-        ("a: b\n" * 300_000, "has 1,500,000 bytes, and such a file at most 1,048,576"),
+        ("a: b\n" * 300_000, "has 1,500,000 bytes, more than the limit of 1,048,576"),
         ("a: \x07", "is corrupt"),
     ],
     ids=["aliases", "many aliases", "depth", "lists", "length", "control"],

@@ -97,8 +97,8 @@ def test_studies_of_other_nets_have_their_recipe():
     ("line", "message"),
     [
         (["study=lrn", "seed=1"], "seed=1: a study sets the seeds; use study.seeds and study.first_seed"),
-        (["study=lrn", "seed=1,2"], "seed=1,2: a study has one value of each key; run one command for each"),
-        (["study=lrn", "recipe=demo,imagenette"], "recipe=demo,imagenette: a study has one value of each key"),
+        (["study=lrn", "seed=1,2"], "seed=1,2: a study takes one value per key; run one command for each"),
+        (["study=lrn", "recipe=demo,imagenette"], "recipe=demo,imagenette: a study takes one value per key"),
         (["study=lrn", "ablation=no_pca"], "ablation: the study's arms set it (ablation=no_lrn); remove it"),
         # The command line comes last, so that both arms would be without LRN, under two names.
         (["study=lrn", "model.lrn=false"], "model.lrn: the study's arms set it (ablation=no_lrn); remove it"),
@@ -107,7 +107,7 @@ def test_studies_of_other_nets_have_their_recipe():
         (["study=lrm"], "study=lrm: there is no study 'lrm'; did you mean 'lrn'?"),
         (["study=lrn", "study.claims=[paper/lnr]"], "study.claims: paper.yaml has no claim 'lnr'; did you mean 'lrn'?"),
         (["study=lrn", "study.seeds=0"], "study.seeds=0: must be at least 1"),
-        (["study=lrn", "study.first_seed=999"], "study.first_seed=999: seeds from 1000 on choose the rates"),
+        (["study=lrn", "study.first_seed=999"], "study.first_seed=999: seeds from 1000 on choose rates"),
         (["study=lrn", "study.sedes=3"], "study.sedes=3: there is no key 'study.sedes'; did you mean 'study.seeds'?"),
         (
             ["study=lrn", "study.rate=choose", "study.rates=[3, 1, 0.3]"],
@@ -245,7 +245,7 @@ def test_an_arm_without_any_rate_that_trains_is_left_out(tmp_path: Path):
     made_study(tmp_path, [*line, "study.rate=choose"], failed=failed)
     own = make_study(composer(), [*line, "study.rate=own"])
     assert [arm.name for arm in own.arms] == ["none"]
-    assert "no rate from 0.005 to 0.02 gets there" in document(own)["rates"][1]["warning"]
+    assert "no rate from 0.005 to 0.02 succeeds" in document(own)["rates"][1]["warning"]
 
 
 def test_trials_of_rates_take_a_stated_share_of_the_length(tmp_path: Path):
@@ -297,7 +297,7 @@ def test_a_study_trains_its_plan_resumes_and_stops_where_the_base_does_not_learn
     kept = [one for one in line if not one.startswith(("trainer.max_epochs=", "paths.runs="))]
     stopped = typed(*kept, "trainer.max_epochs=1", "optim.lr=1e-9", f"paths.runs={tmp_path / 'still'}")
     assert stopped.status == 1
-    assert "not started: the study's base does not learn: its training loss is 2." in stopped.output
+    assert "not started, because the study's base does not learn: its training loss is 2." in stopped.output
     states = [json.loads(one.read_text())["state"] for one in (tmp_path / "still").glob("*/status.json")]
     assert states == ["DONE"]  # the base alone
 

@@ -73,7 +73,7 @@ class TestMistakes:
         ("words", "message"),
         [
             (["-m", "hydra/launcher=slrum"], "hydra/launcher=slrum: no such launcher; did you mean 'slurm'?"),
-            (["hydra/launcher=ray"], "hydra/launcher=ray: needs -m, also for a single run"),
+            (["hydra/launcher=ray"], "hydra/launcher=ray: needs -m, even for a single run"),
             (["-m", "hydra/launcher=slurm", "hydra.launcher.partitoin=gpu"], "hydra.launcher.partitoin: "),
             (["-m", "hydra/launcher=slurm", "hydra.launcher.timeout_min=1d"], "hydra.launcher.timeout_min: "),
             (

@@ -137,7 +137,7 @@ def test_where_no_rate_gets_there_there_is_no_choice():
     assert len(trials) == 12
     assert choice is not None
     assert choice.lr is None
-    assert "no rate from 0.0005 to 1.024 gets there" in (choice.warning or "")
+    assert "no rate from 0.0005 to 1.024 succeeds" in (choice.warning or "")
 
 
 def test_a_race_is_against_1_3_times_the_best_trial_so_far():

@@ -205,7 +205,7 @@ def test_a_run_ends_with_the_epoch_that_reaches_its_threshold(tiny: list[str], t
         (["trainer.race_epochs=[1]"], "trainer.race_epochs=[1]: needs the log; set trainer.train_error_every=0.25"),
         (
             ["trainer.race_epochs=[1]", "trainer.train_error_every=0.25"],
-            "trainer.race_epochs=[1]: must have one for each of 0.5, 0.45, 0.4, 0.35, 0.3",
+            "trainer.race_epochs=[1]: must have one value for each of 0.5, 0.45, 0.4, 0.35, 0.3",
         ),
         (["trainer.train_error_every=0"], "trainer.train_error_every=0: must be above 0"),
         (["trainer.train_error_every=2"], "trainer.train_error_every=2: must be at most 1"),

@@ -131,7 +131,7 @@ def code() -> dict[str, str | bool | None]:
 
 
 def ownership_fix() -> str | None:
-    """The git command that lets git read the project's repository if it refuses another user's; else None."""
+    """The git command that makes git read the project's repository where it refuses another user's; else None."""
     if not _is_checkout() or not (PROJECT_DIR / ".git").exists():
         return None
     with tempfile.TemporaryFile() as file:

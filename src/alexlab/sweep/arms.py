@@ -175,7 +175,7 @@ class Study:
     def has_base(self) -> bool:
         """Whether the first run must learn for the rest to make sense.
 
-        Not so for trials of rates, which may well diverge, and if all claims are about early learning.
+        It need not for trials of rates, which may diverge, or if all claims are about early learning.
         """
         is_early = bool(self.claims) and all(claim.is_early for claim in self.claims)
         return not self.arms[0].overrides and not is_early
@@ -202,7 +202,7 @@ def make_study(composer: Composer, overrides: list[str], config_dir: str | None 
     refuse_sweeps(composer, overrides)
     base = composer.job(overrides, stored=stored)
     if stored:
-        fingerprint(base.config.data)  # a store that is missing is not looked for in each arm
+        fingerprint(base.config.data)  # fail now rather than look for a missing store in each arm
     settings = base.config.study
     _check_rates(settings)
     claims = find_claims(settings.claims, config_dir)
@@ -231,7 +231,7 @@ def make_study(composer: Composer, overrides: list[str], config_dir: str | None 
 
     base_seeds = settings.base_seeds or round(math.sqrt(max(1, len(found) - 1))) * settings.seeds
     if settings.first_seed + max(settings.seeds, base_seeds) * (1 if claims else 2) > CHOICE_SEEDS_FROM:
-        raise ConfigError(f"study.first_seed={settings.first_seed}: seeds from {CHOICE_SEEDS_FROM} on choose the rates")
+        raise ConfigError(f"study.first_seed={settings.first_seed}: seeds from {CHOICE_SEEDS_FROM} on choose rates")
 
     def seeds(arm: tuple[str, ...]) -> tuple[int, ...]:
         return tuple(range(settings.first_seed, settings.first_seed + (settings.seeds if arm else base_seeds)))
@@ -299,7 +299,7 @@ def refuse_sweeps(composer: Composer, overrides: list[str]) -> None:
     for override in composer.parse(overrides):
         line = override.input_line or ""
         if override.is_sweep_override():
-            raise ConfigError(f"{line}: a study has one value of each key; run one command for each")
+            raise ConfigError(f"{line}: a study takes one value per key; run one command for each")
         if override.key_or_group == "seed":
             raise ConfigError(f"{line}: a study sets the seeds; use study.seeds and study.first_seed")
 
@@ -347,7 +347,7 @@ def _recipe_of(study: Path) -> str | None:
 def _search(
     composer: Composer, line: list[str], overrides: tuple[str, ...], settings: StudyConfig, metric: str, stored: bool
 ) -> tuple[ArmRate, list[PlannedArm], list[PlannedArm]]:
-    """Search an arm's learning rate by its records; return the search, and all trials and the next ones as arms."""
+    """Search an arm's learning rate in its records; return the search, and all trials and the next ones as arms."""
     first = settings.first_seed + CHOICE_SEEDS_FROM
     seeds = list(range(first, first + settings.rate_seeds))
     arm = _arm(composer, line, overrides, tuple(seeds), stored)
@@ -463,12 +463,12 @@ def register(plan: dict[str, Any], folder: Path) -> list[str]:
     mark = sha256(json.dumps([plan["claims_digest"], plan["arms"]], sort_keys=True).encode()).hexdigest()[:12]
     if any(look["digest"] == mark for look in _looks(plan, path)):
         return []
-    with locked(path.with_name(f".{path.stem}.lock")):  # of two commands at once, none loses the other's look
+    with locked(path.with_name(f".{path.stem}.lock")):  # two commands at once must not lose each other's look
         return _add_look(plan, path, mark)
 
 
 def _looks(plan: dict[str, Any], path: Path) -> list[dict[str, Any]]:
-    """The looks so far; none of a search, which plans its rounds one after another, and nothing is judged by them."""
+    """The looks so far; none for a search, which plans its rounds one after another and gives no verdicts."""
     return read_looks(path) if path.is_file() and plan["rate"] != Rate.choose.name else []
 
 

@@ -49,10 +49,10 @@ _LOCAL = ("basic", "joblib", "submitit_local")  # the launchers whose jobs run o
 
 
 def check_runs(plan: Plan) -> Device | None:
-    """Check what only torch can say of the runs that are not done yet; return the device, if they train here.
+    """Check the runs that are not done yet with torch; return the device if they train on this machine.
 
     Raises:
-        ConfigError: for the first of them that cannot run.
+        ConfigError: for the first run that cannot start.
     """
     pending = [run for run in plan.runs if plan.is_trial or needs_work(run.record.status(), run.config.retry)]
     arms = {run.arm: run.config for run in pending}
@@ -67,7 +67,7 @@ def check_runs(plan: Plan) -> Device | None:
 
 @contextmanager
 def launching(plan: Plan, console: Console, budget: Budget | None = None) -> Iterator[tuple[Launch, Stop]]:
-    """Context with a launch of the plan's runs, whose folder exists as long as the context, and what stops it."""
+    """Context with a launch of the plan's runs, whose folder exists as long as the context, and its `Stop`."""
     statuses = {} if plan.is_trial else {run.run_id: run.record.status() for run in plan.runs}
     attempts = {name: status["attempt"] for name, status in statuses.items() if "attempt" in status}
     is_local = plan.choices["hydra/launcher"] in _LOCAL
@@ -81,9 +81,9 @@ def do_all(plan: Plan, console: Console, launch: Launch) -> None:
     """Launch the runs that need work, until none is left or those that are left could not start.
 
     Raises:
-        Stopped: if no run is to be started any more; none is training then.
+        Stopped: if no further run may start; none is training then.
     """
-    if plan.is_sweep and _left(plan, launch):  # else nothing is written, and the folder may be another user's
+    if plan.is_sweep and _left(plan, launch):  # else write nothing: the folder may be another user's
         write_sweep(plan, _sweeps(plan))  # for `alexlab runs watch`
     while left := _left(plan, launch):
         if launch.is_ending:
@@ -112,7 +112,7 @@ def do_all(plan: Plan, console: Console, launch: Launch) -> None:
 
 
 def _waiting(owners: Sequence[str], runs: int) -> str:
-    """That a command waits for runs, and for whose; `owners`: of each."""
+    """The message that a command waits for runs, with the processes that work on them; `owners`: one per run."""
     found = sorted(set(owners))
     more = f" and {len(found) - _MOST_OWNERS} more" if len(found) > _MOST_OWNERS else ""
     whose = "; ".join(found[:_MOST_OWNERS])
@@ -131,7 +131,7 @@ def _left(plan: Plan, launch: Launch) -> list[PlannedRun]:
 def _sweep_dir(plan: Plan, launch: Launch) -> Iterator[Path]:
     """A new folder for files of Hydra and its launchers; it is removed if they leave it empty.
 
-    Only this user can enter it, and nobody can foresee its name: launchers pickle jobs in it, and pickles run code.
+    Only this user can enter it, and its name is unpredictable: launchers pickle jobs in it, and pickles run code.
     """
     folder = Path(tempfile.mkdtemp(prefix=f"{plan.sweep_id}.", dir=launch.folder if plan.is_trial else _sweeps(plan)))
     try:
@@ -186,7 +186,7 @@ def launch_jobs(plan: Plan, launch: Launch, numbers: Iterable[int]) -> None:
         print(stop.code, file=sys.stderr)
     except UserError:
         raise
-    except Exception:  # of another launcher, such as a worker killed; the runs' records hold what became of them
+    except Exception:  # of another launcher, such as a killed worker; the records have the runs' outcomes
         traceback.print_exc()
 
 
@@ -209,12 +209,12 @@ def do_job(folder: str, planned: DictConfig) -> str | None:
             raise Stopped  # out of the launcher's loop over all jobs
         return None
     if launch.failure.exists():
-        return None  # the command says so once, for all of them
+        return None  # the command reports it once for all runs
     os.chdir(job["cwd"])  # so that a relative path means the same as in the command
     config, title = to_typed(planned), job["title"]
     print(f"{title}: {job['what']} seed={config.seed}", flush=True)
     if (base := job["base"]) is not None and (why := does_not_learn(Path(base), config)) is not None:
-        message = f"not started: the study's base {why} ({Path(base).name}), so no other run is; fix that first"
+        message = f"not started, because the study's base {why} ({Path(base).name}); fix that first"
         if not is_first_time(launch.messages, message):
             return None
         print(f"{title}: {message}", flush=True)
@@ -249,7 +249,7 @@ def _passed_mark(launch: Launch, number: int) -> Path:
 
 
 def count_passed(launch: Launch) -> int:
-    """The number of trial runs of a launch that ended well."""
+    """The number of trial runs of a launch that passed."""
     return len(list(launch.folder.glob("job_*.passed")))
 
 
@@ -268,7 +268,7 @@ def _threads(job: dict[str, Any], hydra_config: HydraConf) -> int | None:
 
 
 def _ending(title: str, status: dict[str, Any]) -> str | None:
-    """The message about a run that is not done; names of files in it may be anyone's."""
+    """The message about a run that is not done; file names in it may be untrusted."""
     state = status["state"]
     if state in (HELD, PREEMPTED):
         return printable(f"{title}: {state}: {status['message']}")

@@ -30,9 +30,9 @@ class PlannedRun:
     """One run of a plan."""
 
     run_id: str
-    arm: str  # hash of what its runs share
+    arm: str  # hash of what the arm's runs share
     varied: str  # what differs between the plan's overrides, seeds aside, with this run's values
-    values: dict[str, str]  # likewise, by key or group: {"model.lrn": "false"}
+    values: dict[str, str]  # the same by key or group: {"model.lrn": "false"}
     overrides: tuple[str, ...]
     config: Config
     choices: dict[str, str]  # the option chosen in each config group
@@ -93,7 +93,7 @@ def make_plan(
         if override.key_or_group in ("hydra.run.dir", "hydra.sweep.dir"):
             raise ConfigError(f"{override.input_line}: records have their own folders; use paths.runs=DIR")
         if override.key_or_group in _JOBLIB_UNUSED and "hydra/launcher=joblib" in overrides:
-            raise ConfigError(f"{override.input_line}: has no effect here; hydra/launcher=joblib has n_jobs alone")
+            raise ConfigError(f"{override.input_line}: has no effect here; hydra/launcher=joblib supports only n_jobs")
     study = make_study(composer, overrides, config_dir) if is_study(overrides) else None
     arms: list[str] = []
     if study is not None:
@@ -103,9 +103,9 @@ def make_plan(
         expanded, is_sweep = composer.expand(overrides, multirun)
         jobs = [composer.job(job) for job in expanded]
     if len({job.config.trainer.fast_dev_run for job in jobs}) > 1:
-        raise ConfigError("trainer.fast_dev_run: must be the same for all jobs; a sweep keeps its records or does not")
+        raise ConfigError("trainer.fast_dev_run: must be the same for all jobs; a sweep keeps all records or none")
     if len({job.config.debug.name for job in jobs}) > 1:
-        raise ConfigError("debug: must be the same for all jobs; a sweep keeps its records or does not")
+        raise ConfigError("debug: must be the same for all jobs; a sweep keeps all records or none")
     if len({job.config.paths.runs for job in jobs}) > 1:
         raise ConfigError("paths.runs: must be the same for all jobs; a sweep has one folder of records")
     if len({job.config.max_hours for job in jobs}) > 1:
@@ -160,7 +160,7 @@ def labels(job: Job, config_dir: str | None = None) -> dict[str, str]:
     names = {name: job.choices[name] for name in ("protocol", "recipe", "model")}
     chosen = [f"{name}={job.choices[name]}" for name in ("data", "model", "protocol", "recipe", "study")]
     if job.choices["data"] == "folder":
-        chosen.append(f"data.num_classes={job.config.data.num_classes}")  # known from the store alone
+        chosen.append(f"data.num_classes={job.config.data.num_classes}")  # known only from the store
     base = _base(config_dir, *chosen)
     folders = [Path(folder) / "ablation" for folder in (config_dir, CONF_DIR) if folder]
     return {**names, "ablation": arm_label(job.config, base, folders), "arm": arm_id(job.config)}
@@ -200,7 +200,7 @@ def what_varies(jobs: list[Job]) -> list[str]:
 
 
 def write_sweep(plan: Plan, folder: Path) -> Path:
-    """Write `<folder>/<sweep id>.json`, the runs of a sweep; what they come to is in their records alone."""
+    """Write `<folder>/<sweep id>.json`, the runs of a sweep; their results are only in their records."""
     document = {
         "sweep_id": plan.sweep_id,
         "choices": {name: plan.choices[name] for name in ("protocol", "recipe", "model", "data")},

@@ -150,7 +150,7 @@ def rounded(lr: float) -> float:
 
 
 def _no_rate(rates: Iterable[float]) -> str:
-    return f"no rate from {_range(rates)} gets there; set study.rates or trainer.max_epochs"
+    return f"no rate from {_range(rates)} succeeds; set study.rates or trainer.max_epochs"
 
 
 def _at_the_edge(best: float, rates: Iterable[float]) -> str:

@@ -22,7 +22,7 @@ from alexlab.console import Console
 from alexlab.runs.process import Launch
 
 STOPPED_STATUS = 75  # EX_TEMPFAIL: a job script may run the same command again
-_STARTING = 30.0  # seconds: a run started later than this before the end would be stopped before it has trained
+_STARTING = 30.0  # seconds: a run started closer to the end than this would be stopped before it has trained
 
 
 class Stopped(BaseException):
