@@ -223,7 +223,7 @@ def check_preparation(engine: Engine) -> None:
     options = (f"--volume={raw}:/raw:ro",)
     words = ("data=folder", "data.raw=/raw", "data.size=32", "data.cache=/cache/prepared")
     assert "Store: /cache/prepared/" in engine.run("prepare", *words, options=options)
-    assert "every image is as it was made" in engine.run("prepare", "check", *words, options=options)
+    assert "every image is intact" in engine.run("prepare", "check", *words, options=options)
 
 
 def check_limits(engine: Engine) -> None:

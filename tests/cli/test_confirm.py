@@ -109,6 +109,6 @@ def test_a_command_that_is_refused_writes_nothing(
     assert error.startswith("error: 2 runs to do: more than 1 need confirmation")
     monkeypatch.setattr(sys, "stdin", Input("n\n", True))
     assert train.main(line) == 0
-    assert capsys.readouterr().out.rstrip().endswith("Nothing is started.")
+    assert capsys.readouterr().out.rstrip().endswith("Nothing was started.")
     assert train.main([*line, "--dry-run"]) == 0
     assert not (tmp_path / "runs").exists()

@@ -202,13 +202,13 @@ FREE = (
     "data.num_workers, trainer.accelerator, paths.runs, paths.code"
 )
 MISTAKES = {
-    (): "give one of runs=[ID,ID,...], finished runs to average, and weights=FILE, a net's file",
-    ("rusn=[a]",): "give one of runs=[ID,ID,...], finished runs to average, and weights=FILE, a net's file",
+    (): "give one of runs=[ID,ID,...], the ids of finished runs, and weights=FILE, a net's weights",
+    ("rusn=[a]",): "give one of runs=[ID,ID,...], the ids of finished runs, and weights=FILE, a net's weights",
     (f"runs=[{DIGITS}]", "weights=x.ckpt"): (
-        "give only one of runs=[ID,ID,...], finished runs to average, and weights=FILE, a net's file"
+        "give only one of runs=[ID,ID,...], the ids of finished runs, and weights=FILE, a net's weights"
     ),
-    ("runs=[]",): "runs=[]: has a place without a run; name one or more, as in runs=[ID,ID]",
-    ("runs=[a,,b]",): "runs=[a,,b]: has a place without a run; name one or more, as in runs=[ID,ID]",
+    ("runs=[]",): "runs=[]: has an empty item; name one or more runs, as in runs=[ID,ID]",
+    ("runs=[a,,b]",): "runs=[a,,b]: has an empty item; name one or more runs, as in runs=[ID,ID]",
     ("runs=[a]", "runs=[b]"): "runs=[b]: runs= is given twice; name all runs in one list",
     (f"runs=[{DIGITS}, {DIGITS}]",): f"runs=[{DIGITS}, {DIGITS}]: names {DIGITS} twice; write each once",
     ("runs=[bbbbbbbbbbba]",): "runs: there is no run 'bbbbbbbbbbba' in RUNS; did you mean 'bbbbbbbbbbbb'?",
@@ -367,7 +367,7 @@ class TestWeights:
         ten, center = expected["ten"].errors(), expected["center"].errors()
         wanted = [ten["top1_error"], ten["top5_error"], center["top1_error"], center["top5_error"]]
         assert row == tuple(f"{100 * error:.1f}" for error in wanted)
-        assert "Nothing of this evaluation is written" in out
+        assert "This evaluation is not saved" in out
         assert [path.name for path in tmp_path.iterdir()] == ["net.pth"]
 
     @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def test_options_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_a_word_that_nothing_has(capsys: pytest.CaptureFixture[str]):
     assert main(["--help", "dorpout"]) == 2
     error = capsys.readouterr().err
-    assert error == "error: --help dorpout: no key or option concerns it; did you mean 'dropout'?\n"
+    assert error == "error: --help dorpout: matches no key or option; did you mean 'dropout'?\n"
 
 
 def test_every_group_has_its_meaning():

@@ -410,12 +410,12 @@ def test_a_mistake_is_one_line_on_stderr_with_the_same_status(
 @pytest.mark.parametrize(
     ("main", "line", "message"),
     [
-        (runs.main, ["prune"], "--json: prune has no such output; list, show, compare and studies have"),
-        (runs.main, ["export"], "--json: export has no such output"),
-        (train.main, [], "--json: is for a plan, with --dry-run"),
-        (train.main, ["--dry-run", "--cfg", "job"], "--json: is for a plan, with --dry-run and no other flag"),
-        (train.main, ["--dry-run", "--net"], "--json: is for a plan, with --dry-run and no other flag"),
-        (train.main, ["--paper"], "--json: is for a plan, with --dry-run and no other flag"),
+        (runs.main, ["prune"], "--json: prune has no JSON output; list, show, compare and studies have"),
+        (runs.main, ["export"], "--json: export has no JSON output"),
+        (train.main, [], "--json: needs --dry-run"),
+        (train.main, ["--dry-run", "--cfg", "job"], "--json: needs --dry-run and no other flag"),
+        (train.main, ["--dry-run", "--net"], "--json: needs --dry-run and no other flag"),
+        (train.main, ["--paper"], "--json: needs --dry-run and no other flag"),
     ],
 )
 def test_where_there_is_no_document(main, line: list[str], message: str, capsys: pytest.CaptureFixture[str]):

@@ -216,7 +216,7 @@ def test_wandb_sends_what_it_has_not_sent(runs: Path, monkeypatch, capsys):
     assert "2 of 2 runs sent to W&B (online)" in out
     assert main(["wandb"]) == 0
     assert len(sent) == 2
-    assert "2 were there before" in capsys.readouterr().out
+    assert "2 already there" in capsys.readouterr().out
 
 
 def test_wandb_follows_no_link_and_no_id_of_a_record(runs: Path, tmp_path: Path, monkeypatch, capsys):
@@ -245,7 +245,7 @@ def test_wandb_follows_no_link_and_no_id_of_a_record(runs: Path, tmp_path: Path,
     [
         (
             ["lst"],
-            "lst: is none of list, show, compare, export, prune, copy, wandb, bundle, studies, forget; did you ",
+            "lst: is not one of list, show, compare, export, prune, copy, wandb, bundle, studies, forget; did you ",
         ),
         (["show"], "show: takes 1 run id, not 0"),
         (["compare", "a"], "compare: takes 2 run ids, not 1"),
@@ -254,7 +254,7 @@ def test_wandb_follows_no_link_and_no_id_of_a_record(runs: Path, tmp_path: Path,
         (["show", "a"], "a: matches aaaaaaaaaaaa, abababababab; write more digits"),
         (["list", "stat=DONE"], "stat=DONE: cannot be set here; did you mean 'state'?"),
         (["list", "model.lrn=true"], "model.lrn=true: cannot be set here"),
-        (["list", "--yes"], "--yes: only prune asks"),
+        (["list", "--yes"], "--yes: only prune asks for confirmation"),
         (["list", "paths.runs=nowhere"], "nowhere: no such folder"),
         (["copy"], "copy: needs a tracker, such as logger=mlflow"),
         (["copy", "logger=record"], "copy: needs a tracker, such as logger=mlflow"),
@@ -294,7 +294,7 @@ def test_prune_follows_no_link(runs: Path, tmp_path: Path, capsys):
     (runs / ".removed-0123456789ab").symlink_to(home)
     assert main(["prune", "--yes"]) == 0
     out = capsys.readouterr().out
-    assert "dddddddddddd: is a link, so it stays" in out
+    assert "dddddddddddd: is a symbolic link, so it is kept" in out
     assert "Removed 1 record," in out
     assert (scratch / "status.json").is_file()
     assert (home / "mine.txt").is_file()
@@ -312,7 +312,7 @@ def test_prune_removes_what_runs_write_and_nothing_else(runs: Path, capsys):
         (folder / name).write_text("x")
     before = names(runs)
     assert main(["prune", "--yes"]) == 0
-    assert "dddddddddddd: holds notes.txt, which no run writes, so it stays" in capsys.readouterr().out
+    assert "dddddddddddd: contains notes.txt, which no run writes, so it is kept" in capsys.readouterr().out
     assert before - names(runs) == {"ffffffffffff", half.name}
 
 
@@ -351,13 +351,16 @@ class TestStudies:
         printed = capsys.readouterr().out
         assert re.search(rf"^{study.id} +demo +protocol +1 +1 of 3 ", printed, re.MULTILINE)
         assert printed.count("broken.json: is corrupt") == 1
-        assert "1 studies in" in printed
+        assert "1 study in" in printed
 
     def test_a_plan_without_finished_runs_is_forgotten(self, runs: Path, study: Study, capsys):
         record = self.begin(runs, study)
         record.set_status(PREEMPTED, message="stopped")
         assert main(["forget", study.id[:5]]) == 0
-        assert capsys.readouterr().out == f"Removed {runs / 'studies' / study.id}.json; records of its runs stay.\n"
+        assert (
+            capsys.readouterr().out
+            == f"Removed {runs / 'studies' / study.id}.json; the records of its runs are kept.\n"
+        )
         assert list((runs / "studies").glob("*.json")) == []
         assert record.status()["state"] == PREEMPTED
 
@@ -373,7 +376,7 @@ class TestStudies:
         assert main(["forget", study.id]) == 2
         error = capsys.readouterr().err
         why = "1 of its 3 runs are finished" if lease is None else f"its run {record.run_id} is running"
-        assert error.startswith(f"error: {study.id}: {why}, so its plan stays")
+        assert error.startswith(f"error: {study.id}: {why}, so its plan is kept")
         assert error.count("\n") == 1
         assert (runs / "studies" / f"{study.id}.json").exists()
 

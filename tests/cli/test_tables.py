@@ -145,7 +145,7 @@ def test_finished_runs_in_a_folder_of_others_are_done(tmp_path: Path, typed: Typ
     monkeypatch.setattr("alexlab.sweep.plan.write_atomic", refuse)
     done = typed("-m", *line)
     assert done.status == 0, done.output
-    assert re.search(r"This sweep's file is not written: .*Permission denied", done.output)
+    assert re.search(r"This sweep's file could not be written: .*Permission denied", done.output)
 
 
 def test_a_sweeps_file(tmp_path):

@@ -196,7 +196,7 @@ def test_wandb_without_a_key_is_offline(tmp_path: Path, cache: Path):
     )
     assert done.returncode == 0, done.stderr + done.stdout
     assert done.stdout.count("no W&B key, so copies are offline") == 1  # for both runs
-    ignored = "logger=wandb: WANDB_RUN_ID, WANDB_RESUME, WANDB_SWEEP_ID of the environment are ignored"
+    ignored = "logger=wandb: WANDB_RUN_ID, WANDB_RESUME, WANDB_SWEEP_ID in the environment are ignored"
     assert " ".join(done.stdout.split()).count(ignored) == 1
     assert list(temporary.iterdir()) == []
     groups = set()

@@ -159,9 +159,9 @@ def test_a_study_has_the_runs_of_its_plan(sweep: Path, monkeypatch: pytest.Monke
         (["sweep=nope"], "sweep=nope: there is no such sweep in"),
         (["study=nope"], "study=nope: has no plan in"),
         (["state=DONE"], "state=DONE: cannot be set here"),
-        (["00000000000"], "00000000000: may be 000000000001, 000000000002"),
+        (["00000000000"], "00000000000: matches 000000000001, 000000000002"),
         (["every=0"], "every=0: must be a number of seconds"),
-        (["sweep=5", IDS[0]], "give one of sweep=, study= and run ids"),
+        (["sweep=5", IDS[0]], "give only one of sweep=, study= and run ids"),
         (["--now"], "--now: there is no such flag"),
     ],
 )

@@ -334,7 +334,7 @@ class TestMissing:
         assert main([]) == 2
         assert "no data set: name one" in capsys.readouterr().err
         assert main(["data=imagenet2012", "optim.lr=3"]) == 2
-        assert "optim.lr=3: changes nothing of a store" in capsys.readouterr().err
+        assert "optim.lr=3: does not affect a store" in capsys.readouterr().err
         assert main(["data=imagenet"]) == 2
         assert "there is no data 'imagenet'; did you mean" in capsys.readouterr().err
 
@@ -693,7 +693,7 @@ class TestInterrupted:
         shutil.rmtree(root)
         prepared(tmp_path / "cache", root)
         assert {file: file.stat().st_mtime_ns for file in store.path.iterdir()} == before
-        assert f"is there already, made from {root}; nothing to do" in capsys.readouterr().out
+        assert f"already exists, made from {root}; nothing to do" in capsys.readouterr().out
 
     def test_several_processes_give_the_same_bytes(self, tmp_path: Path):
         root = odd_tree(tmp_path / "raw")
@@ -756,7 +756,7 @@ class TestCheck:
     @pytest.mark.parametrize("store", ["raw", "jpeg"], indirect=True)
     def test_whole_then_damaged(self, store: Store, capsys: pytest.CaptureFixture[str]):
         assert self.check(store) == 0
-        assert "every image is as it was made" in capsys.readouterr().out
+        assert "every image is intact" in capsys.readouterr().out
         file = next(store.path.glob("train.npy"), None) or store.path / "train.jpegs"
         content = bytearray(file.read_bytes())
         content[-5] ^= 1

@@ -458,9 +458,9 @@ class TestOneStudy:
         assert ids(folder) == sorted(set(planned) - set(missing))
         assert len(missing) == 1
         assert f"{plan.stem}: 1 of {len(planned)} planned runs not in it: " in text
-        assert "which replaces" not in text
+        assert "replacing" not in text
         assert self.run("bundle", "study=aa", str(out), f"paths.runs={both}") == 0
-        assert "which replaces the one before" in " ".join(capsys.readouterr().out.split())
+        assert "replacing the previous bundle" in " ".join(capsys.readouterr().out.split())
         # By the start of its id and several values, as filters are.
         assert self.run("bundle", "study=aa,lrn-*", str(out), f"paths.runs={both}") == 0
         assert set(ids(opened(out))) == set(ids(both))
@@ -476,8 +476,8 @@ class TestOneStudy:
             (["bundle", "study=lnr", "x.zip"], "study=lnr: no such study in"),
             (["bundle", "study=lrn", "seed=99", "x.zip"], "no finished run in"),
             (["bundle", "nowhere/x.zip"], "there is no folder nowhere"),
-            (["bundle", "folder"], "folder is there and is no bundle"),
-            (["bundle", "notes.txt"], "notes.txt is there and is no bundle"),
+            (["bundle", "folder"], "folder exists and is not a bundle"),
+            (["bundle", "notes.txt"], "notes.txt exists and is not a bundle"),
             (["bundle", "x.zip", "submitter=A\nB"], "must be one line of 1 to 200 printable characters"),
             (["bundle", "x.zip", f"submitter={'x' * 10_000}"], "must be one line of 1 to 200 printable characters"),
             (["bundle", "x.zip", "submitter="], "must be one line of 1 to 200 printable characters"),
@@ -589,5 +589,5 @@ class TestCommandsOnABundle:
         self.obey(capsys, "bundle", str(second), f"paths.runs={first}")
         assert second.read_bytes() == first.read_bytes()
         error = self.obey(capsys, "bundle", str(second), "submitter=B", f"paths.runs={first}", status=2)
-        assert "has a submitter, who stays" in error
+        assert "already has a submitter" in error
         assert source(second).submitter == "Lab A"

@@ -273,7 +273,7 @@ def test_runs_copy(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert f"1 of 1 run sent to MLflow (experiment {config.logger.project})." in out
     assert "1 of 1 run sent to TensorBoard (in each record)." in out
     assert runs.main([*line, *uri, "state=DONE"]) == 0
-    assert "0 of 0 runs sent to MLflow (experiment test_runs_copy), 1 were there before." in capsys.readouterr().out
+    assert "0 of 0 runs sent to MLflow (experiment test_runs_copy), 1 already there." in capsys.readouterr().out
     assert [step for step, _ in history(config, "train_loss")] == STEPS
     assert runs.main([*line, f"logger.tracking_uri=http://127.0.0.1:{free_port()}"]) == 2
     error = capsys.readouterr().err

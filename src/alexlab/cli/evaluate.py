@@ -1,7 +1,7 @@
 """`alexlab evaluate`: test errors of an ensemble of finished runs' nets (section 6), or of a file of weights.
 
-Nothing is trained. The result of an ensemble is written beside the records, to `averages/<id>/`; its id follows from
-its runs, their checkpoint and what is averaged over views, and the same one is not computed twice.
+Nothing is trained. The result of an ensemble is written next to the records, to `averages/<id>/`; its id is determined
+by its runs, their checkpoint and what is averaged over views, and the same one is not computed twice.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ usage: python src/evaluate.py runs=[ID,ID,...] | weights=FILE [KEY=VALUE ...]
 
 Errors on the test split, of the centre and of ten views, without any training.
 
-  python src/evaluate.py 'runs=[ID,ID,...]'         the ensemble of finished runs
+  python src/evaluate.py 'runs=[ID,ID,...]'         an ensemble of finished runs
   python src/evaluate.py 'runs=[ID,ID,...]' evaluate.checkpoint=best
                                                     of their best weights
   python src/evaluate.py weights=FILE model.lrn=false
                                                     a file, for the net that
                                                     train.py's keys describe
-                                                    (torchvision's names, with
-                                                    model=torchvision, will do)
+                                                    (torchvision's names work
+                                                    with model=torchvision)
 
 An ensemble's result is written to <paths.runs>/averages/<id>/ and not computed
 twice. runs= accepts evaluate.checkpoint, evaluate.average and keys that change
@@ -53,7 +53,7 @@ data.eval_batch_size; weights= accepts what train.py does, and --config-dir DIR.
 Exit status: 0 done, 1 a file or folder failed, 2 a mistake in the command,
 130 stopped from the keyboard."""
 
-# Keys that change no run, and mean nothing where none is trained.
+# Keys that change no run, and have no effect if none is trained.
 _MEANINGLESS = (
     *(
         "trainer.fast_dev_run",
@@ -81,7 +81,7 @@ def _obey(overrides: list[str], config_dir: str | None, console: Console) -> int
     others = [override for override in overrides if override not in runs]
     if bool(runs) == any(_name(override) == "weights" for override in others):
         one = "only one" if runs else "one"
-        raise UserError(f"give {one} of runs=[ID,ID,...], finished runs to average, and weights=FILE, a net's file")
+        raise UserError(f"give {one} of runs=[ID,ID,...], the ids of finished runs, and weights=FILE, a net's weights")
     composer = Composer(config_dir)
     if len(runs) > 1:
         raise UserError(f"{runs[1]}: runs= is given twice; name all runs in one list")
@@ -107,7 +107,7 @@ def _ids(override: str) -> list[str]:
     # Not by Hydra's grammar, which reads an id of digits alone as a number.
     ids = [item.strip(" '\"") for item in override.partition("=")[2].strip("[] ").split(",")]
     if not all(ids):
-        raise UserError(f"{override}: has a place without a run; name one or more, as in runs=[ID,ID]")
+        raise UserError(f"{override}: has an empty item; name one or more runs, as in runs=[ID,ID]")
     for run_id in ids:
         if ids.count(run_id) > 1:
             raise UserError(f"{override}: names {run_id} twice; write each once")
@@ -134,7 +134,7 @@ def evaluate_ensemble(ids: list[str], composer: Composer, overrides: list[str], 
         for run in runs:
             check_files(run)
         console.print(title)
-        record.fence()  # links of others
+        record.fence()  # refuses links in an untrusted folder
         record.path.mkdir(parents=True, exist_ok=True)  # or fail here, before the work
         # Always in one order, since the last bits of a sum depend on it.
         found, test = compute(sorted(runs, key=lambda run: run.record.run_id), settings)
@@ -145,10 +145,10 @@ def evaluate_ensemble(ids: list[str], composer: Composer, overrides: list[str], 
         record.write("result.json", result)
     try:
         columns = _ensemble_columns(result, ids)
-    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:  # it may be anyone's
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:  # it may be untrusted
         path = record.file("result.json")
         why = f"{type(error).__name__}: {error}"
-        raise UserError(f"{path}: is corrupt ({why}); remove {record.path} to have it evaluated again") from error
+        raise UserError(f"{path}: is corrupt ({why}); remove {record.path} to evaluate it again") from error
     console.print()
     print_columns(_TITLE, columns, console, rules=[len(ids)])
     console.say("ensemble: the nets' softmax outputs are averaged for each image, as in section 6", "dim")
@@ -157,7 +157,7 @@ def evaluate_ensemble(ids: list[str], composer: Composer, overrides: list[str], 
 
 
 def _settings(composer: Composer, overrides: list[str]) -> Config:
-    """What the command line sets beside `runs=`; refuses a key that would make them other runs."""
+    """The settings in addition to `runs=`; refuses a key that would make them different runs."""
     free = [name for name, _, entry in walk(Config()) if not entry.metadata["identity"]]
     allowed = [f"evaluate.{name}" for name in EVALUATE_KEYS]
     allowed += [name for name in free if not name.startswith(_MEANINGLESS)]
@@ -165,12 +165,12 @@ def _settings(composer: Composer, overrides: list[str]) -> Config:
         if _name(override) not in allowed:
             composer.expand([override], multirun=False)  # raises for an unknown key
             raise ConfigError(f"{override}: cannot be set for runs that are done; only {', '.join(allowed)} can")
-    # By data=folder, which accepts every key of where a store may be; nothing else of this configuration is used.
+    # With data=folder, which accepts every key for a store's location; nothing else of this configuration is used.
     return composer.job(["data=folder", *overrides], trains=False).config
 
 
 def _check_settings(config: Config, named: set[str]) -> None:
-    """Refuse a run's weights under another net or other inputs than its own, unless the line names the key.
+    """Refuse a run's weights with a net or inputs other than its own, unless the command line names the key.
 
     Raises:
         ConfigError: with the keys that are missing.
@@ -201,7 +201,7 @@ def _evaluate_file(config: Config, console: Console) -> None:
     errors = _error_columns([_cells(errors_of(test), len(test["ten"].labels))])
     print_columns(_TITLE, [name, *errors], console)
     console.say(_interval_note(len(test["ten"].labels)), "dim")
-    console.print("Nothing of this evaluation is written.")
+    console.print("This evaluation is not saved.")
 
 
 def _ensemble_columns(result: dict[str, Any], ids: list[str]) -> list[Column]:

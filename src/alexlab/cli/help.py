@@ -40,7 +40,7 @@ Train AlexNet, or a sweep of its ablations, and compare the arms.
   python src/train.py debug=limit                   a try-out: limit, overfit
                                                     or profile; keeps nothing
   python src/train.py --help model                  a group or section alone
-  python src/train.py --help lrn                    whatever concerns a word
+  python src/train.py --help lrn                    everything about a word
 
 Re-run a command to resume it: finished runs are reused, interrupted ones
 continue from their last checkpoint. Ctrl-C or a signal saves and stops;
@@ -66,12 +66,12 @@ GROUPS = {
 
 
 def print_help(console: Console, config_dir: str | None = None, words: list[str] | None = None) -> None:
-    """Print the usage, all groups and all keys; with `words`, the groups and keys that concern each.
+    """Print the usage, all groups and all keys; with `words`, the groups and keys that match each.
 
-    An override among the words, such as recipe=imagenet128, is applied first, so that the values are those with it.
+    An override among the words, such as recipe=imagenet128, is applied first, so that the values shown include it.
 
     Raises:
-        UserError: if nothing concerns a word.
+        UserError: if nothing matches a word.
     """
     words = words or []
     composer = Composer(config_dir)
@@ -97,14 +97,14 @@ def print_help(console: Console, config_dir: str | None = None, words: list[str]
         if not options and not keys:
             known = [*composer.groups, *(name for name, _, _ in entries)]
             near = did_you_mean(word, [*known, *(name.rpartition(".")[2] for name in known)])
-            raise UserError(f"--help {word}: no key or option concerns it{near or '; --help lists all'}")
+            raise UserError(f"--help {word}: matches no key or option{near or '; --help lists all'}")
         _print_options(options, chosen.choices, console)
         if keys:
             _print_keys(keys, own, protocol, console)
 
 
 def _options(word: str, composer: Composer, config_dir: str | None) -> list[tuple[str, str, str]]:
-    """(group, option, comment) of all options of a group, or the first sentence of those that a word concerns."""
+    """(group, option, comment) of a group's options; of those that match a word, with the first sentence only."""
     if word not in composer.groups and any(name.startswith(f"{word}.") for name in key_types()):
         return []  # a section of keys
     found = []
@@ -124,14 +124,14 @@ Entry = tuple[str, Any, Any]
 
 
 def _keys(word: str, entries: list[Entry], is_group: bool) -> list[Entry]:
-    """The keys of a section, a key itself, or those that a word concerns."""
+    """The keys of a section, a key itself, or those that match a word."""
     if found := [one for one in entries if one[0] == word or one[0].startswith(f"{word}.")]:
         return found
     return [] if is_group else [one for one in entries if _is_about(word, one[0], one[2].metadata["meaning"])]
 
 
 def _is_about(word: str, name: str, meaning: str) -> bool:
-    """Whether a name contains a word, or a meaning has a word that begins with it."""
+    """Whether a name contains the word, or a meaning has a word that begins with it."""
     return word.lower() in name or re.search(rf"\b{re.escape(word)}", meaning, re.IGNORECASE) is not None
 
 
@@ -163,7 +163,7 @@ def _print_keys(entries: list[Entry], own: dict[str, Any], protocol: str, consol
 
 
 def _typed(value: Any) -> str:
-    """A value as it may be typed; 1.0 keeps its point, since one step is not all of them."""
+    """A value as it may be typed; 1.0 keeps its point, since 1 means one step and 1.0 all steps."""
     if isinstance(value, list):
         return f"[{', '.join(map(_typed, value))}]"
     return _scalar(value) if isinstance(value, float) else shown(value)

@@ -1,7 +1,7 @@
-"""Measure what claims need of the nets themselves: ensembles of five, and the nearest training images.
+"""Measure what claims need from the nets themselves: ensembles of five, and the nearest training images.
 
-No record has these, since they need weights and images. They are kept with the records: an ensemble in
-`averages/<id>/`, as `alexlab evaluate` makes it, and a run's `neighbours.json`.
+A run does not record these, since they need weights and images. They are stored with the records: an ensemble in
+`averages/<id>/`, as by `alexlab evaluate`, and a run's `neighbours.json`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NEAREST = 6  # as figure 4 shows
 
 
 def measure(judgement: Judgement, composer: Composer, console: Console) -> None:
-    """Measure what the claims of a study need and is not there yet; print a line for each failure."""
+    """Measure what the claims of a study need and is still missing; print a line for each failure."""
     for runs in _groups(judgement):
         ids = [run.run_id for run in runs]
         folder = runs[0].record.path.parent

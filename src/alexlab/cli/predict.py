@@ -22,15 +22,15 @@ Classify image files with a finished run's network: the five likeliest classes.
   python src/predict.py run=ID photo.jpg            one image
   python src/predict.py run=ID DIR *.png            folders and files, many at
                                                     once
-  python src/predict.py run=ID DIR --json           a line of JSON for each image
+  python src/predict.py run=ID DIR --json           one line of JSON per image
   python src/predict.py run=ID DIR --png out.png    the images with bars, as a
                                                     picture
   python src/predict.py run=ID --onnx net.onnx      no images: the network as
                                                     ONNX
 
-An ID may be cut short. Images are read as in preparing a data set: turned
+An ID may be abbreviated. Images are read as in preparing a data set: turned
 upright, converted to RGB, resized, cropped.
-  view=ten|center      the mean of the paper's ten views (default), or the centre
+  view=ten|center      the mean of the paper's ten views (default), or centre
   paths.runs=FOLDER    the folder of the records
   data.cache=FOLDER    the cache that has the run's prepared images; by default
                        ALEXLAB_CACHE or the project's
@@ -128,7 +128,7 @@ def image_files(words: list[str]) -> list[Path]:
     """The image files that paths name: files as they are, folders with all images below them, in order of their names.
 
     Raises:
-        UserError: for a path that is not there, and a folder without images.
+        UserError: for a missing path, and a folder without images.
     """
     from alexlab.data.decode import IMAGE_SUFFIXES
 
@@ -152,7 +152,7 @@ def image_files(words: list[str]) -> list[Path]:
 
 
 def _draw(out: Path, images: np.ndarray, files: list[Path], likeliest: list[list[tuple[str, float]]]) -> None:
-    """Figure 4, left, for these images: bars as long as the five likeliest classes are likely."""
+    """Draw figure 4, left, for these images: bars show the probabilities of the five likeliest classes."""
     from alexlab.report.figures.images import answers_figure
     from alexlab.report.neighbours import Answers
 

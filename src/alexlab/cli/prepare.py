@@ -55,7 +55,7 @@ have changed since.
 Exit status: 0 done, 1 a file or disk failed, or the check found corruption, 2 a
 mistake in the command or the source files, 130 stopped from the keyboard."""
 
-_CLASSES = 20  # of which the names are printed
+_CLASSES = 20  # whose names are printed
 _SHOWN = 5  # lines of each kind in the terminal; manifest.json has all
 _GROUPS = ("data", "recipe")
 
@@ -94,7 +94,7 @@ def _data(overrides: list[str], config_dir: str | None) -> tuple[DataConfig, lis
         if not sign:
             raise ConfigError(f"{override}: neither 'check' nor KEY=VALUE; see --help")
         if name not in _GROUPS and not name.startswith("data."):
-            raise ConfigError(f"{override}: changes nothing of a store; only data=, recipe= and data.* do")
+            raise ConfigError(f"{override}: does not affect a store; only data=, recipe= and data.* do")
     if not any(override.startswith(("data=", "recipe=")) for override in overrides):
         raise ConfigError(f"no data set: name one, data={'|'.join(name.name for name in KNOWN)}; see --help")
     composer = Composer(config_dir)
@@ -110,26 +110,26 @@ def _prepare(data: DataConfig, refresh: bool, console: Console) -> int:
     changes = "" if is_new else source_changes(data, store)
     if not is_new and not changes:
         made_from = f", made from {store.manifest['raw']}" if store.manifest["raw"] else ""
-        line = f"{store.path} is there already{made_from}; nothing to do. Remove it to have it made again."
+        line = f"{store.path} already exists{made_from}; nothing to do. Remove it to make it again."
         console.print(line, soft_wrap=True)
     report(store.manifest, console)
     _show_sheet(store, is_new, console)
     size = sum(file.stat().st_size for file in store.path.iterdir())
     console.print(f"\nStore: {store.path} ({gigabytes(size)}); all of this is in its manifest.json", soft_wrap=True)
     if changes:
-        told = f"Of the source files in {data.raw or data.cache}, {changes} since this store was made."
-        console.print(f"{told} Add --refresh to make it again with them.", style="yellow", soft_wrap=True)
+        changed = f"Of the source files in {data.raw or data.cache}, {changes} since this store was made."
+        console.print(f"{changed} Add --refresh to make it again with them.", style="yellow", soft_wrap=True)
     return 0
 
 
 def _show_sheet(store: Store, is_new: bool, console: Console) -> None:
-    """Draw the contact sheet of a new store, or where there is none, and print its path."""
+    """Draw the contact sheet of a new store, or if it is missing, and print its path."""
     path = sheet_path(store.path)
     try:
         if is_new or not path.is_file():
             draw_sheet(store)
         console.print(f"Contact sheet: {path}", soft_wrap=True)
-    except OSError as error:  # the store is read-only, or somebody else's
+    except OSError as error:  # the store is read-only, or another user's
         console.print(f"No contact sheet: {path}: {error.strerror or error}", style="yellow", soft_wrap=True)
 
 
@@ -147,7 +147,7 @@ def _check(data: DataConfig, console: Console) -> int:
     with Progress("Checking", sum(store.manifest["images"].values())) as progress:
         found = find_corruption(store.path, cpu_count(), progress.advance)
     if not found:
-        console.print(f"{store.path}: every image is as it was made ({store.manifest['hash'][:16]})", soft_wrap=True)
+        console.print(f"{store.path}: every image is intact ({store.manifest['hash'][:16]})", soft_wrap=True)
         return 0
     console.print(f"{store.path}: CORRUPT", soft_wrap=True)
     _list(found, console)

@@ -67,7 +67,7 @@ def _print_net(net: list[Layer], kept: list[int], config: Config, what: str, con
 
 
 def _sending(config: Config) -> str:
-    """A sentence on what two devices, or trainer.devices of them, send each other."""
+    """A sentence on the bytes that two devices, or trainer.devices of them, send each other."""
     devices = max(2, config.trainer.devices)
     sent = bytes_sent(config, devices)
     return (

@@ -33,20 +33,20 @@ class RunRow(NamedTuple):
 
 
 def read_rows(plan: Plan) -> list[RunRow]:
-    """Read the records of a plan's runs, and remove what a finished one left that was killed in its last second.
+    """Read the records of a plan's runs, and tidy up after finished runs that were killed in their last second.
 
     Raises:
-        UserError: where a record is corrupt.
+        UserError: if a record is corrupt.
     """
     rows = [RunRow(run, RunData(run.record, run.record.seen())) for run in plan.runs]
     for run, data in rows:
-        if data.result:  # which is there once it is done
+        if data.result:  # which exists once it is done
             data.record.tidy(keeps_newest=run.config.checkpoint.keep is Keep.all)
     return rows
 
 
 def print_table(plan: Plan, rows: list[RunRow], console: Console) -> None:
-    """Print one row a run and, where an arm has several seeds, one row an arm with its interval."""
+    """Print one row per run and, if an arm has several seeds, one row per arm with its interval."""
     many_seeds = len(plan.runs) > len({run.arm for run in plan.runs})
     console.print()
     print_settings(plan, console)
@@ -59,7 +59,7 @@ def print_table(plan: Plan, rows: list[RunRow], console: Console) -> None:
 
 
 def common_settings(plan: Plan) -> dict[str, str]:
-    """In what all runs depart from their recipe, by key, apart from what varies and from an ablation's own keys."""
+    """Settings in which all runs differ from their recipe, by key, except what varies and an ablation's own keys."""
     names = [run.name for run in plan.runs]
     found = [{**name.changes, **name.settings} for name in names]
     common = {key: value for key, value in found[0].items() if all(one.get(key) == value for one in found)}
@@ -67,13 +67,13 @@ def common_settings(plan: Plan) -> dict[str, str]:
 
 
 def print_settings(plan: Plan, console: Console) -> None:
-    """Print in what all runs depart from their recipe."""
+    """Print the settings in which all runs differ from their recipe."""
     if settings := common_settings(plan):
         console.say(f"Settings: {' '.join(f'{key}={value}' for key, value in settings.items())}", "dim")
 
 
 def factors_of(runs: Sequence[PlannedRun]) -> list[str]:
-    """The headings of what varies; `run` where that is the seed alone."""
+    """The headings of what varies; `run` if only the seed varies."""
     return list(dict.fromkeys(name for run in runs for name in run.values)) or ["run"]
 
 
@@ -83,7 +83,7 @@ def values_of(run: PlannedRun, factors: Sequence[str]) -> list[str]:
 
 
 def seeds_shown(seed: int, data_seed: int | None) -> str:
-    """A run's seed, and after a slash that of its data if it is another."""
+    """A run's seed, followed by a slash and the data's seed if that differs."""
     return str(seed) if seed == data_seed else f"{seed}/{data_seed}"
 
 
@@ -129,7 +129,7 @@ def _print_runs(plan: Plan, rows: list[RunRow], many_seeds: bool, console: Conso
         if len({*epochs.cells} - {""}) > 1:
             columns.append(epochs)
         columns.append(time)
-    print_columns("Error on the test split, %", [*columns, run_id], console, hint="the records have all")
+    print_columns("Error on the test split, %", [*columns, run_id], console, hint="see the records")
 
 
 def _against(row: RunRow, base: RunRow | None) -> str:
@@ -188,7 +188,7 @@ def _print_arms(plan: Plan, rows: list[RunRow], console: Console) -> SweepStatis
             against.cells.append(effect_shown(effect))
     columns = [*factors, seeds, *errors.values(), *([against] if len(arms) > 1 else [])]
     console.print()
-    print_columns("Arms: mean ± standard deviation over seeds, %", columns, console, hint="the records have all")
+    print_columns("Arms: mean ± standard deviation over seeds, %", columns, console, hint="see the records")
     if statistics.main_effects:
         factor, change = Column("factor", wraps=True), Column("from, to", wraps=True)
         effects = Column("top-1", right=True)
@@ -249,7 +249,7 @@ def _notes(plan: Plan, rows: list[RunRow], many_seeds: bool, statistics: SweepSt
 
 
 def _sweep_notes(statistics: SweepStatistics) -> list[str]:
-    """What the intervals of a sweep with seeds are, and what it can tell."""
+    """Notes on the intervals of a sweep with seeds, and on its sensitivity."""
     notes = []
     number = sum(one is not None for one in statistics.differences)
     if number:
@@ -263,7 +263,7 @@ def _sweep_notes(statistics: SweepStatistics) -> list[str]:
 
 
 def from_here(path: Path) -> Path:
-    """A path as one types it: from the current folder, if it is below that."""
+    """A path as the user would type it: relative to the current folder if it is below that."""
     with suppress(ValueError):
         return path.absolute().relative_to(Path.cwd())
     return path

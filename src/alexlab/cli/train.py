@@ -93,8 +93,7 @@ def _run(args: argparse.Namespace, argv: list[str], console: Console, answer: An
     prints_otherwise = args.paper or args.net or args.cfg or args.info is not None
     if args.json and (prints_otherwise or not args.dry_run):
         raise ConfigError(
-            f"{FLAG}: is for a plan, with --dry-run and no other flag that prints; of records: {program('runs')} list "
-            f"{FLAG}"
+            f"{FLAG}: needs --dry-run and no other flag that prints; for records use {program('runs')} list {FLAG}"
         )
     if args.paper:
         if args.overrides:
@@ -137,10 +136,12 @@ def _run(args: argparse.Namespace, argv: list[str], console: Console, answer: An
             return 0
         dry_run.print_forecast(forecast, console)
         if plan.study is not None and plan.study.round:
-            console.print("These are trials of learning rates, at their longest; more may follow from their results.")
+            console.print(
+                "These are trials of learning rates, at their full length; more may follow from their results."
+            )
         return 0
     if not may_start(plan, args.yes, console):
-        console.print("Nothing is started.")
+        console.print("Nothing was started.")
         return 0
     max_hours = plan.runs[0].config.max_hours
     budget = None if max_hours is None else Budget(hours("max_hours", max_hours), started)
@@ -192,7 +193,7 @@ def _round(
     if any(status.get("state") == PREEMPTED for status in states):
         return STOPPED_STATUS, plan
     if any(needs_work(status, Retry.faults) for status in states):
-        console.print("A trial of a learning rate failed; fix it and run the same command again, for the next trials.")
+        console.print("A trial of a learning rate failed; fix it and run the same command again for the next trials.")
         return 1, plan
     after = make_plan(args.overrides, args.multirun, args.config_dir, composer)
     assert after.study is not None
@@ -227,7 +228,7 @@ def _announce(plan: Plan, console: Console, device: Device | None = None) -> Non
         console.print(f"Modified code {code}: its runs are kept apart from those of the released code.", style="yellow")
     is_copied = any(run.config.logger.wandb for run in plan.runs) and not plan.is_trial
     if is_copied and (outer := outer_run()):
-        console.print(f"logger=wandb: {', '.join(outer)} of the environment are ignored: each run has its own id")
+        console.print(f"logger=wandb: {', '.join(outer)} in the environment are ignored: each run has its own id")
     if plan.study is not None:
         _announce_study(plan, plan.study, console)
     if plan.choices["recipe"] == "demo" and "data" not in plan.varying and plan.choices["data"] == "shapes":
@@ -279,7 +280,7 @@ def _announce_study(plan: Plan, study: Study, console: Console) -> None:
         console.print(f"{name} is left out: it requires {' '.join(missing)}", style="dim")
     if len(testable) < len(study.claims):
         number = plural(len(study.claims) - len(testable), "claim")
-        console.print(f"{number} cannot be tested by runs; the report says what would", style="dim")
+        console.print(f"{number} cannot be tested by runs; the report says what would be needed", style="dim")
     if settings.seeds < MIN_SEEDS and study.rate is not Rate.choose and study.claims:
         console.print(f"study.seeds={settings.seeds}: a verdict needs at least {MIN_SEEDS}", style="dim")
 
@@ -305,7 +306,7 @@ def _launch_and_report(plan: Plan, console: Console, budget: Budget | None) -> i
 
 
 def _why_stopped(plan: Plan, launch: Launch) -> str:
-    """The line that ends a command which was stopped, or whose hours are used up."""
+    """The last line of a command that was stopped, or whose hours are used up."""
     if not launch.spent.exists():
         return _STOPPED
     budget, number = plan.runs[0].config.max_hours or "", len(plan.runs)
@@ -332,8 +333,8 @@ def _report(plan: Plan, console: Console, launch: Launch) -> int:
     if plan.is_sweep:
         try:
             sweep = f"This sweep: {from_here(write_sweep(plan, runs / 'sweeps'))}"
-        except OSError as error:  # another user's records, or a full disk: the runs themselves are what they are
-            sweep = f"This sweep's file is not written: {error}"
+        except OSError as error:  # another user's records, or a full disk: the runs are not affected
+            sweep = f"This sweep's file could not be written: {error}"
         console.print(sweep, soft_wrap=True)
     if all(row.data.is_done for row in rows):
         return 0

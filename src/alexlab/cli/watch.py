@@ -1,7 +1,7 @@
 """`alexlab runs watch`: a live table of a sweep or study, in another terminal or on another machine.
 
-It reads records alone. A file is read again only when it has changed, and a finished record never, so that thousands of
-runs cost some file statuses each time.
+It only reads records. A file is read again only when it has changed, and a finished record never, so each update of
+thousands of runs costs only a few stat calls per run.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from alexlab.study.sweeps import LAST, find_sweep, read_sweep_file
 USAGE = """\
 usage: python src/runs.py watch [sweep=ID|sweep=last|study=NAME|ID ...] [--once]
 
-A table of runs while they run: state, epoch, validation error and its best,
-images a second, age of the last sign of life, and when all are expected to end.
-It reads records alone, here or on another machine; Ctrl-C ends it.
+A live table of runs: state, epoch, validation error and its best, images per
+second, age of the last sign of life, and when all are expected to end.
+It only reads records, here or on another machine; Ctrl-C ends it.
 
   python src/runs.py watch                          the last sweep; all records if
                                                     there was none
   python src/runs.py watch sweep=4f1f02bb1c3d       another one: a file's name in
                                                     <paths.runs>/sweeps
   python src/runs.py watch study=lrn                all runs of a study's plan
-  python src/runs.py watch ID ID                    these runs; an ID may be cut
-                                                    short
+  python src/runs.py watch ID ID                    these runs; an ID may be
+                                                    abbreviated
   python src/runs.py watch --once                   print it once, for scripts
 
-every=SECONDS between two looks (default 2). paths.runs=FOLDER looks elsewhere.
+every=SECONDS between updates (default 2). paths.runs=FOLDER looks elsewhere.
 Exit status: 0 all is done, or stopped from the keyboard, 2 a mistake in the
 command."""
 
@@ -72,14 +72,14 @@ class Run:
     epochs: int | None = None
     error: float | None = None
     best: float | None = None
-    rate: float | None = None  # images a second, over the whole run
+    rate: float | None = None  # images per second, over the whole run
     started: float | None = None
     seconds: float | None = None  # from the run's start to its end
     sign: float | None = None  # when it last showed a sign of life
 
 
 class Watcher:
-    """The runs of a plan, or all of a folder's; `look` says how they are now."""
+    """The runs of a plan, or all of a folder's; `look` returns their current state."""
 
     def __init__(self, runs: Path, planned: list[Run] | None) -> None:
         self._runs, self._planned = runs, planned
@@ -87,7 +87,7 @@ class Watcher:
         self.reads = 0  # records read so far
 
     def look(self) -> list[Run]:
-        """Each run as it is now."""
+        """The current state of each run."""
         planned = self._planned
         if planned is None:
             planned = [Run(record.run_id) for record in find_records(self._runs)]
@@ -111,7 +111,7 @@ class Watcher:
         return self._alive(run) if run.state == RUNNING else run
 
     def _alive(self, run: Run) -> Run:
-        """A running one with its last sign of life; FAILED (killed) if its process is known to be gone."""
+        """A running run with its last sign of life; FAILED (killed) if its process is known to be gone."""
         folder, signs = self._runs / run.run_id, [run.started or 0.0]
         with suppress(OSError), os.scandir(folder) as entries:
             signs += [entry.stat().st_mtime for entry in entries if entry.name.startswith(("claim.", "metrics."))]
@@ -164,10 +164,10 @@ def _read(record: Record, planned: Run) -> Run:
 
 
 def seconds_left(runs: list[Run], now: float) -> tuple[float, str] | None:
-    """About how long until all runs are done, and what that is from; None if nothing says.
+    """Estimate the seconds until all runs are done, and name the basis; None if there is no basis.
 
-    A run takes as long as the median of its arm's finished ones, else of all; if none is finished, as its epochs so far
-    say. As many run at a time as do now.
+    A running run is extrapolated from its own epochs so far, if it has any. Any other run takes the median time of its
+    arm's finished runs, else of all finished ones, else of the running ones. As many run at a time as do now.
     """
     done = [run for run in runs if run.state == DONE and run.seconds]
     by_arm: dict[str, list[float]] = {}
@@ -180,7 +180,7 @@ def seconds_left(runs: list[Run], now: float) -> tuple[float, str] | None:
     for run in running:
         elapsed = _elapsed(run, now)
         total = median(by_arm[run.arm]) if run.arm in by_arm else typical
-        if run.epoch and run.epochs and run.rate:  # what it has done itself says more
+        if run.epoch and run.epochs and run.rate:  # its own progress is the better basis
             total = elapsed / run.epoch * run.epochs
         if total is None:
             return None
@@ -201,7 +201,7 @@ def _elapsed(run: Run, now: float) -> float:
 
 
 def is_over(runs: list[Run]) -> bool:
-    """Whether no run will change any more, unless a command is typed again."""
+    """Whether no run will change any more, unless a command is run again."""
     return not any(run.state in (RUNNING, WAITING) for run in runs)
 
 
@@ -209,7 +209,7 @@ def shown(runs: list[Run], now: float, title: str, width: int, height: int | Non
     """The table, of at most `height` rows, and the forecast."""
     runs, shared = _without_shared(runs)
     keys = {run.what.partition("=")[0] if run.what.count("=") == 1 else "" for run in runs}
-    key = keys.pop() if len(keys) == 1 else ""  # the only one that varies: the heading
+    key = keys.pop() if len(keys) == 1 else ""  # the only one that varies, which is the heading
     names = ("seed", "state", "epoch", "val %", "best %", "images/s", "sign of\nlife", "run id")
     ranks = {"images/s": 2, "sign of\nlife": 1}
     what = Column(key or "what", wraps=True)
@@ -237,7 +237,7 @@ def shown(runs: list[Run], now: float, title: str, width: int, height: int | Non
 def _without_shared(runs: list[Run]) -> tuple[list[Run], list[str]]:
     """The runs named by what differs between them, and the settings that all of them share.
 
-    A name of one setting stays as it is: it is the heading of its column.
+    Names of a single setting are unchanged: its key is the heading of their column.
     """
     words = [run.what.split() for run in runs]
     if max(map(len, words), default=0) < 2 or any(one.count("[") != one.count("]") for line in words for one in line):
@@ -288,7 +288,7 @@ def _watch(words: list[str], is_once: bool, console: Console) -> int:
         if name not in ("sweep", "study", "paths.runs", "every"):
             raise UserError(f"{name}={keys[name]}: cannot be set here; watch takes sweep, study, paths.runs and every")
     if bool(ids) + ("sweep" in keys) + ("study" in keys) > 1:
-        raise UserError("give one of sweep=, study= and run ids")
+        raise UserError("give only one of sweep=, study= and run ids")
     try:
         every = float(keys.get("every", 2))
     except ValueError:

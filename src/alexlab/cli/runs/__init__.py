@@ -31,17 +31,18 @@ Look at records, remove some, or send copies of them.
   python src/runs.py watch [--once]                 a sweep or study, while it
                                                     runs (watch --help)
   python src/runs.py show ID                        one run
-  python src/runs.py compare ID ID                  in what two runs differ, and
-                                                    by how much; or two sweeps,
-                                                    arm by arm
+  python src/runs.py compare ID ID                  how two runs differ, and by
+                                                    how much; or two sweeps, arm
+                                                    by arm
   python src/runs.py list|show|compare|studies ... --json
                                                     the same as a JSON document
-  python src/runs.py export sweep=last OUT.csv      a sweep as a table, a row a
-                                                    run; or sweep=ID, .parquet
-  python src/runs.py prune                          remove what failed by fault
-                                                    of the machine or the code
+  python src/runs.py export sweep=last OUT.csv      a sweep as a table, one row
+                                                    per run; or sweep=ID,
+                                                    .parquet
+  python src/runs.py prune                          remove runs that failed due
+                                                    to the machine or the code
   python src/runs.py prune state=DONE ablation='no_*'
-                                                    remove just these
+                                                    remove only these
   python src/runs.py copy logger=mlflow [logger.project=NAME]
                                                     send to W&B, TensorBoard or
                                                     MLflow, each step once;
@@ -56,11 +57,11 @@ Look at records, remove some, or send copies of them.
 
 list, prune, copy and bundle take filters: study, state, failure, recipe,
 protocol, model, ablation, seed; several values with commas, * for any text. An
-ID may be cut short; a sweep's is that of its file in runs/sweeps/, or last.
+ID may be abbreviated; a sweep's is its file's name in runs/sweeps/, or last.
 paths.runs=FOLDER looks elsewhere; list, show, compare, studies and bundle also
-read a bundle: paths.runs=OUT.zip. prune asks first, unless --yes; it
-removes no finished run, and none that was stopped, unless state= names them,
-and never one that is running. A corrupt record is named and left out.
+read a bundle: paths.runs=OUT.zip. prune asks for confirmation unless --yes is
+given; it removes finished or stopped runs only if state= names them, and never
+a running one. Corrupt records are reported and left out.
 Exit status: 0 done, 1 a file or folder failed, 2 a mistake in the command."""
 
 
@@ -94,11 +95,11 @@ def _obey(given: list[str], config_dir: str | None, console: Console, is_sure: b
         console.print(as_typed(USAGE))
         return 0
     if given[0] not in verbs:
-        raise UserError(f"{given[0]}: is none of {', '.join(verbs)}{did_you_mean(given[0], verbs)}")
+        raise UserError(f"{given[0]}: is not one of {', '.join(verbs)}{did_you_mean(given[0], verbs)}")
     if is_sure and given[0] != "prune":
-        raise UserError("--yes: only prune asks")
+        raise UserError("--yes: only prune asks for confirmation")
     if answer.is_wanted and given[0] not in ("list", "show", "compare", "studies"):
-        raise UserError(f"{FLAG}: {given[0]} has no such output; list, show, compare and studies have")
+        raise UserError(f"{FLAG}: {given[0]} has no JSON output; list, show, compare and studies have")
     request = parse(given[0], given[1:], Composer(config_dir), is_sure, answer)
     try:
         verbs[given[0]](request, console)

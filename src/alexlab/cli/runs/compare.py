@@ -1,4 +1,4 @@
-"""`alexlab runs compare`: in what two runs or two sweeps differ, and by how much."""
+"""`alexlab runs compare`: how two runs or two sweeps differ, and by how much."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TESTED = [f"test.{view}.{metric}" for view in ("ten", "center") for metric in (
 class Compared:
     """A result of two runs; errors are fractions."""
 
-    name: str  # by dots, as in result.json
+    name: str  # dotted, as in result.json
     values: tuple[float | None, float | None]
     difference: float | None  # the second less the first
     images_half: float | None  # half of the difference's 95 % interval over the test images alone
@@ -42,7 +42,7 @@ class Compared:
 
 
 def compare(request: Request, console: Console) -> None:
-    """Print in what two runs differ, or the arms of two sweeps if both ids name one."""
+    """Print how two runs differ, or the arms of two sweeps if both ids name one."""
     if sweeps := _sweeps(request):
         _compare_sweeps(sweeps, request, console)
         return
@@ -61,7 +61,7 @@ def compare(request: Request, console: Console) -> None:
 
 
 def _results(one: RunData, other: RunData) -> list[Compared]:
-    """All errors, and some other numbers, of either run."""
+    """All errors and some other numbers of both runs."""
     found = []
     results = [flatten(run.result) for run in (one, other)]
     for name in dict.fromkeys([*results[0], *results[1]]):
@@ -79,7 +79,7 @@ def _results(one: RunData, other: RunData) -> list[Compared]:
 
 
 def _paired(name: str, one: RunData, other: RunData) -> tuple[float, float] | None:
-    """Difference and half width, image by image; None for other numbers than errors on the same test images."""
+    """Difference and half width, image by image; None unless these are errors on the same test images."""
     same_images = one.result.get("data", {}).get("store") == other.result.get("data", {}).get("store")
     if name not in _TESTED or not same_images:
         return None
@@ -105,7 +105,7 @@ def _print_runs(
         for column, cell in zip(columns, (name, *map(shown, values)), strict=True):
             column.cells.append(cell)
     if differing:
-        print_columns("Configuration: what differs", columns, console)
+        print_columns("Differences in configuration", columns, console)
     else:
         console.print("The configurations are the same.")
     console.print()
@@ -114,10 +114,10 @@ def _print_runs(
         for cells in surroundings:
             for column, cell in zip(columns, cells, strict=True):
                 column.cells.append(cell)
-        print_columns("Code, packages and machine: what differs", columns, console)
+        print_columns("Differences in code, packages and machine", columns, console)
         console.print()
     columns = [Column("", wraps=True), *(Column(run_id, right=True, wraps=True) for run_id in ids)]
-    columns.append(Column("difference", right=True, rank=1))  # which follows from the two
+    columns.append(Column("difference", right=True, rank=1))  # it follows from the two
     rows = [("state", one.state, other.state, "")]
     for result in results:
         first, second = (

@@ -1,4 +1,4 @@
-"""What tables and JSON documents say of one run."""
+"""The facts about one run in tables and JSON documents."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from alexlab.errors import UserError
 from alexlab.runs.names import RunName, run_name
 from alexlab.study.records import RunData
 
-_LONGEST_LABEL = 2000  # characters: a record may come from anyone
+_LONGEST_LABEL = 2000  # characters: a record may be untrusted
 _LABELS = ("recipe", "protocol", "model", "ablation", "arm")
 
 
 def name_of(run: RunData) -> RunName:
-    """The run's name; its configuration is read only where its label spells changes."""
+    """The run's name; its configuration is read only if its label spells out changes."""
     label = run.status.get("labels", {}).get("ablation", "")[:_LONGEST_LABEL]
     if "=" not in label:
         return run_name(label)
@@ -24,10 +24,10 @@ def name_of(run: RunData) -> RunName:
 
 
 def run_facts(run: RunData) -> dict[str, Any]:
-    """A run by the names that its status.json, result.json and `load_runs` use: errors as fractions, times in seconds.
+    """A run's facts, named as in status.json, result.json and `load_runs`: errors as fractions, times in seconds.
 
-    `name`, `ablations`, `changes` and `settings` are those of `RunName`. None is what a run lacks, as one that is not
-    done lacks errors.
+    `name`, `ablations`, `changes` and `settings` are those of `RunName`. Missing facts are None, such as the errors of
+    a run that is not done.
     """
     name, status, result = name_of(run), run.status, run.result
     tested = result.get("test", {})

@@ -1,4 +1,4 @@
-"""`alexlab runs list`: one row a run."""
+"""`alexlab runs list`: one row per run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from alexlab.console import Console, duration, plural
 from alexlab.runs.names import BASE
 from alexlab.study.records import RunData
 
-_LONGEST_ARM = 200  # characters: a record may come from anyone
+_LONGEST_ARM = 200  # characters: a record may be untrusted
 
 
 def list_runs(request: Request, console: Console) -> None:
@@ -32,10 +32,10 @@ def list_runs(request: Request, console: Console) -> None:
 
 
 def print_runs(found: list[RunData], title: str, console: Console) -> None:
-    """Print a table of runs; settings that all of them share stand above it."""
+    """Print a table of runs; settings that all of them share are printed above it."""
     arm, seed, recipe = Column("arm", wraps=True), Column("seed", right=True), Column("recipe", rank=2)
     state, error = Column("state", wraps=True), Column("top-1, %", right=True)
-    time_, began, run_id = Column("time", right=True, rank=3), Column("began", rank=1), Column("run id")
+    time_, began, run_id = Column("time", right=True, rank=3), Column("started", rank=1), Column("run id")
     rows = [run_facts(run) for run in found]
     own = [{**row["changes"], **row["settings"]} for row in rows]
     shared = {key: value for key, value in (own[0] if own else {}).items() if all(one.get(key) == value for one in own)}

@@ -1,4 +1,4 @@
-"""`alexlab runs prune`: remove records that failed by fault of the machine or the code, or those that are named."""
+"""`alexlab runs prune`: remove records that failed due to the machine or the code, or those that filters select."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from alexlab.runs.failure import RESULTS
 from alexlab.runs.lease import take
 from alexlab.runs.record import FAILED, RUNNING, Record
 
-_REMOVED = re.compile(r"\.removed-[0-9a-f]{12}")  # a record on its way out
+_REMOVED = re.compile(r"\.removed-[0-9a-f]{12}")  # a record being removed
 
 
 def prune(request: Request, console: Console) -> None:
-    """Remove the records that the filters select, or without `state=` those that failed, after a question."""
+    """Remove the records that the filters select, without `state=` only failed ones, after confirmation."""
     _finish_removals(request.runs)
     found, _ = read_runs(request, console)
     found = [run for run in found if run.status["state"] != RUNNING]
@@ -41,13 +41,13 @@ def prune(request: Request, console: Console) -> None:
         if not sys.stdin.isatty():
             raise UserError("prune needs confirmation, but stdin is not a terminal; pass --yes")
         if not ask(f"Remove {plural(len(found), 'record')}{warning} of {gigabytes(sum(size.values()))}?"):
-            console.print("Nothing is removed.")
+            console.print("Nothing was removed.")
             return
     removed = []
     for run in found:
         lease = take(run.record.path, run.status.get("attempt", 0))  # so that no process starts it meanwhile
         if lease is None or run.record.status().get("attempt") != run.status.get("attempt"):
-            console.print(f"{run.run_id}: another process works on it, so it stays")
+            console.print(f"{run.run_id}: another process works on it, so it is kept")
             if lease is not None:
                 lease.release()
             continue
@@ -59,17 +59,17 @@ def prune(request: Request, console: Console) -> None:
 
 
 def _why_kept(record: Record) -> str | None:
-    """Why a record is not to be removed; None if it is a folder with files of runs alone."""
+    """The reason to keep a record; None if it is a folder with nothing but files of runs."""
     if record.path.is_symlink():
-        return "is a link, so it stays; remove what it leads to yourself"
+        return "is a symbolic link, so it is kept; remove its target yourself"
     if others := record.foreign():
         names = ", ".join(sorted(str(path.relative_to(record.path)) for path in others)[:3])
-        return f"holds {names}, which no run writes, so it stays; move that away first"
+        return f"contains {names}, which no run writes, so it is kept; move that away first"
     return None
 
 
 def _finish_removals(runs: Path) -> None:
-    """Remove what a prune that was killed had begun to: folders of our name with nothing but files of runs."""
+    """Finish the removals of a prune that was killed: folders named by it with nothing but files of runs."""
     for path in runs.glob(".removed-*"):
         is_folder = path.is_dir() and not path.is_symlink()
         if _REMOVED.fullmatch(path.name) and is_folder and not Record(runs, path.name).foreign():

@@ -1,4 +1,4 @@
-"""`alexlab runs export|copy|bundle`: records as a table, at trackers, or as one file."""
+"""`alexlab runs export|copy|bundle`: write records as a table, to trackers, or to one file."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def copy(request: Request, console: Console) -> None:
     if len(free) < len(found):
         console.print(f"{plural(len(found) - len(free), 'run')} left out, still running")
     if "wandb" in names and (outer := outer_run()):
-        console.print(f"{', '.join(outer)} of the environment are ignored: each run has its own id")
+        console.print(f"{', '.join(outer)} in the environment are ignored: each run has its own id")
     places = {name: trackers.place(name, request.settings.logger) for name in names}
     for name, place in places.items():
         _send(name, place, free, request, console)
@@ -81,14 +81,14 @@ def _send(name: str, place: str, runs: list[RunData], request: Request, console:
             if trackers.send(name, config, record):
                 sent += 1
             else:
-                trackers.place(name, request.settings.logger)  # else the next ones would wait in vain
+                trackers.place(name, request.settings.logger)  # else all later ones would wait in vain
             progress.advance(1)
-    kept = f", {before} were there before" if before else ""
+    kept = f", {before} already there" if before else ""
     console.print(f"{sent} of {plural(len(todo), 'run')} sent to {title} ({place}){kept}.")
 
 
 def pack(request: Request, console: Console) -> None:
-    """Write what is finished, or failed as a result, with the plans of its studies."""
+    """Write the runs that finished or whose failure is a result, with the plans of their studies."""
     out = Path(request.ids[0]).expanduser()
     _check_out(out)
     submitter = _submitter(request)
@@ -98,7 +98,7 @@ def pack(request: Request, console: Console) -> None:
     if not ids:
         given = " ".join(f"{name}={','.join(values)}" for name, values in request.filters.items())
         raise UserError(f"bundle: no finished run in {request.source}{f' with {given}' if given else ''}")
-    replaced = ", which replaces the one before" if out.exists() else ""
+    replaced = ", replacing the previous bundle" if out.exists() else ""
     bundle.pack(out, request.runs, ids, submitter, None if plans is None else [plan.path for plan in plans])
     size = gigabytes(out.stat().st_size)
     console.print(f"{plural(len(ids), 'run')} in {out}, {size}{replaced}", soft_wrap=True)
@@ -117,7 +117,7 @@ def pack(request: Request, console: Console) -> None:
 
 
 def _changes(runs: Sequence[RunData]) -> str | None:
-    """A note of the text that records have of their author's uncommitted changes, which a bundle makes public."""
+    """A note on the author's uncommitted changes in the records, which a bundle makes public; None without any."""
     files: dict[str, None] = {}
     count = 0
     for run in runs:
@@ -139,13 +139,13 @@ def _changes(runs: Sequence[RunData]) -> str | None:
 
 def _check_out(out: Path) -> None:
     if not out.parent.is_dir():
-        raise UserError(f"bundle: {out}: there is no folder {out.parent}; make it first")
+        raise UserError(f"bundle: {out}: there is no folder {out.parent}; create it first")
     if out.exists() and not (out.is_file() and zipfile.is_zipfile(out)):
-        raise UserError(f"bundle: {out} is there and is no bundle, so it is not replaced; name another file")
+        raise UserError(f"bundle: {out} exists and is not a bundle, so it is not replaced; name another file")
 
 
 def _submitter(request: Request) -> str | None:
-    """Who answers for the runs; for those of a bundle whoever did before."""
+    """The submitter of the runs; the runs of a bundle keep theirs."""
     given, own = request.submitter, request.source.submitter
     if given is not None:
         try:
@@ -153,5 +153,5 @@ def _submitter(request: Request) -> str | None:
         except ValueError as error:
             raise UserError(f"bundle: {error}") from error
     if own is not None and given not in (None, own):
-        raise UserError(f"submitter={given}: {request.source} has a submitter, who stays; leave submitter= out")
+        raise UserError(f"submitter={given}: {request.source} already has a submitter; leave submitter= out")
     return own or given

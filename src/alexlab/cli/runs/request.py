@@ -20,7 +20,7 @@ from alexlab.study.plans import read_looks
 from alexlab.study.records import RunData, why_left_out
 
 WRITERS = {"bundle": "bundle study.zip", "export": "export sweep=last OUT.csv"}
-READERS = ("list", "show", "compare", "studies", "bundle")  # of a bundle, too
+READERS = ("list", "show", "compare", "studies", "bundle")  # of a bundle too
 _COPIED = {
     "copy": ("logger", "logger.project", "logger.entity", "logger.tracking_uri"),
     "wandb": ("logger.project", "logger.entity"),
@@ -48,7 +48,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Planned:
-    """A registered study: all plans of it, and those of their runs that have a record."""
+    """A registered study: all of its plans, and those of their runs that have a record."""
 
     path: Path
     looks: list[dict[str, Any]]
@@ -61,12 +61,12 @@ class Planned:
 
     @property
     def names(self) -> tuple[str, str]:
-        """What selects it: the study's name, and its id."""
+        """The names that select it: the study's name and its id."""
         return self.looks[-1]["name"], self.path.stem
 
     @property
     def last(self) -> list[tuple[str, str, str]]:
-        """Arm, seed and run id of what the last plan has."""
+        """Arm, seed and run id of each run of the last plan."""
         return [(arm["name"], seed, id) for arm in self.looks[-1]["arms"] for seed, id in arm["runs"].items()]
 
 
@@ -99,7 +99,7 @@ def parse(verb: str, given: list[str], composer: Composer, is_sure: bool, answer
             filters[name] = [item.strip() for item in value.strip("[]").split(",")]
         elif sign and name == "sweep" and verb == "export":
             if sweep is not None:
-                raise UserError("sweep= is given twice; one table is of one sweep")
+                raise UserError("sweep= is given twice; a table has one sweep")
             sweep = value
         elif sign:
             allowed = ("paths.runs", *_COPIED.get(verb, ()))
@@ -110,12 +110,12 @@ def parse(verb: str, given: list[str], composer: Composer, is_sure: bool, answer
     settings = composer.job([*(["logger=wandb"] if verb == "wandb" else []), *others]).config
     place = Path(settings.paths.runs)
     if verb not in READERS and place.is_file():
-        raise UserError(f"{verb}: {place} is a file, and only {', '.join(READERS)} read a bundle; name a folder")
+        raise UserError(f"{verb}: {place} is a file, but only {', '.join(READERS)} read a bundle; name a folder")
     return Request(ids, filters, settings, source(place), is_sure, answer, submitter, sweep)
 
 
 def _filtered(run: RunData) -> dict[str, str]:
-    """What filters look at."""
+    """The facts about a run that filters compare with."""
     return {
         **run.labels,
         "seed": seed_text(run),
@@ -130,7 +130,7 @@ def _passes(name: str, values: list[str], facts: dict[str, str], run: RunData) -
 
 
 def seed_text(run: RunData) -> str:
-    """The seed for tables and filters; empty where it is not known."""
+    """The seed for tables and filters; empty if unknown."""
     return "" if run.seed is None else str(run.seed)
 
 
@@ -144,9 +144,9 @@ def check_folder(request: Request) -> None:
 def read_runs(
     request: Request, console: Console, plans: list[Planned] | None = None
 ) -> tuple[list[RunData], list[str]]:
-    """The runs that pass the filters, by when they started, and a printed line for each corrupt record.
+    """The runs that pass the filters, by start time, and the line that is printed for each corrupt record.
 
-    `plans`: those that `study=` selects, where they are known already.
+    `plans`: those that `study=` selects, if already known.
     """
     check_folder(request)
     filters = dict(request.filters)
@@ -172,7 +172,7 @@ def read_runs(
 
 
 def read_plans(request: Request, console: Console) -> tuple[list[Planned], list[str]]:
-    """The registered studies, by when they were planned first, and a printed line for each that cannot be read."""
+    """The registered studies, by the time of their first plan, and a printed line for each that cannot be read."""
     check_folder(request)
     plans, problems = [], []
     for path in json_files(request.runs / "studies"):
@@ -191,10 +191,10 @@ def read_plans(request: Request, console: Console) -> tuple[list[Planned], list[
 
 
 def selected_plans(request: Request, console: Console) -> list[Planned]:
-    """The studies that `study=` names, at the recipe, protocol and model that other filters say.
+    """The studies that `study=` names, with the recipe, protocol and model that the other filters require.
 
     Raises:
-        UserError: if a value names none.
+        UserError: if a value names no study.
     """
     plans, _ = read_plans(request, console)
     known = [name for plan in plans for name in plan.names]

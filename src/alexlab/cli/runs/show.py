@@ -1,4 +1,4 @@
-"""`alexlab runs show`: everything that is known of one run."""
+"""`alexlab runs show`: everything that is known about one run."""
 
 from __future__ import annotations
 

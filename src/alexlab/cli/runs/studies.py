@@ -35,7 +35,7 @@ def list_studies(request: Request, console: Console) -> None:
             column.cells.append(cell)
     print_columns("Studies", columns, console)
     place = request.source if request.source.is_bundle else request.runs / "studies"
-    console.print(f"{len(plans)} studies in {place}", style="dim", soft_wrap=True)
+    console.print(f"{len(plans)} {'study' if len(plans) == 1 else 'studies'} in {place}", style="dim", soft_wrap=True)
 
 
 def study_facts(plan: Planned) -> dict[str, Any]:
@@ -67,13 +67,13 @@ def study_facts(plan: Planned) -> dict[str, Any]:
 
 
 def forget(request: Request, console: Console) -> None:
-    """Remove the plan of a study of which nothing is known yet: later it would hide that its result was seen."""
+    """Remove the plan of a study without results yet; later, that would hide that results had been seen."""
     [given] = request.ids
     plans = {plan.path.stem: plan for plan in read_plans(request, console)[0]}
     fitting = [given] if given in plans else [name for name in plans if name.startswith(given)]
     if len(fitting) != 1:
         near = (
-            f"may be {', '.join(fitting)}; write more of it"
+            f"matches {', '.join(fitting)}; write more of it"
             if fitting
             else f"no such study{did_you_mean(given, plans)}"
         )
@@ -81,10 +81,10 @@ def forget(request: Request, console: Console) -> None:
     plan = plans[fitting[0]]
     if plan.finished:
         raise UserError(
-            f"{plan.path.stem}: {plan.finished} of its {len(plan.run_ids)} runs are finished, so its plan stays: the "
-            "report of a study with the same claims has to say that this one was started"
+            f"{plan.path.stem}: {plan.finished} of its {len(plan.run_ids)} runs are finished, so its plan is kept: "
+            "the report of a study with the same claims must say that this one was started"
         )
     if active := [run.run_id for run in plan.found if run.status["state"] == RUNNING]:
-        raise UserError(f"{plan.path.stem}: its run {active[0]} is running, so its plan stays; stop it first")
+        raise UserError(f"{plan.path.stem}: its run {active[0]} is running, so its plan is kept; stop it first")
     plan.path.unlink()
-    console.print(f"Removed {plan.path}; records of its runs stay.", soft_wrap=True)
+    console.print(f"Removed {plan.path}; the records of its runs are kept.", soft_wrap=True)
