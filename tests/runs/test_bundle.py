@@ -259,7 +259,7 @@ class TestVerifier:
     def test_a_whole_bundle(self, runs: Path, bundle: Path):
         status, output = self.run(bundle)
         assert status == 0, output
-        assert f"{len(ids(runs))} finished runs, their errors computed" in output
+        assert f"{len(ids(runs))} finished runs, errors computed" in output
         with zipfile.ZipFile(bundle) as archive:
             assert hashlib.sha256(archive.read("manifest.json")).hexdigest() in output
             crate = json.loads(archive.read("ro-crate-metadata.json"))
@@ -419,7 +419,7 @@ class TestVerifier:
                 older.writestr(name, kept.read(name))
         lines, status = verify.report([str(tmp_path / "older.zip")])
         assert status == 2
-        assert "it has no manifest.json; an older bundle gets one by: alexlab runs bundle" in lines[0]
+        assert "it has no manifest.json; to add one to an older bundle: alexlab runs bundle" in lines[0]
 
 
 def test_who_submits_is_in_the_manifest(runs: Path, tmp_path: Path):
@@ -565,7 +565,7 @@ class TestCommandsOnABundle:
         assert f"{bundle}/{first}/" in self.obey(capsys, "show", first, place)
         folder, file = (self.obey(capsys, "compare", first, second, one) for one in (f"paths.runs={runs}", place))
         assert file == folder
-        assert f"1 studies in {bundle}" in self.obey(capsys, "studies", place)
+        assert f"1 study in {bundle}" in self.obey(capsys, "studies", place)
 
     def test_what_changes_records_or_needs_a_sweep_refuses_it(
         self, runs: Path, bundle: Path, capsys: pytest.CaptureFixture[str]

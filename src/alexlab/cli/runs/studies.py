@@ -39,7 +39,7 @@ def list_studies(request: Request, console: Console) -> None:
 
 
 def study_facts(plan: Planned) -> dict[str, Any]:
-    """A study by the names of its report's document: its last plan, and how many of those runs are finished."""
+    """A study's facts, named as in its report's document: its last plan, and how many of its runs are finished."""
     last = plan.looks[-1]
     done = {run.run_id for run in plan.found if run.is_done}
     failed = {run.run_id for run in plan.found if run.is_terminal} - done
