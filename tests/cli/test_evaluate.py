@@ -404,12 +404,12 @@ class TestWeights:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (lambda w: w.fill_(float("nan")), r"conv1.weight has non-finite values .2178 of 2178.; name weights"),
+            (lambda w: w.fill_(float("nan")), r"conv1.weight has non-finite values .2178 of 2178.; use weights"),
             (
                 lambda w: w[0, 0, 0, 0].fill_(float("-inf")),
-                r"conv1.weight has non-finite values .1 of \d+.; name weights",
+                r"conv1.weight has non-finite values .1 of \d+.; use weights",
             ),
-            (lambda w: w.double().mul_(1e300), r"conv1.weight has non-finite values .2178 of 2178.; name weights"),
+            (lambda w: w.double().mul_(1e300), r"conv1.weight has non-finite values .2178 of 2178.; use weights"),
             (
                 lambda w: w.fill_(1e38),
                 "outputs for 37 of 37 images are not finite; conv1.weight has values up to 1e.38",

@@ -283,7 +283,7 @@ def test_a_study_trains_its_plan_resumes_and_stops_where_the_base_does_not_learn
     ]
     done = typed(*line)
     assert done.status == 0, done
-    assert "1 claims, 2 arms, 3 runs" in done.output
+    assert "1 claim, 2 arms, 3 runs" in done.output
     assert "study.seeds=1: a verdict needs at least 3" in done.output
     [path] = (tmp_path / "runs" / "studies").glob("*.json")
     [look] = read_looks(path)
