@@ -31,7 +31,7 @@ def lines(tmp_path: Path, *more: str) -> list[str]:
 def test_claims_that_the_plan_cannot_settle_come_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(lines(tmp_path, "study.assumed_sd=0.3", "study.claims=[paper/lrn,paper/overlap,paper/conv3]")) == 0
     output = capsys.readouterr().out
-    table = output[output.index("What it can show") :]
+    table = output[output.index("What the plan can show") :]
     shares = [int(share) for share in re.findall(r"(\d+) %\s", table.partition("This plan")[0])]
     assert shares == sorted(shares)
     assert len(set(shares)) == 3

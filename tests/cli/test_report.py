@@ -61,8 +61,8 @@ def test_every_study_that_was_begun_is_written(
     assert sorted(path.name for path in out.iterdir()) == FILES
     printed = capsys.readouterr().out
     said = " ".join(printed.split())
-    assert "1 of 25 planned runs is missing, and verdicts wait for it. This command runs what is missing." in said
-    assert "setting of the net: paths.runs. python src/train.py study=lrn study.base_seeds=15 " in said
+    assert "1 of 25 planned runs is missing, and verdicts wait for it. This command runs it." in said
+    assert "or are not of the net: paths.runs. python src/train.py study=lrn study.base_seeds=15 " in said
     assert "\npython src/train.py study=lrn study.base_seeds=15\n" in printed
     assert "A rehearsal. At recipe demo no claim gets a verdict." in said
     assert "4+1!" in printed
@@ -102,7 +102,7 @@ def test_a_study_that_was_not_begun_is_composed_and_its_finished_runs_count(
     assert main([*LINE, f"runs={copy}", f"out={tmp_path}"]) == 0
     printed = capsys.readouterr().out
     assert "This study was not started by study=" in printed
-    assert "23 of 25 planned runs are finished; 1 failed for good." in printed
+    assert "23 of 25 planned runs are finished; 1 failed permanently." in printed
 
 
 def test_a_study_is_chosen_by_what_it_was_begun_with(records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -56,8 +56,8 @@ def test_a_figure_beside_the_kept_records(capsys: pytest.CaptureFixture[str]):
     assert "top-1: 21.5 % is 4.3 points above the mean of 20 runs (17.15 %, standard deviation 2.7)" in words(printed)
     assert "(95 %: 11.4 to 22.9 %; 20 runs): chance alone can explain it. 19 of the 20 runs" in words(printed)
     assert "6 of the 20 runs have less error, 1 the same (percentile 32)" in words(printed)
-    assert "taken to be from the same 2,000 images; if it is from N others, add images=N" in words(printed)
-    assert "not of ImageNet" in printed
+    assert "assumed to be from the same 2,000 images; if it is from N others, add images=N" in words(printed)
+    assert "not ImageNet" in printed
     assert re.search(r"overlapping pooling +pool.overlap=false +\+5.3 ±\d\.\d 5/20 runs", printed)
     assert printed.index("overlapping pooling") < printed.index("NOT MEASURED") < printed.index("THE OTHER WAY")
     assert max(map(len, printed.splitlines()[:-1])) <= 80
@@ -113,8 +113,8 @@ def test_few_runs_and_lost_ones(tmp_path: Path, capsys: pytest.CaptureFixture[st
     )
     printed = words(answer(["top1=41", f"runs={tmp_path}"], capsys))
     assert "Compared with 3 finished runs of recipe=demo" in printed
-    assert "1 more failed or trained only in part" in printed
-    assert "It is wide since the runs are few." in printed
+    assert "1 more failed or are partly trained" in printed
+    assert "It is wide because the runs are few." in printed
     two = words(answer(["top1=41", f"runs={tmp_path}", "--like", "recipe=demo", "model.lrn=false"], capsys))
     assert "needs 3 runs or more, better eight; there are 2." in two
     assert "The interval (Student" not in two

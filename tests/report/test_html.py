@@ -244,11 +244,13 @@ def test_verdicts_doubts_and_intervals_are_those_of_the_judgement(made: Made):
 
 def test_findings_come_first(made: Made):
     """Five sentences, before the tables, on the page and in Markdown."""
-    for recipe, second in (("imagenet128", "Found: "), ("demo", "Measured, without a verdict: ")):
+    for recipe, second in (("imagenet128", "Found: "), ("demo", "Measured, without verdicts: ")):
         judgement = made.judged(recipe)
         words, text = Page(page(judgement, [])).words, markdown(judgement, [])
         for said in (words, text):
-            places = [said.index(start) for start in ("Asked: do 6 claims", second, "Sizes: ", "Open: ", "Caveats: ")]
+            places = [
+                said.index(start) for start in ("Question: do 6 claims", second, "Sizes: ", "Open: ", "Caveats: ")
+            ]
             assert places == sorted(places)
             assert places[-1] < said.index("planned runs are finished")
     assert "does not train: ratio" in Page(page(made.judged("imagenet128"), [])).words

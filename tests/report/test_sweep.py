@@ -110,7 +110,7 @@ def test_one_seed_an_arm_has_the_interval_of_its_images(records: Path):
     assert shown["intervals"] == {
         "images alone": " to ".join(f"{100 * end:+.2f}" for end in interval).replace("-", "−")
     }
-    assert "One seed says nothing about an arm" in " ".join(sweep_content(report)["summary"])
+    assert "One seed per arm cannot separate effects" in " ".join(sweep_content(report)["summary"])
 
 
 def test_there_is_no_verdict(records: Path, tmp_path: Path):
@@ -212,7 +212,7 @@ def test_the_command(records: Path, tmp_path: Path, monkeypatch, capsys, opens: 
     ("line", "message"),
     [
         (["sweep=abc"], "sweep=abc: there is no such sweep"),
-        (["sweep=last", "study=lrn"], "study=lrn: a sweep is what it was"),
+        (["sweep=last", "study=lrn"], "study=lrn: a sweep's settings are fixed"),
         (["sweep=last", "--nets"], "--nets: is for studies"),
         (["sweep=last", "sweep=last"], "sweep= is given twice"),
     ],

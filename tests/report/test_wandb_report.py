@@ -250,7 +250,7 @@ def test_the_report_says_what_the_terminal_says_but_no_folder(runs: Path):
     judgement.rows[0].confounds.append(f"the store differs: {runs}")
     text = json.dumps(spec(build_report(judgement, archive, MINE)), ensure_ascii=False)
     assert wording.summary(judgement)[0] in text
-    assert "planned runs is missing, and verdicts wait for it. This command runs what is missing." in text
+    assert "planned runs is missing, and verdicts wait for it. This command runs it." in text
     assert "0123456789ab/result.json: is damaged" in text
     assert "lrn: the store differs: runs" in text
     assert str(runs) not in text
@@ -288,7 +288,7 @@ def test_without_a_key_it_is_written_and_not_sent(runs: Path, tmp_path: Path, mo
     hint = "wandb login" if mode is None else "unset it"
     out = tmp_path / "out"
     assert told(judgement, archive, out) == [
-        f"W&B: {why}, so nothing is sent; see {out}/wandb_report.json and wandb_workspace.json. To send: {hint}, "
+        f"W&B: {why}, so nothing was sent; see {out}/wandb_report.json and wandb_workspace.json. To send: {hint}, "
         "then re-run this command"
     ]
     assert capfd.readouterr() == ("", "")

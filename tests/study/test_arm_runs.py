@@ -36,5 +36,5 @@ def test_seeds_that_nobody_planned_are_named_and_not_counted(records: Path, fini
     judgement, before = judged(records), judged(finished)
     lrn = row(judgement, "lrn")
     assert lrn.effect == row(before, "lrn").effect
-    assert lrn.notes[1:] == ["no_lrn: 1 finished runs are not planned (seeds 77), not counted"]
-    assert judgement.remarks == ["1 finished runs of these arms are not planned, and not counted"]
+    assert lrn.notes[1:] == ["no_lrn: 1 finished run outside the plan, not counted (seeds 77)"]
+    assert judgement.remarks == ["1 finished run of these arms outside the plan, not counted"]

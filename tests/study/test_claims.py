@@ -301,7 +301,7 @@ GOOD = {
         ),
         # What would run code, write where it likes, or read the environment: a file of claims comes from anyone
         *(
-            ({"arm": [line]}, f"mine.yaml: a: {line}: is not for a claim to set")
+            ({"arm": [line]}, f"mine.yaml: a: {line}: a claim may not set this")
             for line in (
                 "hydra/job_logging=stdout",
                 "++hydra.job_logging.handlers.x={class: logging.FileHandler}",
@@ -315,7 +315,7 @@ GOOD = {
                 "~hydra",
             )
         ),
-        ({"against": ["hydra.sweep.dir=x"]}, "mine.yaml: a: hydra.sweep.dir=x: is not for a claim to set"),
+        ({"against": ["hydra.sweep.dir=x"]}, "mine.yaml: a: hydra.sweep.dir=x: a claim may not set this"),
         ({"statement": "${oc.env:HOME}"}, "mine.yaml: a: statement: holds an interpolation"),
         ({"arm": ["optim.lr=${oc.env:X}"]}, "mine.yaml: a: arm: holds an interpolation"),
     ],

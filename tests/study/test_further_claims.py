@@ -125,7 +125,7 @@ def test_epochs_to_convergence_are_judged_by_the_runs_lengths(tmp_path: Path):
     assert found.verdict == "reproduced"
     path = tmp_path / "runs" / planned(tmp_path / "runs")["none"][0] / "result.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "epochs": 400}))  # cut: its length is a bound
-    assert any("ended too early" in note for note in row(tmp_path / "runs", "dropout_epochs").notes)
+    assert any("ended before the event" in note for note in row(tmp_path / "runs", "dropout_epochs").notes)
 
 
 def write_average(folder: Path, ids: list[str], gain: tuple[float, float]) -> tuple[float, float]:
@@ -227,7 +227,7 @@ def test_records_without_single_views_say_so(tmp_path: Path):
             arrays = {name: values for name, values in kept.items() if name != "ten_by_view"}
         np.savez(runs / run_id / "predictions.npz", **arrays)
     judgement = judged(runs)
-    assert "has no classes by single views" in judgement.problems[0]
+    assert "has no predictions by single views" in judgement.problems[0]
     assert next(iter(judgement.rows)).why_none == "interim: finished runs could not be read"
 
 
@@ -287,15 +287,15 @@ def test_specialisation_is_counted_in_every_run(tmp_path: Path):
                 kernels[:12] = kernels[:12].mean(1, keepdims=True)
             np.save(runs / run_id / "conv1.npy", kernels.astype(np.float16))
     found = row(runs, "colour_towers")
-    [counted] = [note for note in found.notes if note.startswith("in ")]
-    assert counted.startswith("in 4 of 5 runs beyond the largest without, 0.")
+    [counted] = [note for note in found.notes if " of 5 runs above" in note]
+    assert counted.startswith("4 of 5 runs above the largest of the other arm, 0.")
     for run_id in ids["none"][:1]:
         kernels = np.load(runs / run_id / "conv1.npy")
         kernels[:12] = kernels[:12].mean(1, keepdims=True)
         np.save(runs / run_id / "conv1.npy", kernels)
     verdict = row(runs, "colour_towers").verdict
     assert verdict is not None
-    assert verdict.startswith("reproduced (in 5 of 5 runs beyond")
+    assert verdict.startswith("reproduced (5 of 5 runs above")
 
 
 def test_the_order_of_importance_is_judged_by_the_same_arms(tmp_path: Path):

@@ -115,5 +115,5 @@ def test_plans_are_refused():
         power(0.1, 0.1, 1, 1)
     with pytest.raises(ValueError, match="least=1"):
         seeds_needed(0.1, 0.1, 1, least=1)
-    with pytest.raises(ValueError, match="takes over 1,000,000 runs"):
+    with pytest.raises(ValueError, match="needs over 1,000,000 runs"):
         seeds_needed(1e-7, 0.1, 1)

@@ -20,7 +20,7 @@ BREAKS = {
         "state is 'GOOD', must be one of RUNNING",
     ),
     "another version": ("status.json", b'{"version": 1, "state": "DONE"}', "is a record of version 1"),
-    "no result": ("result.json", None, "is DONE and has no result.json"),
+    "no result": ("result.json", None, "is DONE but has no result.json"),
     "half a result": ("result.json", b'{"test": {"ten"', "is corrupt"),
     "a result without errors": ("result.json", b'{"test": {"images": 3}}', "test.ten.top1_error is missing"),
     "an error that is no number": (

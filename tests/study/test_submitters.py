@@ -132,8 +132,8 @@ def test_a_run_that_two_have_done_counts_once_and_not_in_the_comparison(labs: tu
     )
     half = stats.t.ppf(0.975, 3) * stats.sem(change)
     assert remark == (
-        f"6 runs done by both {LAB} and {UNI}, each counted once; 2 came to the same bits, which confirms them; 4 came "
-        f"to other bits, as on another machine (top-1 error of the second less the first: {change.mean():+.2f} ± "
+        f"6 runs done by both {LAB} and {UNI}, each counted once; 2 bit-identical, which confirms them; 4 "
+        f"not bit-identical, as on another machine (top-1 error of the second minus the first: {change.mean():+.2f} ± "
         f"{half:.2f} points, 95 % interval)"
     )
 
@@ -159,7 +159,7 @@ def test_the_same_bits_confirm_and_are_no_second_sample(labs: tuple[Path, Path],
     found = lrn(judgement).submitters
     assert found is not None
     assert found.equality is None  # nobody's runs are independent of the other's
-    assert "24 runs done by both Lab <A> and University | B, each counted once; 24 came to the same bits" in (
+    assert "24 runs done by both Lab <A> and University | B, each counted once; 24 bit-identical" in (
         "\n".join(judgement.remarks)
     )
 
@@ -215,10 +215,10 @@ def test_the_reports_have_a_row_for_each(
     page, text = ((folder / name).read_text() for name in ("report.html", "report.md"))
     assert "Lab &lt;A&gt;" in page
     assert '<h2 id="submitters-title">Submitters</h2>' in page
-    assert "so the pooled figure is not to be read alone" in page
+    assert "so do not read the pooled figure alone" in page
     assert "## Submitters" in text
     assert r"University \| B" in text
-    assert "so the pooled figure is not to be read alone" in text
+    assert "so do not read the pooled figure alone" in text
     assert report.main([f"runs=[{a},{b}]", f"out={tmp_path / 'both'}", "--json"]) == 0
     [study] = json.loads(capsys.readouterr().out)["studies"]
     Draft202012Validator(SCHEMA["$defs"]["study"] | {"$defs": SCHEMA["$defs"]}).validate(study)

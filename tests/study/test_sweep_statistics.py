@@ -209,12 +209,12 @@ def test_the_planned_seeds_tell_the_target(tmp_path: Path, image_sd: float):
 def test_where_the_test_images_are_the_limit_it_says_so():
     line = str(Sensitivity((3, 3), 200, (0.042, 0.042), 0.02, 11, 0.01))
     assert line == (
-        "3 seeds, 200 test images: differences under 4.2 points cannot be told from chance; about 11 seeds would tell "
-        "2 (9 times in 10)."
+        "3 seeds, 200 test images: differences under 4.2 points cannot be distinguished from chance; about 11 seeds "
+        "would detect 2 (power 0.9)."
     )
     line = str(Sensitivity((2, 3), 200, (0.042, 0.061), 0.02, None, 0.035))
     assert line.startswith("2 to 3 seeds, 200 test images: differences under 4.2 to 6.1 points")
-    assert "more seeds alone cannot tell less than 3.5, more test images can" in line
+    assert "more seeds alone cannot detect less than 3.5, more test images can" in line
 
 
 def test_two_sweeps_are_compared_arm_by_arm(tmp_path: Path):

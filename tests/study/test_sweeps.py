@@ -119,7 +119,7 @@ def test_a_sweeps_file_of_others(plan: Plan, tmp_path: Path):
         path.write_text(json.dumps({**document, **changes}))
         with pytest.raises(UserError, match=message):
             read_sweep("last", tmp_path)
-    for missing, message in (("runs", "it has no runs"), ("factors", "run the sweep's command again")):
+    for missing, message in (("runs", "it has no runs"), ("factors", "re-run the sweep's command")):
         path.write_text(json.dumps({name: value for name, value in document.items() if name != missing}))
         with pytest.raises(UserError, match=message):
             read_sweep("last", tmp_path)

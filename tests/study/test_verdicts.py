@@ -287,7 +287,7 @@ def test_what_was_there_when_first_logged_is_a_bound_too(records: Path):
     for one, sign in ((slower, ">"), (faster, "<")):
         assert one.is_bound, sign
         assert one.word is Verdict.same_direction
-        assert "were first logged too late" in " ".join(one.notes)
+        assert "first logged after the event" in " ".join(one.notes)
     [backwards] = rejudged(records, speed)  # the effect may be smaller than measured: nothing can be said
     assert (backwards.verdict, backwards.why_none) == (
         "not testable here",

@@ -22,7 +22,7 @@ class Column:
     """A column as text. `rank`: 0 always stays; of the others the highest is left out first."""
 
     heading: str  # of one or two lines
-    name: str = ""  # where the heading alone does not say it
+    name: str = ""  # if the heading alone does not say it
     right: bool = False
     rank: int = 0
     wraps: bool = False  # whether its cells may be broken at spaces and after `.`, `=`, `_` and the like
@@ -107,7 +107,7 @@ def _heading(column: Column, width: int) -> str:
 
 
 def _merged(columns: list[Column]) -> list[Column]:
-    """The columns with all factors in one, a line each."""
+    """The columns, with all factors merged into one, a line each."""
     factors = [column for column in columns if column.is_factor]
     cells = [
         "\n".join(f"{column.heading}={cell}" for column, cell in zip(factors, row, strict=True))
@@ -119,7 +119,7 @@ def _merged(columns: list[Column]) -> list[Column]:
 
 
 def _widths(columns: list[Column], total: int) -> list[int]:
-    """Natural widths, less what is too much, taken from the widest columns that may be narrower."""
+    """Natural widths, reduced to fit by narrowing the widest columns that may wrap."""
     widths = [column.natural for column in columns]
     room = total - (len(columns) - 1)
     least = [column.least for column in columns]

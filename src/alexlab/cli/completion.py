@@ -72,7 +72,7 @@ OPTIONS = {
     ),
     "report": ("compare", "--like", "--pictures", "--nets", "--json", "--wandb", "--config-dir", "--help"),
 }
-# What may follow an option that takes a value; a folder is completed by the shell.
+# Values of options that take one; a folder is completed by the shell.
 _ARGUMENTS = {
     **{"--completion": tuple(SCRIPTS), "--cfg": ("job", "hydra", "all")},
     **{"--config-dir": (), "--png": (), "--onnx": (), "--top": ()},
@@ -93,7 +93,7 @@ _PREFIXES = {
 
 
 def complete(line: str) -> list[str]:
-    """The words that may replace the last one of a line, which ends at the cursor; none where a file name is wanted."""
+    """The words that may replace the last one of a line, which ends at the cursor; none if a file name is wanted."""
     words = line.split(" ")
     typed, word = [each for each in words[1:-1] if each], words[-1]
     if not typed:

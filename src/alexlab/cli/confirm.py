@@ -10,14 +10,14 @@ from alexlab.errors import UserError
 from alexlab.runs.supervisor import needs_work
 from alexlab.sweep.plan import Plan
 
-# All ablations with two seeds, as --help has it, are fewer; a grid with one comma too many is soon more.
+# All ablations with two seeds, the example of --help, are fewer; a grid with one comma too many is quickly more.
 MANY_RUNS = 100
 
 
 def may_start(plan: Plan, is_sure: bool, console: Console) -> bool:
-    """Whether a plan's runs may start; a sweep with more than 100 to do asks, with the hours that they take.
+    """Whether a plan's runs may start; a sweep with more than 100 runs to do shows the hours that they take and asks.
 
-    Not a study, whose file names its runs, nor a try-out. `is_sure`: --yes was given.
+    A study, whose file names its runs, and a try-out do not ask. `is_sure`: --yes was given.
 
     Raises:
         UserError: if there is no terminal to ask, or the hours cannot be forecast.

@@ -26,7 +26,7 @@ from alexlab.validate import hours
 
 @dataclass(frozen=True)
 class Forecast:
-    """A plan, what it takes and what it can show."""
+    """A plan, its cost and what it can show."""
 
     plan: Plan
     costs: dict[str, Cost]  # of a run, by arm
@@ -50,7 +50,7 @@ class Forecast:
 
 
 def make_forecast(plan: Plan) -> Forecast:
-    """Estimate each run that is not done, and reckon what a study's plan can show."""
+    """Estimate the cost of each run that is not done, and compute what a study's plan can show."""
     found = estimate(plan)
     return Forecast(plan, found.costs, found.note, reckon(plan, found.past))
 
@@ -71,7 +71,7 @@ def print_forecast(forecast: Forecast, console: Console) -> None:
         run_id.cells.append(run.run_id)
     console.print()
     print_settings(plan, console)
-    print_columns("Plan (nothing is run)", [number, *factors, seed, state, about, run_id], console)
+    print_columns("Plan (dry run)", [number, *factors, seed, state, about, run_id], console)
     _print_total(plan, costs, forecast.pending, forecast.note, console)
     print_prospects(forecast.prospects, console)
     if forecast.affordable is not None:
@@ -81,7 +81,7 @@ def print_forecast(forecast: Forecast, console: Console) -> None:
 def forecast_document(forecast: Forecast, device: Device | None) -> dict[str, Any]:
     """The plan for `--json`: seconds, bytes, and prospects in their claims' units.
 
-    `device`: on which this machine would train; None where it is not known, as of a launcher's machines.
+    `device`: the one on which this machine would train; None if unknown, as for a launcher's machines.
     """
     plan, pending, affordable = forecast.plan, forecast.pending, forecast.affordable
     used = [forecast.costs[arm] for arm in dict.fromkeys(run.arm for run in pending)]

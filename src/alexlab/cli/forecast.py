@@ -24,9 +24,9 @@ _BUSY = 0.75  # load for each core above which a machine is busy
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run takes: seconds (about, from and to), and bytes of its record.
+    """The cost of a run: seconds (estimate, low and high), and bytes of its record.
 
-    `runs` finished ones say so; if there are none, timed steps do.
+    From `runs` finished runs; if there are none, from timed steps.
     """
 
     seconds: float
@@ -38,7 +38,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the runs of a plan take, by arm, and what it is from."""
+    """The cost of a plan's runs, by arm, and where it is from."""
 
     costs: dict[str, Cost]
     note: str  # on the machine's load, before steps were timed
@@ -46,7 +46,7 @@ class Estimate:
 
 
 def estimate(plan: Plan) -> Estimate:
-    """Estimate what the runs of a plan take.
+    """Estimate the cost of a plan's runs.
 
     Raises:
         UserError: if steps cannot be timed, as without the device asked for.
@@ -77,7 +77,7 @@ def _costs_by_arm(plan: Plan, past: Sequence[RunData]) -> dict[str, Cost]:
 
 
 def past_costs(past: Sequence[RunData], arms: dict[str, int]) -> dict[str, Cost]:
-    """The costs of those of the arms, each with its number of devices, that have finished on a machine like this.
+    """The costs of the arms that have runs finished on a machine like this; `arms` has the number of devices of each.
 
     `past`: finished runs.
     """
@@ -106,13 +106,13 @@ def load_note() -> str:
 
 
 def total_of(costs: Sequence[Cost]) -> Cost:
-    """What runs take one after another."""
+    """The total cost of runs one after another."""
     seconds, low, high = (sum(getattr(cost, name) for cost in costs) for name in ("seconds", "low", "high"))
     return Cost(seconds, low, high, sum(cost.size for cost in costs))
 
 
 def total_shown(pending: Sequence[PlannedRun], costs: Mapping[str, Cost], note: str) -> str:
-    """The time and space that runs take, with the time's spread and where it is from; `note`: on the load."""
+    """The time and space that runs take, with the time's range and source; `note`: on the load."""
     total = total_of([costs[run.arm] for run in pending])
     used = [costs[arm] for arm in dict.fromkeys(run.arm for run in pending)]
     alone = ", on one device" if any(run.config.trainer.devices > 1 for run in pending) else ""

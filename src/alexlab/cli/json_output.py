@@ -1,6 +1,6 @@
 """`--json`: one JSON document on standard output, and whatever else a command prints on standard error.
 
-The schemas of the documents are in `src/alexlab/schemas`; `docs/reference/json.md` is about them.
+The schemas of the documents are in `src/alexlab/schemas`; `docs/reference/json.md` describes them.
 """
 
 from __future__ import annotations
@@ -48,9 +48,10 @@ def json_answer(argv: Sequence[str]) -> Iterator[Answer]:
 
 
 def plain(value: Any) -> Any:
-    """A value of JSON: non-finite numbers as null, texts without control characters, what JSON has no type for as text.
+    """A value for JSON: non-finite numbers become null, texts lose control characters, types that JSON lacks become
+    text.
 
-    A record may come from anyone: YAML has dates and keys that are no text.
+    A record may be untrusted: YAML has dates and keys that are not text.
     """
     if value is None or isinstance(value, bool | int):
         return value

@@ -25,9 +25,10 @@ _BY_BUDGET = ("study.budget", "study.seeds", "study.base_seeds", "study.claims")
 
 
 def reckon(plan: Plan, past: Sequence[RunData]) -> list[Prospect]:
-    """What each tested claim of a study's plan can show; none for other plans and for trials of learning rates.
+    """Compute what each tested claim of a study's plan can show; empty for other plans and for trials of learning
+    rates.
 
-    `past`: finished runs, of which those of the plan do not count.
+    `past`: finished runs; those of the plan are not used.
     """
     study = plan.study
     if study is None or study.round or not study.claims:
@@ -49,7 +50,7 @@ def _tested(study: Study) -> list[Claim]:
 
 
 def _at_recipe(plan: Plan, study: Study, past: Sequence[RunData]) -> list[RunData]:
-    """The runs at the study's recipe, protocol and model that are not of the plan."""
+    """The runs at the study's recipe, protocol and model that are not in the plan."""
     planned = {run.run_id for run in plan.runs}
     wanted = {name: study.choices[name] for name in ("recipe", "protocol", "model")}
     return [
@@ -66,8 +67,8 @@ def print_prospects(found: list[Prospect], console: Console) -> None:
     claim = Column("claim", wraps=True)
     headings = ("effect", "sd of\na run", "found\nwith", "smallest\nfound", "runs\nneeded")
     columns = [Column(name, right=True) for name in headings]
-    reckoned = [one for one in found if one.power is not None]
-    for one in sorted(reckoned, key=lambda one: one.power or 0.0):
+    computed = [one for one in found if one.power is not None]
+    for one in sorted(computed, key=lambda one: one.power or 0.0):
         assert one.size is not None
         assert one.sd is not None
         assert one.power is not None
@@ -82,34 +83,35 @@ def print_prospects(found: list[Prospect], console: Console) -> None:
         for column, cell in zip(columns, cells, strict=True):
             column.cells.append(cell)
     console.print()
-    if reckoned:
+    if computed:
         claims, arms = plural(family, "claim"), plural(runs, "run")
-        title = f"What it can show: {claims} at once, {arms} an arm, {base_runs} of the base"
+        title = f"What the plan can show: {claims} at once, {arms} per arm, {base_runs} of the base"
         print_columns(title, [claim, *columns], console)
-        if unsettled := [one.claim.id for one in reckoned if not one.is_settled]:
+        if unsettled := [one.claim.id for one in computed if not one.is_settled]:
             console.say(f"This plan cannot settle {', '.join(unsettled)}.", "yellow")
     reasons: dict[str, list[str]] = defaultdict(list)
     for one in found:
         if one.why_not is not None:
             reasons[one.why_not].append(one.claim.id)
-    notes = [f"Not reckoned, {why_not}: {', '.join(ids)}." for why_not, ids in reasons.items()]
-    if reckoned:
+    notes = [f"Not computed, {why_not}: {', '.join(ids)}." for why_not, ids in reasons.items()]
+    if computed:
         notes.append(
-            "found with: the chance that the verdict's interval excludes 0 if the effect is as published, or (~) the "
-            "smallest of interest; smallest found: with 80 %; runs needed: an arm, for 90 %."
+            "found with: the power, which is the probability that the verdict's interval excludes 0 if the effect is "
+            "as published or (~) the smallest of interest; smallest found: at a power of 80 %; runs needed: per arm, "
+            "at 90 %."
         )
     if sources := dict.fromkeys(one.sd.source for one in found if one.sd is not None):
         notes.append(f"Standard deviations: {', '.join(sources)} (80 % upper bounds where measured).")
     if UNKNOWN in reasons:
         notes.append(
-            "study.assumed_sd=POINTS sets the standard deviation of a run's error where no finished run tells it."
+            "study.assumed_sd=POINTS sets the standard deviation of a run's error if no finished runs show it."
         )
     for note in notes:
         console.say(note, "dim")
 
 
 def prospect_facts(one: Prospect) -> dict[str, Any]:
-    """A claim's prospect in the unit of its published figure; all of a ratio are natural logarithms."""
+    """A claim's prospect in the unit of its published figure; for a ratio, natural logarithms."""
     unit = one.claim.unit
     sd = None if one.sd is None else one.sd.value
     sizes = {"effect": one.size, "sd": sd, "smallest_found": one.found}
@@ -180,7 +182,7 @@ def print_allotment(affordable: Affordable, found: list[Prospect], console: Cons
     chosen = affordable.chosen
     console.print()
     console.say(
-        f"{affordable.hours:g} hours settle {len(chosen.claims)} of {len(found)} claims: {chosen.runs} runs an arm, "
+        f"{affordable.hours:g} hours settle {len(chosen.claims)} of {len(found)} claims: {chosen.runs} runs per arm, "
         f"{chosen.base_runs} of the base, about {chosen.seconds / 3600:.1f} hours:"
     )
     console.print(f"python src/train.py {shlex.join(affordable.overrides)}", soft_wrap=True)

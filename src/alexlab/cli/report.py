@@ -29,28 +29,29 @@ reports/: report.html (one file), report.md, tables as CSV and LaTeX
   python src/report.py sweep=last                   the newest sweep: every
                                                     seed, curves and intervals,
                                                     without verdicts
-  python src/report.py compare top1=42.9            why is mine not the paper's:
-                                                    an error beside the runs of
-                                                    a recipe; compare --help
+  python src/report.py compare top1=42.9            compare an error with the
+                                                    runs of a recipe; see
+                                                    compare --help
   python src/report.py 'runs=[runs,/mnt/box/runs]'  records of several folders,
                                                     merged by run id
-  python src/report.py sweep=last --open            and opens the page
+  python src/report.py sweep=last --open            also open the page
   python src/report.py study=paper --pdf            figures as PDF too, 113 mm
                                                     wide, for print
   python src/report.py study=paper --pictures       figure 4 too, from a run's
                                                     weights and its data
-  python src/report.py study=paper --nets           first measures what claims
-                                                    need of the nets (ensembles
-                                                    of five, retrieval) and
-                                                    keeps it with the records
-  python src/report.py study=paper --json           prints verdicts and numbers as
+  python src/report.py study=paper --nets           first measure the nets for
+                                                    claims that need it
+                                                    (ensembles of five,
+                                                    retrieval); results are
+                                                    stored with the records
+  python src/report.py study=paper --json           print verdicts and numbers as
                                                     a JSON document; also with
                                                     sweep=
   python src/report.py study=paper --wandb logger.project=NAME
                                                     also as a W&B workspace and
                                                     report
 
-out=FOLDER writes elsewhere than reports/. study=... accepts the same overrides
+out=FOLDER writes there instead of reports/. study=... accepts the same overrides
 as python src/train.py, whose --help says how to run a study. A claim gets a
 verdict once all planned runs are done, at the recipes that it names.
 Exit status: 0 done, 1 a file or folder failed, 2 a mistake in the command."""

@@ -1,4 +1,4 @@
-"""`alexlab report compare`: someone else's error beside the runs of a recipe, and what may explain the difference."""
+"""`alexlab report compare`: compare someone else's error with a recipe's runs, and list what may explain the gap."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ USAGE = """\
 usage: python src/report.py compare top1=ERROR [top5=ERROR] [view=ten|center]
            [images=N] [n=N [sd=SD]] [runs=PATH] [--like KEY=VALUE ...] [--json]
 
-Find an error of a paper, a log or a file of weights among the finished runs of
-a recipe: its percentile, what one further run would give, and what may explain
-the rest, each with its effect: measured by finished runs, else published, else
-with the command that measures it. Errors are in per cent.
+Compare an error from a paper, a log or a file of weights with the finished runs
+of a recipe: its percentile, the prediction interval of one further run, and the
+differences that may explain the rest. The effect of each is measured in
+finished runs, else published; else there is the command that measures it.
+Errors are in per cent.
 
   python src/report.py compare top1=42.9 --like recipe=imagenet2012 view=center
   python src/report.py compare top1=21.5 runs=results/demo/records.zip
@@ -37,7 +38,7 @@ with the command that measures it. Errors are in per cent.
 
   top1, top5    errors in per cent (100 less the accuracy)
   view          ten = the average of ten views (default), center = one view
-  images        how many, if it is from other test images than these runs'
+  images        number of test images, if not those of these runs
   n, sd         the figure is the mean of n runs, whose standard deviation is sd
   runs          folders of records or bundles; default: paths.runs
   --like        groups and keys as python src/train.py takes them; default: the
@@ -203,7 +204,7 @@ def _answer(found: Comparison) -> list[str]:
     lines = []
     for metric, figure in found.question.figures.items():
         if metric == "top1_error" and 0 < figure.value < 0.01:
-            lines.append(f"top1 is read as {_error(figure.value)}; a fraction is to be written in per cent.")
+            lines.append(f"top1 is read as {_error(figure.value)}; write fractions in per cent.")
     if found.own is None:
         lines.append(f"No run of {name} is finished in these records{_instead(found)}")
         for metric, theirs in found.references.items():
@@ -215,7 +216,7 @@ def _answer(found: Comparison) -> list[str]:
     own = found.own
     count = "" if found.images is None else f", {found.images:,} test images"
     chosen = f" {LIKE} names another recipe." if found.is_chosen_here else ""
-    lost = f" {own.lost} more failed or trained only in part, and are not counted." if own.lost else ""
+    lost = f" {own.lost} more failed or are partly trained, and are not counted." if own.lost else ""
     lines.append(f"Compared with {plural(len(own.runs), 'finished run')} of {name}: {view}{count}.{lost}{chosen}")
     lines += [f"{_name(metric)}: {sentence(placement)}" for metric, placement in found.placements.items()]
     if any(placement.half is not None for placement in found.placements.values()):
@@ -224,7 +225,7 @@ def _answer(found: Comparison) -> list[str]:
 
 
 def _left_out(found: Comparison) -> list[str]:
-    """What is wrong with records, which may be why there are few runs or none."""
+    """Problems of records, which may be why there are few runs or none."""
     lines = [f"Left out: {one}" for one in found.problems[:_MOST_NAMED]]
     more = len(found.problems) - len(lines)
     return lines + [f"Left out: {more:,} more like these."] * (more > 0)
@@ -267,11 +268,11 @@ def _of_interval(found: Comparison) -> str:
     figure = next(iter(found.question.figures.values()))
     scatter = "both sides' spread over seeds" if figure.sd is not None else "the spread over seeds"
     wide = next(iter(found.placements.values())).runs < 5
-    few = " It is wide since the runs are few." if wide else ""
+    few = " It is wide because the runs are few." if wide else ""
     count = "" if found.images is None else f"{found.images:,} "
     if figure.images is None:
         return (
-            f"The interval (Student's t) covers {scatter} and not the choice of test images, since the figure is taken "
+            f"The interval (Student's t) covers {scatter} but not the choice of test images, as the figure is assumed "
             f"to be from the same {count}images; if it is from N others, add images=N.{few}"
         )
     return (
@@ -297,7 +298,7 @@ def _print_differences(found: Comparison, console: Console) -> None:
         for column, cell in zip(columns, _cells(one), strict=True):
             column.cells.append(cell)
     gap = "" if found.gap is None else f" (to explain: {100 * found.gap:+.1f})"
-    print_columns(f"What a difference does to their {titles[found.metric]} error{gap}", columns, console)
+    print_columns(f"Effect of each difference on their {titles[found.metric]} error{gap}", columns, console)
 
 
 def _heading(rank: int, gap: float | None) -> str:
@@ -320,16 +321,16 @@ def _notes(found: Comparison) -> list[str]:
     lines = []
     if any(one.is_measured for one in found.differences):
         lines.append(
-            "Measured: runs with the difference less those without (how many of each), ±95 % for all rows at once, for "
+            "Measured: runs with the difference minus those without (number of each), ±95 % for all rows at once, for "
             "new seeds and images. The best epoch's effect is on validation images."
         )
     if any(one.effect is not None and not one.is_measured for one in found.differences):
         lines.append(
-            "Published: single runs; caffenet-benchmark's have 128 px and the centre view, half the epochs a linear "
-            "fall. Effects do not add up."
+            "Published: single runs; caffenet-benchmark's use 128 px and the centre view, and half the epochs also a "
+            "linear schedule. Effects do not add up."
         )
     if found.data is Dataset.shapes:
-        lines.append("These runs are of ten drawn shapes, not of ImageNet: their effects hold for such runs alone.")
+        lines.append("These runs are on ten drawn shapes, not ImageNet: their effects hold for such runs only.")
     if found.published:
         each = [f"{one.top1_error}/{one.top5_error} {one.source}" for one in found.published]
         view = f" ({VIEW_NAMES[found.published[0].view]})"

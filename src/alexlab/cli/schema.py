@@ -1,9 +1,10 @@
-"""The JSON schema of the configuration, by which editors complete and check its files: conf/schema.json.
+"""The JSON schema of the configuration, with which editors complete and check its files: conf/schema.json.
 
     python -m alexlab.cli.schema > conf/schema.json
 
-It says what the typed schema says: every key with its type, range and meaning. What several keys must agree on, only
-composing finds. A file that begins with `# @package _global_` has the whole schema, another one that of its section,
+It has the content of the typed schema: every key with its type, range and meaning. Rules between several keys are
+checked only when a configuration is composed. A file that begins with `# @package _global_` uses the whole schema, any
+other file that of its section,
 `schema.json#/definitions/data`. Draft 7 is what the editors' YAML servers read.
 """
 

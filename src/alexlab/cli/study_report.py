@@ -38,7 +38,7 @@ class Places:
 
 
 def find_places(given: list[str], composer: Composer) -> Places:
-    """What `runs=`, `out=`, `paths.` and `logger.` of a line say.
+    """Read `runs=`, `out=`, `paths.` and `logger.` of a line.
 
     Raises:
         ConfigError: for a mistake in them.

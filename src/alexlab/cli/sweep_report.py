@@ -27,12 +27,14 @@ def report_sweep(
     if len(which) > 1:
         raise ConfigError("sweep= is given twice; one report is of one sweep")
     if wrong := [one for one in others if not one.startswith(SETTINGS)]:
-        raise ConfigError(f"{wrong[0]}: a sweep is what it was; only runs=, out=, paths. and logger. go with sweep=")
+        raise ConfigError(
+            f"{wrong[0]}: a sweep's settings are fixed; with sweep= only runs=, out=, paths. and logger. may be set"
+        )
     if wrong := [flag for flag in flags if flag in ("--nets", "--pictures")]:
         raise ConfigError(f"{wrong[0]}: is for studies; remove it")
     places = find_places(given, Composer(config_dir))
     if len(places.sources) > 1:
-        raise ConfigError(f"runs= names {len(places.sources)} folders; a sweep is in one of them, name that")
+        raise ConfigError(f"runs= names {len(places.sources)} folders; a sweep is in one of them; name that one")
     [source] = places.sources
     if source.is_bundle:
         raise ConfigError(f"runs={source.name}: is a bundle, which holds no sweeps; name the folder of its runs")

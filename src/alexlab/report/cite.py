@@ -1,4 +1,4 @@
-"""How to cite what a report is made of, and the commands that make it again, to be copied."""
+"""The citation of a report's runs, and the commands that repeat them, ready to copy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAPER = """\
 
 @dataclass(frozen=True)
 class Repeat:
-    """Two texts to be copied: commands of a shell, and BibTeX."""
+    """Two texts to copy: shell commands and BibTeX."""
 
     commands: str
     citation: str
@@ -37,16 +37,17 @@ def repeat_study(judgement: Judgement, runs: Sequence[RunData]) -> Repeat:
 
 
 def repeat_sweep(sweep_id: str, lines: Sequence[Sequence[str]], runs: Sequence[RunData]) -> Repeat:
-    """`lines`: the overrides of each arm; those that are no key of the net's, as a stranger may have added, go."""
+    """`lines`: the overrides of each arm; those that do not set a key of the net, as in an untrusted record, are
+    dropped."""
     allowed = dict.fromkeys(tuple(one for one in line if is_of_net(one, None)) for line in lines)
-    # The records do not say where somebody's own images are.
+    # Records do not say where a user's own images are.
     allowed = dict.fromkeys((*line, "data.raw=DIR") if "data=folder" in line else line for line in allowed)
     commands = [shlex.join(["python", "src/train.py", "-m", *line]) for line in _joined(list(allowed))]
     return _repeat([*commands, f"python src/report.py sweep={sweep_id}"], runs, f"sweep {sweep_id}")
 
 
 def _joined(lines: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Lines that differ in the value of one override as one, with all of its values."""
+    """Join lines that differ in the value of one override into one, with all of its values."""
     if len({len(line) for line in lines}) != 1:
         return lines
     places = [place for place, values in enumerate(zip(*lines, strict=True)) if len(set(values)) > 1]
@@ -65,10 +66,10 @@ def _repeat(commands: Sequence[str], runs: Sequence[RunData], what: str) -> Repe
     is_dirty = any(run.environment.get("git_dirty") for run in runs)
     commit = next(iter(commits)) if len(commits) == 1 else ""
     lines, note = list(commands), what
-    if _COMMIT.fullmatch(commit):  # a record may come from anyone, and this is copied into a shell
+    if _COMMIT.fullmatch(commit):  # a record may be untrusted, and this is copied into a shell
         note += f", commit {commit[:10]}"
         if is_dirty:
-            lines.insert(0, f"git checkout {commit[:10]}  # the runs had changes that no commit has")
+            lines.insert(0, f"git checkout {commit[:10]}  # the runs had uncommitted changes")
         else:
             lines.insert(0, f"git checkout {commit[:10]}")
     citation = f"""\

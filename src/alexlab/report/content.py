@@ -1,4 +1,4 @@
-"""Everything that the page and its Markdown show of a judgement, as text; the same judgement gives the same text."""
+"""All text that the page and its Markdown show of a judgement; the same judgement gives the same text."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ MEANINGS = {
     OTHER: "The published figure is an error, not an effect, and lies outside the interval for one more run.",
 }
 SUBMITTERS = (
-    "The effect of each submitter's own runs, with a 95 % interval of their own variances for this test set, and "
-    "Welch's test that the submitters' effects are equal. The test takes each run from one submitter alone and changes "
+    "The effect of each submitter's own runs, with a 95 % interval from their own variances for this test set, and "
+    "Welch's test that the submitters' effects are equal. The test takes each run from one submitter only and changes "
     "no verdict; of twenty such tests one is below .05 by chance."
 )
 ORDER = (*MEANINGS, NO_VERDICT, CONTEXT)  # of verdicts, when sorted
@@ -65,8 +65,8 @@ READING = (
     ("New images", "A 95 % interval for other seeds and for other images of the same kind."),
     (
         "Study-wise",
-        "For new images too, and wide enough that all of the study's intervals hold at once with 95 %. It decides the "
-        "verdict. For a metric that is not of single images it is for other seeds only.",
+        "As for new images, and wide enough that all of the study's intervals hold at once with 95 % confidence. It "
+        "decides the verdict. For a metric that is not measured on single images it covers other seeds only.",
     ),
     ("Of published", "The measured effect divided by the published one, with the ends of the study-wise interval."),
     (
@@ -94,7 +94,7 @@ READING = (
         "and chance. Failed runs are counted and never repeated.",
     ),
     ("Interim", "Verdicts are given once all planned runs are finished. Unplanned runs are not counted."),
-    ("Confound", "Something else differs between the arms too, so it may have caused the effect."),
+    ("Confound", "Another difference between the arms, which may have caused the effect."),
     (
         "z, Bayes factor",
         "z: the published effect divided by the standard deviation of the difference of two single runs, which is all "
@@ -106,9 +106,9 @@ READING = (
 
 @dataclass(frozen=True)
 class Extras:
-    """What a report has besides, on request."""
+    """Optional parts of a report."""
 
-    pictures: bool = False  # figure 4, for which the first run that kept its weights is loaded, and its data
+    pictures: bool = False  # figure 4, from the weights and data of the first run that has weights
     pdf: bool = False  # every figure for print too
 
 
@@ -117,11 +117,11 @@ PLAIN = Extras()
 
 @dataclass(frozen=True)
 class PlotOnPage:
-    """A plot with its caption: inline in the page, a file beside the Markdown."""
+    """A plot with its caption: inline in the page, a file next to the Markdown."""
 
     title: str
     text: str
-    svg: str  # as `alexlab.report.figures.saving.save` writes it: an element alone, ids of its own, no address
+    svg: str  # as `alexlab.report.figures.saving.save` writes it: a bare element with ids of its own and no URL
     png_name: str
 
 
@@ -155,7 +155,7 @@ class ClaimRow:
     sides: list[ArmOfClaim]
     sds: list[str]
     verdict: str
-    kind: str  # the word of the verdict, to filter by
+    kind: str  # the verdict without qualifications, to filter by
     has_verdict: bool
     reason: str
     disagreement: str
@@ -173,7 +173,7 @@ class ClaimRow:
 
 @dataclass
 class SubmitterRow:
-    """What one submitter's own runs say of a claim."""
+    """The effect of a claim in one submitter's own runs."""
 
     claim: str
     anchor: str  # of the claim
@@ -246,7 +246,7 @@ def report_content(judgement: Judgement) -> dict[str, Any]:
 def _trials(arms: list[ArmTrials]) -> dict[str, Any] | None:
     """A table of the trials of learning rates: a row for each rate, a column for each arm; None without trials.
 
-    Cells are (text, whether it is the arm's rate); trials on several seeds stand in their order.
+    Cells are (text, whether it is the arm's rate); trials on several seeds are in their order.
     """
     if not arms:
         return None
@@ -274,8 +274,8 @@ def _findings(judgement: Judgement) -> list[str]:
     tested = [row for row in rows if row.effect is not None or row.level is not None]
     arms, planned = plural(len(judgement.arms), "arm"), plural(len(judgement.planned), "planned run")
     asked = (
-        f"Asked: do {plural(len(rows), 'claim')} hold at recipe {plan['recipe']}? {arms}, {planned}; the runs test "
-        f"{len(tested)} of them."
+        f"Question: do {plural(len(rows), 'claim')} hold at recipe {plan['recipe']}? {len(tested)} of them are "
+        f"tested, with {arms} and {planned}."
     )
     if any(row.word is not None for row in tested):
         kinds: dict[str, list[str]] = {}
@@ -288,8 +288,8 @@ def _findings(judgement: Judgement) -> list[str]:
         toward = [_short(row) for row, effect, half in sides if effect > half]
         against = [_short(row) for row, effect, half in sides if effect < -half]
         found = (
-            f"Measured, without a verdict: {', '.join(toward) or 'no effect'} different from zero in the claimed "
-            f"direction; {', '.join(against) or 'none'} in the other."
+            f"Measured, without verdicts: {', '.join(toward) or 'no effect'} in the claimed direction; "
+            f"{', '.join(against) or 'none'} in the other (intervals that exclude zero)."
         )
     sizes = [(row, row.share) for row in tested if row.share is not None and not row.is_bound]
     shares = [share[0] for _, share in sizes]
@@ -409,13 +409,13 @@ def _submitters(row: Row | None, anchor: str, rates: str = "") -> list[Submitter
 
 
 def machines(runs: list[RunData]) -> list[str]:
-    """The GPUs, else CPUs, that runs were done on."""
+    """The GPUs, or else CPUs, of runs."""
     gpu, cpu = SHOWN["the GPU"], SHOWN["the CPU"]
     return sorted({str(gpu(run) if gpu(run) != "none" else cpu(run)) for run in runs})
 
 
 def commits(runs: list[RunData]) -> list[str]:
-    """The commits of the code that runs were done with."""
+    """The commits of the code of runs."""
     return sorted({str(SHOWN["the code"](run)) for run in runs})
 
 
@@ -434,8 +434,8 @@ def _original(row: Row) -> str:
         return text
     factor = row.bayes_factor if row.bayes_factor >= 1 else 1 / row.bayes_factor
     size = f"{factor:.2g}" if factor < 1000 else "over 1,000"
-    favoured = "the published effect" if row.bayes_factor >= 1 else "no effect"
-    return f"{text}; the measured effect is {size} times more likely under {favoured} than under the other of the two"
+    favoured, other = ("the published effect", "no effect")[:: 1 if row.bayes_factor >= 1 else -1]
+    return f"{text}; the measured effect is {size} times more likely under {favoured} than under {other}"
 
 
 def _side(arm: Arm, anchor: str) -> ArmOfClaim:
@@ -527,7 +527,11 @@ def _rule(claim: Claim) -> str:
     if claim.effect is not None:
         rule += f"; its own 95 % interval excludes {abs(claim.effect) / 4:.3g}{unit}, a quarter of the published effect"
         rule += "; and the published effect lies in the 95 % prediction interval of two such single runs"
-        rule += " or is exceeded, and, as it is a bound, the interval reaches it" if claim.at_least else ""
+        rule += (
+            ", or is exceeded; since it is a bound, the study-wise interval must also reach it"
+            if claim.at_least
+            else ""
+        )
     for metric, side in claim.also.items():
         rule += f"; and {METRICS[metric][0]} is {side} too"
     return f"{rule}."
@@ -558,12 +562,12 @@ def _arm(arm: Arm, anchor: str) -> ArmRow:
 
 
 def surroundings(runs: list[RunData]) -> list[tuple[str, list[str]]]:
-    """What finished runs ran on and with, and how many with each."""
+    """The hardware, software and settings of finished runs, each with the number of runs."""
     seen = []
     for what, value in SHOWN.items():
         counts = Counter(said or "unknown" for said in map(value, runs) if said is not None)
         if runs and not counts:
-            continue  # records that are older than the entry
+            continue  # older records without the entry
         values = [f"{found} ({plural(count, 'run')})" for found, count in sorted(counts.items())]
         name = what.removeprefix("the ")
         seen.append((name[:1].upper() + name[1:], values or [NOTHING]))
@@ -602,7 +606,7 @@ def with_signs(text: str) -> str:
 
 
 def time_or_dash(seconds: float | None) -> str:
-    """A duration as the terminal prints it; a dash where there is none, or it is not finite."""
+    """A duration as the terminal prints it; a dash if there is none or it is not finite."""
     return NOTHING if seconds is None or not math.isfinite(seconds) else duration(seconds)
 
 

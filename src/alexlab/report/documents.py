@@ -19,9 +19,9 @@ from alexlab.study.sweep_statistics import effect_facts
 
 
 def study_document(judgement: Judgement, archive: Archive, page: Path) -> dict[str, Any]:
-    """A judged study. Claims are in the published unit, as in claims.csv; errors of arms are fractions.
+    """A judged study. Claims are in the published unit, as in claims.csv; the errors of arms are fractions.
 
-    `page`: of its report.
+    `page`: the path of its report.
     """
     plan = judgement.plan
     return {
@@ -82,9 +82,9 @@ def _arm(arm: Arm, archive: Archive) -> dict[str, Any]:
 
 
 def sweep_document(report: SweepReport, page: Path) -> dict[str, Any]:
-    """A sweep by the names of arms.csv and runs.csv: fractions, half widths of 95 % intervals, seconds.
+    """A sweep, with the names of arms.csv and runs.csv: fractions, half widths of 95 % intervals, seconds.
 
-    `page`: of its report.
+    `page`: the path of its report.
     """
     sweep, statistics = report.sweep, report.statistics
     values = [arm.values for arm in sweep.arms()]
@@ -114,7 +114,7 @@ def sweep_document(report: SweepReport, page: Path) -> dict[str, Any]:
 
 
 def comparison_document(found: Comparison) -> dict[str, Any]:
-    """An error beside the runs of a recipe: all errors are fractions, the published ones too."""
+    """An error compared with the runs of a recipe: all errors are fractions, including published ones."""
     question, own = found.question, found.own
     return {
         "overrides": found.line,
@@ -189,6 +189,6 @@ def _training(overrides: str) -> str:
 
 
 def _state(run: RunData | None) -> dict[str, str | None]:
-    """State and class of failure; None for a run that has not begun."""
+    """State and class of failure; None for a run that has not started."""
     status = {} if run is None else run.status
     return {"state": status.get("state"), "failure": status.get("failure")}

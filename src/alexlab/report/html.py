@@ -20,7 +20,7 @@ def page(judgement: Judgement, figures: list[PlotOnPage]) -> str:
 
 
 def render(template: str, content: dict[str, Any], figures: list[PlotOnPage]) -> str:
-    """A page of a template of this folder, with its plots."""
+    """Render a template of this folder with its content and plots."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,

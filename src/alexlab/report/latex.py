@@ -47,6 +47,6 @@ def table_latex(heads: Sequence[str], columns: str, rows: Sequence[Sequence[str]
 
 
 def escaped(text: str) -> str:
-    """A text that LaTeX prints as it is, on one line; minus signs of numbers as such."""
+    """Escape a text for LaTeX, on one line; hyphens before numbers become minus signs."""
     text = re.sub(r"(?<!\w)-(?=\d)", "−", one_line(text))
     return "".join(_SPECIAL.get(one, one) for one in text)

@@ -173,7 +173,7 @@ def _plot(plot: PlotOnPage) -> list[str]:
 
 
 def _origin(content: dict[str, Any]) -> list[str]:
-    """The commands that make the runs again, a citation, and where the runs come from."""
+    """The commands that repeat the runs, a citation, and where the runs come from."""
     repeat: Repeat = content["repeat"]
     lines = ["", "## Cite and repeat", "", "```bash", *map(one_line, repeat.commands.splitlines()), "```", ""]
     lines += ["```bibtex", *map(printable, repeat.citation.splitlines()), "```", ""]
@@ -196,7 +196,7 @@ def _code(text: str) -> str:
 
 
 def _fenced(command: str) -> list[str]:
-    """A block of code of one line, which cannot end within it."""
+    """A code block of one line, which the command cannot close."""
     return ["```bash", one_line(command), "```"]
 
 

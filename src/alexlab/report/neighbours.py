@@ -66,7 +66,7 @@ class Neighbours:
     by_pixels: Near  # of the centre view, in grey levels
     queries: int  # test images over which the precisions are taken
     pool: int  # training images that were searched ...
-    train_images: int  # ... of so many
+    train_images: int  # ... out of this many
 
 
 def answers(record: Record, count: int = 8, seed: int = 0, view: str = "ten", cache: str | None = None) -> Answers:
@@ -75,7 +75,7 @@ def answers(record: Record, count: int = 8, seed: int = 0, view: str = "ten", ca
     `cache`: the folder with the store, if not the default of `data.cache`.
 
     Raises:
-        UserError: where the run is not done, its weights are gone or its data are not here.
+        UserError: if the run is not done, or its weights or data are missing.
     """
     member, device = _member(record, cache)
     test, classes = member.data.split("test"), member.data.store.class_names
@@ -183,7 +183,9 @@ def _images(split: Split, places: np.ndarray) -> np.ndarray:
 def _last_hidden(network: nn.Module) -> tuple[str, nn.Sequential]:
     """The network up to its last layer, without that layer's dropout, and the name of its last layer with weights."""
     if not isinstance(network, AlexNet):
-        raise UserError("the nearest images are found by AlexNet's last hidden layer, and this is a net of your own")
+        raise UserError(
+            "the nearest images are found by AlexNet's last hidden layer, which a net of your own does not have"
+        )
     modules = dict(network.named_children())
     names = list(modules)
     names = names[: names.index("fc8")]

@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # `alexlab.report.figures` takes care that matplotlib can be 
     from matplotlib.figure import Figure
 
 MOST_TOGETHER = 4  # arms whose learning curves share a plot; more have one each
-NOISE = 0.03  # how near to random weights' share of colour a first layer's is that shows nothing yet
+NOISE = 0.03  # a first layer whose share of colour is this close to that of random weights has learnt little
 
 _LONGEST_CLASS = 40  # characters of a class's name on an axis
 
@@ -52,7 +52,7 @@ def draw(judgement: Judgement, archive: Archive, folder: Path, extras: Extras) -
     """Draw every plot of a study that the records have the numbers for, each as PNG and SVG in `folder`.
 
     Raises:
-        UserError: where figure 4 is wanted and no run has its weights, or its data are not here.
+        UserError: if figure 4 is wanted and no run has its weights, or its data are missing.
     """
     return save_all(_of_study(judgement, archive, extras.pictures), folder, extras.pdf)
 
@@ -78,9 +78,9 @@ def _of_study(judgement: Judgement, archive: Archive, with_pictures: bool) -> It
     for name, title, xlabel, wanted in FORESTS:
         if rows := [_forest_row(row) for row in in_order(judgement.rows) if wanted(row)]:
             text = (
-                "Each effect is oriented so that right is the claimed direction. Published effects are hollow, with "
-                "the 95 % noise of a pair of single runs; measured effects have their own 95 % interval (thick) and "
-                "the study-wise one (thin)."
+                "Effects are oriented so that the claimed direction is to the right. Published effects are hollow, "
+                "with the 95 % interval of a pair of single runs; measured effects have their own 95 % interval "
+                "(thick) and the study-wise one (thin)."
             )
             yield Plot(name, title, text, effects.forest(rows, xlabel, watermark))
     yield from learning_curves(arms)
@@ -106,7 +106,7 @@ def _of_study(judgement: Judgement, archive: Archive, with_pictures: bool) -> It
 
 
 def _rates(trials: list[ArmTrials]) -> Iterator[Plot]:
-    """What the trials of each arm's learning rate came to; those that are not finished are left out."""
+    """The results of each arm's learning-rate trials; unfinished ones are left out."""
     found = {
         readable_name(arm.arm): [
             (one.lr, one.value if one.value is None or arm.metric == SPEED else 100 * one.value)
@@ -117,7 +117,7 @@ def _rates(trials: list[ArmTrials]) -> Iterator[Plot]:
     }
     if any(found.values()):
         what = trial_metric(trials[0].metric)
-        text = f"Trials: {what}, each arm on seeds that are not compared. Lines join means."
+        text = f"Trials: {what}, on seeds that the comparison does not use. Lines join means."
         yield Plot("rates", "Learning rates", text, outcomes.rates(found, what))
 
 
@@ -134,7 +134,7 @@ def _trial_curves(trials: list[ArmTrials], arms: Sequence[Arm]) -> Iterator[Plot
         found, epochs = _training_curves(by_rate)
         if found:
             name = readable_name(arm.arm)
-            text = "Training error by epoch of each learning rate, on the augmented images."
+            text = "Training error by epoch for each learning rate, on the augmented images."
             yield Plot(f"trials_{number}", f"Trials of {name}", text, learning.speed(found, epochs=epochs))
 
 
@@ -144,9 +144,9 @@ def _trial_curves(trials: list[ArmTrials], arms: Sequence[Arm]) -> Iterator[Plot
 def seeds(arms: Sequence[Arm], watermark: str = "") -> Iterator[Plot]:
     if errors := {arm_name(arm): _runs_errors(arm) for arm in arms if arm.done}:
         text = (
-            "The top-1 error of every run, ten views. Below the dots the arm's mean and its 95 % interval over seeds"
+            "The top-1 error of every run, ten views. Below the dots: the arm's mean with its 95 % interval over seeds"
             + ("; the band is the first arm's mean ± 1 sd." if len(errors) > 1 else ".")
-            + (" Runs that trained only partly are hollow." if any(arm.partly for arm in arms) else "")
+            + (" Partly trained runs are hollow." if any(arm.partly for arm in arms) else "")
         )
         yield Plot("runs", "Every run", text, outcomes.dots(errors, "top-1 error, %", watermark))
 
@@ -193,14 +193,14 @@ def _class_names(run: RunData, archive: Archive) -> list[str]:
     recorded = run.result.get("data", {}).get("classes")
     if not isinstance(recorded, list) or len(recorded) != len(known):
         return known
-    names = readable([one_line(name)[:_LONGEST_CLASS] for name in recorded], {})  # a record may come from anyone
+    names = readable([one_line(name)[:_LONGEST_CLASS] for name in recorded], {})  # a record may be untrusted
     return names if len(set(names)) == len(names) else known
 
 
 def classes(arms: Sequence[Arm], archive: Archive) -> Iterator[Plot]:
-    """The error on each class of up to four arms, and the first arm's confusions; of runs whose predictions are there.
+    """The error on each class for up to four arms, and the first arm's confusions, from runs that have predictions.
 
-    Left out where the arms have not the same classes.
+    Left out if the arms have different classes.
     """
     found: dict[str, np.ndarray] = {}
     names: list[str] = []
@@ -227,7 +227,7 @@ def classes(arms: Sequence[Arm], archive: Archive) -> Iterator[Plot]:
     yield Plot("classes", "Error by class", text, by_class.class_errors(found, names))
     if shares is not None:
         name = arm_name(arms[0])
-        text = f"Of the images of a class (rows), the % that is given each class (columns); {name}, mean over seeds."
+        text = f"The % of a class's images (rows) that are classified as each class (columns); {name}, mean over seeds."
         if len(names) > by_class.MOST_CLASSES:
             text = f"The most frequent confusions, in % of the images of the first class; {name}, mean over seeds."
         yield Plot("confusion", "Confusions", text, by_class.confusion(shares / len(found[name]), names))
@@ -299,7 +299,7 @@ def _curve(runs: Sequence[RunData], column: str) -> np.ndarray | None:
 def _training_curves(arms: Mapping[str, Sequence[RunData]]) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
     """Training errors [seeds, entries] by arm, as the claims' metric has them, and the epochs of the entries.
 
-    A run whose errors cannot be read, or were logged after other epochs than those of the longest, is left out.
+    A run whose errors cannot be read, or were logged at other epochs than those of the longest run, is left out.
     """
     read: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in arms}
     for name, runs in arms.items():
@@ -326,7 +326,7 @@ def _error(arm: Arm) -> tuple[float, float]:
 
 
 def kernels(arms: Sequence[Arm], archive: Archive, names: Sequence[str]) -> Iterator[Plot]:
-    """Figure 3 of one run of each arm of these names."""
+    """Figure 3 for one run of each named arm."""
     for arm in arms:
         if arm.name not in names:
             continue
@@ -334,13 +334,16 @@ def kernels(arms: Sequence[Arm], archive: Archive, names: Sequence[str]) -> Iter
             try:
                 groups, conv1 = archive.config(run).model.groups, read_conv1(run).astype(np.float64)
                 figure, colour = images.kernels(conv1, groups), float(colour_indices(conv1).mean())
-            except Exception:  # of numpy, of zipfile, of the file system; or there are no colours, or no towers, to see
+            except Exception:  # from numpy, zipfile or the file system; or there are no colours, or no towers, to see
                 continue
             halves = "one tower above the other" if groups > 1 else "of a net without towers"
             name = arm_name(arm)
             text = f"The kernels of conv1, {halves}: {name}, seed {run.seed}."
             if abs(colour - 2 / 3) < NOISE:
-                text += " Random weights have 67 % of their energy in colour, so little has been learnt here."
+                text += (
+                    " Random weights have 67 % of their energy in colour; these kernels are near that, so little has "
+                    "been learnt."
+                )
             file = re.sub(r"[^A-Za-z0-9_]+", "_", name)
             yield Plot(f"figure_3_{file}", f"Figure 3: conv1's kernels, {name}", text, figure)
             break
@@ -358,7 +361,7 @@ def _pictures(arms: list[Arm]) -> Iterator[Plot]:
     yield Plot("figure_4_answers", "Figure 4, left: answers", text, images.answers_figure(answers))
     shares = f"{near.by_layer.percentage(1)} by {near.layer} and {near.by_pixels.percentage(1)} by pixels"
     text = (
-        f"Test images and the nearest of {near.pool:,} training images, {record.run_id}. Of the six nearest, as many "
-        f"have the image's class: {shares} (standard errors over {near.queries} test images)."
+        f"Test images and the nearest of {near.pool:,} training images, {record.run_id}. Of the six nearest, the "
+        f"share with the image's class is {shares} (standard errors over {near.queries} test images)."
     )
     yield Plot("figure_4_neighbours", "Figure 4, right: neighbours", text, images.neighbours_figure(near))

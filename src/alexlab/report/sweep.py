@@ -49,20 +49,23 @@ READING = (
     ("New images", "A 95 % interval for other seeds and for other images of the same kind."),
     (
         "All at once",
-        "As new images, and wide enough that all of the table's intervals hold at once with 95 %: who looks at many "
-        "differences finds some that are large by chance.",
+        "As for new images, and wide enough that all of the table's intervals hold at once with 95 % confidence: "
+        "among many differences some are large by chance.",
     ),
     (
         "Images alone",
-        "Where arms have one seed each: a 95 % interval for other images, for these very weights. Other seeds may "
-        "differ by more.",
+        "If arms have one seed each: a 95 % interval for other images, for these weights; it does not cover seeds, "
+        "which may differ by more.",
     ),
     (
         "Shared seeds",
         "If an arm starts from the first arm's initial weights, the part that its runs share with the first arm's on "
-        "the same seeds is no effect, and is removed by a control variate.",
+        "the same seeds is not an effect, so it is removed by a control variate.",
     ),
-    ("No verdict", "Nothing was claimed before the runs, so nothing is confirmed or refuted; study=NAME plans a test."),
+    (
+        "No verdict",
+        "A sweep states no claim before its runs, so it confirms and refutes none; study=NAME plans a test.",
+    ),
 )
 ARM_COLUMNS = (
     *("arm", "done", "failed", "missing", "top1_error", "top1_sd", "top1_half", "difference", "fixed_half"),
@@ -85,7 +88,7 @@ RUN_COLUMNS = (
 
 @dataclass
 class SweepReport:
-    """What a sweep came to, in numbers: fractions and seconds."""
+    """The result of a sweep in numbers: fractions and seconds."""
 
     sweep: Sweep
     arms: list[Arm]
@@ -106,7 +109,7 @@ def examine(sweep: Sweep) -> SweepReport:
         key = tuple(run.values.values())
         if key not in arms:
             arms[key] = Arm(named[len(arms)], [], math.nan, {})
-        arm, place = arms[key], len(arms[key].planned)  # two runs of a seed may differ in that of their data
+        arm, place = arms[key], len(arms[key].planned)  # two runs of a seed may differ in data.seed
         arm.planned[place] = run.data.run_id
         if run.data.is_done:
             arm.runs.append(run.data)
@@ -119,7 +122,7 @@ def examine(sweep: Sweep) -> SweepReport:
 
 
 def name_arms(values: Sequence[Mapping[str, str]]) -> list[str]:
-    """Short names: an ablation by itself, a key by its last part where that is enough."""
+    """Short names: an ablation by itself, a key by its last part if that is enough."""
     factors = list(dict.fromkeys(factor for one in values for factor in one))
     shorts = Counter(factor.rpartition(".")[2] for factor in factors)
 
@@ -150,7 +153,7 @@ def sweep_content(report: SweepReport) -> dict[str, Any]:
     varied = ", ".join(sweep.factors) or "the seed alone"
     return {
         "title": f"Sweep {sweep.sweep_id}",
-        "subtitle": f"{settings or 'no run has begun'}; what varies: {varied}.",
+        "subtitle": f"{settings or 'no run has started'}; varied: {varied}.",
         "summary": sweep_summary(report),
         "arms": [_arm_row(report, place) for place in range(len(arms))],
         "intervals": _shown_intervals(report),
@@ -175,11 +178,15 @@ def sweep_summary(report: SweepReport) -> list[str]:
         f"{done} of {plural(planned, 'run')} {'is' if planned == 1 else 'are'} finished; {failed or 'none'} failed."
     ]
     if len(arms) > 1:
-        summary.append(f"Differences are to the first arm, {arm_name(arms[0])}. Nothing was claimed, so no verdicts.")
+        summary.append(
+            f"Differences are relative to the first arm, {arm_name(arms[0])}. Without claims there are no verdicts."
+        )
     if report.statistics.sensitivity is not None:
         summary.append(str(report.statistics.sensitivity))
     elif len(arms) > 1:
-        summary.append("One seed says nothing about an arm: seeds differ too. Add seed=0,1,2,3,4 to see how much.")
+        summary.append(
+            "One seed per arm cannot separate effects from the spread over seeds. Add seed=0,1,2,3,4 to measure it."
+        )
     return summary
 
 

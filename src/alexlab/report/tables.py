@@ -1,4 +1,4 @@
-"""Tables as CSV that a spreadsheet can open, whatever a stranger's record says."""
+"""Tables as CSV that a spreadsheet can open safely, even if they are from an untrusted record."""
 
 from __future__ import annotations
 

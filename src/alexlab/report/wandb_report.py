@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
 
 CURVES = {"train_loss": "training loss", "train_top1_error": "training error", "val_top1_error": "validation error"}
-PICTURES = ("runs", "forest", "forest_gap", "forest_ratio", "classes", "confusion")  # of a report that W&B gets
+PICTURES = ("runs", "forest", "forest_gap", "forest_ratio", "classes", "confusion")  # plots that are sent to W&B
 GROUP = "Group"  # W&B's name of the arm that alexlab.runs.wandb_copy sets
 _LONGEST_TITLE = 128  # that W&B accepts
-_LONGEST_REASON = 300  # shown of a server's answer, which may be a page
+_LONGEST_REASON = 300  # characters shown of a server's answer, which may be a web page
 _BUSY = "the service process is busy and did not respond in time"  # W&B's message if the server is down
 _GRID = 24  # columns of a report's width
 _MARKS = re.compile(r"([\\`*_\[\]<>|~$&])")  # of Markdown within a line, a table or a formula
@@ -49,12 +49,13 @@ _LOGGED_VIEWS = ("ten", "center")  # whose errors are in W&B's summary
 def publish(judgement: Judgement, archive: Archive, folder: Path, logger: LoggerConfig, console: Console) -> None:
     """Write <folder>/wandb_report.json and wandb_workspace.json, and with a W&B key send both to `logger`'s project.
 
-    What was sent before, according to those files, is replaced. The report's plots in `folder` are sent too, as images
+    A copy that was sent before, according to those files, is replaced. The report's plots in `folder` are sent too, as
+    images
     of a W&B run of their own.
 
     Raises:
-        UserError: where wandb-workspaces is not installed.
-        OSError: if W&B does not accept one; both files are written then.
+        UserError: if wandb-workspaces is not installed.
+        OSError: if W&B does not accept one; both files are written anyway.
     """
     pictures = _pictures(folder)
     views = {  # the report first, as only that creates a project
@@ -66,7 +67,7 @@ def publish(judgement: Judgement, archive: Archive, folder: Path, logger: Logger
 
 
 def publish_sweep(report: SweepReport, folder: Path, logger: LoggerConfig, console: Console) -> None:
-    """As `publish`, of a sweep."""
+    """As `publish`, for a sweep."""
     shown, pictures = _of_sweep(report), _pictures(folder)
     views = {"report": _sweep_report(report, shown, logger, pictures), "workspace": _workspace(shown, logger)}
     _publish(views, shown.title, pictures, report.runs, folder, logger, console)
@@ -108,7 +109,7 @@ def _publish(
 
 
 def _pictures(folder: Path) -> dict[str, Path]:
-    """The plots of a report by the names that W&B logs them under, those that W&B's own panels do not have."""
+    """The plots of a report that W&B's own panels cannot show, by the names under which they are logged."""
     return {f"report/{name}": folder / f"{name}.png" for name in PICTURES if (folder / f"{name}.png").is_file()}
 
 
@@ -172,7 +173,7 @@ def build_workspace(judgement: Judgement, archive: Archive, logger: LoggerConfig
     """Build the study's saved view: its runs by arm, with curves, test errors and keys.
 
     Raises:
-        UserError: where wandb-workspaces is not installed.
+        UserError: if wandb-workspaces is not installed.
     """
     return _workspace(_of_study(judgement, archive), logger)
 
@@ -205,7 +206,7 @@ def build_report(
     `pictures`: names of the plots that `publish` logs.
 
     Raises:
-        UserError: where wandb-workspaces is not installed.
+        UserError: if wandb-workspaces is not installed.
     """
     reports, _ = _library()
     plan, shown = judgement.plan, _of_study(judgement, archive)
@@ -315,7 +316,7 @@ def run_names(judgement: Judgement, archive: Archive) -> list[str]:
 
 
 def wandb_id(run_id: str, run: RunData | None) -> str:
-    """W&B's id of a run, which has a number where an earlier one was deleted there."""
+    """W&B's id of a run, with a number appended if an earlier copy was deleted there."""
     name = run_id if run is None else str(run.record.read("wandb.json").get("id", run_id))
     return name if re.fullmatch(rf"{re.escape(run_id)}(-\d+)?", name) else run_id
 
@@ -451,7 +452,7 @@ def _replace(view: Any, file: Path, logger: LoggerConfig) -> None:
 
 
 def _write(view: Any, file: Path) -> None:
-    """Write everything that is sent of a view; `id` and `name` are W&B's, empty until then."""
+    """Write everything that is sent for a view; `id` and `name` are set by W&B, and empty before."""
     model = view._to_model()
     spec = json.loads(model.spec.model_dump_json(by_alias=True, exclude_none=True))
     content = {"entity": view.entity, "project": view.project, "title": model.display_name, "id": model.id}
@@ -485,7 +486,7 @@ def _refused(what: str, view: Any, file: Path, error: Exception) -> str:
 def _unsent(files: list[Path]) -> str:
     mode = os.environ.get("WANDB_MODE")
     why, hint = (f"WANDB_MODE={mode}", "unset it") if mode else ("no key", "wandb login")
-    sent = f"W&B: {why}, so nothing is sent; see {files[0]} and {files[1].name}."
+    sent = f"W&B: {why}, so nothing was sent; see {files[0]} and {files[1].name}."
     return f"{sent} To send: {hint}, then re-run this command"
 
 

@@ -19,7 +19,7 @@ def arm_name(arm: Arm) -> str:
 
 
 def readable_name(name: str) -> str:
-    """The unchanged net, which options call `none`, is the base."""
+    """Call the unchanged net, which is `none` in options, base."""
     return "base" if name == "none" else name
 
 
@@ -81,11 +81,11 @@ def runs(row: Row) -> str:
 
 
 def disagreement(row: Row) -> str:
-    """A sentence where the effects of several submitters differ at the 5 % level; else empty."""
+    """A sentence if the effects of several submitters differ at the 5 % level; else empty."""
     found = None if row.submitters is None else row.submitters.equality
     if found is None or found.p >= 1 - LEVEL:
         return ""
-    return f"The submitters' effects differ ({chance(found.p)}), so the pooled figure is not to be read alone."
+    return f"The submitters' effects differ ({chance(found.p)}), so do not read the pooled figure alone."
 
 
 def chance(p: float) -> str:
@@ -111,10 +111,10 @@ def rehearsal(judgement: Judgement) -> str:
     if not judgement.is_rehearsal:
         return ""
     recipes = dict.fromkeys(recipe for row in judgement.rows for recipe in row.claim.recipes)
-    where = f" Verdicts are given at {', '.join(recipes)}, each claim at its own." if recipes else ""
+    where = f" Verdicts are given at {', '.join(recipes)}, depending on the claim." if recipes else ""
     return (
         f"At recipe {judgement.plan['recipe']} no claim gets a verdict. Such runs show that every switch works and "
-        f"what a study looks like, but nothing about ImageNet.{where}"
+        f"what a study looks like, but say nothing about ImageNet.{where}"
     )
 
 
@@ -123,7 +123,7 @@ def interim(judgement: Judgement) -> str:
     if not judgement.is_interim:
         return ""
     left_out = ", ".join(judgement.left_out)
-    also = f" It leaves out what depends on the machine or is not a setting of the net: {left_out}." if left_out else ""
+    also = f" It omits settings that depend on the machine or are not of the net: {left_out}." if left_out else ""
     is_one = judgement.missing == 1
     waiting = (
         f"{'its result decides' if is_one else 'their results decide'} which trials follow"
@@ -132,7 +132,7 @@ def interim(judgement: Judgement) -> str:
     )
     return (
         f"{judgement.missing} of {plural(len(judgement.planned), 'planned run')} {'is' if is_one else 'are'} missing, "
-        f"and {waiting}. This command runs what is missing.{also}"
+        f"and {waiting}. This command runs {'it' if is_one else 'them'}.{also}"
     )
 
 
@@ -141,25 +141,27 @@ def summary(judgement: Judgement) -> list[str]:
     planned, failed = len(judgement.planned), len({run.run_id for arm in judgement.arms for run in arm.failed})
     lines = [
         f"{judgement.done} of {plural(planned, 'planned run')} {'is' if planned == 1 else 'are'} finished; "
-        f"{failed or 'none'} failed for good."
+        f"{failed or 'none'} failed permanently."
     ]
     if judgement.is_choosing:
         lines.insert(0, "These runs choose each arm's learning rate; they test no claim.")
     if judgement.family > 1:
         lines.append(
-            f"{judgement.family} claims are tested. The study-wise intervals (the ± of a table) hold for all of them "
-            "at once with 95 %, for new images if the metric is of images."
+            f"{judgement.family} claims are tested. The study-wise intervals (± in tables) hold for all of them at "
+            "once with 95 % confidence, and for new images if the metric is measured on single images."
         )
     if untestable := sum(row.claim.not_testable is not None for row in judgement.rows):
-        lines.append(f"{plural(untestable, 'claim')} cannot be tested by records; the report says what would.")
+        lines.append(
+            f"{plural(untestable, 'claim')} cannot be tested with records; the report says what would test them."
+        )
     if confounded := sum(bool(row.confounds) for row in judgement.rows):
         lines.append(
-            f"In {plural(confounded, 'row')}, marked * in a table, more differs between the arms than the claim says: "
+            f"In {plural(confounded, 'row')}, marked * in tables, the arms differ in more than the claim says: "
             "confounds."
         )
     if disagreeing := ", ".join(row.claim.id for row in judgement.rows if disagreement(row)):
         lines.append(
-            f"Submitters' effects differ at the 5 % level, so the pooled figure is not to be read alone: {disagreeing}."
+            f"Submitters' effects differ at the 5 % level, so do not read the pooled figure alone: {disagreeing}."
         )
     lines += [remark[:1].upper() + remark[1:].rstrip(".") + "." for remark in judgement.remarks]
     lines += rate_sentences(judgement.trials)
@@ -171,12 +173,12 @@ def summary(judgement: Judgement) -> list[str]:
 
 
 def trial_metric(metric: str) -> str:
-    """By what learning rates are chosen."""
+    """The metric by which learning rates are chosen."""
     return "epochs to 25 % training error" if metric == SPEED else "validation error in %"
 
 
 def trial_text(trial: RateTrial, metric: str) -> str:
-    """What a trial of a learning rate came to: epochs, or a validation error in percent."""
+    """The result of a trial of a learning rate: epochs, or a validation error in percent."""
     if trial.value is None:
         return trial.why_none
     return f"{trial.value:.1f}" if metric == SPEED else f"{100 * trial.value:.2f}"

@@ -32,14 +32,15 @@ def allot(
     budget: float,
     most_runs: int = 50,
 ) -> Allotment:
-    """The runs that settle the most claims within `budget` seconds; of those, the ones whose lowest power is highest.
+    """Choose the runs that settle the most claims within `budget` seconds; of these, those with the highest minimum
+    power.
 
-    `arms`: of each claim, by name: the overrides of the arms that it compares; the base is the arm without any.
-    `seconds`: of one run of each arm. An arm that several claims share is run once. Up to `most_runs` runs of an arm,
-    and up to four times as many of the base.
+    `arms`: for each claim, by name, the overrides of the arms that it compares; the base has none. `seconds`: the time
+    of one run of each arm. An arm that several claims share is run once. An arm has up to `most_runs` runs, the base up
+    to four times as many.
 
     Raises:
-        UserError: if no claim can be settled, with what the cheapest one takes.
+        UserError: if the budget settles no claim; the message has the time that the cheapest one takes.
     """
     usable = [one for one in found if one.why_not is None]
     cached = cache(lambda index, runs, base, family: usable[index].with_runs(runs, base, family).power or 0.0)
@@ -77,10 +78,10 @@ def _cheapest(
     runs: int,
     base_runs: int,
 ) -> tuple[float, tuple[int, ...]] | None:
-    """The cheapest `count` of the settled claims, with the seconds of their arms; None if there are too few.
+    """Find the cheapest `count` of the settled claims, and the seconds that their arms take; None if there are too few.
 
-    Claims that compare the same arms share their price, and all share the base. A claim between two other arms is
-    reckoned at the full price of both, so where it shares one of them the plan costs less than is said.
+    Claims that compare the same arms share their cost, and all share the base. A claim that compares two other arms is
+    charged for both in full, so if another claim shares one of them, the plan costs less than estimated.
     """
     groups: dict[frozenset[tuple[str, ...]], list[int]] = defaultdict(list)
     for index in settled:

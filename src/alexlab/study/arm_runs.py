@@ -1,4 +1,4 @@
-"""The runs of a study's arms: done, partly trained, failed, missing, and those that nobody planned."""
+"""The runs of a study's arms: done, partly trained, failed, missing and unplanned."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from alexlab.study.statistics import partly_trained
 
 
 def read_arms(plan: dict[str, Any], archive: Archive, known: Container[str] = ()) -> list[Arm]:
-    """The arms of a plan, each with its runs; runs in `known`, which other studies planned, are not unplanned."""
+    """Read the arms of a plan with their runs; runs in `known` belong to other studies' plans, so they are not
+    unplanned."""
     arms = [_arm(planned, archive) for planned in plan["arms"]]
     _find_unplanned(arms, archive, known)
     return arms

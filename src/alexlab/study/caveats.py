@@ -1,4 +1,4 @@
-"""What a claim's effect leaves out: failed, unused and unplanned runs, and all else in which its two arms differ."""
+"""Caveats of a claim's effect: failed, unused and unplanned runs, and other differences between its two arms."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from alexlab.architecture import map_sides
+from alexlab.console import plural
 from alexlab.errors import UserError
 from alexlab.runs.identity import DERIVED, differences
 from alexlab.study.claims import GROUPED, METRICS
@@ -19,7 +20,7 @@ from alexlab.study.surroundings import between_arms
 
 
 def add_caveats(row: Row, archive: Archive, plan: dict[str, Any]) -> None:
-    """Add a measured row's notes and confounds, in the order in which a report has them."""
+    """Add notes and confounds to a measured row, in the order of the report."""
     _note_unplanned(row)
     _note_differences(row, archive, plan)
     _note_failures(row)
@@ -35,13 +36,13 @@ def _note_unplanned(row: Row) -> None:
     for arm in row.arms:
         if arm.unplanned:
             seeds = ", ".join(str(run.seed) for run in arm.unplanned)
-            row.notes.append(
-                f"{arm.name}: {len(arm.unplanned)} finished runs are not planned (seeds {seeds}), not counted"
-            )
+            count = plural(len(arm.unplanned), "finished run")
+            row.notes.append(f"{arm.name}: {count} outside the plan, not counted (seeds {seeds})")
 
 
 def _note_differences(row: Row, archive: Archive, plan: dict[str, Any]) -> None:
-    """Note the keys in which the arms differ besides those that the claim names, and the surroundings of their runs."""
+    """Note keys in which the arms differ and that the claim does not name, and differences in their runs'
+    surroundings."""
     if len(row.arms) < 2 or not all(arm.runs for arm in row.arms):
         return
     try:
@@ -88,7 +89,7 @@ def _note_uncounted(row: Row) -> None:
     if row.uncounted:
         size, _ = GROUPED.get(row.claim.metric, (1, ""))
         what = "finished runs" if size == 1 else f"groups of {size} runs"
-        row.notes.append(f"{row.uncounted} {what} could not be used; the list of problems says why")
+        row.notes.append(f"{row.uncounted} {what} could not be used; see Records left out")
 
 
 def _precisions(row: Row) -> list[str]:
@@ -115,15 +116,17 @@ def _note_bounds(row: Row, archive: Archive) -> None:
     row.logged_after = tuple(_logged_after(arm, row.claim.metric) for arm in row.arms)
     for arm, before, after in zip(row.arms, row.ended_before, row.logged_after, strict=True):
         if before:
-            row.notes.append(f"{before} runs of {arm.name} ended too early for their {what}, which are a lower bound")
+            row.notes.append(
+                f"{plural(before, 'run')} of {arm.name} ended before the event, so their {what} are a lower bound"
+            )
         if after:
             row.notes.append(
-                f"{after} runs of {arm.name} were first logged too late for their {what}, which are an upper bound"
+                f"{plural(after, 'run')} of {arm.name} first logged after the event, so their {what} are an upper bound"
             )
 
 
 def _ended_before(arm: Arm, metric: str, archive: Archive) -> int:
-    """How many of an arm's runs ended before the event that a metric counts to."""
+    """Count an arm's runs that ended before the event that a metric counts to."""
     if metric not in ("epochs", "epochs_to_25"):
         return 0
     count = 0
@@ -134,7 +137,7 @@ def _ended_before(arm: Arm, metric: str, archive: Archive) -> int:
 
 
 def _logged_after(arm: Arm, metric: str) -> int:
-    """How many of an arm's runs were first logged after the event that a metric counts to."""
+    """Count an arm's runs whose first log came after the event that a metric counts to."""
     count = 0
     for run in arm.runs:
         with suppress(UserError):

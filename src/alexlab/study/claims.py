@@ -1,4 +1,4 @@
-"""Claims as data, the files of `conf/claims/`: statements of a paper about two arms, with their figures."""
+"""Claims as data (`conf/claims/*.yaml`): a paper's statements about two arms, with published figures."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ METRICS = {
         0.01,
     ),
 }
-# Metrics of several runs together, in the order of their seeds: (number of runs, metric of each).
+# Metrics of groups of runs, in seed order: (number of runs, metric of each).
 GROUPED = {"five_top1_error": (5, "top1_error"), "five_top5_error": (5, "top5_error")}
 OF_NETS = (*GROUPED, "retrieval")  # metrics that need the nets themselves: `report.py --nets` measures them
 VIEWED = ("top1_error", "top5_error")  # metrics of single images, for which a view is chosen
-VIEWS = ("ten", "center", "corner")  # corner: of each image one of its four corner crops, in turn
+VIEWS = ("ten", "center", "corner")  # corner: one of each image's four corner crops, in turn
 VIEW_NAMES = {"ten": "ten views", "center": "centre view", "corner": "corner crops"}
 EARLY = ("first_epoch_loss", "epochs_to_25")  # metrics of early learning
 WAITING = (*EARLY, "epochs")  # metrics of the time of an event
 
 
 class Verdict(Enum):
-    """The words of a verdict. `alexlab.study.statistics.verdict` has the rules."""
+    """Verdicts; `alexlab.study.verdicts` has the rules."""
 
     reproduced = "reproduced"
     larger = "same direction, larger"
@@ -78,7 +78,7 @@ class Range:
 
     verdict: str = ""  # one of RANGE_VERDICTS
     words: Union[str, None] = None  # printed instead of the verdict
-    above: Union[float, None] = None  # in the unit of the published figure; a ratio is itself, not its logarithm
+    above: Union[float, None] = None  # in the unit of the published figure; of a ratio, not its logarithm
     below: Union[float, None] = None
 
 
@@ -97,13 +97,13 @@ class Claim:
     # The published effect in the metric's unit, by metric; the claim's own metric carries the verdict.
     published: dict[str, float] = field(default_factory=dict)
     at_least: bool = False  # the published effect is a bound: "over 1 point"
-    is_level: bool = False  # the published figure is one of `arm` itself, in the metric's unit, not of a difference
+    is_level: bool = False  # the published figure is the level of `arm` itself, in the metric's unit, not a difference
     one_arm: bool = False  # the metric of `arm` alone is the effect: it is a difference within each run
     every_run: bool = False  # the claim is about every run of `arm`, not only their mean: the verdict counts them
-    ratio: bool = False  # the effect is arm / against, and not arm - against
-    direction: Union[str, None] = None  # lower or higher, where there is no figure
-    # The smallest effect of interest in the metric's unit, above 0, or for a ratio a factor above 1. Half of the
-    # published effect where there is one; a claim without a figure must state it, with the reason.
+    ratio: bool = False  # the effect is arm / against instead of arm - against
+    direction: Union[str, None] = None  # lower or higher, if there is no figure
+    # The smallest effect of interest in the metric's unit, above 0, or for a ratio a factor above 1. By default half of
+    # the published effect; a claim without a figure must state it, with the reason.
     smallest_effect: Union[float, None] = None
     smallest_effect_reason: Union[str, None] = None
     also: dict[str, str] = field(
@@ -125,7 +125,7 @@ class Claim:
 
     @property
     def compared(self) -> list[list[str]]:
-        """The overrides of the arms whose runs the claim needs: `arm`, and `against` unless it is of one arm."""
+        """The overrides of the arms whose runs the claim needs: `arm` and, unless it is about one arm, `against`."""
         is_of_one = self.is_level or self.one_arm or self.against_view is not None
         return [self.arm] if is_of_one else [self.arm, self.against]
 
@@ -169,7 +169,7 @@ class Claim:
 
     @property
     def waits(self) -> bool:
-        """Whether its runs last until an event, so that another maximum length does not depart from the recipe."""
+        """Whether its runs last until an event, so that another maximum length is no departure from the recipe."""
         return self.metric in WAITING
 
 
@@ -180,7 +180,7 @@ def claim_files(config_dir: str | None = None) -> dict[str, Path]:
 
 
 def find_claims(names: list[str], config_dir: str | None = None) -> list[Claim]:
-    """Look up claims by `paper`, a whole file, or `paper/lrn`, one of its claims; each once, in that order.
+    """Look up claims by file (`paper`) or one by one (`paper/lrn`), in that order and without duplicates.
 
     Raises:
         ConfigError: for an unknown name, and for a mistake in a file.
@@ -211,7 +211,7 @@ def read_claims(path: Path) -> list[Claim]:
 
 
 def digest(claims: list[Claim]) -> str:
-    """A hash of all claims, by which a study shows that they were not changed after it had started."""
+    """A hash of all claims, which shows that they were not changed after the study had started."""
     text = yaml.safe_dump([dataclasses.asdict(claim) for claim in claims], sort_keys=True)
     return sha256(text.encode()).hexdigest()[:12]
 
@@ -257,9 +257,9 @@ CLAIM_TYPES: dict[str, Schema] = {entry.name: _TYPES[str(entry.type)] for entry 
 CLAIM_TYPES["id"] = text_of_at_most(100)
 _MAX_CLAIMS, _MAX_ITEMS = 300, 100
 
-# What an arm may not set: what starts and records runs, and folders of whoever runs it.
+# What an arm may not set: keys that start and record runs, and the user's folders.
 _NOT_AN_ARMS = ("paths", "logger", "weights", "study", "retry", "data.raw", "data.root", "data.cache", "data.stage")
-_OVERRIDE = re.compile(r"\s*\+{0,2}\s*([\w.]+)\s*=.*")  # of a key or group: no deletion, package or path of Hydra's
+_OVERRIDE = re.compile(r"\s*\+{0,2}\s*([\w.]+)\s*=.*")  # a key or group; none of Hydra's deletions, packages or paths
 
 
 def overridden(override: str, config_dir: str | Path | None = None) -> str | None:
@@ -271,7 +271,7 @@ def overridden(override: str, config_dir: str | Path | None = None) -> str | Non
 
 
 def is_of_net(override: str, config_dir: str | Path | None = None) -> bool:
-    """Whether an override sets a key or group of the project that decides what is trained, as an arm's must."""
+    """Whether an override sets a key or group of the project that affects what is trained, as an arm's must."""
     name = overridden(override, config_dir)
     return name is not None and not any(name == one or name.startswith(f"{one}.") for one in _NOT_AN_ARMS)
 
@@ -289,7 +289,7 @@ def _groups(config_dir: str | Path | None) -> set[str]:
 def _claim(path: Path, given: dict[str, Any]) -> Claim:
     where = f"{path.name}: {str(given.get('id', 'a claim without id'))[:100]}"
     for name, value in given.items():
-        if "${" in str(value):  # it would be filled in, from the environment too
+        if "${" in str(value):  # it would be resolved, possibly from the environment
             raise ConfigError(f"{where}: {name}: holds an interpolation, ${{...}}; write the value itself")
     known = [entry.name for entry in dataclasses.fields(Claim) if entry.name != "source"]
     for name in given:
@@ -320,8 +320,8 @@ def check_line(overrides: Sequence[str], arms: Iterable[Sequence[str]], config_d
     """Check the command line of a study against its arms.
 
     Raises:
-        ConfigError: for a key or group that is given twice, or that an arm sets too, also by an option's file: as the
-            command line comes last, the arm would be the base under another name.
+        ConfigError: for a key or group that is given twice, or that an arm also sets, itself or in an option's file:
+        the command line comes last, so the arm would be identical to the base.
     """
     given: dict[str, str] = {}
     for override in overrides:
@@ -348,12 +348,12 @@ def _keys_of_option(override: str, config_dir: str | None) -> list[str]:
 
 
 def _check_arms(claim: Claim, where: str, config_dir: Path) -> None:
-    """Check that the arms' overrides are of the project; `config_dir`: for groups of the user's own."""
+    """Check that the arms set groups and keys of the project, or groups in the user's `config_dir`."""
     for line in (*claim.arm, *claim.against):
         if not is_of_net(line, config_dir):
             near = did_you_mean(line.partition("=")[0], [*_keys(), *_groups(config_dir)])
             raise ConfigError(
-                f"{where}: {line}: is not for a claim to set; an arm is made of groups and keys of the net{near}"
+                f"{where}: {line}: a claim may not set this; an arm consists of groups and keys of the net{near}"
             )
 
 
@@ -404,11 +404,11 @@ def _check(claim: Claim, where: str) -> None:
     if claim.one_arm and (claim.is_level or claim.against or claim.against_view or claim.ratio):
         raise ConfigError(f"{where}: one_arm: leave out is_level, against, against_view and ratio")
     if claim.metric in GROUPED and not claim.one_arm:
-        raise ConfigError(f"{where}: {claim.metric} is of groups of one arm's runs; set one_arm: true")
+        raise ConfigError(f"{where}: {claim.metric} is measured on groups of one arm's runs; set one_arm: true")
     if claim.every_run and len(claim.compared) < 2:
-        raise ConfigError(f"{where}: every_run: needs another arm, whose runs each one is compared with; name against")
+        raise ConfigError(f"{where}: every_run: each run is compared with all runs of another arm; set against")
     if "corner" in (claim.view, claim.against_view) and claim.metric != "top1_error":
-        raise ConfigError(f"{where}: view corner: records have top1_error of it alone; set metric: top1_error")
+        raise ConfigError(f"{where}: view corner: records have only its top1_error; set metric: top1_error")
     if len(claim.compared) == 2 and claim.arm == claim.against:
         raise ConfigError(f"{where}: its two arms are the same; change one, or set against_view")
     if claim.against_view is not None and claim.metric not in VIEWED:
@@ -416,7 +416,7 @@ def _check(claim: Claim, where: str) -> None:
 
 
 def _check_size(claim: Claim, where: str, figure: float | None) -> None:
-    """Check what the claim says of sizes: a bound, a smallest effect of interest, ranges of its own."""
+    """Check the claim's sizes: a bound, a smallest effect of interest, ranges of its own."""
     if claim.at_least and figure is None:
         raise ConfigError(
             f"{where}: at_least: has no published figure to exceed; add published: {{{claim.metric}: ...}} or leave "
@@ -445,7 +445,8 @@ def _check_size(claim: Claim, where: str, figure: float | None) -> None:
 
 
 def _check_stated_size(claim: Claim, where: str) -> None:
-    """Check that a claim without a figure states its smallest effect of interest; plans of older versions do not."""
+    """Check that a claim without a figure states its smallest effect of interest; in plans of older versions it may
+    not."""
     is_stated = claim.smallest_effect is not None or claim.metric in claim.published
     if not (is_stated or claim.is_context or claim.is_level or claim.ranges):
         unit = "a factor above 1" if claim.ratio else METRICS[claim.metric][1] or "its own unit"

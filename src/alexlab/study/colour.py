@@ -8,9 +8,9 @@ import numpy as np
 def colour_indices(kernels: np.ndarray) -> np.ndarray:
     """The share of each kernel's energy that is colour, from 0 to 1, float64 [K], of kernels [K, 3, S, S].
 
-    The RGB weights of one place are a vector: its part along grey, r = g = b, sees brightness; what is left, orthogonal
-    to it, sees colour alone. Energy is the sum of squares, over all places. Independent random weights, as before any
-    training, have 2/3 on average; a kernel of zeros has 0.
+    The RGB weights at one position are a vector: its component along grey (r = g = b) responds to brightness, the
+    orthogonal rest to colour alone. Energy is the sum of squares over all positions. Independent random weights, as
+    before training, have 2/3 on average; a kernel of zeros has 0.
 
     Raises:
         ValueError: for kernels of another shape, or weights that are not finite.
@@ -20,7 +20,7 @@ def colour_indices(kernels: np.ndarray) -> np.ndarray:
     if not np.isfinite(kernels).all():
         raise ValueError("kernels: have weights that are not finite")
     weights = kernels.astype(np.float64)
-    weights /= max(float(np.abs(weights).max(initial=0)), np.finfo(np.float64).tiny)  # whose squares stay in range
+    weights /= max(float(np.abs(weights).max(initial=0)), np.finfo(np.float64).tiny)  # keeps the squares in range
     red, green, blue = weights.swapaxes(0, 1).reshape(3, len(weights), kernels.shape[2] * kernels.shape[3])
     grey = ((red + green + blue) ** 2).sum(1) / 3
     colour = ((red - green) ** 2 + (green - blue) ** 2 + (blue - red) ** 2).sum(1) / 3
@@ -29,10 +29,10 @@ def colour_indices(kernels: np.ndarray) -> np.ndarray:
 
 
 def colour_gap(kernels: np.ndarray) -> float:
-    """The difference of the mean colour indices of the first and the second half of the kernels.
+    """The absolute difference of the mean colour indices of the first and the second half of the kernels.
 
-    With two towers the halves are theirs; without, it shows the same measure by chance. The middle one of an odd number
-    of kernels belongs to the second half.
+    With two towers each half is one tower; without towers the value shows what arises by chance. The middle one of an
+    odd number of kernels belongs to the second half.
 
     Raises:
         ValueError: as `colour_indices`, and for under two kernels.

@@ -1,4 +1,4 @@
-"""Someone else's error beside the runs of one arm: its percentile, the prediction interval, and what may differ."""
+"""Compare someone else's error with the runs of one arm: percentile, prediction interval and possible differences."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ FULL_SIZE = 224  # pixels of the paper's crops
 
 @dataclass(frozen=True)
 class Figure:
-    """An error that someone else reports; all numbers as fractions."""
+    """An error reported by someone else; all numbers are fractions."""
 
     value: float
-    runs: int = 1  # that it is the mean of
-    sd: float | None = None  # of those runs; None: taken to scatter as one's own do
-    images: int | None = None  # test images, if they are others than one's own runs were tested on
+    runs: int = 1  # number of runs whose mean it is
+    sd: float | None = None  # of those runs; None: assumed equal to that of one's own runs
+    images: int | None = None  # number of test images, if not those of one's own runs
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ class Placement:
     runs: int
     mean: float
     sd: float | None  # over the runs; None for a single one
-    below: int  # how many of the runs have less error
+    below: int  # runs with less error
     half: float | None  # half width of the 95 % prediction interval around the mean; None for fewer than three runs
-    equal: int = 0  # how many of the runs have the same error
+    equal: int = 0  # runs with the same error
 
     @property
     def gap(self) -> float:
-        """The figure less the runs' mean."""
+        """The figure minus the runs' mean."""
         return self.figure.value - self.mean
 
     @property
@@ -64,7 +64,7 @@ class Placement:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The errors that the other side's next result would have with 95 %; none is below 0 or above 1."""
+        """The 95 % prediction interval for the other side's next result, clipped to 0 and 1."""
         if self.half is None:
             return None
         return max(0.0, self.mean - self.half), min(1.0, self.mean + self.half)
@@ -78,10 +78,10 @@ class Placement:
 def place(figure: Figure, sample: Sample) -> Placement:
     """Place a figure among an arm's runs.
 
-    The interval is Student's, for the mean of as many further runs as the figure has. Between runs on the same test
-    images the choice of images cancels. If the figure is from other images of the same kind, both choices add to the
-    variance: the images' difficulty on either side, and where the other side has fewer images, the further scatter of
-    a run over them. Nothing is taken off where it has more: the runs' variance is known too badly for that.
+    The interval is Student's, for the mean of as many further runs as the figure has. For runs on the same test images
+    the choice of images cancels. If the figure is from other images of the same kind, both choices add to the variance:
+    the images' difficulty on either side and, if the other side has fewer images, the larger scatter of a run over
+    them. Nothing is subtracted if it has more, since the runs' variance is not known well enough.
     """
     values = sample.values
     count, mean = len(values), float(values.mean())
@@ -106,7 +106,7 @@ def place(figure: Figure, sample: Sample) -> Placement:
 
 
 def _by_image(sample: Sample) -> tuple[float, float]:
-    """Variance of being wrong, of one image: between images, and between runs within an image."""
+    """Variance of the error on one image: between images, and between runs within an image."""
     if sample.images is None:  # of a single test image
         mean = float(sample.values.mean())
         return mean * (1 - mean), 0.0
@@ -117,10 +117,10 @@ def _by_image(sample: Sample) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Question:
-    """Figures to place, and the recipe whose runs they are placed among."""
+    """Figures to compare, and the recipe whose runs they are compared with."""
 
     figures: dict[str, Figure]  # by metric
-    view: str | None = None  # None: not known, and taken for the average of ten
+    view: str | None = None  # None: unknown, assumed to be the average of ten
     like: list[str] = field(default_factory=list)  # overrides of the recipe; none: the one with the most finished runs
 
 
@@ -133,14 +133,14 @@ class Comparison:
     line: list[str]  # the overrides of the arm
     data: Dataset
     own: OwnArm | None
-    images: int | None  # of one's own test
+    images: int | None  # test images of one's own runs
     placements: dict[str, Placement]  # by metric; none without runs
-    reference: Published | None  # the paper's own, where there are no runs
+    reference: Published | None  # the paper's own result, if there are no runs
     references: dict[str, float]  # its errors by metric, for the figure's view
-    metric: str  # that the differences are of
+    metric: str  # of the differences
     gap: float | None
-    differences: list[Difference]  # in order: what would close the gap first
-    published: list[Published]  # of the same data
+    differences: list[Difference]  # those that would close the gap come first
+    published: list[Published]  # results for the same data
     problems: list[str]
 
     @property
@@ -157,9 +157,9 @@ class Comparison:
 def compare(
     question: Question, composer: Composer, archive: Archive, ignored: Collection[str], lenient: Collection[str]
 ) -> Comparison:
-    """Find the runs that a question is about, place its figures among them, and list what may differ.
+    """Find the runs that a question is about, place its figures among them, and list possible differences.
 
-    `ignored`, `lenient`: keys in which those runs may differ from the recipe, as `find_arm` has them; `lenient` only if
+    `ignored`, `lenient`: keys in which those runs may differ from the recipe, as in `find_arm`; `lenient` ones only if
     the question does not set them.
     """
     line = question.like or _most_run(archive, composer)
@@ -197,17 +197,17 @@ def compare(
 
 
 def _reference(published: Sequence[Published], view: str) -> tuple[Published | None, dict[str, float]]:
-    """The paper's own result, of this view if there is one, and its errors by metric for this view."""
+    """The paper's own result, for this view if published, and its errors by metric for this view."""
     papers = sorted((one for one in published if "paper" in one.source), key=lambda one: one.view != view)
     if not papers:
         return None, {}
-    [claim] = find_claims(["paper/ten_views"])  # ten views less one
+    [claim] = find_claims(["paper/ten_views"])  # ten views minus one
     sign = 0 if papers[0].view == view else -1 if view == "center" else 1
     return papers[0], {metric: (getattr(papers[0], metric) + sign * claim.published[metric]) / 100 for metric in VIEWED}
 
 
 def _most_run(archive: Archive, composer: Composer) -> list[str]:
-    """The recipe, and its model if it is another, of which the protocol of the paper has the most finished runs."""
+    """The recipe, with its model if not the default, that has the most finished runs under the paper's protocol."""
     counts: Counter[tuple[str, str]] = Counter()
     for run in archive.runs.values():
         labels = run.labels

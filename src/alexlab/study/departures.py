@@ -1,6 +1,7 @@
-"""What others' protocols have otherwise than an arm of one's own, and what each difference is worth.
+"""Differences between others' protocols and an arm of one's own, each with its effect on the error.
 
-Each is measured where such runs are finished, else published, else not known: then there is the command to measure it.
+An effect is measured if such runs are finished, else taken from a publication, else unknown; then there is the command
+that measures it.
 """
 
 from __future__ import annotations
@@ -36,22 +37,22 @@ OTHER_VIEW = {"ten": "center", "center": "ten"}
 class Departure:
     """A difference between protocols.
 
-    `overrides`: the first that changes one's own configuration is taken; after the first, they undo the departure, so
-    the published effect changes sign. None: no key does this. {epochs} and {batch} stand for half of one's own epochs
-    and twice the batch.
+    `overrides`: the first one that changes one's own configuration is used. All but the first undo the departure, so
+    the published effect changes sign. Empty: no key makes it. {epochs} and {batch} stand for half of one's own epochs
+    and twice the batch size.
     """
 
     name: str
     overrides: tuple[str, ...] = ()
-    claim: str | None = None  # whose published effect it is
+    claim: str | None = None  # the claim with the published effect
     published: Mapping[str, float] = field(default_factory=dict)  # in points, by metric
     source: str = ""
-    up_to: bool = False  # the published effect is a size, to either side
+    up_to: bool = False  # the published effect is at most this, in either direction
     data: tuple[str, ...] = ()  # the data sets that have this difference; none = all
     within: str | None = None  # measured in the same runs: OF_VIEW or OF_CHECKPOINT
 
 
-BENCHMARK = "caffenet-bench."  # as it fits a table
+BENCHMARK = "caffenet-bench."  # short enough for a table
 NOTES = "authors' notes"
 # Sources: conf/claims/ for most; tables 1 and 2 of the paper; the notes of the released code (run 145, retrained at a
 # higher rate: 40.25 / 17.99 instead of 40.66 / 18.21); caffenet-benchmark's rows "several scales" (.462 against .471)
@@ -124,7 +125,7 @@ DEPARTURES = (
 
 @dataclass(frozen=True)
 class Published:
-    """A published result of this net or one near to it, in per cent."""
+    """A published result of this net or a similar one, in per cent."""
 
     data: str
     view: str
@@ -147,17 +148,17 @@ PUBLISHED = (
 
 @dataclass(frozen=True)
 class Difference:
-    """A departure, and the change of the error that it makes; errors as fractions."""
+    """A departure and the change in error that it causes; errors are fractions."""
 
     name: str
-    override: str | None  # that makes it; None where no key does
+    override: str | None  # that makes it; None if no key does
     effect: float | None  # None: neither measured nor published
     half: float | None = None  # of the 95 % interval
-    runs: tuple[int, ...] = ()  # of the other arm and of one's own, or of the one arm; none where it is published
+    runs: tuple[int, ...] = ()  # of the other arm and one's own, or of one's own alone; empty if published
     source: str = ""  # of a published effect
     at_least: bool = False  # the published effect is a bound
-    command: str | None = None  # that measures it; None where it is measured, and where no run can
-    values: tuple[Any, Any] | None = None  # of the override's key: one's own, and that of the override
+    command: str | None = None  # that measures it; None if it is measured or no run can
+    values: tuple[Any, Any] | None = None  # of the override's key: one's own and the override's
 
     @property
     def key(self) -> str | None:
@@ -169,7 +170,7 @@ class Difference:
         return bool(self.runs)
 
     def rank(self, gap: float | None) -> tuple[int, float]:
-        """The place in a list for a figure with this gap to one's own: what would close it first."""
+        """Sort key for a figure with this gap to one's own: differences that would close the gap come first."""
         if self.effect is None:
             return NOT_KNOWN, 0.0 if self.override else 1.0
         is_clear = self.half is None or abs(self.effect) > self.half
@@ -188,21 +189,21 @@ class OwnArm:
     """The finished runs of the arm that a figure is compared with."""
 
     runs: list[RunData]  # in the seeds' order, without those partly trained
-    lost: int  # failed for good, or partly trained
+    lost: int  # failed permanently, or partly trained
     config: Config
-    changes: dict[str, Any]  # what it has otherwise than was asked for
+    changes: dict[str, Any]  # its differences from what was asked for
 
 
 def find_arm(
     archive: Archive, wanted: Config, ignored: Collection[str], lenient: Collection[str] = ()
 ) -> OwnArm | None:
-    """Find the arm of a configuration, the one with the most finished runs; None if none is finished.
+    """Find the arm of a configuration, the one with the most finished runs; None if it has no finished run.
 
-    `ignored`: keys that may differ. `lenient`: further ones that may if no arm has them as `wanted`.
+    `ignored`: keys that may differ. `lenient`: further keys that may differ if no arm has them as in `wanted`.
     """
     found: list[tuple[int, int, OwnArm]] = []
     for runs in _arms(archive):
-        with suppress(UserError):  # a record that cannot be read is no run of any arm
+        with suppress(UserError):  # an unreadable record belongs to no arm
             config = archive.config(runs[0])
             changes = _changes(config, wanted, ignored)
             back = _changes(wanted, config, ignored)
@@ -245,10 +246,10 @@ def find_differences(
     ignored: Collection[str],
     is_view_open: bool,
 ) -> list[Difference]:
-    """Every departure from an arm that its net and data can have, with its effect.
+    """List every departure from an arm that its net and data allow, with its effect.
 
-    `line`: the overrides of the arm. `is_view_open`: whether the figure's view is not known, or not one's own.
-    Intervals of measured effects are for new seeds and images, and for all of them at once.
+    `line`: the overrides of the arm. `is_view_open`: whether the figure's view is unknown or not one's own. Intervals
+    of measured effects are for new seeds and images, and hold for all of them at once.
     """
     job = composer.job([*line], stored=False)
     base = job.config
@@ -278,16 +279,16 @@ def find_differences(
 
 @dataclass(frozen=True)
 class _Made:
-    """How a departure is made from one's own configuration."""
+    """A departure applied to one's own configuration."""
 
     override: str | None = None
-    values: tuple[Any, Any] | None = None  # of its key: one's own, and that of the override
+    values: tuple[Any, Any] | None = None  # of its key: one's own and the override's
     is_reversed: bool = False  # the override undoes the departure
     changes: dict[str, Any] = field(default_factory=dict)  # all keys that it changes
 
 
 def _made(one: Departure, line: list[str], composer: Composer, own: Job, ignored: Collection[str]) -> _Made | None:
-    """How a departure is made; None where it is not possible. `own`: the line, composed."""
+    """Apply a departure to a line; None if that is impossible. `own`: the composed line."""
     if not one.overrides:
         return _Made()
     base = own.config
@@ -311,7 +312,7 @@ def _value(name: str, job: Job) -> Any:
 
 
 def _without(line: Sequence[str], override: str) -> list[str]:
-    """A line without what it sets of the same key."""
+    """A line without its own overrides of the same key."""
     name = override.partition("=")[0]
     return [one for one in line if one.partition("=")[0].lstrip("+") != name]
 
@@ -319,7 +320,7 @@ def _without(line: Sequence[str], override: str) -> list[str]:
 def _published(
     one: Departure, claims: Mapping[str, Claim], metric: str, base: Config
 ) -> tuple[float | None, float | None, str, bool]:
-    """A published effect, half its interval, its source, and whether it is a bound. They are all ImageNet's."""
+    """A published effect, half its interval, its source, and whether it is a bound. All are for ImageNet."""
     if base.data.name.name not in IMAGENET:
         return None, None, "", False
     if one.claim is None:
@@ -375,7 +376,7 @@ def _measure(
 
 
 def _of_view(runs: list[RunData], metric: str, view: str) -> tuple[Sample, Sample] | None:
-    """Errors of the same runs by the other view, and by this one; None of fewer than two runs."""
+    """Errors of the same runs by the other view and by this one; None for fewer than two runs."""
     samples = Samples({"own": runs}, [])
     other, this = (samples.measured("own", metric, one) for one in (OTHER_VIEW[view], view))
     if other is None or this is None:
@@ -385,7 +386,7 @@ def _of_view(runs: list[RunData], metric: str, view: str) -> tuple[Sample, Sampl
 
 
 def _of_checkpoint(runs: list[RunData], metric: str, view: str) -> tuple[Sample, Sample] | None:
-    """Validation errors, centre view, of the best epoch and of the last; None of fewer than two runs."""
+    """Validation errors, centre view, of the best epoch and of the last; None for fewer than two runs."""
     best, last = [], []
     for run in runs:
         with suppress(UserError, KeyError, ValueError):

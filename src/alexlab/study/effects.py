@@ -54,7 +54,7 @@ def _compare_views(row: Row, seen: Measured | None, samples: Samples, family: fl
 
 
 def _measure_arm(row: Row, sample: Sample, spread: Spread, family: float) -> None:
-    """Of a claim on one arm: its level, or its metric where that is itself a difference within each run."""
+    """Measure a claim about one arm: its level, or its metric if that is itself a difference within each run."""
     if row.claim.one_arm:
         row.effect = paired_effect(sample, Sample(np.zeros(len(sample.values))), family)
     else:
@@ -62,9 +62,9 @@ def _measure_arm(row: Row, sample: Sample, spread: Spread, family: float) -> Non
 
 
 def _level(sample: Sample, spread: Spread, family: float) -> tuple[float, float, float]:
-    """Mean over seeds, half of its 95 % interval on this test set, and how far one more run may lie from it.
+    """Mean over seeds, and half widths of its 95 % interval on this test set and of the prediction interval of one run.
 
-    The last one is for all of the family's claims at once.
+    The latter is for all of the family's claims at once.
     """
     if spread.df <= 0:
         return float(sample.values.mean()), math.inf, math.inf
@@ -89,10 +89,10 @@ def _compare_arms(row: Row, spreads: tuple[Spread, Spread], samples: Samples, fa
 
 
 def _two_arms(row: Row, metric: str, ratio: bool, samples: Samples, family: float) -> tuple[Effect, Effect] | None:
-    """The effect by a metric, and that of the two as independent arms; None if they cannot be compared.
+    """The effect by a metric, and the effect if the arms were independent; None if they cannot be compared.
 
-    The two are the same unless one arm starts from the initial weights of the other, the base: then the base's runs on
-    shared seeds are a control variate.
+    They are equal unless one arm starts from the initial weights of the other, the base, whose runs on shared seeds are
+    then a control variate.
     """
     key = metric, row.claim.view, ratio
     names = [arm.name for arm in row.arms]
@@ -123,14 +123,14 @@ def _shared_seeds_note(row: Row, correlation: float, independent: Effect) -> str
 
 
 def _measure_secondary(row: Row, samples: Samples) -> None:
-    """The same difference by the other published metrics, and for errors on single images by the other views."""
+    """Measure the difference by the other published metrics too, and for errors on single images by the other views."""
     claim = row.claim
     others = [(name, claim.view) for name in claim.published if name != claim.metric]
     if claim.metric in VIEWED and claim.against_view is None:
         others += [(claim.metric, "center" if claim.view == "ten" else "ten")]
     if claim.metric == "top1_error" and "top5_error" not in claim.published and claim.view != "corner":
         others.append(("top5_error", claim.view))
-    if claim.metric == "gap":  # which says no harm by itself
+    if claim.metric == "gap":  # a gap by itself does not show that the error is worse
         others.append(("top1_error", claim.view))
     for metric, view in others:
         found = [samples.measured(arm.name, metric, view, claim.ratio) for arm in row.arms]
@@ -143,12 +143,12 @@ def _measure_secondary(row: Row, samples: Samples) -> None:
 
 
 def _beyond_all(row: Row, samples: Samples) -> str | None:
-    """In how many runs of the claim's arm the metric lies beyond all runs of the other arm."""
+    """The number of runs of the claim's arm that lie beyond all runs of the other arm, as text."""
     claim = row.claim
     first, second = (samples.measured(arm.name, claim.metric, claim.view) for arm in row.arms)
     if first is None or second is None:
         return None
     ours, theirs = claim.sign * first.sample.values, claim.sign * second.sample.values
-    extreme = "largest" if claim.sign > 0 else "smallest"
+    extreme = "above the largest" if claim.sign > 0 else "below the smallest"
     most = row.shown(claim.sign * float(theirs.max()))
-    return f"in {int((ours > theirs.max()).sum())} of {len(ours)} runs beyond the {extreme} without, {most:.3g}"
+    return f"{int((ours > theirs.max()).sum())} of {len(ours)} runs {extreme} of the other arm, {most:.3g}"

@@ -19,15 +19,16 @@ from alexlab.tree import flatten
 def load_runs(path: str | Path) -> pd.DataFrame:
     """All runs of a folder of records, or of a bundle of them, one row each.
 
-    Columns: run_id, state, failure, protocol, recipe, ablation, arm, seed; `name`, which is `ablation` with what only
-    sets the scale (`data.train_images=300`) in a column `settings` of its own; errors as `test.ten.top1_error` and so
+    Columns: run_id, state, failure, protocol, recipe, ablation, arm, seed; `name`, which is `ablation` without keys
+    that only set the scale (`data.train_images=300`), which are in the column `settings`; errors as
+    `test.ten.top1_error` and so
     on (fractions); epochs, seconds; every key of the configuration as `config.<key>`. Runs that are not done have no
-    errors (NaN). An empty folder gives an empty table. A record that is corrupt, of another version of the code or a
-    copy of another one is left out with a UserWarning that names it.
+    errors (NaN). An empty folder gives an empty table. A record that is corrupt, from another version of the code or a
+    copy of another record is left out with a UserWarning that names it.
 
     Raises:
-        FileNotFoundError: where there is no such folder or file.
-        UserError: for a file that is no bundle.
+        FileNotFoundError: if there is no such folder or file.
+        UserError: if a file is not a bundle.
     """
     source = bundle.source(Path(path))
     if not source.folder.is_dir():

@@ -14,7 +14,7 @@ Z_95 = 1.959964  # of the standard normal distribution
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Mean and standard deviation; None for the mean of no value, and for the deviation of fewer than two."""
+    """Mean and standard deviation; None for the mean of no values, and for the deviation of fewer than two."""
     mean = float(np.mean(values)) if values else None
     return mean, float(np.std(values, ddof=1)) if len(values) > 1 else None
 

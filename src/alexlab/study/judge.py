@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from alexlab.config import Rate
+from alexlab.console import plural
 from alexlab.study.arm_runs import read_arms
 from alexlab.study.caveats import add_caveats
 from alexlab.study.claims import Claim, Verdict
@@ -35,7 +36,7 @@ def judge(
 
     `own`: the plans of the same study at each arm's own learning rate. `known`: runs that other studies planned, which
     are not reported as unplanned. `started`: the plans of all studies, by id, to list those with the same claims and to
-    find the rates that were tried. `config_dir`: the reader's own, to be named in a command.
+    find the rates that were tried. `config_dir`: the reader's, for the command in the report.
     """
     plan, started = looks[-1], started or {}
     is_choosing = plan["rate"] == Rate.choose.name
@@ -95,7 +96,7 @@ def _why_not_tested(claim: Claim, plan: dict[str, Any], arms: dict[tuple[str, ..
     if any(name not in arms for name in names):
         return "the study does not have these arms"
     if len(names) == 2 and set(arms[names[0]].planned.values()) & set(arms[names[1]].planned.values()):
-        return "the two arms are the same runs at this recipe"  # which has it so already
+        return "the two arms are the same runs at this recipe"  # the recipe already has the claim's change
     return None
 
 
@@ -116,7 +117,7 @@ def _find_shared_start(arms: list[Arm], archive: Archive) -> tuple[str, list[str
 
 
 def _qualify(row: Row, looks: list[dict[str, Any]]) -> None:
-    """Qualify the verdict if the plan was made after results, or after another plan."""
+    """Qualify the verdict if the plan was made after results or after another plan."""
     if row.word is None or row.word is Verdict.not_testable:
         return
     before = {run_id for look in looks for run_id in look.get("finished_before", ())}
@@ -136,7 +137,7 @@ def _remarks(looks: list[dict[str, Any]], arms: list[Arm]) -> list[str]:
         )
     unplanned = sum(len(arm.unplanned) for arm in arms)
     if unplanned:
-        remarks.append(f"{unplanned} finished runs of these arms are not planned, and not counted")
+        remarks.append(f"{plural(unplanned, 'finished run')} of these arms outside the plan, not counted")
     return [*remarks, *between_runs({arm.name: arm.runs for arm in arms})]
 
 

@@ -1,4 +1,4 @@
-"""The result of a study, as a report shows it: its arms, a row for each claim, and what holds for the whole.
+"""The result of a study as a report shows it: its arms, one row per claim, and remarks on the whole study.
 
 `judge.py` makes a `Judgement`: `arm_runs.py` finds each arm's runs, then a claim's row is filled by `effects.py`
 (numbers), `caveats.py` (notes on what the numbers leave out) and `verdicts.py`.
@@ -26,14 +26,14 @@ OTHER_IMAGES = "the arms were tested on different images, so their errors cannot
 
 @dataclass
 class Arm:
-    """An arm of a study: its planned runs, and what became of them."""
+    """An arm of a study: its planned runs and their outcomes."""
 
     name: str
     overrides: list[str]
     lr: float
     planned: dict[int, str]  # run ids by seed
     runs: list[RunData] = field(default_factory=list)  # done, in the seeds' order
-    failed: list[RunData] = field(default_factory=list)  # for good: repeating them would select survivors
+    failed: list[RunData] = field(default_factory=list)  # permanently: repeating them would select survivors
     partly: list[RunData] = field(default_factory=list)  # done, but partly trained: counted as failed
     missing: dict[int, str] = field(default_factory=dict)  # run ids by seed
     unplanned: list[RunData] = field(default_factory=list)  # done, and not counted
@@ -67,19 +67,19 @@ class Row:
     """A claim and its result; all numbers on the metric's own scale, errors as fractions."""
 
     claim: Claim
-    arms: tuple[Arm, ...] = ()  # none, one, or the claim's and the one that it is against
-    effect: Effect | None = None  # of logarithms where the claim is a ratio
+    arms: tuple[Arm, ...] = ()  # none, one, or the claim's and the one that it is compared with
+    effect: Effect | None = None  # of logarithms if the claim is a ratio
     level: tuple[float, float, float] | None = None  # of a claim on one arm: see `effects._level`
     spreads: tuple[float, ...] = ()  # each arm's standard deviation over seeds, as measured
     counted: tuple[int, ...] = ()  # runs of each arm that the effect is computed from
-    word: Verdict | None = None  # None where no verdict is given: at this recipe, or yet
+    word: Verdict | None = None  # None if no verdict is given, at this recipe or yet
     verdict: str | None = None  # the word as printed, with its qualifications
     why_none: str | None = None
     fisher: float | None = None  # of failed counts
     secondary: dict[str, float] = field(default_factory=dict)  # effect by other metrics, without a verdict
     also: dict[str, Effect | None] = field(default_factory=dict)  # by the metrics that the claim needs too
-    beyond: str | None = None  # how many runs lie beyond all of the other arm, where the claim is on every run
-    range: int = 0  # which of the claim's own ranges holds
+    beyond: str | None = None  # how many runs lie beyond all of the other arm, if the claim is about every run
+    range: int = 0  # index of the claim's range that applies
     has_other_images: bool = False  # the arms were tested on different images, so there is no effect
     # Runs of each arm that ended before the event that the claim is about, and that were first logged after it.
     ended_before: tuple[int, ...] = ()
@@ -91,7 +91,7 @@ class Row:
     differing: list[str] = field(default_factory=list)  # the keys in which the arms differ
     own_rate: Row | None = None  # the same, each arm at its own best learning rate
     rate_doubts: list[str] = field(default_factory=list)  # why an arm's own best rate is not known
-    submitters: Submissions | None = None  # where several have runs of the claim
+    submitters: Submissions | None = None  # if several have runs of the claim
 
     @property
     def uncounted(self) -> int:
@@ -144,7 +144,7 @@ class Row:
         return math.exp(value) if self.claim.ratio else value / METRICS[self.claim.metric][2]
 
     def withhold(self, why: str) -> None:
-        """Take the verdict back; that a claim is not testable stays."""
+        """Withdraw the verdict, unless it is that the claim is not testable."""
         if self.word is not None and self.word is not Verdict.not_testable:
             self.word, self.verdict, self.why_none = None, None, why
 
@@ -160,7 +160,7 @@ class Judgement:
     family: int  # claims that share the study-wise error of 5 %
     problems: list[str]  # one line for each record that could not be used, or not in full
     remarks: list[str]  # on the study as a whole
-    config_dir: str | None = None  # as the reader has typed it
+    config_dir: str | None = None  # as the reader typed it
     trials: list[ArmTrials] = field(default_factory=list)  # of learning rates
 
     @property
@@ -192,16 +192,17 @@ class Judgement:
 
     @property
     def command(self) -> str:
-        """The command line that makes the missing runs, without what `left_out` names."""
+        """The command line of the missing runs, without the settings that `left_out` names."""
         line = [one for one in self.plan["line"] if self._is_shown(one)]
         flags = ["--config-dir", self.config_dir] if self._has_own_options and self.config_dir else []
         return f"python src/train.py {shlex.join([*flags, *line])}"
 
     @property
     def left_out(self) -> list[str]:
-        """What the plan's line sets and `command` does not: folders, launchers, or whatever a stranger may have added.
+        """Settings of the plan's line that `command` omits: folders, launchers, or anything that an untrusted plan
+        adds.
 
-        A reader copies the command, and a plan comes from anyone.
+        A reader copies the command into a shell, and a plan may come from anyone.
         """
         names = [one.partition("=")[0][:60] for one in self.plan["line"] if not self._is_shown(one)]
         has_others_options = self.plan.get("config_dir") is not None and not self._has_own_options

@@ -38,7 +38,7 @@ def _neighbours(run: RunData, view: str) -> float:
 
 
 def read_neighbours(run: RunData) -> dict[str, Any]:
-    """What `--nets` measured of a run's nearest training images.
+    """Read what `--nets` measured about a run's nearest training images.
 
     Raises:
         UserError: if the run has none, or the file is corrupt.
@@ -82,10 +82,10 @@ def groups(runs: Sequence[RunData], size: int) -> list[Sequence[RunData]]:
 
 
 def five_nets(runs: Sequence[RunData], metric: str) -> float:
-    """The error of an ensemble of five nets, as `evaluate` computed it, minus the mean of their own.
+    """The error of an ensemble of five nets, as `evaluate` computed it, minus the mean error of the five.
 
     Raises:
-        UserError: if that ensemble was not evaluated, or with other results.
+        UserError: if that ensemble was not evaluated, or from other results of its members.
     """
     ids = [run.run_id for run in runs]
     wanted = {run.run_id: run.result["test"]["ten"] for run in runs}
@@ -99,7 +99,7 @@ def five_nets(runs: Sequence[RunData], metric: str) -> float:
 
 
 def _epochs_to(run: RunData, view: str) -> float:
-    """Epochs to the threshold; if it was never reached the run's length, which is a lower bound."""
+    """Epochs to the threshold, or the run's length, a lower bound, if it was never reached."""
     epochs, errors = run.train_errors
     found = epochs_to(errors, THRESHOLD, epochs)
     return float(epochs[-1]) if math.isnan(found) else found
@@ -129,7 +129,7 @@ def _first_loss(run: RunData, view: str) -> float:
 
 
 def read_conv1(run: RunData) -> np.ndarray:
-    """The kernels of the first convolution, as the record has them."""
+    """Read the kernels of the first convolution from the record."""
     return read_array(run.record.file("conv1.npy"))
 
 
@@ -137,7 +137,7 @@ def _colour(run: RunData, view: str) -> float:
     path = run.record.file("conv1.npy")
     try:
         return colour_gap(read_conv1(run))
-    except Exception as error:  # of numpy, of zipfile, of the file system
+    except Exception as error:  # from numpy, zipfile or the file system
         raise UserError(f"{path.name}: {getattr(error, 'strerror', None) or error}") from error
 
 

@@ -13,7 +13,7 @@ from alexlab.study.statistics import effect, variance_components
 
 
 def halves(arm: Arm) -> list[Arm]:
-    """Split an arm that was planned alone in two, by the order of its seeds, as older plans of A/A studies need."""
+    """Split the only arm of an older A/A plan in two, in seed order."""
     seeds = sorted(arm.planned)
     parts = seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :]
     return [
@@ -55,7 +55,7 @@ def against_itself(arms: list[Arm]) -> list[Row]:
 
 
 def itself_remark(rows: list[Row]) -> str:
-    """How many of the A/A comparisons find a difference."""
+    """The number of A/A comparisons that find a difference, as a sentence."""
     effects = [row.effect for row in rows if row.effect is not None]
     if not effects:
         return "A/A: the runs are too few to compare the two arms"
@@ -70,7 +70,7 @@ def itself_remark(rows: list[Row]) -> str:
 def components_remark(arms: list[Arm]) -> str | None:
     """Variance by source, if the arms are one configuration at several data seeds, each with the same seeds.
 
-    Of the additive model error = mean + seed + data seed + rest, by moments; a component below 0 is taken as 0.
+    For the additive model error = mean + seed + data seed + rest, by moments; a negative component is set to 0.
     """
     if len(arms) < 2 or any(len(arm.overrides) != 1 or not arm.overrides[0].startswith("data.seed=") for arm in arms):
         return None

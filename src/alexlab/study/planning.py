@@ -1,7 +1,7 @@
-"""What a study can show, reckoned before it runs: each claim's power, and the runs that would settle it.
+"""What a study can show, computed before it runs: each claim's power, and the runs that would settle it.
 
 Effects come from the claims, standard deviations from other runs or from `study.assumed_sd`, never from the planned
-runs: a plan that looks at its own results stops when they please.
+runs, since that would be optional stopping.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ WANTED = 0.9  # power of the number of runs that is recommended
 MOST_RUNS = 1000  # of an arm, in a recommendation
 UNKNOWN = "standard deviation unknown"
 
-# Standard deviation, over images, of the difference between two arms' chances of an error, taken as an upper estimate:
-# log-odds that scatter by .4 in each arm, at a chance of a half. The rehearsal's arms have .06 to .18.
+# Upper estimate of the standard deviation, over images, of the difference between two arms' error probabilities:
+# log-odds with a standard deviation of .4 in each arm, at a probability of a half. The rehearsal's arms have .06 to
+# .18.
 PER_IMAGE_SD = 0.25 * 0.4 * math.sqrt(2)
 OF_IMAGES = (*VIEWED, "gap")  # metrics whose verdict is about new images
 
@@ -41,9 +42,9 @@ class Deviation:
 
 @dataclass(frozen=True)
 class Prospect:
-    """What a number of runs would show of one claim, on the metric's scale; a ratio's is a logarithm.
+    """What a number of runs would show about one claim, on the metric's scale; for a ratio, its logarithm.
 
-    `why_not` says what is missing where the numbers are None.
+    `why_not` says what is missing if the numbers are None.
     """
 
     claim: Claim
@@ -58,14 +59,14 @@ class Prospect:
 
     @property
     def power(self) -> float | None:
-        """The chance that the interval of the verdict excludes 0 on the claimed side, if the effect is of this size."""
+        """The probability that the decisive interval excludes 0 on the claimed side if the effect has this size."""
         if self.size is None or self.sd is None or self.runs < 2:
             return None
         return power(self.size, self.sd.value, self.runs, self.family, self._factor, image_variance=self._of_images)
 
     @property
     def found(self) -> float | None:
-        """The smallest effect that these runs find four times out of five."""
+        """The smallest effect that these runs detect with a power of 80 %."""
         if self.sd is None or self.runs < 2:
             return None
         return smallest_effect(
@@ -74,7 +75,7 @@ class Prospect:
 
     @property
     def needed(self) -> int | None:
-        """The runs an arm that find the effect nine times out of ten; None if no number up to 1,000 does."""
+        """The runs per arm that detect the effect with a power of 90 %; None if 1,000 are too few."""
         if self.size is None or self.sd is None:
             return None
         sd, images = self.sd.value, self._of_images
@@ -111,8 +112,8 @@ def prospects(
 ) -> list[Prospect]:
     """What each of a study's tested claims can show.
 
-    `runs`, `base_runs`: planned for a claim's arm, and for the base. `past`: finished runs at the same recipe that are
-    not of the plan. `assumed_sd`: of a run's error, in points; it takes precedence.
+    `runs`, `base_runs`: planned for a claim's arm and for the base. `past`: finished runs at the same recipe that are
+    not in the plan. `assumed_sd`: standard deviation of a run's error, in points; it takes precedence.
     """
     family = max(1, sum(not claim.is_context for claim in claims))
     deviations: dict[tuple[str, str, bool], Deviation | None] = {}

@@ -1,4 +1,4 @@
-"""Reading the plan of a study, `runs/studies/<study id>.json`, which may come from anyone."""
+"""Read the plan of a study, `runs/studies/<study id>.json`, which may be untrusted."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The power of a planned comparison: the chance to find an effect, the runs that takes, the smallest effect found.
+"""Power of a planned comparison: the probability of detecting an effect, the runs needed, the smallest effect detected.
 
-Numbers are in the metric's own unit. The intervals planned for are those of `alexlab.study.statistics`.
+Numbers are in the metric's own unit. The intervals are those of `alexlab.study.statistics`.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ def power(
     prior_df: float = MAX_PRIOR_DF,
     image_variance: float = 0.0,
 ) -> float:
-    """The chance that a claim's decisive interval leaves 0 on the right side, where its effect is of this size.
+    """The probability that a claim's decisive interval excludes 0 on the claimed side if its effect has this size.
 
-    `size` is the published one and `sd`, of both arms' runs, an upper estimate, in the same unit; neither is to be
-    taken from the runs whose number is planned. `runs` in the claim's arm, `base_factor` times as many in the base,
-    rounded. `prior_df`: how alike the arms' spreads are, as d0 of `shrink`; with under four arms their own variances
-    count. `image_variance`: of the difference, from the choice of test images alone (`planning.PER_IMAGE_SD`); more
-    runs do not lower it. Of 12 effects of .4 points with 5 runs and an sd of .15 this says that .95 are found;
-    simulated arms whose sd scatters around that by .3 find .86.
+    `size` is the published effect and `sd` an upper estimate of the standard deviation of both arms' runs, in the same
+    unit; neither may be taken from the runs whose number is planned. `runs`: in the claim's arm; the base has
+    `base_factor` times as many, rounded. `prior_df`: how similar the arms' spreads are, as d0 of `shrink`; with fewer
+    than four arms their own variances are used. `image_variance`: of the difference, from the choice of test images
+    alone (`planning.PER_IMAGE_SD`); more runs do not lower it. For 12 effects of .4 points with 5 runs and an sd of .15
+    this gives a power of .95; simulated arms whose sd scatters around that by .3 have .86.
 
     Raises:
-        ValueError: for numbers that are no plan.
+        ValueError: for numbers out of range.
     """
     _check_plan(size, sd, family, base_factor, image_variance)
     if runs < 2:
@@ -59,7 +59,7 @@ def power(
     shift = abs(size) / math.sqrt(both)
     if df > MOST_PRIOR_DF:
         return float(special.ndtr(shift - needed))
-    from scipy import stats  # half a second
+    from scipy import stats  # takes half a second
 
     return float(stats.nct.sf(needed, df, shift))
 
@@ -73,14 +73,14 @@ def seeds_needed(
     prior_df: float = MAX_PRIOR_DF,
     image_variance: float = 0.0,
 ) -> int:
-    """The fewest runs an arm, three or more, with at least this power; the arguments are those of `power`.
+    """The fewest runs per arm, three or more, with at least this power; the arguments are those of `power`.
 
     Raises:
-        ValueError: for numbers that are no plan, or where a million runs are too few.
+        ValueError: for numbers out of range, or if a million runs are too few.
     """
     _check_plan(size, sd, family, base_factor, image_variance)
     if not 0 < least < 1:
-        raise ValueError(f"least={least}: is a chance between 0 and 1")
+        raise ValueError(f"least={least}: must be a probability between 0 and 1")
 
     def enough(runs: int) -> bool:
         return power(size, sd, runs, family, base_factor, prior_df, image_variance) >= least
@@ -89,7 +89,7 @@ def seeds_needed(
     while not enough(high):
         high *= 2
         if high > MOST_RUNS:
-            raise ValueError(f"size={size}: takes over {MOST_RUNS:,} runs an arm where their sd is {sd}")
+            raise ValueError(f"size={size}: needs over {MOST_RUNS:,} runs per arm if their sd is {sd}")
     low = max(high // 2, LEAST_RUNS - 1)  # too few, or below what is allowed
     while high - low > 1:
         middle = (low + high) // 2
@@ -106,17 +106,17 @@ def smallest_effect(
     prior_df: float = MAX_PRIOR_DF,
     image_variance: float = 0.0,
 ) -> float:
-    """The smallest effect, in the unit of `sd`, that is found with this power; the arguments are those of `power`.
+    """The smallest effect, in the unit of `sd`, that is detected with this power; the arguments are those of `power`.
 
     Raises:
-        ValueError: for numbers that are no plan.
+        ValueError: for numbers out of range.
     """
     if not 0 < least < 1:
-        raise ValueError(f"least={least}: is a chance between 0 and 1")
+        raise ValueError(f"least={least}: must be a probability between 0 and 1")
     scale = math.sqrt(sd**2 + image_variance)
     if scale == 0:
         return 0.0
-    from scipy import optimize  # a quarter of a second
+    from scipy import optimize  # takes a quarter of a second
 
     def lack(size: float) -> float:
         return power(size, sd, runs, family, base_factor, prior_df, image_variance) - least
@@ -128,7 +128,7 @@ def smallest_effect(
 
 
 def upper_sd(samples: Iterable[np.ndarray], level: float = 0.8) -> float | None:
-    """An upper bound, at this level, of the standard deviation that several arms share; None without two runs in one.
+    """An upper bound, at this level, of the standard deviation that several arms share; None if no arm has two runs.
 
     Pooled over the arms' values, each [n]; the bound is that of the chi-squared interval. Studies planned with a
     pilot's own standard deviation are too small in most cases (Browne 1995, Statistics in Medicine 14:1933).
@@ -143,10 +143,10 @@ def upper_sd(samples: Iterable[np.ndarray], level: float = 0.8) -> float | None:
 
 def _check_plan(size: float, sd: float, family: int, base_factor: float, image_variance: float) -> None:
     if not math.isfinite(size) or size == 0:
-        raise ValueError(f"size={size}: is no effect to plan for")
+        raise ValueError(f"size={size}: must be finite and not 0")
     if not 0 <= sd < math.inf:
-        raise ValueError(f"sd={sd}: is no standard deviation")
+        raise ValueError(f"sd={sd}: must be finite, 0 or more")
     if not 0 <= image_variance < math.inf:
-        raise ValueError(f"image_variance={image_variance}: is no variance")
+        raise ValueError(f"image_variance={image_variance}: must be finite, 0 or more")
     if family < 1 or not 0 < base_factor < math.inf:
-        raise ValueError(f"family={family}, base_factor={base_factor}: are 1 or more, and above 0")
+        raise ValueError(f"family={family}, base_factor={base_factor}: must be 1 or more, and above 0")

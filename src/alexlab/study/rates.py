@@ -12,7 +12,7 @@ from alexlab.study.records import RunData
 
 RACE, LENGTH = "trainer.race_epochs=", "trainer.max_epochs="
 UNFINISHED = "not finished"
-OF_TRIALS = ("optim.lr=", RACE, LENGTH)  # what a trial of a learning rate sets beside its arm's overrides
+OF_TRIALS = ("optim.lr=", RACE, LENGTH)  # what a trial sets in addition to its arm's overrides
 SPEED = "epochs_to_25"  # the metric of claims about speed, by which rates are chosen for them
 
 
@@ -49,9 +49,9 @@ class ArmTrials:
 
 
 def read_trials(plan: dict[str, Any], runs: Mapping[str, RunData]) -> list[ArmTrials]:
-    """The trials of a plan, with what became of them by now; none at the protocol's rates.
+    """The trials of a plan with their current results; empty at the protocol's rates.
 
-    `runs`: all that were read, by id. A trial whose record is not among them has the value that the plan noted.
+    `runs`: all runs that were read, by id. A trial without a record there has the value noted in the plan.
     """
     return [
         ArmTrials(

@@ -1,4 +1,4 @@
-"""The records of folders and bundles, merged by run id, and what is wrong with those that cannot be used."""
+"""The records of folders and bundles, merged by run id, and the problems of those that cannot be used."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _LONGEST_LABEL = 200
 
 @dataclass(frozen=True)
 class RunData:
-    """What the record of a run says; each file is read once, when it is first asked for."""
+    """The record of a run; each file is read once, on first use."""
 
     record: Record
     status: dict[str, Any]
-    submitter: str = HERE  # who answers for it: as its bundle names them
+    submitter: str = HERE  # as its bundle names them
 
     @property
     def run_id(self) -> str:
@@ -60,7 +60,7 @@ class RunData:
 
     @property
     def arm(self) -> str | None:
-        """The hash of what the runs of its arm share."""
+        """The hash of the settings that the runs of its arm share."""
         return self.labels.get("arm")
 
     @cached_property
@@ -68,13 +68,13 @@ class RunData:
         """The content of result.json; empty unless it is done.
 
         Raises:
-            UserError: where a finished run has none.
+            UserError: if a finished run has none.
         """
         if not self.is_done:
             return {}
         result = self.record.result()
         if not result:
-            raise UserError(f"{self.record.path}: is DONE and has no result.json; remove it to have the run done again")
+            raise UserError(f"{self.record.path}: is DONE but has no result.json; remove it to repeat the run")
         return result
 
     @cached_property
@@ -87,7 +87,7 @@ class RunData:
         """The text of config.yaml without the seeds, which the runs of an arm share.
 
         Raises:
-            UserError: where it is missing or is no text.
+            UserError: if it is missing or not text.
         """
         path = self.record.file("config.yaml")
         try:
@@ -100,7 +100,7 @@ class RunData:
         """The configuration without the seeds, as nested mappings; parsed once for the runs of an arm.
 
         Raises:
-            UserError: where config.yaml is missing or corrupt.
+            UserError: if config.yaml is missing or corrupt.
         """
         try:
             return _parsed(self.arm_config)
@@ -120,12 +120,12 @@ class RunData:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether it is done, or failed in a way that is a result: neither is to be tried again."""
+        """Whether it is done, or failed in a way that is a result; neither is retried."""
         return self.is_done or (self.status.get("state") == FAILED and self.status.get("failure") in RESULTS)
 
     @cached_property
     def environment(self) -> dict[str, Any]:
-        """What it ran on; empty where that file is missing or corrupt."""
+        """The content of environment.json; empty if it is missing or corrupt."""
         try:
             return self.record.read("environment.json")
         except UserError:
@@ -133,10 +133,10 @@ class RunData:
 
     @cached_property
     def epochs(self) -> list[dict[str, float | None]]:
-        """What metrics.csv has of each epoch.
+        """The rows of metrics.csv, one per epoch.
 
         Raises:
-            UserError: where it is missing, empty or corrupt.
+            UserError: if it is missing, empty or corrupt.
         """
         rows = self.record.rows()
         if not rows:
@@ -148,18 +148,18 @@ class RunData:
         """The top-1 validation error after the last epoch; None if there was no validation.
 
         Raises:
-            UserError: where metrics.csv is missing, empty or corrupt.
+            UserError: if metrics.csv is missing, empty or corrupt.
         """
         return self.epochs[-1].get("val_top1_error")
 
     @cached_property
     def train_errors(self) -> tuple[np.ndarray, np.ndarray]:
-        """Training error over the run: after how many epochs it was logged, and the errors.
+        """Training error over the run: the epochs after which it was logged, and the errors.
 
         From train_error.csv where the run has it, else from metrics.csv.
 
         Raises:
-            UserError: where the file is missing, empty or corrupt, or an entry has no error.
+            UserError: if the file is missing, empty or corrupt, or an entry has no error.
         """
         name = "train_error.csv" if self.record.file("train_error.csv").exists() else "metrics.csv"
         rows = self.record.rows(name)
@@ -175,10 +175,10 @@ class RunData:
     def wrong(self, metric: str, view: str) -> tuple[np.ndarray, str]:
         """Whether each test image was classified wrongly, bool [M], and a hash of the images' classes in their order.
 
-        `corner`: each by one of its four corner crops, in turn, which shows it off the centre.
+        `corner`: each image is classified by one of its four corner crops, in turn.
 
         Raises:
-            UserError: where predictions.npz is missing or corrupt, or is not of this result.
+            UserError: if predictions.npz is missing or corrupt, or does not match result.json.
         """
         found = self._wrong.get((metric, view), UserError(f"predictions.npz: has no {metric} of view {view}"))
         if isinstance(found, UserError):
@@ -187,10 +187,10 @@ class RunData:
         return np.unpackbits(bits, count=count).astype(bool), labels
 
     def confusions(self, num_classes: int) -> np.ndarray:
-        """The number of test images by their class (rows) and their likeliest class by ten views, int [C, C].
+        """The number of test images by their class (rows) and their most likely class by ten views, int [C, C].
 
         Raises:
-            UserError: where predictions.npz is missing or corrupt, or has other classes.
+            UserError: if predictions.npz is missing or corrupt, or has other classes.
         """
         path = self.record.file("predictions.npz")
         try:
@@ -199,13 +199,13 @@ class RunData:
             if not 0 <= min(true.min(), given.min()) <= max(true.max(), given.max()) < num_classes:
                 raise ValueError(f"has classes beyond the {num_classes} of data.num_classes")
             counts = np.bincount(true * num_classes + given[:, 0], minlength=num_classes**2)
-        except Exception as error:  # of zipfile, of numpy, of the file system
+        except Exception as error:  # from zipfile, numpy or the file system
             raise UserError(f"{path}: cannot be read ({one_line(error)})") from error
         return counts.reshape(num_classes, num_classes)
 
     @cached_property
     def _wrong(self) -> dict[tuple[str, str], tuple[np.ndarray, int, str] | UserError]:
-        """By metric and view, as bits: the file is read once, and a study may have thousands."""
+        """By metric and view, packed as bits: each file is read once, and a study may have thousands."""
         path = self.record.file("predictions.npz")
         found: dict[tuple[str, str], tuple[np.ndarray, int, str] | UserError] = {}
         try:
@@ -219,12 +219,12 @@ class RunData:
                     right |= {("top1_error", view): hits[:, 0], ("top5_error", view): hits.any(1)}
             wrong = {key: None if hits is None else ~hits for key, hits in right.items()}
             digest = _digest(labels.tobytes(), labels.dtype)
-        except Exception as error:  # of zipfile, of numpy, of the file system
+        except Exception as error:  # from zipfile, numpy or the file system
             unread = UserError(f"{path}: cannot be read ({one_line(error)})")
             return {(metric, view): unread for metric in ("top1_error", "top5_error") for view in VIEWS}
         for (metric, view), values in wrong.items():
             if values is None:
-                older = "predictions.npz: has no classes by single views; the record is older than them"
+                older = "predictions.npz: has no predictions by single views; the record is from an older version"
                 found[metric, view] = UserError(older)
             elif len(values) == 0 or (
                 view != "corner" and not abs(values.mean() - self.result["test"][view][metric]) <= 1e-9
@@ -241,7 +241,8 @@ def _parsed(text: str) -> Any:
 
 
 def _corners(arrays: dict[str, np.ndarray], labels: np.ndarray) -> np.ndarray | None:
-    """Whether each image is right by one of its four corner crops, in turn, bool [M]; None in older records."""
+    """Whether each image is classified correctly by one of its four corner crops, in turn, bool [M]; None in older
+    records."""
     if "ten_by_view" not in arrays:
         return None
     return arrays["ten_by_view"][np.arange(len(labels)), np.arange(len(labels)) % 4] == labels
@@ -254,20 +255,20 @@ def _digest(labels: bytes, dtype: np.dtype) -> str:
 
 @dataclass
 class Archive:
-    """All runs by id, and in `problems` a line for each record that cannot be used as it is."""
+    """All runs by id, and in `problems` a line for each record that cannot be used, or not in full."""
 
     sources: list[Source]
     runs: dict[str, RunData] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-    # Of runs that several submitters, or one in several places, have finished: each of them, the one in `runs` too.
+    # All finished copies of runs that are in several places or from several submitters, including the one in `runs`.
     copies: dict[str, list[RunData]] = field(default_factory=dict)
     _configs: dict[str, Config] = field(default_factory=dict)
 
     def config(self, run: RunData) -> Config:
-        """The run's configuration; those of an arm's seeds are parsed once.
+        """The run's configuration, which is parsed once per arm.
 
         Raises:
-            UserError: where config.yaml is missing or corrupt, or has a key of another version.
+            UserError: if config.yaml is missing or corrupt, or has a key of another version.
         """
         text = run.arm_config
         if text not in self._configs:
@@ -275,7 +276,7 @@ class Archive:
         return self._configs[text]
 
     def named(self, text: str) -> str:
-        """A text with the files of bundles in place of the folders that they are unpacked to."""
+        """Replace folders of unpacked bundles in a text by the bundles' files."""
         for source in self.sources:
             text = source.named(text)
         return text
@@ -284,12 +285,12 @@ class Archive:
 def read_archive(places: Sequence[Path | Source]) -> Archive:
     """Read the status and result of every record of folders and opened bundles.
 
-    A run that is in several is taken once, whatever the order of the places: an ended copy before an unfinished one, a
-    failure that is a result before a success, then the one that ended first. Ended copies with other results are named
-    in `problems`, as is whatever is left out.
+    A run in several places is counted once, whatever their order: an ended copy takes precedence over an unfinished
+    one, a failure that is a result over a success, then the one that ended first. `problems` names ended copies with
+    other results, and records that are left out.
 
     Raises:
-        UserError: where a folder is missing.
+        UserError: if a folder is missing.
     """
     sources = [place if isinstance(place, Source) else Source(place, str(place)) for place in places]
     archive = Archive(sources)
@@ -322,7 +323,7 @@ def _order(copy: tuple[Source, RunData]) -> tuple[bool, float]:
 
 
 def _conflicts(run_id: str, copies: list[tuple[Source, RunData]]) -> list[str]:
-    """A line for each further source in which a run came to something else than where it is taken from."""
+    """A line for each further source whose result for the run differs from the one that is used."""
     taken, first = copies[0]
     return [
         f"{run_id}: {metric} {own} in {taken}, {others} in {other}; counted once, as in {taken}"
@@ -332,7 +333,7 @@ def _conflicts(run_id: str, copies: list[tuple[Source, RunData]]) -> list[str]:
 
 
 def _differing(first: RunData, second: RunData) -> list[tuple[str, str, str]]:
-    """The first thing in which two finished copies of a run differ, with its value in each; none if nothing does."""
+    """The first difference between two ended copies of a run, with both values; empty if they agree."""
     if not (first.is_done and second.is_done):
         return [("is", first.state, second.state)] if first.state != second.state else []
     results = [flatten(run.result["test"]) for run in (first, second)]
@@ -346,7 +347,7 @@ def _differing(first: RunData, second: RunData) -> list[tuple[str, str, str]]:
     return []
 
 
-# What a report needs of a result, by dotted name; the record's schema has the types.
+# Entries of result.json that a report needs, by dotted name; the record's schema has the types.
 _NEEDED = (
     *(f"test.{view}.{metric}" for view in ("ten", "center") for metric in ("top1_error", "top5_error")),
     *("train.center.top1_error", "train.center.loss", "seconds", "epochs", "seed"),

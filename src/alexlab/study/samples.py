@@ -70,7 +70,7 @@ class Samples:
         return self._spreads[key]
 
     def matched(self, metric: str, view: str, ratio: bool, family: float) -> dict[str, Effect]:
-        """The effect against the base of each arm in `shared_start` whose seeds the base all has."""
+        """The effect against the base for each arm in `shared_start` whose seeds are all in the base."""
         key = metric, view, ratio
         if self.shared_start is None or (base := self.measured(self.shared_start[0], *key)) is None:
             return {}

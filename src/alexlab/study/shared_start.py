@@ -23,7 +23,7 @@ def arms_from_base(base: RunData, others: Mapping[str, RunData], archive: Archiv
 
 
 def starts_alike(first: Config, second: Config) -> bool:
-    """Whether two nets have the same layers with weights, and on one seed the same initial ones."""
+    """Whether two nets have the same layers with weights and, on the same seed, the same initial weights."""
 
     def start(config: Config) -> list[Any]:
         model = config.model

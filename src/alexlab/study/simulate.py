@@ -21,7 +21,7 @@ from alexlab.study.statistics import LEAST_RUNS, Matched, effect, match_seeds, p
 from alexlab.study.verdicts import verdict
 
 ERROR, CHANCE = 0.2, 0.9  # of runs without images: the base's, and that of guessing
-STUCK = 0.45  # by how much more a partly trained run errs; `partly_trained` flags it
+STUCK = 0.45  # additional error of a partly trained run; `partly_trained` flags it
 TOLERATED = 0.06  # a study-wise error above it is marked
 
 
@@ -46,19 +46,20 @@ def simulate(
     published: float | None = None,
     welch: bool | None = None,
 ) -> dict[str, float]:
-    """Shares over `studies`, each of `claims` arms against one base.
+    """Simulate `studies` with `claims` arms against one base, and return shares of their intervals, claims and studies.
 
-    A run is wrong at an image with the arm's chance there, plus the run's own shift, of standard deviation `run_sd`
-    times a lognormal factor of the arm (`scatter`: of its logarithm) and, in the first `unlike` arms, times `factor`.
-    Arms differ in an image's log-odds by a standard deviation of `image_sd`, so that on these images they differ where
-    the population does not. With `images=0` a run's error is its shift alone. `noise`: normal, t3 or lognormal, of
-    shifts. A share `partly` of the claims' arms' runs has `stuck` more error. With a `correlation` the arms' runs share
-    seeds with the base's first ones, and shifts in part, and `match_seeds` is used. Claims' arms have `size` more error
-    than the base. `welch` is that of `effect`.
+    A run errs on an image with the arm's probability for it plus the run's own shift. Shifts have a standard deviation
+    of `run_sd`, times a lognormal factor of the arm (`scatter`: sd of its logarithm) and, in the first `unlike` arms,
+    times `factor`. Arms differ in an image's log-odds by a standard deviation of `image_sd`, so they differ on these
+    images even if they do not in the population. With `images=0` a run's error is its shift alone. `noise`:
+    distribution of the shifts, normal, t3 or lognormal. A share `partly` of the claims' arms' runs has `stuck` more
+    error. With a `correlation` the arms' runs share seeds, and part of their shifts, with the base's first runs, and
+    `match_seeds` is used. Claims' arms have `size` more error than the base. `welch` is that of `effect`.
 
-    Returns: `fixed` and, of images, `new`: intervals that hold; `pair`: prediction intervals that hold one more pair of
-    runs; `study_error`: studies with a decisive interval that does not hold; `width`: the mean decisive half width, in
-    `run_sd`; `found`: claims whose decisive interval is wholly above 0; with `published` the share of each verdict.
+    Returns: `fixed` and, with images, `new`: intervals that contain the truth; `pair`: prediction intervals that
+    contain one more pair of runs; `study_error`: studies with a decisive interval that misses the truth; `width`: the
+    mean decisive half width, in `run_sd`; `found`: claims whose decisive interval lies above 0; with `published`, the
+    share of each verdict.
     """
     rng = np.random.default_rng(seed)
     counts: Counter[str] = Counter()
@@ -126,12 +127,12 @@ def _shifts(rng: np.random.Generator, noise: str, counts: list[int], correlation
 def _classify(
     rng: np.random.Generator, shifts: list[np.ndarray], images: int, image_sd: float
 ) -> list[tuple[Sample, float]]:
-    """Each arm's runs on one set of images, and the mean of the arm's chances there less that of the population."""
+    """Each arm's runs on one set of images, and the arm's mean probability there minus that of the population."""
     difficulty = rng.normal(-0.4, 1.5, images)
     made = []
     for each in shifts:
         chances = special.expit(difficulty + rng.normal(0, image_sd, images))
-        # Of a chance that the shift takes below 0 or above 1 the rest is lost: under 1e-4 of the mean.
+        # Probabilities that the shift takes below 0 or above 1 are clipped, which changes the mean by under 1e-4.
         drawn = rng.random((len(each), images), dtype=np.float32) - each[:, None].astype(np.float32)
         made.append((Sample.of_images(drawn < chances.astype(np.float32)), float(chances.mean())))
     return made
@@ -192,7 +193,7 @@ def main(argv: list[str] | None = None) -> None:
     for name, options in settings():
         if arguments.only not in name:
             continue
-        # A set of 50,000 images takes some 25 times the time; a tenth of the studies says enough.
+        # A set of 50,000 images takes about 25 times as long, so a tenth of the studies must do.
         studies = arguments.studies if options.get("images", 0) < 50000 else max(1, arguments.studies // 10)
         started = time.monotonic()
         found = simulate(studies, arguments.seed, **options)

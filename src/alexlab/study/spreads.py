@@ -16,11 +16,11 @@ from scipy import special
 
 LEAST_ARMS = 4  # for shrinkage; with fewer, Welch's t
 UNLIKE = 2.0  # two standard deviations are unlike if one is more than this many times the other
-# Degrees of freedom that the prior of `shrink` has at most. A few arms estimate them badly, and where arms are taken to
-# be more alike than they are, intervals are too narrow: without the bound .06 to .09 of simulated studies err whose
-# arms' sd scatter by 30 %, with it .04 to .06. Plans assume as many.
+# Upper limit for the degrees of freedom of the prior of `shrink`. With few arms they are poorly estimated, and if arms
+# are taken to be more similar than they are, intervals are too narrow: of simulated studies whose arms' sds scatter by
+# 30 %, .06 to .09 err without the limit and .04 to .06 with it. Plans assume this value.
 MAX_PRIOR_DF = 6.0
-LEAST_PRIOR_DF, MOST_PRIOR_DF = 0.1, 1e5  # of the robust prior; more are as good as endless
+LEAST_PRIOR_DF, MOST_PRIOR_DF = 0.1, 1e5  # of the robust prior; more are as good as infinite
 ROBUST_FROM = 10  # arms; with fewer no arm lies in the upper tail
 TAILS = 0.05, 0.1  # of variances that are winsorised
 
@@ -54,7 +54,7 @@ class Sample:
                 "or more"
             )
         if not np.allclose(np.count_nonzero(images, axis=1) / images.shape[1] - self.less, values, rtol=0, atol=1e-9):
-            raise ValueError("images: their mean over a run, less what is taken from it, is not the run's value")
+            raise ValueError("images: their mean over a run, minus `less`, is not the run's value")
 
     @classmethod
     def of_images(cls, images: np.ndarray, less: np.ndarray | float = 0.0) -> Sample:
@@ -71,7 +71,7 @@ class Sample:
         """Over runs, unbiased; NaN for one run."""
         if len(self.values) == 1:
             return math.nan
-        rounding = 1e-12 * float(np.abs(self.values).max())  # values so near are equal
+        rounding = 1e-12 * float(np.abs(self.values).max())  # values this close are equal
         return float(self.values.var(ddof=1)) if np.ptp(self.values) > rounding else 0.0
 
 
@@ -82,7 +82,7 @@ class Spread:
     sd: float  # as measured; NaN for one run
     variance: float  # shrunk towards that of all arms
     df: float  # degrees of freedom of the variance
-    df_all: float  # of all arms together, which no interval's exceed
+    df_all: float  # of all arms together: the limit for any interval
     arms: int = LEAST_ARMS  # how many arms with a variance it was estimated from
 
 
@@ -118,7 +118,8 @@ def shrink(samples: Mapping[str, Sample], most_df: float = MAX_PRIOR_DF) -> dict
 def _prior(variances: np.ndarray, dfs: np.ndarray) -> tuple[float, float]:
     """s0^2 and d0 of Smyth's prior; the pooled variance and infinity if the variances differ by chance alone.
 
-    From ten arms on by Phipson et al. (2016), so that one odd arm does not widen the intervals of all others.
+    With ten or more arms estimated as in Phipson et al. (2016), so that one outlying arm does not widen the intervals
+    of all others.
     """
     if len(variances) >= ROBUST_FROM:
         return _robust_prior(variances, dfs)
@@ -131,10 +132,10 @@ def _prior(variances: np.ndarray, dfs: np.ndarray) -> tuple[float, float]:
 
 
 def _robust_prior(variances: np.ndarray, dfs: np.ndarray) -> tuple[float, float]:
-    """Likewise from moments of the logarithms, winsorised at `TAILS` (Phipson et al. 2016, section 3).
+    """The same from moments of the logarithms, winsorised at `TAILS` (Phipson et al. 2016, section 3).
 
-    Of the arms' degrees of freedom the median is taken for all. Their correction of an odd arm's own degrees of freedom
-    is left out: `unlike` arms have Welch's interval where that is wider.
+    The median of the arms' degrees of freedom is used for all. The authors' correction of an outlying arm's own degrees
+    of freedom is left out: `unlike` arms get Welch's interval if that is wider.
     """
     e = np.log(variances)
     e = np.clip(e, *np.quantile(e, [TAILS[0], 1 - TAILS[1]]))

@@ -1,4 +1,4 @@
-"""Statistics of two arms: their difference with its intervals, and tests of what runs and failures differ in.
+"""Statistics of two arms: their difference with its intervals, and tests of equal effects and equal failure rates.
 
 Numbers are in the metric's own unit, such as an error as a fraction. Nothing here reads or writes files.
 """
@@ -26,8 +26,8 @@ LEAST_SHARED = 4  # degrees of freedom around a slope over shared seeds, as of o
 class Effect:
     """A difference of two arms' means. `fixed`, `new`, `study` and `new_study` are half widths of intervals around it.
 
-    `new` and `new_study` are None where single images are not known. They can be a hair narrower than `fixed` and
-    `study` where degrees of freedom are few, since the images' part adds to those as well.
+    `new` and `new_study` are None if errors on single images are unknown. With few degrees of freedom they can be
+    slightly narrower than `fixed` and `study`, since the images' part adds degrees of freedom too.
     """
 
     difference: float
@@ -39,13 +39,13 @@ class Effect:
     df: float  # degrees of freedom of V
     run_sd: float  # standard deviation of the difference of two single runs
     pair_df: float  # degrees of freedom of V + run_sd^2
-    image_variance: float  # of the difference, from the choice of test images alone; 0 where they are not known
+    image_variance: float  # of the difference, from the choice of test images alone; 0 if unknown
     welch: bool  # from the two arms' own spreads alone
-    correlation: float | None = None  # of the arms' runs over shared seeds, where these were used
+    correlation: float | None = None  # of the arms' runs over shared seeds, if these were used
 
     @property
     def decisive(self) -> float:
-        """Half width of the interval that carries the verdict: study-wise and for new images, where these are known."""
+        """Half width of the interval that carries the verdict: study-wise, and for new images if these are known."""
         return self.study if self.new_study is None else self.new_study
 
 
@@ -129,8 +129,8 @@ def equal_effects(effects: Sequence[Effect]) -> Equality | None:
     Cochran's Q = sum of w (d - mean)^2, w = 1 / V, is chi-squared only if the variances V are known. Estimated from a
     few runs, as here, they make it reject too often, so Q is scaled and referred to F as in Welch (1951, Biometrika
     38:330), with each effect's Satterthwaite degrees of freedom in place of n - 1. That is Johansen's approximation for
-    any contrast of means with unequal variances (1980, Biometrika 67:85): of two effects, Welch's t. None also if an
-    effect has no variance, or it is not known.
+    any contrast of means with unequal variances (1980, Biometrika 67:85): of two effects, Welch's t. Also None if an
+    effect's variance is 0 or unknown.
     """
     variances = [effect.standard_error**2 for effect in effects]
     if len(effects) < 2 or not all(0 < variance < math.inf for variance in variances):
@@ -158,7 +158,7 @@ def satterthwaite(parts: list[float], dfs: list[float]) -> float:
 class Matched:
     """An arm whose runs share seeds with the base's, and with them initial weights, order and augmentation."""
 
-    independent: Effect  # as `effect` has it
+    independent: Effect  # as `effect` computes it
     values: np.ndarray  # float64 [n] of the arm's runs
     shared: np.ndarray  # int [n]: the indices of the same seeds among the base's runs
 
@@ -168,7 +168,7 @@ def match_seeds(base: Sample, spread: Spread, arms: Mapping[str, Matched], famil
 
     d - b (mean of the base on the shared seeds - mean of the base), with one slope b pooled over the arms: the part
     that an arm's runs share with the base's on the same seeds is not an effect. Its variance is that of the arm's
-    residuals around the slope, shrunk over these arms and with a degree of freedom less, and of (1 - b) times the
+    residuals around the slope, shrunk over these arms and with one degree of freedom fewer, and of (1 - b) times the
     base's mean. The images' part is that of the independent effect. Effects are unchanged if the base's runs have no
     variance, or there are too few runs for a slope.
     """
@@ -249,7 +249,7 @@ def _effect(
     family: float,
     welch: bool,
 ) -> Effect:
-    """`images`: the mean difference for each, and how much of its variance is the runs', on average."""
+    """`images`: the mean difference on each image, and how much of its variance is due to the runs, on average."""
     if family < 1:
         raise ValueError(f"family={family}: a study has one claim or more")
     tail = (1 - LEVEL) / 2
@@ -294,7 +294,7 @@ def mean_half_width(values: Sequence[float]) -> float:
 def partly_trained(errors: np.ndarray, chance: float) -> np.ndarray:
     """Whether each of an arm's runs, bool [n], has an error above the midpoint of the arm's median and chance.
 
-    None of fewer than three runs, or if the median itself is no better than chance.
+    All are False with fewer than three runs, or if the median itself is no better than chance.
     """
     errors = np.asarray(errors, dtype=float)
     if len(errors) < LEAST_RUNS:
@@ -320,7 +320,8 @@ def prediction(effect: Effect, same_images: bool = True) -> float:
 
 
 def strength(effect: Effect, published: float) -> float | None:
-    """z of the original pair of single runs: the published effect over the scatter of such a pair; None without any."""
+    """z of the original pair of single runs: the published effect over the standard deviation of such a pair; None if
+    that is 0."""
     return abs(published) / effect.run_sd if 0 < effect.run_sd < math.inf else None
 
 
@@ -328,7 +329,7 @@ def replication_bayes_factor(effect: Effect, published: float, same_images: bool
     """How many times more likely the measured effect is if the published effect is real than if there is none.
 
     N(d; p, V + 2 s^2) / N(d; 0, V), with V the variance of d and 2 s^2 that of the published pair of single runs; None
-    without any variance. `same_images=False`: each has the test images' part too.
+    if there is no variance. `same_images=False`: both include the test images' part.
     """
     own = effect.standard_error**2 + (0.0 if same_images else effect.image_variance)
     original = effect.run_sd**2 + (0.0 if same_images else effect.image_variance)
@@ -343,7 +344,7 @@ def fisher(failed_a: int, total_a: int, failed_b: int, total_b: int) -> float:
     """Two-sided p of Fisher's exact test that two arms fail equally often, from failed runs and all runs.
 
     Raises:
-        ValueError: for more failed runs than runs, or fewer than none.
+        ValueError: for more failed runs than runs, or a negative number.
     """
     for name, bad, total in (("failed_a", failed_a, total_a), ("failed_b", failed_b, total_b)):
         if not 0 <= bad <= total:
@@ -352,16 +353,16 @@ def fisher(failed_a: int, total_a: int, failed_b: int, total_b: int) -> float:
         return 1.0
     if not (failed_a or failed_b):
         return 1.0
-    from scipy import stats  # half a second
+    from scipy import stats  # takes half a second
 
     test: Any = stats.fisher_exact([[failed_a, total_a - failed_a], [failed_b, total_b - failed_b]])
     return float(test.pvalue)
 
 
 def variance_components(values: np.ndarray) -> tuple[float, float, float]:
-    """Standard deviations by column, by row, and of the rest, of values [rows, columns] with one number in each place.
+    """Standard deviations by column, by row, and of the rest, of values [rows, columns].
 
-    By the mean squares of two-way analysis of variance; a component below 0 is taken as 0.
+    By the mean squares of two-way analysis of variance; a negative component is set to 0.
     """
     rows, columns = values.shape
     mean, by_row, by_column = values.mean(), values.mean(axis=1), values.mean(axis=0)

@@ -1,8 +1,8 @@
 """A claim by submitter: the effect of each one's own runs, and whether these effects are equal.
 
-A run, which is one configuration with one seed, is counted once in the study whoever did it. Here each submitter has
-all that it did itself; the test of equal effects takes each run from one submitter alone, since runs of one seed share
-initial weights and the order of images and are not independent.
+A run (one configuration with one seed) is counted once in the study, whoever did it. Here each submitter has all runs
+that it did itself; the test of equal effects takes each run from one submitter only, since runs of one seed share
+initial weights and the order of images, so they are not independent.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from alexlab.study.statistics import LEAST_RUNS, Effect, Equality, contrast, equ
 
 @dataclass(frozen=True)
 class Submission:
-    """What one submitter's own runs say of a claim."""
+    """The effect of a claim in one submitter's own runs."""
 
     submitter: str
     runs: tuple[list[RunData], ...]  # of each arm
@@ -39,7 +39,7 @@ class Submissions:
     """A claim by submitter."""
 
     each: list[Submission]
-    equality: Equality | None  # None where fewer than two submitters have runs enough that no other one has
+    equality: Equality | None  # None if fewer than two submitters have enough runs that no other one has
 
 
 def by_submitter(claim: Claim, arms: Mapping[str, Sequence[RunData]], archive: Archive) -> Submissions | None:
@@ -91,7 +91,7 @@ def _effect(claim: Claim, runs: dict[str, list[RunData]], least: int = 1) -> Eff
 
 
 def repeat_remarks(archive: Archive, planned: set[str]) -> list[str]:
-    """A sentence for each two submitters that did some of the same runs: how many came to the same bits."""
+    """A sentence for each pair of submitters that did some of the same runs: how many are bit-identical."""
     pairs: dict[tuple[str, str], list[tuple[RunData, RunData]]] = {}
     for run_id in sorted(planned & archive.copies.keys()):
         did = {run.submitter: run for run in reversed(archive.copies[run_id])}
@@ -102,15 +102,15 @@ def repeat_remarks(archive: Archive, planned: set[str]) -> list[str]:
         others = [pair for pair in both if not has_same_bits(*pair)]
         line = f"{plural(len(both), 'run')} done by both {first} and {second}, each counted once"
         if same := len(both) - len(others):
-            line += f"; {same} came to the same bits, which confirms them"
+            line += f"; {same} bit-identical, which confirms them"
         if others:
-            line += f"; {len(others)} came to other bits, as on another machine{_apart(others)}"
+            line += f"; {len(others)} not bit-identical, as on another machine{_apart(others)}"
         lines.append(line)
     return lines
 
 
 def _apart(pairs: list[tuple[RunData, RunData]]) -> str:
-    """How far the top-1 errors of runs that were done twice are apart on average, with a 95 % interval."""
+    """The mean difference in top-1 error of runs that were done twice, with a 95 % interval."""
     errors = [
         [run.result["test"]["ten"]["top1_error"] for run in pair] for pair in pairs if all(run.is_done for run in pair)
     ]
@@ -119,7 +119,7 @@ def _apart(pairs: list[tuple[RunData, RunData]]) -> str:
     first, second = (Sample(np.array([pair[place] for pair in errors])) for place in (1, 0))
     found, size = paired_effect(first, second, 1), METRICS["top1_error"][2]
     interval = f"{found.difference / size:+.2f} ± {found.fixed / size:.2f}"
-    return f" (top-1 error of the second less the first: {interval} points, 95 % interval)"
+    return f" (top-1 error of the second minus the first: {interval} points, 95 % interval)"
 
 
 def has_same_bits(first: RunData, second: RunData) -> bool:

@@ -1,4 +1,4 @@
-"""What runs of the same configuration may still differ in: data, code, packages, machine."""
+"""Differences that runs of the same configuration may still have: data, code, packages, machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from alexlab.console import plural
 from alexlab.runs.packages import computes, is_of_cuda
 from alexlab.study.records import RunData
 
-Value = Callable[[RunData], str | None]  # None: the record is older than that entry, and says nothing about it
+Value = Callable[[RunData], str | None]  # None: the record is older than the entry
 _SHORT_HASH = 8
 
 
@@ -27,7 +27,7 @@ def _code(run: RunData) -> str:
 
 
 def _entry(name: str, of_gpus: bool = False) -> Value:
-    """A run's entry of environment.json; `of_gpus`: without a GPU it decides nothing."""
+    """A run's entry of environment.json; `of_gpus`: it is ignored without a GPU."""
 
     def value(run: RunData) -> str | None:
         found: dict[str, Any] = run.environment
@@ -69,7 +69,7 @@ SHOWN = {**_STORE, **_CODE, "the packages": _main_packages, **_MACHINE, **_SETTI
 
 
 def between_arms(arms: Sequence[Sequence[RunData]]) -> tuple[list[str], list[str]]:
-    """A line for each thing in which two arms differ, and for each that differs within both in the same way."""
+    """A line for each difference between two arms, and for each that occurs within both in the same way."""
 
     def seen(value: Value) -> list[dict[str, None]]:
         return [dict.fromkeys(text for run in runs if (text := value(run)) is not None) for runs in arms]
@@ -103,7 +103,7 @@ def between_runs(arms: Mapping[str, Sequence[RunData]]) -> list[str]:
 
 
 def between_two(one: RunData, other: RunData) -> list[tuple[str, str, str]]:
-    """(what, value of one, value of the other) of all that differs between two runs; values None are left out."""
+    """(what, value of one, value of the other) for each difference between two runs; values None are left out."""
     found = []
     for what, value in {**_CODE, **_MACHINE, **_packages([one, other])}.items():
         first, second = value(one), value(other)
@@ -113,7 +113,8 @@ def between_two(one: RunData, other: RunData) -> list[tuple[str, str, str]]:
 
 
 def _version(name: str, run: RunData) -> str | None:
-    """A package's version, "none" without it; older records list nine packages, and say nothing about others."""
+    """A package's version, "none" without it; None for a package that an older record, with its nine packages, does not
+    list."""
     is_complete = "implementation" in run.environment
     return (run.environment.get("packages") or {}).get(name, "none" if is_complete else None)
 
@@ -125,7 +126,7 @@ def _packages(runs: Iterable[RunData]) -> dict[str, Value]:
 
 
 def _lines(differing: Mapping[str, str], where: str) -> list[str]:
-    """A line for each thing that differs, and one for all packages, unless none of these computes anything."""
+    """A line for each difference, and one for all packages if any of these computes something."""
     lines = [f"{what} differs {where}: {text}" for what, text in differing.items() if what in SURROUNDINGS]
     packages = {name: text for name, text in differing.items() if name not in SURROUNDINGS}
     named = [f"{name} {text}" for name, text in packages.items() if computes(name) and not is_of_cuda(name)]

@@ -1,4 +1,4 @@
-"""Conclusions of a sweep with seeds: arms against the first, main effects of a full grid, what is too small.
+"""Statistics of a sweep with seeds: arms against the first one, main effects of a full grid, sensitivity.
 
 The same intervals as a study's, by `study.statistics`: for new seeds and new test images of the same kind, and for all
 of a table's differences at once. There is no verdict, since nothing was claimed before the runs.
@@ -23,7 +23,7 @@ from alexlab.study.shared_start import arms_from_base
 from alexlab.study.statistics import LEVEL, Effect, contrast, effect
 from alexlab.study.sweeps import SweepArm
 
-CHANCE = 0.9  # with which the planned number of seeds tells a difference
+CHANCE = 0.9  # power of the recommended number of seeds
 _STEPS = (5.0, 2.0, 1.0)
 
 
@@ -39,14 +39,14 @@ class MainEffect:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """How small a difference the sweep can tell from chance. Sizes are in the metric's unit."""
+    """How small a difference the sweep can distinguish from chance. Sizes are in the metric's unit."""
 
     seeds: tuple[int, int]  # fewest and most of an arm
-    images: int | None  # in the test split; None where single images are not known
+    images: int | None  # in the test split; None if errors on single images are unknown
     half_widths: tuple[float, float]  # of the intervals of differences: the smallest and the largest
     target: float  # a round size, at most half of the smallest
-    seeds_needed: int | None  # in each arm, to tell the target; None where no number would
-    floor: float  # what endless seeds would tell: the choice of test images stays
+    seeds_needed: int | None  # in each arm, to detect the target; None if no number suffices
+    floor: float  # detectable with unlimited seeds: the choice of test images remains
 
     def __str__(self) -> str:
         low, high = (f"{100 * size:.1f}" for size in self.half_widths)
@@ -55,16 +55,16 @@ class Sensitivity:
         images = "" if self.images is None else f", {self.images:,} test images"
         line = (
             f"{counts} seeds{images}: differences under {low if low == high else f'{low} to {high}'} points cannot be "
-            "told from chance; "
+            "distinguished from chance; "
         )
         if self.seeds_needed is not None:
-            return f"{line}about {self.seeds_needed:,} seeds would tell {100 * self.target:g} (9 times in 10)."
-        return f"{line}more seeds alone cannot tell less than {100 * self.floor:.1f}, more test images can."
+            return f"{line}about {self.seeds_needed:,} seeds would detect {100 * self.target:g} (power {CHANCE:g})."
+        return f"{line}more seeds alone cannot detect less than {100 * self.floor:.1f}, more test images can."
 
 
 @dataclass(frozen=True)
 class SweepStatistics:
-    """`differences[i]`: arm i less the first; None for the first, on other test images, and without an interval."""
+    """`differences[i]`: arm i minus the first; None for the first, on other test images, and without an interval."""
 
     differences: list[Effect | None]
     main_effects: list[MainEffect] = field(default_factory=list)  # empty unless the arms are a full grid
@@ -75,9 +75,9 @@ class SweepStatistics:
 def analyse(
     arms: Sequence[SweepArm], metric: str = "top1_error", view: str = "ten", least_family: int = 1
 ) -> SweepStatistics:
-    """Compare the arms of a sweep in one metric; without two seeds of any arm there is nothing to say.
+    """Compare the arms of a sweep in one metric; without two seeds in some arm the result is empty.
 
-    `least_family`: the number of differences in the caller's table, if it has others than those of these arms.
+    `least_family`: the number of differences in the caller's table, if it has more than those of these arms.
     """
     nothing = SweepStatistics([None] * len(arms))
     if len(arms) < 2 or max(len(arm.runs) for arm in arms) < 2:
@@ -128,7 +128,7 @@ def _images(measured: Measured) -> tuple[str | None, str | None]:
 def _shared_start(arms: Sequence[SweepArm]) -> tuple[str, list[str]] | None:
     """The first arm, and those whose nets start from its initial weights on the same seeds.
 
-    None where seeds are not known, or one is of several runs, which then differ in data.seed.
+    None if seeds are unknown, or several runs share one and so differ in data.seed.
     """
     seeds = [[run.seed for run in arm.runs] for arm in arms]
     if not seeds[0] or any(None in own or len(set(own)) < len(own) for own in seeds):
@@ -168,7 +168,7 @@ def _sensitivity(differences: list[Effect], measured: list[Measured], family: in
     left = target**2 - floor**2
     sd, needed = upper_sd(one.sample.values for one in measured), None
     if left > 0 and sd is not None:
-        with suppress(ValueError):  # a million would not do
+        with suppress(ValueError):  # even a million are too few
             needed = seeds_needed(math.sqrt(left), sd, family, base_factor=1, least=CHANCE)
     test = measured[0].sample.images
     return Sensitivity(
@@ -199,7 +199,7 @@ def effect_facts(effect: Effect | None) -> dict[str, float | None]:
 
 @dataclass(frozen=True)
 class CellComparison:
-    """An arm of two sweeps. `effect`: the second less the first."""
+    """An arm of two sweeps. `effect`: the second minus the first."""
 
     values: dict[str, str]
     errors: tuple[list[float], list[float]]  # of each one's finished runs

@@ -34,7 +34,7 @@ _SCHEMA = {
 class SweepArm:
     """An arm of a sweep, with its finished runs, which differ only in the seed."""
 
-    values: dict[str, str]  # by factor, as a person writes them
+    values: dict[str, str]  # by factor, as a user writes them
     runs: Sequence[RunData]
 
 
@@ -42,7 +42,7 @@ class SweepArm:
 class SweepRun:
     """One run of a sweep."""
 
-    values: dict[str, str]  # by factor, as a person writes them
+    values: dict[str, str]  # by factor, as a user writes them
     seed: int | None
     data_seed: int | None
     data: RunData
@@ -50,7 +50,7 @@ class SweepRun:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep, and what its runs' records hold now."""
+    """A sweep with the current content of its runs' records."""
 
     sweep_id: str
     factors: list[str]  # the keys and groups that vary, seeds aside
@@ -72,7 +72,7 @@ def read_sweep(which: str | Path, runs: str | Path | None = None) -> Sweep:
     `runs`: the folder of records, by default `paths.runs`.
 
     Raises:
-        UserError: where there is no such sweep, several fit, or its file cannot be read.
+        UserError: if there is no such sweep, several match, or its file cannot be read.
     """
     path = find_sweep(which, Path(Config().paths.runs if runs is None else runs))
     document = read_sweep_file(path)
@@ -85,10 +85,10 @@ def read_sweep(which: str | Path, runs: str | Path | None = None) -> Sweep:
 
 
 def read_sweep_file(path: Path) -> dict[str, Any]:
-    """Read `sweeps/<id>.json`, which may come from anyone: no id in it leads out of a folder.
+    """Read `sweeps/<id>.json`, which may be untrusted: no id in it leads out of a folder.
 
     Raises:
-        UserError: if it is no such file, or of an older version.
+        UserError: if it is not such a file, or from an older version.
     """
     try:
         document = read_json(path, _SCHEMA, _MAX_BYTES)
@@ -96,9 +96,9 @@ def read_sweep_file(path: Path) -> dict[str, Any]:
         for run in document["runs"]:
             check_names(run, _RUN, "a run")
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: is no sweep's file ({error})") from error
+        raise UserError(f"{path}: is not the file of a sweep ({error})") from error
     if "factors" not in document:
-        raise UserError(f"{path}: is of an older version; run the sweep's command again, which trains nothing")
+        raise UserError(f"{path}: is from an older version; re-run the sweep's command, which trains nothing")
     return document
 
 
@@ -127,8 +127,9 @@ def load_sweep(which: str | Path = LAST, runs: str | Path | None = None) -> pd.D
     """A sweep as a tidy table, one row a run.
 
     Columns: run_id, state, failure; each factor under its own name; seed, and data.seed where it is another; errors as
-    `test.ten.top1_error` and so on (fractions), epochs, seconds. Runs that are not done have no errors (NaN). A factor
-    is a number or a truth value where all of its values are, else text, so that lists and null can be grouped by.
+    `test.ten.top1_error` and so on (fractions), epochs, seconds. Runs that are not done have no errors (NaN). A
+    factor's column has numbers or booleans if all of its values are such, else text, so that lists and null can be
+    grouped by.
 
     The arguments and errors are those of `read_sweep`.
     """
@@ -157,7 +158,7 @@ def load_sweep(which: str | Path = LAST, runs: str | Path | None = None) -> pd.D
 
 
 def _column(values: list[str]) -> list[Any]:
-    """A factor's values as truth values or numbers, if all of them are."""
+    """A factor's values as booleans or numbers, if all of them are."""
     truths = {"true": True, "false": False}
     if all(value in truths for value in values):
         return [truths[value] for value in values]

@@ -14,7 +14,7 @@ from alexlab.study.judgement import OTHER_IMAGES, Row
 from alexlab.study.statistics import LEAST_RUNS, Effect, prediction, replication_bayes_factor, strength, too_many_failed
 
 LENGTH = "trainer.max_epochs"  # a claim about when something happens may change it
-# From what speaks for a claim most to what speaks against it most.
+# From the strongest support of a claim to the strongest evidence against it.
 SUPPORT = (
     *(Verdict.reproduced, Verdict.larger, Verdict.same_direction, Verdict.size_open, Verdict.smaller),
     *(Verdict.inconclusive, Verdict.negligible, Verdict.reversed),
@@ -39,7 +39,7 @@ def verdict(
     published effect, and a pair of single runs could have shown the published one (`prediction`); else smaller, larger,
     or size open if noise alone would allow the published effect.
 
-    `runs` that gave a result and those that `failed` for good, in each arm; an arm without a result has no effect.
+    `runs` that gave a result and those that `failed` permanently, in each arm; an arm without a result has no effect.
     `least`: the smallest effect of interest, by default half of the published one. `at_least`: the claim is "more
     than", so that a larger effect reproduces it, and an interval wholly below the figure does not. `same_images`:
     whether the published figure is from these images.
@@ -48,9 +48,9 @@ def verdict(
         ValueError: for a sign other than 1 and -1, or a published figure that is not finite or not of that sign.
     """
     if sign not in (1, -1):
-        raise ValueError(f"sign={sign}: is 1 or -1")
+        raise ValueError(f"sign={sign}: must be 1 or -1")
     if published is not None and not (math.isfinite(published) and published * sign > 0):
-        raise ValueError(f"published={published}: is not a figure with the sign {sign}")
+        raise ValueError(f"published={published}: must be finite and have the sign {sign}")
     if any(too_many_failed(good, bad) for good, bad in zip(runs, failed, strict=True)):
         return Verdict.does_not_train
     if effect is None or min(runs) < LEAST_RUNS:
@@ -80,7 +80,7 @@ def verdict(
 
 
 def weaker(first: Verdict, second: Verdict) -> Verdict:
-    """The word for two analyses of one claim: on one side the one nearer to inconclusive, which two sides give."""
+    """The verdict from two analyses: the one nearer to inconclusive, or inconclusive if they are on different sides."""
     centre = SUPPORT.index(Verdict.inconclusive)
     steps = [SUPPORT.index(one) - centre for one in (first, second)]
     if steps[0] * steps[1] <= 0:
@@ -89,7 +89,7 @@ def weaker(first: Verdict, second: Verdict) -> Verdict:
 
 
 def both_needed(first: Verdict, second: Verdict) -> Verdict:
-    """The word for a claim that needs two findings: the one that speaks for it less."""
+    """The verdict on a claim that needs two findings: the less favourable one."""
     return max(first, second, key=SUPPORT.index)
 
 
@@ -139,7 +139,8 @@ def _has_same_images(claim: Claim, plan: dict[str, Any]) -> bool:
 
 
 def _judge_others(row: Row) -> list[tuple[str, Verdict]]:
-    """Judge the other metrics that a claim needs too, and note each; returns their names with the word for the side."""
+    """Judge the other metrics that a claim needs too, and note each; return their names with the verdict on the
+    side."""
     found = []
     for metric, side in row.claim.also.items():
         name, unit, size = METRICS[metric]

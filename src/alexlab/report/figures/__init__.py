@@ -3,7 +3,7 @@
 Nothing here depends on records, and matplotlib's global state stays unchanged.
 
 - `effects`: a study's claims, published and measured (forest)
-- `outcomes`: what runs came to: every run, training against test error, error against time, trials of learning rates
+- `outcomes`: results of runs: every run, training against test error, error against time, trials of learning rates
 - `learning`: learning curves by epoch, and how fast arms learn (the paper's figure 1)
 - `by_class`: the error on each class, and confusions
 - `images`: conv1's kernels (figure 3), answers and neighbours (figure 4)

@@ -37,8 +37,8 @@ MOST_DOTS = 30  # seeds of an arm in it
 def class_errors(arms: Mapping[str, np.ndarray], names: Sequence[str]) -> Figure:
     """Plot the error on each class, from fractions [seeds, classes] of up to four arms: seeds as dots, means as lines.
 
-    Of more than 30 seeds the first 30 are dots, and the mean is of all. By the first arm's mean, the largest first; of
-    more than 20 classes the 10 with most and the 10 with fewest errors.
+    With more than 30 seeds the first 30 are dots, and the mean is over all. Classes are sorted by the first arm's mean,
+    the largest first; of more than 20, the 10 with the most and the 10 with the fewest errors are shown.
 
     Raises:
         ValueError: without arms, or for arrays of another shape.

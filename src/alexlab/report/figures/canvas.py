@@ -26,7 +26,7 @@ LINES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2,
 MARKERS = ("o", "s", "^", "D")
 SMALL, SIZE = 8.5, 9.5  # of text
 LINE_HEIGHT = 11.5
-MOST_DRAWN = 300  # characters of a line, of which a figure has room for fewer
+MOST_DRAWN = 300  # characters of a line; a figure has room for fewer
 _LOOK: dict[Any, Any] = {
     "font.size": SIZE,
     "text.parse_math": False,

@@ -40,11 +40,11 @@ class ForestRow:
 
     name: str
     effect: float | None = None
-    half: float | None = None  # of the effect's own 95 % interval; infinite: it reaches over the figure's edges
+    half: float | None = None  # of the effect's own 95 % interval; infinite: it extends beyond the figure
     study: float | None = None  # of the interval that holds for all of the study's claims at once
     published: float | None = None
     section: str = ""  # a heading, where it is not the one before
-    at_least: bool = False  # what was published is a bound: "over 1 point"
+    at_least: bool = False  # the published effect is a bound: "over 1 point"
     noise: float | None = None  # half width of the 95 % interval that the published pair of single runs has by itself
     verdict: str = ""
     runs: str = ""  # of each arm
@@ -117,7 +117,7 @@ def _effect_text(row: ForestRow) -> str:
         return "no result"
     assert row.effect is not None
     half = row.half if _given(row.half) and row.half != math.inf else None
-    digits = min(max(1, math.ceil(-math.log10((half or 1) / 0.95))), 6)  # as many as show that the half is not 0
+    digits = min(max(1, math.ceil(-math.log10((half or 1) / 0.95))), 6)  # enough to show that the half width is not 0
     return _signed(row.effect, digits) + ("" if half is None else f" ± {half:.{digits}f}")
 
 

@@ -1,7 +1,7 @@
 """Names beside a plot: one for each lane, or one at the end of each line.
 
 Names at ends of lines take three steps, as they need room beside the axes: `axes_with_labels` makes a figure with that
-room, the caller draws, and `write_labels` writes the names, with connectors to where the lines have come to end.
+room, the caller draws, and `write_labels` writes the names, with connectors to the ends of the lines.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ def multiples(base: np.ndarray, arms: Mapping[str, np.ndarray], ylabel: str, per
 
 
 def _in_two_lines(name: str, width: float) -> str:
-    """A name as it is if it fits, else in two lines, of which each is cut."""
+    """Return the name if it fits, else in two lines, each shortened to fit."""
     ruler = make_figure(10)
     if cut(ruler, name, width) == name:
         return name

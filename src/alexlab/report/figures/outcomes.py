@@ -1,4 +1,4 @@
-"""What runs came to: every run's error, training against test error, error against time, and trials of rates."""
+"""Results of runs: every run's error, training against test error, error against time, and trials of learning rates."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def cost(points: Sequence[tuple[str, float, float, float]]) -> Figure:
 
 @styled()
 def rates(arms: Mapping[str, Sequence[tuple[float, float | None]]], ylabel: str) -> Figure:
-    """Plot what trials of learning rates came to: (rate, value) in any order, lower is better.
+    """Plot the results of learning-rate trials: (rate, value) in any order, lower is better.
 
     Lines join the mean of each rate's trials. A trial without a value is a cross above the others. Both axes are
     logarithmic, that of values only if none is 0, as an error may be.
@@ -166,7 +166,7 @@ def rates(arms: Mapping[str, Sequence[tuple[float, float | None]]], ylabel: str)
     for number, (known, means, lost, way, marker, line) in enumerate(drawn):
         axes.plot([*means], [*means.values()], color=way, linestyle=line)
         axes.plot(*(zip(*known, strict=True) if known else ([], [])), marker, color=way, markersize=5, linestyle="none")
-        # Crosses of arms at one rate stand below each other.
+        # Crosses of arms at one rate are below each other.
         height = above * (above / low) ** (-0.045 * number) if is_log else above * (1 - 0.045 * number)
         axes.plot(lost, [height] * len(lost), "x", color=way, markersize=5.5)
     tried = sorted({rate for trials in arms.values() for rate, _ in trials})

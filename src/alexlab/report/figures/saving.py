@@ -48,7 +48,7 @@ def save(figure: Figure, stem: Path, with_pdf: bool = False) -> None:
 
 
 def _for_a_page(svg: str, name: str) -> str:
-    svg = svg[svg.index("<svg") :]  # without the document type, which names a file elsewhere
+    svg = svg[svg.index("<svg") :]  # without the document type, which has an external URL
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
     # A style sheet would be the whole page's.
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>\s*", "", svg, flags=re.DOTALL)
