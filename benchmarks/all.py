@@ -1,4 +1,4 @@
-"""Run every benchmark, one after another, quiet and beside busy loops: `make bench` (about three hours)."""
+"""Run every benchmark in turn, on a quiet machine and next to busy loops: `make bench` (about three hours)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What is done to a batch on its device: crops in grey levels to the network's input, with the paper's colour shifts.
+"""Time a batch's transforms on its device: from grey-level crops to the network's input, with the paper's colour shifts.
 
-Against torchvision's transforms, an image at a time as their users do it, and over the whole batch; and against the
-time that the machine takes to read the crops and write the input, once, at its measured bandwidth.
+Compared with torchvision's transforms, applied to each image as is usual and to the whole batch; and with the time that
+the machine needs to read the crops and write the input once, at its measured bandwidth.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What it costs to be able to go on: training with and without saved states, and one state at the paper's scale.
+"""Cost of being able to resume: training with and without checkpoints, and one checkpoint at the paper's scale.
 
-Contenders take turns within one process, one training each a round; the first round does not count. What a state of the
-paper's net takes is shown as a share of the time between two of them, `checkpoint.every_minutes`.
+Contenders take turns within one process, one training each a round; the first round does not count. The time for a
+checkpoint of the paper's net is shown as a share of `checkpoint.every_minutes`, the time between two.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from alexlab.training.checkpoint import Recorder, States
 from alexlab.training.fit import build_trainer, quiet
 
 NOTHING, UNCHECKED, DEFAULTS, EVERY_STEP = (
-    *("nothing saved", "nothing saved, no check", "defaults", "a state every step"),
+    *("nothing saved", "nothing saved, no check", "defaults", "a checkpoint every step"),
 )
 
 
@@ -45,7 +45,7 @@ def seconds(name: str, config: Config) -> float:
 
 
 def state_of_the_papers_net(folder: Path) -> tuple[float, int]:
-    """Seconds and bytes of one state, with the best weights in it; the median of five."""
+    """Seconds and bytes of one checkpoint that includes the best weights; the median of five."""
     config = full_scale()
     network = ClassificationTask(config)
     weights = {name: value.detach() for name, value in network.state_dict().items()}
@@ -67,7 +67,7 @@ def state_of_the_papers_net(folder: Path) -> tuple[float, int]:
 
 def main() -> None:
     parser = arguments(__doc__, 5)
-    parser.add_argument("--folder", type=Path, help="where the paper's states are written; default: the system's")
+    parser.add_argument("--folder", type=Path, help="for the checkpoints of the paper's net; default: the system's")
     args = parser.parse_args()
     quiet()
     L.seed_everything(0, verbose=False)
@@ -80,7 +80,7 @@ def main() -> None:
         took, size = state_of_the_papers_net(Path(folder))
     minutes = config.checkpoint.every_minutes
     assert minutes is not None
-    print(f"\nOne state of the paper's net: {took:.2f} s, {size / 1e6:.0f} MB; every {minutes:g} minutes ", end="")
+    print(f"\nOne checkpoint of the paper's net: {took:.2f} s, {size / 1e6:.0f} MB; every {minutes:g} minutes ", end="")
     print(f"that is {100 * took / (60 * minutes):.2f} % of the time")
 
 

@@ -1,10 +1,10 @@
 """Compare the ratios of this tree with those of a commit: `make bench-compare BASE=<git ref>`.
 
-Each runs its own benchmarks on its own code, by turns, so that a slow hour of the machine meets both. Every ratio is a
-cost over that of something outside the project, and lower is better. Exits with 1 where one is over 10 % worse.
+Each tree runs its own benchmarks on its own code, in turns, so that a slow hour of the machine affects both. Every
+ratio is a cost over the cost of something outside the project; lower is better. Exits with 1 if one is over 10 % worse.
 
-With --busy each benchmark also runs beside busy loops, which this script starts: a benchmark of an older tree may not
-know the option.
+With --busy each benchmark also runs next to busy loops. This script starts them, since a benchmark of an older tree may
+not have the option.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ BRIEF = {
 
 
 def run(tree: Path, command: list[str]) -> dict[str, float]:
-    """Run a benchmark of a tree and return the ratios that it finds; none where it is not there, or fails."""
+    """Run a benchmark of a tree and return its ratios; empty if it does not exist or fails."""
     if not (tree / "benchmarks" / command[0]).exists():
         return {}
     with tempfile.TemporaryDirectory() as folder:
@@ -55,7 +55,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base", help="a commit, branch or tag")
     parser.add_argument("--only", nargs="+", choices=BRIEF, default=list(BRIEF))
-    parser.add_argument("--busy", action="store_true", help="run each beside one busy loop per usable core as well")
+    parser.add_argument("--busy", action="store_true", help="also run each next to one busy loop per usable core")
     parser.add_argument("--repeats", type=int, default=2, help="of each benchmark on each tree (default: %(default)s)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -81,7 +81,7 @@ def main() -> int:
 
 
 def show(base: dict[str, float], now: dict[str, float]) -> int:
-    """Print both trees' ratios; 1 where one is worse than the limit, else 0."""
+    """Print both trees' ratios; return 1 if one is worse than the limit, else 0."""
     status = False
     print("| cost, lower is better | base | now | change | |\n|---|--:|--:|--:|---|")
     for name in now:

@@ -1,6 +1,6 @@
-"""Time training steps of one net over two processes, by both strategies, against one process that has all the cores.
+"""Time training steps of one net in two processes, by both strategies, against one process that has all cores.
 
-Two processes hold all three contenders, which take turns of about half a second. While the first process steps alone,
+Two processes run all three contenders, which take turns of about half a second. While the first process trains alone,
 with a thread per core, the other waits.
 """
 

@@ -1,4 +1,4 @@
-"""What ten views cost over one: time an image, and the memory that an evaluation takes."""
+"""Cost of ten views over one: time per image, and memory of an evaluation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Evaluation:
         keep_memory()
         few = [f"data.{split}_images={IMAGES[scale]}" for split in ("train", "val", "test")]
         config = SCALES[scale][0](*few, "data.eval_batch_size=32", "data.batch_size=16")
-        config.data.num_classes = 10  # what the embedded data set has
+        config.data.num_classes = 10  # as in the embedded data set
         self.data, self.kinds = build_datamodule(config), kinds
         self.data.prepare_data()
         self.data.setup()

@@ -1,9 +1,9 @@
-"""Time how fast training batches of 128 random 224 px crops are made: ours against other libraries.
+"""Time the loading of training batches of 128 random 224 px crops: ours against other libraries.
 
-All see the same synthetic photographs, in the page cache, made once in the --work folder. Libraries that store images
+All read the same synthetic photographs, in the page cache, made once in the --work folder. Libraries that store images
 at 256 px get our stores' pixels, or our stores' JPEG files byte for byte (ffcv encodes them itself), written in a
-shuffled order. Every contender has a process of its own; they take turns, in the other direction every second round,
-and only one is at work at a time. The first batch of an epoch is not counted: it waits for the workers to start.
+shuffled order. Every contender has its own process; they take turns, in reverse order every second round, and only one
+works at a time. The first batch of an epoch is not counted, since it waits for the workers to start.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from alexlab.data.store import JPEG, UINT8, open_store
 
 BATCH, SIZE, CROP, CLASSES = 128, 256, 224, 10
 Epoch = Callable[[int], Iterable[tuple[Tensor, Tensor]]]  # of its number: batches of images and labels
-SPAWN = multiprocessing.get_context("spawn")  # a fork would take the parent's threads' locks along
+SPAWN = multiprocessing.get_context("spawn")  # a fork would inherit the locks of the parent's threads
 OURS, BEST_KNOWN = "ours, raw", "ffcv, raw"
 
 
@@ -83,7 +83,7 @@ def write_photograph(folder: Path, split: str, index: int) -> None:
 
 
 def make_images(work: Path, count: int) -> None:
-    """The photographs, `count` to train on and one of each class for val, and our two stores of them."""
+    """Make the photographs, `count` for training and one of each class for val, and our two stores of them."""
 
     def write(folder: Path) -> None:
         with ProcessPoolExecutor(mp_context=SPAWN) as pool:
@@ -98,21 +98,21 @@ def make_images(work: Path, count: int) -> None:
 
 
 def packed(path: Path, write: Callable[[Path], object]) -> Path:
-    """The folder `path`, written by `write` if it is not there yet."""
+    """The folder `path`, written by `write` if it does not exist yet."""
     if not path.is_dir():
         half = path.with_name(f"{path.name}.unfinished")
         shutil.rmtree(half, ignore_errors=True)
         half.mkdir(parents=True)
-        with contextlib.redirect_stdout(sys.stderr):  # what libraries tell of it is not to stand among the tables
+        with contextlib.redirect_stdout(sys.stderr):  # keeps the libraries' messages out of the tables
             write(half)
         half.rename(path)
     return path
 
 
 class Stored(Sequence[tuple[Any, int]]):
-    """What a store has of each training image, an array or a JPEG file, and its label; in a shuffled order.
+    """The training images of a store, each an array or a JPEG file with its label, in a shuffled order.
 
-    Shuffled once for all, as libraries that read in sequence are to be given their images.
+    Shuffled once, since libraries that read sequentially need shuffled images.
     """
 
     def __init__(self, work: Path, kind: str) -> None:
@@ -128,7 +128,7 @@ class Stored(Sequence[tuple[Any, int]]):
         return np.array(stored) if self._is_raw else bytes(stored), int(self._split.labels[index])
 
 
-# The contenders: each is given the work folder and a number of workers, and gives its epochs
+# The contenders: each takes the work folder and a number of workers, and returns its epochs
 
 
 def open_ours(kind: str, work: Path, workers: int, to_float: bool = False) -> Epoch:
@@ -175,7 +175,7 @@ def random_crop(image: np.ndarray) -> Tensor:
 
 
 def decoded_crop(jpeg: bytes) -> Tensor:
-    """By the decoder that ours uses: where a library leaves the choice, loaders are compared, not decoders."""
+    """Decode with our decoder: if a library leaves the choice, loaders are compared, not decoders."""
     import simplejpeg
 
     return random_crop(simplejpeg.decode_jpeg(jpeg, "RGB"))
@@ -197,7 +197,7 @@ def open_ffcv(kind: str, work: Path, workers: int) -> Epoch:
         writer.from_indexed_dataset(Stored(work, UINT8))
 
     path = packed(work / f"ffcv_{kind}", write) / "train.beton"
-    share = (CROP / SIZE) ** 2  # of the area, always the same: so it only cuts, at a random place
+    share = (CROP / SIZE) ** 2  # of the area, always the same, so it only crops, at a random position
     decoder = RandomResizedCropRGBImageDecoder((CROP, CROP), scale=(share, share), ratio=(1.0, 1.0))
     loader = Loader(
         str(path),
@@ -234,13 +234,14 @@ def open_streaming(kind: str, work: Path, workers: int) -> Epoch:
 
 
 def open_litdata(kind: str, work: Path, workers: int) -> Epoch:
-    os.environ["LITDATA_DISABLE_VERSION_CHECK"] = "1"  # it would ask the network
+    os.environ["LITDATA_DISABLE_VERSION_CHECK"] = "1"  # it would access the network
     from litdata import StreamingDataLoader, StreamingDataset, optimize
 
     def write(folder: Path) -> None:
         stored = Stored(work, kind)
         inputs, chunk = list(range(len(stored))), "64MB"
-        # Not its default, "spawn", which it would set for this process: the loader could not start its workers then.
+        # Not its default, "spawn", which it would set for the whole process, so that the loader could not start its
+        # workers.
         optimize(stored.__getitem__, inputs, str(folder), chunk_bytes=chunk, num_workers=1, start_method="fork")
 
     class Crops(StreamingDataset):
@@ -249,7 +250,7 @@ def open_litdata(kind: str, work: Path, workers: int) -> Epoch:
             return CROPPED[kind](image), label
 
     path = packed(work / f"litdata_{kind}", write)
-    # By itself it would unpack 256 arrays for each that is asked for, which is seven times slower.
+    # By default it would unpack 256 arrays for each one requested, which is seven times slower.
     unpacked = 0 if kind == UINT8 else "auto"
     dataset = Crops(str(path), shuffle=True, drop_last=True, batch_decode=unpacked)
     return torch_epochs(StreamingDataLoader, dataset, workers, batch_size=BATCH, drop_last=True)
@@ -292,7 +293,7 @@ def open_datasets(work: Path, workers: int) -> Epoch:
 
 
 def open_spdl(kind: str, work: Path, workers: int) -> Epoch:
-    """Threads that read and decode a file each, and one step that stacks them, as its guide for PyTorch has it."""
+    """Threads that each read and decode a file, and one step that stacks them, as in its guide for PyTorch."""
     from spdl.dataloader import DataLoader as PipelineLoader
     from spdl.io import load_npy
     from spdl.source import DistributedRandomSampler
@@ -340,7 +341,7 @@ class GrainCrop:
 def open_grain(kind: str, work: Path, workers: int) -> Epoch:
     """ArrayRecord with a record a group, for random access, and worker processes by `mp_prefetch`, as its docs advise.
 
-    Its iterator has no end, so that the workers start once; an epoch is as many batches as fit into one.
+    Its iterator is endless, so that the workers start once; an epoch is as many batches as fit into one.
     """
     os.environ["PYTHONWARNINGS"] = "ignore:The given NumPy array is not writable"  # for its workers; it is only read
     import grain
@@ -408,8 +409,8 @@ class Job:
     open: Callable[[Path, int], Epoch]
     workers: int = 0
     to_float: bool = False
-    core: int | None = None  # the only one that it may use
-    limit: int | None = None  # batches after the first after which an epoch is broken off
+    core: int | None = None  # the only core that it may use
+    limit: int | None = None  # batches of an epoch, not counting the first
 
     @property
     def title(self) -> str:
@@ -424,7 +425,7 @@ class Contender:
     connection: Connection
 
     def turn(self, seconds: float) -> float:
-        """Seconds an image, over a turn of at least so many."""
+        """Seconds per image, over a turn of at least this many."""
         self.connection.send(seconds)
         return self.connection.recv()
 
@@ -434,11 +435,11 @@ class Contender:
 
 
 def started(job: Job, work: Path) -> Contender | None:
-    """A contender that is ready for its first turn; none, and a line why, if its library is not installed."""
+    """Start a contender and wait until it is ready; None, with a printed reason, if its library is not installed."""
     here, there = SPAWN.Pipe()
     process = SPAWN.Process(target=serve, args=(there, job, work))
     cores = os.sched_getaffinity(0)
-    # Set here and inherited: set in the process itself it would not hold for threads that imports have started.
+    # Set here and inherited: if set in the process itself, it would not apply to threads started by imports.
     os.sched_setaffinity(0, cores if job.core is None else {job.core})
     process.start()
     os.sched_setaffinity(0, cores)
@@ -451,7 +452,7 @@ def started(job: Job, work: Path) -> Contender | None:
 
 
 def serve(connection: Connection, job: Job, work: Path) -> None:
-    """In a contender's process: a turn of as many seconds as the connection says, until it says none."""
+    """In a contender's process: take turns of the seconds that the connection sends, until it sends None."""
     warnings.filterwarnings("ignore", "The given (NumPy array|buffer) is not writable")  # only read here
     multiprocessing.set_start_method("fork", force=True)  # a spawned process would spawn its loader's workers too
     if job.core is not None:
@@ -476,7 +477,7 @@ def serve(connection: Connection, job: Job, work: Path) -> None:
 
 
 def check(job: Job, batches: Iterable[tuple[Tensor, Tensor]], work: Path) -> None:
-    """That an epoch's batches are what they should be."""
+    """Check that an epoch's batches are correct."""
     split, mean = open_store(work / UINT8).split("train"), float(open_store(work / UINT8).mean.mean())
     shape, dtype = ((BATCH, 3, CROP, CROP), torch.float32) if job.to_float else ((BATCH, CROP, CROP, 3), torch.uint8)
     counts, means = np.zeros(CLASSES, int), []
@@ -494,7 +495,7 @@ def check(job: Job, batches: Iterable[tuple[Tensor, Tensor]], work: Path) -> Non
 
 
 def race(jobs: list[Job], work: Path, args: argparse.Namespace) -> Times:
-    """The times of all jobs that can be done, by their titles."""
+    """The times of all jobs that can run, by title."""
     found: dict[str, Contender] = {}
     try:
         for job in jobs:
@@ -508,7 +509,7 @@ def race(jobs: list[Job], work: Path, args: argparse.Namespace) -> Times:
 
 
 def measure_one_core(work: Path, args: argparse.Namespace) -> None:
-    """Both kinds of batch on one core, against ours from raw images."""
+    """Time both kinds of batch on one core, against ours from raw images."""
     core = max(os.sched_getaffinity(0))
     for batch, table in (("uint8", ONE_CORE), ("float32", TO_FLOAT)):
         jobs = [Job(name, table[name], to_float=table is TO_FLOAT, core=core, limit=4) for name in table]
@@ -521,7 +522,7 @@ def measure_one_core(work: Path, args: argparse.Namespace) -> None:
 
 
 def measure_all_cores(work: Path, args: argparse.Namespace) -> None:
-    """Each contender with each number of workers, against the best of the best known."""
+    """Time each contender with each number of workers, against the best time of the best-known library."""
     jobs = []
     for name in args.only:
         counts = set(args.workers)
@@ -543,10 +544,10 @@ def show(title: str, times: Times, like: str) -> None:
 
 def main() -> None:
     parser = arguments(__doc__, 7)
-    parser.add_argument("--work", type=Path, help="where images are made, and kept (default: a temporary folder)")
-    parser.add_argument("--images", type=int, default=4096, help="how many, 512 or more (default: %(default)s)")
-    parser.add_argument("--one-core", action="store_true", help="the first two tables alone")
-    parser.add_argument("--seconds", type=float, default=1, help="of a turn, at least (default: %(default)s)")
+    parser.add_argument("--work", type=Path, help="folder in which images are made and kept (default: a temporary one)")
+    parser.add_argument("--images", type=int, default=4096, help="number of images, 512 or more (default: %(default)s)")
+    parser.add_argument("--one-core", action="store_true", help="only the first two tables")
+    parser.add_argument("--seconds", type=float, default=1, help="minimum length of a turn (default: %(default)s)")
     parser.add_argument("--only", choices=ALL_CORES, nargs="+", default=list(ALL_CORES), help="contenders on all cores")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="a row each (default: 0 1 2)")
     args = parser.parse_args()

@@ -1,6 +1,6 @@
 """Time the preparation of images on one core against Pillow's plain open, resize, save; measure its memory.
 
-Also: what a store of ImageNet's size takes to open, and an epoch's order to draw, on files that are mostly holes.
+Also: the cost of opening a store of ImageNet's size and of drawing an epoch's order, on sparse files.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PLAIN = "Pillow: open, resize, save"
 
 
 def plain(files: list[Path], out: Path) -> None:
-    """What a script of ten lines does: the shorter side to 256, saved as a JPEG."""
+    """What a ten-line script would do: scale the shorter side to 256, save as JPEG."""
     for file in files:
         with Image.open(file) as opened:
             image = opened.convert("RGB")
@@ -45,7 +45,7 @@ def plain(files: list[Path], out: Path) -> None:
 
 
 def race(root: Path, work: Path, cores: int, args: argparse.Namespace) -> None:
-    """Preparation in as many processes as there are cores to use; Pillow's files are split evenly among them."""
+    """Time preparation with one process per usable core; Pillow's files are split evenly among them."""
     files = sorted((root / "train").rglob("*.jpg"))
     out = work / "timed"
 
@@ -106,7 +106,7 @@ PREPARE = "import sys; from alexlab.cli.prepare import main; sys.exit(main(sys.a
 
 
 def memory(root: Path, work: Path) -> None:
-    """The most memory that the command and its processes hold at a time, the page cache aside."""
+    """Measure the peak memory of the command and its processes, without the page cache."""
     print("\n| memory of the command, all processes | MB |\n|---|--:|")
     for kind in (UINT8, JPEG):
         shutil.rmtree(work / "cache", ignore_errors=True)
@@ -139,7 +139,7 @@ print(json.dumps([len(order), seconds, peak - before, peak]))
 
 
 def imagenet_sized(work: Path, rounds: int) -> None:
-    """A store of 1,281,167 training images whose pixels are a hole in the file."""
+    """Measure a store of 1,281,167 training images whose pixels are a hole in the file."""
     path = work / "imagenet"
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir()
@@ -180,7 +180,7 @@ def imagenet_sized(work: Path, rounds: int) -> None:
 def main() -> None:
     parser = arguments(__doc__, 7)
     parser.add_argument("--images", type=int, default=600)
-    parser.add_argument("--race", action="store_true", help="the tables of speed alone")
+    parser.add_argument("--race", action="store_true", help="only the tables of speed")
     parser.add_argument("--work", type=Path, help="folder to keep the images in; default: a temporary one")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,4 +1,4 @@
-"""CPU seconds and memory of commands over two thousand records, and over one bundle of them; every tenth was killed."""
+"""CPU time and memory of commands on two thousand records, every tenth a killed run, and on one bundle of them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ sys.exit(os.waitstatus_to_exitcode(status))
 
 
 def measure(*words: str) -> tuple[float, float]:
-    """User and system seconds of a command, which other work on the machine changes little, and MB at most."""
+    """CPU seconds (user and system) of a command, which depend little on other load, and peak MB."""
     line = [sys.executable, "-I", "-S", "-c", MEASURED, sys.executable, *words]
     done = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True, cwd=PROJECT / "src")
     seconds, most = map(float, done.stdout.split())
@@ -39,8 +39,8 @@ def measure(*words: str) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=106, help="of each of the paper's arms; 106 make 2,000 records")
-    parser.add_argument("--images", type=int, default=2000, help="that each run was tested on")
+    parser.add_argument("--seeds", type=int, default=106, help="per arm of the paper's study; 106 make 2,000 records")
+    parser.add_argument("--images", type=int, default=2000, help="test images of each run")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="alexlab-") as folder:
         runs, file = Path(folder) / "runs", Path(folder) / "runs.zip"

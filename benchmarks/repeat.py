@@ -1,4 +1,4 @@
-"""Repeat a command beside one busy loop per core, and count how often it fails: `make flaky`.
+"""Repeat a command next to one busy loop per core, and count how often it fails: `make flaky`.
 
 python benchmarks/repeat.py 10 python -m pytest -m processes
 """
@@ -17,20 +17,20 @@ def main() -> int:
     running: list[subprocess.Popen[bytes]] = []
     is_stopped = False
 
-    # An exception out of a handler could reach Popen after it has started the command, which would then go on alone.
+    # An exception from a handler could reach Popen after it has started the command, which would then keep running.
     def stop(*_: object) -> None:
         nonlocal is_stopped
         is_stopped = True
         for process in running:
             process.kill()
 
-    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has let it ignore them
+    for number in (signal.SIGINT, signal.SIGTERM):  # even if the shell made this process ignore them
         signal.signal(number, stop)
     failures = 0
     with turns.busy_loops():
         for number in range(1, times + 1):
             running[:] = [subprocess.Popen(command)]
-            if is_stopped:  # since before it was in the list
+            if is_stopped:  # stopped before the process was in the list
                 running[0].kill()
             failures += running[0].wait() != 0
             if is_stopped:

@@ -1,4 +1,4 @@
-"""A report over a thousand records: seconds and memory, beside reading the same files and doing nothing with them."""
+"""Time and memory of a report on a thousand records, compared with only reading the same files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from turns import arguments, machine, take_turns, tell, versions
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from support.studies import made_study
 
-# The report, and then its largest memory in kB; a parent's accounts of its children would count its own memory too.
+# The report, then its peak memory in kB; getrusage of children would include the parent's memory.
 MEASURED = """
 import sys
 from alexlab.cli.report import main
@@ -24,7 +24,7 @@ print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM"
 def main() -> None:
     parser = arguments(__doc__, 3)
     parser.add_argument(
-        "--seeds", type=int, default=53, help="of each of the paper's arms; the base has three times as many"
+        "--seeds", type=int, default=53, help="per arm of the paper's study; the base has three times as many"
     )
     args = parser.parse_args()
     print(f"{machine()}\n{versions()}")

@@ -1,6 +1,6 @@
-"""Cost against work: images, width, arms and devices; where cost stops being in proportion to them.
+"""Cost against work: where cost stops being proportional to images, width, arms and devices.
 
-"Per work" is the cost over the first row's, divided by the work over the first row's: 1 where cost is in proportion.
+"Per work" is the cost over the first row's, divided by the work over the first row's: 1 if cost is proportional.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How long it takes until something happens: help, the first step of a run, and of each further run of a sweep."""
+"""Startup times: help, the first step of a run, and the first step of each further run of a sweep."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHORT += ["data.train_images=64", "data.val_images=32", "data.test_images=32", "
 
 
 def imports() -> None:
-    """What any program of PyTorch Lightning waits for."""
+    """The import that any PyTorch Lightning program waits for."""
     subprocess.run([sys.executable, "-c", "import lightning"], check=True)
 
 

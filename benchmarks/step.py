@@ -1,7 +1,8 @@
-"""Time one training step against the same net written plainly in PyTorch, and against what the machine can do.
+"""Time one training step against the same net written plainly in PyTorch, and against the machine's limits.
 
-Also what LRN keeps for the backward pass, in units of the outputs of its layers. On a GPU: every precision, compiled or
-not, images a second, and the hours that the paper's 90 cycles would take at that pace (it took five to six days).
+Also: the memory that LRN keeps for the backward pass, in units of its layers' outputs. On a GPU: every precision,
+compiled or not, images per second, and the hours that the paper's 90 cycles would take at that rate (the paper's took
+five to six days).
 """
 
 from __future__ import annotations
@@ -73,13 +74,13 @@ SCALES: dict[str, tuple[Callable[..., Config], int]] = {
 
 
 def products(config: Config) -> float:
-    """Multiplications with additions of a training step, for an image."""
+    """Multiply-adds of a training step per image."""
     specs = layers(config)
     return 3 * sum(spec.multiply_adds for spec in specs) - specs[0].multiply_adds  # no gradient of the pixels
 
 
 def plain(like: nn.Sequential, has_lrn: bool) -> nn.Sequential:
-    """The same layers as torch has them, from the same weights."""
+    """The same layers from torch, with the same weights."""
     made: list[nn.Module] = []
     for module in like:
         if isinstance(module, nn.Conv2d):
@@ -102,7 +103,7 @@ def plain(like: nn.Sequential, has_lrn: bool) -> nn.Sequential:
 
 
 class Contender:
-    """A network, its update rule and what it computes in; `name` is one of `names()`."""
+    """A network with its optimizer and precision; `name` is one of `names()`."""
 
     def __init__(self, scale: str, batch: int, name: str) -> None:
         how = name.split(", ")
@@ -134,7 +135,7 @@ class Contender:
         self.labels = torch.randint(classes, (batch,), generator=generator).to(place)
 
     def step(self) -> None:
-        """As `alexlab.training.module` takes it."""
+        """Take a step as `alexlab.training.module` does."""
         torch.backends.cudnn.allow_tf32 = self.tf32
         torch.set_float32_matmul_precision("high" if self.tf32 else "highest")
         if self.is_ours:
@@ -149,13 +150,13 @@ class Contender:
 
     @torch.no_grad()
     def logits(self) -> list[float]:
-        """Of the first image, in evaluation."""
+        """The logits of the first image, in evaluation mode."""
         given = self.network.eval()(self.inputs)[0].tolist()
         self.network.train()
         return given
 
     def kept_bytes(self) -> int:
-        """Of the tensors that a forward pass keeps for the backward pass, each storage counted once."""
+        """Bytes of the tensors that a forward pass keeps for the backward pass; each storage is counted once."""
         storages: dict[int, int] = {}
 
         def pack(tensor: Tensor) -> Tensor:
@@ -188,7 +189,8 @@ def names() -> list[str]:
 
 
 def apart(scale: str, batch: int, name: str) -> Apart:
-    """A contender in a process of its own; threads of a plain net wait as torch ships them, unless its name says so."""
+    """A contender in a process of its own; threads of a plain net wait as torch ships them, unless its name says
+    otherwise."""
     with environment(AS_SHIPPED) if name.startswith("plain") and LIKE_OURS not in name else nullcontext():
         return Apart(Contender, scale, batch, name)
 
@@ -196,8 +198,8 @@ def apart(scale: str, batch: int, name: str) -> Apart:
 def main() -> None:
     parser = arguments(__doc__, 9)
     parser.add_argument("--scale", choices=SCALES, default="paper")
-    parser.add_argument("--batch", type=int, help="images a step (default: 16, in the demo its own 32)")
-    parser.add_argument("--quick", action="store_true", help="ours and the plain net alone")
+    parser.add_argument("--batch", type=int, help="images per step (default: 16; demo: 32)")
+    parser.add_argument("--quick", action="store_true", help="only ours and the plain net")
     args = parser.parse_args()
     make, batch = SCALES[args.scale]
     batch = args.batch or batch

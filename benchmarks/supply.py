@@ -1,7 +1,7 @@
-"""Whether the loader keeps up: images a second that it makes, over those that a training step uses up.
+"""Whether the loader keeps up: images per second that it supplies over those that a training step consumes.
 
-From a store in the page cache and from one that is not, beside the rate at which the disk gives the same file when it
-is read from begin to end. On a GPU the copy to the device is part of what is timed.
+From a store in the page cache and from one that is not, compared with a sequential read of the same file from disk. On
+a GPU the time includes the copy to the device.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from alexlab.data.store import JPEG, UINT8
 
 
 def forgotten(folder: Path) -> None:
-    """Put files out of the page cache."""
+    """Evict files from the page cache."""
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -38,12 +38,12 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0, help="loader processes (default: %(default)s)")
     args = parser.parse_args()
     print(f"{machine()}\n{versions()}")
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as temporary:  # on a disk, where the system's may be memory
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as temporary:  # on a disk: the system's may be in memory
         work = Path(temporary)
         make_images(work, args.images)
 
         def epoch(kind: str, cold: bool) -> float:
-            """Seconds an image of uint8 batches, on the device."""
+            """Seconds per image of uint8 batches, on the device."""
             overrides = ["recipe=imagenet2012", "data=folder", f"data.root={work / kind}", "data.holdout=0"]
             data = build_datamodule(load([*overrides, f"data.batch_size={BATCH}", f"data.num_workers={args.workers}"]))
             data.setup()
@@ -59,7 +59,7 @@ def main() -> None:
             return (time.perf_counter() - started) / count
 
         def disk(kind: str) -> float:
-            """Seconds an image of the store's file, read from begin to end."""
+            """Seconds per image of the store's file, read sequentially."""
             forgotten(work / kind)
             path = max((work / kind).glob("train*"), key=lambda path: path.stat().st_size)
             started = time.perf_counter()

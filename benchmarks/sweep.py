@@ -1,6 +1,6 @@
-"""Several runs at once on one machine: a sweep of the demo's arms one after another, and by joblib with shared cores.
+"""Several runs at once on one machine: a sweep of the demo's arms one after another, and with joblib and shared cores.
 
-Prints one row for each number of runs at once. On a GPU the runs share it; on a CPU each has its part of the cores.
+Prints one row for each number of runs at once. Runs share a GPU; on a CPU each has its part of the cores.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Time training steps by how OpenMP's threads wait for one another, quiet and beside one busy loop per usable core.
+"""Time training steps by OpenMP's thread wait policy, on a quiet machine and next to one busy loop per usable core.
 
-Threads that spin answer soonest while nothing else runs, and take the cores that others need when something does.
-`alexlab.threads` sets what this table shows to be best.
+Spinning threads respond fastest on an idle machine, and take cores away from other work on a busy one.
+`alexlab.threads` sets the policy that is best in this table.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def apart(scale: str, batch: int, variables: dict[str, str]) -> Apart:
 def main() -> None:
     parser = arguments(__doc__, 9)
     parser.add_argument("--scale", choices=SCALES, nargs="+", default=list(SCALES))
-    parser.add_argument("--ways", choices=WAYS, nargs="+", default=list(WAYS), help="beside spinning (default: all)")
+    parser.add_argument(
+        "--ways", choices=WAYS, nargs="+", default=list(WAYS), help="compared with spinning (default: all)"
+    )
     args = parser.parse_args()
     print(f"{machine()}\n{versions()}")
     os.environ.pop("OMP_NUM_THREADS", None)
@@ -43,7 +45,7 @@ def main() -> None:
 
 
 def show(title: str, batch: int, times: Times) -> None:
-    """Print images a second and speeds over the first way's, quiet; `times` beside busy loops as further columns."""
+    """Print images a second and speeds over the first way's, quiet; `times` next to busy loops as further columns."""
     like = times.quiet[SHIPPED]
     print(f"\n| {title} | images/s | speed over spinning | half of rounds |", end="")
     print(" busy: images/s | of its quiet speed | over spinning, quiet |" if times.busy else "")

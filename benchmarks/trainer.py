@@ -1,7 +1,7 @@
-"""What Lightning's Trainer and all that we hang on it cost, over a bare loop on the same batches and the same steps.
+"""Cost of Lightning's Trainer with our callbacks over a bare loop with the same batches and the same steps.
 
-Both train two epochs without validation, from the store to the last update; ours with its live progress bar, its
-metrics, its check for finite numbers, its row an epoch and its saved states.
+Both train two epochs without validation, from the store to the last update; ours with its live progress bar, metrics,
+check for non-finite values, row per epoch and checkpoints.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ FEW = ["data.train_images=192", "data.val_images=32", "data.test_images=32", "da
 
 def config_of(scale: str) -> Config:
     config = SCALES[scale][0](*(FEW if scale == "paper" else []), "trainer.limit_val_batches=0")
-    config.trainer.max_epochs, config.data.num_classes = EPOCHS, 10  # what the embedded data set has
+    config.trainer.max_epochs, config.data.num_classes = EPOCHS, 10  # as in the embedded data set
     return config
 
 
 class Bare:
-    """The loop of a tutorial."""
+    """A loop as in a tutorial."""
 
     def __init__(self, scale: str) -> None:
         keep_memory()
@@ -78,7 +78,7 @@ class Ours(Bare):
             recorder = Recorder(Path(folder), States(Path(folder) / "checkpoints"), self.config)
             task, trainer = ClassificationTask(self.config), build_trainer(self.config, "run 1 of 1", recorder)
             ended: list[float] = []
-            # The last state is a run's, not a step's: benchmarks/checkpoint.py.
+            # The last checkpoint is a cost of a run, not of a step: benchmarks/checkpoint.py.
             recorder.on_train_end = lambda *given: ended.append(time.perf_counter())
             started = time.perf_counter()
             trainer.fit(task, datamodule=self.data)

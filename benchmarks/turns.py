@@ -1,7 +1,7 @@
-"""Shared by all benchmarks: contenders that take turns, busy loops beside them, ratios within a round, a table.
+"""Shared by all benchmarks: contenders that take turns, busy loops next to them, ratios within a round, a table.
 
 Every benchmark imports this module before torch and before the project; ruff keeps that order (pyproject.toml). So a
-benchmark runs the code of its own tree, and `alexlab` sets how threads wait before torch loads OpenMP.
+benchmark runs the code of its own tree, and `alexlab` sets the thread wait policy before torch loads OpenMP.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).absolute().parents[1] / "src"))
-GIVEN = dict(os.environ)  # the user's own, before alexlab adds to it
+GIVEN = dict(os.environ)  # before alexlab adds to it
 
 from alexlab import children, threads  # noqa: E402
 
@@ -39,15 +39,17 @@ threads.use(threads.of_command())
 DISTRIBUTIONS = ["torch", "torchvision", "lightning", "numpy", "pillow", "simplejpeg", "ffcv", "numba"]
 DISTRIBUTIONS += ["mosaicml-streaming", "litdata", "webdataset", "datasets", "spdl", "grain"]
 
-PEERS = ("plain", "torchvision")  # how contenders are called that are not ours to make better or worse
+PEERS = ("plain", "torchvision")  # prefixes of contenders that are not ours
 
 
 def arguments(about: str | None, rounds: int) -> argparse.ArgumentParser:
-    """What every benchmark takes."""
+    """Parser of the options that every benchmark has."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=rounds, help="that count, 2 or more (default: %(default)s)")
-    parser.add_argument("--busy", action="store_true", help="measure beside one busy loop per usable core as well")
-    parser.add_argument("--json", type=Path, help="a file to which the ratios are added, for benchmarks/compare.py")
+    parser.add_argument(
+        "--rounds", type=int, default=rounds, help="rounds that count, 2 or more (default: %(default)s)"
+    )
+    parser.add_argument("--busy", action="store_true", help="also measure next to one busy loop per usable core")
+    parser.add_argument("--json", type=Path, help="add the ratios to this file, for benchmarks/compare.py")
     return parser
 
 
@@ -62,7 +64,7 @@ while os.getppid() == int(sys.argv[1]):
 
 @contextmanager
 def busy_loops() -> Iterator[None]:
-    """Run one busy loop per usable core; they end with the block, and with this process however it ends."""
+    """Run one busy loop per usable core; they end with the block, or with this process."""
     command, loops = [sys.executable, "-I", "-S", "-c", BUSY_LOOP, str(os.getpid())], []
     try:
         for _ in range(threads.cores()):
@@ -78,7 +80,7 @@ def busy_loops() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of each contender's turns; `busy` were taken in the same rounds beside busy loops, or is empty."""
+    """Seconds of each contender's turns; `busy`: those in the same rounds next to busy loops, or empty."""
 
     quiet: dict[str, list[float]]
     busy: dict[str, list[float]]
@@ -90,7 +92,7 @@ def take_turns(
     busy: bool = False,
     beside: Callable[[], AbstractContextManager[None]] = busy_loops,
 ) -> Times:
-    """Let contenders take turns; every second round goes the other way, and the first does not count.
+    """Let contenders take turns; every second round is in reverse order, and the first does not count.
 
     With `busy` each round has a second part, inside `beside`. A turn that returns a number has measured its seconds
     itself; one that returns a dictionary has measured the seconds of several.
@@ -121,7 +123,7 @@ AS_SHIPPED = {"KMP_BLOCKTIME": "200"}
 
 @contextmanager
 def environment(variables: dict[str, str]) -> Iterator[None]:
-    """Let processes that start in this block wait for threads as `variables` say, not as this process does."""
+    """Set environment `variables`, in place of this process's thread settings, for processes started in this block."""
     own = dict(os.environ)
     for name in threads.WAITING:
         os.environ.pop(name, None)
@@ -134,7 +136,7 @@ def environment(variables: dict[str, str]) -> Iterator[None]:
 
 
 class Apart:
-    """A contender in a process of its own, where nobody else's memory is in its way; made there by `make(*given)`.
+    """A contender in a process of its own, with memory of its own; made there by `make(*given)`.
 
     A call is a turn: it repeats `step()` of what was made there for half a second, or runs it once if that takes
     longer, and returns the seconds of one. A shorter turn would not show how cores are shared with busy loops.
@@ -156,7 +158,7 @@ class Apart:
         return self._answer()
 
     def ask(self, name: str, *given: Any) -> Any:
-        """What a method of the contender returns."""
+        """Call a method of the contender and return its result."""
         self._own.send((name, given))
         return self._answer()
 
@@ -198,7 +200,7 @@ def _mean_seconds(step: Callable[[], object]) -> float:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Cost over another's cost: the median over rounds, and where the middle half of the rounds lies."""
+    """Cost over another's cost: the median over rounds, and the quartiles."""
 
     median: float
     low: float
@@ -217,7 +219,7 @@ class Ratio:
 def tell(title: str, times: Times, like: str, to: Path | None, extra: dict[str, dict[str, str]] | None = None) -> None:
     """Print a table of contenders, with more columns by name in `extra`, and add the ratios to a file.
 
-    Times beside busy loops are the last columns: milliseconds, cost, and the share of its own quiet speed.
+    Times next to busy loops are the last columns: milliseconds, cost, and the share of its own quiet speed.
     """
     parts = {title: times.quiet} | ({f"{title}, busy": times.busy} if times.busy else {})
     ratios = {part: {name: Ratio.of(own, times[like]) for name, own in times.items()} for part, times in parts.items()}
@@ -270,7 +272,7 @@ def device() -> torch.device:
 
 
 def settled() -> None:
-    """Wait until the device has done what it was told."""
+    """Synchronise with the device."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
@@ -287,14 +289,14 @@ def _best(call: Callable[[], object], times: int = 5) -> float:
 
 
 def matrix_rate(dtype: torch.dtype = torch.float32) -> float:
-    """Multiplications and additions a second, of a product of square matrices: the limit of a net's arithmetic."""
+    """FLOP/s of a product of square matrices: the limit of a net's arithmetic."""
     size = 8192 if torch.cuda.is_available() else 2048
     a, b = (torch.randn(size, size, device=device(), dtype=dtype) for _ in range(2))
     return 2 * size**3 / _best(lambda: a @ b)
 
 
 def bandwidth() -> float:
-    """Bytes a second, read and written, of a copy that fits no cache: the limit of what only passes over numbers."""
+    """Bytes per second, read and written, of a copy larger than any cache: the limit of memory-bound work."""
     source = torch.ones(2**28 if torch.cuda.is_available() else 2**26, device=device())
     target = torch.empty_like(source)
     return 2 * source.nbytes / _best(lambda: target.copy_(source))
