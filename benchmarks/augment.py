@@ -1,4 +1,4 @@
-"""Time a batch's transforms on its device: from grey-level crops to the network's input, with the paper's colour shifts.
+"""Time a batch's transforms on its device: from grey crops to the network's input, with the paper's colour shifts.
 
 Compared with torchvision's transforms, applied to each image as is usual and to the whole batch; and with the time that
 the machine needs to read the crops and write the input once, at its measured bandwidth.
