@@ -256,6 +256,13 @@ def test_findings_come_first(made: Made):
     assert "does not train: ratio" in Page(page(made.judged("imagenet128"), [])).words
 
 
+def test_the_rule_is_in_the_published_unit(made: Made):
+    """A quarter of 1.4 and of 1.5 points, and of a ratio of 2 by its logarithm: its fourth root, 1.189."""
+    words = Page(page(made.judged("imagenet128"), [])).words
+    for quarter in ("0.35 points", "0.375 points", "1.19"):
+        assert f"excludes {quarter}, a quarter of the published effect" in words
+
+
 def test_every_verdict_has_a_meaning_and_a_place():
     assert {verdict.value for verdict in Verdict} < set(MEANINGS)
 

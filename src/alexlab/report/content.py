@@ -525,7 +525,9 @@ def _rule(claim: Claim) -> str:
     elif claim.effect is not None:
         rule += ", and the effect is at least half of the published one"
     if claim.effect is not None:
-        rule += f"; its own 95 % interval excludes {abs(claim.effect) / 4:.3g}{unit}, a quarter of the published effect"
+        figure = claim.published[claim.metric]
+        quarter, scale = (figure**0.25, " (in logarithms)") if claim.ratio else (abs(figure) / 4, "")
+        rule += f"; its own 95 % interval excludes {quarter:.3g}{unit}, a quarter of the published effect{scale}"
         rule += "; and the published effect lies in the 95 % prediction interval of two such single runs"
         rule += (
             ", or is exceeded; since it is a bound, the study-wise interval must also reach it"
