@@ -1,4 +1,4 @@
-"""`--json`: one JSON document on standard output, and whatever else a command prints on standard error.
+"""`--json`: one JSON document on standard output, and everything else that a command prints on standard error.
 
 The schemas of the documents are in `src/alexlab/schemas`; `docs/reference/json.md` describes them.
 """

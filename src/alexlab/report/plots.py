@@ -279,7 +279,7 @@ def _forest_row(row: Row) -> effects.ForestRow:
 
 
 def _runs_errors(arm: Arm) -> tuple[list[float], list[float]]:
-    """In percent, of an arm's runs, and of those that trained only partly."""
+    """Errors in percent of an arm's runs, and of its partly trained ones."""
     trained, partly = (
         [100 * run.result["test"]["ten"]["top1_error"] for run in runs] for runs in (arm.runs, arm.partly)
     )

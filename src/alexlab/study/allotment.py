@@ -119,6 +119,6 @@ def _too_little(
                 prices.append((sum(seconds[arm] for arm in arms[one.claim.name]) * runs, one.claim.name))
                 break
     if not prices:
-        return f"study.budget: {most_runs} runs an arm settle none of the claims"
+        return f"study.budget: {most_runs} runs per arm settle none of the claims"
     price, name = min(prices)
     return f"study.budget={budget / 3600:g}h: settles no claim; the cheapest, {name}, takes {price / 3600:.1f} hours"

@@ -115,7 +115,7 @@ class Claim:
     recipes: list[str] = field(default_factory=list)  # at which a verdict is given
     requires: list[str] = field(default_factory=list)  # key=value that the runs must have for the metric to make sense
     differs: list[str] = field(default_factory=list)  # the keys in which the two arms should differ
-    authors: Union[str, None] = None  # the authors' own pair of runs, where it is known
+    authors: Union[str, None] = None  # the authors' own pair of runs, if known
     reproduced: Union[str, None] = None  # the rule for "reproduced" in words, if it is not the general one
     not_testable: Union[str, None] = None  # why records cannot test it, and what would
     source: str = ""  # the file: paper in conf/claims/paper.yaml

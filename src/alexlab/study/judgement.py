@@ -95,7 +95,7 @@ class Row:
 
     @property
     def uncounted(self) -> int:
-        """Finished runs that could not be used; groups of runs where the metric is of groups."""
+        """Finished runs that could not be used, or groups of runs if the metric is of groups."""
         size, _ = GROUPED.get(self.claim.metric, (1, ""))
         return sum(len(arm.runs) // size for arm in self.arms) - sum(self.counted)
 
@@ -135,7 +135,7 @@ class Row:
 
     @property
     def published(self) -> float | None:
-        """The published effect on the scale of the interval: a logarithm where the claim is a ratio."""
+        """The published effect on the scale of the interval: a logarithm if the claim is a ratio."""
         figure = None if self.claim.is_level else self.claim.effect
         return math.log(figure) if figure is not None and self.claim.ratio else figure
 

@@ -24,7 +24,7 @@ class RateTrial:
     seed: int
     run_id: str
     value: float | None  # epochs to 25 % training error, or the validation error, a fraction
-    why_none: str = ""  # such as "not in 150"; empty where there is a value
+    why_none: str = ""  # such as "not in 150"; empty if there is a value
 
     @property
     def is_finished(self) -> bool:

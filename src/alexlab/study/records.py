@@ -93,7 +93,7 @@ class RunData:
         try:
             return _SEED_LINE.sub("", read_regular(path, _MAX_CONFIG).decode("utf-8-sig"))
         except (OSError, ValueError) as error:
-            raise UserError(f"{path}: {getattr(error, 'strerror', None) or 'is no text'}") from error
+            raise UserError(f"{path}: {getattr(error, 'strerror', None) or 'is not text'}") from error
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -156,7 +156,7 @@ class RunData:
     def train_errors(self) -> tuple[np.ndarray, np.ndarray]:
         """Training error over the run: the epochs after which it was logged, and the errors.
 
-        From train_error.csv where the run has it, else from metrics.csv.
+        From train_error.csv if the run has it, else from metrics.csv.
 
         Raises:
             UserError: if the file is missing, empty or corrupt, or an entry has no error.

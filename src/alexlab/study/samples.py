@@ -23,7 +23,7 @@ class Measured:
 
     runs: list[RunData]
     sample: Sample
-    images: str | None  # a hash of the test images' classes in their order, where the metric is of images
+    images: str | None  # a hash of the test images' classes in their order, if the metric is of images
 
     def among(self, other: Measured) -> Sample:
         """The sample restricted to the runs that `other` has too, in the same order."""

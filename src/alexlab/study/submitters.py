@@ -54,7 +54,7 @@ def by_submitter(claim: Claim, arms: Mapping[str, Sequence[RunData]], archive: A
         alone = {arm: [run for run in arms[arm] if run.submitter == name] for arm in arms}
         repeats = sum(map(len, did.values())) - sum(map(len, alone.values()))
         each.append(Submission(name, tuple(did.values()), repeats, _effect(claim, did)))
-        # With fewer values the arms' variances are pooled, and where they differ the test rejects far too often: two
+        # With fewer values the arms' variances are pooled, and if they differ, the test rejects far too often: two
         # and five runs, the two with twice the deviation, give .10 for two submitters and .16 for four.
         if (effect := _effect(claim, alone, LEAST_RUNS)) is not None:
             independent.append(effect)

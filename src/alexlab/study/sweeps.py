@@ -126,7 +126,7 @@ def find_sweep(which: str | Path, runs: Path) -> Path:
 def load_sweep(which: str | Path = LAST, runs: str | Path | None = None) -> pd.DataFrame:
     """A sweep as a tidy table, one row a run.
 
-    Columns: run_id, state, failure; each factor under its own name; seed, and data.seed where it is another; errors as
+    Columns: run_id, state, failure; each factor under its own name; seed, and data.seed if it differs; errors as
     `test.ten.top1_error` and so on (fractions), epochs, seconds. Runs that are not done have no errors (NaN). A
     factor's column has numbers or booleans if all of its values are such, else text, so that lists and null can be
     grouped by.

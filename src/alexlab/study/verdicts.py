@@ -41,7 +41,7 @@ def verdict(
 
     `runs` that gave a result and those that `failed` permanently, in each arm; an arm without a result has no effect.
     `least`: the smallest effect of interest, by default half of the published one. `at_least`: the claim is "more
-    than", so that a larger effect reproduces it, and an interval wholly below the figure does not. `same_images`:
+    than", so that a larger effect reproduces it, and an interval entirely below the figure does not. `same_images`:
     whether the published figure is from these images.
 
     Raises:

@@ -7,7 +7,7 @@ Nothing here depends on records, and matplotlib's global state stays unchanged.
 - `learning`: learning curves by epoch, and how fast arms learn (the paper's figure 1)
 - `by_class`: the error on each class, and confusions
 - `images`: conv1's kernels (figure 3), answers and neighbours (figure 4)
-- `canvas`: the page of all figures: width, colours, style, text that fits; `labels`: names beside a plot
+- `canvas`: the page of all figures: width, colours, style, text that fits; `labels`: names next to a plot
 - `saving`: the files
 """
 

@@ -36,14 +36,14 @@ MOST_OF_MEDIAN = 6.0  # times the median of all rows; an effect of a forest that
 
 @dataclass(frozen=True)
 class ForestRow:
-    """One claim; effects and half widths in points, None (or NaN) where there is none."""
+    """One claim; effects and half widths in points, None (or NaN) if missing."""
 
     name: str
     effect: float | None = None
     half: float | None = None  # of the effect's own 95 % interval; infinite: it extends beyond the figure
     study: float | None = None  # of the interval that holds for all of the study's claims at once
     published: float | None = None
-    section: str = ""  # a heading, where it is not the one before
+    section: str = ""  # a heading, shown if it differs from the row before
     at_least: bool = False  # the published effect is a bound: "over 1 point"
     noise: float | None = None  # half width of the 95 % interval that the published pair of single runs has by itself
     verdict: str = ""

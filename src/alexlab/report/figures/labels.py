@@ -1,6 +1,7 @@
-"""Names beside a plot: one for each lane, or one at the end of each line.
+"""Names next to a plot: one for each lane, or one at the end of each line.
 
-Names at ends of lines take three steps, as they need room beside the axes: `axes_with_labels` makes a figure with that
+Names at ends of lines take three steps, since they need room next to the axes: `axes_with_labels` makes a figure with
+that
 room, the caller draws, and `write_labels` writes the names, with connectors to the ends of the lines.
 """
 
@@ -19,8 +20,8 @@ from matplotlib.lines import Line2D
 
 from alexlab.report.figures.canvas import LINE_HEIGHT, MOST_DRAWN, SMALL, WIDTH, add_axes, cut, make_figure, text_width
 
-MOST_LETTERS = 17  # in a line of an arm's name beside a plot
-MOST_NAMES = 120.0  # points, of the names beside a plot
+MOST_LETTERS = 17  # in a line of an arm's name next to a plot
+MOST_NAMES = 120.0  # points, of the names next to a plot
 LANE_NAMES = 106.0, 160.0  # points that names of lanes have at least and at most
 
 
@@ -52,7 +53,7 @@ class EndLabel:
 
 
 def axes_with_labels(ends: list[EndLabel], bottom: float, top: float, left: float = 40) -> tuple[Figure, Axes]:
-    """Make a figure with axes, and room beside them for the names."""
+    """Make a figure with axes, and room next to them for the names."""
     height = max(190.0, sum(_height(end) for end in ends) + 4)
     figure = make_figure(bottom + height + top)
     widest = max(text_width(figure, line) for end in ends for line in end.text.split("\n"))
@@ -75,7 +76,7 @@ def _height(end: EndLabel) -> float:
 
 
 def write_labels(figure: Figure, axes: Axes, ends: list[EndLabel]) -> None:
-    """Write each name beside the axes, as near to the height of its line's end as the others allow, with a connector.
+    """Write each name next to the axes, as near to the height of its line's end as the others allow, with a connector.
 
     The limits of the axes must be final.
     """
