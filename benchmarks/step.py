@@ -189,8 +189,7 @@ def names() -> list[str]:
 
 
 def apart(scale: str, batch: int, name: str) -> Apart:
-    """A contender in a process of its own; threads of a plain net wait as torch ships them, unless its name says
-    otherwise."""
+    """A contender in a process of its own; a plain net's threads wait as torch ships them, unless named otherwise."""
     with environment(AS_SHIPPED) if name.startswith("plain") and LIKE_OURS not in name else nullcontext():
         return Apart(Contender, scale, batch, name)
 

@@ -48,8 +48,7 @@ def json_answer(argv: Sequence[str]) -> Iterator[Answer]:
 
 
 def plain(value: Any) -> Any:
-    """A value for JSON: non-finite numbers become null, texts lose control characters, types that JSON lacks become
-    text.
+    """A value for JSON: non-finite numbers become null, types that JSON lacks text; control characters are removed.
 
     A record may be untrusted: YAML has dates and keys that are not text.
     """

@@ -25,8 +25,7 @@ _BY_BUDGET = ("study.budget", "study.seeds", "study.base_seeds", "study.claims")
 
 
 def reckon(plan: Plan, past: Sequence[RunData]) -> list[Prospect]:
-    """Compute what each tested claim of a study's plan can show; empty for other plans and for trials of learning
-    rates.
+    """Compute what each tested claim of a study's plan can show; empty for other plans and for learning-rate trials.
 
     `past`: finished runs; those of the plan are not used.
     """

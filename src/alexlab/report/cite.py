@@ -37,8 +37,7 @@ def repeat_study(judgement: Judgement, runs: Sequence[RunData]) -> Repeat:
 
 
 def repeat_sweep(sweep_id: str, lines: Sequence[Sequence[str]], runs: Sequence[RunData]) -> Repeat:
-    """`lines`: the overrides of each arm; those that do not set a key of the net, as in an untrusted record, are
-    dropped."""
+    """`lines`: the overrides of each arm; those that do not set the net's keys (untrusted records) are dropped."""
     allowed = dict.fromkeys(tuple(one for one in line if is_of_net(one, None)) for line in lines)
     # Records do not say where a user's own images are.
     allowed = dict.fromkeys((*line, "data.raw=DIR") if "data=folder" in line else line for line in allowed)

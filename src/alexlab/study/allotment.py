@@ -32,8 +32,7 @@ def allot(
     budget: float,
     most_runs: int = 50,
 ) -> Allotment:
-    """Choose the runs that settle the most claims within `budget` seconds; of these, those with the highest minimum
-    power.
+    """Choose the runs that settle the most claims within `budget` seconds; of these, the highest minimum power.
 
     `arms`: for each claim, by name, the overrides of the arms that it compares; the base has none. `seconds`: the time
     of one run of each arm. An arm that several claims share is run once. An arm has up to `most_runs` runs, the base up

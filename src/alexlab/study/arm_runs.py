@@ -14,8 +14,7 @@ from alexlab.study.statistics import partly_trained
 
 
 def read_arms(plan: dict[str, Any], archive: Archive, known: Container[str] = ()) -> list[Arm]:
-    """Read the arms of a plan with their runs; runs in `known` belong to other studies' plans, so they are not
-    unplanned."""
+    """Read the arms of a plan with their runs; runs in `known`, of other studies' plans, are not unplanned."""
     arms = [_arm(planned, archive) for planned in plan["arms"]]
     _find_unplanned(arms, archive, known)
     return arms

@@ -41,8 +41,7 @@ def _note_unplanned(row: Row) -> None:
 
 
 def _note_differences(row: Row, archive: Archive, plan: dict[str, Any]) -> None:
-    """Note keys in which the arms differ and that the claim does not name, and differences in their runs'
-    surroundings."""
+    """Note keys in which the arms differ unnamed by the claim, and differences in their runs' surroundings."""
     if len(row.arms) < 2 or not all(arm.runs for arm in row.arms):
         return
     try:

@@ -445,8 +445,7 @@ def _check_size(claim: Claim, where: str, figure: float | None) -> None:
 
 
 def _check_stated_size(claim: Claim, where: str) -> None:
-    """Check that a claim without a figure states its smallest effect of interest; in plans of older versions it may
-    not."""
+    """Check that a claim without a figure states its smallest effect of interest, which older plans need not do."""
     is_stated = claim.smallest_effect is not None or claim.metric in claim.published
     if not (is_stated or claim.is_context or claim.is_level or claim.ranges):
         unit = "a factor above 1" if claim.ratio else METRICS[claim.metric][1] or "its own unit"

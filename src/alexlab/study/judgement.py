@@ -199,8 +199,7 @@ class Judgement:
 
     @property
     def left_out(self) -> list[str]:
-        """Settings of the plan's line that `command` omits: folders, launchers, or anything that an untrusted plan
-        adds.
+        """Settings of the plan's line that `command` omits: folders, launchers, additions of an untrusted plan.
 
         A reader copies the command into a shell, and a plan may come from anyone.
         """

@@ -241,8 +241,7 @@ def _parsed(text: str) -> Any:
 
 
 def _corners(arrays: dict[str, np.ndarray], labels: np.ndarray) -> np.ndarray | None:
-    """Whether each image is classified correctly by one of its four corner crops, in turn, bool [M]; None in older
-    records."""
+    """Whether each image is correct by one of its four corner crops, in turn, bool [M]; None in older records."""
     if "ten_by_view" not in arrays:
         return None
     return arrays["ten_by_view"][np.arange(len(labels)), np.arange(len(labels)) % 4] == labels

@@ -320,8 +320,7 @@ def prediction(effect: Effect, same_images: bool = True) -> float:
 
 
 def strength(effect: Effect, published: float) -> float | None:
-    """z of the original pair of single runs: the published effect over the standard deviation of such a pair; None if
-    that is 0."""
+    """z of the original pair of single runs: the published effect over the sd of such a pair; None if that is 0."""
     return abs(published) / effect.run_sd if 0 < effect.run_sd < math.inf else None
 
 

@@ -113,8 +113,7 @@ def between_two(one: RunData, other: RunData) -> list[tuple[str, str, str]]:
 
 
 def _version(name: str, run: RunData) -> str | None:
-    """A package's version, "none" without it; None for a package that an older record, with its nine packages, does not
-    list."""
+    """A package's version, "none" without it; None if an older record, which lists nine packages, lacks it."""
     is_complete = "implementation" in run.environment
     return (run.environment.get("packages") or {}).get(name, "none" if is_complete else None)
 

@@ -139,8 +139,7 @@ def _has_same_images(claim: Claim, plan: dict[str, Any]) -> bool:
 
 
 def _judge_others(row: Row) -> list[tuple[str, Verdict]]:
-    """Judge the other metrics that a claim needs too, and note each; return their names with the verdict on the
-    side."""
+    """Judge and note the other metrics that a claim needs; return their names with the verdicts on the side."""
     found = []
     for metric, side in row.claim.also.items():
         name, unit, size = METRICS[metric]
