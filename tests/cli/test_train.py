@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -526,3 +526,30 @@ def test_dry_run_lists_and_runs_nothing(tmp_path: Path, cache: Path, typed: Type
     assert planned.status == 0, planned.output
     assert "4 runs: 0 done, 4 to do. About" in planned.output
     assert not (tmp_path / "runs").exists()
+
+
+def test_trials_that_did_not_finish_are_named(monkeypatch: pytest.MonkeyPatch):
+    """A trial whose process was killed before it began its record has printed nothing itself."""
+
+    def trial(name: str, lr: float, **status: str) -> SimpleNamespace:
+        record = SimpleNamespace(status=lambda: status)
+        return SimpleNamespace(run_id=name, varied=f"optim.lr={lr}", config=SimpleNamespace(seed=1000), record=record)
+
+    runs = [
+        trial("aaaaaaaaaaaa", 0.001, state="DONE"),
+        trial("bbbbbbbbbbbb", 0.002, state="FAILED", failure="full disk", message="no space left on /data"),
+        trial("cccccccccccc", 0.004),
+    ]
+    plan = SimpleNamespace(runs=runs, study=SimpleNamespace())
+    launch = SimpleNamespace(is_stopped=False, spent=Path("not there"))
+    monkeypatch.setattr(train, "_register", lambda *_: None)
+    monkeypatch.setattr(train, "launching", lambda *_: nullcontext((launch, SimpleNamespace(limited=nullcontext))))
+    monkeypatch.setattr(train, "do_all", lambda *_: None)
+    output = io.StringIO()
+    status, _ = train._round(cast(Plan, plan), *cast(list, [None, None]), Console(file=output, width=200), None)
+    assert status == 1
+    assert output.getvalue().splitlines()[:2] == [
+        "bbbbbbbbbbbb optim.lr=0.002 seed=1000: no space left on /data",
+        "cccccccccccc optim.lr=0.004 seed=1000: not started, or its process was killed",
+    ]
+    assert "run the same command again" in output.getvalue()

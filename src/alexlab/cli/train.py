@@ -189,11 +189,14 @@ def _round(
         if launch.is_stopped or (launch.spent.exists() and _has_unfinished(plan)):
             console.say(_why_stopped(plan, launch))
             return STOPPED_STATUS, plan
-    states = [run.record.status() for run in plan.runs]
-    if any(status.get("state") == PREEMPTED for status in states):
+    states = [(run, run.record.status()) for run in plan.runs]
+    if any(status.get("state") == PREEMPTED for _, status in states):
         return STOPPED_STATUS, plan
-    if any(needs_work(status, Retry.faults) for status in states):
-        console.print("A trial of a learning rate failed; fix it and run the same command again for the next trials.")
+    if undone := [(run, status) for run, status in states if needs_work(status, Retry.faults)]:
+        for run, status in undone:
+            why = status.get("message") if status.get("state") == FAILED else "not started, or its process was killed"
+            console.say(f"{run.run_id} {run.varied} seed={run.config.seed}: {why}")
+        console.say("The next trials depend on these; fix the fault and run the same command again.")
         return 1, plan
     after = make_plan(args.overrides, args.multirun, args.config_dir, composer)
     assert after.study is not None
