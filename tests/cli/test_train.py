@@ -12,7 +12,7 @@ import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -546,7 +546,7 @@ def test_trials_that_did_not_finish_are_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(train, "launching", lambda *_: nullcontext((launch, SimpleNamespace(limited=nullcontext))))
     monkeypatch.setattr(train, "do_all", lambda *_: None)
     output = io.StringIO()
-    status, _ = train._round(cast(Plan, plan), *cast(list, [None, None]), Console(file=output, width=200), None)
+    status, _ = train._round(cast(Plan, plan), cast(Any, None), cast(Any, None), Console(file=output, width=200), None)
     assert status == 1
     assert output.getvalue().splitlines()[:2] == [
         "bbbbbbbbbbbb optim.lr=0.002 seed=1000: no space left on /data",
