@@ -94,7 +94,7 @@ def test_which_sweep(plan: Plan, tmp_path: Path):
     assert find_sweep("last", tmp_path) == first
     assert find_sweep(plan.sweep_id[:6], tmp_path) == first
     assert find_sweep(str(other), Path("elsewhere")) == other
-    with pytest.raises(UserError, match="write more of it"):
+    with pytest.raises(UserError, match="write more digits"):
         find_sweep(plan.sweep_id[:4], tmp_path)
     with pytest.raises(UserError, match="there is no sweep in"):
         find_sweep("last", tmp_path / "empty")

@@ -118,7 +118,7 @@ def find_sweep(which: str | Path, runs: Path) -> Path:
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        raise UserError(f"sweep={which}: may be {', '.join(path.stem for path in fitting)}; write more of it")
+        raise UserError(f"sweep={which}: matches {', '.join(path.stem for path in fitting)}; write more digits")
     hint = did_you_mean(str(which), [path.stem for path in files]) or "; paths.runs=FOLDER looks elsewhere"
     raise UserError(f"sweep={which}: there is no such sweep in {runs}{hint}")
 

@@ -73,7 +73,7 @@ def forget(request: Request, console: Console) -> None:
     fitting = [given] if given in plans else [name for name in plans if name.startswith(given)]
     if len(fitting) != 1:
         near = (
-            f"matches {', '.join(fitting)}; write more of it"
+            f"matches {', '.join(fitting)}; write more digits"
             if fitting
             else f"no such study{did_you_mean(given, plans)}"
         )
