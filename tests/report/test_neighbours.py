@@ -150,7 +150,7 @@ class TestLook:
         record, _ = looked_at
         with pytest.raises(ValueError, match="nearest=61: there are 60 training images to search"):
             neighbours(record, nearest=61)
-        with pytest.raises(UserError, match="there is no run"):
+        with pytest.raises(UserError, match="there is no such run"):
             answers(Record(tmp_path, record.run_id))
         weights = record.file("checkpoints/last.ckpt")
         weights.rename(tmp_path / "last.ckpt")

@@ -153,7 +153,7 @@ def test_variables_of_an_outer_run_do_not_merge_runs(tiny: list[str], tmp_path: 
     assert status == 0, output
     assert "2 of 2 runs sent" in output
     assert (
-        " ".join(output.split()).count("WANDB_RUN_ID, WANDB_RUN_GROUP, WANDB_RESUME_FROM, WANDB_SWEEP_ID of the") == 1
+        " ".join(output.split()).count("WANDB_RUN_ID, WANDB_RUN_GROUP, WANDB_RESUME_FROM, WANDB_SWEEP_ID in the") == 1
     )
     for run_id in ("0123456789ab", "ba9876543210"):
         [folder] = (tmp_path / run_id / "wandb").glob("offline-run-*")
