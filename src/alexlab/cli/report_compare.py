@@ -16,7 +16,17 @@ from alexlab.console import Console, one_line, plural
 from alexlab.errors import UserError
 from alexlab.study.claims import VIEW_NAMES
 from alexlab.study.comparison import Comparison, Figure, Placement, Question, compare
-from alexlab.study.departures import AWAY, FROM_PAPERS, MEASURED, NEAR_ZERO, NOT_KNOWN, OTHER_VIEW, SEEDS, Difference
+from alexlab.study.departures import (
+    AWAY,
+    FROM_PAPERS,
+    MEASURED,
+    NEAR_ZERO,
+    NOT_KNOWN,
+    OTHER_VIEW,
+    SEEDS,
+    Difference,
+    train_command,
+)
 from alexlab.study.records import read_archive
 from alexlab.study.statistics import LEAST_RUNS
 from alexlab.sweep.arms import SETTLED, STUDYS_OWN
@@ -337,14 +347,17 @@ def _notes(found: Comparison) -> list[str]:
         lines.append(f"Published for {found.data.name}{view}: {'; '.join(each)}.")
     if found.own is None:
         lines.append(f"To measure this recipe's spread, {SEEDS} seeds:")
-        lines.append(f"python src/train.py -m {found.command}")
-    commands = [one for one in found.differences if one.command is not None and one.override is not None]
+        lines.append(train_command(found.command))
+    commands = [
+        (one.override, one.command) for one in found.differences if one.command is not None and one.override is not None
+    ]
     if commands:
-        name = one_line(commands[0].override).partition("=")[0]
+        override, command = commands[0]
+        name = one_line(override).partition("=")[0]
         lines.append(
             "To measure a row" + (f" (another: its override in place of {name}):" if len(commands) > 1 else ":")
         )
-        lines.append(f"python src/train.py -m {commands[0].command}")
+        lines.append(train_command(command))
     return lines
 
 

@@ -10,7 +10,7 @@ from alexlab.report.sweep import SweepReport, arm_facts, every_run, run_facts, s
 from alexlab.report.wording import summary
 from alexlab.report.write import claim_facts, submitters_table
 from alexlab.study.comparison import Comparison, Figure, Placement
-from alexlab.study.departures import Difference, Published
+from alexlab.study.departures import Difference, Published, train_command
 from alexlab.study.intervals import mean_and_sd
 from alexlab.study.judgement import Arm, Judgement
 from alexlab.study.records import Archive, RunData
@@ -131,7 +131,7 @@ def comparison_document(found: Comparison) -> dict[str, Any]:
         "metric": found.metric,
         "gap": found.gap,
         "differences": [_difference(one) for one in found.differences],
-        "command": _training(found.command),
+        "command": train_command(found.command),
         "problems": found.problems,
     }
 
@@ -180,12 +180,8 @@ def _difference(one: Difference) -> dict[str, Any]:
         "is_bound": one.at_least,
         "runs": [*one.runs],
         "source": one.source or None,
-        "command": None if one.command is None else _training(one.command),
+        "command": None if one.command is None else train_command(one.command),
     }
-
-
-def _training(overrides: str) -> str:
-    return f"python src/train.py -m {overrides}"
 
 
 def _state(run: RunData | None) -> dict[str, str | None]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from alexlab.architecture import map_sides
 from alexlab.console import plural
-from alexlab.errors import UserError
+from alexlab.errors import UserError, one_line
 from alexlab.runs.identity import DERIVED, differences
 from alexlab.study.claims import GROUPED, METRICS
 from alexlab.study.judgement import Arm, Row
@@ -47,7 +47,7 @@ def _note_differences(row: Row, archive: Archive, plan: dict[str, Any]) -> None:
     try:
         first, second = (archive.config(arm.runs[0]) for arm in row.arms)
     except UserError as error:
-        row.confounds.append(f"configurations cannot be compared: {archive.named(' '.join(str(error).split()))}")
+        row.confounds.append(f"configurations cannot be compared: {archive.named(one_line(error))}")
         return
     changed = {**differences(second, first), **differences(first, second)}
     row.differing = sorted(name for name in changed if name not in DERIVED)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from alexlab.study.departures import (
     Published,
     find_arm,
     find_differences,
+    sweep_overrides,
 )
 from alexlab.study.records import Archive
 from alexlab.study.samples import Samples
@@ -151,7 +151,7 @@ class Comparison:
     @property
     def command(self) -> str:
         """The overrides of the sweep that trains the recipe itself."""
-        return shlex.join([*self.line, f"seed={','.join(map(str, range(SEEDS)))}"])
+        return sweep_overrides(self.line, range(SEEDS))
 
 
 def compare(

@@ -400,6 +400,16 @@ def _of_checkpoint(runs: list[RunData], metric: str, view: str) -> tuple[Sample,
     return Sample(np.array(best)), Sample(np.array(last))
 
 
+def sweep_overrides(overrides: Sequence[str], seeds: Sequence[int]) -> str:
+    """The overrides of a sweep over seeds, as they are typed in a shell."""
+    return shlex.join([*overrides, f"seed={','.join(map(str, seeds))}"])
+
+
+def train_command(overrides: str) -> str:
+    """The command line of a sweep with these overrides."""
+    return f"python src/train.py -m {overrides}"
+
+
 def _with_command(one: Difference, line: Sequence[str], seeds: list[int], departure: Departure) -> Difference:
     """Add the command that measures a difference; finished runs in it are not repeated."""
     if one.is_measured or (one.override is None and departure.within is None):
@@ -409,4 +419,4 @@ def _with_command(one: Difference, line: Sequence[str], seeds: list[int], depart
         sweep = [f"{one.key}={shown(one.values[0])},{shown(one.values[1])}"]
     seeds = seeds if len(seeds) == SEEDS else [*range(SEEDS)]
     kept = _without(line, sweep[0]) if sweep else [*line]
-    return replace(one, command=shlex.join([*kept, *sweep, f"seed={','.join(map(str, seeds))}"]))
+    return replace(one, command=sweep_overrides([*kept, *sweep], seeds))
