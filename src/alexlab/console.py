@@ -20,7 +20,7 @@ def printable(text: str) -> str:
     return _CONTROL.sub("", text)
 
 
-def one_line(text: object) -> str:
+def printable_line(text: object) -> str:
     """A text as one printable line, its white space collapsed."""
     return " ".join(printable(str(text)).split())
 

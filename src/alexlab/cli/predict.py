@@ -11,7 +11,7 @@ import numpy as np
 
 from alexlab.command import as_typed, exit_status
 from alexlab.config import Config
-from alexlab.console import Console, one_line
+from alexlab.console import Console, printable_line
 from alexlab.errors import UserError
 
 USAGE = """\
@@ -98,7 +98,7 @@ def _predict(args: argparse.Namespace, console: Console) -> int:
             read.append(file)
         except (UserError, OSError) as error:
             unreadable.append(file)
-            print(f"error: {one_line(error)}", file=sys.stderr)
+            print(f"error: {printable_line(error)}", file=sys.stderr)
     if not read:
         return 1
     images = np.stack(stored)

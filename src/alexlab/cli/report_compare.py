@@ -12,7 +12,7 @@ from alexlab.cli.study_report import SETTINGS, find_places
 from alexlab.command import as_typed, run_command
 from alexlab.compose import Composer, key_types
 from alexlab.config import CONF_DIR, ConfigError, Dataset, did_you_mean
-from alexlab.console import Console, one_line, plural
+from alexlab.console import Console, plural, printable_line
 from alexlab.errors import UserError
 from alexlab.study.claims import VIEW_NAMES
 from alexlab.study.comparison import Comparison, Figure, Placement, Question, compare
@@ -353,7 +353,7 @@ def _notes(found: Comparison) -> list[str]:
     ]
     if commands:
         override, command = commands[0]
-        name = one_line(override).partition("=")[0]
+        name = printable_line(override).partition("=")[0]
         lines.append(
             "To measure a row" + (f" (another: its override in place of {name}):" if len(commands) > 1 else ":")
         )

@@ -23,7 +23,7 @@ from rich.text import Text
 from alexlab.cli.columns import Column, laid_out
 from alexlab.command import as_typed, exit_status
 from alexlab.config import Config, ConfigError
-from alexlab.console import Console, duration, one_line, plural
+from alexlab.console import Console, duration, plural, printable_line
 from alexlab.errors import UserError
 from alexlab.files import json_files, read_regular
 from alexlab.runs.lease import EXPIRY, HEARTBEAT
@@ -106,7 +106,7 @@ class Watcher:
             try:
                 run = _read(Record(self._runs, planned.run_id), planned)
             except (UserError, OSError) as error:
-                run = replace(planned, state=FAILED, failure=one_line(error)[:80])
+                run = replace(planned, state=FAILED, failure=printable_line(error)[:80])
             self._seen[planned.run_id] = stamps, run
         return self._alive(run) if run.state == RUNNING else run
 

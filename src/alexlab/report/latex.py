@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from alexlab.console import one_line
+from alexlab.console import printable_line
 from alexlab.report.content import in_order
 from alexlab.report.wording import measured, published, runs
 from alexlab.study.judgement import Judgement
@@ -48,5 +48,5 @@ def table_latex(heads: Sequence[str], columns: str, rows: Sequence[Sequence[str]
 
 def escaped(text: str) -> str:
     """Escape a text for LaTeX, on one line; hyphens before numbers become minus signs."""
-    text = re.sub(r"(?<!\w)-(?=\d)", "−", one_line(text))
+    text = re.sub(r"(?<!\w)-(?=\d)", "−", printable_line(text))
     return "".join(_SPECIAL.get(one, one) for one in text)

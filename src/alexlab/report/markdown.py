@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from alexlab.console import one_line, printable
+from alexlab.console import printable, printable_line
 from alexlab.report.cite import Repeat
 from alexlab.report.content import (
     INTERVALS,
@@ -175,7 +175,7 @@ def _plot(plot: PlotOnPage) -> list[str]:
 def _origin(content: dict[str, Any]) -> list[str]:
     """The commands that repeat the runs, a citation, and where the runs come from."""
     repeat: Repeat = content["repeat"]
-    lines = ["", "## Cite and repeat", "", "```bash", *map(one_line, repeat.commands.splitlines()), "```", ""]
+    lines = ["", "## Cite and repeat", "", "```bash", *map(printable_line, repeat.commands.splitlines()), "```", ""]
     lines += ["```bibtex", *map(printable, repeat.citation.splitlines()), "```", ""]
     lines += ["## Where the runs come from", ""]
     return lines + [f"- {_md(what)}: {'; '.join(map(_md, values))}" for what, values in content["provenance"]]
@@ -183,13 +183,13 @@ def _origin(content: dict[str, Any]) -> list[str]:
 
 def _md(text: str) -> str:
     """Escape a text, so that Markdown shows it unchanged, also within a table or at the start of a line."""
-    text = re.sub(r"[\\`*\[\]|<>~&]|(?<!\w)_|_(?!\w)", r"\\\g<0>", one_line(text))
+    text = re.sub(r"[\\`*\[\]|<>~&]|(?<!\w)_|_(?!\w)", r"\\\g<0>", printable_line(text))
     return re.sub(r"^([#+=-]*|\d+)([#+=.)-])(?= |$)", r"\1\\\2", text)  # a heading, or an item of a list
 
 
 def _code(text: str) -> str:
     """A code span, also within a table."""
-    text = one_line(text)
+    text = printable_line(text)
     longest = max((len(found) for found in re.findall("`+", text)), default=0)
     fence, space = "`" * (longest + 1), " " if longest else ""
     return f"{fence}{space}{text}{space}{fence}".replace("|", "\\|")
@@ -197,7 +197,7 @@ def _code(text: str) -> str:
 
 def _fenced(command: str) -> list[str]:
     """A code block of one line, which the command cannot close."""
-    return ["```bash", one_line(command), "```"]
+    return ["```bash", printable_line(command), "```"]
 
 
 def _table(names: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:

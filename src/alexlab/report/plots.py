@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alexlab.console import one_line
+from alexlab.console import printable_line
 from alexlab.data.class_names import class_names
 from alexlab.data.names import readable
 from alexlab.errors import UserError
@@ -193,7 +193,7 @@ def _class_names(run: RunData, archive: Archive) -> list[str]:
     recorded = run.result.get("data", {}).get("classes")
     if not isinstance(recorded, list) or len(recorded) != len(known):
         return known
-    names = readable([one_line(name)[:_LONGEST_CLASS] for name in recorded], {})  # a record may be untrusted
+    names = readable([printable_line(name)[:_LONGEST_CLASS] for name in recorded], {})  # a record may be untrusted
     return names if len(set(names)) == len(names) else known
 
 

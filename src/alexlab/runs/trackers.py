@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote
 
 from alexlab.config import TRACKERS, Config, LoggerConfig
-from alexlab.console import one_line
+from alexlab.console import printable_line
 from alexlab.errors import UserError
 from alexlab.files import is_first_time
 from alexlab.runs.mlflow_copy import MlflowCopy
@@ -126,12 +126,12 @@ class Copies:
 
 def reason(error: Exception) -> str:
     """An error of a tracker in one line, without passwords and keys."""
-    text = one_line(error) or type(error).__name__
+    text = printable_line(error) or type(error).__name__
     in_uri = re.findall(r"://[^/\s:]*:([^/\s]+)@", os.environ.get("MLFLOW_TRACKING_URI", ""))
     text = re.sub(r"(?<=://)[^/\s]*@", "", text)
     secrets = [*in_uri, *map(unquote, in_uri), *(os.environ.get(name, "") for name in _SECRETS)]
     for secret in filter(None, map(str.strip, secrets)):
-        for spelling in (secret, one_line(secret), repr(secret)[1:-1]):
+        for spelling in (secret, printable_line(secret), repr(secret)[1:-1]):
             text = text.replace(spelling, "***")
     return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
 

@@ -17,7 +17,7 @@ from multiprocessing.util import get_temp_dir
 from typing import Any
 
 from alexlab.config import Config, LoggerConfig
-from alexlab.console import one_line
+from alexlab.console import printable_line
 from alexlab.errors import UserError
 from alexlab.runs import tracked
 from alexlab.runs.names import RunName
@@ -208,4 +208,6 @@ def wandb_mode() -> str:
     try:
         return "online" if wandb.login(prompt=False, verify=False) else "offline"
     except wandb.Error as error:
-        raise UserError(f"W&B's key cannot be used ({one_line(error)}); set another, or WANDB_MODE=offline") from error
+        raise UserError(
+            f"W&B's key cannot be used ({printable_line(error)}); set another, or WANDB_MODE=offline"
+        ) from error
