@@ -14,6 +14,7 @@ from alexlab.cli import report
 from alexlab.config import PROJECT_DIR, ConfigError
 from alexlab.report.wording import rate_sentences
 from alexlab.runs.bundle import opened
+from alexlab.study.judge import judge
 from alexlab.study.plans import read_looks
 from alexlab.study.rates import ArmTrials, RateTrial, read_trials
 from alexlab.study.records import Archive, read_archive
@@ -119,3 +120,20 @@ def test_sentences_name_the_rate_that_was_chosen_or_why_there_is_none():
         "Trials of base, validation error in % by learning rate: 0.01: 25.00 and 27.00, 0.02: failed; chosen: 0.01.",
         "Trials of no_lrn, validation error in % by learning rate: 0.01: 25.00; no rate succeeds.",
     ]
+
+
+def test_a_finished_search_tells_the_rates_that_the_plan_after_it_has(plan: dict, archive: Archive):
+    """A round is planned before its trials, so the search's own last plan cannot have what the last round chose."""
+    chosen = [{**rate, "lr": lr} for rate, lr in zip(plan["rates"], (0.00282843, 0.016, 0.011), strict=True)]
+    undecided = {**plan, "rates": [{**rate, "lr": None} for rate in plan["rates"]]}
+    own_id = plan["id"].replace("-choose-", "-own-")
+    own = {**plan, "id": own_id, "rate": "own", "rates": chosen, "planned": plan["planned"] + 9}
+
+    def rates(started: dict[str, list[dict]]) -> list[float | None]:
+        return [arm.chosen for arm in judge([undecided], archive, started=started).trials]
+
+    assert rates({plan["id"]: [undecided]}) == [None, None, None]
+    assert rates({plan["id"]: [undecided], own_id: [own]}) == [0.00282843, 0.016, 0.011]
+    before = {**own, "planned": plan["planned"] - 9}  # the search has gone on since, such as from another start
+    assert rates({plan["id"]: [undecided], own_id: [before]}) == [None, None, None]
+    assert rates({own_id.replace("figure1", "other"): [own]}) == [None, None, None]

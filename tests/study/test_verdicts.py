@@ -273,8 +273,8 @@ def test_a_bound_supports_a_direction_at_most(records: Path):
     assert plain.effect is not None
     low = plain.shown(plain.effect.difference - plain.effect.study)
     assert 1.4 < low < 1.7
-    assert plain.verdict == f"same direction, at least ×{low:.2f}"
-    assert ranged.verdict == f"several times faster, at least ×{low:.2f}"
+    assert plain.verdict == f"same direction, at least {low:.2f}×"
+    assert ranged.verdict == f"several times faster, at least {low:.2f}×"
 
 
 def test_what_was_there_when_first_logged_is_a_bound_too(records: Path):

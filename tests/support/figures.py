@@ -64,7 +64,7 @@ FIGURES = {
     "forest": lambda: forest(rows(12)),
     "forest_one": lambda: forest(rows(1)),
     "forest_odd": lambda: forest(ODD_ROWS),
-    "forest_marked": lambda: forest(rows(3), "log2 of the ratio", "REHEARSAL"),
+    "forest_marked": lambda: forest(rows(3), "ratio", "REHEARSAL", is_ratio=True),
     "dots": lambda: dots(
         {"none": ([1.0, 2, 3], [40.0]), "an arm of a long name " * 3: ([2.0], []), "nothing": ([], [])}, "%"
     ),

@@ -253,4 +253,4 @@ def _cells(errors: dict[str, Any], images: int | None = None) -> list[str]:
 
 
 def _interval_note(images: int) -> str:
-    return f"±: 95 % interval from the {images:,} test images alone, for these very weights."
+    return f"±: 95 % interval over the {images:,} test images alone; it does not cover seeds."

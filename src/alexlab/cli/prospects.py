@@ -137,7 +137,7 @@ def _amount(claim: Claim, size: float, is_published: bool) -> str:
 def _plain(claim: Claim, size: float, is_factor: bool = False) -> str:
     """A size in the unit of the published figure."""
     if claim.ratio:
-        return f"{math.exp(size):.2f}x" if is_factor or size > 0 else "1x"
+        return f"{math.exp(size):.2f}×" if is_factor or size > 0 else "1×"
     return f"{size / claim.unit:.{decimals(claim)}f} {METRICS[claim.metric][1]}".rstrip()
 
 

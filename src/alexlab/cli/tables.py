@@ -223,7 +223,7 @@ def _notes(plan: Plan, rows: list[RunRow], many_seeds: bool, statistics: SweepSt
     counts = sorted({row.data.result["test"]["images"] for row in rows if row.data.is_done})
     if images := " or ".join(f"{count:,}" for count in counts):
         of = "± of a run" if many_seeds else "±"
-        notes.append(f"{of}: 95 % interval from the {images} test images alone, for these very weights; not of seeds.")
+        notes.append(f"{of}: 95 % interval over the {images} test images alone; it does not cover seeds.")
     epochs = {row.data.result["epochs"] for row in rows if row.data.is_done}
     if len(epochs) == 1 and len(rows) > 1:
         notes[-1] += f" Each run: {plural(epochs.pop(), 'epoch')}."

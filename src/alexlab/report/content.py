@@ -389,7 +389,7 @@ def _submitters(row: Row | None, anchor: str, rates: str = "") -> list[Submitter
         if one.effect is not None:
             middle, half = one.effect.difference, one.effect.fixed
             low, high = (row.shown(middle + sign * half) if half < 700 else math.nan for sign in (-1, 1))
-            effect = times + number_text(row.shown(middle), digits, signed)
+            effect = number_text(row.shown(middle), digits, signed) + times
             interval = range_text(low, high, digits, signed)
         found.append(
             SubmitterRow(
@@ -464,7 +464,7 @@ def _measured(row: Row) -> tuple[str, dict[str, str]]:
     if row.share is not None:
         share, low, high = row.share
         intervals[SHARE] = f"{number_text(share, 2)} ({range_text(low, high, 2, False)})"
-    return times + number_text(row.shown(found), digits, not is_ratio), intervals
+    return number_text(row.shown(found), digits, not is_ratio) + times, intervals
 
 
 def _unit(claim: Claim) -> str:
@@ -490,7 +490,7 @@ def _secondary(row: Row, label: str, value: float) -> tuple[str, str, str]:
     figure = None if view else claim.published.get(metric)
     name = _metric(claim, metric, view.removesuffix(" view") or claim.view)
     if claim.ratio:
-        return name, NOTHING if figure is None else f"×{figure:g}", f"×{number_text(math.exp(value), 2)}"
+        return name, NOTHING if figure is None else f"{figure:g}×", f"{number_text(math.exp(value), 2)}×"
     signed = not claim.is_level
     unit, size = METRICS[metric][1:]
     claimed = NOTHING if figure is None else with_signs(f"{figure:+g}" if signed else f"{figure:g}")
@@ -603,8 +603,7 @@ def range_text(low: float, high: float, digits: int, signed: bool) -> str:
 
 
 def with_signs(text: str) -> str:
-    text = re.sub(r"(?<![\w])-(?=[\d.])", "−", text)
-    return re.sub(r"([\d.]+)x$", r"×\1", text)
+    return re.sub(r"(?<![\w])-(?=[\d.])", "−", text)
 
 
 def time_or_dash(seconds: float | None) -> str:

@@ -82,7 +82,8 @@ def _of_study(judgement: Judgement, archive: Archive, with_pictures: bool) -> It
                 "with the 95 % interval of a pair of single runs; measured effects have their own 95 % interval "
                 "(thick) and the study-wise one (thin)."
             )
-            yield Plot(name, title, text, effects.forest(rows, xlabel, watermark))
+            drawn = effects.forest(rows, xlabel, watermark, is_ratio=name == RATIOS)
+            yield Plot(name, title, text, drawn)
     yield from learning_curves(arms)
     speeds = [
         row
@@ -237,16 +238,12 @@ def _is_of(metrics: tuple[str, ...]) -> Callable[[Row], bool]:
     return lambda row: row.effect is not None and not row.claim.ratio and row.claim.metric in metrics
 
 
+RATIOS = "forest_ratio"
 # One axis for each kind of quantity: file, title, axis, and which rows.
 FORESTS: tuple[tuple[str, str, str, Callable[[Row], bool]], ...] = (
     ("forest", "Claims about the error", "effect on the error, points", _is_of(("top1_error", "top5_error"))),
     ("forest_gap", "Claims about overfitting", "effect, points", _is_of(("gap", "train_top1_error"))),
-    (
-        "forest_ratio",
-        "Ratios",
-        "log2 of the ratio",
-        lambda row: row.effect is not None and row.claim.ratio,
-    ),
+    (RATIOS, "Ratios", "ratio", lambda row: row.effect is not None and row.claim.ratio),
     ("forest_loss", "Claims about the loss", "effect, nats", _is_of(("train_loss", "first_epoch_loss"))),
     ("forest_colour", "Claims about colour", "difference of shares of colour", _is_of(("colour_gap",))),
 )

@@ -47,7 +47,7 @@ def published(row: Row) -> str:
     figure = claim.published.get(claim.metric)
     if figure is None:
         return {-1: "lower", 1: "higher", 0: ""}[claim.sign] if claim.not_testable is None else ""
-    text = f"{figure:g}" if claim.is_level else f"{figure:g}x" if claim.ratio else f"{figure:+g}"
+    text = f"{figure:g}" if claim.is_level else f"{figure:g}×" if claim.ratio else f"{figure:+g}"
     if not claim.at_least:
         return text
     return f"<{text}" if claim.sign < 0 else f">{text}"
@@ -67,7 +67,7 @@ def measured(row: Row, which: str = "decisive") -> str:
         low, high = (
             (row.shown(row.effect.difference + sign * half) for sign in (-1, 1)) if half < 700 else (0, math.inf)
         )
-        return f"{row.shown(row.effect.difference):.2f}x {low:.2f}-{high:.2f}"
+        return f"{row.shown(row.effect.difference):.2f}× {low:.2f}-{high:.2f}"
     places = decimals(row.claim)
     text = f"{row.shown(row.effect.difference):+.{places}f}"
     return f"{text} ±{row.shown(half):.{places}f}" if math.isfinite(half) else f"{text} (1 run)"

@@ -14,7 +14,7 @@ from alexlab.study.claims import Claim, Verdict
 from alexlab.study.effects import measure
 from alexlab.study.judgement import Arm, Judgement, Row
 from alexlab.study.noise import against_itself, components_remark, halves, itself_remark
-from alexlab.study.own_rates import add_own_rates, doubt_rates
+from alexlab.study.own_rates import add_own_rates, doubt_rates, with_choices
 from alexlab.study.rates import read_trials
 from alexlab.study.records import Archive
 from alexlab.study.samples import Samples
@@ -70,7 +70,7 @@ def judge(
             remarks.append(itself_remark(rows))
         elif components := components_remark(arms):
             remarks.append(components)
-    trials = read_trials(plan, archive.runs)
+    trials = read_trials(with_choices(plan, started) if is_choosing else plan, archive.runs)
     problems = [archive.named(line) for line in problems]
     judgement = Judgement(plan, len(looks), rows, arms, family, problems, remarks, config_dir, trials)
     for row in rows:

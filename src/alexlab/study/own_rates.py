@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +32,17 @@ def doubt_rates(judgement: Judgement, archive: Archive, started: Mapping[str, li
             if arm in row.arms and not row.claim.is_level:
                 row.rate_doubts.append(doubt)
                 row.withhold(f"{doubt}; no verdict")
+
+
+def with_choices(plan: dict[str, Any], started: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """The plan of a search of rates, with the rates chosen if the plan that follows from it is among those `started`.
+
+    A search is planned round by round, each before its trials, so its own last plan does not have what they chose.
+    """
+    looks = started.get(re.sub(r"-choose(?=-\w{6}$)", "-own", plan["id"]))
+    if looks is None or looks[-1].get("planned", 0) < plan.get("planned", 0):
+        return plan
+    return {**plan, "rates": looks[-1].get("rates", [])}
 
 
 def _tried_rates(

@@ -229,7 +229,7 @@ def _bound(row: Row) -> str:
     """The smallest effect that is compatible with a bound: the interval's end nearer to no effect."""
     assert row.interval is not None
     end = row.shown(row.interval[0] if row.claim.sign > 0 else row.interval[1])
-    return f"×{end:.2f}" if row.claim.ratio else f"{end:+.2f} {METRICS[row.claim.metric][1]}".rstrip()
+    return f"{end:.2f}×" if row.claim.ratio else f"{end:+.2f} {METRICS[row.claim.metric][1]}".rstrip()
 
 
 def _judge_level(row: Row) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from alexlab.report.figures.effects import ForestRow, forest
 from support.figures import ODD_ROWS, texts
@@ -43,14 +44,34 @@ def test_a_forest_is_linear_and_one_huge_effect_does_not_squeeze_the_others():
     ("rows", "named"),
     [
         ([ForestRow("a", 1.0, 0.5)], []),
-        ([ForestRow("a", 1.0, 0.5, published=-1.4)], ["published, with noise"]),
+        ([ForestRow("a", 1.0, 0.5, 0.5)], []),
+        ([ForestRow("a", 1.0, 0.5, 0.8)], ["study-wise interval"]),
+        ([ForestRow("a", 1.0, 0.5, published=-1.4)], ["published"]),
+        ([ForestRow("a", 1.0, 0.5, published=-1.4, noise=2.0)], ["published, with noise"]),
         ([ForestRow("a", 1.0, 0.5, published=4.0, at_least=True)], ["published, or more"]),
-        (ODD_ROWS, ["published, with noise", "published, or more"]),
+        (ODD_ROWS, ["study-wise interval", "published, with noise", "published, or more"]),
     ],
 )
 def test_the_key_names_only_what_is_drawn(rows: list[ForestRow], named: list[str]):
     [legend] = forest(rows).legends
-    assert [one.get_text() for one in legend.get_texts()] == ["measured, 95 % interval", "study-wise interval", *named]
+    assert [one.get_text() for one in legend.get_texts()] == ["measured, 95 % interval", *named]
+
+
+def ratio_ticks(figure: Figure) -> dict[str, float]:
+    return {tick.label1.get_text(): float(tick.get_loc()) for tick in figure.axes[0].xaxis.get_major_ticks()}
+
+
+def test_ratios_are_shown_as_ratios():
+    """Their rows are in octaves."""
+    row = ForestRow("Six times", np.log2(7.2), np.log2(1.2), np.log2(1.2), published=np.log2(6))
+    figure = forest([row], "ratio", is_ratio=True)
+    assert "7.20× (6.00 to 8.64)" in texts(figure)
+    assert "against the claim ← ratio → as claimed" in texts(figure)
+    assert ratio_ticks(figure) == {"1×": 0, "2×": 1, "4×": 2, "8×": 3}
+    near = forest([ForestRow("Near 1", np.log2(0.86), np.log2(1.06))], "ratio", is_ratio=True)
+    assert ratio_ticks(near)["0.9×"] == pytest.approx(np.log2(0.9))
+    unbounded = forest([ForestRow("One run", -1.0, np.inf, np.inf)], "ratio", is_ratio=True)
+    assert "0.50×" in texts(unbounded)
 
 
 def test_a_forest_without_rows_is_refused():

@@ -36,7 +36,7 @@ MOST_OF_MEDIAN = 6.0  # times the median of all rows; an effect of a forest that
 
 @dataclass(frozen=True)
 class ForestRow:
-    """One claim; effects and half widths in points, None (or NaN) if missing."""
+    """One claim; effects and half widths in points, or of ratios in octaves (log2), None (or NaN) if missing."""
 
     name: str
     effect: float | None = None
@@ -52,13 +52,15 @@ class ForestRow:
 
 
 @styled()
-def forest(rows: Sequence[ForestRow], xlabel: str = "effect, points", watermark: str = "") -> Figure:
+def forest(
+    rows: Sequence[ForestRow], xlabel: str = "effect, points", watermark: str = "", is_ratio: bool = False
+) -> Figure:
     """A forest plot: for each claim the published effect, hollow, and the measured one with its two intervals.
 
     Rows are oriented so that the claimed direction, which is shaded, is right. All are of one kind of quantity, which
     `xlabel` names. The published effect has the interval of a pair of single runs. `watermark` is set across the plot.
-    The axis is linear; an effect or interval that leaves the figure ends in an arrow, and its row has the number. Names
-    are above the lines, which have the whole width.
+    The axis is linear, or of ratios logarithmic; an effect or interval that leaves the figure ends in an arrow, and its
+    row has the number. Names are above the lines, which have the whole width.
 
     Raises:
         ValueError: without rows.
@@ -75,7 +77,7 @@ def forest(rows: Sequence[ForestRow], xlabel: str = "effect, points", watermark:
     )
     figure = make_figure(top + body + bottom)
     axes = add_axes(figure, left, bottom, WIDTH - left - right, body)
-    low, high = _scale(axes, rows, xlabel)
+    low, high = _scale(axes, rows, xlabel, is_ratio)
     axes.set_ylim(body, 0)
     if any(row.has_side for row in rows):
         axes.axvspan(0, high, color=GREEN, alpha=0.07, linewidth=0)
@@ -90,7 +92,8 @@ def forest(rows: Sequence[ForestRow], xlabel: str = "effect, points", watermark:
         if head:
             y += 17
             axes.text(0, y - 4, row.section, transform=beside, weight="bold", fontsize=SIZE, va="baseline")
-        axes.text(1, y + 10, _effect_text(row), transform=beside, fontsize=SMALL, ha="right", va="baseline", alpha=0.75)
+        effect = (_ratio_text if is_ratio else _effect_text)(row)
+        axes.text(1, y + 10, effect, transform=beside, fontsize=SMALL, ha="right", va="baseline", alpha=0.75)
         for line in name:
             y += LINE_HEIGHT
             axes.text(0, y - 1.5, line, transform=beside, fontsize=SIZE, va="baseline")
@@ -103,8 +106,7 @@ def forest(rows: Sequence[ForestRow], xlabel: str = "effect, points", watermark:
         axes.plot([0, 0], [y + 1, y + 1 + lane], color=INK, linewidth=0.8, solid_capstyle="butt")
         _interval(axes, row, y + 1 + lane / 2, low, high)
         y += lane + 7
-    published = [row for row in rows if _given(row.published)]
-    _forest_key(figure, not all(row.at_least for row in published), any(row.at_least for row in published))
+    _forest_key(figure, rows)
     return figure
 
 
@@ -121,11 +123,22 @@ def _effect_text(row: ForestRow) -> str:
     return _signed(row.effect, digits) + ("" if half is None else f" ± {half:.{digits}f}")
 
 
+def _ratio_text(row: ForestRow) -> str:
+    """Such as `7.20× (6.01 to 8.63)`."""
+    if not _given(row.effect):
+        return "no result"
+    assert row.effect is not None
+    text = f"{2**row.effect:.2f}×"
+    if _given(row.half) and row.half is not None and math.isfinite(row.half):
+        text += f" ({2 ** (row.effect - row.half):.2f} to {2 ** (row.effect + row.half):.2f})"
+    return text
+
+
 def _signed(number: float, digits: int) -> str:
     return f"{number:+.{digits}f}".replace("-", "−")
 
 
-def _scale(axes: Axes, rows: Sequence[ForestRow], xlabel: str) -> tuple[float, float]:
+def _scale(axes: Axes, rows: Sequence[ForestRow], xlabel: str, is_ratio: bool) -> tuple[float, float]:
     """Set up the axis of effects and return its ends."""
     inner, outer, extents = [0.0], [0.0], []
     for row in rows:
@@ -145,11 +158,24 @@ def _scale(axes: Axes, rows: Sequence[ForestRow], xlabel: str) -> tuple[float, f
     margin = 0.05 * (high - low) or 1.0
     low, high = low - margin, high + margin
     axes.set_xlim(low, high)
-    axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+    if is_ratio:
+        axes.set_xticks(ticks := _ratio_ticks(low, high), [f"{2**tick:.3g}×" for tick in ticks])
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
     sides = "against the claim ← {} → as claimed" if any(row.has_side for row in rows) else "{}"
     axes.set_xlabel(sides.format(xlabel))
     return low, high
+
+
+def _ratio_ticks(low: float, high: float) -> list[float]:
+    """Octaves within the axis: whole ones if it has two or more, else those of evenly spaced ratios."""
+    if high - low >= 2:
+        ticks = MaxNLocator(7, integer=True).tick_values(low, high)
+    else:
+        ratios = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(2**low, 2**high)
+        ticks = np.log2(ratios[ratios > 0])
+    return [float(tick) for tick in ticks if low <= tick <= high]
 
 
 def _interval(axes: Axes, row: ForestRow, y: float, low: float, high: float) -> None:
@@ -180,15 +206,20 @@ def _interval(axes: Axes, row: ForestRow, y: float, low: float, high: float) -> 
         axes.plot(row.published, y, marker=marker, color=RED, markersize=8, **hollow)
 
 
-def _forest_key(figure: Figure, has_published: bool, has_bounds: bool) -> None:
-    hollow = {"markerfacecolor": "none", "markeredgewidth": 1.5, "linestyle": "none"}
-    entries = [
-        (Line2D([], [], color=BLUE, marker="o", markersize=6.5, linewidth=3.4), "measured, 95 % interval"),
-        (Line2D([], [], color=BLUE, linewidth=1), "study-wise interval"),
-    ]
-    if has_published:
-        entries.append((Line2D([], [], color=RED, marker="D", markersize=7, **hollow), "published, with noise"))
-    if has_bounds:
-        entries.append((Line2D([], [], color=RED, marker="<", markersize=8, **hollow), "published, or more"))
+def _forest_key(figure: Figure, rows: Sequence[ForestRow]) -> None:
+    hollow = {"markerfacecolor": "none", "markeredgewidth": 1.5}
+    published = [row for row in rows if _given(row.published)]
+    entries = [(Line2D([], [], color=BLUE, marker="o", markersize=6.5, linewidth=3.4), "measured, 95 % interval")]
+    if any(_given(row.study) and row.study != row.half for row in rows):
+        entries.append((Line2D([], [], color=BLUE, linewidth=1), "study-wise interval"))
+    if not all(row.at_least for row in published):
+        has_noise = any(_given(row.noise) for row in published)
+        line = Line2D([], [], color=RED, marker="D", markersize=7, linewidth=1, **hollow)
+        line.set_linestyle("-" if has_noise else "none")
+        entries.append((line, "published, with noise" if has_noise else "published"))
+    if any(row.at_least for row in published):
+        entries.append(
+            (Line2D([], [], color=RED, marker="<", markersize=8, linestyle="none", **hollow), "published, or more")
+        )
     handles, texts = zip(*entries, strict=True)
     figure.legend(handles, texts, loc="upper left", bbox_to_anchor=(0, 1), ncols=2, borderpad=0.3, columnspacing=1.2)

@@ -1,8 +1,7 @@
 """Names next to a plot: one for each lane, or one at the end of each line.
 
 Names at ends of lines take three steps, since they need room next to the axes: `axes_with_labels` makes a figure with
-that
-room, the caller draws, and `write_labels` writes the names, with connectors to the ends of the lines.
+that room, the caller draws, and `write_labels` writes the names, with connectors to the ends of the lines.
 """
 
 from __future__ import annotations
@@ -89,7 +88,8 @@ def write_labels(figure: Figure, axes: Axes, ends: list[EndLabel]) -> None:
     box = axes.get_window_extent()
     points = [axes.transData.transform((end.x, end.y)) if math.isfinite(end.y) else (box.x1, box.y0) for end in ends]
     heights = [_height(end) for end in ends]
-    ys = spread([float(y) for _, y in points], heights, box.y0 - 4, box.y1 + 4)
+    # Of ends at one height the left one has the upper name: then connectors that rise do not cross.
+    ys = spread([float(y - 1e-6 * x) for x, y in points], heights, box.y0 - 4, box.y1 + 4)
     width, height = figure.get_size_inches() * 72
     for end, (x, y), at in zip(ends, points, ys, strict=True):
         if math.isfinite(end.y):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import textwrap
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -30,6 +31,7 @@ from alexlab.report.figures.labels import EndLabel, axes_with_labels, wrapped, w
 from alexlab.study.metrics import epochs_to
 
 RANGE_UNDER = 5  # seeds: with fewer a band shows the range, else the standard deviation
+MOST_OF_TITLE = 54  # characters of a line that fit above a plot
 
 
 @styled()
@@ -42,8 +44,34 @@ def curves(arms: Mapping[str, np.ndarray], ylabel: str, percent: bool = False) -
     Raises:
         ValueError: without arms, or for arrays of another shape.
     """
-    size = 100 if percent else 1
-    figure, _ = _lines({name: size * values for name, values in _checked(arms).items()}, {}, ylabel)
+    arms = {name: (100 if percent else 1) * values for name, values in _checked(arms).items()}
+    counts = [int(np.isfinite(values).any(1).sum()) for values in arms.values()]
+    is_range = min((count for count in counts if count > 1), default=0) < RANGE_UNDER
+    ends, bands = [], []
+    for (name, values), (colour, line) in zip(arms.items(), colours_and_lines(), strict=False):
+        here, text = np.isfinite(values).any(0), wrapped(name)
+        x, known = np.flatnonzero(here) + 1.0, values[:, here]
+        if not len(x):
+            ends.append(EndLabel(f"{text}\nno values", math.nan, math.nan, colour, line))
+            continue
+        mean = np.nanmean(known, 0)
+        if is_range:
+            low, high = np.nanmin(known, 0), np.nanmax(known, 0)
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # one seed has no deviation
+                deviation = np.nan_to_num(np.nanstd(known, 0, ddof=1))
+            low, high = mean - deviation, mean + deviation
+        bands.append((x, mean, low, high, colour, line))
+        ends.append(EndLabel(text, float(x[-1]), float(mean[-1]), colour, line))
+    figure, axes = axes_with_labels(ends, bottom=48, top=6)
+    for x, mean, low, high, colour, line in bands:
+        axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+        axes.plot(x, mean, color=colour, linestyle=line, marker="." if len(x) == 1 else "")
+    last = max((float(x[-1]) for x, *_ in bands), default=1.0)
+    seeds, band = _seeds_words(list(arms.values())), "lowest to highest" if is_range else "±1 sd"
+    note = "one seed an arm" if seeds is None else f"lines: mean of {seeds} seeds; bands: {band}"
+    _finish(figure, axes, ends, ylabel, (1.0, last), note)
     return figure
 
 
@@ -112,10 +140,11 @@ def _in_two_lines(name: str, width: float) -> str:
 
 @styled()
 def speed(arms: Mapping[str, np.ndarray], threshold: float = 0.25, epochs: np.ndarray | None = None) -> Figure:
-    """Plot figure 1: training error, a fraction [seeds, entries], by epoch and arm, and the epochs to a threshold.
+    """Plot figure 1: the training error of every run by epoch, a fraction [seeds, entries], and how soon arms learn.
 
-    `epochs`: after how many epochs each entry was logged; None = after 1, 2, 3, ... The epochs to the threshold are the
-    mean of `epochs_to` over the seeds that reach it and, if all do, its ratio to the first arm's.
+    `epochs`: after how many epochs each entry was logged; None = after 1, 2, 3, ... An arm's epochs to the threshold
+    are the geometric mean of `epochs_to` over the seeds that reach it, since claims compare logarithms, and, if all
+    do, its ratio to the first arm's.
 
     Raises:
         ValueError: without arms, or for arrays of another shape.
@@ -123,34 +152,73 @@ def speed(arms: Mapping[str, np.ndarray], threshold: float = 0.25, epochs: np.nd
     arms = _checked(arms)
     logged = np.arange(1.0, max(values.shape[1] for values in arms.values()) + 1) if epochs is None else epochs
     times = {name: np.array([epochs_to(row, threshold, logged) for row in values]) for name, values in arms.items()}
-    base = next(iter(times.values())).mean()
-    notes = {
-        name: _reached(each, len(arms[name]), base if i else math.nan, float(logged[0]))
-        for i, (name, each) in enumerate(times.items())
-    }
-    percent = {name: 100 * values for name, values in arms.items()}
-    figure, axes = _lines(percent, notes, "training error, %", top=20, level=100 * threshold, epochs=logged)
-    for each, (colour, _) in zip(times.values(), colours_and_lines(), strict=False):
-        if np.isfinite(each).all() and len(each):
-            axes.plot(each.mean(), 100 * threshold, marker="o", color=colour, markersize=5.5, zorder=4)
+    first, *others = times
+    base = _geometric_mean(times[first])
     words = f"Epochs to {100 * threshold:g} %"
-    if len(times) == 2:
-        (first, one), (second, other) = times.items()
-        ratio = other.mean() / one.mean()
+    if len(others) == 1:
+        ratio = _ratio(_geometric_mean(times[others[0]]), base)
         if math.isfinite(ratio):
-            words = f"{second} takes {ratio:.1f} times as many epochs to {100 * threshold:g} % as {first}"
-    figure.text(10 / WIDTH, 1 - 4 / (72 * figure.get_figheight()), cut(figure, words, WIDTH - 20, SIZE), va="top")
+            words = f"{others[0]} takes {ratio:.1f} times as many epochs to {100 * threshold:g} % as {first}"
+    ends = []
+    for (name, values), (colour, line) in zip(arms.items(), colours_and_lines(), strict=False):
+        x, y = _end_of_arm(values, times[name], threshold, logged)
+        note = _reached(times[name], base if name in others else math.nan, float(logged[0]))
+        ends.append(EndLabel(f"{wrapped(name)}\n{note if math.isfinite(y) else 'no values'}", x, y, colour, line))
+    title = textwrap.wrap(words, MOST_OF_TITLE)[:2]
+    figure, axes = axes_with_labels(ends, bottom=48, top=8 + LINE_HEIGHT * len(title))
+    longest = float(logged[0])
+    for values, reached, end in zip(arms.values(), times.values(), ends, strict=True):
+        for row in values:
+            x, known = logged[: len(row)][np.isfinite(row)], 100 * row[np.isfinite(row)]
+            width, alone = 1.6 if len(values) == 1 else 0.8, "." if len(x) == 1 else ""
+            axes.plot(x, known, color=end.colour, linestyle=end.line, linewidth=width, marker=alone)
+            longest = max([longest, *x])
+        if len(reached) and np.isfinite(reached).all():
+            axes.plot(end.x, end.y, marker="o", color=end.colour, markersize=5.5, zorder=4)
+    axes.axhline(100 * threshold, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+    axes.set_ylim(bottom=0)
+    seeds = _seeds_words(list(arms.values()))
+    each = "one seed an arm" if seeds is None else f"lines: {seeds} seeds; dots: geometric mean"
+    _finish(figure, axes, ends, "training error, %", (float(logged[0]), longest), each)
+    for number, text in enumerate(title):
+        y = 1 - (4 + LINE_HEIGHT * number) / (72 * figure.get_figheight())
+        figure.text(10 / WIDTH, y, cut(figure, text, WIDTH - 20, SIZE), va="top")
     return figure
 
 
-def _reached(times: np.ndarray, seeds: int, base: float, first: float) -> str:
+def _geometric_mean(times: np.ndarray) -> float:
+    """NaN unless all seeds reach the threshold."""
+    if not len(times) or np.isnan(times).any():
+        return math.nan
+    with np.errstate(divide="ignore"):  # a time may be 0
+        return float(np.exp(np.log(times).mean()))
+
+
+def _ratio(time: float, base: float) -> float:
+    return time / base if base else math.nan
+
+
+def _end_of_arm(values: np.ndarray, times: np.ndarray, threshold: float, logged: np.ndarray) -> tuple[float, float]:
+    """The point that an arm's name is connected to: its dot, else the end of its longest run; NaN without values."""
+    if math.isfinite(mean := _geometric_mean(times)):
+        return mean, 100 * threshold
+    known = np.isfinite(values)
+    if not known.any():
+        return math.nan, math.nan
+    row, entry = max(zip(*np.nonzero(known), strict=True), key=lambda place: place[1])
+    return float(logged[entry]), 100 * float(values[row, entry])
+
+
+def _reached(times: np.ndarray, base: float, first: float) -> str:
     there = times[np.isfinite(times)]
     if not len(there):
         return "never reached"
-    words = ("at most " if (there == first).all() else "") + f"{there.mean():.1f} epochs"
-    if len(there) < seeds:
-        return f"{len(there)} of {seeds} seeds:\n{words}"
-    return words + (f" ({there.mean() / base:.1f}×)" if math.isfinite(base) else "")
+    mean = _geometric_mean(there)
+    words = ("at most " if (there == first).all() else "") + f"{mean:.1f} epochs"
+    if len(there) < len(times):
+        return f"{len(there)} of {len(times)} seeds:\n{words}"
+    ratio = _ratio(mean, base)
+    return words + (f" ({ratio:.1f}×)" if math.isfinite(ratio) else "")
 
 
 def _checked(arms: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -164,63 +232,24 @@ def _checked(arms: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return found
 
 
-def _lines(
-    arms: dict[str, np.ndarray],
-    notes: dict[str, str],
-    ylabel: str,
-    top: float = 6,
-    level: float | None = None,
-    epochs: np.ndarray | None = None,
-) -> tuple[Figure, Axes]:
-    """Plot means and bands of values [seeds, entries], logged after so many `epochs` each; None = after 1, 2, 3, ...
-
-    `notes`: lines below names of arms. `level`: a horizontal line; the plot starts at 0.
-    """
-    counts = [int(np.isfinite(values).any(1).sum()) for values in arms.values()]
-    many = [count for count in counts if count > 1]
-    is_range = min(many, default=0) < RANGE_UNDER
-    ends, bands = [], []
-    for (name, values), (colour, line) in zip(arms.items(), colours_and_lines(), strict=False):
-        here, text = np.isfinite(values).any(0), wrapped(name)
-        entries = values.shape[1]
-        logged = np.arange(1.0, entries + 1) if epochs is None else epochs[:entries]
-        x, known = logged[here], values[:, here]
-        if not len(x):
-            ends.append(EndLabel(f"{text}\nno values", math.nan, math.nan, colour, line))
-            continue
-        mean = np.nanmean(known, 0)
-        if is_range:
-            low, high = np.nanmin(known, 0), np.nanmax(known, 0)
-        else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", RuntimeWarning)  # one seed has no deviation
-                deviation = np.nan_to_num(np.nanstd(known, 0, ddof=1))
-            low, high = mean - deviation, mean + deviation
-        text += f"\n{notes[name]}" if name in notes else ""
-        bands.append((x, mean, low, high, colour, line))
-        ends.append(EndLabel(text, float(x[-1]), float(mean[-1]), colour, line))
-    figure, axes = axes_with_labels(ends, bottom=48, top=top)
-    for x, mean, low, high, colour, line in bands:
-        axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
-        axes.plot(x, mean, color=colour, linestyle=line, marker="." if len(x) == 1 else "")
-    first = 1.0 if epochs is None else float(epochs[0])
-    last = max((x[-1] for x, *_ in bands), default=1)
+def _finish(
+    figure: Figure, axes: Axes, ends: list[EndLabel], ylabel: str, epochs: tuple[float, float], note: str
+) -> None:
+    """Set up the axes from the first to the last of `epochs`, and write the names and a note below."""
+    first, last = epochs
     axes.set_xlim(*((first, last) if last > 1 else (0.5, 1.5)))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]) if last > 1 else FixedLocator([1]))
     axes.set_ylabel(ylabel)
     axes.set_xlabel("epoch")
-    figure.text(10 / WIDTH, 6 / (72 * figure.get_figheight()), _band_words(counts, is_range), fontsize=SMALL)
-    if level is not None:
-        axes.axhline(level, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
-        axes.set_ylim(bottom=0)
+    figure.text(10 / WIDTH, 6 / (72 * figure.get_figheight()), note, fontsize=SMALL)
     draw_grid(axes)
     write_labels(figure, axes, ends)
-    return figure, axes
 
 
-def _band_words(counts: list[int], is_range: bool) -> str:
+def _seeds_words(arms: Sequence[np.ndarray]) -> str | None:
+    """The number of seeds with values, such as `4 to 6`; None if no arm has more than one."""
+    counts = [int(np.isfinite(values).any(1).sum()) for values in arms]
     least, most = min((count for count in counts if count), default=0), max(counts)
     if most <= 1:
-        return "one seed an arm"
-    seeds = f"{least}" if least == most else f"{least} to {most}"
-    return f"lines: mean of {seeds} seeds; bands: " + ("lowest to highest" if is_range else "±1 sd")
+        return None
+    return f"{least}" if least == most else f"{least} to {most}"
