@@ -1,5 +1,5 @@
 # One image for every command: docs/how-to/docker.md has the lines. PyTorch's wheels bring CUDA, so a plain
-# Python will do as a base, and the machine needs its driver and NVIDIA's container toolkit alone.
+# Python image is enough, and the host needs only the NVIDIA driver and container toolkit.
 # The digest is of python:3.12-slim, all architectures, while requirements.lock is for x86_64. To renew it:
 #   docker pull python:3.12-slim && docker images --digests python
 ARG BASE=python:3.12-slim@sha256:78387bc3881b8273120a12ebe6c1ab22b018ccc2c9adf565ae1ac9b536e184ea
@@ -10,8 +10,8 @@ WORKDIR /app
 RUN command -v gcc > /dev/null \
     || (apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*)
 
-# The large layer, built again only when `make lock` has changed the file. All is checked by its hash; so is what builds
-# the one package that is no wheel (Hydra's parser, plain Python), therefore installed first.
+# The large layer, built again only when `make lock` has changed the file. Every package is checked
+# by its hash, also those that build the one package without a wheel (Hydra's parser), which are installed first.
 COPY requirements.lock ./
 RUN --mount=type=cache,target=/var/cache/pip \
     export PIP_CACHE_DIR=/var/cache/pip \

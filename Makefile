@@ -79,7 +79,7 @@ $(DOCS)/installed: pyproject.toml
 	@$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --group docs
 	@touch $@
 
-lock: $(INSTALLED) ## Renew requirements.lock, the image's packages, with the versions installed here
+lock: $(INSTALLED) ## Update requirements.lock, the image's packages, with the versions installed here
 	@command -v uv >/dev/null || { echo "error: no uv; pip install uv" >&2; exit 1; }
 	@$(BIN)/python -m pip freeze --quiet --exclude-editable > $(VENV)/versions
 	uv pip compile pyproject.toml --quiet --extra container --constraint $(VENV)/versions --generate-hashes --no-annotate \

@@ -493,7 +493,7 @@ def test_a_tracker_that_is_not_installed_is_refused(tmp_path: Path, monkeypatch:
     monkeypatch.delitem(sys.modules, "mlflow", raising=False)
     with pytest.raises(ConfigError) as error:
         load(["logger=mlflow"])
-    assert str(error.value) == "logger=mlflow: not installed; run pip install 'alexlab[mlflow]'"
+    assert str(error.value) == "logger=mlflow: not installed; run pip install '.[mlflow]'"
 
 
 def test_a_record_reads_nothing_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -12,6 +12,7 @@ import yaml
 
 import alexlab
 from alexlab.config import PROJECT_DIR
+from alexlab.study.claims import METRICS
 
 DOCS = PROJECT_DIR / "docs"
 WRITTEN = [PROJECT_DIR / "README.md", *(PROJECT_DIR / name for name in ("CONTRIBUTING.md", "SECURITY.md"))]
@@ -131,3 +132,9 @@ def test_hooks_need_no_environment_of_the_project():
         [package] = hook["additional_dependencies"]
         assert hook["language"] == "python"
         assert hook["entry"].split()[0] == package.partition("==")[0]
+
+
+def test_the_table_of_metrics_is_that_of_the_code():
+    page = (PROJECT_DIR / "docs" / "how-to" / "studies.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \|$", page.partition("### Metrics")[2], re.MULTILINE)
+    assert rows == [(name, words, unit or "fraction, 0 to 1") for name, (words, unit, _) in METRICS.items()]

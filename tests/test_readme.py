@@ -88,14 +88,11 @@ def test_the_demos_ids_are_those_that_it_will_have():
 
 @pytest.fixture(scope="module")
 def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder `mine` of the tutorial, from the files that its page shows."""
+    """The folder `mine` of the tutorial and of own-net.md, from the files as a reader copies them."""
     folder = tmp_path_factory.mktemp("tutorial")
-    for name, content in re.findall(r"```yaml\n# (mine/\S+)\n(.*?)```", TUTORIAL, re.DOTALL):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(content)
     own_net = PAGES[PROJECT_DIR / "docs" / "how-to" / "own-net.md"]
-    blocks = re.findall(r"```(?:yaml|python)\n((?:# @package _global_\n)?# (mine/\S+)\n.*?)```", own_net, re.DOTALL)
-    for content, name in blocks:
+    block = r"```(?:yaml|python)\n((?:# @package _global_\n)?# (mine/\S+)\n.*?)```"
+    for content, name in re.findall(block, TUTORIAL + own_net, re.DOTALL):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content)
     return folder / "mine"

@@ -253,7 +253,7 @@ class Composer:
         """Reject an unknown launcher, and one whose extra is not installed."""
         extra = _EXTRAS.get(name)
         if extra is not None and find_spec(_EXTRA_MODULES[extra]) is None:
-            raise ConfigError(f"{line}: not installed; run pip install 'alexlab[{extra}]'")
+            raise ConfigError(f"{line}: not installed; run pip install '.[{extra}]'")
         options = find_launchers(self._loader)
         if name not in options:
             known = ", ".join(options)

@@ -100,7 +100,7 @@ def _check_trackers(logger: LoggerConfig, is_used: bool) -> None:
     for name in logger.trackers:
         spec = find_spec(name) if is_used else None
         if is_used and (spec is None or spec.origin is None):  # else it is just a folder with this name
-            raise ConfigError(f"logger={name}: not installed; run pip install 'alexlab[{name}]'")
+            raise ConfigError(f"logger={name}: not installed; run pip install '.[{name}]'")
 
 
 def _check_value(name: str, value: Any, item: Any, metadata: Any) -> None:

@@ -302,7 +302,7 @@ def test_without_the_library_it_is_a_line(runs: Path, tmp_path: Path, monkeypatc
     import sys
 
     monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
-    with pytest.raises(UserError, match=r"^--wandb: needs wandb-workspaces; pip install 'alexlab\[workspaces\]'$"):
+    with pytest.raises(UserError, match=r"^--wandb: needs wandb-workspaces; pip install '\.\[workspaces\]'$"):
         told(*judged(runs), tmp_path)
 
 

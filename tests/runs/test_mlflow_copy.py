@@ -20,7 +20,7 @@ import pytest
 import yaml
 from PIL import Image
 
-pytest.importorskip("mlflow", reason="pip install 'alexlab[mlflow]'")
+pytest.importorskip("mlflow", reason="pip install '.[mlflow]'")
 
 from alexlab.cli import runs
 from alexlab.config import Config

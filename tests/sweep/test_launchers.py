@@ -66,7 +66,7 @@ class TestMistakes:
         monkeypatch.setattr(alexlab.compose, "find_spec", lambda module: None)
         assert main(["-m", f"hydra/launcher={name}", "seed=0,1"]) == 2
         extra = {"submitit_local": "slurm"}.get(name, name)
-        message = f"error: hydra/launcher={name}: not installed; run pip install 'alexlab[{extra}]'\n"
+        message = f"error: hydra/launcher={name}: not installed; run pip install '.[{extra}]'\n"
         assert capsys.readouterr() == ("", message)
 
     @pytest.mark.parametrize(

@@ -348,7 +348,7 @@ def _library() -> tuple[Any, Any]:
             import wandb_workspaces.reports.v2 as reports
             import wandb_workspaces.workspaces as workspaces
     except ImportError as error:
-        raise UserError("--wandb: needs wandb-workspaces; pip install 'alexlab[workspaces]'") from error
+        raise UserError("--wandb: needs wandb-workspaces; pip install '.[workspaces]'") from error
     return reports, workspaces
 
 

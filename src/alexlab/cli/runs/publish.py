@@ -34,7 +34,7 @@ def export(request: Request, console: Console) -> None:
     try:
         content = table.to_csv(index=False).encode() if out.suffix == ".csv" else table.to_parquet(index=False)
     except ImportError as error:
-        raise UserError(f"export: {out} needs pyarrow: pip install 'alexlab[parquet]'; or write .csv") from error
+        raise UserError(f"export: {out} needs pyarrow: pip install '.[parquet]'; or write .csv") from error
     write_atomic(out, content)
     console.print(f"{plural(len(table), 'run')} in {out}", soft_wrap=True)
 

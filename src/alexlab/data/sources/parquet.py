@@ -151,7 +151,7 @@ def read_parquet(root: Path, shards: dict[str, list[Path]]) -> Source:
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:
-        raise RawError(f"{root}: parquet shards need pyarrow; pip install 'alexlab[parquet]'") from error
+        raise RawError(f"{root}: parquet shards need pyarrow; pip install '.[parquet]'") from error
     if "train" not in shards:
         raise RawError(f"{root}: has no train-*.parquet; there are shards of {', '.join(sorted(shards))}")
     folders = {path.parent for paths in shards.values() for path in paths}
