@@ -93,15 +93,17 @@ def test_removed_cross_talk_passes_on():
 
 def test_least_size():
     assert [layer.pooled_side for layer in net(63) if pools(layer)] == [7, 3, 1]
-    with pytest.raises(ConfigError, match=r"data.crop_size=62: .* pool5; the least size for this net is 63"):
+    with pytest.raises(ConfigError, match=r"data.crop_size=62: .* pool5; the smallest crop for this net is 63"):
         net(62)
-    with pytest.raises(ConfigError, match=r"conv1; the least size"):
+    with pytest.raises(ConfigError, match=r"the feature map vanishes at conv1; the smallest crop for this net is \d+$"):
         net(6)
 
 
 def test_kernels_must_divide_into_towers():
     with pytest.raises(ConfigError, match=r"model.groups=2: conv1's 29 kernels"):
         net(width=0.3)
+    with pytest.raises(ConfigError, match=r"model.groups=2: conv3's 9 kernels do not divide into 2 towers"):
+        net(kernels=[96, 256, 9, 384, 256])  # also conv4's input channels
 
 
 def test_the_demo_keeps_its_maps_odd():

@@ -71,7 +71,7 @@ MISTAKES = {
     # combinations
     ("data.crop_size=111",): "data.crop_size=111: must be at most data.size=110",
     ("data.crop_size=62",): (
-        "data.crop_size=62: nothing is left of the map at pool5; the least size for this net is 63"
+        "data.crop_size=62: the feature map vanishes at pool5; the smallest crop for this net is 63"
     ),
     ("model.kernels=[96]",): "model.kernels=[96]: must have two to 6 numbers",
     ("model.kernels=[96,256,384]",): (

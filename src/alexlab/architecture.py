@@ -86,7 +86,8 @@ def layers(config: Config) -> list[Layer]:
     except _Vanished as place:
         least = next(size for size in count(crop_size + 1) if _fits(config, size))
         raise ConfigError(
-            f"data.crop_size={crop_size}: nothing is left of the map at {place}; the least size for this net is {least}"
+            f"data.crop_size={crop_size}: the feature map vanishes at {place}; the smallest crop for this net is "
+            f"{least}"
         ) from None
 
 
@@ -122,12 +123,11 @@ def _layers(config: Config, crop_size: int) -> list[Layer]:
         padding = CONV1_PADDING[model.conv1_padding.name] if index == 0 else (zeros, zeros)
         outputs = max(1, round(kernels * model.width))
         groups = 1 if sees_all else model.groups
-        for what, number in (("kernels", outputs), ("input maps", inputs)):
-            if number % groups or (what == "kernels" and number % model.groups):
-                raise ConfigError(
-                    f"model.groups={model.groups}: {name}'s {number} {what} do not divide into {model.groups} towers; "
-                    f"change model.width={model.width:g} or model.kernels={shown(model.kernels)}"
-                )
+        if outputs % model.groups:  # input channels need no check: they are kernels, or see all towers
+            raise ConfigError(
+                f"model.groups={model.groups}: {name}'s {outputs} kernels do not divide into {model.groups} towers; "
+                f"change model.width={model.width:g} or model.kernels={shown(model.kernels)}"
+            )
         if name in model.unshared and groups > 1:
             raise ConfigError(f"model.unshared={shown(model.unshared)}: {name} must see all towers; set model.groups=1")
         kernel, stride = model.kernel_sizes[index], model.conv1_stride if index == 0 else 1
@@ -205,8 +205,8 @@ def check_towers(net: list[Layer], config: Config) -> None:
         if "lrn" in layer.follows and not per_tower and model.lrn_size // 2 > layer.outputs // devices:
             hint = "set model.lrn_per_tower=true or raise" if model.groups > 1 else "raise"
             raise ConfigError(
-                f"trainer.devices={devices}: LRN's window of {model.lrn_size} maps after {layer.name} reaches beyond "
-                f"the next device's; {hint} model.width"
+                f"trainer.devices={devices}: LRN's window of {model.lrn_size} channels after {layer.name} reaches "
+                f"beyond the next device's; {hint} model.width"
             )
 
 

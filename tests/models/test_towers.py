@@ -142,12 +142,13 @@ def test_bytes_of_the_papers_net():
         (
             ["model.groups=1", "model.lrn_size=9"],
             4,
-            "trainer.devices=4: LRN's window of 9 maps after conv1 reaches beyond the next device's; raise model.width",
+            "trainer.devices=4: LRN's window of 9 channels after conv1 reaches beyond the next device's; raise "
+            "model.width",
         ),
         (
             ["model.lrn_size=15"],
             2,
-            "trainer.devices=2: LRN's window of 15 maps after conv1 reaches beyond the next device's; set "
+            "trainer.devices=2: LRN's window of 15 channels after conv1 reaches beyond the next device's; set "
             "model.lrn_per_tower=true or raise model.width",
         ),
         (
