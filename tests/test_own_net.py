@@ -22,6 +22,7 @@ from alexlab.errors import UserError
 from alexlab.models import AlexNet, build_model
 from alexlab.models.own import reseed
 from alexlab.runs.identity import arm_label, run_id
+from alexlab.training.fit import fit
 from alexlab.training.module import parameter_groups
 from support.commands import run
 from support.settings import TINY, composed
@@ -205,6 +206,14 @@ def test_draws_follow_from_seed_and_step(folder: Path):
         found.append(network(images))
     assert torch.equal(found[0], found[2])
     assert not torch.equal(found[0], found[1])
+
+
+def test_float64_is_trained_evaluated_and_predicted_with(folder: Path, cache: Path):
+    more = ["trainer.precision=64-true", "trainer.fast_dev_run=true", f"data.cache={cache}"]
+    config = load(folder, *SMALL, *more)
+    outcome = fit(config, None, "run")
+    assert outcome.test["ten"].labels.shape == (37,)
+    assert build_model(config).double()(torch.zeros(2, 3, 96, 96)).dtype == torch.float64
 
 
 def test_weights_of_layers_decay_and_those_of_norms_do_not(folder: Path):

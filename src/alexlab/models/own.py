@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import ModuleType
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from alexlab import distributed, own_net
 from alexlab.config import Config, ConfigError
@@ -47,7 +47,14 @@ def build_own(config: Config) -> nn.Module:
             f"model.build={config.model.build}: for 2 images of {crop} x {crop} pixels its output is "
             f"{shape or type(found).__name__}; must be [2, {num_classes}]"
         )
+    network.register_forward_pre_hook(_as_float64)
     return network
+
+
+def _as_float64(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+    """Convert float32 input for float64 weights (`trainer.precision=64-true`), as AlexNet does."""
+    weight = next(network.parameters(), None)
+    return tuple(x.double() for x in inputs) if weight is not None and weight.dtype is torch.float64 else None
 
 
 def _module(config: Config, build: own_net.Build) -> ModuleType:
