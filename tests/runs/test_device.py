@@ -56,6 +56,14 @@ def test_a_cpu_is_named_with_its_threads(machine):
     assert find_device(TrainerConfig(accelerator=Accelerator.cpu)) == Device("CPU, 1 thread")  # as asked for
 
 
+def test_an_apple_gpu_is_not_used(machine, monkeypatch: pytest.MonkeyPatch):
+    machine(0, driver=None)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert find_device(TrainerConfig()) == Device("CPU, 1 thread")
+    with pytest.raises(ConfigError, match=r"trainer.accelerator=gpu: PyTorch sees no GPU here"):
+        find_device(TrainerConfig(accelerator=Accelerator.gpu))
+
+
 @pytest.mark.parametrize("says", [RuntimeError(TOO_OLD), AssertionError("Torch not compiled with CUDA enabled")])
 def test_why_not_the_gpu_that_the_machine_has(machine, monkeypatch: pytest.MonkeyPatch, says: Exception):
     def init() -> None:

@@ -49,8 +49,6 @@ def find_device(trainer: TrainerConfig) -> Device:
     number = 0 if trainer.accelerator is Accelerator.cpu else _usable_gpus(trainer)
     if number == 0:
         _check_other_than_cuda(trainer)
-        if trainer.accelerator is not Accelerator.cpu and torch.backends.mps.is_available():
-            return Device("Apple GPU")
         driver = None if trainer.accelerator is Accelerator.cpu else driver_version()
         return Device(cpu().name, _why_no_gpu() if driver else None)
     if number < trainer.devices:
@@ -87,9 +85,7 @@ def _usable_gpus(trainer: TrainerConfig) -> int:
 
 
 def _check_other_than_cuda(trainer: TrainerConfig) -> None:
-    import torch
-
-    if trainer.accelerator is Accelerator.gpu and (trainer.devices > 1 or not torch.backends.mps.is_available()):
+    if trainer.accelerator is Accelerator.gpu:
         raise ConfigError(f"trainer.accelerator=gpu: {_why_no_gpu()}; leave it out for the CPU")
     if trainer.precision in ("16-mixed", "tf32-true"):
         raise ConfigError(

@@ -13,6 +13,7 @@ from alexlab.architecture import layers
 from alexlab.config import Config, Keep, shown, walk
 from alexlab.data.locate import image_counts
 from alexlab.models import build_model
+from alexlab.training.device import device_type
 from alexlab.training.optim import PaperSGD
 
 _BATCH = 32  # most images of a timed step on a CPU, where a larger batch is no faster per image
@@ -55,9 +56,7 @@ def shape(config: Config) -> Hashable:
 
 
 def _device(config: Config) -> torch.device:
-    accelerator = config.trainer.accelerator.name
-    use_gpu = accelerator == "gpu" or (accelerator == "auto" and torch.cuda.is_available())
-    return torch.device("cuda" if use_gpu else "cpu")
+    return torch.device(device_type(config.trainer.accelerator))
 
 
 def _batch(config: Config) -> int:
