@@ -9,12 +9,14 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies import SingleDeviceStrategy, Strategy
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from alexlab import distributed
 from alexlab.config import Accelerator, ConfigError, TrainerConfig
 from alexlab.config import Strategy as StrategyName
 from alexlab.distributed import Share
 from alexlab.models import AlexNet, BatchNorm, Dropout, Tower
+from alexlab.training.device import device_type
 from alexlab.training.lightning_compat import DDPWithCommHook
 from alexlab.training.module import ClassificationTask
 
@@ -104,17 +106,26 @@ def _map_values(change: Any, name: str, values: dict[str, torch.Tensor]) -> dict
 
 
 def shared(network: AlexNet, trainer: TrainerConfig, batch_size: int) -> AlexNet:
-    """This process's network: together, all processes compute what one network alone would."""
+    """This process's network: together, all processes compute what one network alone would.
+
+    Raises:
+        ConfigError: if a user's own net normalises over the images of one device, which is another method.
+    """
     share = Share(distributed.rank(), distributed.count())
     if share.of == 1:
         return network
     if trainer.strategy is StrategyName.towers:
         return Tower(network, share)
-    for module in network.modules():
+    for name, module in network.named_modules():
         if isinstance(module, Dropout):
             module.part = (0, *share.bounds(batch_size), batch_size)
         elif isinstance(module, BatchNorm):
             module.is_shared = True
+        elif isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm):
+            raise ConfigError(
+                f"trainer.devices={share.of}: {name} is a {type(module).__name__}, whose statistics are those of one "
+                "device's images; use alexlab.models.BatchNorm, or set trainer.devices=1"
+            )
     return network
 
 
@@ -142,7 +153,7 @@ def trainer_devices(trainer: TrainerConfig) -> dict[str, Any]:
             "one process for each device"
         )
     if distributed.count() == 1:
-        return {"accelerator": trainer.accelerator.name, "devices": 1}
+        return {"accelerator": device_type(trainer.accelerator), "devices": 1}
     gpus = torch.cuda.device_count() if trainer.accelerator is not Accelerator.cpu else 0
     if 0 < gpus < distributed.count() or (gpus == 0 and trainer.accelerator is Accelerator.gpu):
         raise ConfigError(
