@@ -537,7 +537,11 @@ class TrainerConfig:
         identity=False,
         at_least=1,
     )
-    accelerator: Accelerator = key(Accelerator.auto, "auto, cpu or gpu.", identity=False)
+    accelerator: Accelerator = key(
+        Accelerator.auto,
+        "auto (a GPU if there is one), cpu or gpu; from the same seed, a GPU draws other dropout masks than a CPU.",
+        identity=False,
+    )
     devices: int = key(1, "Number of devices of one run.", identity=False, at_least=1)
     strategy: Strategy = key(
         Strategy.ddp,

@@ -243,6 +243,17 @@ def test_the_first_steps_follow_the_rule_by_hand(tiny: list[str]):
         torch.testing.assert_close(weight, weights[name], rtol=1e-6, atol=1e-9, msg=name)
 
 
+def test_each_batch_has_masks_of_its_own(tiny: list[str], monkeypatch: pytest.MonkeyPatch):
+    """Also where the user's own Trainer updates the weights after several batches."""
+    config = composed([*tiny, "trainer.max_epochs=2"])
+    task, drawn = ClassificationTask(config), []
+    monkeypatch.setattr(task.network, "reseed_dropout", lambda *names: drawn.append(names))
+    trainer = build_trainer(config, "run")
+    trainer.accumulate_grad_batches = 3
+    trainer.fit(task, datamodule=build_datamodule(config))
+    assert drawn == [(config.seed, "dropout", step) for step in range(6)]
+
+
 def test_twenty_images_can_be_learnt_by_heart(cache: Path):
     config = composed(
         [

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from alexlab import distributed
 from alexlab.config import Config
 from alexlab.training import preemption
 from alexlab.training.checkpoint import Recorder, States
@@ -180,6 +181,49 @@ def test_a_state_of_an_impossible_number_of_threads_is_refused(tiny: list[str], 
     recorder = Recorder(tmp_path, States(tmp_path), composed(tiny))
     with pytest.raises(ValueError, match=f"checkpoint of {threads} threads: must be 1 to 1024; remove the checkpoints"):
         recorder._restore_threads({"threads": threads, "devices": [1, ""]})
+
+
+@pytest.mark.parametrize(("saved", "is_warned"), [("cuda", True), ("cpu", False), (None, False)])
+def test_a_run_that_changes_from_gpu_to_cpu_says_so(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, saved, is_warned
+):
+    """Torch draws other dropout masks there. A state of an older version has no type of device."""
+    saving, kept = States.save_checkpoint, []
+
+    def save(states: States, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        kept.append(checkpoint.pop("device_type"))
+        saving(states, checkpoint if saved is None else {**checkpoint, "device_type": saved}, path)
+
+    monkeypatch.setattr(States, "save_checkpoint", save)
+    config = composed([*tiny, "trainer.max_epochs=1", "checkpoint.every_steps=1"])
+    with monkeypatch.context() as context:
+        break_at(context, PaperSGD, "step", 2)
+        with pytest.raises(Break):
+            fit(config, tmp_path, "run")
+    fit(config, tmp_path, "run")
+    assert set(kept) == {"cpu"}
+    assert ("resumes on cpu instead of cuda, which draws other dropout masks" in caplog.text) == is_warned
+
+
+def test_bytes_sent_are_known_after_the_last_step(tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Broken off before the evaluation, so that no step follows the resume."""
+    config = composed([*tiny, "trainer.max_epochs=1"])
+    with monkeypatch.context() as context:
+        context.setattr(PaperSGD, "step", sends(7, PaperSGD.step))
+        break_at(context, ClassificationTask, "on_train_end", 1)
+        with pytest.raises(Break):
+            fit(config, tmp_path, "run")
+    assert fit(config, tmp_path, "run").sent_per_step == 7
+
+
+def sends(num_bytes: int, step: Any) -> Any:
+    """A step that also sends something, as one of several devices does."""
+
+    def sending(*arguments: Any, **keywords: Any) -> Any:
+        distributed.note_sent(num_bytes)
+        return step(*arguments, **keywords)
+
+    return sending
 
 
 def test_files_that_are_no_states_are_left_alone(tmp_path: Path):

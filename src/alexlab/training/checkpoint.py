@@ -276,6 +276,7 @@ class Recorder(Checkpoint):
         epoch, step = self._position
         checkpoint["seconds"] = self.seconds
         checkpoint["threads"], checkpoint["devices"] = torch.get_num_threads(), self._devices
+        checkpoint["device_type"] = trainer.strategy.root_device.type
         checkpoint["place"] = {"epoch": epoch, "step": step, "steps": int(trainer.num_training_batches)}
 
     @property
@@ -295,6 +296,7 @@ class Recorder(Checkpoint):
         epoch, step = checkpoint["place"]["epoch"], checkpoint["place"]["step"]
         self._position = self._saved_position = (epoch, step)
         self._seconds_before = checkpoint["seconds"]
+        _warn_of_other_masks(checkpoint, trainer.strategy.root_device.type)
         self._restore_threads(checkpoint)
         trainer.datamodule.start_at(epoch, step)  # pyright: ignore[reportAttributeAccessIssue]
         trainer.should_stop = step == 0 and pl_module.ends_before(epoch)
@@ -312,6 +314,16 @@ class Recorder(Checkpoint):
                 raise ValueError(f"checkpoint of {number} threads: must be 1 to {_MAX_THREADS}; remove the checkpoints")
             log.info("the run resumes with %d threads, as it started", number)
             torch.set_num_threads(number)
+
+
+def _warn_of_other_masks(checkpoint: dict[str, Any], now: str) -> None:
+    """Warn if a run changes between CPU and GPU: torch's generators for them draw different numbers from one seed."""
+    before = checkpoint.get("device_type", now)  # missing in states of older versions
+    if before != now:
+        log.warning(
+            f"the run resumes on {now} instead of {before}, which draws other dropout masks: without dropout equal up "
+            "to rounding, otherwise not"
+        )
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]], may_write: Callable[[], None]) -> None:

@@ -172,9 +172,9 @@ class ClassificationTask(L.LightningModule):
         inputs, labels = batch
         self._step = self.current_epoch * int(self.trainer.num_training_batches) + batch_idx
         if self.config.model.build is None:
-            self.network.reseed_dropout(self.config.seed, "dropout", self.global_step)
+            self.network.reseed_dropout(self.config.seed, "dropout", self._step)
         else:
-            reseed(self.network, self.config.seed, "dropout", self.global_step)
+            reseed(self.network, self.config.seed, "dropout", self._step)
         logits = self._training_network()(inputs)
         loss = F.cross_entropy(logits, labels)
         devices = self.trainer.world_size  # they divide the batch, and their gradients are averaged
@@ -350,6 +350,7 @@ class ClassificationTask(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.end_if_diverged(wait=True)
         checkpoint["val_errors"], checkpoint["train_errors"] = list(self.val_errors), list(self.train_errors)
+        checkpoint["sent_per_step"] = self.sent_per_step
         own: dict[str, dict[str, Tensor]] = {}
         for name in _EPOCH_METRICS:  # the sums of the current epoch
             metric = getattr(self, name)
@@ -362,6 +363,7 @@ class ClassificationTask(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.val_errors = list(checkpoint["val_errors"])
         self.train_errors = list(checkpoint.get("train_errors", []))  # missing in states of older versions
+        self.sent_per_step = int(checkpoint.get("sent_per_step", 0))  # likewise; no step may follow that counts anew
         saved, share = checkpoint["train_metrics"], (self.trainer.global_rank, self.trainer.world_size)
         for name in _EPOCH_METRICS:
             if name not in saved[0]:
