@@ -24,7 +24,7 @@ from PIL import Image
 from alexlab.cli.prepare import main
 from alexlab.compose import Composer
 from alexlab.config import ConfigError, DataConfig, load
-from alexlab.data import locate
+from alexlab.data import build, locate
 from alexlab.data.build import BadImage, _Builder, build_store, needed_bytes, unfinished
 from alexlab.data.locate import image_counts, store_path
 from alexlab.data.sources import source as listing
@@ -944,6 +944,45 @@ class TestGoingOn:
         (work / "val_places.part").write_bytes(b"x")
         (work / "notes.jsonl").write_bytes(b"")
         assert contents_of(self.build(root, tmp_path / "store")) == contents_of(whole)
+
+    def finish(self, root: Path, store: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
+        """All but the last rename."""
+
+        def stop(*_: Path) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(build, "rename_folder", stop)
+            with pytest.raises(KeyboardInterrupt):
+                self.build(root, store, **options)
+        assert (unfinished(store) / "manifest.json").is_file()
+
+    def test_a_finished_store_of_other_files_is_not_published(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        root = raw.class_folders(tmp_path / "raw")
+        self.finish(root, tmp_path / "store", monkeypatch)
+        for path in (root / "train").rglob("*.JPEG"):
+            path.write_bytes(raw.photo(1, (250, 250, 250)))
+        assert stacked(self.build(root, tmp_path / "store").split("train")).mean() > 240
+        self.finish(root, tmp_path / "again", monkeypatch)
+        before = (unfinished(tmp_path / "again") / "train.npy").stat().st_mtime_ns
+        assert (self.build(root, tmp_path / "again").path / "train.npy").stat().st_mtime_ns == before  # only renamed
+
+    def test_stop_minds_what_a_finished_store_left_out(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        root = odd_tree(tmp_path / "raw")
+        self.finish(root, tmp_path / "store", monkeypatch)
+        with pytest.raises(BadImage, match=r"z_cut.JPEG of train"):
+            self.build(root, tmp_path / "store", stop_on_bad=True)
+        assert not (tmp_path / "store").exists()
+
+    def test_a_short_write_is_completed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        """A disk takes a part of a write before it is full."""
+        pwrite = os.pwrite
+
+        def short(file: int, data: Any, offset: int) -> int:
+            return pwrite(file, memoryview(data).cast("B")[:1000], offset)
+
+        monkeypatch.setattr(os, "pwrite", short)
+        assert find_corruption(self.build(raw.class_folders(tmp_path / "raw"), tmp_path / "store").path, 1) == []
 
     def test_workers_end_with_their_parent(self, tmp_path: Path):
         code = (

@@ -16,6 +16,7 @@ import shutil
 import time
 import zipfile
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,11 @@ class BadImage(ValueError):
 
 @dataclass
 class Sums:
-    """Exact sums over training images: integers below 2**53, so that the order of addition makes no difference."""
+    """Sums over training images, of integers; exact below 2**53, so that the order of addition makes no difference.
+
+    ImageNet's `outer` may pass that from 329 pixels on; it is then rounded, but the same each time, since parts are
+    added in a fixed order.
+    """
 
     image: np.ndarray  # int64 [S, S, 3]
     outer: np.ndarray  # float64 [3, 3], of integers
@@ -132,13 +137,20 @@ def _convert(part: Part, rows: np.ndarray, names: list[str], target: _Target) ->
             if target.adds_to_sums:
                 _add(done.sums, pixels, channels, total)
             if target.kind == UINT8:
-                os.pwrite(file.fileno(), pixels.data, target.header + int(row) * pixels.nbytes)
+                _write_at(file.fileno(), memoryview(pixels).cast("B"), target.header + int(row) * pixels.nbytes)
                 done.stored.append(digest(pixels))
             else:
                 done.jpegs.append(simplejpeg.encode_jpeg(pixels, JPEG_QUALITY, "RGB", "420", fastdct=False))
                 done.stored.append(digest(done.jpegs[-1]))
     done.sums.image += total
     return done
+
+
+def _write_at(descriptor: int, data: memoryview, offset: int) -> None:
+    """Write all of `data`: a disk that gets full takes a part of it first, and raises at the next write only."""
+    while data:
+        written = os.pwrite(descriptor, data, offset)
+        data, offset = data[written:], offset + written
 
 
 def _add(sums: Sums, pixels: np.ndarray, channels: np.ndarray, total: np.ndarray) -> None:
@@ -195,14 +207,16 @@ def build_store(
         OSError: if the disk is full; finished parts are kept.
     """
     work = unfinished(path)
-    if not (work / "manifest.json").is_file():  # else only the last rename is missing
+    plan = _Plan(source, size, kind, resize)
+    request = hashlib.sha256(repr((plan.hash, stop_on_bad, allow_lost_classes)).encode()).hexdigest()
+    if not _is_finished(work, request):  # else only the last rename is missing
         work.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
         builder = None
         try:
-            builder = _Builder(source, work, size, kind, resize, stop_on_bad, processes, seconds_between_checkpoints)
+            builder = _Builder(plan, work, stop_on_bad, processes, seconds_between_checkpoints)
             builder.run()
-            facts = {"name": name, "raw": raw, "known_images": known or {}}
+            facts = {"name": name, "raw": raw, "known_images": known or {}, "request": request}
             builder.finish(facts, source_files or {}, allow_lost_classes, started)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -229,30 +243,59 @@ def build_store(
     shutil.rmtree(replaced, ignore_errors=True)
 
 
+def _is_finished(work: Path, request: str) -> bool:
+    """Whether an earlier call of the same request was interrupted between its manifest and the last rename."""
+    try:
+        return json.loads((work / "manifest.json").read_text(encoding="utf-8")).get("request") == request
+    except (OSError, ValueError):
+        return False
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The images of a store and how they are stored, in the order in which they are converted."""
+
+    source: Source
+    size: int
+    kind: str
+    resize: Resize
+
+    @cached_property
+    def parts(self) -> list[tuple[str, np.ndarray]]:
+        """Split and rows of each part."""
+        splits = self.source.splits.items()
+        return [(split, rows) for split, listing in splits for rows in listing.locations.parts() if len(rows)]
+
+    @cached_property
+    def hash(self) -> str:
+        found = hashlib.sha256(repr((self.source.classes, self.size, self.kind, self.resize.name)).encode())
+        for split, listing in self.source.splits.items():
+            found.update(f"{split} {len(listing)}".encode())
+            found.update(np.ascontiguousarray(listing.labels).data)
+            for name in listing.names:
+                found.update(name.encode(errors="surrogateescape") + b"\n")
+            for state in listing.locations.state():
+                found.update(state)
+        for _, rows in self.parts:
+            found.update(np.ascontiguousarray(rows, np.int64).data)
+        return found.hexdigest()
+
+
 class _Builder:
     """An unfinished store."""
 
     def __init__(
-        self,
-        source: Source,
-        work: Path,
-        size: int,
-        kind: str,
-        resize: Resize,
-        stop_on_bad: bool,
-        processes: int,
-        seconds_between_checkpoints: float,
+        self, plan: _Plan, work: Path, stop_on_bad: bool, processes: int, seconds_between_checkpoints: float
     ) -> None:
-        self._source, self._work, self._size, self._kind, self._resize = source, work, size, kind, resize
+        self._source, self._size, self._kind, self._resize = plan.source, plan.size, plan.kind, plan.resize
+        self._work = work
         self._stop_on_bad, self._processes = stop_on_bad, processes
         self._seconds = seconds_between_checkpoints
-        self._plan = [
-            (split, rows) for split, listing in source.splits.items() for rows in listing.locations.parts() if len(rows)
-        ]
-        self._parts_done, self._sums = 0, no_sums(size)
-        self._packed = dict.fromkeys(source.splits, 0)  # bytes of JPEGs so far
+        self._plan, self._plan_hash = plan.parts, plan.hash
+        self._parts_done, self._sums = 0, no_sums(plan.size)
+        self._packed = dict.fromkeys(plan.source.splits, 0)  # bytes of JPEGs so far
         self.saved = 0  # images after which a later call would resume
-        self.total = sum(len(listing) for listing in source.splits.values())
+        self.total = sum(len(listing) for listing in plan.source.splits.values())
         self._open()
 
     @property
@@ -264,16 +307,17 @@ class _Builder:
 
     def _open(self) -> None:
         """Resume from `progress.npz` if it is of the same images in the same order, otherwise start over."""
-        plan_hash = self._plan_hash()
         saved = self._saved()
-        is_new = saved is None or str(saved["plan"]) != plan_hash
+        is_new = saved is None or str(saved["plan"]) != self._plan_hash
         foreign = [file.name for file in self._work.iterdir() if not _OURS.fullmatch(file.name)]
         if foreign:
             raise BadImage(f"{self._work}: holds {foreign[0]}, which is not a store's; move it or use another folder")
+        if self._file("manifest.json").is_file():  # of another request; it would make what is left of that a store
+            self._file("manifest.json").unlink()
+            sync_folder(self._work)
         if is_new:
             for file in self._work.iterdir():
                 file.unlink()
-        self._plan_digest = plan_hash
         self._state: dict[str, np.ndarray] = {}
         self._content: dict[str, np.ndarray] = {}
         self._stored: dict[str, np.ndarray] = {}
@@ -314,19 +358,6 @@ class _Builder:
             note = json.loads(line)
             if note["reason"]:
                 raise BadImage(_bad(self._name(note), note["split"], note["reason"]))
-
-    def _plan_hash(self) -> str:
-        found = hashlib.sha256(repr((self._source.classes, self._size, self._kind, self._resize.name)).encode())
-        for split, listing in self._source.splits.items():
-            found.update(f"{split} {len(listing)}".encode())
-            found.update(np.ascontiguousarray(listing.labels).data)
-            for name in listing.names:
-                found.update(name.encode(errors="surrogateescape") + b"\n")
-            for state in listing.locations.state():
-                found.update(state)
-        for _, rows in self._plan:
-            found.update(np.ascontiguousarray(rows, np.int64).data)
-        return found.hexdigest()
 
     def _saved(self) -> Any:
         """The progress that `_save` wrote; None if it is missing, or counts more than the files have."""
@@ -412,7 +443,7 @@ class _Builder:
         with temporary.open("wb") as file:
             np.savez(
                 file,
-                plan=self._plan_digest,
+                plan=self._plan_hash,
                 parts=self._parts_done,
                 packed=np.array(list(self._packed.values()), np.int64),
                 notes=self._notes.tell(),
