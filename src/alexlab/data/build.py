@@ -137,7 +137,7 @@ def _convert(part: Part, rows: np.ndarray, names: list[str], target: _Target) ->
             if target.adds_to_sums:
                 _add(done.sums, pixels, channels, total)
             if target.kind == UINT8:
-                _write_at(file.fileno(), memoryview(pixels).cast("B"), target.header + int(row) * pixels.nbytes)
+                _write_at(file.fileno(), pixels.data.cast("B"), target.header + int(row) * pixels.nbytes)
                 done.stored.append(digest(pixels))
             else:
                 done.jpegs.append(simplejpeg.encode_jpeg(pixels, JPEG_QUALITY, "RGB", "420", fastdct=False))
