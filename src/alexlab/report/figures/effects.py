@@ -174,7 +174,7 @@ def _ratio_ticks(low: float, high: float) -> list[float]:
         ticks = MaxNLocator(7, integer=True).tick_values(low, high)
     else:
         ratios = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(2**low, 2**high)
-        ticks = np.log2(ratios[ratios > 0])
+        ticks = [math.log2(ratio) for ratio in ratios if ratio > 0]
     return [float(tick) for tick in ticks if low <= tick <= high]
 
 
