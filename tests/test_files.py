@@ -73,12 +73,12 @@ class TestTemporaryFolders:
         assert folder.is_dir()
 
     def test_a_living_one_and_those_of_others_stay(self, tmpdir: Path, monkeypatch: pytest.MonkeyPatch):
-        """An older version's, a link, a file, another user's."""
+        """An older version's, a link, a file, another user's, and one that only resembles them, such as a clone."""
         living = process_folder()
-        for name in ("alexlab-12345678", "pymp-x", "alexlab.other"):
+        for name in ("alexlab-12345678", "pymp-x", "alexlab-tmp.abandone", "alexlab.git", "alexlab-tmp.of-mine"):
             (tmpdir / name).mkdir()
-        (tmpdir / "alexlab.file").touch()
-        (tmpdir / "alexlab.link").symlink_to(tmpdir / "pymp-x")
+        (tmpdir / "alexlab-tmp.aaaafile").touch()
+        (tmpdir / "alexlab-tmp.aaaalink").symlink_to(tmpdir / "pymp-x")
         before = set(tmpdir.iterdir())
         mine = os.geteuid()
         monkeypatch.setattr(os, "geteuid", lambda: mine + 1)
@@ -89,7 +89,7 @@ class TestTemporaryFolders:
         monkeypatch.setattr(tempfile, "tempdir", str(tmpdir))
         with temporary_folder():
             pass
-        assert set(tmpdir.iterdir()) == before - {tmpdir / "alexlab.other"}
+        assert set(tmpdir.iterdir()) == before - {tmpdir / "alexlab-tmp.abandone"}
         assert living in before
 
     def test_where_there_are_no_locks(self, tmpdir: Path, monkeypatch: pytest.MonkeyPatch):

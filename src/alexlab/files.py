@@ -25,7 +25,7 @@ TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 # Files that file managers, editors and notebooks leave in any folder: hidden ones, such as .DS_Store and ._x; backups.
 _FOREIGN = re.compile(r"\..*|.*~|#.*#|.*\.(bak|orig|sw[a-p])|Thumbs\.db|ehthumbs\.db|desktop\.ini|Icon\r|__MACOSX")
 
-_TEMPORARY_FOLDER = "alexlab."  # a dot, since the folders of earlier versions, with a hyphen, are not locked
+_TEMPORARY_FOLDER = "alexlab-tmp."  # a name that no folder of the user's has, since abandoned ones are removed
 
 
 def is_foreign(name: str) -> bool:
@@ -153,7 +153,7 @@ def _remove(folder: Path, owner: int) -> None:
 
 
 def _remove_abandoned() -> None:
-    for folder in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY_FOLDER}*"):
+    for folder in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY_FOLDER}{8 * '[a-z0-9_]'}"):  # as mkdtemp names them
         with suppress(OSError):
             found = folder.lstat()
             if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():

@@ -478,6 +478,7 @@ class TestOneStudy:
             (["bundle", "nowhere/x.zip"], "there is no folder nowhere"),
             (["bundle", "folder"], "folder exists and is not a bundle"),
             (["bundle", "notes.txt"], "notes.txt exists and is not a bundle"),
+            (["bundle", "weights.zip"], "weights.zip exists and is not a bundle"),
             (["bundle", "x.zip", "submitter=A\nB"], "must be one line of 1 to 200 printable characters"),
             (["bundle", "x.zip", f"submitter={'x' * 10_000}"], "must be one line of 1 to 200 printable characters"),
             (["bundle", "x.zip", "submitter="], "must be one line of 1 to 200 printable characters"),
@@ -497,13 +498,17 @@ class TestOneStudy:
         monkeypatch.chdir(tmp_path)
         (tmp_path / "folder").mkdir()
         (tmp_path / "notes.txt").write_text("notes")
+        with zipfile.ZipFile(tmp_path / "weights.zip", "w") as archive:  # as torch.save and numpy.savez write them
+            archive.writestr("archive/data.pkl", "weights")
         assert self.run(*line, f"paths.runs={both}") == 2
         error = capsys.readouterr().err
         assert said in error
         assert error.count("\n") == 1
         assert len(error) < 500
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "notes.txt"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "notes.txt", "weights.zip"]
         assert (tmp_path / "notes.txt").read_text() == "notes"
+        with zipfile.ZipFile(tmp_path / "weights.zip") as archive:
+            assert archive.namelist() == ["archive/data.pkl"]
 
 
 def test_uncommitted_changes_that_go_along_are_named(

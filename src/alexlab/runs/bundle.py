@@ -172,6 +172,20 @@ def _crate(names: Sequence[str], submitter: str | None, ended: float) -> dict[st
     return {"@context": "https://w3id.org/ro/crate/1.1/context", "@graph": [about, root, *people, *files]}
 
 
+def is_bundle(path: Path) -> bool:
+    """Whether a file is a zip archive of nothing but plans and records, which a new bundle may replace."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except _UNREADABLE:
+        return False
+    return bool(names) and all(map(_is_member, names))
+
+
+def _is_member(name: str) -> bool:
+    return name in _DESCRIBING or _MEMBER.fullmatch(name) is not None
+
+
 def opened(path: Path) -> Path:
     """Unpack a bundle to a folder of runs, which is removed when this process ends.
 
@@ -202,7 +216,7 @@ def _unpack(path: Path) -> tuple[Path, str | None]:
             ):
                 raise UserError(f"{path}: its files and its manifest differ in {min(unlisted)}; download it again")
             for member in members:
-                if member.filename not in _DESCRIBING and not _MEMBER.fullmatch(member.filename):
+                if not _is_member(member.filename):
                     raise UserError(f"{path}: contains {member.filename!r}, which does not belong in a bundle")
             for member in members:
                 if member.filename in _DESCRIBING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -140,7 +139,7 @@ def _changes(runs: Sequence[RunData]) -> str | None:
 def _check_out(out: Path) -> None:
     if not out.parent.is_dir():
         raise UserError(f"bundle: {out}: there is no folder {out.parent}; create it first")
-    if out.exists() and not (out.is_file() and zipfile.is_zipfile(out)):
+    if out.exists() and not bundle.is_bundle(out):
         raise UserError(f"bundle: {out} exists and is not a bundle, so it is not replaced; name another file")
 
 
