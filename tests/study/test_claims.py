@@ -233,12 +233,21 @@ def test_a_file_of_ones_own_is_added_and_its_change_is_seen(tmp_path: Path):
 GOOD = {
     **{"id": "a", "section": "1", "statement": "Yes.", "against": ["ablation=no_lrn"], "direction": "lower"},
     **{"smallest_effect": 0.5, "smallest_effect_reason": "less is of no use"},
+    "recipes": ["demo"],
 }
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        (
+            {"recipes": []},
+            "mine.yaml: a: recipes: is missing; name the recipes at which a verdict may be given: [demo]",
+        ),
+        (
+            {"against": [], "against_view": "center", "also": {"gap": "higher"}},
+            "mine.yaml: a: also: compares two arms, and this claim is about one; remove it",
+        ),
         ({"metrc": "gap"}, "mine.yaml: a: there is no key 'metrc'; did you mean 'metric'?"),
         ({"metric": "top1"}, "mine.yaml: a: 'top1' is not a metric (top1_error, top5_error, gap,"),
         ({"published": {"top2": 1.0}}, "mine.yaml: a: 'top2' is not a metric"),

@@ -81,6 +81,11 @@ def test_a_plan_that_came_after_its_results_is_told_with_the_verdict(records: Pa
     verdict = row(judge([seen], read_archive([records])), "lrn").verdict
     assert verdict == "reproduced (exploratory: runs were finished before the study was planned)"
     assert row(judge([look, look], read_archive([records])), "lrn").verdict == "reproduced (look 2)"
+    assert row(judge([seen, look], read_archive([records])), "lrn").verdict == (
+        "reproduced (exploratory: runs were finished before the study was planned; look 2)"
+    )
+    # A second look always comes after the study's own runs.
+    assert row(judge([look, seen], read_archive([records])), "lrn").verdict == "reproduced (look 2)"
 
 
 def test_a_line_that_departs_from_the_recipe_is_a_rehearsal(finished: Path):

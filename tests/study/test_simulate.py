@@ -19,6 +19,7 @@ SIMULATED: list[dict[str, Any]] = [
     {"claims": 12, "runs": 5, "base_runs": 15, "scatter": 0.3},
     *({"claims": 6, "correlation": correlation, "scatter": 0.3} for correlation in (0.8, 0.0, -0.5)),
     {"claims": 1, "correlation": 0.8},
+    *({"claims": claims, "runs": 5, "base_runs": 5, "correlation": 0.0, "base_factor": 3} for claims in (1, 2)),
     {"claims": 6, "images": 1000, "image_sd": 0.8},
 ]
 

@@ -23,6 +23,7 @@ from alexlab.study.statistics import (
     fisher,
     match_seeds,
     paired_effect,
+    partly_trained,
     prediction,
     replication_bayes_factor,
     strength,
@@ -220,10 +221,18 @@ def test_shared_seeds_are_the_regression_estimate():
     error = (residuals**2).sum() / 4  # n - 2
     off = base.values[shared].mean() - base.values.mean()
     own = error * (1 / 6 + off**2 / ((base.values[shared] - base.values[shared].mean()) ** 2).sum())
-    rest = (1 - line.slope) ** 2 * 0.0004 / 15
     squares = ((base.values[shared] - base.values[shared].mean()) ** 2).sum()
-    slope_part = 2 * error / squares * (1 - line.slope) ** 2 * (0.0004 / 15) ** 2
-    df = (own + rest) ** 2 / (own**2 / 4 + rest**2 / 12 + slope_part)
+
+    def by(base_variance: float, base_df: int) -> tuple[float, float]:
+        rest = (1 - line.slope) ** 2 * base_variance / 15
+        slope_part = 2 * error / squares * (1 - line.slope) ** 2 * (base_variance / 15) ** 2
+        return rest, (own + rest) ** 2 / (own**2 / 4 + rest**2 / base_df + slope_part)
+
+    # The base's variance shrunk, or by its own runs, whichever interval is wider.
+    rest, df = max(
+        (by(0.0004, 12), by(base.values.var(ddof=1), 14)),
+        key=lambda one: stats.t.ppf(1 - 0.025 / 6, one[1]) * math.sqrt(own + one[0]),
+    )
     assert found.standard_error == pytest.approx(math.sqrt(own + rest), rel=1e-10)
     assert found.fixed == pytest.approx(stats.t.ppf(0.975, df) * math.sqrt(own + rest), rel=1e-10)
     assert found.study == pytest.approx(stats.t.ppf(1 - 0.025 / 6, df) * math.sqrt(own + rest), rel=1e-10)
@@ -267,9 +276,13 @@ def test_a_slope_is_pooled_over_the_arms_and_images_keep_their_part():
             statistics.mean(one.variance for one in each.values()) * 8 / 7 / (2 * (x**2).sum()),
         )
         own = residuals.variance * 8 / 7 / 5
-        rest = (1 - slope) ** 2 * spreads["base"].variance / 5
-        slope_part = 2 * of_slope * (1 - slope) ** 2 * (spreads["base"].variance / 5) ** 2
-        df = (own + rest) ** 2 / (own**2 / (residuals.df - 1) + rest**2 / spreads["base"].df + slope_part)
+        by = []
+        for variance, base_df in ((spreads["base"].variance, spreads["base"].df), (x.var(ddof=1), 4)):
+            rest = (1 - slope) ** 2 * variance / 5
+            slope_part = 2 * of_slope * (1 - slope) ** 2 * (variance / 5) ** 2
+            df = (own + rest) ** 2 / (own**2 / (residuals.df - 1) + rest**2 / base_df + slope_part)
+            by.append((rest, df))
+        rest, df = max(by, key=lambda one: stats.t.ppf(1 - 0.025 / 4, one[1]) * math.sqrt(own + one[0]))
         both = own + rest + start[name].image_variance
         new = stats.t.ppf(1 - 0.025 / 2, df * (both / (own + rest)) ** 2) * math.sqrt(both)
         assert found[name].new_study == pytest.approx(new, rel=1e-10)
@@ -359,6 +372,16 @@ def test_strength_and_bayes_factor_of_the_published_pair():
     still = Effect(**{**vars(found), "standard_error": 0.0, "run_sd": 0.0, "image_variance": 0.0})
     assert strength(still, 1.0) is None
     assert replication_bayes_factor(still, -1.4) is None
+    # Thousands of standard errors on the wrong side or on the right one: neither 0 nor infinite.
+    for difference, published, log in ((0.0, 100.0, -700.0), (100.0, 100.0, 700.0)):
+        far = replace(found, difference=difference, standard_error=0.001, run_sd=0.01)
+        assert math.log(replication_bayes_factor(far, published) or 0.5) == pytest.approx(log)
+
+
+def test_no_run_of_an_arm_that_only_guesses_is_partly_trained():
+    """Else its luckier half would stand for the arm."""
+    assert not partly_trained(np.array([0.9, 0.9, 0.91, 0.92]), 0.9).any()
+    assert partly_trained(np.array([0.2, 0.3, 0.25, 0.7]), 0.9).tolist() == [False, False, False, True]
 
 
 def test_variance_components_are_found_again():

@@ -305,6 +305,40 @@ def test_runs_that_never_reached_what_a_claim_waits_for_settle_nothing(records: 
     assert (sooner.verdict, sooner.why_none) == ("not testable here", "runs ended before what the claim is about")
 
 
+def test_a_bound_is_judged_by_its_side_however_small_it_is(records: Path):
+    """The effect may be larger than measured, so that it is within the smallest effect of interest says nothing."""
+    ids = planned(records)
+    training_errors(records, ids["none"], [0.5, 0.3, 0.2, 0.1])
+    training_errors(records, ids["no_lrn"], [0.6, 0.5, 0.4, 0.3])
+    speed = {"metric": "epochs_to_25", "ratio": True, "arm": LRN["against"], "against": []}
+    [found] = rejudged(records, {**speed, "published": {"epochs_to_25": 36.0}})  # factors below 6 are negligible
+    assert found.is_bound
+    assert found.effect is not None
+    low = found.shown(found.effect.difference - found.effect.study)
+    assert 1 < low < 6
+    assert found.verdict == f"same direction, at least {low:.2f}×"
+
+
+def test_an_interval_that_only_straddles_a_claims_own_bound_is_not_of_this_test_set_only(finished: Path):
+    [lrn] = rejudged(finished, {})
+    assert lrn.effect is not None
+    straddled = 100 * lrn.effect.difference
+    [found] = rejudged(finished, {"ranges": [{"verdict": "same direction", "words": None, "below": straddled}]})
+    assert found.effect is not None
+    assert abs(found.effect.difference) > found.effect.decisive
+    assert found.verdict == "inconclusive"
+
+
+def test_a_level_waits_for_runs_that_cannot_be_read(records: Path):
+    level = {"against": [], "is_level": True, "published": {"top1_error": 30.0}}
+    [before] = rejudged(records, level)
+    assert before.verdict is not None
+    for run_id in planned(records)["none"][:2]:
+        (records / run_id / "predictions.npz").write_bytes(b"")
+    [found] = rejudged(records, {**level, "view": "corner"})
+    assert (found.verdict, found.why_none) == (None, "interim: finished runs could not be read")
+
+
 def test_only_this_test_set(finished: Path, monkeypatch: pytest.MonkeyPatch):
     """Where the interval for new images contains 0, and that for these images does not."""
     real = effects.effect

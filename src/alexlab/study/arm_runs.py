@@ -38,8 +38,10 @@ def _arm(planned: dict[str, Any], archive: Archive) -> Arm:
 def _find_partly_trained(arm: Arm, archive: Archive) -> None:
     """Set aside runs whose error lies above the midpoint of the arm's median and chance."""
     try:
-        num_classes = archive.config(arm.runs[0]).data.num_classes or 1
+        num_classes = archive.config(arm.runs[0]).data.num_classes
     except (UserError, IndexError):  # reported as a confound
+        return
+    if num_classes is None:
         return
     flags = partly_trained(np.array(arm.errors), 1 - 1 / num_classes)
     arm.partly = [run for run, is_partly in zip(arm.runs, flags, strict=True) if is_partly]

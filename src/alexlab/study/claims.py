@@ -304,9 +304,17 @@ def _claim(path: Path, given: dict[str, Any]) -> Claim:
     _check(claim, where)
     _check_arms(claim, where, path.parent.parent)
     if claim.not_testable is None:
+        _check_recipes(claim, where)
         _check_stated_size(claim, where)
         _check_requires(claim, where)
     return claim
+
+
+def _check_recipes(claim: Claim, where: str) -> None:
+    if not claim.recipes and not claim.is_context:
+        raise ConfigError(f"{where}: recipes: is missing; name the recipes at which a verdict may be given: [demo]")
+    if claim.also and len(claim.compared) == 1:
+        raise ConfigError(f"{where}: also: compares two arms, and this claim is about one; remove it")
 
 
 def check_plan_claim(given: dict[str, Any]) -> None:

@@ -226,8 +226,10 @@ def _arms(archive: Archive) -> list[list[RunData]]:
 
 
 def _trained(runs: list[RunData], config: Config) -> list[RunData]:
+    if config.data.num_classes is None:
+        return runs
     errors = np.array([run.result["test"]["ten"]["top1_error"] for run in runs])
-    flags = partly_trained(errors, 1 - 1 / (config.data.num_classes or 1))
+    flags = partly_trained(errors, 1 - 1 / config.data.num_classes)
     return [run for run, is_partly in zip(runs, flags, strict=True) if not is_partly]
 
 

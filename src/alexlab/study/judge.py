@@ -120,12 +120,15 @@ def _qualify(row: Row, looks: list[dict[str, Any]]) -> None:
     """Qualify the verdict if the plan was made after results or after another plan."""
     if row.word is None or row.word is Verdict.not_testable:
         return
-    before = {run_id for look in looks for run_id in look.get("finished_before", ())}
+    before = set(looks[0].get("finished_before", ()))  # later looks come after the study's own runs
     arms = [arm for arm in row.arms if arm.overrides] or list(row.arms)  # the base is shared between studies
+    qualifications = []
+    if any(run.run_id in before for arm in arms for run in arm.runs):
+        qualifications.append("exploratory: runs were finished before the study was planned")
     if len(looks) > 1:
-        row.verdict = f"{row.verdict} (look {len(looks)})"
-    elif any(run.run_id in before for arm in arms for run in arm.runs):
-        row.verdict = f"{row.verdict} (exploratory: runs were finished before the study was planned)"
+        qualifications.append(f"look {len(looks)}")
+    if qualifications:
+        row.verdict = f"{row.verdict} ({'; '.join(qualifications)})"
 
 
 def _remarks(looks: list[dict[str, Any]], arms: list[Arm]) -> list[str]:

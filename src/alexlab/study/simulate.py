@@ -38,6 +38,7 @@ def simulate(
     scatter: float = 0.0,
     unlike: int = 0,
     factor: float = 2.0,
+    base_factor: float = 1.0,
     noise: str = "normal",
     partly: float = 0.0,
     stuck: float = STUCK,
@@ -50,7 +51,7 @@ def simulate(
 
     A run errs on an image with the arm's probability for it plus the run's own shift. Shifts have a standard deviation
     of `run_sd`, times a lognormal factor of the arm (`scatter`: sd of its logarithm) and, in the first `unlike` arms,
-    times `factor`. Arms differ in an image's log-odds by a standard deviation of `image_sd`, so they differ on these
+    times `factor`; the base's times `base_factor`. Arms differ in an image's log-odds by a standard deviation of `image_sd`, so they differ on these
     images even if they do not in the population. With `images=0` a run's error is its shift alone. `noise`:
     distribution of the shifts, normal, t3 or lognormal. A share `partly` of the claims' arms' runs has `stuck` more
     error. With a `correlation` the arms' runs share seeds, and part of their shifts, with the base's first runs, and
@@ -67,6 +68,7 @@ def simulate(
     for _ in range(studies):
         factors = np.exp(rng.normal(0, scatter, claims + 1))
         factors[1 : 1 + unlike] *= factor
+        factors[0] *= base_factor
         shifts = _shifts(rng, noise, [base_runs, *[runs] * claims], correlation or 0.0)
         shifts = [run_sd * factors[arm] * each + (size if arm else 0.0) for arm, each in enumerate(shifts)]
         if partly:
@@ -166,6 +168,10 @@ def settings() -> Iterator[tuple[str, dict[str, Any]]]:
         for claims, (runs, base_runs) in ((1, (5, 15)), (1, (10, 10)), (6, (5, 15)), (6, (8, 16)), (12, (5, 15))):
             of = {"claims": claims, "runs": runs, "base_runs": base_runs, "correlation": correlation, "scatter": 0.3}
             yield f"{claims} claims, {runs}/{base_runs}, shared seeds, r {correlation:g}", of
+    for factor in (2, 3):  # in the demo the base scatters by up to five times as much as an arm
+        for claims, (runs, base_runs) in ((1, (5, 5)), (2, (5, 5)), (6, (5, 15)), (6, (8, 16))):
+            of = {"claims": claims, "runs": runs, "base_runs": base_runs, "correlation": 0.0, "base_factor": factor}
+            yield f"{claims} claims, {runs}/{base_runs}, shared seeds, the base's sd x{factor}", of
     for images in (2000, 3925, 50000):
         for image_sd in (0.4, 0.8):
             for claims, (runs, base_runs) in ((1, (10, 10)), (6, (5, 15))):

@@ -169,7 +169,7 @@ def match_seeds(base: Sample, spread: Spread, arms: Mapping[str, Matched], famil
     d - b (mean of the base on the shared seeds - mean of the base), with one slope b pooled over the arms: the part
     that an arm's runs share with the base's on the same seeds is not an effect. Its variance is that of the arm's
     residuals around the slope, shrunk over these arms and with one degree of freedom fewer, and of (1 - b) times the
-    base's mean. The images' part is that of the independent effect. Effects are unchanged if the base's runs have no
+    base's mean, by the wider of its shrunk and its own variance. The images' part is that of the independent effect. Effects are unchanged if the base's runs have no
     variance, or there are too few runs for a slope.
     """
     pairs = {name: (arm.values - arm.values.mean(), base.values[arm.shared]) for name, arm in arms.items()}
@@ -183,22 +183,28 @@ def match_seeds(base: Sample, spread: Spread, arms: Mapping[str, Matched], famil
     residuals = shrink({name: Sample(own - slope * other) for name, (own, other) in centred.items()})
     unit = degrees / (degrees - 1)  # for the slope's degree of freedom
     slope_variance = unit * float(np.mean([one.variance for one in residuals.values()])) / total
+    # The base's variance, shrunk and by its own runs: the wider interval counts, since the base may scatter more.
+    of_base = [(spread.variance, spread.df), (base.variance, len(base.values) - 1.0)]
     found = {}
     for name, arm in arms.items():
         count, offset = len(arm.values), float(pairs[name][1].mean() - base.values.mean())
         own_df = max(residuals[name].df - 1, 1.0)
         own = unit * residuals[name].variance * (1 / count + offset**2 / total)
-        base_part = spread.variance / len(base.values)
-        rest = (1 - slope) ** 2 * base_part
-        variance = own + rest
-        # The slope's own variance, by the delta method; with one arm whose seeds are all shared, the paired t's n - 1.
-        noise = own**2 / own_df + rest**2 / spread.df + 2 * slope_variance * (1 - slope) ** 2 * base_part**2
-        df = variance**2 / noise if noise > 0 else own_df
-        scatter = math.sqrt(float((centred[name][0] ** 2).sum()) * squares[name])
         before = arm.independent
+        each = []
+        for base_variance, base_df in of_base:
+            base_part = base_variance / len(base.values)
+            rest = (1 - slope) ** 2 * base_part
+            variance = own + rest
+            # The slope's own variance, by the delta method; with one arm whose seeds are all shared, the paired t's
+            # n - 1.
+            noise = own**2 / own_df + rest**2 / base_df + 2 * slope_variance * (1 - slope) ** 2 * base_part**2
+            each.append((variance, variance**2 / noise if noise > 0 else own_df))
+        tail = (1 - LEVEL) / 2
+        variance, df = max(each, key=lambda one: _half_width(*one, tail / family))
+        scatter = math.sqrt(float((centred[name][0] ** 2).sum()) * squares[name])
         both = variance + before.image_variance
         both_df = df * (both / variance) ** 2 if variance > 0 else math.inf
-        tail = (1 - LEVEL) / 2
         has_images = before.new is not None
         found[name] = replace(
             before,
@@ -300,7 +306,7 @@ def partly_trained(errors: np.ndarray, chance: float) -> np.ndarray:
     if len(errors) < LEAST_RUNS:
         return np.zeros(len(errors), bool)
     median = float(np.median(errors))
-    return errors > max((median + chance) / 2, median)
+    return errors > ((median + chance) / 2 if median < chance else math.inf)
 
 
 def too_many_failed(good: int, bad: int) -> bool:
@@ -336,7 +342,7 @@ def replication_bayes_factor(effect: Effect, published: float, same_images: bool
         return None
     d = effect.difference
     log = 0.5 * (d**2 / own - (d - published) ** 2 / (own + original) + math.log(own / (own + original)))
-    return math.exp(min(log, 700.0))
+    return math.exp(max(-700.0, min(log, 700.0)))  # neither infinite nor 0
 
 
 def fisher(failed_a: int, total_a: int, failed_b: int, total_b: int) -> float:

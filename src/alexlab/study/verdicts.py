@@ -107,8 +107,6 @@ def set_verdict(row: Row, plan: dict[str, Any]) -> None:
         row.why_none = f"a rehearsal: differs from the recipe in {', '.join(departures)}"
     elif plan["rate"] == Rate.choose.name:
         row.why_none = "these runs choose learning rates"
-    elif claim.is_level:
-        _judge_level(row)
     elif row.has_other_images:
         row.word, row.why_none = Verdict.not_testable, OTHER_IMAGES
     elif row.is_upper_bound:
@@ -119,6 +117,8 @@ def set_verdict(row: Row, plan: dict[str, Any]) -> None:
         row.why_none = "interim: the nets are not measured yet; run this command with --nets"
     elif row.uncounted:
         row.why_none = "interim: finished runs could not be read"
+    elif claim.is_level:
+        _judge_level(row)
     else:
         _judge_effect(row, plan, others)
     if row.word is not None and row.verdict is None:
@@ -184,18 +184,15 @@ def _judge_effect(row: Row, plan: dict[str, Any], others: list[tuple[str, Verdic
         row.why_none = "all runs of an arm have the same result, whatever their seeds, which points to a bug"
         return
     row.word, row.verdict = _by_range(row) if claim.ranges else (word, word.value)
-    if row.is_bound and not claim.ranges:
-        row.word = (
-            Verdict.same_direction if word in SUPPORT[: SUPPORT.index(Verdict.inconclusive)] else Verdict.inconclusive
-        )
+    toward = claim.sign * row.effect.difference
+    if row.is_bound and not claim.ranges:  # whatever its size, it may be larger
+        row.word = Verdict.same_direction if toward > row.effect.decisive else Verdict.inconclusive
         row.verdict = row.word.value
     if row.is_bound and row.word is Verdict.same_direction:
         row.verdict = f"{row.verdict}, at least {_bound(row)}"
-    if row.word is Verdict.inconclusive:
-        toward = claim.sign * row.effect.difference
-        if abs(toward) > row.effect.study and not row.is_bound:
-            side = Verdict.same_direction if toward > 0 else Verdict.reversed
-            row.verdict = f"{row.verdict} ({side.value} on this test set only)"
+    if row.word is Verdict.inconclusive and row.effect.study < abs(toward) <= row.effect.decisive and not row.is_bound:
+        side = Verdict.same_direction if toward > 0 else Verdict.reversed
+        row.verdict = f"{row.verdict} ({side.value} on this test set only)"
     for name, other in others:
         joint = both_needed(row.word, other)
         if joint is not row.word:
