@@ -51,11 +51,12 @@ def simulate(
 
     A run errs on an image with the arm's probability for it plus the run's own shift. Shifts have a standard deviation
     of `run_sd`, times a lognormal factor of the arm (`scatter`: sd of its logarithm) and, in the first `unlike` arms,
-    times `factor`; the base's times `base_factor`. Arms differ in an image's log-odds by a standard deviation of `image_sd`, so they differ on these
-    images even if they do not in the population. With `images=0` a run's error is its shift alone. `noise`:
-    distribution of the shifts, normal, t3 or lognormal. A share `partly` of the claims' arms' runs has `stuck` more
-    error. With a `correlation` the arms' runs share seeds, and part of their shifts, with the base's first runs, and
-    `match_seeds` is used. Claims' arms have `size` more error than the base. `welch` is that of `effect`.
+    times `factor`; the base's times `base_factor`. Arms differ in an image's log-odds by a standard deviation of
+    `image_sd`, so they differ on these images even if they do not in the population. With `images=0` a run's error is
+    its shift alone. `noise`: distribution of the shifts, normal, t3 or lognormal. A share `partly` of the claims' arms'
+    runs has `stuck` more error. With a `correlation` the arms' runs share seeds, and part of their shifts, with the
+    base's first runs, and `match_seeds` is used. Claims' arms have `size` more error than the base. `welch` is that of
+    `effect`.
 
     Returns: `fixed` and, with images, `new`: intervals that contain the truth; `pair`: prediction intervals that
     contain one more pair of runs; `study_error`: studies with a decisive interval that misses the truth; `width`: the

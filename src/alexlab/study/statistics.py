@@ -169,8 +169,8 @@ def match_seeds(base: Sample, spread: Spread, arms: Mapping[str, Matched], famil
     d - b (mean of the base on the shared seeds - mean of the base), with one slope b pooled over the arms: the part
     that an arm's runs share with the base's on the same seeds is not an effect. Its variance is that of the arm's
     residuals around the slope, shrunk over these arms and with one degree of freedom fewer, and of (1 - b) times the
-    base's mean, by the wider of its shrunk and its own variance. The images' part is that of the independent effect. Effects are unchanged if the base's runs have no
-    variance, or there are too few runs for a slope.
+    base's mean, by the wider of its shrunk and its own variance. The images' part is that of the independent effect.
+    Effects are unchanged if the base's runs have no variance, or there are too few runs for a slope.
     """
     pairs = {name: (arm.values - arm.values.mean(), base.values[arm.shared]) for name, arm in arms.items()}
     centred = {name: (own, other - other.mean()) for name, (own, other) in pairs.items()}
