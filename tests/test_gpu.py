@@ -16,7 +16,8 @@ from alexlab.data import build_datamodule
 from alexlab.data.prefetch import DevicePrefetcher
 from alexlab.models import LocalResponseNorm
 from alexlab.training import module
-from alexlab.training.fit import _tf32, fit
+from alexlab.training.device import tf32
+from alexlab.training.fit import fit
 from alexlab.training.module import Diverged
 from support.lrn_formula import CONSTANTS, reference, reference_gradient
 
@@ -77,7 +78,7 @@ def test_float32_is_not_rounded_unless_asked_for():
     exact = torch.nn.functional.conv2d(x.double(), layer.weight.double(), layer.bias.double())  # pyright: ignore
     errors = []
     for is_tf32 in (False, True):
-        with _tf32(is_tf32):
+        with tf32(is_tf32):
             errors.append((layer(x) - exact).abs().max().item() / exact.abs().max().item())
     assert errors[0] < 1e-5 < 1e-4 < errors[1] < 1e-2
 

@@ -38,13 +38,14 @@ class Share:
         return [end - begin for begin, end in (self.bounds(total, rank) for rank in range(self.of))]
 
 
-def connect(rank: int, count: int, folder: Path) -> None:
+def connect(rank: int, count: int, folder: Path, is_on_gpu: bool) -> None:
     """Join the process group through a folder that all processes see: gloo for CPU tensors, NCCL for GPU tensors.
 
-    They rendezvous through a file, since another program could take a free port before it is used.
+    A run on the CPU uses no GPU, which may be full. Processes rendezvous through a file, since another program could take
+    a free port before it is used.
     """
     backend = "gloo"
-    if torch.cuda.is_available():
+    if is_on_gpu:
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(rank % torch.cuda.device_count())
     method = f"file://{folder / 'meeting'}"

@@ -439,6 +439,22 @@ class TestWeights:
         with pytest.raises(ConfigError, match=f"has 2 entries for conv1.weight: conv1.weight and {re.escape(other)};"):
             network_state(tmp_path / "net.pth")
 
+    @pytest.mark.parametrize("prefix", ["", "network."])
+    def test_a_net_of_ones_own_may_have_any_names(self, tmp_path: Path, prefix: str):
+        """Torchvision's and wrappers' names were taken for others of ours: a trained net could not be read back."""
+
+        class Net(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.features = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3))
+                self.module = torch.nn.Linear(4, 2)
+
+        trained, network = Net(), Net()
+        torch.save({f"{prefix}{name}": value for name, value in trained.state_dict().items()}, tmp_path / "net.pth")
+        load_weights(network, str(tmp_path / "net.pth"), fresh_last=False)
+        for name, value in network.state_dict().items():
+            assert torch.equal(value, trained.state_dict()[name]), name
+
     @pytest.mark.parametrize(
         "prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "network.", "network._orig_mod."]
     )

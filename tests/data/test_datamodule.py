@@ -363,6 +363,29 @@ class TestFormats:
         assert np.array_equal(raw.split("train").labels, jpeg.split("train").labels)
 
 
+def test_the_images_held_out_are_chosen_once_and_not_in_each_step(tiny: list[str], monkeypatch: pytest.MonkeyPatch):
+    module = build_datamodule(composed([*tiny, "data.batch_size=16"]))
+    module.prepare_data()
+    module.setup("fit")
+    asked: list[str] = []
+    role = type(module.store).role
+    monkeypatch.setattr(type(module.store), "role", lambda self, *of: (asked.append(of[0]), role(self, *of))[1])
+    assert [module.train_batch_size for _ in range(5)] == [16] * 5
+    assert asked == ["train"]
+
+
+@pytest.mark.parametrize(("accelerator", "is_pinned"), [("auto", True), ("cpu", False)])
+def test_a_run_on_the_cpu_pins_no_memory(
+    tiny: list[str], accelerator: str, is_pinned: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """Pinning needs memory of a GPU, which may be full."""
+    module = build_datamodule(composed([*tiny, f"trainer.accelerator={accelerator}"]))
+    module.prepare_data()
+    module.setup("fit")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert module.test_dataloader().pin_memory is is_pinned
+
+
 def test_crops_differ_by_epoch_and_place_and_are_whole(tmp_path: Path):
     """Case A04: one image eight times; each crop is a contiguous window of it, and the numbers are never the same."""
     ramp = np.stack(np.meshgrid(np.arange(256), np.arange(256), indexing="xy"), -1).astype(np.uint8)

@@ -49,7 +49,7 @@ def together(function: Callable[..., Any], *arguments: Any, count: int = 2) -> l
 def _call(sender: Any, rank: int, count: int, folder: str, function: Callable[..., Any], arguments: Any) -> None:
     torch.set_num_threads(1)
     try:
-        distributed.connect(rank, count, Path(folder))
+        distributed.connect(rank, count, Path(folder), is_on_gpu=False)
         found = function(*arguments), None
     except BaseException:
         found = None, traceback.format_exc()

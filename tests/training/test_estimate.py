@@ -33,6 +33,8 @@ def test_what_changes_no_step_is_of_the_same_shape(more: list[str]):
         ["data.batch_size=10"],
         ["data.num_classes=5"],
         ["trainer.precision=bf16-mixed"],
+        ["trainer.channels_last=false"],
+        ["trainer.fused_lrn=false"],
     ],
 )
 def test_what_changes_a_step_is_of_another_shape(more: list[str]):
@@ -103,3 +105,25 @@ def test_a_record_holds_two_nets():
     assert estimate.record_bytes(config) == pytest.approx(weights, rel=0.05)
     config.checkpoint.keep = type(config.checkpoint.keep).all  # and a state, of weights and velocities
     assert estimate.record_bytes(config) == pytest.approx(2 * weights, rel=0.05)
+
+
+def test_a_step_is_timed_with_the_runs_own_kernels(monkeypatch: pytest.MonkeyPatch):
+    """cuDNN was off, so that a GPU's convolutions were timed as others than those of the run."""
+    seen: list[tuple[bool, bool]] = []
+
+    def times(*_: object) -> list[float]:
+        seen.append((torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32))
+        return [1.0]
+
+    monkeypatch.setattr(estimate, "_times", times)
+    estimate.seconds_per_image(made())
+    assert seen == [(True, False)] * 2
+
+
+@pytest.mark.parametrize(("limit", "images"), [("0", 0), ("1.0", 30), ("0.5", 15), ("2", 20), ("9", 30)])
+def test_only_the_validation_that_runs_is_counted(limit: str, images: float, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(estimate, "seconds_per_image", lambda _: ([0.0, 0.0], [1.0, 1.0]))
+    line = ["trainer.max_epochs=7", "data.eval_batch_size=10", "data.val_images=30", "data.test_images=37"]
+    config = made(*line, "data.train_images=60", "evaluate.train_images=5", f"trainer.limit_val_batches={limit}")
+    [(_, middle, _)] = estimate.seconds_of_runs([config])
+    assert middle == 7 * images + 10 * 37 + 5

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from functools import cached_property
 from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from alexlab.config import Config, Debug
+from alexlab.config import Accelerator, Config, Debug
 from alexlab.data.augment import (
     Normalisation,
     colour_shifts,
@@ -240,7 +241,7 @@ class StoreDataModule(L.LightningDataModule):
         split = self.split("train")
         return [split.row(index) for index in TrainingBatches(split, self.store, self._config).images(epoch, step)]
 
-    @property
+    @cached_property  # asked for in each step, and held-out images take half a second to choose from a million
     def train_batch_size(self) -> int:
         """Images of a training batch, over all devices."""
         return min(self._data.batch_size, len(self.split("train")))
@@ -279,7 +280,7 @@ class StoreDataModule(L.LightningDataModule):
             num_workers=workers,
             persistent_workers=workers > 0,
             worker_init_fn=_ignore_signals if workers > 0 else None,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=torch.cuda.is_available() and self._config.trainer.accelerator is not Accelerator.cpu,
         )
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> tuple[Tensor, Tensor]:

@@ -38,7 +38,7 @@ class LocalResponseNorm(nn.Module):
         self.size, self.k, self.alpha, self.beta, self.groups, self.fused = size, k, alpha, beta, groups, fused
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.fused and x.is_cuda and x.dtype is not torch.float64 and _HAS_TRITON:
+        if self.fused and x.is_cuda and x.dim() == 4 and x.dtype is not torch.float64 and _HAS_TRITON:
             from alexlab.models.lrn_triton import normalise
 
             return normalise(x, self.size, self.k, self.alpha, self.beta, self.groups)

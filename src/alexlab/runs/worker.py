@@ -37,6 +37,7 @@ from alexlab.runs.trackers import Copies
 from alexlab.signals import SIGNALS
 from alexlab.training import preemption
 from alexlab.training.checkpoint import States
+from alexlab.training.device import device_type
 from alexlab.training.evaluate import archive
 from alexlab.training.fit import Outcome, fit
 from alexlab.training.module import Diverged
@@ -82,7 +83,8 @@ def train(
                 if stop is not None and stop.exists():
                     preemption.request()
                 if member is not None:
-                    distributed.connect(member.rank, member.count, member.folder)
+                    is_on_gpu = device_type(config.trainer.accelerator) == "cuda"
+                    distributed.connect(member.rank, member.count, member.folder, is_on_gpu)
                 if config.data.num_workers > 0:
                     allow_open_files(config.data.num_workers)
                     start_server("alexlab.data.datamodule")  # for the loaders

@@ -1,13 +1,30 @@
-"""The type of device that a run uses."""
+"""The type of device that a run uses, and TF32 on it."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from alexlab.config import Accelerator
+
+TF32 = "tf32-true"  # a precision that Lightning has no name for
 
 
 def device_type(accelerator: Accelerator) -> str:
     """`cuda` or `cpu`; Lightning's own `auto` prefers an Apple GPU to the CPU, but those are not supported."""
     is_gpu = accelerator is Accelerator.gpu or (accelerator is Accelerator.auto and torch.cuda.is_available())
     return "cuda" if is_gpu else "cpu"
+
+
+@contextmanager
+def tf32(is_allowed: bool) -> Iterator[None]:
+    """Allow or forbid TF32 on a GPU; by default torch allows it in convolutions."""
+    torch.backends.cudnn.allow_tf32 = is_allowed
+    torch.set_float32_matmul_precision("high" if is_allowed else "highest")
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = False
+        torch.set_float32_matmul_precision("highest")

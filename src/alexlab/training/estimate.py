@@ -13,7 +13,7 @@ from alexlab.architecture import layers
 from alexlab.config import Config, Keep, shown, walk
 from alexlab.data.locate import image_counts
 from alexlab.models import build_model
-from alexlab.training.device import device_type
+from alexlab.training.device import TF32, device_type, tf32
 from alexlab.training.optim import PaperSGD
 
 _BATCH = 32  # most images of a timed step on a CPU, where a larger batch is no faster per image
@@ -50,9 +50,10 @@ def shape(config: Config) -> Hashable:
         for name, value, _ in walk(config)
         if name.startswith(("model.", "pool.")) and (config.model.build is not None or name not in _VALUES)
     )
-    data, is_dropped = config.data, config.model.dropout > 0
+    data, trainer, is_dropped = config.data, config.trainer, config.model.dropout > 0
     sizes = data.crop_size, data.num_classes, _batch(config)
-    return *net, is_dropped, *sizes, config.trainer.accelerator, config.trainer.precision
+    on_device = trainer.accelerator, trainer.precision, trainer.channels_last, trainer.fused_lrn
+    return *net, is_dropped, *sizes, *on_device
 
 
 def _device(config: Config) -> torch.device:
@@ -70,11 +71,17 @@ def _seconds_of_run(config: Config, train: list[float], forward: list[float]) ->
     images = image_counts(data)
     steps = limit if isinstance(limit, int) else limit * images["train"] / data.batch_size
     trained = min(steps * data.batch_size, images["train"]) * trainer.max_epochs
-    evaluated = images["val"] * trainer.max_epochs + 10 * images["test"]
+    evaluated = _validated(config, images["val"]) * trainer.max_epochs + 10 * images["test"]
     evaluated += min(images["train"], config.evaluate.train_images)
     quartiles = zip(*(quantiles(times, n=4, method="inclusive") for times in (train, forward)), strict=True)
     low, middle, high = (trained * of_step + evaluated * of_pass for of_step, of_pass in quartiles)
     return low, middle, high
+
+
+def _validated(config: Config, images: int) -> float:
+    """The validation images of an epoch, out of all of them."""
+    limit = config.trainer.limit_val_batches
+    return min(limit * config.data.eval_batch_size, images) if isinstance(limit, int) else limit * images
 
 
 def seconds_per_image(config: Config) -> Times:
@@ -100,7 +107,7 @@ def seconds_per_image(config: Config) -> Times:
     def forward() -> None:  # evaluated in the precision of the weights
         network(inputs)
 
-    with torch.backends.cudnn.flags(allow_tf32=precision == "tf32-true"):
+    with tf32(precision == TF32):
         return _times(step, device, batch), _times(forward, device, batch)
 
 

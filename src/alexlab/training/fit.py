@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from alexlab.progress import Progress
 from alexlab.training import preemption
 from alexlab.training.checkpoint import Recorder, States, Stopper, no_check, save_weights, weights_of
 from alexlab.training.debug import debug_callbacks
+from alexlab.training.device import TF32, tf32
 from alexlab.training.evaluate import VIEW_KINDS, EnsembleMember, NonFiniteOutput, Predictions, evaluate
 from alexlab.training.lightning_compat import check_precision, convert_before_restore, keep_signal_handlers, quiet
 from alexlab.training.module import ClassificationTask, Diverged
@@ -94,7 +94,7 @@ def fit(
         raise ConfigError("trainer.precision=tf32-true: not on this device; use 32-true")
     check_precision(trainer, _lightning_precision(config))
     started = time.monotonic()
-    with preemption.held(), _tf32(is_tf32):  # the recorder checks for requests where the run's state can be saved
+    with preemption.held(), tf32(is_tf32):  # the recorder checks for requests where the run's state can be saved
         trainer.fit(task, datamodule=data, ckpt_path=state)
     fitted = time.monotonic()
     fit_seconds = recorder.seconds if recorder is not None else fitted - started
@@ -148,24 +148,9 @@ def _evaluate(
         return test, evaluate([train_member], device, ("center",), progress.advance)["center"]
 
 
-TF32 = "tf32-true"
-
-
 def _lightning_precision(config: Config) -> str:
-    """Lightning's name for `trainer.precision`; it has none for TF32, which `_tf32` switches on."""
+    """Lightning's name for `trainer.precision`; it has none for TF32, which `tf32` switches on."""
     return "32-true" if config.trainer.precision == TF32 else config.trainer.precision
-
-
-@contextmanager
-def _tf32(is_allowed: bool) -> Iterator[None]:
-    """Allow or forbid TF32 on a GPU; by default torch allows it in convolutions."""
-    torch.backends.cudnn.allow_tf32 = is_allowed
-    torch.set_float32_matmul_precision("high" if is_allowed else "highest")
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = False
-        torch.set_float32_matmul_precision("highest")
 
 
 def build_trainer(config: Config, title: str, recorder: Recorder | None = None) -> L.Trainer:
@@ -219,8 +204,11 @@ def network_state(path: str | Path) -> dict[str, torch.Tensor]:
     return _read_weights(path)[0]
 
 
-def _read_weights(path: str | Path) -> tuple[dict[str, torch.Tensor], list[str] | None]:
-    """`network_state`, and the names of the classes if the file has them."""
+def _read_weights(path: str | Path, own: Set[str] = frozenset()) -> tuple[dict[str, torch.Tensor], list[str] | None]:
+    """`network_state`, and the names of the classes if the file has them.
+
+    `own`: the names of a network's parameters; if the file's are these, nothing is renamed.
+    """
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -234,6 +222,9 @@ def _read_weights(path: str | Path) -> tuple[dict[str, torch.Tensor], list[str] 
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
     ):
         raise ConfigError(f"weights={path}: holds no state dict of tensors")
+    plain = {name.removeprefix(_PREFIX): value for name, value in state.items()}
+    if plain.keys() == own and len(plain) == len(state):  # a net of one's own may have layers called module
+        return plain, classes
     unwrapped = {name: ".".join(part for part in name.split(".") if part not in _WRAPPERS) for name in state}
     ours = {name: _our_name(short.removeprefix(_PREFIX)) for name, short in unwrapped.items()}
     for name, count in Counter(ours.values()).items():
@@ -261,7 +252,8 @@ def load_weights(
     Raises:
         ConfigError: if any other layer differs, or a value is not a finite floating-point number.
     """
-    (state, names), own = _read_weights(path), network.state_dict()
+    own = network.state_dict()
+    state, names = _read_weights(path, own.keys())
     difference = class_difference(names, classes) if names is not None and classes is not None else ""
     unknown = [name for name in state if name not in own]
     if unknown:
