@@ -41,8 +41,8 @@ class Share:
 def connect(rank: int, count: int, folder: Path, is_on_gpu: bool) -> None:
     """Join the process group through a folder that all processes see: gloo for CPU tensors, NCCL for GPU tensors.
 
-    A run on the CPU uses no GPU, which may be full. Processes rendezvous through a file, since another program could take
-    a free port before it is used.
+    A run on the CPU uses no GPU, which may be full. Processes rendezvous through a file, since another program could
+    take a free port before it is used.
     """
     backend = "gloo"
     if is_on_gpu:
