@@ -219,6 +219,28 @@ class TestJobs:
         assert [(config.seed, title) for config, _, title in executed] == [(4, "run 2 of 2")]
 
 
+def test_a_run_that_another_command_held_only_for_a_moment_is_launched_again(
+    tiny: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    """It was free when the runs were listed, and is free again when the launch ends."""
+    plan, started = make_plan(["seed=3", *tiny]), []
+
+    def execute(config: Config, *_: object) -> dict:
+        started.append(config.seed)
+        [run] = plan.runs
+        status = {"version": 2, "run_id": run.run_id, "attempt": 1, "state": "PREEMPTED", "message": "stopped"}
+        if len(started) == 2:
+            status["state"] = "DONE"
+        run.record.path.mkdir(parents=True, exist_ok=True)
+        run.record.file("status.json").write_text(json.dumps(status))
+        return {**status, "state": "HELD", "message": "another process works on it"} if len(started) == 1 else status
+
+    monkeypatch.setattr(launchers, "execute", execute)
+    with launchers.launching(plan, Console()) as (launch, _):
+        launchers.do_all(plan, Console(), launch)
+    assert started == [3, 3]
+
+
 class TestTasksThatRaise:
     """Hydra keeps the error of a task in the job's return value, and its launchers ignore that."""
 

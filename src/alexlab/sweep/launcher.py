@@ -89,6 +89,7 @@ def do_all(plan: Plan, console: Console, launch: Launch) -> None:
         if launch.is_ending:
             raise Stopped
         free = [run for run in left if not holder(run.record.path)]
+        _held_mark(launch).unlink(missing_ok=True)
         if free:
             launch_jobs(plan, launch, map(plan.jobs.index, free))
         if launch.failure.exists():
@@ -101,7 +102,7 @@ def do_all(plan: Plan, console: Console, launch: Launch) -> None:
             return
         held = [(run, owner) for run in _left(plan, launch) if (owner := holder(run.record.path))]
         if not held:
-            if free:
+            if free and not _held_mark(launch).exists():
                 return  # a run that is left has printed why it could not start
             continue
         console.print(_waiting([owner for _, owner in held], len(plan.runs)))
@@ -240,6 +241,8 @@ def do_job(folder: str, planned: DictConfig) -> str | None:
         message = printable(f"{title}: FAILED ({failure_of(error)}): {message_of(error)}")
     else:
         message = _ending(title, status)
+        if status["state"] == HELD:
+            _held_mark(launch).touch()
         if status["state"] == DONE and config.is_trial:
             _passed_mark(launch, number).touch()
     if message is not None:
@@ -247,6 +250,11 @@ def do_job(folder: str, planned: DictConfig) -> str | None:
     if is_local and is_shared(status.get("failure"), text := str(status.get("message")), job["varying"]):
         launch.failure.write_text(text)
     return message
+
+
+def _held_mark(launch: Launch) -> Path:
+    """The file that exists if another command worked on a run when its job started, even if it no longer does."""
+    return launch.folder / "held"
 
 
 def _passed_mark(launch: Launch, number: int) -> Path:
