@@ -10,7 +10,7 @@ import pytest
 
 from alexlab.config import ConfigError
 from alexlab.runs.identity import run_id
-from alexlab.runs.record import Record
+from alexlab.runs.record import RECORD_VERSION, Record
 from alexlab.sweep import arms
 from alexlab.sweep.arms import document, is_study, make_study, read_looks, register
 from alexlab.sweep.plan import make_plan
@@ -314,3 +314,17 @@ def test_a_trial_without_validation_is_an_error_that_names_the_key(tmp_path: Pat
     (folder / "metrics.csv").write_text("\n".join(",".join(line[:place] + line[place + 1 :]) for line in lines))
     with pytest.raises(ConfigError, match=r"no validation error .*; set trainer\.limit_val_batches=1\.0"):
         arms.trial_result(record, "top1_error")
+
+
+@pytest.mark.parametrize("failure", ["diverged", "does not learn"])
+def test_the_outcome_of_a_trial_says_how_it_failed(tmp_path: Path, failure: str):
+    line = ["study=lrn", "study.claims=[paper/lrn]", "study.rate=choose", f"paths.runs={tmp_path}"]
+    [rate, _] = make_study(composer(), line).rates
+    [trial, *_] = rate.rounds[0]
+    record = Record(tmp_path, rate.runs[trial])
+    record.path.mkdir()
+    status = {"version": RECORD_VERSION, "run_id": record.path.name, "attempt": 1, "state": "FAILED"}
+    record.file("status.json").write_text(json.dumps({**status, "failure": failure}))
+    [rate, _] = make_study(composer(), line).rates
+    assert rate.shown(trial) == f"none optim.lr=0.005 seed=1000: {failure}"
+    assert rate.results[trial].has_diverged == (failure == "diverged")

@@ -115,8 +115,8 @@ class ArmRate:
         return f"{self.name} optim.lr={trial.lr:g} seed={trial.seed}: {outcome}"
 
     def _value(self, result: TrialResult) -> str:
-        if result.has_diverged:
-            return "failed"
+        if result.failure is not None:
+            return result.failure
         if self.metric == SPEED:
             is_there = math.isfinite(result.score)
             return f"25 % after {math.exp(result.score):.2f} epochs" if is_there else "stopped before 25 %"
@@ -402,7 +402,7 @@ def trial_result(record: Record, metric: str) -> TrialResult | None:
     """
     status = record.status()
     if status.get("state") == FAILED and status.get("failure") in RESULTS:
-        return TrialResult(math.inf, has_diverged=True)
+        return TrialResult(math.inf, status["failure"])
     if status.get("state") != DONE:
         return None
     run = RunData(record, status)
