@@ -42,7 +42,8 @@ from support.commands import (
     under_way,
     until,
 )
-from support.settings import TINY, Typed
+from support.settings import TINY, Typed, composer
+from support.studies import made_study
 from support.wandb_files import read_wandb
 
 
@@ -571,3 +572,12 @@ class TestRoundsOfTrials:
         runs = [self.trial("aaaaaaaaaaaa", 0.001, state="PREEMPTED")]
         stopped = "Stopped. Finished work is kept; run the same command again for the rest."
         assert self.end(runs, monkeypatch) == (75, [stopped])
+
+
+def test_a_finished_search_has_status_0_although_a_trial_diverged(tmp_path: Path):
+    line = ["study=lrn", "study.claims=[paper/lrn]", "study.rate=choose", f"paths.runs={tmp_path}"]
+    made_study(tmp_path, line, failed={"no_lrn optim.lr=0.02": 1})
+    output = io.StringIO()
+    plan = make_plan(line, composer=composer())
+    assert train._launch_and_report(plan, Console(file=output, width=200), None) == 0
+    assert "FAILED: diverged" in output.getvalue()

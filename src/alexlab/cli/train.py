@@ -339,7 +339,8 @@ def _report(plan: Plan, console: Console, launch: Launch) -> int:
         except OSError as error:  # another user's records, or a full disk: the runs are not affected
             sweep = f"This sweep's file could not be written: {error}"
         console.print(sweep, soft_wrap=True)
-    if all(row.data.is_done for row in rows):
+    is_search = plan.study is not None and plan.study.rate is Rate.choose  # whose trials may diverge
+    if all(row.data.is_done or (is_search and not needs_work(row.data.status, Retry.faults)) for row in rows):
         return 0
     if _was_stopped(plan, launch):
         console.say(_why_stopped(plan, launch))
