@@ -567,6 +567,16 @@ class TestRoundsOfTrials:
             "The next trials depend on these; fix the fault and run the same command again.",
         ]
 
+    def test_a_fault_that_is_not_retried_needs_another_command(self, monkeypatch: pytest.MonkeyPatch):
+        runs = [self.trial("aaaaaaaaaaaa", 0.001, Retry.none, state="FAILED", failure="killed", message="killed")]
+        status, lines = self.end(runs, monkeypatch)
+        assert status == 1
+        assert lines[1:] == [
+            "The next trials depend on these; fix the fault and run the same command again with retry=faults."
+        ]
+        runs = [self.trial("aaaaaaaaaaaa", 0.001, Retry.none)]  # never started
+        assert self.end(runs, monkeypatch)[1][-1].endswith("run the same command again.")
+
     def test_a_preempted_one_is_resumed_by_the_same_command(self, monkeypatch: pytest.MonkeyPatch):
         """Its own job was stopped, not this command."""
         runs = [self.trial("aaaaaaaaaaaa", 0.001, state="PREEMPTED")]

@@ -194,7 +194,9 @@ def _round(
         for run, status in undone:
             why = status.get("message") if status.get("state") == FAILED else "not started, or its process was killed"
             console.say(f"{run.run_id} {run.varied} seed={run.config.seed}: {why}")
-        console.say("The next trials depend on these; fix the fault and run the same command again.")
+        is_retried = all(needs_work(status, run.config.retry) for run, status in undone)
+        with_what = "" if is_retried else f" with retry={Retry.faults.name}"
+        console.say(f"The next trials depend on these; fix the fault and run the same command again{with_what}.")
         return 1, plan
     after = make_plan(args.overrides, args.multirun, args.config_dir, composer)
     assert after.study is not None
