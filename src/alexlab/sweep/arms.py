@@ -200,6 +200,7 @@ def make_study(composer: Composer, overrides: list[str], config_dir: str | None 
         ConfigError: for the first error in the line, its claims or any arm.
     """
     refuse_sweeps(composer, overrides)
+    composer.check_once(overrides, can_sweep=False)
     base = composer.job(overrides, stored=stored)
     if stored:
         fingerprint(base.config.data)  # fail now rather than look for a missing store in each arm
