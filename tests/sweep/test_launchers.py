@@ -19,11 +19,11 @@ import pytest
 import yaml
 from hydra._internal.callbacks import Callbacks
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from hydra.utils import instantiate
-from joblib.externals.loky import get_reusable_executor
 from omegaconf import DictConfig, OmegaConf
 
 import alexlab.compose
@@ -577,19 +577,24 @@ def test_ray_is_stopped_and_a_process_of_it_that_dies_is_replaced(
     until(lambda: not living(processes))
 
 
-@pytest.mark.slow
 @pytest.mark.processes
-def test_joblibs_workers_read_the_jobs_of_each_launch(tiny: list[str]):
-    """They outlive a launch, with the environment of its command at that time."""
-    line = ["seed=0", "hydra/launcher=joblib", "hydra.launcher.n_jobs=1", "trainer.fast_dev_run=true", *tiny]
-    plan = make_plan(line, multirun=True)
-    try:
-        for _ in range(2):  # as the rounds of a study that chooses learning rates
-            with launchers.launching(plan, Console()) as (launch, _):
-                launchers.launch_jobs(plan, launch, [0])
-                assert launchers.count_passed(launch) == 1
-    finally:
-        get_reusable_executor().shutdown()
+def test_no_worker_of_joblib_outlives_its_launch(tiny: list[str], monkeypatch: pytest.MonkeyPatch):
+    """It would have the environment of a folder that is gone, as in the next round of a search for rates."""
+
+    def do_job(folder: str, planned: DictConfig) -> None:
+        job = PlannedJobs(Path(folder)).read(HydraConfig.get().job.num)
+        Path(folder, f"{job['run_id']}.pid").write_text(str(os.getpid()))
+
+    monkeypatch.setattr(launchers, "do_job", do_job)
+    for seeds in ("0,1", "2,3"):
+        line = [f"seed={seeds}", "hydra/launcher=joblib", "hydra.launcher.n_jobs=1", *tiny]
+        plan = make_plan(line, multirun=True, composer=composer())
+        with launchers.launching(plan, Console()) as (launch, _):
+            launchers.launch_jobs(plan, launch, [0, 1])
+            workers = {path.stem: int(path.read_text()) for path in launch.folder.glob("*.pid")}
+        assert workers.keys() == {run.run_id for run in plan.runs}
+        assert os.getpid() not in workers.values()
+        assert not living([*workers.values()])
 
 
 def test_a_command_that_waits_names_the_processes_that_it_waits_for():
