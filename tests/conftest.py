@@ -35,7 +35,7 @@ os.environ.pop("COLUMNS", None)  # the width of whatever terminal, or of CI's lo
 def _the_last_of_a_key_counts():
     """In this process too, tests change the keys of shared lists by setting them again: see `last_of_each`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Composer, "check_once", lambda composer, overrides: None)
+        patch.setattr(Composer, "check_once", lambda composer, overrides, can_sweep=True: None)
         yield
 
 

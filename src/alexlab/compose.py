@@ -179,8 +179,11 @@ class Composer:
                 parsed += parser.parse_overrides([override])
         return parsed
 
-    def check_once(self, overrides: list[str]) -> None:
-        """Refuse a key or a group that is set twice in a command line: Hydra silently takes the last."""
+    def check_once(self, overrides: list[str], can_sweep: bool = True) -> None:
+        """Refuse a key or a group that is set twice in a command line: Hydra silently takes the last.
+
+        `can_sweep`: whether the command runs several values of a key in turn.
+        """
         given: dict[str, Override] = {}
         for override in self.parse(overrides):
             name = override.key_or_group
@@ -189,11 +192,13 @@ class Composer:
                 continue
             one, other = str(first.input_line), str(override.input_line)
             values = [line.partition("=")[2] for line in (one, other)]
-            hint = f"; `train -m {name}={','.join(values)}` runs each in turn" if len({*values}) > 1 else ""
-            if name == "ablation" and hint and (keys := _keys_of(values[1])):
-                hint += f"; both in one run: {one} {keys}"
-            if name == "logger" and hint:
+            hint = ""
+            if name == "logger" and len({*values}) > 1:
                 hint = f"; both: 'logger=[{','.join(value.strip('[]') for value in values)}]'"
+            elif can_sweep and len({*values}) > 1:
+                hint = f"; `train -m {name}={','.join(values)}` runs each in turn"
+                if name == "ablation" and (keys := _keys_of(values[1])):
+                    hint += f"; both in one run: {one} {keys}"
             raise ConfigError(f"{one} {other}: {name} is set twice and only the last would count; remove one{hint}")
 
     def check(self, line: str) -> None:

@@ -68,16 +68,18 @@ with suppress(ImportError):  # the extra `joblib`
             state = Singleton.get_state()
 
             def execute(number: int, overrides: Sequence[str]) -> None:
-                pool, title = free.pop(), jobs.read(number)["title"]
+                title = jobs.read(number)["title"]
+                pool = free.pop()
                 try:
                     task = self.hydra_context, self.config, self.task_function, state
-                    pool.submit(execute_job, number, overrides, *task).result()
+                    _ = pool.submit(execute_job, number, overrides, *task).result().return_value  # raises its error
                 except BrokenProcessPool:
                     print(f"{title}: its process was killed; the other runs go on", flush=True)
                     pool = ProcessPoolExecutor(1)
                 except Exception as error:
                     print(f"{title}: its job failed: {one_line(error)}", flush=True)
-                free.append(pool)
+                finally:
+                    free.append(pool)
 
             try:
                 with ThreadPoolExecutor(count) as threads:
@@ -106,11 +108,13 @@ with suppress(ImportError):  # the extra `slurm`
             executor = submitit.AutoExecutor(keys.pop("submitit_folder"), "local")
             executor.update_parameters(**keys)
             for number, job in _submit(self, executor, job_overrides, initial_job_idx).items():
+                title = planned.read(number)["title"]
                 try:
-                    job.results()
+                    returned = job.result()
                 except Exception:
-                    title = planned.read(number)["title"]
                     print(f"{title}: its process ended early; its output: {job.paths.stderr}", flush=True)
+                else:
+                    _print_message(title, returned)
             return []
 
     class SlurmLauncher(_SlurmLauncher):
@@ -161,6 +165,18 @@ def _submit(launcher: Any, executor: Any, job_overrides: Sequence[Sequence[str]]
     return dict(zip(calls, executor.map_array(launcher, *zip(*calls.values(), strict=True)), strict=True))
 
 
+def _print_message(title: str, returned: JobReturn) -> None:
+    """Print the message that a job's task returned, or the error that it raised: its own output goes into a file."""
+    from alexlab.errors import one_line
+
+    try:
+        message = returned.return_value
+    except Exception as error:
+        message = f"{title}: its job failed: {one_line(error)}"
+    if message is not None:
+        print(message, flush=True)
+
+
 def _wait(job_id: str, jobs: dict[str, Any], launch: Launch) -> None:
     """Wait until no job of an array is queued or running; when the command is stopped, cancel those that are pending.
 
@@ -184,8 +200,7 @@ def _wait(job_id: str, jobs: dict[str, Any], launch: Launch) -> None:
         for name in sorted(ended):
             job = jobs.pop(name)
             if job.paths.result_pickle.exists() and job.exception() is None:
-                if (message := job.result().return_value) is not None:
-                    print(message, flush=True)
+                _print_message(f"SLURM job {name}", job.result())
             elif not was_stopped:
                 print(f"SLURM job {name} ended early; its output: {job.paths.stdout}", flush=True)
 

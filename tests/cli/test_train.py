@@ -23,6 +23,7 @@ import alexlab
 from alexlab import signals
 from alexlab.cli import forecast, train
 from alexlab.cli.train import _announce
+from alexlab.config import Retry
 from alexlab.console import Console
 from alexlab.sweep.plan import Plan, make_plan
 from support.commands import (
@@ -41,7 +42,8 @@ from support.commands import (
     under_way,
     until,
 )
-from support.settings import TINY, Typed
+from support.settings import TINY, Typed, composer
+from support.studies import made_study
 from support.wandb_files import read_wandb
 
 
@@ -528,28 +530,64 @@ def test_dry_run_lists_and_runs_nothing(tmp_path: Path, cache: Path, typed: Type
     assert not (tmp_path / "runs").exists()
 
 
-def test_trials_that_did_not_finish_are_named(monkeypatch: pytest.MonkeyPatch):
-    """A trial whose process was killed before it began its record has printed nothing itself."""
+class TestRoundsOfTrials:
+    """How a round of trials of learning rates ends if some of them are not finished."""
 
-    def trial(name: str, lr: float, **status: str) -> SimpleNamespace:
+    @staticmethod
+    def trial(name: str, lr: float, retry: Retry = Retry.faults, **status: str) -> SimpleNamespace:
         record = SimpleNamespace(status=lambda: status)
-        return SimpleNamespace(run_id=name, varied=f"optim.lr={lr}", config=SimpleNamespace(seed=1000), record=record)
+        config = SimpleNamespace(seed=1000, retry=retry, max_hours=None)
+        return SimpleNamespace(run_id=name, varied=f"optim.lr={lr}", config=config, record=record)
 
-    runs = [
-        trial("aaaaaaaaaaaa", 0.001, state="DONE"),
-        trial("bbbbbbbbbbbb", 0.002, state="FAILED", failure="full disk", message="no space left on /data"),
-        trial("cccccccccccc", 0.004),
-    ]
-    plan = SimpleNamespace(runs=runs, study=SimpleNamespace())
-    launch = SimpleNamespace(is_stopped=False, spent=Path("not there"))
-    monkeypatch.setattr(train, "_register", lambda *_: None)
-    monkeypatch.setattr(train, "launching", lambda *_: nullcontext((launch, SimpleNamespace(limited=nullcontext))))
-    monkeypatch.setattr(train, "do_all", lambda *_: None)
+    @staticmethod
+    def end(runs: list[SimpleNamespace], monkeypatch: pytest.MonkeyPatch) -> tuple[int, list[str]]:
+        """The status and the lines of a round that leaves these trials."""
+        plan = SimpleNamespace(runs=runs, study=SimpleNamespace(), is_trial=False)
+        launch = SimpleNamespace(is_stopped=False, spent=Path("not there"))
+        monkeypatch.setattr(train, "_register", lambda *_: None)
+        monkeypatch.setattr(train, "launching", lambda *_: nullcontext((launch, SimpleNamespace(limited=nullcontext))))
+        monkeypatch.setattr(train, "do_all", lambda *_: None)
+        output = io.StringIO()
+        console = Console(file=output, width=200)
+        status, _ = train._round(cast(Plan, plan), cast(Any, None), cast(Any, None), console, None)
+        return status, output.getvalue().splitlines()
+
+    def test_faults_are_named(self, monkeypatch: pytest.MonkeyPatch):
+        """A trial whose process was killed before it began its record has printed nothing itself."""
+        runs = [
+            self.trial("aaaaaaaaaaaa", 0.001, state="DONE"),
+            self.trial("bbbbbbbbbbbb", 0.002, state="FAILED", failure="full disk", message="no space left on /data"),
+            self.trial("cccccccccccc", 0.004),
+        ]
+        status, lines = self.end(runs, monkeypatch)
+        assert status == 1
+        assert lines == [
+            "bbbbbbbbbbbb optim.lr=0.002 seed=1000: no space left on /data",
+            "cccccccccccc optim.lr=0.004 seed=1000: not started, or its process was killed",
+            "The next trials depend on these; fix the fault and run the same command again.",
+        ]
+
+    def test_a_fault_that_is_not_retried_needs_another_command(self, monkeypatch: pytest.MonkeyPatch):
+        runs = [self.trial("aaaaaaaaaaaa", 0.001, Retry.none, state="FAILED", failure="killed", message="killed")]
+        status, lines = self.end(runs, monkeypatch)
+        assert status == 1
+        assert lines[1:] == [
+            "The next trials depend on these; fix the fault and run the same command again with retry=faults."
+        ]
+        runs = [self.trial("aaaaaaaaaaaa", 0.001, Retry.none)]  # never started
+        assert self.end(runs, monkeypatch)[1][-1].endswith("run the same command again.")
+
+    def test_a_preempted_one_is_resumed_by_the_same_command(self, monkeypatch: pytest.MonkeyPatch):
+        """Its own job was stopped, not this command."""
+        runs = [self.trial("aaaaaaaaaaaa", 0.001, state="PREEMPTED")]
+        stopped = "Stopped. Finished work is kept; run the same command again for the rest."
+        assert self.end(runs, monkeypatch) == (75, [stopped])
+
+
+def test_a_finished_search_has_status_0_although_a_trial_diverged(tmp_path: Path):
+    line = ["study=lrn", "study.claims=[paper/lrn]", "study.rate=choose", f"paths.runs={tmp_path}"]
+    made_study(tmp_path, line, failed={"no_lrn optim.lr=0.02": 1})
     output = io.StringIO()
-    status, _ = train._round(cast(Plan, plan), cast(Any, None), cast(Any, None), Console(file=output, width=200), None)
-    assert status == 1
-    assert output.getvalue().splitlines()[:2] == [
-        "bbbbbbbbbbbb optim.lr=0.002 seed=1000: no space left on /data",
-        "cccccccccccc optim.lr=0.004 seed=1000: not started, or its process was killed",
-    ]
-    assert "run the same command again" in output.getvalue()
+    plan = make_plan(line, composer=composer())
+    assert train._launch_and_report(plan, Console(file=output, width=200), None) == 0
+    assert "FAILED: diverged" in output.getvalue()

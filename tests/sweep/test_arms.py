@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from alexlab.compose import Composer
 from alexlab.config import ConfigError
 from alexlab.runs.identity import run_id
-from alexlab.runs.record import Record
+from alexlab.runs.record import RECORD_VERSION, Record
 from alexlab.sweep import arms
 from alexlab.sweep.arms import document, is_study, make_study, read_looks, register
 from alexlab.sweep.plan import make_plan
 from support.settings import TINY, Typed, composer
 from support.studies import made_study
+
+CHECK_ONCE = Composer.check_once  # which tests are spared otherwise
 
 
 def test_arms_are_those_of_the_claims_and_seeds_are_outermost():
@@ -102,8 +105,6 @@ def test_studies_of_other_nets_have_their_recipe():
         (["study=lrn", "ablation=no_pca"], "ablation: the study's arms set it (ablation=no_lrn); remove it"),
         # The command line comes last, so that both arms would be without LRN, under two names.
         (["study=lrn", "model.lrn=false"], "model.lrn: the study's arms set it (ablation=no_lrn); remove it"),
-        (["study=lrn", "optim.lr=0.1", "optim.lr=0.2"], "optim.lr=0.1 optim.lr=0.2: optim.lr is given twice; remove"),
-        (["study=lrn", "recipe=demo", "study=paper"], "study=lrn study=paper: study is given twice; remove one"),
         (["study=lrm"], "study=lrm: there is no study 'lrm'; did you mean 'lrn'?"),
         (["study=lrn", "study.claims=[paper/lnr]"], "study.claims: paper.yaml has no claim 'lnr'; did you mean 'lrn'?"),
         (["study=lrn", "study.seeds=0"], "study.seeds=0: must be at least 1"),
@@ -121,6 +122,24 @@ def test_a_mistake_is_one_line(line: list[str], message: str):
         make_plan(line)
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "twice"),
+    [
+        (["study=lrn", "optim.lr=0.1", "optim.lr=0.2"], "optim.lr=0.1 optim.lr=0.2: optim.lr is"),
+        (["study=lrn", "optim.lr=0.1", "+optim.lr=0.1"], "optim.lr=0.1 +optim.lr=0.1: optim.lr is"),
+        (["study=lrn", "recipe=demo", "study=paper"], "study=lrn study=paper: study is"),
+        # Before anything is composed, which would find no such images here.
+        (["study=lrn", "recipe=demo", "recipe=cifar10"], "recipe=demo recipe=cifar10: recipe is"),
+    ],
+)
+def test_what_is_set_twice_is_refused(line: list[str], twice: str, monkeypatch: pytest.MonkeyPatch):
+    """A study takes one value per key, so there is no hint at `train -m`."""
+    monkeypatch.setattr(Composer, "check_once", CHECK_ONCE)
+    with pytest.raises(ConfigError) as caught:
+        make_plan(line)
+    assert str(caught.value) == f"{twice} set twice and only the last would count; remove one"
 
 
 def test_arms_that_are_one_run_are_merged(tmp_path: Path):
@@ -314,3 +333,17 @@ def test_a_trial_without_validation_is_an_error_that_names_the_key(tmp_path: Pat
     (folder / "metrics.csv").write_text("\n".join(",".join(line[:place] + line[place + 1 :]) for line in lines))
     with pytest.raises(ConfigError, match=r"no validation error .*; set trainer\.limit_val_batches=1\.0"):
         arms.trial_result(record, "top1_error")
+
+
+@pytest.mark.parametrize("failure", ["diverged", "does not learn"])
+def test_the_outcome_of_a_trial_says_how_it_failed(tmp_path: Path, failure: str):
+    line = ["study=lrn", "study.claims=[paper/lrn]", "study.rate=choose", f"paths.runs={tmp_path}"]
+    [rate, _] = make_study(composer(), line).rates
+    [trial, *_] = rate.rounds[0]
+    record = Record(tmp_path, rate.runs[trial])
+    record.path.mkdir()
+    status = {"version": RECORD_VERSION, "run_id": record.path.name, "attempt": 1, "state": "FAILED"}
+    record.file("status.json").write_text(json.dumps({**status, "failure": failure}))
+    [rate, _] = make_study(composer(), line).rates
+    assert rate.shown(trial) == f"none optim.lr=0.005 seed=1000: {failure}"
+    assert rate.results[trial].has_diverged == (failure == "diverged")

@@ -10,25 +10,34 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import yaml
+from hydra._internal.callbacks import Callbacks
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import HydraContext
 from hydra.utils import instantiate
-from joblib.externals.loky import get_reusable_executor
 from omegaconf import DictConfig, OmegaConf
 
 import alexlab.compose
 from alexlab.cli.train import main
 from alexlab.config import Config
 from alexlab.console import Console
+from alexlab.hydra_compat import PlannedJobs
 from alexlab.runs.failure import HINTS
 from alexlab.runs.identity import run_id
 from alexlab.runs.process import Launch
 from alexlab.sweep import launcher as launchers
 from alexlab.sweep.plan import make_plan
+from hydra_plugins import alexlab as plugin
+from hydra_plugins.alexlab import JoblibLauncher, LocalLauncher
 from support.commands import (
     descendants,
     finish,
@@ -208,6 +217,149 @@ class TestJobs:
         failed.record.file("status.json").write_text(json.dumps(status))
         typed("-m", "seed=3,4", *tiny)
         assert [(config.seed, title) for config, _, title in executed] == [(4, "run 2 of 2")]
+
+
+def test_a_run_that_another_command_held_only_for_a_moment_is_launched_again(
+    tiny: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    """It was free when the runs were listed, and is free again when the launch ends."""
+    plan, started = make_plan(["seed=3", *tiny]), []
+
+    def execute(config: Config, *_: object) -> dict:
+        started.append(config.seed)
+        [run] = plan.runs
+        status = {"version": 2, "run_id": run.run_id, "attempt": 1, "state": "PREEMPTED", "message": "stopped"}
+        if len(started) == 2:
+            status["state"] = "DONE"
+        run.record.path.mkdir(parents=True, exist_ok=True)
+        run.record.file("status.json").write_text(json.dumps(status))
+        return {**status, "state": "HELD", "message": "another process works on it"} if len(started) == 1 else status
+
+    monkeypatch.setattr(launchers, "execute", execute)
+    with launchers.launching(plan, Console()) as (launch, _):
+        launchers.do_all(plan, Console(), launch)
+    assert started == [3, 3]
+
+
+class TestTasksThatRaise:
+    """Hydra keeps the error of a task in the job's return value, and its launchers ignore that."""
+
+    @pytest.fixture
+    def context(self, tmp_path: Path) -> HydraContext:
+        """That of a launch of three jobs."""
+        jobs = PlannedJobs(tmp_path / "launch")
+        jobs.folder.mkdir()
+        for number in range(3):
+            jobs.write(number, {"title": f"run {number + 1} of 3"})
+        return HydraContext(cast(ConfigLoader, jobs), Callbacks())
+
+    @staticmethod
+    def returned(value: object) -> JobReturn:
+        job = JobReturn(status=JobStatus.FAILED if isinstance(value, Exception) else JobStatus.COMPLETED)
+        job.return_value = value
+        return job
+
+    @pytest.fixture
+    def pools(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+        """The pools of the joblib launcher so far; they run nothing, and the task of their job 1 raises."""
+        found = []
+
+        class Pool:
+            def __init__(self, count: int) -> None:
+                self.numbers, self.is_closed = list[int](), False
+                found.append(self)
+
+            def submit(self, execute_job: object, number: int, *_: object) -> Future[JobReturn]:
+                self.numbers.append(number)
+                future = Future[JobReturn]()
+                future.set_result(TestTasksThatRaise.returned(RuntimeError("no\nthread") if number == 1 else None))
+                return future
+
+            def shutdown(self, kill_workers: bool) -> None:
+                self.is_closed = kill_workers
+
+        monkeypatch.setattr("loky.ProcessPoolExecutor", Pool)
+        return found
+
+    def test_in_this_process(self, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: Typed):
+        def execute(*_: object) -> dict:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(launchers, "execute", execute)
+        monkeypatch.setattr(launchers, "check", lambda configs, is_here: None)
+        done = typed("-m", "seed=3,4", *tiny)
+        assert done.status == 1
+        failures = [line for line in done.output.splitlines() if "FAILED" in line]
+        message = "FAILED (error): RuntimeError: can't start new thread"
+        assert failures == [f"run 1 of 2: {message}", f"run 2 of 2: {message}"]
+        assert "in execute" in done.errors  # the traceback
+
+    def test_joblib(self, context: HydraContext, pools: list[Any], capsys: pytest.CaptureFixture[str]):
+        launcher = JoblibLauncher(n_jobs=2)
+        launcher.hydra_context = context
+        launcher.launch([["0"], ["1"], ["2"]], 0)
+        assert capsys.readouterr().out == "run 2 of 3: its job failed: no thread\n"
+        assert sorted(number for pool in pools for number in pool.numbers) == [0, 1, 2]
+        assert [pool.is_closed for pool in pools] == [True, True]
+
+    def test_joblibs_pool_is_free_again_after_any_error(self, context: HydraContext, pools: list[Any], tmp_path: Path):
+        launcher = JoblibLauncher(n_jobs=1)
+        launcher.hydra_context = context
+        (tmp_path / "launch" / "job_0.json").unlink()
+        with pytest.raises(FileNotFoundError, match="job_0"):
+            launcher.launch([["0"], ["1"], ["2"]], 0)
+        assert [(pool.numbers, pool.is_closed) for pool in pools] == [([1, 2], True)]
+
+    def test_submitit_local(
+        self,
+        context: HydraContext,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ):
+        def killed() -> None:
+            raise RuntimeError("killed")
+
+        class Executor:
+            def __init__(self, folder: str, kind: str) -> None: ...
+
+            def update_parameters(self, **_: object) -> None: ...
+
+            def map_array(self, *_: object) -> list[SimpleNamespace]:
+                results = [
+                    killed,
+                    lambda: TestTasksThatRaise.returned(RuntimeError("no\nthread")),
+                    lambda: TestTasksThatRaise.returned("run 3 of 3: FAILED (bad data): x"),
+                ]
+                paths = SimpleNamespace(stderr="1.err")
+                return [SimpleNamespace(result=one, results=lambda one=one: [one()], paths=paths) for one in results]
+
+        monkeypatch.setattr("submitit.AutoExecutor", Executor)
+        launcher = LocalLauncher(submitit_folder=str(tmp_path))
+        launcher.hydra_context = context
+        launcher.launch([["0"], ["1"], ["2"]], 0)
+        assert capsys.readouterr().out.splitlines() == [
+            "run 1 of 3: its process ended early; its output: 1.err",
+            "run 2 of 3: its job failed: no thread",
+            "run 3 of 3: FAILED (bad data): x",
+        ]
+
+    def test_slurm(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)
+        (pickled := tmp_path / "result.pkl").touch()
+        values = {"7_0": RuntimeError("no\nthread"), "7_1": None, "7_2": "run 3 of 3: FAILED (bad data): x"}
+        jobs = {
+            name: SimpleNamespace(
+                paths=SimpleNamespace(result_pickle=pickled),
+                exception=lambda: None,
+                result=lambda value=value: self.returned(value),
+            )
+            for name, value in values.items()
+        }
+        plugin._wait("7", cast(Any, jobs), Launch(tmp_path))
+        said = ["SLURM job 7_0: its job failed: no thread", "run 3 of 3: FAILED (bad data): x"]
+        assert capsys.readouterr().out.splitlines() == said
+        assert jobs == {}
 
 
 @pytest.mark.parametrize("state", ["FAILED", "HELD"])
@@ -425,19 +577,24 @@ def test_ray_is_stopped_and_a_process_of_it_that_dies_is_replaced(
     until(lambda: not living(processes))
 
 
-@pytest.mark.slow
 @pytest.mark.processes
-def test_joblibs_workers_read_the_jobs_of_each_launch(tiny: list[str]):
-    """They outlive a launch, with the environment of its command at that time."""
-    line = ["seed=0", "hydra/launcher=joblib", "hydra.launcher.n_jobs=1", "trainer.fast_dev_run=true", *tiny]
-    plan = make_plan(line, multirun=True)
-    try:
-        for _ in range(2):  # as the rounds of a study that chooses learning rates
-            with launchers.launching(plan, Console()) as (launch, _):
-                launchers.launch_jobs(plan, launch, [0])
-                assert launchers.count_passed(launch) == 1
-    finally:
-        get_reusable_executor().shutdown()
+def test_no_worker_of_joblib_outlives_its_launch(tiny: list[str], monkeypatch: pytest.MonkeyPatch):
+    """It would have the environment of a folder that is gone, as in the next round of a search for rates."""
+
+    def do_job(folder: str, planned: DictConfig) -> None:
+        job = PlannedJobs(Path(folder)).read(HydraConfig.get().job.num)
+        Path(folder, f"{job['run_id']}.pid").write_text(str(os.getpid()))
+
+    monkeypatch.setattr(launchers, "do_job", do_job)
+    for seeds in ("0,1", "2,3"):
+        line = [f"seed={seeds}", "hydra/launcher=joblib", "hydra.launcher.n_jobs=1", *tiny]
+        plan = make_plan(line, multirun=True, composer=composer())
+        with launchers.launching(plan, Console()) as (launch, _):
+            launchers.launch_jobs(plan, launch, [0, 1])
+            workers = {path.stem: int(path.read_text()) for path in launch.folder.glob("*.pid")}
+        assert workers.keys() == {run.run_id for run in plan.runs}
+        assert os.getpid() not in workers.values()
+        assert not living([*workers.values()])
 
 
 def test_a_command_that_waits_names_the_processes_that_it_waits_for():

@@ -49,7 +49,7 @@ class Curves:
 
     def look(self, trial: Trial) -> TrialResult:
         if trial.lr >= self.wild:
-            return TrialResult(math.inf, has_diverged=True)
+            return TrialResult(math.inf, "diverged")
         times = [math.log(0.9 / e) / math.log(0.9 / 0.25) * self.time(trial.lr, trial.seed) for e in RACE_ERRORS]
         lost = [limit for time, limit in zip(times, trial.race_epochs, strict=False) if time > limit]
         total = self.time(trial.lr, trial.seed)
@@ -122,6 +122,34 @@ def test_where_the_first_rate_diverges_it_goes_down():
     _, choice = run(extend(1.0), Curves(0.01, wild=0.1).look)
     assert choice is not None
     assert choice.lr == pytest.approx(0.01, rel=0.2)
+
+
+@pytest.mark.parametrize("too_low", [0.0006, 0.005])
+def test_a_rate_too_low_to_learn_does_not_end_the_way_up(too_low: float):
+    """The best rate is 0.01; up to `too_low`, training stays at the loss of guessing."""
+    curves = Curves(0.01)
+
+    def look(trial: Trial) -> TrialResult:
+        return TrialResult(math.inf, "does not learn") if trial.lr <= too_low else curves.look(trial)
+
+    trials, choice = run(extend(), look)
+    assert choice is not None
+    assert choice.lr == pytest.approx(0.01, rel=0.2)
+    assert min(trial.lr for trial in trials) == 0.0005
+
+
+def test_a_rate_too_high_to_learn_ends_the_way_up():
+    """As ReLUs that are all dead; from 4 on, training diverges."""
+    curves = Curves(0.01, wild=4)
+
+    def look(trial: Trial) -> TrialResult:
+        return TrialResult(math.inf, "does not learn") if 0.03 < trial.lr < 4 else curves.look(trial)
+
+    for start, highest in ((0.0005, 0.032), (0.5, 4.0), (2.0, 4.0)):
+        trials, choice = run(extend(start), look)
+        assert choice is not None
+        assert choice.lr == pytest.approx(0.01, rel=0.2)
+        assert max(trial.lr for trial in trials) == highest
 
 
 def test_rates_that_never_get_there_are_tried_upwards_until_one_does():
@@ -209,7 +237,7 @@ def test_a_grid_takes_the_smallest_mean_and_warns_of_its_edge():
     errors[2.0, 1000] = 0.1
     _, choice = replay(grid_search([0.5, 1.0, 2.0], SEEDS), lambda t: TrialResult(errors[t.lr, t.seed]))
     assert choice == Choice(2.0, "the best rate, 2, is at the edge of those tried, 0.5 to 2; set study.rates")
-    _, choice = replay(grid_search([0.5, 1.0, 2.0], SEEDS), lambda t: TrialResult(math.inf, True))
+    _, choice = replay(grid_search([0.5, 1.0, 2.0], SEEDS), lambda t: TrialResult(math.inf, "diverged"))
     assert choice is not None
     assert choice.lr is None
 

@@ -186,17 +186,17 @@ def _round(
     with launching(plan, console, budget) as (launch, stop):
         with suppress(Stopped), stop.limited():
             do_all(plan, console, launch)
-        if launch.is_stopped or (launch.spent.exists() and _has_unfinished(plan)):
+        if _was_stopped(plan, launch):
             console.say(_why_stopped(plan, launch))
             return STOPPED_STATUS, plan
     states = [(run, run.record.status()) for run in plan.runs]
-    if any(status.get("state") == PREEMPTED for _, status in states):
-        return STOPPED_STATUS, plan
     if undone := [(run, status) for run, status in states if needs_work(status, Retry.faults)]:
         for run, status in undone:
             why = status.get("message") if status.get("state") == FAILED else "not started, or its process was killed"
             console.say(f"{run.run_id} {run.varied} seed={run.config.seed}: {why}")
-        console.say("The next trials depend on these; fix the fault and run the same command again.")
+        is_retried = all(needs_work(status, run.config.retry) for run, status in undone)
+        with_what = "" if is_retried else f" with retry={Retry.faults.name}"
+        console.say(f"The next trials depend on these; fix the fault and run the same command again{with_what}.")
         return 1, plan
     after = make_plan(args.overrides, args.multirun, args.config_dir, composer)
     assert after.study is not None
@@ -324,8 +324,10 @@ def _why_stopped(plan: Plan, launch: Launch) -> str:
     return f"{', '.join(counts)}: {used_up}{late}. Run the same command again to resume."
 
 
-def _has_unfinished(plan: Plan) -> bool:
-    return any(run.record.status().get("state") not in (DONE, FAILED) for run in plan.runs)
+def _was_stopped(plan: Plan, launch: Launch) -> bool:
+    """Whether runs are left because the command, its hours or a run's job came to an end."""
+    states = {run.record.status().get("state") for run in plan.runs}
+    return launch.is_stopped or PREEMPTED in states or (launch.spent.exists() and not states <= {DONE, FAILED})
 
 
 def _report(plan: Plan, console: Console, launch: Launch) -> int:
@@ -339,10 +341,10 @@ def _report(plan: Plan, console: Console, launch: Launch) -> int:
         except OSError as error:  # another user's records, or a full disk: the runs are not affected
             sweep = f"This sweep's file could not be written: {error}"
         console.print(sweep, soft_wrap=True)
-    if all(row.data.is_done for row in rows):
+    is_search = plan.study is not None and plan.study.rate is Rate.choose  # whose trials may diverge
+    if all(row.data.is_done or (is_search and not needs_work(row.data.status, Retry.faults)) for row in rows):
         return 0
-    is_preempted = any(row.data.status.get("state") == PREEMPTED for row in rows)
-    if launch.is_stopped or is_preempted or (launch.spent.exists() and _has_unfinished(plan)):
+    if _was_stopped(plan, launch):
         console.say(_why_stopped(plan, launch))
         return STOPPED_STATUS
     return 1

@@ -328,15 +328,10 @@ def check_line(overrides: Sequence[str], arms: Iterable[Sequence[str]], config_d
     """Check the command line of a study against its arms.
 
     Raises:
-        ConfigError: for a key or group that is given twice, or that an arm also sets, itself or in an option's file:
-        the command line comes last, so the arm would be identical to the base.
+        ConfigError: for a key or group that an arm also sets, itself or in an option's file: the command line comes
+        last, so the arm would be identical to the base.
     """
-    given: dict[str, str] = {}
-    for override in overrides:
-        name = override.partition("=")[0].lstrip("+~ ").strip()
-        if name in given:
-            raise ConfigError(f"{given[name]} {override}: {name} is given twice; remove one")
-        given[name] = override
+    given = {override.partition("=")[0].lstrip("+~ ").strip() for override in overrides}
     for arm in arms:
         for override in arm:
             for name in (override.partition("=")[0], *_keys_of_option(override, config_dir)):

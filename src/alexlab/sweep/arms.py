@@ -115,8 +115,8 @@ class ArmRate:
         return f"{self.name} optim.lr={trial.lr:g} seed={trial.seed}: {outcome}"
 
     def _value(self, result: TrialResult) -> str:
-        if result.has_diverged:
-            return "failed"
+        if result.failure is not None:
+            return result.failure
         if self.metric == SPEED:
             is_there = math.isfinite(result.score)
             return f"25 % after {math.exp(result.score):.2f} epochs" if is_there else "stopped before 25 %"
@@ -200,6 +200,7 @@ def make_study(composer: Composer, overrides: list[str], config_dir: str | None 
         ConfigError: for the first error in the line, its claims or any arm.
     """
     refuse_sweeps(composer, overrides)
+    composer.check_once(overrides, can_sweep=False)
     base = composer.job(overrides, stored=stored)
     if stored:
         fingerprint(base.config.data)  # fail now rather than look for a missing store in each arm
@@ -402,7 +403,7 @@ def trial_result(record: Record, metric: str) -> TrialResult | None:
     """
     status = record.status()
     if status.get("state") == FAILED and status.get("failure") in RESULTS:
-        return TrialResult(math.inf, has_diverged=True)
+        return TrialResult(math.inf, status["failure"])
     if status.get("state") != DONE:
         return None
     run = RunData(record, status)

@@ -34,7 +34,7 @@ from alexlab.errors import UserError
 from alexlab.files import is_first_time, temporary_folder
 from alexlab.hydra_compat import PlannedJobs
 from alexlab.runs.device import Device, cpu
-from alexlab.runs.failure import HINTS, failure_of, is_shared
+from alexlab.runs.failure import HINTS, failure_of, is_shared, message_of
 from alexlab.runs.identity import SEEDS
 from alexlab.runs.lease import EXPIRY, holder, machine
 from alexlab.runs.process import Launch
@@ -89,6 +89,7 @@ def do_all(plan: Plan, console: Console, launch: Launch) -> None:
         if launch.is_ending:
             raise Stopped
         free = [run for run in left if not holder(run.record.path)]
+        _held_mark(launch).unlink(missing_ok=True)
         if free:
             launch_jobs(plan, launch, map(plan.jobs.index, free))
         if launch.failure.exists():
@@ -101,7 +102,7 @@ def do_all(plan: Plan, console: Console, launch: Launch) -> None:
             return
         held = [(run, owner) for run in _left(plan, launch) if (owner := holder(run.record.path))]
         if not held:
-            if free:
+            if free and not _held_mark(launch).exists():
                 return  # a run that is left has printed why it could not start
             continue
         console.print(_waiting([owner for _, owner in held], len(plan.runs)))
@@ -210,16 +211,18 @@ def do_job(folder: str, planned: DictConfig) -> str | None:
         return None
     if launch.failure.exists():
         return None  # the command reports it once for all runs
-    os.chdir(job["cwd"])  # so that a relative path means the same as in the command
-    config, title = to_typed(planned), job["title"]
-    print(f"{title}: {job['what']} seed={config.seed}", flush=True)
-    if (base := job["base"]) is not None and (why := does_not_learn(Path(base), config)) is not None:
-        message = f"not started, because the study's base {why} ({Path(base).name}); fix that first"
-        if not is_first_time(launch.messages, message):
-            return None
-        print(f"{title}: {message}", flush=True)
-        return f"{title}: {message}"
+    title: str = job["title"]
+    status: dict[str, Any] = {}
     try:
+        os.chdir(job["cwd"])  # so that a relative path means the same as in the command
+        config = to_typed(planned)
+        print(f"{title}: {job['what']} seed={config.seed}", flush=True)
+        if (base := job["base"]) is not None and (why := does_not_learn(Path(base), config)) is not None:
+            message = f"not started, because the study's base {why} ({Path(base).name}); fix that first"
+            if not is_first_time(launch.messages, message):
+                return None
+            print(f"{title}: {message}", flush=True)
+            return f"{title}: {message}"
         if hydra_config.runtime.choices["hydra/launcher"] not in _LOCAL and (device := check([config], is_here=True)):
             print(f"{title}: device: {device}", flush=True)
         if is_ours:
@@ -228,13 +231,18 @@ def do_job(folder: str, planned: DictConfig) -> str | None:
             command = job["process"] if is_local else None
             status = _execute_elsewhere(config, job["labels"], title, launch, command)
     except OSError as error:  # before a worker process could write it to the record
-        failure, status = failure_of(error), {}
+        failure = failure_of(error)
         message = printable(f"{title}: FAILED ({failure}): {error}\n  {HINTS[failure]}")
     except UserError as error:
         message = printable(f"{title}: {error}")
         status = {"failure": failure_of(error), "message": str(error)}
+    except Exception as error:  # Hydra's launchers drop it, or end with it
+        traceback.print_exc()
+        message = printable(f"{title}: FAILED ({failure_of(error)}): {message_of(error)}")
     else:
         message = _ending(title, status)
+        if status["state"] == HELD:
+            _held_mark(launch).touch()
         if status["state"] == DONE and config.is_trial:
             _passed_mark(launch, number).touch()
     if message is not None:
@@ -242,6 +250,11 @@ def do_job(folder: str, planned: DictConfig) -> str | None:
     if is_local and is_shared(status.get("failure"), text := str(status.get("message")), job["varying"]):
         launch.failure.write_text(text)
     return message
+
+
+def _held_mark(launch: Launch) -> Path:
+    """The file that exists if another command worked on a run when its job started, even if it no longer does."""
+    return launch.folder / "held"
 
 
 def _passed_mark(launch: Launch, number: int) -> Path:

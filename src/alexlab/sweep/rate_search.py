@@ -11,6 +11,8 @@ from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from statistics import mean
 
+from alexlab.runs.failure import DIVERGED
+
 PAST_BEST = 3  # rates that an upward search tries past the best one
 MOST_RATES = 12  # tried in one direction, at a factor of 2
 RACE_FACTOR = 1.3  # how much later than the best trial so far a trial may reach an error of RACE_ERRORS
@@ -29,9 +31,13 @@ class Trial:
 class TrialResult:
     """The result of a finished trial."""
 
-    score: float  # lower is better; infinite if it diverged, lost a race or never reached the error
-    has_diverged: bool = False
+    score: float  # lower is better; infinite if it failed, lost a race or never reached the error
+    failure: str | None = None  # a class of RESULTS
     reached: tuple[float, ...] = ()  # epochs to each of RACE_ERRORS, if trials can be raced
+
+    @property
+    def has_diverged(self) -> bool:
+        return self.failure == DIVERGED
 
 
 @dataclass(frozen=True)
@@ -78,10 +84,11 @@ def grid_search(rates: list[float], seeds: list[int]) -> Search:
 def extending_search(start: float, seeds: list[int]) -> Search:
     """Factors of 2 from `start` until the best rate is interior, then steps of the root of 2 around it.
 
-    Upward it ends three rates past the best, or when training diverges; downward one rate past the best. These trials
-    use the first seed, and are raced against the best one so far. The best rate and its two neighbours also run on the
-    other seeds, in full, and the smallest mean score wins. A neighbour without a finite score cannot win, so it is not
-    run again; if the winner is the last rate of the grid, one more is tried beyond it.
+    Upward it ends three rates past the best, when training diverges, or at a rate that does not learn although a lower
+    one does; downward one rate past the best. These trials use the first seed, and are raced against the best one so
+    far. The best rate and its two neighbours also run on the other seeds, in full, and the smallest mean score wins. A
+    neighbour without a finite score cannot win, so it is not run again; if the winner is the last rate of the grid, one
+    more is tried beyond it.
     """
     first, others = seeds[0], seeds[1:]
     found: dict[int, TrialResult] = {}  # on the first seed, by steps of the root of 2 from `start`
@@ -101,10 +108,11 @@ def extending_search(start: float, seeds: list[int]) -> Search:
 
     for step in range(0, 2 * MOST_RATES, 2):
         [found[step]] = yield [trial(step)]
-        if found[step].has_diverged or past(best()) >= PAST_BEST:
+        is_too_high = found[step].has_diverged or (found[step].failure is not None and best() is not None)
+        if is_too_high or past(best()) >= PAST_BEST:
             break
     for step in range(-2, -2 * MOST_RATES, -2):
-        if not (best() == min(found) or (best() is None and found[max(found)].has_diverged)):
+        if not (best() == min(found) or (best() is None and found[max(found)].failure is not None)):
             break
         [found[step]] = yield [trial(step)]
     middle = best()
