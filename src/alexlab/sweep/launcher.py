@@ -54,7 +54,7 @@ def check_runs(plan: Plan) -> Device | None:
     Raises:
         ConfigError: for the first run that cannot start.
     """
-    pending = [run for run in plan.runs if plan.is_trial or needs_work(run.record.status(), run.config.retry)]
+    pending = [run for run in plan.runs if run.is_pending]
     arms = {run.arm: run.config for run in pending}
     is_here = plan.choices["hydra/launcher"] in _LOCAL
     has_weights = any(config.weights is not None for config in arms.values())
