@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from alexlab.console import Console, printable
@@ -41,6 +41,22 @@ def run_command(
     except KeyboardInterrupt:
         console.print(f"\nStopped{stopped}")
         return 130
+
+
+def given_values(words: Iterable[str]) -> dict[str, str]:
+    """The values of the words `KEY=VALUE` of a command line, by key; other words are left out.
+
+    Raises:
+        UserError: for a key that is given twice.
+    """
+    values: dict[str, str] = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        if sign and name in values:
+            raise UserError(f"{name}={values[name]} {word}: {name} is given twice; remove one")
+        if sign:
+            values[name] = value
+    return values
 
 
 def program(name: str) -> str:

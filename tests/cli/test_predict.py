@@ -163,6 +163,7 @@ def test_the_command(run: TrainedRun, runs: Path, tmp_path: Path, capsys: pytest
         ([".", "run=x"], ".: no image files in this folder"),
         (["run=x", "view=three", "."], "no image files"),
         (["--jsn"], "--jsn: no such option; --help lists them"),
+        (["run=x", "run=y"], "run=x run=y: run is given twice; remove one"),
         (["--top", "0"], "--top 0: must be at least 1"),
     ],
 )

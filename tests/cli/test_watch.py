@@ -162,6 +162,7 @@ def test_a_study_has_the_runs_of_its_plan(sweep: Path, monkeypatch: pytest.Monke
         (["00000000000"], "00000000000: matches 000000000001, 000000000002"),
         (["every=0"], "every=0: must be a number of seconds"),
         (["sweep=5", IDS[0]], "give only one of sweep=, study= and run ids"),
+        (["sweep=5", "sweep=last"], "sweep=5 sweep=last: sweep is given twice; remove one"),
         (["--now"], "--now: there is no such flag"),
     ],
 )

@@ -21,7 +21,7 @@ from rich.live import Live
 from rich.text import Text
 
 from alexlab.cli.columns import Column, laid_out
-from alexlab.command import as_typed, exit_status
+from alexlab.command import as_typed, exit_status, given_values
 from alexlab.config import Config, ConfigError
 from alexlab.console import Console, duration, plural, printable_line
 from alexlab.errors import UserError
@@ -282,7 +282,7 @@ def main(argv: list[str]) -> int:
 
 
 def _watch(words: list[str], is_once: bool, console: Console) -> int:
-    keys = dict(word.split("=", 1) for word in words if "=" in word)
+    keys = given_values(words)
     ids = [word for word in words if "=" not in word]
     for name in keys:
         if name not in ("sweep", "study", "paths.runs", "every"):
