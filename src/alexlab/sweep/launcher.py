@@ -92,7 +92,8 @@ def do_all(plan: Plan, console: Console, launch: Launch) -> None:
         if free:
             launch_jobs(plan, launch, map(plan.jobs.index, free))
         if launch.failure.exists():
-            number = sum(run.record.status().get("attempt", 0) <= launch.attempts.get(run.run_id, 0) for run in free)
+            spared = [run for run in free if not _refused_mark(launch, run.run_id).exists()]
+            number = sum(run.record.status().get("attempt", 0) <= launch.attempts.get(run.run_id, 0) for run in spared)
             if number:
                 console.print(
                     f"{number} of {len(plan.runs)} runs were not started, since they would fail in the same way: "
@@ -239,9 +240,16 @@ def do_job(folder: str, planned: DictConfig) -> str | None:
             _passed_mark(launch, number).touch()
     if message is not None:
         print(message, flush=True)
+    if "state" not in status:
+        _refused_mark(launch, job["run_id"]).touch()
     if is_local and is_shared(status.get("failure"), text := str(status.get("message")), job["varying"]):
         launch.failure.write_text(text)
     return message
+
+
+def _refused_mark(launch: Launch, run_id: str) -> Path:
+    """The file that exists if a run could not start, which its job has printed."""
+    return launch.folder / f"{run_id}.refused"
 
 
 def _passed_mark(launch: Launch, number: int) -> Path:
