@@ -83,12 +83,13 @@ def exit_status(command: Callable[[], int]) -> int:
     try:
         return command()
     except UserError as error:
-        print(f"error: {as_typed(_one_line(error))}", file=sys.stderr)
+        print(f"error: {as_typed(_message(error))}", file=sys.stderr)
         return 2
     except OSError as error:  # a disk that is full, a folder that is gone
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        print(f"error: {_message(error)}", file=sys.stderr)
         return 1
 
 
-def _one_line(error: Exception) -> str:
+def _message(error: Exception) -> str:
+    """An error's message as one printable line; unlike `printable_line`, a path in it keeps its spaces."""
     return " ".join(line.strip() for line in printable(str(error)).splitlines())
