@@ -67,6 +67,14 @@ def test_an_error_message_is_one_printable_line(capsys: pytest.CaptureFixture[st
     assert err == f"error: x: {' '.join(SHOWN.split())}\n"
 
 
+def test_a_path_in_an_error_message_is_as_it_was_typed(capsys: pytest.CaptureFixture[str]):
+    def command() -> int:
+        raise ConfigError("data.raw=/two  spaces: no such folder")
+
+    assert exit_status(command) == 2
+    assert capsys.readouterr().err == "error: data.raw=/two  spaces: no such folder\n"
+
+
 def test_brackets_in_a_title_of_a_live_bar_are_no_markup(monkeypatch: pytest.MonkeyPatch):
     """`[/y]` in a path ended a command, and `[job]` was not shown."""
     stream = io.StringIO()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from alexlab.console import Console, printable
@@ -43,6 +43,22 @@ def run_command(
         return 130
 
 
+def given_values(words: Iterable[str]) -> dict[str, str]:
+    """The values of the words `KEY=VALUE` of a command line, by key; other words are left out.
+
+    Raises:
+        UserError: for a key that is given twice.
+    """
+    values: dict[str, str] = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        if sign and name in values:
+            raise UserError(f"{name}={values[name]} {word}: {name} is given twice; remove one")
+        if sign:
+            values[name] = value
+    return values
+
+
 def program(name: str) -> str:
     """A command of the project, spelled as the current one was: `alexlab train` or `python src/train.py`."""
     start = sys.argv[0].rpartition(" ")[0]  # of "alexlab train" or "python -m alexlab train"
@@ -67,12 +83,13 @@ def exit_status(command: Callable[[], int]) -> int:
     try:
         return command()
     except UserError as error:
-        print(f"error: {as_typed(_one_line(error))}", file=sys.stderr)
+        print(f"error: {as_typed(_message(error))}", file=sys.stderr)
         return 2
     except OSError as error:  # a disk that is full, a folder that is gone
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        print(f"error: {_message(error)}", file=sys.stderr)
         return 1
 
 
-def _one_line(error: Exception) -> str:
+def _message(error: Exception) -> str:
+    """An error's message as one printable line; unlike `printable_line`, a path in it keeps its spaces."""
     return " ".join(line.strip() for line in printable(str(error)).splitlines())

@@ -112,7 +112,7 @@ class Composer:
         keys = key_types()
         values = [override for override in parsed if override.key_or_group in keys]
         options = [str(override.input_line) for override in parsed if override.key_or_group not in keys]
-        with _one_line(overrides):
+        with _AsConfigError(overrides):
             base = self._base(tuple(options))
             config = typed(with_values(base.values, values), trains, stored, self._folder)
         _check_own_net(config, parsed)
@@ -140,7 +140,7 @@ class Composer:
         """Compose a whole command line, Hydra's own part included; keys with several values keep their defaults."""
         lines = tuple(overrides)
         if lines not in self._sweeps:
-            with _one_line(overrides):
+            with _AsConfigError(overrides):
                 self._sweeps[lines] = self._load(lines, RunMode.MULTIRUN)
         return self._sweeps[lines]
 
@@ -164,7 +164,7 @@ class Composer:
         parsed = self.parse([*swept, *overrides])
         for override in parsed:
             self._check(override)
-        with _one_line(overrides):
+        with _AsConfigError(overrides):
             return split_sweep(parsed), True
 
     def parse(self, overrides: list[str]) -> list[Override]:
@@ -175,7 +175,7 @@ class Composer:
             if ("=" not in override and not override.startswith("~")) or override.endswith(","):
                 raise ConfigError(spelling.for_word(overrides, place))
             # One at a time, so that the message quotes the one with the error.
-            with _one_line([override]):
+            with _AsConfigError([override]):
                 parsed += parser.parse_overrides([override])
         return parsed
 
@@ -218,7 +218,7 @@ class Composer:
         groups = self.groups
         if override.is_delete():
             raise ConfigError(f"{line}: a key cannot be deleted; set it to null or to its default")
-        with _one_line([line]):
+        with _AsConfigError([line]):
             values = self._values(override)
         if not values:
             raise ConfigError(f"{line}: matches no value; --help lists the options")
@@ -360,7 +360,7 @@ def to_plain(config: Config) -> dict[str, Any]:
 
 def from_file(path: Path) -> Config:
     """The schema's defaults changed by one file of `conf/`, neither completed nor checked across keys."""
-    with _one_line([str(path)]):
+    with _AsConfigError([str(path)]):
         loaded = OmegaConf.to_container(OmegaConf.load(path))
         changes = loaded if isinstance(loaded, dict) else {}  # a file may be its comment alone
         changes.pop("defaults", None)
@@ -369,7 +369,7 @@ def from_file(path: Path) -> Config:
 
 def read_config(path: Path, stored: bool = True) -> Config:
     """Read the configuration of a record; with `stored=False` its data need not be on this machine."""
-    with _one_line([str(path)]):
+    with _AsConfigError([str(path)]):
         loaded = read_yaml(path)
         if isinstance(loaded, dict):
             loaded.pop("logger", None)  # meaningless in a record; only the oldest ones have it
@@ -441,7 +441,7 @@ def _known() -> list[str]:
     return [*key_types(), *{name.split(".")[0] for name in key_types()}]
 
 
-class _one_line:
+class _AsConfigError:
     """Context that turns exceptions of Hydra and OmegaConf into a ConfigError of one line."""
 
     def __init__(self, overrides: list[str]) -> None:

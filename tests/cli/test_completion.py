@@ -16,7 +16,7 @@ import pytest
 from hydra._internal.utils import get_args_parser
 
 from alexlab.cli import __main__ as command
-from alexlab.cli import completion, prepare, report, runs
+from alexlab.cli import completion, evaluate, predict, prepare, report, report_compare, runs, watch
 from alexlab.cli.completion import complete
 from alexlab.cli.runs.request import FILTERS
 from alexlab.compose import Composer, key_types
@@ -58,6 +58,10 @@ OFFERED = {
     "alexlab runs list state=D": ["state=DONE"],
     "alexlab runs list paths": ["paths."],
     "alexlab report --n": ["--nets"],
+    "alexlab report --p": ["--pictures", "--pdf"],
+    "alexlab report sw": ["sweep="],
+    "alexlab runs watch sweep=l": ["sweep=last"],
+    "alexlab runs bundle sub": ["submitter="],
     "alexlab evaluate evaluate.checkpoint=": ["evaluate.checkpoint=last", "evaluate.checkpoint=best"],
 }
 
@@ -87,14 +91,29 @@ def test_every_key_is_offered_and_every_value_fits():
 
 def test_names_and_options_are_those_of_the_commands():
     assert completion.OPTIONS.keys() == command.COMMANDS.keys()
-    assert completion._NAMES["runs"] == FILTERS
+    assert completion._NAMES["runs"][: len(FILTERS)] == FILTERS
     assert complete("alexlab runs list state=") == [f"state={state}" for state in STATES]
     known = {option for action in get_args_parser()._actions for option in action.option_strings}
     assert set(completion.OPTIONS["train"]) - known == {"--dry-run", "--yes", "--json", "--net", "--paper"}
-    for module in (prepare, runs, report):
-        options = completion.OPTIONS[module.__name__.rpartition(".")[2]]
-        assert all(option in module.USAGE for option in options[:-2])
-        assert options[-2:] == ("--config-dir", "--help")  # which all commands take
+
+
+@pytest.mark.parametrize(
+    ("name", "usage"),
+    [
+        *(("prepare", prepare.USAGE), ("evaluate", evaluate.USAGE), ("predict", predict.USAGE)),
+        *(("runs", runs.USAGE + watch.USAGE), ("report", report.USAGE + report_compare.USAGE)),
+    ],
+)
+def test_what_is_offered_is_what_the_help_names(name: str, usage: str):
+    options, names = completion.OPTIONS[name], completion._NAMES.get(name, ())
+    assert options[-2:] == ("--config-dir", "--help")  # which all commands take
+    flags = {option for option in options if option.startswith("-")}
+    assert flags == {*re.findall(r"(?<![\w-])--[a-z-]+", usage), "--config-dir", "--help"}
+    assert all(option in usage for option in options[:-2])
+    of_others = "report.py runs="
+    named = set(re.findall(r"(?<![\w.])([a-z]\w*)=", usage.replace(of_others, "")))
+    assert named - {*key_types(), *Composer().groups} <= set(names)
+    assert set(names) <= named | (set(FILTERS) if name == "runs" else set())
 
 
 def test_options_of_ones_own(tmp_path: Path):
@@ -108,6 +127,8 @@ def test_run_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name in ("0123456789ab", "0ff000000000", "sweeps"):
         (tmp_path / name).mkdir()
     assert complete("alexlab runs show 01") == ["0123456789ab"]
+    (tmp_path / "sweeps" / "4f1f02bb1c3d.json").touch()
+    assert complete("alexlab report sweep=") == ["sweep=last", "sweep=4f1f02bb1c3d"]
     assert complete("alexlab runs compare 0123456789ab 0f") == ["0ff000000000"]
     assert complete("alexlab evaluate runs=[0123456789ab,0f") == ["runs=[0123456789ab,0ff000000000"]
 

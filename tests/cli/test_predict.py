@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import lightning as L
@@ -163,6 +164,7 @@ def test_the_command(run: TrainedRun, runs: Path, tmp_path: Path, capsys: pytest
         ([".", "run=x"], ".: no image files in this folder"),
         (["run=x", "view=three", "."], "no image files"),
         (["--jsn"], "--jsn: no such option; --help lists them"),
+        (["run=x", "run=y"], "run=x run=y: run is given twice; remove one"),
         (["--top", "0"], "--top 0: must be at least 1"),
     ],
 )
@@ -174,6 +176,16 @@ def test_mistakes_are_one_line(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("script", "spelled"), [("src/predict.py", "python src/runs.py"), ("x", "alexlab runs")])
+def test_a_command_is_spelled_as_this_one(
+    script: str, spelled: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(PROJECT_DIR)
+    monkeypatch.setattr(sys, "argv", [script])
+    assert predict.main([str(PROJECT_DIR / "README.md")]) == 2
+    assert capsys.readouterr().err.endswith(f"; `{spelled} list` lists them\n")
 
 
 def test_a_run_that_is_not_there(tmp_path: Path):

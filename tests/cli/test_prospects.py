@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,10 +40,13 @@ def test_claims_that_the_plan_cannot_settle_come_first(tmp_path: Path, capsys: p
     assert "study.assumed_sd (80 % upper bounds where measured)" in " ".join(table.split())
 
 
-def test_a_budget_prints_an_ordinary_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_budget_prints_an_ordinary_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sys, "argv", ["python -m alexlab train"])
     assert main(lines(tmp_path, "study.assumed_sd=0.1", "study.budget=3h")) == 0
     output = capsys.readouterr().out
-    [line] = re.findall(r"^python src/train.py (.*)$", output, re.MULTILINE)
+    [line] = re.findall(r"^python -m alexlab train (.*)$", output, re.MULTILINE)
     words = shlex.split(line)
     assert "study.budget" not in line
     plan = make_plan(words)

@@ -132,6 +132,8 @@ def test_ones_own_rates_are_a_row_of_their_own(tmp_path: Path, capsys: pytest.Ca
         (["stduy=lrn"], "stduy=lrn: there is no key 'stduy'; did you mean 'study'?"),
         (["runs=[,]"], "runs=[,]: a folder is empty"),
         (["runs=/nowhere"], "runs=/nowhere: no such folder"),
+        (["study=lrn", "study=paper"], "study=lrn study=paper: study is given twice; remove one"),
+        (["runs=a", "runs=b"], "runs=a runs=b: runs is given twice; remove one"),
         (["--wanb"], "--wanb: there is no such flag here"),
     ],
 )

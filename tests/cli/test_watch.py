@@ -6,6 +6,7 @@ import io
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -146,11 +147,71 @@ def test_a_study_has_the_runs_of_its_plan(sweep: Path, monkeypatch: pytest.Monke
     (sweep / "studies" / "lrn-1.json").touch()
     (sweep / "studies" / "pooling-1.json").touch()  # another study's, which may be corrupt
     (sweep / "studies" / "._lrn-1.json").touch()  # of a Mac
-    plan = {"name": "lrn", "id": "lrn-1", "arms": [{"name": "no_lrn", "runs": {"0": IDS[0], "1": IDS[3]}}]}
+    plan = {"name": "lrn", "id": "lrn-1", "rate": "protocol"}
+    plan["arms"] = [{"name": "no_lrn", "runs": {"0": IDS[0], "1": IDS[3]}}]
     monkeypatch.setattr(watch, "read_looks", lambda path: {"lrn-1.json": [{}, plan]}[path.name])
-    title, planned = watch._planned(sweep, [], {"study": "lrn"})
-    assert title == "Study lrn"
-    assert planned == [Run(IDS[0], "no_lrn", "0"), Run(IDS[3], "no_lrn", "1")]
+    asked = watch._asked(sweep, [], {"study": "lrn"})
+    assert asked.title == "Study lrn"
+    assert asked.runs == [Run(IDS[0], "no_lrn", "0"), Run(IDS[3], "no_lrn", "1")]
+
+
+class TestSearch:
+    """A search for learning rates plans each round of trials once the one before it is finished."""
+
+    @pytest.fixture
+    def runs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        (tmp_path / "studies").mkdir()
+        monkeypatch.setattr(watch, "read_looks", lambda path: [json.loads(path.read_text())])
+        return tmp_path
+
+    @staticmethod
+    def plan(runs: Path, rate: str, ids: list[str], lr: float | None) -> None:
+        arms = [{"name": "none", "runs": {str(seed): one for seed, one in enumerate(ids)}}]
+        rates = [{"lr": lr, "warning": None}]
+        plan = {"id": f"lrn-demo-{rate}-abcdef", "name": "lrn", "rate": rate, "arms": arms, "rates": rates}
+        (runs / "studies" / f"{plan['id']}.json").write_text(json.dumps(plan))
+
+    @staticmethod
+    def updates(
+        runs: Path, monkeypatch: pytest.MonkeyPatch, steps: list[Callable[[], object]], study: str = "lrn"
+    ) -> int:
+        """The number of updates until it ends; one of `steps` happens before each."""
+        coming = iter(steps)
+        monkeypatch.setattr(watch.time, "sleep", lambda seconds: next(coming)())
+        console = Console(file=io.StringIO(), width=100)
+        assert watch._watch([f"study={study}", f"paths.runs={runs}"], False, console) == 0
+        return len(steps) - len(list(coming))
+
+    @pytest.mark.parametrize("study", ["lrn", "lrn-demo-choose-abcdef"])
+    def test_it_is_followed_to_its_end(self, runs: Path, study: str, monkeypatch: pytest.MonkeyPatch):
+        """Its first trial diverged; what follows from it are the second one and the study's own run."""
+        self.plan(runs, "choose", IDS[:1], None)
+        write_record(runs, IDS[0], FAILED, [], failure="diverged")
+        steps: list[Callable[[], object]] = [
+            lambda: None,  # the command is composing the next trials
+            lambda: self.plan(runs, "choose", IDS[:2], None),
+            lambda: write_record(runs, IDS[1], DONE, [0.5]),
+            lambda: (self.plan(runs, "own", IDS[2:3], 0.01), write_record(runs, IDS[2], DONE, [0.5])),
+            lambda: pytest.fail("it goes on after the end"),
+        ]
+        assert self.updates(runs, monkeypatch, steps, study) == 4
+
+    def test_it_ends_with_a_choice(self, runs: Path, monkeypatch: pytest.MonkeyPatch):
+        self.plan(runs, "choose", IDS[:1], None)
+        write_record(runs, IDS[0], DONE, [0.5])
+        steps: list[Callable[[], object]] = [
+            lambda: self.plan(runs, "choose", IDS[:1], 0.01),
+            lambda: pytest.fail("it goes on after the end"),
+        ]
+        assert self.updates(runs, monkeypatch, steps) == 1
+
+    @pytest.mark.parametrize(("state", "failure"), [(FAILED, "error"), ("PREEMPTED", "")])
+    def test_it_ends_if_the_command_must_be_run_again(
+        self, runs: Path, state: str, failure: str, monkeypatch: pytest.MonkeyPatch
+    ):
+        self.plan(runs, "choose", IDS[:1], None)
+        write_record(runs, IDS[0], state, [], failure=failure)
+        assert self.updates(runs, monkeypatch, [lambda: pytest.fail("it goes on")]) == 0
 
 
 @pytest.mark.parametrize(
@@ -162,6 +223,7 @@ def test_a_study_has_the_runs_of_its_plan(sweep: Path, monkeypatch: pytest.Monke
         (["00000000000"], "00000000000: matches 000000000001, 000000000002"),
         (["every=0"], "every=0: must be a number of seconds"),
         (["sweep=5", IDS[0]], "give only one of sweep=, study= and run ids"),
+        (["sweep=5", "sweep=last"], "sweep=5 sweep=last: sweep is given twice; remove one"),
         (["--now"], "--now: there is no such flag"),
     ],
 )

@@ -214,7 +214,7 @@ def test_the_command(records: Path, tmp_path: Path, monkeypatch, capsys, opens: 
         (["sweep=abc"], "sweep=abc: there is no such sweep"),
         (["sweep=last", "study=lrn"], "study=lrn: a sweep's settings are fixed"),
         (["sweep=last", "--nets"], "--nets: is for studies"),
-        (["sweep=last", "sweep=last"], "sweep= is given twice"),
+        (["sweep=last", "sweep=last"], "sweep=last sweep=last: sweep is given twice; remove one"),
     ],
 )
 def test_mistakes_are_a_line(records: Path, tmp_path: Path, capsys, line: list[str], message: str):

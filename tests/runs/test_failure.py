@@ -499,7 +499,7 @@ class TestBadData:
         status = record.status()
         assert (status["state"], status["failure"]) == (FAILED, "bad data"), status
         assert status["message"].startswith(f"{path}/train.jpegs: image 17 cannot be read")
-        assert "src/prepare.py check" in status["hint"]
+        assert "`alexlab prepare check`" in status["hint"]
 
     def test_of_a_raw_store_that_is_cut_short(self, store):
         overrides, _ = store

@@ -295,7 +295,7 @@ def test_a_server_that_is_down_is_one_line(tiny: list[str], monkeypatch: pytest.
     out, err = capsys.readouterr()
     assert out == (
         f"logger=mlflow: MLflow did not start (http://127.0.0.1:{port}: [Errno 111] Connection refused); the record is "
-        "complete, `python src/runs.py copy logger=mlflow logger.project=mine` sends it later\n"
+        "complete, `alexlab runs copy logger=mlflow logger.project=mine` sends it later\n"
     )
     assert err == ""
     assert not record.file("mlflow.json").exists()

@@ -109,7 +109,7 @@ def test_a_full_disk_ends_the_copy_alone(tiny: list[str], capsys: pytest.Capture
     out, err = capsys.readouterr()
     assert out == (
         "logger=tensorboard: TensorBoard stopped accepting data ([Errno 28] No space left on device); the record is "
-        "complete, `python src/runs.py copy logger=tensorboard` sends it later\n"
+        "complete, `alexlab runs copy logger=tensorboard` sends it later\n"
     )
     assert err == ""
 

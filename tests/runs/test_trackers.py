@@ -103,7 +103,7 @@ def test_a_wandb_that_does_not_start_is_one_line(tiny, monkeypatch, capsys, brok
     copy.row({"step": 3, "epoch": 1})
     copy.finish()
     assert capsys.readouterr().out.splitlines()[-1] == (
-        "logger=wandb: W&B did not start (this key is none); the record is complete, `python src/runs.py copy "
+        "logger=wandb: W&B did not start (this key is none); the record is complete, `alexlab runs copy "
         "logger=wandb` sends it later"
     )
 

@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import alexlab.compose
 from alexlab.cli.train import main
-from alexlab.config import Config
+from alexlab.config import Config, ConfigError
 from alexlab.console import Console
 from alexlab.hydra_compat import PlannedJobs
 from alexlab.runs.failure import HINTS
@@ -208,6 +208,20 @@ class TestJobs:
         assert (done.status, len(started)) == (1, number)
         said = "2 of 3 runs were not started, since they would fail in the same way: " + status[1]
         assert (said in " ".join(done.output.split())) == (number == 1)
+
+    @pytest.mark.parametrize(("seeds", "spared"), [("3", ""), ("3,4,5", "2 of 3 runs were not started")])
+    def test_a_run_that_cannot_start_is_not_among_those_that_are_spared(
+        self, seeds: str, spared: str, tiny: list[str], monkeypatch: pytest.MonkeyPatch, typed: Typed
+    ):
+        def execute(*_: object) -> dict:
+            raise ConfigError("model.build=net.Net: cannot be imported")
+
+        monkeypatch.setattr(launchers, "execute", execute)
+        monkeypatch.setattr(launchers, "check", lambda configs, is_here: None)
+        output = typed("-m", f"seed={seeds}", *tiny).output
+        assert "run: model.build=" in output or "run 1 of 3: model.build=" in output
+        assert spared in output
+        assert output.count("were not started") == (spared != "")
 
     def test_only_runs_that_need_work_are_launched(self, tiny: list[str], executed: list, typed: Typed):
         [failed, _] = make_plan(["seed=3,4", *tiny], multirun=True).runs

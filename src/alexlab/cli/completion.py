@@ -70,7 +70,10 @@ OPTIONS = {
         "--config-dir",
         "--help",
     ),
-    "report": ("compare", "--like", "--pictures", "--nets", "--json", "--wandb", "--config-dir", "--help"),
+    "report": (
+        *("compare", "--like", "--pictures", "--nets", "--pdf", "--open", "--json", "--wandb", "--config-dir"),
+        "--help",
+    ),
 }
 # Values of options that take one; a folder is completed by the shell.
 _ARGUMENTS = {
@@ -81,8 +84,11 @@ _ARGUMENTS = {
 _NAMES = {
     "evaluate": ("runs",),
     "predict": ("run", "view"),
-    "runs": ("study", "state", "failure", "recipe", "protocol", "model", "ablation", "seed"),
-    "report": ("runs", "out", "top1", "top5", "view", "images", "n", "sd"),
+    "runs": (
+        *("study", "state", "failure", "recipe", "protocol", "model", "ablation", "seed"),  # the filters
+        *("sweep", "submitter", "every"),
+    ),
+    "report": ("sweep", "runs", "out", "top1", "top5", "view", "images", "n", "sd"),
 }
 # Commands that take only some groups and keys of the configuration.
 _PREFIXES = {
@@ -144,6 +150,8 @@ def _values(name: str, typed: list[str], value: str) -> list[str]:
         return _run_ids() if value else ["["]
     if typed[0] == "predict" and name in ("run", "view"):
         return _run_ids() if name == "run" else ["ten", "center"]
+    if name == "sweep" and typed[0] in ("runs", "report"):
+        return ["last", *sorted(path.stem for path in Path(config.Config().paths.runs).glob("sweeps/*.json"))]
     if name == "state" and typed[0] == "runs":
         return ["RUNNING", "DONE", "PREEMPTED", "FAILED"]
     entries = {key: entry for key, _, entry in config.walk(config.Config())}

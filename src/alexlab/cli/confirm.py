@@ -7,7 +7,6 @@ import sys
 from alexlab.cli.forecast import estimate, total_of, total_shown
 from alexlab.console import Console, ask, duration, plural
 from alexlab.errors import UserError
-from alexlab.runs.supervisor import needs_work
 from alexlab.sweep.plan import Plan
 
 # All ablations with two seeds, the example of --help, are fewer; a grid with one comma too many is quickly more.
@@ -22,7 +21,7 @@ def may_start(plan: Plan, is_sure: bool, console: Console) -> bool:
     Raises:
         UserError: if there is no terminal to ask, or the hours cannot be forecast.
     """
-    pending = [run for run in plan.runs if needs_work(run.record.status(), run.config.retry)]
+    pending = [run for run in plan.runs if run.is_pending]
     if is_sure or plan.study is not None or plan.is_trial or len(pending) <= MANY_RUNS:
         return True
     if not sys.stdin.isatty():

@@ -45,18 +45,18 @@ class Forecast:
 
     @property
     def pending(self) -> list[PlannedRun]:
-        """The runs that are not done."""
-        return [run for run in self.plan.runs if not run.record.is_done]
+        """The runs that the command would start."""
+        return [run for run in self.plan.runs if run.is_pending]
 
 
 def make_forecast(plan: Plan) -> Forecast:
-    """Estimate the cost of each run that is not done, and compute what a study's plan can show."""
+    """Estimate the cost of each run to do, and compute what a study's plan can show."""
     found = estimate(plan)
     return Forecast(plan, found.costs, found.note, reckon(plan, found.past))
 
 
 def print_forecast(forecast: Forecast, console: Console) -> None:
-    """Print the plan, with an estimate for each run that is not done."""
+    """Print the plan, with an estimate for each run to do."""
     plan, costs = forecast.plan, forecast.costs
     names = factors_of(plan.runs)
     number, factors, seed = Column("#", right=True, rank=1), factor_columns(names), Column("seed", right=True)
@@ -67,7 +67,7 @@ def print_forecast(forecast: Forecast, console: Console) -> None:
             column.cells.append(value)
         seed.cells.append(seeds_shown(run.config.seed, run.config.data.seed))
         state.cells.append(str(run.record.status().get("state", "to do")).lower())
-        about.cells.append("" if run.record.is_done else duration(costs[run.arm].seconds))
+        about.cells.append(duration(costs[run.arm].seconds) if run.is_pending else "")
         run_id.cells.append(run.run_id)
     console.print()
     print_settings(plan, console)
@@ -97,7 +97,7 @@ def forecast_document(forecast: Forecast, device: Device | None) -> dict[str, An
         "runs": [_run(run, forecast.costs) for run in plan.runs],
         "total": {
             "runs": len(plan.runs),
-            "done": len(plan.runs) - len(pending),
+            "done": _finished(plan),
             "to_do": len(pending),
             **_summed([forecast.costs[run.arm] for run in pending]),
             "finished_runs": sum(cost.runs for cost in used),
@@ -131,8 +131,12 @@ def _run(run: PlannedRun, costs: dict[str, Cost]) -> dict[str, Any]:
         "data_seed": run.config.data.seed,
         "state": status.get("state"),
         "failure": status.get("failure"),
-        **_summed([] if run.record.is_done else [costs[run.arm]]),
+        **_summed([costs[run.arm]] if run.is_pending else []),
     }
+
+
+def _finished(plan: Plan) -> int:
+    return sum(run.record.is_done and not run.is_pending for run in plan.runs)  # a try-out repeats finished ones
 
 
 def _summed(costs: list[Cost]) -> dict[str, float]:
@@ -146,8 +150,10 @@ def _summed(costs: list[Cost]) -> dict[str, float]:
 
 
 def _print_total(plan: Plan, costs: dict[str, Cost], pending: list[PlannedRun], note: str, console: Console) -> None:
-    runs = plural(len(plan.runs), "run")
-    counts = f"{runs}: {len(plan.runs) - len(pending)} done, {len(pending)} to do."
+    done = _finished(plan)
+    failed = len(plan.runs) - done - len(pending)  # as a result, which is not retried
+    before = f", {failed} failed before" if failed else ""
+    counts = f"{plural(len(plan.runs), 'run')}: {done} done{before}, {len(pending)} to do."
     if not pending:
         console.say(counts)
         return

@@ -57,7 +57,9 @@ def estimate(plan: Plan) -> Estimate:
 
 
 def _costs_by_arm(plan: Plan, past: Sequence[RunData]) -> dict[str, Cost]:
-    """The cost of a run of each arm; steps are timed only for arms with a run to do, and no finished one.
+    """The cost of a run of each arm that has a run to do or that a budget pays for.
+
+    Steps are timed only for those of which no run finished on a machine like this.
 
     `past`: finished runs.
 
@@ -66,7 +68,8 @@ def _costs_by_arm(plan: Plan, past: Sequence[RunData]) -> dict[str, Cost]:
     """
     arms = {run.arm: run.config for run in plan.runs}
     known = past_costs(past, {arm: one.trainer.devices for arm, one in arms.items()})
-    timed = {run.arm: run.config for run in plan.runs if run.arm not in known and not run.record.is_done}
+    has_budget = plan.study is not None and plan.study.base.study.budget is not None
+    timed = {run.arm: run.config for run in plan.runs if run.arm not in known and (has_budget or run.is_pending)}
     if timed:
         show_notice(f"timing some steps of {plural(len(timed), 'arm')} ...")
     measured = forecast(list(timed.values())) if timed else []

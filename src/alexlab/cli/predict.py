@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alexlab.command import as_typed, exit_status
+from alexlab.command import as_typed, exit_status, given_values, program
 from alexlab.config import Config
 from alexlab.console import Console, printable_line
 from alexlab.errors import UserError
@@ -75,10 +75,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _predict(args: argparse.Namespace, console: Console) -> int:
-    keys = dict(word.split("=", 1) for word in args.words if word.partition("=")[0] in _KEYS and "=" in word)
+    keys = given_values(word for word in args.words if word.partition("=")[0] in _KEYS)
     files = image_files([word for word in args.words if word.partition("=")[0] not in _KEYS])
     if "run" not in keys:
-        raise UserError("run: name a finished run, as in run=4018eb608f84; `alexlab runs list` lists them")
+        raise UserError(f"run: name a finished run, as in run=4018eb608f84; `{program('runs')} list` lists them")
     if (view := keys.get("view", "ten")) not in ("ten", "center"):
         raise UserError(f"view={view}: must be ten or center")
     if not files and args.onnx is None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alexlab.cli.columns import Column, print_columns
+from alexlab.command import program
 from alexlab.console import Console, plural
 from alexlab.data.locate import image_counts
 from alexlab.report.wording import decimals
@@ -184,7 +185,7 @@ def print_allotment(affordable: Affordable, found: list[Prospect], console: Cons
         f"{affordable.hours:g} hours settle {len(chosen.claims)} of {len(found)} claims: {chosen.runs} runs per arm, "
         f"{chosen.base_runs} of the base, about {chosen.seconds / 3600:.1f} hours:"
     )
-    console.print(f"python src/train.py {shlex.join(affordable.overrides)}", soft_wrap=True)
+    console.print(f"{program('train')} {shlex.join(affordable.overrides)}", soft_wrap=True)
     if chosen.left_out:
         console.say(f"Left out: {', '.join(claim.name for claim in chosen.left_out)}", "yellow")
 

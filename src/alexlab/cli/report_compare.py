@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from alexlab.cli.columns import Column, print_columns
 from alexlab.cli.json_output import FLAG, json_answer
 from alexlab.cli.study_report import SETTINGS, find_places
-from alexlab.command import as_typed, run_command
+from alexlab.command import as_typed, given_values, run_command
 from alexlab.compose import Composer, key_types
 from alexlab.config import CONF_DIR, ConfigError, Dataset, did_you_mean
 from alexlab.console import Console, plural, printable_line
@@ -108,24 +108,23 @@ def read_question(given: Sequence[str], has_like: bool) -> tuple[Question, list[
     Raises:
         UserError: naming the word, and what to write.
     """
-    values: dict[str, str] = {}
+    own: list[str] = []
     like: list[str] = []
     places: list[str] = []
     for word in given:
-        name, sign, value = word.partition("=")
+        name, sign, _ = word.partition("=")
         if not sign:
             hint = f"write top1={word}" if re.fullmatch(r"[\d.]+%?", word) else "--help lists what compare takes"
             raise UserError(f"{word}: is not KEY=VALUE; {hint}")
         if name in OWN:
-            if name in values:
-                raise UserError(f"{name}={values[name]} {word}: {name} is given twice; remove one")
-            values[name] = value
+            own.append(word)
         elif name.startswith(SETTINGS):
             places.append(word)
         elif not has_like:
             raise UserError(f"{word}: compare takes {', '.join(OWN)}{_advice(name, word)}")
         else:
             like.append(word)
+    values = given_values(own)
     if has_like and not like:
         raise UserError(f"{LIKE}: names no recipe; write {LIKE} recipe=imagenet2012")
     if "runs" in values:

@@ -9,6 +9,7 @@ from typing import Any
 from alexlab.cli.columns import Column, print_columns
 from alexlab.cli.json_output import Answer
 from alexlab.cli.tables import from_here
+from alexlab.command import given_values
 from alexlab.compose import Composer
 from alexlab.config import PROJECT_DIR, Config, ConfigError
 from alexlab.console import Console
@@ -41,9 +42,9 @@ def find_places(given: list[str], composer: Composer) -> Places:
     """Read `runs=`, `out=`, `paths.` and `logger.` of a line.
 
     Raises:
-        ConfigError: for a mistake in them.
+        UserError: for a mistake in them, or a key that the line gives twice.
     """
-    settings = {name: value for name, sign, value in (one.partition("=") for one in given) if sign}
+    settings = given_values(given)
     config = composer.job([one for one in given if one.startswith(SETTINGS)], trains=False, stored=False).config
     paths = _folders(settings["runs"]) if "runs" in settings else [Path(config.paths.runs)]
     out = Path(settings["out"]).expanduser() if "out" in settings else PROJECT_DIR / "reports"
@@ -113,7 +114,7 @@ def find_plans(
     Raises:
         ConfigError: if the line has a mistake, or asks for a started study with other runs or claims.
     """
-    wanted = {name: value for name, _, value in (one.partition("=") for one in line)}
+    wanted = given_values(line)
     for name in wanted.keys() & GROUPS.keys():
         if all(looks[-1][GROUPS[name]] != wanted[name] for looks in started.values()):
             composer.check(f"{name}={wanted[name]}")

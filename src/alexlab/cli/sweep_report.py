@@ -7,6 +7,7 @@ from pathlib import Path
 from alexlab.cli.json_output import Answer
 from alexlab.cli.study_report import SETTINGS, find_places
 from alexlab.cli.tables import from_here
+from alexlab.command import given_values
 from alexlab.compose import Composer
 from alexlab.config import ConfigError
 from alexlab.console import Console
@@ -22,10 +23,8 @@ def report_sweep(
     Raises:
         UserError: if there is no such sweep, or the line asks for anything else.
     """
-    which = [one.partition("=")[2] for one in given if one.partition("=")[0] == "sweep"]
+    which = given_values(given)["sweep"]
     others = [one for one in given if one.partition("=")[0] not in ("sweep", "runs", "out")]
-    if len(which) > 1:
-        raise ConfigError("sweep= is given twice; one report is of one sweep")
     if wrong := [one for one in others if not one.startswith(SETTINGS)]:
         raise ConfigError(
             f"{wrong[0]}: a sweep's settings are fixed; with sweep= only runs=, out=, paths. and logger. may be set"
@@ -38,7 +37,7 @@ def report_sweep(
     [source] = places.sources
     if source.is_bundle:
         raise ConfigError(f"runs={source.name}: is a bundle, which holds no sweeps; name the folder of its runs")
-    sweep = read_sweep(which[0], source.folder)
+    sweep = read_sweep(which, source.folder)
     from alexlab.report.documents import sweep_document  # imports Matplotlib
     from alexlab.report.sweep import examine, sweep_summary, write_sweep_report
 

@@ -1,7 +1,7 @@
 """`alexlab runs watch`: a live table of a sweep or study, in another terminal or on another machine.
 
-It only reads records. A file is read again only when it has changed, and a finished record never, so each update of
-thousands of runs costs only a few stat calls per run.
+It only reads records and plans. A record's file is read again only when it has changed, and a finished record never, so
+each update of thousands of runs costs only a few stat calls per run.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import argparse
 import os
 import re
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,13 +20,15 @@ from rich.live import Live
 from rich.text import Text
 
 from alexlab.cli.columns import Column, laid_out
-from alexlab.command import as_typed, exit_status
-from alexlab.config import Config, ConfigError
+from alexlab.command import as_typed, exit_status, given_values
+from alexlab.config import Config, ConfigError, Rate
 from alexlab.console import Console, duration, plural, printable_line
 from alexlab.errors import UserError
 from alexlab.files import json_files, read_regular
+from alexlab.runs.failure import RESULTS
 from alexlab.runs.lease import EXPIRY, HEARTBEAT
 from alexlab.runs.record import DONE, FAILED, PREEMPTED, RUNNING, Record, find_record, find_records
+from alexlab.study.own_rates import with_choices
 from alexlab.study.plans import read_looks
 from alexlab.study.sweeps import LAST, find_sweep, read_sweep_file
 
@@ -79,16 +80,17 @@ class Run:
 
 
 class Watcher:
-    """The runs of a plan, or all of a folder's; `look` returns their current state."""
+    """The `planned` runs, or all of a folder's; `look` returns their current state."""
 
     def __init__(self, runs: Path, planned: list[Run] | None) -> None:
-        self._runs, self._planned = runs, planned
+        self.planned = planned
+        self._runs = runs
         self._seen: dict[str, tuple[tuple[object, ...], Run]] = {}  # by run id, with the stamps of the files read
         self.reads = 0  # records read so far
 
     def look(self) -> list[Run]:
         """The current state of each run."""
-        planned = self._planned
+        planned = self.planned
         if planned is None:
             planned = [Run(record.run_id) for record in find_records(self._runs)]
         return [self._look(run) for run in planned]
@@ -282,7 +284,7 @@ def main(argv: list[str]) -> int:
 
 
 def _watch(words: list[str], is_once: bool, console: Console) -> int:
-    keys = dict(word.split("=", 1) for word in words if "=" in word)
+    keys = given_values(words)
     ids = [word for word in words if "=" not in word]
     for name in keys:
         if name not in ("sweep", "study", "paths.runs", "every"):
@@ -298,37 +300,49 @@ def _watch(words: list[str], is_once: bool, console: Console) -> int:
     runs = Path(keys.get("paths.runs", Config().paths.runs)).expanduser().absolute()
     if not runs.is_dir():
         raise ConfigError(f"paths.runs={runs}: no such folder")
-    title, planned = _planned(runs, ids, keys)
-    watcher = Watcher(runs, planned)
+    asked = _asked(runs, ids, keys)
+    watcher = Watcher(runs, asked.runs)
     found = watcher.look()
     if is_once:
-        console.print(shown(found, time.time(), title, console.width))
+        console.print(shown(found, time.time(), asked.title, console.width))
         return 0
     with suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
         while True:
-            live.update(shown(found, time.time(), title, console.width, max(1, console.height - 6)), refresh=True)
-            if is_over(found):
+            height = max(1, console.height - 6)
+            live.update(shown(found, time.time(), asked.title, console.width, height), refresh=True)
+            if is_over(found) and not _has_more(found, asked.trials):
                 return 0
             time.sleep(every)
+            if "study" in keys:  # its search for learning rates may have planned more trials
+                asked = _asked(runs, ids, keys)
+                watcher.planned = asked.runs
             found = watcher.look()
     return 0
 
 
-def _planned(runs: Path, ids: list[str], keys: dict[str, str]) -> tuple[str, list[Run] | None]:
-    """The title, and the runs that are asked for; None for all records."""
+@dataclass(frozen=True)
+class Asked:
+    """What a command line asks for."""
+
+    title: str
+    runs: list[Run] | None  # None: all records
+    trials: frozenset[str] = frozenset()  # run ids of unfinished searches for learning rates
+
+
+def _has_more(found: list[Run], trials: frozenset[str]) -> bool:
+    """Whether a search plans its next trials now; it does not after a trial that failed without a result."""
+    return bool(trials) and all(run.state == DONE or run.failure in RESULTS for run in found if run.run_id in trials)
+
+
+def _asked(runs: Path, ids: list[str], keys: dict[str, str]) -> Asked:
     if ids:
-        return "Runs", [Run(find_record(runs, one).run_id) for one in ids]
+        return Asked("Runs", [Run(find_record(runs, one).run_id) for one in ids])
     if "study" in keys:
-        found = list(_of_study(runs, keys["study"]))
-        if not found:
-            raise UserError(
-                f"study={keys['study']}: has no plan in {runs / 'studies'}; paths.runs=FOLDER looks elsewhere"
-            )
-        return f"Study {keys['study']}", found
+        return _study(runs, keys["study"])
     if "sweep" not in keys and not json_files(runs / "sweeps"):
-        return f"Runs of {runs}", None
+        return Asked(f"Runs of {runs}", None)
     sweep = read_sweep_file(find_sweep(keys.get("sweep", LAST), runs))
-    return f"Sweep {sweep['sweep_id']}", [
+    planned = [
         Run(
             run["run_id"],
             run.get("varied", ""),
@@ -337,19 +351,26 @@ def _planned(runs: Path, ids: list[str], keys: dict[str, str]) -> tuple[str, lis
         )
         for run in sweep["runs"]
     ]
+    return Asked(f"Sweep {sweep['sweep_id']}", planned)
 
 
-def _of_study(runs: Path, name: str) -> Iterator[Run]:
-    """The runs of the last look of each plan of a study."""
-    seen: set[str] = set()
-    for path in json_files(runs / "studies"):
-        if not path.stem.startswith(name):
-            continue  # of another study, and may be corrupt
-        plan = read_looks(path)[-1]
-        if plan["name"] != name and plan["id"] != name:
+def _study(runs: Path, name: str) -> Asked:
+    """The runs of the last look of each plan of a study; `name`: its name, or its id."""
+    start = re.sub(r"-choose-\w{6}$", "", name)  # with the plan that follows from a search
+    paths = [path for path in json_files(runs / "studies") if path.stem.startswith(start)]  # others may be corrupt
+    started = {path.stem: read_looks(path) for path in paths}
+    found: dict[str, Run] = {}
+    trials: set[str] = set()
+    for looks in started.values():
+        plan = with_choices(looks[-1], started)
+        if name not in (plan["name"], plan["id"]):
             continue
-        for arm in plan["arms"]:
-            for seed, run_id in arm["runs"].items():
-                if run_id not in seen:
-                    seen.add(run_id)
-                    yield Run(run_id, arm["name"], seed)
+        planned = [Run(run_id, arm["name"], seed) for arm in plan["arms"] for seed, run_id in arm["runs"].items()]
+        found |= {run.run_id: run for run in planned if run.run_id not in found}
+        if plan["rate"] == Rate.choose.name and any(
+            rate["lr"] is rate["warning"] is None for rate in plan.get("rates", ())
+        ):
+            trials.update(run.run_id for run in planned)
+    if not found:
+        raise UserError(f"study={name}: has no plan in {runs / 'studies'}; paths.runs=FOLDER looks elsewhere")
+    return Asked(f"Study {name}", list(found.values()), frozenset(trials))

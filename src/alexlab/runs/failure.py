@@ -17,7 +17,7 @@ DIVERGED, NOT_LEARNING, NOT_LEARNT, MEMORY, DISK, DATA, KILLED, ERROR = (
 )
 SHARED, FILES = "no shared memory", "too many open files"
 CONFIGURATION = "configuration"
-# Hints for the table and status.json.
+# Hints for the table and status.json, which outlives the command: with the installed command, not as it was typed.
 HINTS = {
     DIVERGED: "this is a result; lower optim.lr for another arm, or set retry=all to retry; see diverged.json",
     NOT_LEARNING: "this is a result; check model.init and optim.lr; retry=all trainer.chance_epochs=null continues it",
@@ -27,8 +27,8 @@ HINTS = {
     "command again",
     FILES: "raise the limit with `ulimit -n 4096` or docker run --ulimit nofile=65536:65536, or lower "
     "data.num_workers; then run the same command again",
-    DISK: "free disk space (`python src/runs.py prune` may help), then run the same command again",
-    DATA: "`python src/prepare.py check` with the same data= lists what is corrupt; then run the same command again",
+    DISK: "free disk space (`alexlab runs prune` may help), then run the same command again",
+    DATA: "`alexlab prepare check` with the same data= lists what is corrupt; then run the same command again",
     KILLED: "run the same command again: it resumes from the last checkpoint",
     ERROR: "train.log has the traceback; run the same command again to retry",
     CONFIGURATION: "fix this first: until then the same command fails in the same way",

@@ -69,7 +69,7 @@ assert tuple(COPIES) == TRACKERS
 class Copies:
     """The copies of one run that its configuration asks for.
 
-    A tracker's first error is printed as one line and ends its copy; `python src/runs.py copy` sends the rest later.
+    A tracker's first error is printed as one line and ends its copy; `alexlab runs copy` sends the rest later.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Copies:
                 del self._started[name]
                 project = self._config.logger.project
                 given = "" if project == Config().logger.project else f" logger.project={project}"
-                hint = f"the record is complete, `python src/runs.py copy logger={name}{given}` sends it later"
+                hint = f"the record is complete, `alexlab runs copy logger={name}{given}` sends it later"
                 message = f"logger={name}: {copy.title} {what} ({reason(error)}); {hint}"
                 if log.hasHandlers():  # a run has train.log's; without any, logging would print it as well
                     log.warning(message)

@@ -54,7 +54,7 @@ def check_runs(plan: Plan) -> Device | None:
     Raises:
         ConfigError: for the first run that cannot start.
     """
-    pending = [run for run in plan.runs if plan.is_trial or needs_work(run.record.status(), run.config.retry)]
+    pending = [run for run in plan.runs if run.is_pending]
     arms = {run.arm: run.config for run in pending}
     is_here = plan.choices["hydra/launcher"] in _LOCAL
     has_weights = any(config.weights is not None for config in arms.values())
@@ -93,7 +93,8 @@ def do_all(plan: Plan, console: Console, launch: Launch) -> None:
         if free:
             launch_jobs(plan, launch, map(plan.jobs.index, free))
         if launch.failure.exists():
-            number = sum(run.record.status().get("attempt", 0) <= launch.attempts.get(run.run_id, 0) for run in free)
+            spared = [run for run in free if not _refused_mark(launch, run.run_id).exists()]
+            number = sum(run.record.status().get("attempt", 0) <= launch.attempts.get(run.run_id, 0) for run in spared)
             if number:
                 console.print(
                     f"{number} of {len(plan.runs)} runs were not started, since they would fail in the same way: "
@@ -247,6 +248,8 @@ def do_job(folder: str, planned: DictConfig) -> str | None:
             _passed_mark(launch, number).touch()
     if message is not None:
         print(message, flush=True)
+    if "state" not in status:
+        _refused_mark(launch, job["run_id"]).touch()
     if is_local and is_shared(status.get("failure"), text := str(status.get("message")), job["varying"]):
         launch.failure.write_text(text)
     return message
@@ -255,6 +258,11 @@ def do_job(folder: str, planned: DictConfig) -> str | None:
 def _held_mark(launch: Launch) -> Path:
     """The file that exists if another command worked on a run when its job started, even if it no longer does."""
     return launch.folder / "held"
+
+
+def _refused_mark(launch: Launch, run_id: str) -> Path:
+    """The file that exists if a run could not start, which its job has printed."""
+    return launch.folder / f"{run_id}.refused"
 
 
 def _passed_mark(launch: Launch, number: int) -> Path:

@@ -17,6 +17,7 @@ from alexlab.files import write_atomic
 from alexlab.runs.identity import SEEDS, arm_id, arm_label, run_id, spelled
 from alexlab.runs.names import RunName, run_name
 from alexlab.runs.record import Record
+from alexlab.runs.supervisor import needs_work
 from alexlab.sweep.arms import Study, is_study, make_study
 
 _JOBLIB_UNUSED = [
@@ -41,6 +42,11 @@ class PlannedRun:
     @property
     def record(self) -> Record:
         return Record(self.config.paths.runs, self.run_id)
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether its command starts it: a try-out always, else unless it is done or failed and is not retried."""
+        return self.config.is_trial or needs_work(self.record.status(), self.config.retry)
 
     @property
     def name(self) -> RunName:
