@@ -733,6 +733,25 @@ class TestSpace:
         assert "set data.cache to another disk" in told
         assert main([*given, "data.format=raw"]) == 1
 
+    def test_an_unfinished_store_needs_the_rest_of_its_space(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ):
+        root = raw.class_folders(tmp_path / "raw")
+        given = [f"data.raw={root}", f"data.cache={tmp_path / 'cache'}", "data.size=300"]
+        work = unfinished(store_path(load_data([*given, "data.format=raw"])))
+        work.mkdir(parents=True)
+        (work / "train.npy").write_bytes(bytes(2**20))
+        held = (work / "train.npy").stat().st_blocks * 512
+        assert held >= 2**20
+        rest = needed_bytes(17, 300, "raw") - held
+        monkeypatch.setattr(locate, "free_bytes", lambda folder: rest - 1)
+        assert main(["data=folder", *given]) == 1
+        told = capsys.readouterr().err
+        assert re.fullmatch(rf"error: {re.escape(str(work))}: needs .* more, .* are free; free up space\n", told), told
+        monkeypatch.setattr(locate, "free_bytes", lambda folder: rest)
+        assert main(["data=folder", *given]) == 0
+        assert f"Resuming {work}" in capsys.readouterr().out
+
     def test_imagenet_takes_what_the_documentation_says(self):
         assert 250e9 < needed_bytes(1331167, 256, "raw") < 265e9
         assert 35e9 < needed_bytes(1331167, 256, "jpeg") < 50e9
