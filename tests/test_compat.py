@@ -321,12 +321,17 @@ def project(tmp_path: Path) -> Path:
     return folder
 
 
+def temporary(folder: Path) -> dict[str, str]:
+    """The environment for temporary files in a folder, but for the one that torch makes and leaves."""
+    return {"TMPDIR": str(folder), "TORCHINDUCTOR_CACHE_DIR": f"{folder}-inductor"}
+
+
 @needs_git
 @pytest.mark.processes
 def test_an_interrupted_comparison_leaves_nothing_behind(project: Path, tmp_path: Path):
     (scratch := tmp_path / "scratch").mkdir()
     line = [*COMPAT, "HEAD", "--only", "demo", "--tree", str(project)]
-    process = begin(line, {"TMPDIR": str(scratch)})
+    process = begin(line, temporary(scratch))
     until(lambda: len(list(scratch.glob("alexlab-compat-*/*/recording.log"))) == 2, process)
     process.send_signal(signal.SIGINT)
     status, output = finish(process)
@@ -343,7 +348,7 @@ def test_an_interrupted_comparison_leaves_nothing_behind(project: Path, tmp_path
 def compared(project: Path, *more: str) -> tuple[int, str]:
     folder = project.parent / "scratch"
     folder.mkdir()
-    found = finish(begin([*COMPAT, "HEAD", "--tree", str(project), *more], {"TMPDIR": str(folder)}))
+    found = finish(begin([*COMPAT, "HEAD", "--tree", str(project), *more], temporary(folder)))
     assert list(folder.iterdir()) == []
     return found
 

@@ -110,6 +110,7 @@ MISTAKES = {
     ("optim.conv1_cut_at=0.9", "optim.conv1_freeze_at=0.1"): (
         "optim.conv1_cut_at=0.9: must be at most optim.conv1_freeze_at=0.1"
     ),
+    ("optim.schedule=fixed", "optim.drops=[0.5,0.25]"): "optim.drops=[0.5, 0.25]: must increase from left to right",
     ("model.width=1e300",): "model.width=1e+300: must be at most 100",
     ("model.unshared=[conv4]",): "model.unshared=[conv4]: conv4 must see all towers; set model.groups=1",
     ("model.init_stds=[0.03]",): ("model.init_stds=[0.03]: '0.03' must be a layer and its value, such as conv3:..."),

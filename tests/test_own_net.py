@@ -129,6 +129,7 @@ class TestSweep:
         assert not (record / "was_run").exists()
 
     def test_the_reader_gives_the_file(self, arms: dict[str, Path], mine: Path, cache: Path, tmp_path: Path):
+        mine = shutil.copytree(mine, tmp_path / "mine")  # which is changed here
         record = shutil.copytree(arms["none"], tmp_path / "runs" / arms["none"].name)
         line = [f"runs=[{record.name}]", f"paths.runs={record.parent}", f"data.cache={cache}"]
         assert evaluate.main([*line, "evaluate.average=logits", "--config-dir", str(mine)]) == 0
@@ -144,6 +145,16 @@ def test_the_file_is_part_of_the_identity(folder: Path):
     assert config.model.build == f"mynet.build@{digest(folder / 'mynet.py')}"
     (folder / "mynet.py").write_text(MYNET.replace("nn.Dropout(0.5)", "nn.Dropout(0.4)"))
     assert run_id(load(folder)) != run_id(config) != run_id(composed())
+
+
+def test_a_pinned_file_that_has_changed_is_refused(folder: Path):
+    pinned = load(folder).model.build
+    assert pinned is not None
+    (folder / "mynet.py").write_text(f"{MYNET}# changed\n")
+    now = digest(folder / "mynet.py")
+    with pytest.raises(ConfigError) as caught:
+        load(folder, build=pinned)
+    assert str(caught.value) == f"model.build={pinned}: mynet.py has changed (hash {now})"
 
 
 def test_a_launch_keeps_the_file_as_planned(folder: Path, tmp_path: Path):

@@ -71,7 +71,8 @@ def test_the_command_in_an_empty_environment(wheel: Path, tmp_path: Path):
 
     def run(*words: str) -> str:
         line = [str(python.with_name(words[0])), *words[1:]]
-        environment = {"PATH": f"{python.parent}:/usr/bin:/bin", "HOME": str(tmp_path), "COLUMNS": "80"}
+        columns = str(80 + len(str(work)))  # so that no line with this path wraps
+        environment = {"PATH": f"{python.parent}:/usr/bin:/bin", "HOME": str(tmp_path), "COLUMNS": columns}
         done = subprocess.run(line, cwd=work, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -19,5 +19,6 @@ def inherit_code() -> None:
     root = Path(__file__).absolute().parents[1]
     if CONF_DIR.parent != root.parent:
         return  # installed: a child finds it where this process did
-    others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *(path for path in others if path not in ("", str(root)))])
+    # Absolute, since a child may start in another folder, where `src` is another one or none.
+    given = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *(path for path in given if path != str(root))])

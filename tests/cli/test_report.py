@@ -111,6 +111,17 @@ def test_a_study_is_chosen_by_what_it_was_begun_with(records: Path, tmp_path: Pa
     assert "not started" not in capsys.readouterr().out
 
 
+def test_other_seeds_than_it_was_begun_with_are_refused(
+    records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main([*LINE, "study.seeds=+1", f"runs={records}", f"out={tmp_path}"]) == 2
+    assert capsys.readouterr().err == (
+        "error: study=lrn study.base_seeds=15 study.seeds=+1: this study was started with other claims or seeds; leave "
+        "out what changes them, or run it first\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
 def test_ones_own_rates_are_a_row_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     line = ["study=lrn", "study.claims=[paper/lrn]", "study.seeds=3", "study.base_seeds=3", "study.rates=[1]"]
     for rate in ("protocol", "choose", "own"):

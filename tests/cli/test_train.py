@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -31,14 +30,15 @@ from support.commands import (
     TRAIN,
     begin,
     command,
+    command_line,
     descendants,
     finish,
     halted,
+    is_sent,
     start,
     statuses,
     stop,
     told,
-    trainers,
     under_way,
     until,
 )
@@ -59,8 +59,10 @@ SWEEP = ["-m", "model.lrn=true,false", "pool.overlap=true,false"]
 
 @pytest.fixture(scope="module")
 def sweep(place):
+    """The command's outcome, the folder of its records, and what was there at its end."""
     overrides, runs = place
-    return command(*SWEEP, *overrides), runs
+    done = command(*SWEEP, *overrides)
+    return done, runs, sorted(path.name for path in runs.iterdir())
 
 
 def run_ids(output: str) -> list[str]:
@@ -71,7 +73,7 @@ def run_ids(output: str) -> list[str]:
 @pytest.mark.processes
 class TestTheUsersLine:
     def test_four_runs_and_a_table(self, sweep):
-        done, runs = sweep
+        done, _, left = sweep
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith("alexlab: recipe=demo protocol=paper model=alexnet ablation=none")
         assert [f"run {i} of 4:" in done.stdout for i in range(1, 5)] == [True] * 4
@@ -81,10 +83,10 @@ class TestTheUsersLine:
         assert "1 seed: no conclusion about the ablation" in done.stdout
         ids = run_ids(done.stdout)
         assert len(set(ids)) == 4
-        assert sorted(path.name for path in runs.iterdir()) == sorted([*ids, "sweeps"])
+        assert left == sorted([*ids, "sweeps"])
 
     def test_what_each_run_left(self, sweep):
-        done, runs = sweep
+        done, runs, _ = sweep
         for run_id in run_ids(done.stdout):
             folder = runs / run_id
             assert sorted(path.name for path in folder.iterdir()) == [
@@ -110,7 +112,7 @@ class TestTheUsersLine:
             torch.load(folder / "checkpoints" / "last.ckpt")
 
     def test_typed_again_it_trains_nothing(self, sweep, place):
-        first, runs = sweep
+        first, runs, _ = sweep
         before = {path: path.stat().st_mtime_ns for path in runs.glob("*/*") if path.parent.name != "sweeps"}
         again = command(*SWEEP, *place[0])
         assert again.returncode == 0
@@ -120,7 +122,7 @@ class TestTheUsersLine:
         assert {path: path.stat().st_mtime_ns for path in before} == before
 
     def test_a_fifth_arm_trains_only_itself(self, sweep, place, typed: Typed):
-        _, runs = sweep
+        _, runs, _ = sweep
         before = {path.name for path in runs.glob("*") if path.name != "sweeps"}
         done = typed("-m", "model.lrn=true,false", "seed=0,5", *place[0], "model.dropout=0.2")
         assert done.status == 0, done.output
@@ -131,7 +133,7 @@ class TestTheUsersLine:
         assert {path.name for path in runs.glob("*") if path.name != "sweeps"} == before | set(ids)
 
     def test_the_sweeps_file(self, sweep):
-        done, _ = sweep
+        done, _, _ = sweep
         name = re.search(r"This sweep: (\S+)", done.stdout)
         assert name
         document = json.loads(Path(name[1]).read_text())
@@ -192,6 +194,7 @@ def test_wandb_without_a_key_is_offline(tmp_path: Path, cache: Path):
         HOME=str(tmp_path),
         NETRC=str(tmp_path / "no"),
         TMPDIR=str(temporary),
+        TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "inductor"),  # else torch makes a folder in TMPDIR, and leaves it
         WANDB_RUN_ID="outer",
         WANDB_RESUME="must",
         WANDB_SWEEP_ID="sweep1",
@@ -229,26 +232,29 @@ def test_wandb_survives_its_service_and_a_break(tmp_path: Path, cache: Path):
     line = [*overrides, "checkpoint.every_steps=1"]
     environment = {"WANDB_MODE": "offline", "SOME_TOKEN": secret}
 
+    def is_service(words: list[str]) -> bool:
+        return bool(words) and words[0].endswith("wandb-core")
+
     def epochs() -> int:
         return max((len(path.read_text().splitlines()) - 1 for path in tmp_path.glob("*/metrics.csv")), default=0)
 
     process = start(line, environment, cwd=tmp_path)
-    until(epochs, process)
-    [worker] = [pid for pid in trainers(process.pid) if b"wandb" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    listing = subprocess.run(["ps", "-wweo", "pid=,args="], capture_output=True, text=True, check=True).stdout
-    [service] = [int(row.split()[0]) for row in listing.splitlines() if "wandb-core" in row and str(worker) in row]
-    os.kill(service, signal.SIGKILL)
-    until(lambda: epochs() > 5, process)
-    process.send_signal(signal.SIGTERM)
+    with halted(process, tmp_path) as [worker]:
+        [service] = [pid for pid in descendants(worker) if is_service(command_line(pid))]
+        os.kill(service, signal.SIGKILL)
+        process.send_signal(signal.SIGTERM)
+        until(lambda: is_sent(worker, signal.SIGTERM), process)
     status, output = finish(process)
     assert status == 75, output
-    assert output.count("logger=wandb: W&B stopped accepting data") == 1
+    # Whichever comes first: the row of the epoch in which it was halted, or the end.
+    lines = re.findall(r"logger=wandb: W&B (?:stopped accepting data|did not accept everything)", output)
+    assert len(lines) == 1, output
 
-    process = start(line, environment, cwd=tmp_path)
     before = epochs()
+    process = start(line, environment, cwd=tmp_path)
     until(lambda: epochs() > before, process)
-    [worker] = [pid for pid in trainers(process.pid) if b"wandb" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    os.kill(worker, signal.SIGKILL)
+    with halted(process, tmp_path) as [worker]:
+        os.kill(worker, signal.SIGKILL)
     status, output = finish(process)
     assert status == 1, output
     status, output = finish(start(line, environment, cwd=tmp_path))
@@ -394,8 +400,7 @@ def test_stopped_while_torch_loads(tmp_path: Path, cache: Path):
     process = start([*TINY, f"data.cache={cache}", f"paths.runs={tmp_path}"])
 
     def server() -> bool:
-        lines = (Path(f"/proc/{pid}/cmdline").read_bytes() for pid in descendants(process.pid))
-        return any(b"forkserver" in line for line in lines)
+        return any("forkserver" in " ".join(command_line(pid)) for pid in descendants(process.pid))
 
     until(server, process)
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal does

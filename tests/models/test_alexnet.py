@@ -124,19 +124,6 @@ def test_lrn_acts_in_the_demo():
         assert (high - low) / factor.mean().item() > 0.1, (end, low, high)
 
 
-def test_paper_init_tells_images_apart_on_grey_levels_only():
-    """Case of many failed replications: pixels on 0-1 give every image the same logits."""
-    rng = np.random.default_rng(0)
-    fields = rng.normal(size=(6, 3, 8, 8))
-    images = np.stack([np.kron(field, np.ones((28, 28))) for field in fields])
-    images = 60 * images / images.std()
-    network = build_model(composed([*FULL, "data.num_classes=5"])).eval()
-    with torch.inference_mode():
-        spreads = [network(torch.tensor(images * scale, dtype=torch.float32)).std(0).mean() for scale in (1, 1 / 255)]
-    assert spreads[0] > 0.001
-    assert spreads[1] < spreads[0] / 50
-
-
 def test_dropout_sits_behind_the_hidden_layers():
     def dropouts(*overrides: str) -> list[str]:
         named = build_model(composed(list(overrides))).named_children()

@@ -6,6 +6,8 @@ import io
 import json
 import re
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,7 +25,7 @@ from alexlab.config import LoggerConfig
 from alexlab.console import Console
 from alexlab.data.shapes import CLASSES
 from alexlab.errors import UserError
-from alexlab.report import wandb_report, wording
+from alexlab.report import wording
 from alexlab.report.sweep import examine
 from alexlab.report.wandb_report import (
     build_report,
@@ -499,4 +501,7 @@ def test_no_network_and_no_good_key(runs: Path, tmp_path: Path, server: Server, 
 
 
 def test_the_library_is_imported_only_where_it_is_asked_for():
-    assert not any(name.startswith("wandb_workspaces") for name in vars(wandb_report))
+    listing = "[name for name in sys.modules if name.startswith('wandb_workspaces')]"
+    code = f"import sys, alexlab.report.wandb_report; print({listing})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr

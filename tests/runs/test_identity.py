@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,18 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_runs(tmp_path: 
             make_plan([f"paths.runs={tmp_path / 'new'}", f"{name}={tmp_path / 'file' / 'runs'}"])
     make_plan([f"paths.runs={tmp_path / 'new' / 'runs'}"])
     assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_without_the_right_to_write_is_told_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (closed := tmp_path / "closed").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != closed)  # root may write anywhere
+    for name in ("paths.runs", "data.cache"):
+        with pytest.raises(ConfigError) as caught:
+            make_plan([f"{name}={closed / 'new'}"])
+        assert str(caught.value) == f"{name}={closed / 'new'}: {closed} is not writable; name another folder"
+    assert not list(closed.iterdir())
 
 
 def test_a_path_with_spaces_and_signs(tmp_path: Path):

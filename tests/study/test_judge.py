@@ -44,8 +44,9 @@ def test_no_records_at_all(tmp_path: Path, finished: Path):
     shutil.copytree(finished / "studies", tmp_path / "studies")
     judgement = judged(tmp_path)
     assert judgement.missing == 20
-    assert row(judgement, "lrn").effect is None
-    assert row(judgement, "lrn").verdict is None or row(judgement, "lrn").verdict == "not testable here"
+    lrn = row(judgement, "lrn")
+    assert (lrn.effect, lrn.verdict) == (None, "not testable here")
+    assert lrn.why_none == "0 runs in an arm; a verdict needs 3"
 
 
 def test_changed_claims_and_more_seeds_are_a_second_look(finished: Path):

@@ -46,7 +46,8 @@ def begin(
     terminal: int | None = None,
 ) -> subprocess.Popen[str]:
     """As `start`, of any program; `terminal`: what it is to have as its own, for input and output."""
-    others = ("WANDB", "MLFLOW", "ALEXLAB", "SLURM")
+    # torch._inductor's folder is in the environment of whatever process has imported that, as this one may have.
+    others = ("WANDB", "MLFLOW", "ALEXLAB", "SLURM", "TORCHINDUCTOR_CACHE_DIR")
     kept = {name: value for name, value in os.environ.items() if name == "ALEXLAB_TESTS" or not name.startswith(others)}
     process = subprocess.Popen(
         last_of_each(words),
@@ -132,13 +133,25 @@ def descendants(pid: int) -> list[int]:
 
 
 def trainers(pid: int) -> list[int]:
-    """The processes below one that train: each leads a session of its own, below multiprocessing's server."""
-    found = []
+    """The processes below one that train: each leads a session of its own, below multiprocessing's server.
+
+    So does W&B's service, but below one of them.
+    """
+    leaders = []
     for below in sorted(descendants(pid)):
         with suppress(ProcessLookupError):
             if os.getsid(below) == below:
-                found.append(below)
-    return found
+                leaders.append(below)
+    services = {service for leader in leaders for service in descendants(leader)}
+    return [leader for leader in leaders if leader not in services]
+
+
+def command_line(pid: int) -> list[str]:
+    """Of a process; empty if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
+    except OSError:
+        return []
 
 
 def under_way(runs: Path, number: int) -> list[Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -25,8 +24,10 @@ class Clock:
     """A clock that is set."""
 
     now = 0.0
+    looks = 0
 
     def monotonic(self) -> float:
+        self.looks += 1
         return 1000 + self.now
 
 
@@ -105,16 +106,21 @@ def test_a_launchers_process_counts_the_commands_requests(
     assert sent[-1] == (77, TERM if count == 1 else KILL)
 
 
-def test_a_request_that_has_reached_a_launchers_process_is_not_sent_to_it_again(tmp_path: Path, launch: Launch):
+def test_a_request_that_has_reached_a_launchers_process_is_not_sent_to_it_again(
+    tmp_path: Path, launch: Launch, monkeypatch: pytest.MonkeyPatch
+):
     (folder := tmp_path / "command").mkdir()
-    command, heard = Launch(folder), []
+    command, heard, looks = Launch(folder), [], []
+    requests = Launch.requests.fget
+    assert requests is not None
+    monkeypatch.setattr(Launch, "requests", property(lambda self: (looks.append(1), requests(self))[1]))
     before = signal.signal(TERM, lambda *_: heard.append(1))
     try:
         stop = Stop(launch, command=command)
         command.stop.write_bytes(b".")
         stop.count = 1
         with stops.following(stop, command, os.getpid()):
-            time.sleep(0.7)  # more than once around; whenever it looks, there is nothing to send
+            until(lambda: len(looks) >= 2)  # what the first one had sent would have arrived
         assert not heard
     finally:
         signal.signal(TERM, before)
@@ -177,6 +183,6 @@ def test_a_signal_before_the_end_is_no_matter_of_hours(
 ):
     with budgeted(clock, launch, monkeypatch) as stop, stop.limited():
         signal.raise_signal(TERM)
-        clock.now = 7200
-        time.sleep(0.7)  # more than once around; whenever it looks, there is nothing to do
+        clock.now, clock.looks = 7200, 0
+        until(lambda: clock.looks >= 5)  # two for each time around, the first of which may have begun before
     assert (launch.requests, sent, launch.spent.exists()) == (1, [(77, TERM)], False)

@@ -18,7 +18,7 @@ from alexlab.models import AlexNet, LocalResponseNorm, SameMapNorm, build_model
 from alexlab.training.module import ClassificationTask, parameter_groups
 from alexlab.training.optim import PaperSGD, conv1_factor, learning_rate
 from support import reference_net as reference
-from support.settings import TINY, composed
+from support.settings import FULL, TINY, composed
 
 PROTOCOLS = ("paper", "source2012", "caffe")
 
@@ -26,11 +26,6 @@ WITHOUT_LENGTH = [override for override in TINY if not override.startswith("trai
 
 # Few kernels, but enough that no layer is all zeros behind its nonlinearity.
 SMALL = [*TINY, "model.width=0.125", "model.hidden=256"]
-
-FULL = [
-    *("model.width=1", "model.hidden_width=1", "data.map_size=55", "data.size=256", "data.pixel_scale=1"),
-    *("model.lrn_scale=1", "model.init=normal", "model.init_last_std=null", "model.dropout=0.5"),
-]
 
 
 def natural_images(rng: np.random.Generator, count: int, side: int) -> np.ndarray:
@@ -188,7 +183,7 @@ def test_grey_levels_of_0_to_255_are_told_apart_and_of_0_to_1_are_not():
 
     All units are kept, so that neither dropout's noise nor its halving, a quarter over two layers, is in the spread.
     """
-    config = composed(["protocol=paper", *FULL, "model.init_bias=1", "model.dropout=0"])
+    config = composed(["protocol=paper", *FULL, "model.dropout=0"])
     config.data.num_classes = 5
     network = build_model(config).eval()
     images = natural_images(np.random.default_rng(0), 20, 224)

@@ -278,7 +278,9 @@ def test_stopped_before_the_first_step(line: list[str], tmp_path: Path):
     """Where Lightning's own handler of SIGTERM waited for the other process."""
     process = start([*line, "trainer=ddp2", "trainer.max_epochs=2000"])
     until(lambda: len(trainers(process.pid)) == 2, process)
-    time.sleep(random.random())  # anywhere in their first second
+    seed = time.time_ns() % 1_000_000
+    print(f"seed {seed}")
+    time.sleep(random.Random(seed).random())  # anywhere in their first second
     process.send_signal(signal.SIGTERM)
     code, output = finish(process)
     assert code == 75, output
