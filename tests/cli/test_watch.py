@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from alexlab.cli import runs as command
 from alexlab.cli import watch
 from alexlab.cli.watch import DONE, FAILED, RUNNING, WAITING, Run, Watcher, seconds_left
+from alexlab.console import Console
 from alexlab.runs.lease import take
 from alexlab.runs.record import RECORD_VERSION
 
@@ -147,8 +147,8 @@ def test_a_study_has_the_runs_of_its_plan(sweep: Path, monkeypatch: pytest.Monke
     (sweep / "studies" / "lrn-1.json").touch()
     (sweep / "studies" / "pooling-1.json").touch()  # another study's, which may be corrupt
     (sweep / "studies" / "._lrn-1.json").touch()  # of a Mac
-    plan = {"name": "lrn", "id": "lrn-1", "rate": "protocol"}
-    plan["arms"] = [{"name": "no_lrn", "runs": {"0": IDS[0], "1": IDS[3]}}]
+    arms = [{"name": "no_lrn", "runs": {"0": IDS[0], "1": IDS[3]}}]
+    plan = {"name": "lrn", "id": "lrn-1", "rate": "protocol", "arms": arms}
     monkeypatch.setattr(watch, "read_looks", lambda path: {"lrn-1.json": [{}, plan]}[path.name])
     asked = watch._asked(sweep, [], {"study": "lrn"})
     assert asked.title == "Study lrn"

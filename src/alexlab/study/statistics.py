@@ -201,7 +201,7 @@ def match_seeds(base: Sample, spread: Spread, arms: Mapping[str, Matched], famil
             noise = own**2 / own_df + rest**2 / base_df + 2 * slope_variance * (1 - slope) ** 2 * base_part**2
             each.append((variance, variance**2 / noise if noise > 0 else own_df))
         tail = (1 - LEVEL) / 2
-        variance, df = max(each, key=lambda one: _half_width(*one, tail / family))
+        variance, df = max(each, key=lambda one: _half_width(one[0], one[1], tail / family))
         scatter = math.sqrt(float((centred[name][0] ** 2).sum()) * squares[name])
         both = variance + before.image_variance
         both_df = df * (both / variance) ** 2 if variance > 0 else math.inf
