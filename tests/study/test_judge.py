@@ -87,6 +87,11 @@ def test_a_plan_that_came_after_its_results_is_told_with_the_verdict(records: Pa
     )
     # A second look always comes after the study's own runs.
     assert row(judge([look, seen], read_archive([records])), "lrn").verdict == "reproduced (look 2)"
+    # It may add an arm whose runs were finished before.
+    without = {**look, "arms": [arm for arm in look["arms"] if arm["name"] != "no_lrn"]}
+    assert row(judge([without, seen], read_archive([records])), "lrn").verdict == (
+        "reproduced (exploratory: runs were finished before the study was planned; look 2)"
+    )
 
 
 def test_a_line_that_departs_from_the_recipe_is_a_rehearsal(finished: Path):

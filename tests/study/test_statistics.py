@@ -288,6 +288,32 @@ def test_a_slope_is_pooled_over_the_arms_and_images_keep_their_part():
         assert found[name].new_study == pytest.approx(new, rel=1e-10)
 
 
+def test_a_base_that_scatters_more_than_its_arms_widens_the_interval():
+    """An arm whose runs hardly scatter and have nothing in common with the base's: about Welch's t."""
+    base = Sample(np.array([0.10, 0.30, 0.20, 0.05, 0.35]))
+    arm = Sample(0.2 + 0.001 * np.array([1.0, 1.0, -4.0, 1.0, 1.0]))  # no slope
+    shrunk = Spread(base.variance**0.5, base.variance / 9, 10.0, 8.0)
+    start = effect(arm, base, (shrunk, shrunk), 1)
+    found = match_seeds(base, shrunk, {"arm": Matched(start, arm.values, np.arange(5))}, 1)["arm"]
+    welch: Any = stats.ttest_ind(arm.values, base.values, equal_var=False)
+    assert found.fixed == pytest.approx(welch.confidence_interval(0.95).high - found.difference, rel=0.01)
+    # Of a base of two runs the shrunk variance alone: its own would have one degree of freedom.
+    two, places = Sample(np.array([0.1, 0.3])), np.arange(2)
+    arms = {name: Matched(start, np.array([0.2, 0.2 + 1e-6 * more]), places) for more, name in enumerate("abcde", 1)}
+    assert [one.df for one in match_seeds(two, shrunk, arms, 1).values()] == pytest.approx([10.0] * 5, rel=0.01)
+
+
+def test_a_slope_that_is_hardly_known_leaves_no_interval_without_end():
+    """A base that happens to scatter little, by which an arm's slope is nearly 1 and says next to nothing."""
+    shared = np.array([-2.0, -1.0, 0.0, 1.0, 2.0]) * 1e-3
+    base, values = Sample(0.2 + shared), 0.2 + shared * 0.5 + np.array([1.0, -2.0, 0.0, 2.0, -1.0]) * 0.01
+    spread = Spread(0.05, 0.0025, 8.0, 8.0)
+    start = effect(Sample(values), base, (spread, spread), 1)
+    found = match_seeds(base, spread, {"arm": Matched(start, values, np.arange(5))}, 1)["arm"]
+    assert found.df >= 3  # the residuals' own: of five runs around a line
+    assert found.fixed <= stats.t.ppf(0.975, 3) * found.standard_error * (1 + 1e-9)
+
+
 def test_a_base_without_any_scatter_is_no_control():
     base, arm = Sample(np.full(5, 0.2)), Sample(np.array([0.1, 0.2, 0.3]))
     spreads = shrink({"base": base, "arm": arm})

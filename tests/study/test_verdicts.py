@@ -350,3 +350,25 @@ def test_only_this_test_set(finished: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(effects, "effect", wide)
     monkeypatch.setattr(Samples, "matched", lambda *_: {})
     assert row(judged(finished), "lrn").verdict == "inconclusive (same direction on this test set only)"
+
+
+@pytest.mark.parametrize(
+    ("points", "here", "new", "expected"),
+    [
+        (0.9, 0.3, 0.4, "inconclusive"),  # above 0 and on both sides of the bound, whatever the images
+        (0.8, 0.5, 0.9, "inconclusive"),  # above 0 on this test set only, but on both sides of the bound there
+        (0.8, 0.1, 0.4, "inconclusive (reproduced on this test set only)"),
+        (1.2, 0.1, 0.4, "inconclusive (reversed on this test set only)"),
+    ],
+)
+def test_only_this_test_set_by_ranges(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, points: float, here: float, new: float, expected: str
+):
+    """Of a claim that the error is less than 1 point higher."""
+    size, here, new = points / 100, here / 100, new / 100
+    found = Effect(size, here, new, here, new, 0.001, 8.0, 0.01, 8.0, 1e-6, False)
+    monkeypatch.setattr(effects, "effect", lambda *_: found)
+    monkeypatch.setattr(Samples, "matched", lambda *_: {})
+    ranges = [{"verdict": "reproduced", "below": 1.0}, {"verdict": "reversed", "above": 1.0}]
+    [hardly] = rejudged(finished, {"published": {}, "direction": "lower", "ranges": ranges})
+    assert (hardly.word, hardly.verdict) == (Verdict.inconclusive, expected)

@@ -115,8 +115,6 @@ def _two_arms(row: Row, metric: str, ratio: bool, samples: Samples, family: floa
 
 def _shared_seeds_note(row: Row, correlation: float, independent: Effect) -> str:
     name, unit, size = next(arm.name for arm in row.arms if arm.overrides), *METRICS[row.claim.metric][1:]
-    if row.claim.ratio:
-        unit, size = "in logarithms", 1.0
     return (
         f"{name} starts from the base's initial weights; on shared seeds its runs correlate with the base's "
         f"(r = {correlation:+.2f}), which are used as a control variate. As independent arms: "

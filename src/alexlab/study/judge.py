@@ -120,7 +120,10 @@ def _qualify(row: Row, looks: list[dict[str, Any]]) -> None:
     """Qualify the verdict if the plan was made after results or after another plan."""
     if row.word is None or row.word is Verdict.not_testable:
         return
-    before = set(looks[0].get("finished_before", ()))  # later looks come after the study's own runs
+    before, own = set(), set()
+    for look in looks:  # of the runs that were finished before a later look, the study's own do not count
+        before |= {*look.get("finished_before", ())} - own
+        own |= {run_id for arm in look["arms"] for run_id in arm["runs"].values()}
     arms = [arm for arm in row.arms if arm.overrides] or list(row.arms)  # the base is shared between studies
     qualifications = []
     if any(run.run_id in before for arm in arms for run in arm.runs):

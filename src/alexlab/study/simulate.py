@@ -173,6 +173,12 @@ def settings() -> Iterator[tuple[str, dict[str, Any]]]:
         for claims, (runs, base_runs) in ((1, (5, 5)), (2, (5, 5)), (6, (5, 15)), (6, (8, 16))):
             of = {"claims": claims, "runs": runs, "base_runs": base_runs, "correlation": 0.0, "base_factor": factor}
             yield f"{claims} claims, {runs}/{base_runs}, shared seeds, the base's sd x{factor}", of
+    for correlation in (0.8, 0.0, -0.5):
+        for claims, (runs, base_runs) in ((1, (5, 5)), (2, (5, 5)), (2, (5, 15)), (6, (5, 15))):
+            of = {"claims": claims, "runs": runs, "base_runs": base_runs, "correlation": correlation, "unlike": 1}
+            for factor in (2, 3):
+                name = f"{claims} claims, {runs}/{base_runs}, shared seeds, r {correlation:g}, one arm's sd x{factor}"
+                yield name, {**of, "factor": factor}
     for images in (2000, 3925, 50000):
         for image_sd in (0.4, 0.8):
             for claims, (runs, base_runs) in ((1, (10, 10)), (6, (5, 15))):

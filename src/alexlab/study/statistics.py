@@ -169,8 +169,8 @@ def match_seeds(base: Sample, spread: Spread, arms: Mapping[str, Matched], famil
     d - b (mean of the base on the shared seeds - mean of the base), with one slope b pooled over the arms: the part
     that an arm's runs share with the base's on the same seeds is not an effect. Its variance is that of the arm's
     residuals around the slope, shrunk over these arms and with one degree of freedom fewer, and of (1 - b) times the
-    base's mean, by the wider of its shrunk and its own variance. The images' part is that of the independent effect.
-    Effects are unchanged if the base's runs have no variance, or there are too few runs for a slope.
+    base's mean, by the wider of its shrunk and, from three runs on, its own variance. The images' part is that of the
+    independent effect. Effects are unchanged if the base's runs have no variance, or are too few for a slope.
     """
     pairs = {name: (arm.values - arm.values.mean(), base.values[arm.shared]) for name, arm in arms.items()}
     centred = {name: (own, other - other.mean()) for name, (own, other) in pairs.items()}
@@ -184,7 +184,9 @@ def match_seeds(base: Sample, spread: Spread, arms: Mapping[str, Matched], famil
     unit = degrees / (degrees - 1)  # for the slope's degree of freedom
     slope_variance = unit * float(np.mean([one.variance for one in residuals.values()])) / total
     # The base's variance, shrunk and by its own runs: the wider interval counts, since the base may scatter more.
-    of_base = [(spread.variance, spread.df), (base.variance, len(base.values) - 1.0)]
+    of_base = [(spread.variance, spread.df)]
+    if len(base.values) >= LEAST_RUNS:
+        of_base.append((base.variance, len(base.values) - 1.0))
     found = {}
     for name, arm in arms.items():
         count, offset = len(arm.values), float(pairs[name][1].mean() - base.values.mean())
@@ -197,9 +199,10 @@ def match_seeds(base: Sample, spread: Spread, arms: Mapping[str, Matched], famil
             rest = (1 - slope) ** 2 * base_part
             variance = own + rest
             # The slope's own variance, by the delta method; with one arm whose seeds are all shared, the paired t's
-            # n - 1.
+            # n - 1. Degrees of freedom of a sum are never fewer than its parts'; of a slope that is hardly known the
+            # delta method would leave next to none, and an interval without end.
             noise = own**2 / own_df + rest**2 / base_df + 2 * slope_variance * (1 - slope) ** 2 * base_part**2
-            each.append((variance, variance**2 / noise if noise > 0 else own_df))
+            each.append((variance, max(variance**2 / noise, min(own_df, base_df)) if noise > 0 else own_df))
         tail = (1 - LEVEL) / 2
         variance, df = max(each, key=lambda one: _half_width(one[0], one[1], tail / family))
         scatter = math.sqrt(float((centred[name][0] ** 2).sum()) * squares[name])

@@ -183,16 +183,20 @@ def _judge_effect(row: Row, plan: dict[str, Any], others: list[tuple[str, Verdic
     if row.effect.study == 0 and all(spread == 0 for spread in row.spreads):
         row.why_none = "all runs of an arm have the same result, whatever their seeds, which points to a bug"
         return
-    row.word, row.verdict = _by_range(row) if claim.ranges else (word, word.value)
-    toward = claim.sign * row.effect.difference
-    if row.is_bound and not claim.ranges:  # whatever its size, it may be larger
-        row.word = Verdict.same_direction if toward > row.effect.decisive else Verdict.inconclusive
+    if claim.ranges:
+        row.range, row.word, row.verdict = _by_range(row, row.effect.decisive)
+    elif row.is_bound:  # whatever its size, it may be larger
+        is_clear = claim.sign * row.effect.difference > row.effect.decisive
+        row.word = Verdict.same_direction if is_clear else Verdict.inconclusive
         row.verdict = row.word.value
+    else:
+        row.word, row.verdict = word, word.value
     if row.is_bound and row.word is Verdict.same_direction:
         row.verdict = f"{row.verdict}, at least {_bound(row)}"
-    if row.word is Verdict.inconclusive and row.effect.study < abs(toward) <= row.effect.decisive and not row.is_bound:
-        side = Verdict.same_direction if toward > 0 else Verdict.reversed
-        row.verdict = f"{row.verdict} ({side.value} on this test set only)"
+    if row.word is Verdict.inconclusive and not row.is_bound:
+        here = _on_this_test_set(row, row.effect)
+        if here is not Verdict.inconclusive:
+            row.verdict = f"{row.verdict} ({here.value} on this test set only)"
     for name, other in others:
         joint = both_needed(row.word, other)
         if joint is not row.word:
@@ -200,19 +204,31 @@ def _judge_effect(row: Row, plan: dict[str, Any], others: list[tuple[str, Verdic
             row.word, row.verdict = joint, f"{joint.value} ({METRICS[claim.metric][0]}: {first}; {name}: {other.value})"
 
 
-def _by_range(row: Row) -> tuple[Verdict, str]:
-    """The first of the claim's own ranges that contains the whole interval; a bound is open on one side."""
+def _by_range(row: Row, half: float) -> tuple[int, Verdict, str]:
+    """The first of the claim's own ranges that contains the whole interval of this half width.
+
+    Returns: its index, verdict and words; of the last one and *inconclusive* if none does. A bound is open on one side.
+    """
     claim = row.claim
-    assert row.interval is not None
-    low, high = row.interval
+    assert row.effect is not None
+    low, high = row.effect.difference - half, row.effect.difference + half
     if row.is_bound:
         low, high = (low, math.inf) if claim.sign > 0 else (-math.inf, high)
-    for row.range, one in enumerate(claim.ranges):
+    for index, one in enumerate(claim.ranges):
         above, below = (_on_scale(claim, bound) for bound in (one.above, one.below))
         is_inside = (above is None or low >= above) and (below is None or high <= below)
         if is_inside and not (row.is_bound and one.verdict == Verdict.reproduced.value):
-            return Verdict(one.verdict), one.words or one.verdict
-    return Verdict.inconclusive, Verdict.inconclusive.value
+            return index, Verdict(one.verdict), one.words or one.verdict
+    return len(claim.ranges) - 1, Verdict.inconclusive, Verdict.inconclusive.value
+
+
+def _on_this_test_set(row: Row, effect: Effect) -> Verdict:
+    """The verdict by the study-wise interval for this test set: of a range, or else the side of 0."""
+    if row.claim.ranges:
+        return _by_range(row, effect.study)[1]
+    if abs(effect.difference) <= effect.study:
+        return Verdict.inconclusive
+    return Verdict.same_direction if row.claim.sign * effect.difference > 0 else Verdict.reversed
 
 
 def _on_scale(claim: Claim, figure: float | None) -> float | None:
