@@ -20,5 +20,5 @@ def inherit_code() -> None:
     if CONF_DIR.parent != root.parent:
         return  # installed: a child finds it where this process did
     # Absolute, since a child may start in another folder, where `src` is another one or none.
-    given = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    given = [str(Path(path).absolute()) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *(path for path in given if path != str(root))])

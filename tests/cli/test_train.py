@@ -403,6 +403,7 @@ def test_stopped_while_torch_loads(tmp_path: Path, cache: Path):
         return any("forkserver" in " ".join(command_line(pid)) for pid in descendants(process.pid))
 
     until(server, process)
+    until(lambda: statuses(tmp_path), process)  # the server is started while images are still drawn
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal does
     status, output = finish(process)
     assert status == 75, output
