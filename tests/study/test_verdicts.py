@@ -184,7 +184,7 @@ def test_one_run_or_two_in_an_arm(tmp_path: Path, own: Path):
         made_study(folder, [*LINE[:2], f"study.seeds={seeds}", "study.base_seeds=1"], config_dir=own)
         lrn = row(judged(folder), "lrn")
         assert lrn.verdict == "not testable here"
-        assert lrn.why_none == "1 runs in an arm; a verdict needs 3"
+        assert lrn.why_none == "1 run in an arm; a verdict needs 3"
         assert lrn.effect is not None
         if interval is not None:
             assert lrn.effect.study == interval

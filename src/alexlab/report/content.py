@@ -25,7 +25,7 @@ from alexlab.report.wording import (
     trial_metric,
     trial_text,
 )
-from alexlab.study.claims import METRICS, VIEW_NAMES, VIEWED, Claim, Range, Verdict
+from alexlab.study.claims import GROUPED, METRICS, VIEW_NAMES, VIEWED, Claim, Range, Verdict
 from alexlab.study.intervals import mean_and_sd
 from alexlab.study.judgement import Arm, Judgement, Row
 from alexlab.study.rates import ArmTrials
@@ -39,19 +39,20 @@ SHARE = "of published"
 OTHER, CONTEXT, NO_VERDICT = "other", "for comparison", "no verdict"
 MEANINGS = {
     Verdict.reproduced.value: "The study-wise interval lies entirely on the claimed side of zero, the effect is at "
-    "least the smallest effect of interest (half of the published one), its own 95 % interval excludes a quarter of "
-    "the published effect, and two single runs could have shown the published effect.",
-    Verdict.larger.value: "On the claimed side, and larger than published by more than the noise of two single runs.",
+    "least the smallest effect of interest (half of the published one), its 95 % interval for new images excludes a "
+    "quarter of the published effect, and single runs could have shown the published effect.",
+    Verdict.larger.value: "On the claimed side, and larger than published by more than the noise of single runs.",
     Verdict.same_direction.value: "On the claimed side; the size is a bound, or in a range that the claim states.",
     Verdict.size_open.value: "On the claimed side; the published effect is within the noise, but so is a much smaller "
-    "one.",
-    Verdict.smaller.value: "On the claimed side, but smaller than published by more than the noise of two single runs.",
+    "one; or, without a published figure, the effect is below the smallest effect of interest.",
+    Verdict.smaller.value: "On the claimed side, but smaller than published by more than the noise of single runs.",
     Verdict.inconclusive.value: "The interval contains zero, or two analyses disagree; more runs could decide.",
     Verdict.negligible.value: "The whole interval lies within the smallest effect of interest around zero.",
     Verdict.reversed.value: "The study-wise interval lies entirely on the other side of zero.",
     Verdict.does_not_train.value: f"More than one in {MAX_FAILED} runs of the named arm failed or trained only partly.",
     Verdict.not_testable.value: f"Records cannot decide it, or an arm has fewer than {LEAST_RUNS} runs.",
-    OTHER: "The published figure is an error, not an effect, and lies outside the interval for one more run.",
+    OTHER: "The published figure is an error, not an effect, and lies outside the study-wise prediction interval of "
+    "one more run.",
 }
 SUBMITTERS = (
     "The effect of each submitter's own runs, with a 95 % interval from their own variances for this test set, and "
@@ -66,22 +67,29 @@ READING = (
     (
         "Study-wise",
         "As for new images, and wide enough that all of the study's intervals hold at once with 95 % confidence. It "
-        "decides the verdict. For a metric that is not measured on single images it covers other seeds only.",
+        "decides the verdict. For a metric that is not measured on single images it covers other seeds only. If a "
+        "claim is about one arm's level, it is the prediction interval of one more run.",
     ),
-    ("Of published", "The measured effect divided by the published one, with the ends of the study-wise interval."),
+    (
+        "Of published",
+        "The measured effect divided by the published one (of ratios, their logarithms), with the ends of the "
+        "study-wise interval.",
+    ),
     (
         "Shrinkage",
         "With few runs a variance is poorly estimated, so it is shrunk towards the pooled variance (empirical Bayes).",
     ),
     (
         "Unequal spreads",
-        "If the standard deviations of two arms differ by more than a factor of two, Welch's interval, from their own "
-        "variances, is used if it is wider; with fewer than four arms it is always used.",
+        "If the standard deviations of two independent arms differ by more than a factor of two, Welch's interval, "
+        "from their own variances, is used if it is wider; with fewer than four arms it is always used. It needs three "
+        "runs in each arm. Arms with shared seeds have their own rule.",
     ),
     (
         "Shared seeds",
         "If an arm starts from the base's initial weights, its runs correlate with the base's on the same seeds. The "
-        "shared part is not an effect, so it is removed by a control variate.",
+        "shared part is not an effect, so it is removed by a control variate. Of the base's shrunk and its own "
+        "variance, the one that gives the wider interval is used.",
     ),
     (
         "sd",
@@ -90,16 +98,19 @@ READING = (
     ),
     (
         "Failed",
-        "The run diverged, did not learn, or trained only partly: its error is above the midpoint of the arm's median "
-        "and chance. Failed runs are counted and never repeated.",
+        "The run diverged or did not learn. Failed runs are counted and never repeated.",
+    ),
+    (
+        "Partly trained",
+        "The run is done, but its error is above the midpoint of the arm's median and chance. It counts as failed.",
     ),
     ("Interim", "Verdicts are given once all planned runs are finished. Unplanned runs are not counted."),
     ("Confound", "Another difference between the arms, which may have caused the effect."),
     (
         "z, Bayes factor",
-        "z: the published effect divided by the standard deviation of the difference of two single runs, which is all "
-        "that the authors had. Bayes factor: how many times more likely the measured effect is if the published effect "
-        "is real than if there is none.",
+        "z: the published effect divided by its standard deviation in the authors' single runs: of the difference of "
+        "two, or of one if the claim compares within a run. Bayes factor: how many times more likely the measured "
+        "effect is if the published effect is real than if there is none.",
     ),
 )
 
@@ -164,7 +175,7 @@ class ClaimRow:
     rule: str
     authors: str
     secondary: list[tuple[str, str, str]]
-    differing: list[tuple[str, bool]]  # keys, and whether the claim names them
+    differing: list[tuple[str, bool]]  # keys, and whether they are expected to differ
     fisher: str
     original: str
     sort: dict[str, Any]
@@ -194,6 +205,7 @@ class ArmRow:
     done: int
     planned: int
     failed: int
+    partly: int
     missing: int
     unplanned: str
     error: str
@@ -272,6 +284,7 @@ def _findings(judgement: Judgement) -> list[str]:
     if not rows:
         return []
     tested = [row for row in rows if row.effect is not None or row.level is not None]
+    directed = [row for row in tested if not _claims_no_difference(row.claim)]
     arms, planned = plural(len(judgement.arms), "arm"), plural(len(judgement.planned), "planned run")
     asked = (
         f"Question: do {plural(len(rows), 'claim')} hold at recipe {plan['recipe']}? {len(tested)} of them are "
@@ -284,23 +297,23 @@ def _findings(judgement: Judgement) -> list[str]:
         groups = [f"{kind}: {', '.join(kinds[kind])}" for kind in ORDER if kind in kinds and kind != NO_VERDICT]
         found = f"Found: {'; '.join(groups)}."
     else:
-        sides = [(row, row.claim.sign * row.effect.difference, row.effect.decisive) for row in tested if row.effect]
+        sides = [(row, row.claim.sign * row.effect.difference, row.effect.decisive) for row in directed if row.effect]
         toward = [_short(row) for row, effect, half in sides if effect > half]
         against = [_short(row) for row, effect, half in sides if effect < -half]
         found = (
             f"Measured, without verdicts: {', '.join(toward) or 'no effect'} in the claimed direction; "
             f"{', '.join(against) or 'none'} in the other (intervals that exclude zero)."
         )
-    sizes = [(row, row.share) for row in tested if row.share is not None and not row.is_bound]
+    sizes = [(row, row.share) for row in tested if row.share is not None and not row.is_bound and not row.claim.ratio]
     shares = [share[0] for _, share in sizes]
-    size = "Sizes: no published figure to compare with."
+    size = "Sizes: no published difference to compare with."
     if shares:
         near = sum(low <= 1 <= high for _, (_, low, high) in sizes)
         size = (
             f"Sizes: the effects are {number_text(min(shares), 2)} to {number_text(max(shares), 2)} times the "
             f"published ones; {near} of {len(sizes)} intervals contain the published figure."
         )
-    open_ = [_short(row) for row in tested if row.effect and abs(row.effect.difference) <= row.effect.decisive]
+    open_ = [_short(row) for row in directed if row.effect and abs(row.effect.difference) <= row.effect.decisive]
     never = len(rows) - len(tested)
     cannot = (
         f"Open: whether {', '.join(open_)} differ from zero; " if open_ else "Open: "
@@ -313,6 +326,17 @@ def _findings(judgement: Judgement) -> list[str]:
     if judgement.looks > 1:
         doubts.append(f"{judgement.looks} looks, which share the 5 %")
     return [asked, found, size, cannot, f"Caveats: {', '.join(doubts)}."]
+
+
+def _claims_no_difference(claim: Claim) -> bool:
+    """Whether a range of effects around none reproduces the claim."""
+    none = 1.0 if claim.ratio else 0.0
+    return any(
+        one.verdict == Verdict.reproduced.value
+        and (one.above is None or one.above < none)
+        and (one.below is None or one.below > none)
+        for one in claim.ranges
+    )
 
 
 def _short(row: Row) -> str:
@@ -348,7 +372,9 @@ def _claim(row: Row, anchor: str, arms: dict[int, str], is_rehearsal: bool = Fal
         metric=_metric(claim, claim.metric, claim.view) if testable else "",
         effect=effect,
         intervals=intervals,
-        sides=[_side(arm, arms.get(id(arm), "")) for arm in row.arms],
+        sides=[
+            _side(arm, arms.get(id(arm), ""), count, claim) for arm, count in zip(row.arms, row.run_counts, strict=True)
+        ],
         sds=sds,
         verdict=row.verdict or kind,
         kind=kind,
@@ -361,13 +387,13 @@ def _claim(row: Row, anchor: str, arms: dict[int, str], is_rehearsal: bool = Fal
         rule=_rule(claim),
         authors=claim.authors or "",
         secondary=[_secondary(row, label, value) for label, value in row.secondary.items()],
-        differing=[(name, name in claim.differs or not claim.differs) for name in row.differing],
+        differing=[(name, name not in row.unexpected) for name in row.differing],
         fisher="" if row.fisher is None else chance(row.fisher),
         original=_original(row),
         sort={
             "published": sortable(claim.published.get(claim.metric)) if testable else "",
             "measured": sortable(measured),
-            "runs": min(len(arm.runs) for arm in row.arms) if row.arms else "",
+            "runs": min(row.run_counts, default=""),
             "sd": sortable(row.spreads[0] if row.spreads else None),
             "time": sortable(row.arms[0].seconds if row.arms else None),
             "verdict": ORDER.index(kind),
@@ -429,7 +455,7 @@ def _original(row: Row) -> str:
     """z of the published pair of runs, and the Bayes factor."""
     if row.strength is None:
         return ""
-    text = f"z = {row.strength:.1f} for the published effect as the difference of two single runs"
+    text = f"z = {row.strength:.1f} for the published effect in {_authors_runs(row.claim)}"
     if row.bayes_factor is None:
         return text
     factor = row.bayes_factor if row.bayes_factor >= 1 else 1 / row.bayes_factor
@@ -438,17 +464,30 @@ def _original(row: Row) -> str:
     return f"{text}; the measured effect is {size} times more likely under {favoured} than under {other}"
 
 
-def _side(arm: Arm, anchor: str) -> ArmOfClaim:
-    counts = str(len(arm.runs)) + (f", {arm.lost} failed" if arm.lost else "")
+def _authors_runs(claim: Claim) -> str:
+    """The runs that a published effect is from."""
+    if len(claim.compared) == 2:
+        return "two single runs"
+    size, _ = GROUPED.get(claim.metric, (1, ""))
+    return "a single run" if size == 1 else f"a single group of {size} runs"
+
+
+def _side(arm: Arm, anchor: str, counted: int, claim: Claim) -> ArmOfClaim:
+    """`counted`: the arm's runs that the effect is computed from, or groups of runs."""
+    size, _ = GROUPED.get(claim.metric, (1, ""))
+    counts = str(counted) if size == 1 else f"{size * counted} in {plural(counted, 'group')}"
+    if arm.lost:
+        counts += f", {arm.lost} failed{' or partly trained' if arm.partly else ''}"
     return ArmOfClaim(arm_name(arm), anchor, counts, time_or_dash(arm.seconds), arm.overrides, f"{arm.lr:g}")
 
 
 def _measured(row: Row) -> tuple[str, dict[str, str]]:
     """The effect, or the level, and its intervals from end to end."""
     if row.level is not None:
-        mean, half = map(row.shown, row.level[:2])
-        digits = decimals(row.claim)
-        return number_text(mean, digits), {INTERVALS["fixed"]: range_text(mean - half, mean + half, digits, False)}
+        mean, *halves = map(row.shown, row.level)
+        digits, labels = decimals(row.claim), (INTERVALS["fixed"], INTERVALS["decisive"])
+        ends = [range_text(mean - half, mean + half, digits, False) for half in halves]
+        return number_text(mean, digits), dict(zip(labels, ends, strict=True))
     if row.effect is None:
         return NOTHING, {}
     found = row.effect.difference
@@ -514,7 +553,7 @@ def _rule(claim: Claim) -> str:
     if claim.is_context:
         return "Not a claim: an effect that helps to interpret another row. It gets no verdict."
     if claim.is_level:
-        return "The published figure lies in the 95 % prediction interval of one more run."
+        return "The published figure lies in the study-wise prediction interval of one more run."
     if claim.ranges:
         return "; ".join(_range_rule(one) for one in claim.ranges) + "; else inconclusive."
     null = "one" if claim.ratio else "zero"
@@ -523,12 +562,15 @@ def _rule(claim: Claim) -> str:
     if claim.smallest_effect is not None:
         rule += f", and the effect is at least {claim.smallest_effect:g}{unit} ({claim.smallest_effect_reason})"
     elif claim.effect is not None:
-        rule += ", and the effect is at least half of the published one"
+        rule += ", and the effect is at least "
+        root = f"as far from 1 as {claim.published[claim.metric] ** 0.5:.3g}, the square root of the published one"
+        rule += root if claim.ratio else "half of the published one"
     if claim.effect is not None:
         figure = claim.published[claim.metric]
         quarter, scale = (figure**0.25, " (in logarithms)") if claim.ratio else (abs(figure) / 4, "")
-        rule += f"; its own 95 % interval excludes {quarter:.3g}{unit}, a quarter of the published effect{scale}"
-        rule += "; and the published effect lies in the 95 % prediction interval of two such single runs"
+        own = " for new images" if claim.metric in (*VIEWED, "gap") and not claim.ratio else ""
+        rule += f"; its 95 % interval{own} excludes {quarter:.3g}{unit}, a quarter of the published effect{scale}"
+        rule += f"; and the published effect lies in the 95 % prediction interval of {_authors_runs(claim)}"
         rule += (
             ", or is exceeded; since it is a bound, the study-wise interval must also reach it"
             if claim.at_least
@@ -553,7 +595,8 @@ def _arm(arm: Arm, anchor: str) -> ArmRow:
         lr=f"{arm.lr:g}",
         done=arm.done,
         planned=len(arm.planned),
-        failed=arm.lost,
+        failed=len(arm.failed),
+        partly=len(arm.partly),
         missing=len(arm.missing),
         unplanned=", ".join(str(run.seed) for run in arm.unplanned),
         error=number_text(mean, 2),

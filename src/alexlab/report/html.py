@@ -19,6 +19,11 @@ def page(judgement: Judgement, figures: list[PlotOnPage]) -> str:
     return render("page.html.j2", report_content(judgement), figures)
 
 
+def css_class(verdict: str) -> str:
+    """The class of a verdict in the style sheet, such as v-same-direction-larger."""
+    return f"v-{re.sub(r'[^a-z]+', '-', verdict)}"
+
+
 def render(template: str, content: dict[str, Any], figures: list[PlotOnPage]) -> str:
     """Render a template of this folder with its content and plots."""
     environment = Environment(
@@ -30,6 +35,7 @@ def render(template: str, content: dict[str, Any], figures: list[PlotOnPage]) ->
         keep_trailing_newline=True,
     )
     environment.filters["dotted"] = lambda text: Markup("<wbr>").join(re.split(r"(?<=[.=/])", text))
+    environment.filters["css_class"] = css_class
     text = environment.get_template(template).render(
         **content,
         plots=[(f"plot-{number}", plot, Markup(plot.svg)) for number, plot in enumerate(figures, 1)],

@@ -53,11 +53,12 @@ def markdown(judgement: Judgement, figures: list[PlotOnPage]) -> str:
             lines += ["", *_plot(plot)]
     lines += ["", "## Arms", ""]
     lines += _table(
-        ("arm", "top-1 error, ten views, %", "done of planned", "failed", "missing", "unplanned seeds", "rate", "time"),
+        ("arm", "top-1 error, ten views, %", "done of planned", "failed", "partly trained",
+         "missing", "unplanned seeds", "rate", "time"),
         (
             (
                 _code(arm.name), f"{arm.error} {arm.sd}".strip(), f"{arm.done} / {arm.planned}", str(arm.failed),
-                str(arm.missing), arm.unplanned or NOTHING, arm.lr, arm.time,
+                str(arm.partly), str(arm.missing), arm.unplanned or NOTHING, arm.lr, arm.time,
             )
             for arm in content["arms"]
         ),

@@ -79,8 +79,8 @@ def _of_study(judgement: Judgement, archive: Archive, with_pictures: bool) -> It
         if rows := [_forest_row(row) for row in in_order(judgement.rows) if wanted(row)]:
             text = (
                 "Effects are oriented so that the claimed direction is to the right. Published effects are hollow, "
-                "with the 95 % interval of a pair of single runs; measured effects have their own 95 % interval "
-                "(thick) and the study-wise one (thin)."
+                "with the 95 % interval of single runs; measured effects have the 95 % interval for "
+                "new images, or for this test set if that is not known (thick), and the study-wise one (thin)."
             )
             drawn = effects.forest(rows, xlabel, watermark, is_ratio=name == RATIOS)
             yield Plot(name, title, text, drawn)
@@ -263,7 +263,7 @@ def _forest_row(row: Row) -> effects.ForestRow:
     return effects.ForestRow(
         claim.statement,
         sign * turned(row.effect.difference),
-        turned(row.effect.fixed),
+        turned(row.effect.fixed if row.effect.new is None else row.effect.new),
         turned(row.effect.decisive),
         published,
         f"section {claim.section}" if claim.section[0].isdigit() else claim.section,

@@ -183,11 +183,20 @@ def sweep_summary(report: SweepReport) -> list[str]:
         )
     if report.statistics.sensitivity is not None:
         summary.append(str(report.statistics.sensitivity))
-    elif len(arms) > 1:
-        summary.append(
-            "One seed per arm cannot separate effects from the spread over seeds. Add seed=0,1,2,3,4 to measure it."
-        )
+    elif len(arms) > 1 and report.runs:
+        summary.append(_why_no_intervals(report))
     return summary
+
+
+def _why_no_intervals(report: SweepReport) -> str:
+    """Why no difference of a sweep's arms has an interval over seeds."""
+    if max(len(arm.runs) for arm in report.arms) == 1:
+        return "One seed per arm cannot separate effects from the spread over seeds. Add seed=0,1,2,3,4 to measure it."
+    if not report.arms[0].runs:
+        return "The first arm has no finished run, so there are no differences."
+    if any(effect is not None for effect in report.statistics.differences):
+        return "All runs of an arm have the same error, so no spread over seeds was measured."
+    return "No arm can be compared with the first one: its runs are missing, left out, or were tested on other images."
 
 
 def _arm_row(report: SweepReport, place: int) -> dict[str, Any]:
@@ -201,8 +210,6 @@ def _arm_row(report: SweepReport, place: int) -> dict[str, Any]:
         difference = number_text(100 * by_images[0], 2, True)
         low, high = (100 * (by_images[0] + sign * by_images[1]) for sign in (-1, 1))
         intervals = {IMAGES_ALONE: range_text(low, high, 2, True)}
-    elif facts["difference"] is not None:
-        difference = number_text(_percent(facts["difference"]), 2, True)
     counts = f"{len(arm.runs)} / {len(arm.planned)}" + (f", {len(arm.failed)} failed" if arm.failed else "")
     return {
         "name": arm_name(arm),

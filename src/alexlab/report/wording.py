@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 
 from alexlab.console import plural
-from alexlab.study.claims import METRICS, Claim
+from alexlab.study.claims import METRICS, OF_NETS, Claim
 from alexlab.study.judgement import Arm, Judgement, Row
+from alexlab.study.metrics import HOW_TO_MEASURE
 from alexlab.study.rates import SPEED, ArmTrials, RateTrial
 from alexlab.study.statistics import LEVEL
 
@@ -55,8 +57,8 @@ def published(row: Row) -> str:
 
 def measured(row: Row, which: str = "decisive") -> str:
     """The measured effect with an interval, in the published figure's unit."""
-    if row.level is not None:
-        mean, half = (row.shown(value) for value in row.level[:2])
+    if row.level is not None:  # of one arm, so only the interval that decides differs from the effect's
+        mean, half = row.shown(row.level[0]), row.shown(row.level[2])
         return f"{mean:.2f} ±{half:.2f}" if math.isfinite(half) else f"{mean:.2f}"
     if row.effect is None:
         return ""
@@ -75,8 +77,8 @@ def measured(row: Row, which: str = "decisive") -> str:
 
 def runs(row: Row) -> str:
     """The number of finished runs of each arm, and of failed ones."""
-    counted = row.counted or tuple(len(arm.runs) for arm in row.arms)
-    counts = [f"{count}{f'+{arm.lost}!' if arm.lost else ''}" for count, arm in zip(counted, row.arms, strict=True)]
+    pairs = zip(row.run_counts, row.arms, strict=True)
+    counts = [f"{count}{f'+{arm.lost}!' if arm.lost else ''}" for count, arm in pairs]
     return "/".join(counts) if row.claim.not_testable is None else ""
 
 
@@ -147,18 +149,15 @@ def summary(judgement: Judgement) -> list[str]:
         lines.insert(0, "These runs choose each arm's learning rate; they test no claim.")
     if judgement.family > 1:
         lines.append(
-            f"{judgement.family} claims are tested. The study-wise intervals (± in tables) hold for all of them at "
-            "once with 95 % confidence, and for new images if the metric is measured on single images."
+            f"{judgement.family} claims are tested. The study-wise intervals hold for all of them at once "
+            "with 95 % confidence, and for new images if the metric is measured on single images."
         )
     if untestable := sum(row.claim.not_testable is not None for row in judgement.rows):
         lines.append(
             f"{plural(untestable, 'claim')} cannot be tested with records; the report says what would test them."
         )
     if confounded := sum(bool(row.confounds) for row in judgement.rows):
-        lines.append(
-            f"In {plural(confounded, 'row')}, marked * in tables, the arms differ in more than the claim says: "
-            "confounds."
-        )
+        lines.append(f"{plural(confounded, 'row')} {'has' if confounded == 1 else 'have'} confounds.")
     if disagreeing := ", ".join(row.claim.id for row in judgement.rows if disagreement(row)):
         lines.append(
             f"Submitters' effects differ at the 5 % level, so do not read the pooled figure alone: {disagreeing}."
@@ -167,9 +166,21 @@ def summary(judgement: Judgement) -> list[str]:
     lines += rate_sentences(judgement.trials)
     if judgement.plan.get("digest") is None:
         lines.append("This study was not started by study=, so nothing shows that its seeds were planned beforehand.")
-    if judgement.problems:
-        lines.append(f"{plural(len(judgement.problems), 'record')} could not be used, or not in full.")
+    unmeasured = [problem for problem in judgement.problems if HOW_TO_MEASURE in problem]
+    if unmeasured:
+        waiting = [
+            row.claim.id for row in judgement.rows if row.counted and row.uncounted and row.claim.metric in OF_NETS
+        ]
+        lines.append(f"Nets are not measured yet: {', '.join(waiting)}. {HOW_TO_MEASURE} measures them.")
+    if count := _count_records([problem for problem in judgement.problems if problem not in unmeasured]):
+        lines.append(f"{plural(count, 'record')} could not be used, or not in full.")
     return lines
+
+
+def _count_records(problems: list[str]) -> int:
+    """How many records lines are about; each line names its record first, by run id or by a path that has it."""
+    found = [re.search(r"(?<![0-9a-f])[0-9a-f]{12}(?![0-9a-f])", problem) for problem in problems]
+    return len({one.group() if one else problem for one, problem in zip(found, problems, strict=True)})
 
 
 def trial_metric(metric: str) -> str:
@@ -213,9 +224,20 @@ def rate_sentences(trials: list[ArmTrials]) -> list[str]:
     return sentences
 
 
+def _conventions(judgement: Judgement) -> list[str]:
+    """What the signs in a table of claims mean, as far as it has them."""
+    lines, has_level = [], any(row.level is not None for row in judgement.rows)
+    if has_level or any(row.effect is not None for row in judgement.rows):
+        level = "; of a level, of the prediction interval of one more run" if has_level else ""
+        lines.append(f"± is half the width of the study-wise interval{level}.")
+    if any(row.confounds for row in judgement.rows):
+        lines.append("* marks rows with confounds.")
+    return lines
+
+
 def printed(judgement: Judgement) -> list[str]:
     """The lines below a table of claims."""
-    lines = summary(judgement)
+    lines = [*_conventions(judgement), *summary(judgement)]
     if sentence := rehearsal(judgement):
         lines.append(f"A rehearsal. {sentence}")
     if sentence := interim(judgement):

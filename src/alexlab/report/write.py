@@ -32,7 +32,7 @@ CSV_COLUMNS = (
     *("correlation", "original_z", "bayes_factor", "word", "verdict", "why_none"),
     *("runs_arm", "runs_against", "failed_arm", "failed_against", "fisher_p", "sd_arm", "sd_against", "seconds_arm"),
     *("seconds_against", "differing", "confounds", "notes"),
-    *("own_rate_measured", "own_rate_study_half", "own_rate_verdict"),
+    *("own_rate_measured", "own_rate_study_half", "own_rate_new_study_half", "own_rate_verdict"),
 )
 
 SUBMITTER_COLUMNS = (
@@ -77,13 +77,12 @@ def claim_facts(row: Row) -> dict[str, Any]:
         bayes_factor=row.bayes_factor,
         fisher_p=row.fisher,
     )
-    for number, (side, arm) in enumerate(zip(("arm", "against"), row.arms, strict=False)):
-        counted = row.counted[number] if row.counted else len(arm.runs)
+    for side, arm, counted in zip(("arm", "against"), row.arms, row.run_counts, strict=False):
         facts.update({f"runs_{side}": counted, f"failed_{side}": arm.lost, f"seconds_{side}": arm.seconds})
     for side, spread in zip(("arm", "against"), row.spreads, strict=False):
         facts[f"sd_{side}"] = spread if claim.ratio else row.shown(spread)
     if row.level is not None:
-        facts["measured"], facts["fixed_half"] = map(row.shown, row.level[:2])
+        facts["measured"], facts["fixed_half"], facts["study_half"] = map(row.shown, row.level)
     scaled = (lambda value: value) if claim.ratio else row.shown
     if effect is not None:
         facts.update(
@@ -98,10 +97,14 @@ def claim_facts(row: Row) -> dict[str, Any]:
         )
     if row.share is not None:
         facts.update(zip(("share", "share_low", "share_high"), row.share, strict=True))
-    if row.own_rate is not None and row.own_rate.effect is not None:
-        own = row.own_rate
-        facts.update(own_rate_measured=own.shown(own.effect.difference), own_rate_verdict=own.verdict)  # pyright: ignore
-        facts["own_rate_study_half"] = scaled(own.effect.study)  # pyright: ignore
+    if (own := row.own_rate) is not None:
+        facts["own_rate_verdict"] = own.verdict
+        if own.effect is not None:
+            facts.update(
+                own_rate_measured=own.shown(own.effect.difference),
+                own_rate_study_half=scaled(own.effect.study),
+                own_rate_new_study_half=None if own.effect.new_study is None else scaled(own.effect.new_study),
+            )
     return facts
 
 

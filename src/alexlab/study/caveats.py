@@ -52,9 +52,9 @@ def _note_differences(row: Row, archive: Archive, plan: dict[str, Any]) -> None:
     changed = {**differences(second, first), **differences(first, second)}
     row.differing = sorted(name for name in changed if name not in DERIVED)
     named = [*row.claim.differs, *(["optim.lr"] if plan["rate"] == "own" else [])]
-    extra = [name for name in row.differing if name not in named]
-    if row.claim.differs and extra:
-        row.confounds.append(f"the arms differ in more than the claim says: {', '.join(extra)}")
+    row.unexpected = [name for name in row.differing if name not in named] if row.claim.differs else []
+    if row.unexpected:
+        row.confounds.append(f"the arms differ in more than the claim says: {', '.join(row.unexpected)}")
     if lacking := [name for name in row.claim.differs if name not in row.differing]:
         row.confounds.append(f"the arms do not differ in {', '.join(lacking)}, as the claim says")
     if not changed.keys() & {"model.remove", "model.kernels"}:

@@ -14,7 +14,7 @@ from alexlab.study.claims import METRICS, VIEWED, Claim
 from alexlab.study.judgement import OTHER_IMAGES, Arm, Row
 from alexlab.study.samples import Measured, Samples
 from alexlab.study.spreads import Sample, Spread, unlike
-from alexlab.study.statistics import Effect, effect, paired_effect, quantile
+from alexlab.study.statistics import LEAST_RUNS, Effect, effect, paired_effect, quantile
 
 
 def measure(claim: Claim, arms: tuple[Arm, ...], samples: Samples, family: float) -> Row:
@@ -83,7 +83,7 @@ def _compare_arms(row: Row, spreads: tuple[Spread, Spread], samples: Samples, fa
     row.effect, independent = found
     if row.effect.correlation is not None:
         row.notes.append(_shared_seeds_note(row, row.effect.correlation, independent))
-    if unlike(*spreads):
+    elif unlike(*spreads) and min(row.counted) >= LEAST_RUNS:
         how = "Welch's interval is used" if row.effect.welch else "Welch's interval is not wider"
         row.notes.append(f"the arms' standard deviations differ by more than a factor of two; {how}")
 

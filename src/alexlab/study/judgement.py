@@ -89,6 +89,7 @@ class Row:
     notes: list[str] = field(default_factory=list)
     confounds: list[str] = field(default_factory=list)
     differing: list[str] = field(default_factory=list)  # the keys in which the arms differ
+    unexpected: list[str] = field(default_factory=list)  # those that neither the claim nor the plan changes
     own_rate: Row | None = None  # the same, each arm at its own best learning rate
     rate_doubts: list[str] = field(default_factory=list)  # why an arm's own best rate is not known
     submitters: Submissions | None = None  # if several have runs of the claim
@@ -98,6 +99,11 @@ class Row:
         """Finished runs that could not be used, or groups of runs if the metric is of groups."""
         size, _ = GROUPED.get(self.claim.metric, (1, ""))
         return sum(len(arm.runs) // size for arm in self.arms) - sum(self.counted)
+
+    @property
+    def run_counts(self) -> tuple[int, ...]:
+        """Runs of each arm that the effect is of, or groups of them; if nothing is measured, finished runs."""
+        return self.counted or tuple(len(arm.runs) for arm in self.arms)
 
     @property
     def is_bound(self) -> bool:

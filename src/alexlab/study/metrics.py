@@ -21,6 +21,7 @@ from alexlab.study.records import RunData
 from alexlab.tree import ANY, FRACTION, read_json
 
 _MAX_CONV1 = 2**28  # bytes
+HOW_TO_MEASURE = "python src/report.py with --nets"  # what nets themselves tell
 _ERRORS = {"test": {"ten": {ANY: FRACTION}}}
 _AVERAGE = {"members": {ANY: _ERRORS}, **_ERRORS}
 
@@ -48,7 +49,7 @@ def read_neighbours(run: RunData) -> dict[str, Any]:
     try:
         found = read_json(path, schema)
     except FileNotFoundError as error:
-        raise UserError("has no neighbours.json; python src/report.py with --nets measures it") from error
+        raise UserError(f"has no neighbours.json; {HOW_TO_MEASURE} measures it") from error
     except (ValueError, OSError) as error:
         raise UserError(f"{path}: is corrupt ({error})") from error
     if lacking := schema.keys() - found.keys():
@@ -95,7 +96,7 @@ def five_nets(runs: Sequence[RunData], metric: str) -> float:
             members = {name: member["test"]["ten"] for name, member in found["members"].items()}
             if members == wanted and found["average"] == "softmax":
                 return found["test"]["ten"][metric] - float(np.mean([test[metric] for test in wanted.values()]))
-    raise UserError(f"has no ensemble with {', '.join(ids[1:])}; python src/report.py with --nets evaluates it")
+    raise UserError(f"has no ensemble with {', '.join(ids[1:])}; {HOW_TO_MEASURE} evaluates it")
 
 
 def _epochs_to(run: RunData, view: str) -> float:

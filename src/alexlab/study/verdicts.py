@@ -9,7 +9,8 @@ import math
 from typing import Any
 
 from alexlab.config import Rate
-from alexlab.study.claims import METRICS, OF_NETS, Claim, Verdict
+from alexlab.console import plural
+from alexlab.study.claims import GROUPED, METRICS, OF_NETS, Claim, Verdict
 from alexlab.study.judgement import OTHER_IMAGES, Row
 from alexlab.study.statistics import LEAST_RUNS, Effect, prediction, replication_bayes_factor, strength, too_many_failed
 
@@ -178,7 +179,7 @@ def _judge_effect(row: Row, plan: dict[str, Any], others: list[tuple[str, Verdic
         row.verdict = f"{word.value}: {' and '.join(arms)}"
         return
     if word is Verdict.not_testable or row.effect is None:
-        row.word, row.why_none = word, f"{min(row.counted)} runs in an arm; a verdict needs {LEAST_RUNS}"
+        row.word, row.why_none = word, f"{_counted(row)} in an arm; a verdict needs {LEAST_RUNS}"
         return
     if row.effect.study == 0 and all(spread == 0 for spread in row.spreads):
         row.why_none = "all runs of an arm have the same result, whatever their seeds, which points to a bug"
@@ -202,6 +203,12 @@ def _judge_effect(row: Row, plan: dict[str, Any], others: list[tuple[str, Verdic
         if joint is not row.word:
             first = "as claimed" if row.word in SUPPORT[:5] else row.word.value
             row.word, row.verdict = joint, f"{joint.value} ({METRICS[claim.metric][0]}: {first}; {name}: {other.value})"
+
+
+def _counted(row: Row) -> str:
+    """The number of runs, or groups of runs, in the smaller arm."""
+    size, _ = GROUPED.get(row.claim.metric, (1, ""))
+    return plural(min(row.counted), "run") if size == 1 else f"{plural(min(row.counted), 'group')} of {size} runs"
 
 
 def _by_range(row: Row, half: float) -> tuple[int, Verdict, str]:

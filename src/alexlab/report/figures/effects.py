@@ -40,7 +40,7 @@ class ForestRow:
 
     name: str
     effect: float | None = None
-    half: float | None = None  # of the effect's own 95 % interval; infinite: it extends beyond the figure
+    half: float | None = None  # of the effect's 95 % interval; infinite: it extends beyond the figure
     study: float | None = None  # of the interval that holds for all of the study's claims at once
     published: float | None = None
     section: str = ""  # a heading, shown if it differs from the row before
