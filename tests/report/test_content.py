@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from alexlab.report.content import report_content
-from alexlab.report.html import css_class
+from alexlab.report.html import css_class, page
+from alexlab.report.plots import _forest_row
 from alexlab.report.wording import measured, printed, summary
 from alexlab.report.write import claim_facts
 from alexlab.study.claims import Claim, Verdict
@@ -115,6 +117,14 @@ def test_the_rule_says_which_interval_excludes_a_quarter():
     assert "; its 95 % interval excludes 0.35 nats" in shown(of_loss)["claims"][0].rule
 
 
+def test_the_forest_draws_the_interval_that_the_rule_names():
+    """For new images where it is known, else for this test set."""
+    row = made_row()
+    assert _forest_row(row).half == pytest.approx(0.25)
+    row.effect = dataclasses.replace(EFFECT, new=None, new_study=None)
+    assert _forest_row(row).half == pytest.approx(0.2)
+
+
 def test_no_difference_is_not_open_where_none_is_claimed():
     ranges = [{"verdict": "reproduced", "below": 1.0}, {"verdict": "reversed", "above": 1.0}]
     no_worse = {"direction": "lower", "published": {}, "ranges": ranges}
@@ -177,4 +187,11 @@ def test_failed_and_partly_trained_runs_of_an_arm_are_apart():
 
 
 def test_every_verdict_has_its_colour():
-    assert css_class(Verdict.larger.value) == "v-same-direction-larger"
+    """On a claim, in the tally and in the legend."""
+    row = made_row()
+    row.word, row.verdict = Verdict.larger, Verdict.larger.value
+    text = page(judgement_of(row), [])
+    classes = re.findall(r'class="verdict (v-[^"]*)">same direction, larger<', text)
+    assert classes == ["v-same-direction-larger"] * 3
+    for verdict in (*Verdict,):
+        assert f".{css_class(verdict.value)}::before" in text

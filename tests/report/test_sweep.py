@@ -8,6 +8,7 @@ import io
 import json
 import re
 import webbrowser
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,12 @@ from alexlab.console import duration
 from alexlab.errors import UserError
 from alexlab.report import plots
 from alexlab.report.cite import repeat_sweep
-from alexlab.report.sweep import examine, name_arms, sweep_content, write_sweep_report
+from alexlab.report.sweep import examine, name_arms, sweep_content, sweep_summary, write_sweep_report
 from alexlab.runs.record import Record
 from alexlab.study.claims import Verdict
+from alexlab.study.judgement import Arm
 from alexlab.study.records import RunData, read_archive
+from alexlab.study.statistics import Effect
 from alexlab.study.sweeps import read_sweep
 from alexlab.sweep.arms import read_looks
 from support.studies import made_study
@@ -111,6 +114,27 @@ def test_one_seed_an_arm_has_the_interval_of_its_images(records: Path):
         "images alone": " to ".join(f"{100 * end:+.2f}" for end in interval).replace("-", "−")
     }
     assert "One seed per arm cannot separate effects" in " ".join(sweep_content(report)["summary"])
+
+
+def test_more_seeds_are_asked_for_only_where_an_arm_has_one(records: Path):
+    """With several seeds the reason is another: the first arm has no run, the others none, or all errors are equal."""
+    report = examine(read_sweep("0123", records))
+    base, *others = report.arms
+    found = report.statistics.differences
+
+    def said(arms: list[Arm], differences: list[Effect | None]) -> str:
+        statistics = replace(report.statistics, sensitivity=None, differences=differences)
+        return sweep_summary(replace(report, arms=arms, statistics=statistics))[-1]
+
+    nothing: list[Effect | None] = [None] * 3
+    assert said([replace(base, runs=[]), *others], nothing).startswith("The first arm has no finished run")
+    assert said([base, *(replace(arm, runs=[]) for arm in others)], nothing).startswith("No arm can be compared")
+    assert said([base, *others], found).startswith("All runs of an arm have the same error")
+    one_each = [replace(arm, runs=arm.runs[:1]) for arm in report.arms]
+    assert said(one_each, nothing).startswith("One seed per arm")
+    unfinished = replace(report, arms=[replace(arm, runs=[]) for arm in report.arms])
+    unfinished.statistics = replace(report.statistics, sensitivity=None, differences=nothing)
+    assert not any("seed" in line.lower() for line in sweep_summary(unfinished))
 
 
 def test_there_is_no_verdict(records: Path, tmp_path: Path):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from scipy import stats
 
-from support.judging import LINE, fail, judged, planned, row
+from support.judging import LINE, fail, judged, planned, rejudged, row
 from support.studies import made_study
 
 
@@ -46,6 +47,7 @@ def test_the_authors_own_pairs_are_flagged(tmp_path: Path):
     [lrn] = row(judgement, "lrn_pair").confounds
     more = "augment.pca_until, model.same_map_norm, optim.conv1_cut_at, optim.conv1_freeze_at, optim.drops"
     assert lrn == f"the arms differ in more than the claim says: {more}"
+    assert row(judgement, "lrn_pair").unexpected == more.split(", ")
     pool, maps = row(judgement, "overlap_pair").confounds
     more = "augment.pca_until, model.paddings, optim.conv1_cut_at, optim.conv1_freeze_at, pool.ceil"
     assert pool == f"the arms differ in more than the claim says: {more}"
@@ -53,6 +55,17 @@ def test_the_authors_own_pairs_are_flagged(tmp_path: Path):
     cross_talk = row(judgement, "no_cross_talk_pair")
     assert (cross_talk.verdict, cross_talk.claim.is_context) == (None, True)
     assert cross_talk.confounds == ["the arms differ in more than the claim says: model.kernels"]
+
+
+def test_a_rate_that_the_plan_chose_is_expected_to_differ(records: Path):
+    """At each arm's own learning rate, and no other key than that."""
+    for run_id in planned(records)["no_lrn"]:
+        path = records / run_id / "config.yaml"
+        path.write_text(re.sub(r"(?m)^(  lr): .*", r"\1: 0.123", path.read_text()))
+    for rate, unexpected in (("protocol", ["optim.lr"]), ("own", [])):
+        [lrn] = rejudged(records, {}, rate=rate)
+        assert "optim.lr" in lrn.differing
+        assert lrn.unexpected == unexpected
 
 
 def test_a_configuration_that_cannot_be_read_is_a_doubt(records: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 from scipy import optimize, special, stats
 
-from support.judging import errors, judged, planned, rejudged, row
+from alexlab.study import effects
+from support.judging import LINE, errors, judged, planned, rejudged, row
+from support.studies import made_study
 
 
 def by_regression(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float, float]:
@@ -187,3 +190,23 @@ def test_arms_on_different_test_images_are_never_subtracted(records: Path):
     sooner = row(judgement, "sooner")  # epochs are not of test images
     assert sooner.effect is not None
     assert "top1_error" not in sooner.secondary
+
+
+@pytest.mark.parametrize(("correlation", "is_noted"), [(None, True), (0.5, False)])
+def test_welchs_interval_is_of_independent_arms(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, correlation: float | None, is_noted: bool
+):
+    """A control variate has a rule of its own, so nothing is said of Welch's interval there."""
+    found = judged(finished).rows[0].effect
+    assert found is not None
+    found = replace(found, correlation=correlation)
+    monkeypatch.setattr(effects, "_two_arms", lambda *_: (found, found))
+    monkeypatch.setattr(effects, "unlike", lambda *_: True)
+    [lrn] = rejudged(finished, {})
+    assert any("differ by more than a factor of two" in note for note in lrn.notes) == is_noted
+
+
+def test_an_arm_of_two_runs_has_no_interval_of_welchs(tmp_path: Path, own: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(effects, "unlike", lambda *_: True)
+    made_study(tmp_path, [*LINE[:2], "study.seeds=2", "study.base_seeds=3"], config_dir=own)
+    assert not any("Welch" in note for note in row(judged(tmp_path), "lrn").notes)

@@ -171,6 +171,14 @@ def test_table_2s_average_of_five_is_judged_by_three_groups_of_the_base(tmp_path
     assert row(runs, "table2_five").counted == (2,)
 
 
+def test_ten_runs_are_two_groups_of_five(tmp_path: Path):
+    runs = made(tmp_path, ["paper/table2_five"], seeds="5/10", images=50)
+    ids = planned(runs)["none"]
+    for start in (0, 5):
+        write_average(runs, ids[start : start + 5], (0.02, 0.01))
+    assert row(runs, "table2_five").why_none == "2 groups of 5 runs in an arm; a verdict needs 3"
+
+
 def test_retrieval_is_the_difference_of_two_precisions(tmp_path: Path):
     runs = made(tmp_path, ["paper/retrieval"], seeds="5/5")
     ids = planned(runs)["none"]
