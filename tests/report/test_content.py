@@ -193,5 +193,5 @@ def test_every_verdict_has_its_colour():
     text = page(judgement_of(row), [])
     classes = re.findall(r'class="verdict (v-[^"]*)">same direction, larger<', text)
     assert classes == ["v-same-direction-larger"] * 3
-    for verdict in (*Verdict,):
+    for verdict in (Verdict.same_direction, Verdict.larger, Verdict.smaller, Verdict.size_open):
         assert f".{css_class(verdict.value)}::before" in text
