@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import numpy as np
 import pytest
 
 from alexlab.study import effects
-from alexlab.study.claims import Verdict
+from alexlab.study.claims import Claim, Verdict, find_claims
+from alexlab.study.judgement import Arm, Row
 from alexlab.study.samples import Samples
 from alexlab.study.statistics import (
     Effect,
 )
-from alexlab.study.verdicts import both_needed, verdict, weaker
+from alexlab.study.verdicts import both_needed, set_verdict, verdict, weaker
 from support.judging import LINE, LRN, judged, planned, rejudged, row
 from support.studies import made_study
 
@@ -240,6 +242,45 @@ def test_a_claim_may_have_ranges_of_its_own(finished: Path):
         finished, {"ranges": RANGES, "arm": LRN["against"], "against": [], "published": {"top1_error": 9}}
     )
     assert (turned.verdict, turned.word) == ("opposite", Verdict.reversed)
+
+
+def told(claim: dict[str, Any], effect: Effect) -> Row:
+    """A claim's row with its verdict, for an effect of five runs in each arm, as fractions."""
+    claim = {**{"id": "a", "section": "3", "statement": "Yes.", "recipes": ["demo"]}, **claim}
+    runs: list[Any] = [None] * 5
+    arms = tuple(Arm(name, overrides, 0.01, {}, runs) for name, overrides in (("x", ["model.lrn=false"]), ("none", [])))
+    one = Row(Claim(**claim), arms, effect, spreads=(0.01, 0.01), counted=(5, 5))
+    set_verdict(one, {"recipe": "demo", "rate": "common", "data": "cifar10"})
+    return one
+
+
+def on_two(difference: float, fixed: float, new: float, scatter: float = 0.01) -> Effect:
+    """Half widths for these test images and for new ones, all in points; `scatter`: the prediction interval's."""
+    found = of(difference / 100, fixed / 100, scatter / 100)
+    return replace(found, new=new / 100, new_study=new / 100)
+
+
+@pytest.mark.parametrize(
+    ("difference", "half", "scatter", "expected"),
+    [
+        (-2.0, 1.5, 0.5, "reproduced as a difference"),
+        (-1.01, 0.9, 1.0, "reproduced as a difference"),
+        (-1.01, 0.9, 0.9, "inconclusive"),
+        (-0.9, 0.5, 2.0, "inconclusive"),  # below 0, but of less than 1 point
+        (-3.0, 1.0, 0.9, "inconclusive"),  # -2 is not within the prediction interval
+        (-1.5, 1.4, 0.4, "inconclusive"),
+        (-0.5, 0.4, 2.0, "same direction, smaller"),
+        (-0.2, 0.7, 2.0, "negligible"),
+        (0.2, 0.7, 2.0, "negligible"),
+        (-0.2, 0.9, 2.0, "inconclusive"),
+        (1.0, 0.5, 2.0, "reversed"),
+        (0.5, 0.4, 2.0, "negligible"),  # within 1 point is tried before the sign, as in the general rule
+    ],
+)
+def test_the_plan_of_lrn_on_cifar10(difference: float, half: float, scatter: float, expected: str):
+    """results/cifar_lrn/README.md, case by case."""
+    claim = {**dataclasses.asdict(find_claims(["cifar_lrn/lrn"])[0]), "recipes": ["demo"]}
+    assert told(claim, on_two(difference, half, half, scatter)).verdict == expected
 
 
 def training_errors(folder: Path, run_ids: list[str], errors: list[float]) -> None:

@@ -74,7 +74,11 @@ RANGE_VERDICTS = tuple(one.value for one in Verdict if one not in (Verdict.does_
 
 @dataclass
 class Range:
-    """A decision range of one claim: the verdict if the effect's whole interval lies between the bounds."""
+    """A decision range of one claim: the verdict if the effect's whole interval lies between the bounds.
+
+    A published effect is *reproduced* in a range without a bound on the claimed side only if it has the size that the
+    general rule demands.
+    """
 
     verdict: str = ""  # one of RANGE_VERDICTS
     words: Union[str, None] = None  # printed instead of the verdict

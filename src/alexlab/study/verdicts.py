@@ -184,8 +184,9 @@ def _judge_effect(row: Row, plan: dict[str, Any], others: list[tuple[str, Verdic
     if row.effect.study == 0 and all(spread == 0 for spread in row.spreads):
         row.why_none = "all runs of an arm have the same result, whatever their seeds, which points to a bug"
         return
+    same_images = _has_same_images(claim, plan)
     if claim.ranges:
-        row.range, row.word, row.verdict = _by_range(row, row.effect.decisive)
+        row.range, row.word, row.verdict = _by_range(row, row.effect.decisive, same_images)
     elif row.is_bound:  # whatever its size, it may be larger
         is_clear = claim.sign * row.effect.difference > row.effect.decisive
         row.word = Verdict.same_direction if is_clear else Verdict.inconclusive
@@ -195,7 +196,7 @@ def _judge_effect(row: Row, plan: dict[str, Any], others: list[tuple[str, Verdic
     if row.is_bound and row.word is Verdict.same_direction:
         row.verdict = f"{row.verdict}, at least {_bound(row)}"
     if row.word is Verdict.inconclusive and not row.is_bound:
-        here = _on_this_test_set(row, row.effect)
+        here = _on_this_test_set(row, row.effect, same_images)
         if here is not Verdict.inconclusive:
             row.verdict = f"{row.verdict} ({here.value} on this test set only)"
     for name, other in others:
@@ -211,10 +212,13 @@ def _counted(row: Row) -> str:
     return plural(min(row.counted), "run") if size == 1 else f"{plural(min(row.counted), 'group')} of {size} runs"
 
 
-def _by_range(row: Row, half: float) -> tuple[int, Verdict, str]:
+def _by_range(row: Row, half: float, same_images: bool) -> tuple[int, Verdict, str]:
     """The first of the claim's own ranges that contains the whole interval of this half width.
 
-    Returns: its index, verdict and words; of the last one and *inconclusive* if none does. A bound is open on one side.
+    A bound is open on one side. A range for *reproduced* without an end on the claimed side does not say how large an
+    effect must be, so a published one must also be of that size by the general rule.
+
+    Returns: its index, verdict and words; of the last one and *inconclusive* if none does.
     """
     claim = row.claim
     assert row.effect is not None
@@ -224,15 +228,27 @@ def _by_range(row: Row, half: float) -> tuple[int, Verdict, str]:
     for index, one in enumerate(claim.ranges):
         above, below = (_on_scale(claim, bound) for bound in (one.above, one.below))
         is_inside = (above is None or low >= above) and (below is None or high <= below)
-        if is_inside and not (row.is_bound and one.verdict == Verdict.reproduced.value):
+        if is_inside and one.verdict == Verdict.reproduced.value:
+            is_open = (below if claim.sign > 0 else above) is None
+            is_inside = not row.is_bound and (not is_open or _is_of_size(row, row.effect, same_images))
+        if is_inside:
             return index, Verdict(one.verdict), one.words or one.verdict
     return len(claim.ranges) - 1, Verdict.inconclusive, Verdict.inconclusive.value
 
 
-def _on_this_test_set(row: Row, effect: Effect) -> Verdict:
+def _is_of_size(row: Row, effect: Effect, same_images: bool) -> bool:
+    """Whether the effect is large enough, and as near the published one as a pair of single runs; True without one."""
+    published, least = row.published, row.claim.least
+    if published is None or least is None:
+        return True
+    is_near = abs(effect.difference - published) <= prediction(effect, same_images)
+    return is_near and row.claim.sign * effect.difference >= least
+
+
+def _on_this_test_set(row: Row, effect: Effect, same_images: bool) -> Verdict:
     """The verdict by the study-wise interval for this test set: of a range, or else the side of 0."""
     if row.claim.ranges:
-        return _by_range(row, effect.study)[1]
+        return _by_range(row, effect.study, same_images)[1]
     if abs(effect.difference) <= effect.study:
         return Verdict.inconclusive
     return Verdict.same_direction if row.claim.sign * effect.difference > 0 else Verdict.reversed
