@@ -193,7 +193,7 @@ def match_seeds(base: Sample, spread: Spread, arms: Mapping[str, Matched], famil
         own_df = max(residuals[name].df - 1, 1.0)
         own = unit * residuals[name].variance * (1 / count + offset**2 / total)
         before = arm.independent
-        each = []
+        each: list[tuple[float, float]] = []
         for base_variance, base_df in of_base:
             base_part = base_variance / len(base.values)
             rest = (1 - slope) ** 2 * base_part
