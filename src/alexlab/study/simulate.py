@@ -169,10 +169,12 @@ def settings() -> Iterator[tuple[str, dict[str, Any]]]:
         for claims, (runs, base_runs) in ((1, (5, 15)), (1, (10, 10)), (6, (5, 15)), (6, (8, 16)), (12, (5, 15))):
             of = {"claims": claims, "runs": runs, "base_runs": base_runs, "correlation": correlation, "scatter": 0.3}
             yield f"{claims} claims, {runs}/{base_runs}, shared seeds, r {correlation:g}", of
-    for factor in (2, 3):  # in the demo the base scatters by up to five times as much as an arm
+    for correlation in (0.8, 0.0):  # in the demo the base scatters by up to five times as much as an arm
         for claims, (runs, base_runs) in ((1, (5, 5)), (2, (5, 5)), (6, (5, 15)), (6, (8, 16))):
-            of = {"claims": claims, "runs": runs, "base_runs": base_runs, "correlation": 0.0, "base_factor": factor}
-            yield f"{claims} claims, {runs}/{base_runs}, shared seeds, the base's sd x{factor}", of
+            of = {"claims": claims, "runs": runs, "base_runs": base_runs, "correlation": correlation}
+            for factor in (2, 3):
+                name = f"{claims} claims, {runs}/{base_runs}, shared seeds, r {correlation:g}, the base's sd x{factor}"
+                yield name, {**of, "base_factor": factor}
     for correlation in (0.8, 0.0, -0.5):
         for claims, (runs, base_runs) in ((1, (5, 5)), (2, (5, 5)), (2, (5, 15)), (6, (5, 15))):
             of = {"claims": claims, "runs": runs, "base_runs": base_runs, "correlation": correlation, "unlike": 1}
