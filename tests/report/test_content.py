@@ -12,11 +12,13 @@ import pytest
 
 from alexlab.report.content import report_content
 from alexlab.report.html import css_class, page
+from alexlab.report.latex import claims_latex
 from alexlab.report.plots import _forest_row
 from alexlab.report.wording import measured, printed, summary
 from alexlab.report.write import claim_facts
 from alexlab.study.claims import Claim, Verdict
 from alexlab.study.judgement import Arm, Judgement, Row
+from alexlab.study.metrics import HOW_TO_MEASURE
 from alexlab.study.statistics import Effect
 
 CLAIM = {"id": "lrn", "section": "3.3", "statement": "LRN helps.", "against": ["ablation=no_lrn"], "source": "mine"}
@@ -164,6 +166,29 @@ def test_records_are_counted_once_and_unmeasured_nets_apart():
     assert "Nets are not measured yet: lrn. python src/report.py with --nets measures them." in lines
     lines = summary(dataclasses.replace(judgement_of(row, problems=problems[-1:]), arms=[]))
     assert not any("could not be used" in line for line in lines)
+
+
+def test_nets_that_are_not_measured_at_own_rates_only_are_named_too():
+    nets = {"arm": [], "against": [], "metric": "retrieval", "one_arm": True, "published": {}, "direction": "higher"}
+    row, own = made_row(**nets), made_row(**nets)
+    row.counted, own.counted = (1,), (0,)
+    for one in (row, own):
+        one.arms[0].runs = runs_called("a")
+    row.own_rate = own
+    problem = f"at own rates: {'a' * 12}: has no neighbours.json; {HOW_TO_MEASURE} measures it"
+    lines = summary(judgement_of(row, problems=[problem]))
+    assert f"Nets are not measured yet: lrn. {HOW_TO_MEASURE} measures them." in lines
+    row.own_rate = None  # the line is of a metric that stands beside a claim
+    lines = summary(judgement_of(row, problems=[problem]))
+    assert f"Nets are not measured yet. {HOW_TO_MEASURE} measures them." in lines
+
+
+def test_a_latex_table_says_which_interval_a_level_has():
+    row = made_row(arm=[], against=[], is_level=True, published={"top1_error": 40.7})
+    row.effect, row.level = None, (0.41, 0.004, 0.02)
+    said = "The interval of a level is the prediction interval of one more run."
+    assert said in claims_latex(judgement_of(row, made_row()))
+    assert said not in claims_latex(judgement_of(made_row()))
 
 
 def test_a_verdict_at_own_rates_is_in_the_table_without_an_effect_too():

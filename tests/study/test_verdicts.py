@@ -380,6 +380,11 @@ def test_a_level_waits_for_runs_that_cannot_be_read(records: Path):
     assert (found.verdict, found.why_none) == (None, "interim: finished runs could not be read")
 
 
+def test_one_run_is_no_level(tmp_path: Path, own: Path):
+    made_study(tmp_path, [*LINE[:2], "study.seeds=1", "study.base_seeds=1"], config_dir=own)
+    assert row(judged(tmp_path), "level").why_none == "1 run; a verdict needs 3"
+
+
 def test_only_this_test_set(finished: Path, monkeypatch: pytest.MonkeyPatch):
     """Where the interval for new images contains 0, and that for these images does not."""
     real = effects.effect

@@ -55,7 +55,7 @@ def study_document(judgement: Judgement, archive: Archive, page: Path) -> dict[s
 
 def _arm(arm: Arm, archive: Archive) -> dict[str, Any]:
     mean, sd = mean_and_sd(arm.errors)
-    counts = {"done": [*arm.runs], "failed": [*arm.failed, *arm.partly], "unplanned": arm.unplanned}
+    counts = {"done": arm.runs, "failed": arm.failed, "partly_trained": arm.partly, "unplanned": arm.unplanned}
     roles = {run.run_id: role for role, runs in counts.items() for run in runs}
     seeds = {run_id: seed for seed, run_id in arm.planned.items()} | {run.run_id: run.seed for run in arm.unplanned}
     return {

@@ -33,6 +33,8 @@ def claims_latex(judgement: Judgement) -> str:
         if row.effect is not None or row.level is not None
     ]
     caption = f"Study {judgement.plan['name']} at recipe {judgement.plan['recipe']}: effects with study-wise intervals."
+    if any(row.level is not None for row in judgement.rows):
+        caption += " The interval of a level is the prediction interval of one more run."
     heads = ["Section", "Claim", "Published", "Measured", "Runs", "Verdict"]
     return table_latex(heads, "lp{5.5cm}rrrp{2.5cm}", rows, caption)
 

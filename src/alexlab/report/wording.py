@@ -168,10 +168,10 @@ def summary(judgement: Judgement) -> list[str]:
         lines.append("This study was not started by study=, so nothing shows that its seeds were planned beforehand.")
     unmeasured = [problem for problem in judgement.problems if HOW_TO_MEASURE in problem]
     if unmeasured:
-        waiting = [
-            row.claim.id for row in judgement.rows if row.counted and row.uncounted and row.claim.metric in OF_NETS
-        ]
-        lines.append(f"Nets are not measured yet: {', '.join(waiting)}. {HOW_TO_MEASURE} measures them.")
+        rows = [one for row in judgement.rows for one in (row, row.own_rate) if one is not None and one.counted]
+        waiting = dict.fromkeys(row.claim.id for row in rows if row.uncounted and row.claim.metric in OF_NETS)
+        claims = f": {', '.join(waiting)}" if waiting else ""
+        lines.append(f"Nets are not measured yet{claims}. {HOW_TO_MEASURE} measures them.")
     if count := _count_records([problem for problem in judgement.problems if problem not in unmeasured]):
         lines.append(f"{plural(count, 'record')} could not be used, or not in full.")
     return lines

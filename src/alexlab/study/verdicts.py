@@ -36,9 +36,9 @@ def verdict(
     """The verdict on a published difference, or on its sign if `published` is None, by the decisive interval.
 
     In this order: negligible, if the whole interval lies within `least` of 0; reversed; inconclusive; and on the
-    claimed side reproduced, if the effect is at least `least`, its own 95 % interval excludes a quarter of the
-    published effect, and a pair of single runs could have shown the published one (`prediction`); else smaller, larger,
-    or size open if noise alone would allow the published effect.
+    claimed side reproduced, if the effect is at least `least`, its 95 % interval for new images excludes a quarter of
+    the published effect, and a pair of single runs could have shown the published one (`prediction`); else smaller,
+    larger, or size open if noise alone would allow the published effect.
 
     `runs` that gave a result and those that `failed` permanently, in each arm; an arm without a result has no effect.
     `least`: the smallest effect of interest, by default half of the published one. `at_least`: the claim is "more
@@ -275,7 +275,7 @@ def _judge_level(row: Row) -> None:
         row.word, row.verdict = Verdict.does_not_train, f"{Verdict.does_not_train.value}: {arm.name}"
         return
     if row.level is None or runs < LEAST_RUNS:
-        row.word, row.why_none = Verdict.not_testable, f"{runs} runs; a verdict needs {LEAST_RUNS}"
+        row.word, row.why_none = Verdict.not_testable, f"{plural(runs, 'run')}; a verdict needs {LEAST_RUNS}"
         return
     mean, _, one_run = row.level
     published = row.claim.effect
