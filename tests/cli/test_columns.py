@@ -67,7 +67,7 @@ def test_a_command_of_training(line: list[str], tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(forecast, "forecast", lambda configs: [((3.7e6,) * 3, 10**9)] * len(configs))
     plan = make_plan([*line, f"paths.runs={tmp_path}"], len(line) > 1 or "," in line[0], composer=composer())
     number = len(plan.runs)
-    text = check(lambda console: dry_run.print_forecast(dry_run.make_forecast(plan), console))
+    text = check(lambda console: dry_run.print_forecast(dry_run.make_forecast(plan, None), console))
     assert "42 d 19 h" in text
     fill(plan, {place: 0.1 + 0.7 * place / number for place in range(number)}, seconds=4321.0)
     rows = read_rows(plan)

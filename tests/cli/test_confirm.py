@@ -53,7 +53,7 @@ def test_it_asks_with_the_hours_and_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: str, starts: bool
 ):
     monkeypatch.setattr(sys, "stdin", Input(answer, True))
-    assert may_start(planned(tmp_path, MANY + 1), False, Console(width=500)) is starts
+    assert may_start(planned(tmp_path, MANY + 1), None, False, Console(width=500)) is starts
     output = capsys.readouterr().out
     assert "4 runs to do. About 4 h on this machine" in output
     assert "4.0 GB of records" in output
@@ -66,7 +66,7 @@ def test_without_a_terminal_it_refuses_and_times_nothing(
 ):
     monkeypatch.setattr(sys, "stdin", Input("y", False))
     with pytest.raises(UserError) as error:
-        may_start(planned(tmp_path, MANY + 1), False, Console())
+        may_start(planned(tmp_path, MANY + 1), None, False, Console())
     assert str(error.value) == "4 runs to do: more than 3 need confirmation, but stdin is not a terminal; pass --yes"
     assert not timed
 
@@ -79,7 +79,7 @@ def test_it_does_not_ask_about_few_runs_nor_twice_nor_in_a_try_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, more: list[str], is_sure: bool
 ):
     monkeypatch.setattr(sys, "stdin", Input("", False))
-    assert may_start(planned(tmp_path, number, *more), is_sure, Console())
+    assert may_start(planned(tmp_path, number, *more), None, is_sure, Console())
 
 
 def test_it_does_not_ask_about_the_rest_of_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -87,7 +87,7 @@ def test_it_does_not_ask_about_the_rest_of_a_sweep(tmp_path: Path, monkeypatch: 
     plan.runs[0].record.path.mkdir(parents=True)
     plan.runs[0].record.set_status("DONE")
     monkeypatch.setattr(sys, "stdin", Input("", False))
-    assert may_start(plan, False, Console())
+    assert may_start(plan, None, False, Console())
 
 
 def test_it_does_not_ask_about_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -95,7 +95,7 @@ def test_it_does_not_ask_about_a_study(tmp_path: Path, monkeypatch: pytest.Monke
     plan = make_plan(["study=lrn", f"paths.runs={tmp_path}"], composer=composer())
     assert len(plan.runs) > MANY
     monkeypatch.setattr(sys, "stdin", Input("", False))
-    assert may_start(plan, False, Console())
+    assert may_start(plan, None, False, Console())
 
 
 def test_a_command_that_is_refused_writes_nothing(

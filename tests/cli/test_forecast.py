@@ -11,19 +11,27 @@ import pytest
 from alexlab import threads
 from alexlab.cli import forecast
 from alexlab.cli.forecast import Cost, past_costs, source, total_shown, with_spread
+from alexlab.runs.device import Device
 from alexlab.runs.environment import cpu_model
 from alexlab.runs.record import RECORD_VERSION
 from alexlab.study.records import finished_runs
 from alexlab.sweep.plan import make_plan
 from support.settings import composer
 
+CPU = Device("CPU, 2 threads", "cpu")
+A100 = Device("NVIDIA A100, driver 580.65, CUDA 13.0", "NVIDIA A100")
 
-def write_record(runs: Path, number: int, arm: str, seconds: float, **environment: object) -> None:
+
+def write_record(runs: Path, number: int, arm: str, seconds: float, device: str = "cpu", **environment: object) -> None:
     record = runs / f"{number:012x}"
     record.mkdir(parents=True)
     status = {"run_id": record.name, "version": RECORD_VERSION, "state": "DONE", "attempt": 1, "labels": {"arm": arm}}
     here = {"cpu": cpu_model(), "cpus": threads.cores(), "devices": 1, **environment}
-    for name, content in (("status", status), ("result", {"seconds": seconds}), ("environment", here)):
+    for name, content in (
+        ("status", status),
+        ("result", {"seconds": seconds, "device": device}),
+        ("environment", here),
+    ):
         (record / f"{name}.json").write_text(json.dumps(content))
 
 
@@ -35,10 +43,31 @@ def test_finished_runs_of_the_arm_on_such_a_machine_say_it(tmp_path: Path):
     write_record(tmp_path, 5, "a", 1.0, devices=2)
     (tmp_path / f"{6:012x}").mkdir()
     (tmp_path / f"{6:012x}" / "status.json").write_text("{")
-    found = past_costs(finished_runs(tmp_path), {"a": 1, "c": 1})
+    found = past_costs(finished_runs(tmp_path), {"a": 1, "c": 1}, CPU)
     assert found.keys() == {"a"}
     assert (found["a"].seconds, found["a"].low, found["a"].high, found["a"].runs) == (110.0, 100.0, 130.0, 3)
-    assert past_costs(finished_runs(tmp_path / "none"), {"a": 1}) == {}
+    assert past_costs(finished_runs(tmp_path / "none"), {"a": 1}, CPU) == {}
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [
+        (CPU, [1000.0]),
+        (A100, [10.0, 12.0]),
+        (Device("NVIDIA T4, CUDA 13.0", "NVIDIA T4"), []),
+        (None, [10.0, 12.0, 1000.0]),
+    ],
+)
+def test_runs_on_another_device_of_the_same_machine_say_nothing(
+    tmp_path: Path, device: Device | None, expected: list[float]
+):
+    """A run that is sent to a GPU has the same id and arm on the CPU; where the device is unknown, all runs count."""
+    for number, (seconds, name) in enumerate([(10.0, "NVIDIA A100"), (12.0, "NVIDIA A100"), (1000.0, "cpu")]):
+        write_record(tmp_path, number, "a", seconds, name)
+    costs = past_costs(finished_runs(tmp_path), {"a": 1}, device)
+    assert [(cost.low, cost.high, cost.runs) for cost in costs.values()] == (
+        [(expected[0], expected[-1], len(expected))] if expected else []
+    )
 
 
 def test_wording():

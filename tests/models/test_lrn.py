@@ -6,13 +6,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from alexlab.models import LocalResponseNorm
+from alexlab.models import LocalResponseNorm, lrn
 from support.lrn_formula import CONSTANTS, reference, reference_gradient
 
 
@@ -67,6 +69,22 @@ def test_half_precision_is_computed_in_float32():
     assert y.dtype == torch.float32
     expected = reference(x.double().numpy(), 5, 2.0, 1e-4, 0.75)
     np.testing.assert_allclose(y.numpy(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("shape", "is_fused"), [((2, 8), 0), ((2, 8, 5), 0), ((2, 8, 5, 5), 1), ((2, 8, 5, 5, 5), 0)])
+def test_on_a_gpu_one_kernel_takes_feature_maps_and_nothing_else(
+    shape: tuple[int, ...], is_fused: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """By tensors of a GPU without data; the kernel's layout, channels last, exists for four dimensions alone."""
+    taken: list[torch.Size] = []
+    kernel = SimpleNamespace(normalise=lambda x, *_: (taken.append(x.shape), x)[1])
+    monkeypatch.setattr(lrn, "_HAS_TRITON", True)
+    monkeypatch.setitem(sys.modules, "alexlab.models.lrn_triton", kernel)
+    with FakeTensorMode():
+        x = torch.empty(shape, device="cuda")
+        assert x.is_cuda
+        assert LocalResponseNorm()(x).shape == shape
+    assert len(taken) == is_fused
 
 
 def test_even_size_is_refused():

@@ -45,21 +45,21 @@ def machine(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_gpu_is_named_with_its_driver(machine):
     machine(2)
-    assert find_device(TrainerConfig()) == Device("NVIDIA A100, driver 580.65.06, CUDA 13.0")
+    assert find_device(TrainerConfig()) == Device("NVIDIA A100, driver 580.65.06, CUDA 13.0", "NVIDIA A100")
     assert str(find_device(TrainerConfig(devices=2))) == "2 x NVIDIA A100, driver 580.65.06, CUDA 13.0"
 
 
 def test_a_cpu_is_named_with_its_threads(machine):
     machine(0, driver=None)
-    assert find_device(TrainerConfig()) == Device("CPU, 1 thread")  # of tests/conftest.py
+    assert find_device(TrainerConfig()) == Device("CPU, 1 thread", "cpu")  # of tests/conftest.py
     machine(1)
-    assert find_device(TrainerConfig(accelerator=Accelerator.cpu)) == Device("CPU, 1 thread")  # as asked for
+    assert find_device(TrainerConfig(accelerator=Accelerator.cpu)) == Device("CPU, 1 thread", "cpu")  # as asked for
 
 
 def test_an_apple_gpu_is_not_used(machine, monkeypatch: pytest.MonkeyPatch):
     machine(0, driver=None)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert find_device(TrainerConfig()) == Device("CPU, 1 thread")
+    assert find_device(TrainerConfig()) == Device("CPU, 1 thread", "cpu")
     with pytest.raises(ConfigError, match=r"trainer.accelerator=gpu: PyTorch sees no GPU here"):
         find_device(TrainerConfig(accelerator=Accelerator.gpu))
 

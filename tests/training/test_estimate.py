@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 from alexlab.config import Config
 from alexlab.models import build_model
 from alexlab.training import estimate
+from alexlab.training.optim import PaperSGD
 from support.settings import TINY, composed
 
 
@@ -35,6 +37,8 @@ def test_what_changes_no_step_is_of_the_same_shape(more: list[str]):
         ["trainer.precision=bf16-mixed"],
         ["trainer.channels_last=false"],
         ["trainer.fused_lrn=false"],
+        ["trainer.fused_optimizer=false"],
+        ["trainer.deterministic=false"],
     ],
 )
 def test_what_changes_a_step_is_of_another_shape(more: list[str]):
@@ -118,6 +122,27 @@ def test_a_step_is_timed_with_the_runs_own_kernels(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(estimate, "_times", times)
     estimate.seconds_per_image(made())
     assert seen == [(True, False)] * 2
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_a_step_is_timed_with_the_runs_own_algorithms(is_on: bool, monkeypatch: pytest.MonkeyPatch):
+    """Deterministic algorithms, without filling memory, and the fused update, if the run has them."""
+    seen: list[tuple[bool, bool, bool]] = []
+
+    class Seen(PaperSGD):
+        def step(self, closure: Any = None) -> Any:
+            algorithms = (
+                torch.are_deterministic_algorithms_enabled(),
+                torch.utils.deterministic.fill_uninitialized_memory,
+            )
+            seen.append((*algorithms, self._fused))
+            return super().step(closure)
+
+    monkeypatch.setattr(estimate, "PaperSGD", Seen)
+    before = torch.are_deterministic_algorithms_enabled()
+    estimate.seconds_per_image(made(f"trainer.deterministic={is_on}", f"trainer.fused_optimizer={is_on}"))
+    assert set(seen) == {(is_on, False, is_on)}
+    assert torch.are_deterministic_algorithms_enabled() is before
 
 
 @pytest.mark.parametrize(("limit", "images"), [("0", 0), ("1.0", 30), ("0.5", 15), ("2", 20), ("9", 30)])

@@ -86,6 +86,21 @@ def rows_of(record: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((record / "metrics.csv").read_text().splitlines()))
 
 
+@pytest.mark.parametrize(("is_on_gpu", "backend", "used"), [(False, "gloo", []), (True, "cpu:gloo,cuda:nccl", [1])])
+def test_a_run_on_the_cpu_leaves_a_gpu_alone(
+    is_on_gpu: bool, backend: str, used: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """On a machine with two of them, which may be full: choosing one takes memory there."""
+    joined: list[str] = []
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(dist, "init_process_group", lambda name, **_: joined.append(name))
+    distributed.connect(3, 4, tmp_path, is_on_gpu)
+    assert (joined, chosen) == ([backend], used)
+
+
 # Batches of 15 and last ones of 1 and of 2 images do not divide; the plateau looks at what validation gave. An epoch
 # has four steps, and states are saved within the first two, or at the first one's end.
 UNEVEN = [

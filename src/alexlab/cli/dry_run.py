@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +29,7 @@ class Forecast:
     """A plan, its cost and what it can show."""
 
     plan: Plan
+    device: Device | None  # the one on which this machine would train; None if unknown, as for a launcher's machines
     costs: dict[str, Cost]  # of a run, by arm
     note: str  # on the machine's load
     prospects: list[Prospect]
@@ -49,10 +50,10 @@ class Forecast:
         return [run for run in self.plan.runs if run.is_pending]
 
 
-def make_forecast(plan: Plan) -> Forecast:
+def make_forecast(plan: Plan, device: Device | None) -> Forecast:
     """Estimate the cost of each run to do, and compute what a study's plan can show."""
-    found = estimate(plan)
-    return Forecast(plan, found.costs, found.note, reckon(plan, found.past))
+    found = estimate(plan, device)
+    return Forecast(plan, device, found.costs, found.note, reckon(plan, found.past))
 
 
 def print_forecast(forecast: Forecast, console: Console) -> None:
@@ -78,12 +79,9 @@ def print_forecast(forecast: Forecast, console: Console) -> None:
         print_allotment(forecast.affordable, forecast.prospects, console)
 
 
-def forecast_document(forecast: Forecast, device: Device | None) -> dict[str, Any]:
-    """The plan for `--json`: seconds, bytes, and prospects in their claims' units.
-
-    `device`: the one on which this machine would train; None if unknown, as for a launcher's machines.
-    """
-    plan, pending, affordable = forecast.plan, forecast.pending, forecast.affordable
+def forecast_document(forecast: Forecast) -> dict[str, Any]:
+    """The plan for `--json`: seconds, bytes, and prospects in their claims' units."""
+    plan, pending, affordable, device = forecast.plan, forecast.pending, forecast.affordable, forecast.device
     used = [forecast.costs[arm] for arm in dict.fromkeys(run.arm for run in pending)]
     return {
         "choices": {
@@ -91,7 +89,7 @@ def forecast_document(forecast: Forecast, device: Device | None) -> dict[str, An
             for name, option in plan.choices.items()
             if not name.startswith("hydra/") or name == "hydra/launcher"
         },
-        "device": None if device is None else asdict(device),
+        "device": None if device is None else {"name": device.name, "unused_gpu": device.unused_gpu},
         "factors": plan.varying,
         "settings": common_settings(plan),
         "runs": [_run(run, forecast.costs) for run in plan.runs],

@@ -14,6 +14,7 @@ from alexlab.console import duration, plural
 from alexlab.data.store import gigabytes
 from alexlab.errors import UserError
 from alexlab.output import show_notice
+from alexlab.runs.device import Device
 from alexlab.runs.environment import cpu_model
 from alexlab.runs.supervisor import forecast
 from alexlab.study.records import RunData, finished_runs
@@ -45,18 +46,20 @@ class Estimate:
     past: list[RunData]  # the finished runs in the plan's folder
 
 
-def estimate(plan: Plan) -> Estimate:
+def estimate(plan: Plan, device: Device | None) -> Estimate:
     """Estimate the cost of a plan's runs.
+
+    `device`: the one on which this machine would train; None if unknown, as for a launcher's machines.
 
     Raises:
         UserError: if steps cannot be timed, as without the device asked for.
     """
     note = load_note()  # before steps are timed
     past = finished_runs(Path(plan.runs[0].config.paths.runs))
-    return Estimate(_costs_by_arm(plan, past), note, past)
+    return Estimate(_costs_by_arm(plan, past, device), note, past)
 
 
-def _costs_by_arm(plan: Plan, past: Sequence[RunData]) -> dict[str, Cost]:
+def _costs_by_arm(plan: Plan, past: Sequence[RunData], device: Device | None) -> dict[str, Cost]:
     """The cost of a run of each arm that has a run to do or that a budget pays for.
 
     Steps are timed only for those of which no run finished on a machine like this.
@@ -67,7 +70,7 @@ def _costs_by_arm(plan: Plan, past: Sequence[RunData]) -> dict[str, Cost]:
         UserError: if steps cannot be timed, as without the device asked for.
     """
     arms = {run.arm: run.config for run in plan.runs}
-    known = past_costs(past, {arm: one.trainer.devices for arm, one in arms.items()})
+    known = past_costs(past, {arm: one.trainer.devices for arm, one in arms.items()}, device)
     has_budget = plan.study is not None and plan.study.base.study.budget is not None
     timed = {run.arm: run.config for run in plan.runs if run.arm not in known and (has_budget or run.is_pending)}
     if timed:
@@ -79,7 +82,7 @@ def _costs_by_arm(plan: Plan, past: Sequence[RunData]) -> dict[str, Cost]:
     return {**known, **by_steps}
 
 
-def past_costs(past: Sequence[RunData], arms: dict[str, int]) -> dict[str, Cost]:
+def past_costs(past: Sequence[RunData], arms: dict[str, int], device: Device | None) -> dict[str, Cost]:
     """The costs of the arms that have runs finished on a machine like this; `arms` has the number of devices of each.
 
     `past`: finished runs.
@@ -87,7 +90,7 @@ def past_costs(past: Sequence[RunData], arms: dict[str, int]) -> dict[str, Cost]
     found: dict[str, list[tuple[float, int]]] = {}
     for run in past:
         with suppress(UserError, OSError):  # a corrupt record says nothing
-            if run.arm in arms and is_like_here(run, arms[run.arm]):
+            if run.arm in arms and is_like_here(run, arms[run.arm], device):
                 found.setdefault(run.arm, []).append((run.result["seconds"], run.record.size))
     costs = {}
     for arm, pairs in found.items():
@@ -96,10 +99,11 @@ def past_costs(past: Sequence[RunData], arms: dict[str, int]) -> dict[str, Cost]
     return costs
 
 
-def is_like_here(run: RunData, devices: int) -> bool:
-    """Whether a run was trained on as many devices, by a processor like this machine's."""
+def is_like_here(run: RunData, devices: int, device: Device | None) -> bool:
+    """Whether a run was trained on as many devices of the same model, if it is known, on a machine like this one."""
     here = {"cpu": cpu_model(), "cpus": threads.cores(), "devices": devices}
-    return all(run.environment.get(name) == value for name, value in here.items())
+    is_same_device = device is None or run.result.get("device") == device.model
+    return is_same_device and all(run.environment.get(name) == value for name, value in here.items())
 
 
 def load_note() -> str:

@@ -130,9 +130,9 @@ def _run(args: argparse.Namespace, argv: list[str], console: Console, answer: An
     if args.dry_run:
         from alexlab.cli import dry_run  # loads SciPy, which would double the time of --help
 
-        forecast = dry_run.make_forecast(plan)
+        forecast = dry_run.make_forecast(plan, device)
         if answer.is_wanted:
-            answer.give("train-dry-run/1", dry_run.forecast_document(forecast, device))
+            answer.give("train-dry-run/1", dry_run.forecast_document(forecast))
             return 0
         dry_run.print_forecast(forecast, console)
         if plan.study is not None and plan.study.round:
@@ -140,7 +140,7 @@ def _run(args: argparse.Namespace, argv: list[str], console: Console, answer: An
                 "These are trials of learning rates, at their full length; more may follow from their results."
             )
         return 0
-    if not may_start(plan, args.yes, console):
+    if not may_start(plan, device, args.yes, console):
         console.print("Nothing was started.")
         return 0
     max_hours = plan.runs[0].config.max_hours

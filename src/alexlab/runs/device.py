@@ -10,7 +10,7 @@ import re
 import subprocess
 import warnings
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ class Device:
     """The device that a run trains on, and why that is not the GPU that this machine seems to have."""
 
     name: str  # "NVIDIA A100, driver 580.65, CUDA 13.0" or "CPU, 2 threads"
+    model: str  # as a run's result names it: "NVIDIA A100" or "cpu"
     unused_gpu: str | None = None
 
     def __str__(self) -> str:
@@ -35,7 +36,7 @@ class Device:
 def cpu() -> Device:
     """The CPU, with the number of threads of a run that trains alone."""
     number = str(threads.of_command() or os.environ["OMP_NUM_THREADS"])
-    return Device(f"CPU, {number} thread{'s' * (number != '1')}")
+    return Device(f"CPU, {number} thread{'s' * (number != '1')}", "cpu")
 
 
 def find_device(trainer: TrainerConfig) -> Device:
@@ -50,7 +51,7 @@ def find_device(trainer: TrainerConfig) -> Device:
     if number == 0:
         _check_other_than_cuda(trainer)
         driver = None if trainer.accelerator is Accelerator.cpu else driver_version()
-        return Device(cpu().name, _why_no_gpu() if driver else None)
+        return replace(cpu(), unused_gpu=_why_no_gpu() if driver else None)
     if number < trainer.devices:
         raise ConfigError(
             f"trainer.devices={trainer.devices}: PyTorch sees {number} GPU{'s' * (number > 1)} here; lower it, or set "
@@ -65,7 +66,7 @@ def find_device(trainer: TrainerConfig) -> Device:
         )
     several = f"{trainer.devices} x " if trainer.devices > 1 else ""
     versions = [("driver", driver_version()), ("CUDA", torch.version.cuda), ("ROCm", torch.version.hip)]
-    return Device(", ".join([several + name, *(f"{what} {version}" for what, version in versions if version)]))
+    return Device(", ".join([several + name, *(f"{what} {version}" for what, version in versions if version)]), name)
 
 
 def _usable_gpus(trainer: TrainerConfig) -> int:

@@ -1,7 +1,8 @@
-"""The type of device that a run uses, and TF32 on it."""
+"""The type of device that a run uses, and which of its algorithms: TF32, deterministic ones."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,3 +29,19 @@ def tf32(is_allowed: bool) -> Iterator[None]:
     finally:
         torch.backends.cudnn.allow_tf32 = False
         torch.set_float32_matmul_precision("highest")
+
+
+@contextmanager
+def deterministic(is_required: bool) -> Iterator[None]:
+    """Allow only deterministic algorithms, or all of them, where there is no Lightning Trainer to do so."""
+    before = torch.are_deterministic_algorithms_enabled()
+    fills = torch.utils.deterministic.fill_uninitialized_memory
+    if is_required:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, cuBLAS is refused
+    torch.use_deterministic_algorithms(is_required)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]; as in `fit`
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.utils.deterministic.fill_uninitialized_memory = fills  # pyright: ignore[reportAttributeAccessIssue]

@@ -13,7 +13,7 @@ from alexlab.architecture import layers
 from alexlab.config import Config, Keep, shown, walk
 from alexlab.data.locate import image_counts
 from alexlab.models import build_model
-from alexlab.training.device import TF32, device_type, tf32
+from alexlab.training.device import TF32, deterministic, device_type, tf32
 from alexlab.training.optim import PaperSGD
 
 _BATCH = 32  # most images of a timed step on a CPU, where a larger batch is no faster per image
@@ -52,8 +52,8 @@ def shape(config: Config) -> Hashable:
     )
     data, trainer, is_dropped = config.data, config.trainer, config.model.dropout > 0
     sizes = data.crop_size, data.num_classes, _batch(config)
-    on_device = trainer.accelerator, trainer.precision, trainer.channels_last, trainer.fused_lrn
-    return *net, is_dropped, *sizes, *on_device
+    on_device = trainer.accelerator, trainer.precision, trainer.channels_last, trainer.deterministic
+    return *net, is_dropped, *sizes, *on_device, trainer.fused_lrn, trainer.fused_optimizer
 
 
 def _device(config: Config) -> torch.device:
@@ -85,13 +85,16 @@ def _validated(config: Config, images: int) -> float:
 
 
 def seconds_per_image(config: Config) -> Times:
-    """Time training steps and forward passes in the run's precision, after warm-up steps."""
+    """Time training steps and forward passes in the run's precision, after warm-up steps.
+
+    Nothing is compiled, which would take longer than the steps: `trainer.compile` is ignored.
+    """
     device, batch = _device(config), _batch(config)
-    data, precision = config.data, config.trainer.precision
+    data, optim, trainer, precision = config.data, config.optim, config.trainer, config.trainer.precision
     assert data.crop_size is not None
     dtype = torch.float64 if precision == "64-true" else torch.float32
     network = build_model(config).to(device, dtype)
-    optimizer = PaperSGD(network.parameters(), config.optim.lr, config.optim.momentum, config.optim.weight_decay)
+    optimizer = PaperSGD(network.parameters(), optim.lr, optim.momentum, optim.weight_decay, trainer.fused_optimizer)
     inputs = torch.randn(batch, 3, data.crop_size, data.crop_size, device=device, dtype=dtype)
     inputs = inputs.contiguous(memory_format=torch.channels_last)
     labels = torch.zeros(batch, dtype=torch.long, device=device)
@@ -107,7 +110,7 @@ def seconds_per_image(config: Config) -> Times:
     def forward() -> None:  # evaluated in the precision of the weights
         network(inputs)
 
-    with tf32(precision == TF32):
+    with tf32(precision == TF32), deterministic(trainer.deterministic):
         return _times(step, device, batch), _times(forward, device, batch)
 
 
