@@ -159,7 +159,7 @@ class TestAverage:
                 assert re.search(rf" {run_id}$", text, re.MULTILINE)
             assert re.search(rf"^ensemble of the 2 nets .* {result['average_id']}$", text, re.MULTILINE)
             assert re.search(r"^mean of the 2 ", text, re.MULTILINE)
-            assert "±: 95 % interval from the 37 test images alone" in text
+            assert "±: 95 % interval over the 37 test images alone; it does not cover seeds." in text
         assert sorted(first.splitlines()[2:]) == sorted(again.splitlines()[3:])  # the rows as asked for
 
     def test_of_best_weights(self, trained: Trained):
