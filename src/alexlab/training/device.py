@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -35,13 +36,14 @@ def tf32(is_allowed: bool) -> Iterator[None]:
 def deterministic(is_required: bool) -> Iterator[None]:
     """Allow only deterministic algorithms, or all of them, where there is no Lightning Trainer to do so."""
     before = torch.are_deterministic_algorithms_enabled()
-    fills = torch.utils.deterministic.fill_uninitialized_memory
+    memory: Any = torch.utils.deterministic  # its attribute is unknown to type checkers
+    fills = memory.fill_uninitialized_memory
     if is_required:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, cuBLAS is refused
     torch.use_deterministic_algorithms(is_required)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]; as in `fit`
+    memory.fill_uninitialized_memory = False  # as in `fit`
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
-        torch.utils.deterministic.fill_uninitialized_memory = fills  # pyright: ignore[reportAttributeAccessIssue]
+        memory.fill_uninitialized_memory = fills
