@@ -18,7 +18,7 @@ import torch
 
 from alexlab.cli.evaluate import main
 from alexlab.compose import to_yaml
-from alexlab.config import PROJECT_DIR, ConfigError
+from alexlab.config import PROJECT_DIR
 from alexlab.data import build_datamodule
 from alexlab.data.locate import prepare, store_path
 from alexlab.errors import UserError
@@ -30,7 +30,7 @@ from alexlab.runs.record import DONE, FAILED, Record
 from alexlab.runs.supervisor import execute
 from alexlab.sweep.plan import make_plan
 from alexlab.training.evaluate import EnsembleMember, evaluate
-from alexlab.training.fit import load_weights, network_state
+from support.records import weights_in
 from support.settings import TINY, composed
 
 
@@ -432,55 +432,6 @@ class TestWeights:
         assert re.match(rf"error: (weights=)?{path}: {message}", shown.err.splitlines()[-1]), shown.err
         assert shown.out == ""
 
-    @pytest.mark.parametrize("other", ["module.conv1.weight", "network.conv1.weight", "features.0.weight"])
-    def test_two_entries_for_one_parameter_are_refused(self, tiny: list[str], tmp_path: Path, other: str):
-        state = build_model(composed(tiny)).state_dict()
-        torch.save({**state, other: torch.zeros_like(state["conv1.weight"])}, tmp_path / "net.pth")
-        with pytest.raises(ConfigError, match=f"has 2 entries for conv1.weight: conv1.weight and {re.escape(other)};"):
-            network_state(tmp_path / "net.pth")
-
-    @pytest.mark.parametrize("prefix", ["", "network."])
-    def test_a_net_of_ones_own_may_have_any_names(self, tmp_path: Path, prefix: str):
-        """Torchvision's and wrappers' names were taken for others of ours: a trained net could not be read back."""
-
-        class Net(torch.nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.features = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3))
-                self.module = torch.nn.Linear(4, 2)
-
-        trained, network = Net(), Net()
-        torch.save({f"{prefix}{name}": value for name, value in trained.state_dict().items()}, tmp_path / "net.pth")
-        load_weights(network, str(tmp_path / "net.pth"), fresh_last=False)
-        for name, value in network.state_dict().items():
-            assert torch.equal(value, trained.state_dict()[name]), name
-
-    @pytest.mark.parametrize(
-        "prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "network.", "network._orig_mod."]
-    )
-    def test_wrappers_leave_no_trace(self, tiny: list[str], tmp_path: Path, prefix: str):
-        state = build_model(composed(tiny)).state_dict()
-        torch.save({f"{prefix}{name}": value for name, value in state.items()}, tmp_path / "net.pth")
-        found = network_state(tmp_path / "net.pth")
-        assert list(found) == list(state)
-        assert all(torch.equal(found[name], state[name]) for name in state)
-
-    def test_torchvisions_net(self, tmp_path: Path):
-        """Its own code with random weights, against ours with the same ones."""
-        torchvision = pytest.importorskip("torchvision")
-        theirs = torchvision.models.alexnet().eval()
-        torch.save(theirs.state_dict(), tmp_path / "alexnet.pth")
-        config = composed(["recipe=imagenet2012", "model=torchvision"])
-        assert config.data.crop_size == 224
-        ours = build_model(config).eval()
-        load_weights(ours, str(tmp_path / "alexnet.pth"), fresh_last=False)
-        (tmp_path / "alexnet.pth").unlink()  # 230 MB
-        images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-        with torch.inference_mode():
-            torch.testing.assert_close(ours(images), theirs(images), rtol=0, atol=1e-5)
-            double = images.double()
-            torch.testing.assert_close(ours.double()(double), theirs.double()(double), rtol=0, atol=1e-12)
-
     def test_torchvisions_input(self, tiny: list[str]):
         """`data.mean=torchvision` gives what its preset makes of the centre crop of the same image."""
         functional = pytest.importorskip("torchvision.transforms.v2.functional")
@@ -509,8 +460,8 @@ def test_fine_tuning_starts_from_anothers_features(tiny: list[str]):
     second = [*tiny, "seed=1", "trainer.max_epochs=1", "optim.lr=1e-9"]
     tuned = train([*second, f"weights={path}"])
     assert tuned.run_id != make_plan(second).runs[0].run_id
-    theirs, fresh = network_state(path), build_model(composed(second)).state_dict()
-    for name, weight in network_state(tuned.file("checkpoints/last.ckpt")).items():
+    theirs, fresh = weights_in(path), build_model(composed(second)).state_dict()
+    for name, weight in weights_in(tuned.file("checkpoints/last.ckpt")).items():
         start = fresh if name.startswith("fc8.") else theirs
         torch.testing.assert_close(weight, start[name], rtol=1e-4, atol=1e-6)
         assert name.endswith("bias") or not torch.equal(fresh[name], theirs[name])

@@ -24,7 +24,7 @@ from alexlab.runs.record import DONE, FAILED, RECORD_VERSION, Record, find_recor
 from alexlab.study.metrics import read_conv1
 from alexlab.study.records import RunData, read_archive
 from alexlab.training.checkpoint import States
-from alexlab.training.fit import load_weights
+from alexlab.training.weights import load_weights
 from support.settings import composed
 
 

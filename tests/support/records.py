@@ -14,6 +14,11 @@ from support.settings import TINY
 SCALE = [*TINY, "data.train_images=120", "trainer.max_epochs=10", "checkpoint.every_steps=1"]
 
 
+def weights_in(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """The weights in a checkpoint by their names in the network; states have those of the task."""
+    return {name.removeprefix("network."): value for name, value in torch.load(checkpoint)["state_dict"].items()}
+
+
 def content(record: Path) -> dict[str, Any]:
     """What a finished run leaves, in a form that compares by bits."""
     found: dict[str, Any] = {"metrics.csv": (record / "metrics.csv").read_bytes()}

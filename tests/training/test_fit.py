@@ -15,8 +15,9 @@ from alexlab.data import build_datamodule
 from alexlab.data.shapes import CLASSES
 from alexlab.models import build_model
 from alexlab.training import ClassificationTask
-from alexlab.training.fit import build_trainer, check_classes, fit, load_weights, network_state
+from alexlab.training.fit import build_trainer, fit
 from alexlab.training.module import Diverged
+from support.records import weights_in
 from support.settings import composed, stacked
 
 # The other data sets need source files: tests/data/test_sources.py. What claims and studies ask for is in
@@ -74,11 +75,11 @@ def test_the_same_seed_gives_the_same_bits(trained, tmp_path: Path):
 def test_checkpoints_load_with_torchs_safe_default(trained):
     config, folder, _ = trained
     for name in ("last.ckpt", "best.ckpt"):
-        torch.load(folder / "checkpoints" / name)
-        assert set(network_state(folder / "checkpoints" / name)) == set(build_model(config).state_dict())
+        assert torch.load(folder / "checkpoints" / name)["classes"] == sorted(CLASSES)
+        assert set(weights_in(folder / "checkpoints" / name)) == set(build_model(config).state_dict())
     [state] = (folder / "checkpoints").glob("*-*.ckpt")
     assert torch.load(state)["val_errors"][-1] <= 1
-    assert network_state(state).keys() == network_state(folder / "checkpoints" / "last.ckpt").keys()
+    assert weights_in(state).keys() == weights_in(folder / "checkpoints" / "last.ckpt").keys()
 
 
 @pytest.mark.parametrize("batch_size", [7, 30])
@@ -106,7 +107,7 @@ def test_the_logged_errors_are_exact(trained, tmp_path: Path):
     """The last weights, applied by hand to the centre of every validation image, give the logged loss and errors."""
     config, folder, _ = trained
     network = build_model(config)
-    network.load_state_dict(network_state(folder / "checkpoints" / "last.ckpt"))
+    network.load_state_dict(weights_in(folder / "checkpoints" / "last.ckpt"))
     data = build_datamodule(config)
     data.setup()
     split = data.store.split("val")
@@ -128,7 +129,7 @@ def test_a_limited_validation_is_of_all_its_images(tiny: list[str], tmp_path: Pa
     config = composed([*tiny, "data.eval_batch_size=10", "trainer.limit_val_batches=2", "trainer.max_epochs=1"])
     fit(config, tmp_path, "run")
     network = build_model(config)
-    network.load_state_dict(network_state(tmp_path / "checkpoints" / "last.ckpt"))
+    network.load_state_dict(weights_in(tmp_path / "checkpoints" / "last.ckpt"))
     data = build_datamodule(config)
     data.setup()
     split, chosen = data.store.split("val"), [i for i in range(30) if i % 3 < 2]
@@ -147,7 +148,7 @@ def test_gradient_clipping(tiny: list[str], tmp_path: Path, limit: str, is_clipp
     config = composed([*tiny, *one_step, f"trainer.gradient_clip_val={limit}"])
     before = ClassificationTask(config).network.state_dict()
     fit(config, tmp_path, "run")
-    after = network_state(tmp_path / "checkpoints" / "last.ckpt")
+    after = weights_in(tmp_path / "checkpoints" / "last.ckpt")
     norm = sum(float((after[name] - before[name]).square().sum()) for name in before) ** 0.5
     assert norm == pytest.approx(0.001, rel=1e-3) if is_clipped else norm > 0.01
 
@@ -295,7 +296,7 @@ def test_best_weights_can_be_evaluated(tiny: list[str], tmp_path: Path):
     config = composed([*tiny, "evaluate.checkpoint=best", "trainer.max_epochs=3", "optim.lr=0.3", "seed=1"])
     outcome = fit(config, tmp_path, "run")
     network = build_model(config)
-    network.load_state_dict(network_state(tmp_path / "checkpoints" / "best.ckpt"))
+    network.load_state_dict(weights_in(tmp_path / "checkpoints" / "best.ckpt"))
     data = build_datamodule(config)
     data.setup()
     from alexlab.training.evaluate import EnsembleMember, evaluate
@@ -304,50 +305,11 @@ def test_best_weights_can_be_evaluated(tiny: list[str], tmp_path: Path):
     assert (outcome.test["ten"].log_probability == expected["ten"].log_probability).all()
 
 
-class TestWeights:
-    def test_a_run_starts_from_anothers_features(self, trained, tiny: list[str]):
-        config, folder, _ = trained
-        path = folder / "checkpoints" / "last.ckpt"
-        network = build_model(config)
-        load_weights(network, str(path))
-        assert all(torch.equal(value, network_state(path)[name]) for name, value in network.state_dict().items())
-        started = composed([*tiny, f"weights={path}", "optim.lr=1e-9", "trainer.max_epochs=1"])
-        assert fit(started, None, "run").train["loss"] == pytest.approx(trained[2].train["loss"], rel=1e-3)
-
-    def test_a_last_layer_of_another_size_starts_anew(self, trained, tiny: list[str]):
-        _, folder, _ = trained
-        other = build_model(composed([*tiny, "data.num_classes=7"]))
-        before = other.state_dict()["fc8.weight"].clone()
-        load_weights(other, str(folder / "checkpoints" / "last.ckpt"))
-        assert torch.equal(other.state_dict()["fc8.weight"], before)
-
-    def test_a_last_layer_of_other_classes_starts_anew_and_is_not_evaluated(self, trained, tiny: list[str]):
-        """As many classes in another order: each answer would be another class's."""
-        config, folder, _ = trained
-        path, names = folder / "checkpoints" / "last.ckpt", sorted(CLASSES)
-        assert torch.load(path)["classes"] == names
-        swapped = [names[0], names[2], names[1], *names[3:]]
-        network = build_model(config)
-        before = network.state_dict()["fc8.weight"].clone()
-        load_weights(network, str(path), classes=swapped)
-        assert torch.equal(network.state_dict()["fc8.weight"], before)
-        assert torch.equal(network.state_dict()["conv1.weight"], network_state(path)["conv1.weight"])
-        with pytest.raises(ConfigError, match=f"class 1 is '{names[2]}', not '{names[1]}'"):
-            check_classes(str(path), load_weights(network, str(path), fresh_last=False), swapped)
-        check_classes(str(path), load_weights(network, str(path), fresh_last=False), names)
-        assert torch.equal(network.state_dict()["fc8.weight"], network_state(path)["fc8.weight"])
-
-    def test_another_network_is_refused(self, trained, tiny: list[str], tmp_path: Path):
-        _, folder, _ = trained
-        path = folder / "checkpoints" / "last.ckpt"
-        with pytest.raises(ConfigError, match=r"fc6.weight is \(16, 64\), this network's is \(32, 64\)"):
-            load_weights(build_model(composed([*tiny, "model.hidden=256"])), str(path))
-        (tmp_path / "no.ckpt").write_text("nothing")
-        with pytest.raises(ConfigError, match="is not a checkpoint of plain tensors"):
-            load_weights(build_model(composed(tiny)), str(tmp_path / "no.ckpt"))
-        torch.save(torch.ones(3), tmp_path / "tensor.ckpt")
-        with pytest.raises(ConfigError, match="holds no state dict"):
-            load_weights(build_model(composed(tiny)), str(tmp_path / "tensor.ckpt"))
+def test_a_run_starts_from_anothers_features(trained, tiny: list[str]):
+    _, folder, outcome = trained
+    path = folder / "checkpoints" / "last.ckpt"
+    started = composed([*tiny, f"weights={path}", "optim.lr=1e-9", "trainer.max_epochs=1"])
+    assert fit(started, None, "run").train["loss"] == pytest.approx(outcome.train["loss"], rel=1e-3)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has this precision")

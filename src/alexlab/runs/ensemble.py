@@ -146,7 +146,7 @@ def load_network(config: Config, weights: Path) -> tuple[nn.Module, StoreDataMod
     import torch
 
     from alexlab.models import build_model
-    from alexlab.training.fit import check_classes, load_weights
+    from alexlab.training.weights import check_classes, load_weights
 
     network = build_model(config)
     if config.trainer.precision == "64-true":

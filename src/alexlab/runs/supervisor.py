@@ -160,7 +160,7 @@ def _check(configs: list[Config], is_here: bool, answer: Path) -> None:
     try:
         import_module(process.WORKER)  # imports everything that training needs
         from alexlab.models import build_model
-        from alexlab.training.fit import load_weights
+        from alexlab.training.weights import load_weights
 
         if is_here:
             trainers = {repr(config.trainer): config.trainer for config in configs}
