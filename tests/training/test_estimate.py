@@ -133,7 +133,7 @@ def test_a_step_is_timed_with_the_runs_own_algorithms(is_on: bool, monkeypatch: 
         def step(self, closure: Any = None) -> Any:
             algorithms = (
                 torch.are_deterministic_algorithms_enabled(),
-                torch.utils.deterministic.fill_uninitialized_memory,
+                torch.utils.deterministic.fill_uninitialized_memory,  # pyright: ignore[reportAttributeAccessIssue]
             )
             seen.append((*algorithms, self._fused))
             return super().step(closure)
