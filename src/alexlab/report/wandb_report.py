@@ -50,8 +50,7 @@ def publish(judgement: Judgement, archive: Archive, folder: Path, logger: Logger
     """Write <folder>/wandb_report.json and wandb_workspace.json, and with a W&B key send both to `logger`'s project.
 
     A copy that was sent before, according to those files, is replaced. The report's plots in `folder` are sent too, as
-    images
-    of a W&B run of their own.
+    images of a W&B run of their own.
 
     Raises:
         UserError: if wandb-workspaces is not installed.

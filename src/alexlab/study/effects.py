@@ -105,7 +105,7 @@ def _two_arms(row: Row, metric: str, ratio: bool, samples: Samples, family: floa
     # another speed, of which the base's runs on the same seeds tell little.
     if ratio or samples.shared_start is None or samples.shared_start[0] not in names:
         return independent, independent
-    matched = samples.matched(*key, family)
+    matched = samples.matched(metric, row.claim.view, family)
     if names[0] in matched:
         return matched[names[0]], independent
     if names[1] in matched:

@@ -69,9 +69,9 @@ class Samples:
             self._spreads[key] = {arm: shrunk[owner[arm]] for arm in found}
         return self._spreads[key]
 
-    def matched(self, metric: str, view: str, ratio: bool, family: float) -> dict[str, Effect]:
-        """The effect against the base for each arm in `shared_start` whose seeds are all in the base."""
-        key = metric, view, ratio
+    def matched(self, metric: str, view: str, family: float) -> dict[str, Effect]:
+        """The difference from the base for each arm in `shared_start` whose seeds are all in the base."""
+        key = metric, view
         if self.shared_start is None or (base := self.measured(self.shared_start[0], *key)) is None:
             return {}
         indices = {run.seed: index for index, run in enumerate(base.runs)}

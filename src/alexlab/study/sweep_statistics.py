@@ -93,7 +93,7 @@ def analyse(
         return SweepStatistics(nothing.differences, problems=problems)
     family = max(sum(is_compared) - 1, least_family)
     spreads = samples.spreads(metric, view)
-    matched = samples.matched(metric, view, False, family)
+    matched = samples.matched(metric, view, family)
     differences: list[Effect | None] = [None]
     for place, one in enumerate(measured[1:], 1):
         found = None
