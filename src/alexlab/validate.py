@@ -29,6 +29,7 @@ from alexlab.config import (
     LoggerConfig,
     Mean,
     Padding,
+    Rate,
     Schedule,
     Strategy,
     TrainerConfig,
@@ -73,6 +74,11 @@ def finish(config: Config, trains: bool = True, stored: bool = True) -> Config:
     for name, budget in (("study.budget", config.study.budget), ("max_hours", config.max_hours)):
         if budget is not None:
             hours(name, budget)
+    if config.study.budget is not None and config.study.rate is not Rate.protocol:
+        raise ConfigError(
+            f"study.budget={config.study.budget}: cannot plan trials of learning rates, whose number is not known; "
+            "set study.rate=protocol, or stop the study after some hours by max_hours"
+        )
     images = _check_data(config, stored and trains)
     if trains:
         _check_combinations(config, images.get("train", sys.maxsize))

@@ -75,6 +75,10 @@ def test_a_budget_prints_an_ordinary_line(
             ["study=lrn", "study.budget=10h", "--dry-run"],
             "study.budget: no claim has an effect",
         ),
+        *(
+            (["study=lrn", "study.budget=9h", f"study.rate={rate}", "--dry-run"], "study.budget=9h: cannot plan trials")
+            for rate in ("own", "choose")
+        ),
         (["study=lrn", "study.assumed_sd=-1", "--dry-run"], "study.assumed_sd=-1: must be above 0"),
     ],
 )
