@@ -94,6 +94,12 @@ def test_half_of_a_ratio_is_its_square_root():
     assert sizes.startswith("Sizes: the effects are 0.50 to 0.50 times the published ones; 0 of 1 intervals")
 
 
+def test_a_smallest_ratio_is_a_factor_on_either_side_of_one():
+    sizes = {"smallest_effect": 1.5, "smallest_effect_reason": "costs a day", "published": {}}
+    [claim] = shown(made_row(-1.0, metric="epochs", ratio=True, direction="lower", **sizes))["claims"]
+    assert "entirely below one, and the effect is at least a factor of 1.5 (costs a day)" in claim.rule
+
+
 @pytest.mark.parametrize(
     ("claim", "runs"),
     [

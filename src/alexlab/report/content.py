@@ -560,7 +560,8 @@ def _rule(claim: Claim) -> str:
     rule = f"The study-wise interval lies entirely {'below' if claim.sign < 0 else 'above'} {null}"
     unit = "" if claim.ratio else f" {METRICS[claim.metric][1]}".rstrip()
     if claim.smallest_effect is not None:
-        rule += f", and the effect is at least {claim.smallest_effect:g}{unit} ({claim.smallest_effect_reason})"
+        size = f"{'a factor of ' if claim.ratio else ''}{claim.smallest_effect:g}{unit}"
+        rule += f", and the effect is at least {size} ({claim.smallest_effect_reason})"
     elif claim.effect is not None:
         rule += ", and the effect is at least "
         root = f"as far from 1 as {claim.published[claim.metric] ** 0.5:.3g}, the square root of the published one"
