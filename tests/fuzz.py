@@ -303,7 +303,7 @@ def _read_records(folder: Path) -> None:
 
 
 def _read_plans(folder: Path) -> None:
-    from alexlab.sweep.arms import read_looks
+    from alexlab.study.plans import read_looks
 
     for path in folder.glob("*.json"):
         read_looks(path)

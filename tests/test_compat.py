@@ -375,7 +375,7 @@ SAMPLING, OPTIM, ALEXNET = ("data/sampling.py", "training/optim.py", "models/ale
     ("module", "before", "after", "expected"),
     [
         (SAMPLING, "rng.random((batch_size, 2))", "rng.random((batch_size, 2))[::-1]", "crops of step 1\n"),
-        (SAMPLING, 'stream(seed, "order", epoch)', 'stream(seed, "order", epoch // 2)', "images of step 5\n"),
+        (SAMPLING, 'stream_seed(seed, "order", epoch)', 'stream_seed(seed, "order", epoch // 2)', "images of step 5\n"),
         # The first velocity is the same without momentum.
         (OPTIM, '{"momentum": rule["momentum"],', '{"momentum": rule["momentum"] / 2,', "weights after step 2: conv1"),
         (ALEXNET, "bias.fill_(model.init_bias if", "bias.fill_(2 * model.init_bias if", "initial weights: conv2.bias"),

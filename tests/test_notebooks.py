@@ -18,7 +18,7 @@ import pytest
 from alexlab.compose import Composer
 from alexlab.config import PROJECT_DIR
 from alexlab.study.power import seeds_needed
-from alexlab.sweep.arms import make_study
+from alexlab.sweep.study_plan import make_study
 from notebooks import FOLDER, NAMES, environment, execute
 from support.commands import PATIENCE, until
 from support.settings import _marked

@@ -736,7 +736,7 @@ class Config:
     paths: PathsConfig = field(default_factory=PathsConfig)
 
     @property
-    def is_trial(self) -> bool:
+    def is_tryout(self) -> bool:
         """Whether this is a try-out, which keeps no record."""
         return self.trainer.fast_dev_run or self.debug.name is not Debug.none
 

@@ -74,7 +74,7 @@ def keep_niceness() -> None:
 
 
 @contextmanager
-def beside(work: Callable[[threading.Event], None]) -> Iterator[None]:
+def background(work: Callable[[threading.Event], None]) -> Iterator[None]:
     """Context during which a thread runs `work`, which must return soon once its event is set, at the end."""
     ended = threading.Event()
     thread = threading.Thread(target=work, args=(ended,), daemon=True)

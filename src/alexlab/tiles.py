@@ -10,7 +10,7 @@ def per_row(count: int) -> int:
     return count if count <= 16 else min(range(16, 7, -1), key=lambda width: -count % width)
 
 
-def shown(weights: np.ndarray) -> np.ndarray:
+def colours(weights: np.ndarray) -> np.ndarray:
     """Kernels [K, 3, S, S] as colours from 0 to 1, [K, S, S, 3]."""
     weights = weights.astype(np.float64).transpose(0, 2, 3, 1)
     largest = np.abs(weights).max((1, 2, 3), keepdims=True)

@@ -18,8 +18,8 @@ from alexlab.console import Console
 from alexlab.runs.record import FAILED, PREEMPTED
 from alexlab.study.judge import judge
 from alexlab.study.records import read_archive
-from alexlab.sweep.arms import document
 from alexlab.sweep.plan import make_plan, write_sweep
+from alexlab.sweep.study_plan import document
 from support.settings import composer
 from support.studies import made_study
 from support.sweeps import fill, printed

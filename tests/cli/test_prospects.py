@@ -11,8 +11,8 @@ import pytest
 
 from alexlab.cli import forecast
 from alexlab.cli.train import main
+from alexlab.study.claims import find_claims
 from alexlab.study.planning import prospects
-from alexlab.sweep.arms import find_claims
 from alexlab.sweep.plan import make_plan
 
 HOUR = 3600.0

@@ -15,8 +15,8 @@ from alexlab.cli.study_report import print_claims
 from alexlab.console import Console
 from alexlab.report.write import claims_table
 from alexlab.study.judge import judge
+from alexlab.study.plans import read_looks
 from alexlab.study.records import read_archive
-from alexlab.sweep.arms import read_looks
 from support.studies import made_study
 
 LINE = ["study=lrn", "study.base_seeds=15"]

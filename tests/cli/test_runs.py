@@ -16,7 +16,7 @@ from alexlab.compose import to_yaml
 from alexlab.runs.identity import run_id
 from alexlab.runs.lease import take
 from alexlab.runs.record import DONE, FAILED, PREEMPTED, Record
-from alexlab.sweep.arms import Study, document, make_study, register
+from alexlab.sweep.study_plan import Study, document, make_study, register
 from support.settings import composed, composer
 
 LABELS = {"protocol": "paper", "recipe": "demo", "model": "alexnet", "arm": "0123456789ab"}

@@ -499,7 +499,7 @@ def test_help_and_cfg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: Ty
 @pytest.mark.parametrize(("recipe", "data", "is_hinted"), [("demo", "folder", True), ("folder", "folder", False)])
 def test_a_set_of_ones_own_without_its_recipe_has_a_hint(recipe: str, data: str, is_hinted: bool):
     choices = {"recipe": recipe, "data": data, "protocol": "paper", "model": "alexnet", "ablation": "none"}
-    plan = SimpleNamespace(choices=choices, varying=(), study=None, runs=[], merged=[], is_trial=True)
+    plan = SimpleNamespace(choices=choices, varying=(), study=None, runs=[], merged=[], is_tryout=True)
     output = io.StringIO()
     _announce(cast(Plan, plan), Console(file=output, width=80))
     assert ("recipe=folder is for these images." in output.getvalue()) == is_hinted
@@ -548,7 +548,7 @@ class TestRoundsOfTrials:
     @staticmethod
     def end(runs: list[SimpleNamespace], monkeypatch: pytest.MonkeyPatch) -> tuple[int, list[str]]:
         """The status and the lines of a round that leaves these trials."""
-        plan = SimpleNamespace(runs=runs, study=SimpleNamespace(), is_trial=False)
+        plan = SimpleNamespace(runs=runs, study=SimpleNamespace(), is_tryout=False)
         launch = SimpleNamespace(is_stopped=False, spent=Path("not there"))
         monkeypatch.setattr(train, "_register", lambda *_: None)
         monkeypatch.setattr(train, "launching", lambda *_: nullcontext((launch, SimpleNamespace(limited=nullcontext))))

@@ -11,8 +11,8 @@ from jsonschema import Draft202012Validator
 from alexlab.config import PROJECT_DIR
 from alexlab.report.documents import study_document
 from alexlab.study.judge import judge
+from alexlab.study.plans import read_looks
 from alexlab.study.records import read_archive
-from alexlab.sweep.arms import read_looks
 from support.judging import fail
 from support.studies import made_study
 

@@ -29,8 +29,8 @@ from alexlab.report.write import write
 from alexlab.study.claims import Verdict, read_claims
 from alexlab.study.judge import judge
 from alexlab.study.judgement import Judgement
+from alexlab.study.plans import read_looks
 from alexlab.study.records import Archive, read_archive
-from alexlab.sweep.arms import read_looks
 from support.studies import made_study
 
 ODD = """

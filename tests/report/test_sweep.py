@@ -25,10 +25,10 @@ from alexlab.report.sweep import examine, name_arms, sweep_content, sweep_summar
 from alexlab.runs.record import Record
 from alexlab.study.claims import Verdict
 from alexlab.study.judgement import Arm
+from alexlab.study.plans import read_looks
 from alexlab.study.records import RunData, read_archive
 from alexlab.study.statistics import Effect
 from alexlab.study.sweeps import read_sweep
-from alexlab.sweep.arms import read_looks
 from support.studies import made_study
 
 FILES = {"arms.csv", "arms.tex", "report.html", "report.md", "runs.csv"}

@@ -13,7 +13,7 @@ import pytest
 from alexlab.cli import report
 from alexlab.config import PROJECT_DIR, ConfigError
 from alexlab.report.wording import rate_sentences
-from alexlab.runs.bundle import opened
+from alexlab.runs.bundle import unpacked
 from alexlab.study.judge import judge
 from alexlab.study.plans import read_looks
 from alexlab.study.rates import ArmTrials, RateTrial, read_trials
@@ -24,7 +24,7 @@ KEPT = PROJECT_DIR / "results" / "figure1" / "records.zip"
 
 @pytest.fixture(scope="module")
 def folder() -> Path:
-    return opened(KEPT)
+    return unpacked(KEPT)
 
 
 @pytest.fixture(scope="module")

@@ -40,9 +40,9 @@ from alexlab.runs import trackers
 from alexlab.runs.record import Record
 from alexlab.study.judge import judge
 from alexlab.study.judgement import Judgement
+from alexlab.study.plans import read_looks
 from alexlab.study.records import Archive, read_archive
 from alexlab.study.sweeps import read_sweep
-from alexlab.sweep.arms import read_looks
 from support.studies import made_study
 
 pytest.importorskip("wandb_workspaces", reason="needs wandb-workspaces")

@@ -23,7 +23,7 @@ from alexlab.config import PROJECT_DIR
 from alexlab.errors import UserError
 from alexlab.evidence import load_runs
 from alexlab.runs import arrays, verify
-from alexlab.runs.bundle import opened, pack, source
+from alexlab.runs.bundle import pack, source, unpacked
 from alexlab.runs.identity import run_id
 from support.studies import made_study
 
@@ -52,7 +52,7 @@ def ids(runs: Path) -> list[str]:
 
 def test_what_comes_out_is_what_went_in(runs: Path, tmp_path: Path):
     pack(tmp_path / "b.zip", runs, ids(runs))
-    folder = opened(tmp_path / "b.zip")
+    folder = unpacked(tmp_path / "b.zip")
     assert ids(folder) == ids(runs)
     for name in ids(runs):
         found = {path.name for path in (folder / name).iterdir()}
@@ -67,7 +67,7 @@ def test_what_comes_out_is_what_went_in(runs: Path, tmp_path: Path):
 
 def test_the_same_records_give_the_same_bytes(runs: Path, tmp_path: Path):
     pack(tmp_path / "1.zip", runs, ids(runs))
-    pack(tmp_path / "2.zip", opened(tmp_path / "1.zip"), list(reversed(ids(runs))))
+    pack(tmp_path / "2.zip", unpacked(tmp_path / "1.zip"), list(reversed(ids(runs))))
     assert (tmp_path / "1.zip").read_bytes() == (tmp_path / "2.zip").read_bytes()
 
 
@@ -113,7 +113,7 @@ def test_nothing_else_is_unpacked(name: str, tmp_path: Path):
     with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
         archive.writestr(name, "{}")
     with pytest.raises(UserError, match=r"b\.zip: contains .*, which does not belong in a bundle"):
-        opened(tmp_path / "b.zip")
+        unpacked(tmp_path / "b.zip")
 
 
 def member(name: str, mode: int = 0o100644) -> zipfile.ZipInfo:
@@ -129,7 +129,7 @@ class TestHostileArchives:
 
     def refused(self, path: Path) -> str:
         with pytest.raises(UserError) as raised:
-            opened(path)
+            unpacked(path)
         assert len(str(raised.value).splitlines()) == 1
         return str(raised.value)
 
@@ -213,7 +213,7 @@ def test_a_damaged_file(runs: Path, tmp_path: Path):
     (tmp_path / "changed.zip").write_bytes(changed)
     for name in ("cut.zip", "other.zip", "changed.zip"):
         with pytest.raises(UserError, match="is not a bundle"):
-            opened(tmp_path / name)
+            unpacked(tmp_path / name)
 
 
 def test_the_commands_mistakes(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -272,7 +272,7 @@ class TestVerifier:
         status, output = self.run(path)
         assert (status, f"WRONG: {name}: has another hash than in the manifest" in output) == (1, True)
         with pytest.raises(UserError, match=f"{name} was modified after packing"):
-            opened(path)
+            unpacked(path)
 
     def test_an_error_that_is_not_that_of_the_predictions(self, runs: Path, bundle: Path, tmp_path: Path):
         # A forger who makes the manifest anew is found by the predictions.
@@ -324,7 +324,7 @@ class TestVerifier:
         status, output = self.run(path)
         assert (status, f"WRONG: {missing}: is missing" in output) == (1, True)
         with pytest.raises(UserError, match=f"its files and its manifest differ in {missing}"):
-            opened(path)
+            unpacked(path)
 
     def test_missing_runs_are_named_and_not_wrong(self, runs: Path, tmp_path: Path):
         pack(tmp_path / "few.zip", runs, ids(runs)[1:])
@@ -341,7 +341,7 @@ class TestVerifier:
         path = changed(bundle, tmp_path / "c.zip", {"manifest.json": content})
         assert self.run(path)[0] == 2
         with pytest.raises(UserError, match="is not a bundle"):
-            opened(path)
+            unpacked(path)
 
     def test_a_bundle_of_another_version(self, bundle: Path, tmp_path: Path):
         with zipfile.ZipFile(bundle) as archive:
@@ -351,7 +351,7 @@ class TestVerifier:
         status, output = self.run(path)
         assert (status, "a bundle of version 2, but this verifier is for version 1" in output) == (2, True)
         with pytest.raises(UserError, match=r"c\.zip: is a bundle of version 2, but this code reads version 1"):
-            opened(path)
+            unpacked(path)
 
     @pytest.mark.parametrize("names", [("predictions.npz",), ("predictions.npz", "result.json")])
     def test_a_finished_run_without_its_files(self, runs: Path, bundle: Path, tmp_path: Path, names: tuple[str, ...]):
@@ -453,7 +453,7 @@ class TestOneStudy:
         arms = json.loads(plan.read_text())["looks"][-1]["arms"]
         planned = [run for arm in arms for run in arm["runs"].values()]
         missing = [run for run in planned if not (both / run).is_dir()]
-        folder = opened(out)
+        folder = unpacked(out)
         assert [path.name for path in (folder / "studies").iterdir()] == [plan.name]
         assert ids(folder) == sorted(set(planned) - set(missing))
         assert len(missing) == 1
@@ -463,7 +463,7 @@ class TestOneStudy:
         assert "replacing the previous bundle" in " ".join(capsys.readouterr().out.split())
         # By the start of its id and several values, as filters are.
         assert self.run("bundle", "study=aa,lrn-*", str(out), f"paths.runs={both}") == 0
-        assert set(ids(opened(out))) == set(ids(both))
+        assert set(ids(unpacked(out))) == set(ids(both))
 
     def test_list_selects_it(self, runs: Path, both: Path, capsys: pytest.CaptureFixture[str]):
         assert self.run("list", "study=lrn", f"paths.runs={both}") == 0
@@ -547,7 +547,7 @@ def test_the_code_of_a_net_of_ones_own_goes_along(runs: Path, tmp_path: Path, ca
     (folder / ids(folder)[0] / "net.py").write_text(net)
     assert runs_command.main(["bundle", str(tmp_path / "b.zip"), f"paths.runs={folder}"]) == 0
     assert "It contains the code of your own net (net.py of 1 run)" in capsys.readouterr().out
-    assert (opened(tmp_path / "b.zip") / ids(folder)[0] / "net.py").read_text() == net
+    assert (unpacked(tmp_path / "b.zip") / ids(folder)[0] / "net.py").read_text() == net
     assert runs_command.main(["bundle", str(tmp_path / "b.zip"), f"paths.runs={runs}"]) == 0
     assert "net.py" not in capsys.readouterr().out
 

@@ -16,7 +16,7 @@ from alexlab.models import build_model
 from alexlab.runs.identity import DERIVED, differences
 from alexlab.study.claims import GROUPED, METRICS, claim_files, digest, find_claims, read_claims
 from alexlab.study.metrics import MEASURES
-from alexlab.sweep.arms import unmet
+from alexlab.sweep.study_plan import unmet
 from alexlab.training.optim import conv1_factor, learning_rate
 from support.settings import composer
 

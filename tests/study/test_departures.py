@@ -15,7 +15,7 @@ from alexlab.hydra_compat import split_sweep
 from alexlab.runs.identity import differences
 from alexlab.study.departures import DEPARTURES, IMAGENET, Difference, OwnArm, find_arm, find_differences
 from alexlab.study.records import Archive, read_archive
-from alexlab.sweep.arms import SETTLED, STUDYS_OWN
+from alexlab.sweep.study_plan import SETTLED, STUDYS_OWN
 from support.settings import composer
 from support.studies import made_study
 

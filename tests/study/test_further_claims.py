@@ -23,7 +23,7 @@ from alexlab.data import build_datamodule, shapes
 from alexlab.report.content import report_content
 from alexlab.study.judgement import Row
 from alexlab.study.metrics import far_from_centre
-from alexlab.sweep.arms import document, make_study, register, unmet
+from alexlab.sweep.study_plan import document, make_study, register, unmet
 from support.judging import judged, planned
 from support.settings import TINY, composed, composer
 from support.studies import made_study

@@ -11,8 +11,8 @@ import pytest
 from scipy import stats
 
 from alexlab.study.judge import judge
+from alexlab.study.plans import read_looks
 from alexlab.study.records import read_archive
-from alexlab.sweep.arms import read_looks
 from support.judging import judged, planned, row
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from alexlab.study.claims import Verdict
 from alexlab.study.judge import judge
+from alexlab.study.plans import read_looks
 from alexlab.study.records import read_archive
-from alexlab.sweep.arms import read_looks
 from support.judging import LINE, copied, fail, planned, row
 from support.studies import made_study
 

@@ -23,7 +23,7 @@ from alexlab.study.claims import find_claims, is_of_net, overridden, read_claims
 from alexlab.study.judge import judge
 from alexlab.study.plans import read_looks
 from alexlab.study.records import Archive
-from alexlab.sweep.arms import document, make_study, register
+from alexlab.sweep.study_plan import document, make_study, register
 from support.settings import composer
 
 LINE = ["study=paper", "study.claims=[paper/lrn,paper/order_towers_lrn,paper/relu_speed,paper/table2_five]"]

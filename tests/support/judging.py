@@ -11,8 +11,8 @@ import numpy as np
 
 from alexlab.study.judge import judge
 from alexlab.study.judgement import Judgement, Row
+from alexlab.study.plans import read_looks
 from alexlab.study.records import read_archive
-from alexlab.sweep.arms import read_looks
 
 LRN = {
     **{"id": "lrn", "section": "3.3", "statement": "LRN helps.", "against": ["ablation=no_lrn"]},

@@ -14,7 +14,7 @@ from alexlab.compose import Composer, to_yaml
 from alexlab.runs.identity import arm_id, run_id
 from alexlab.runs.record import RECORD_VERSION
 from alexlab.study.claims import Claim
-from alexlab.sweep.arms import Study, document, make_study, register
+from alexlab.sweep.study_plan import Study, document, make_study, register
 from support.settings import composer
 
 EPOCHS = 4

@@ -15,7 +15,6 @@ from alexlab.report.wording import rate_sentences
 from alexlab.runs.identity import run_id
 from alexlab.runs.record import RECORD_VERSION
 from alexlab.study.rates import read_trials
-from alexlab.sweep.arms import Study, document, make_study, register
 from alexlab.sweep.rate_search import (
     Choice,
     Search,
@@ -26,6 +25,7 @@ from alexlab.sweep.rate_search import (
     race_limits,
     replay,
 )
+from alexlab.sweep.study_plan import Study, document, make_study, register
 from support.settings import composer
 
 SEEDS = [1000, 1001]

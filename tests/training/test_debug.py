@@ -92,9 +92,9 @@ def test_none_changes_no_id():
 
 @pytest.mark.parametrize("debug", DEBUGS)
 def test_a_plan_of_it_keeps_nothing(debug: str):
-    assert make_plan([f"debug={debug}"]).is_trial
-    assert make_plan([f"debug={debug}", "study=lrn", "study.seeds=1", "study.base_seeds=1"]).is_trial
-    assert not make_plan([]).is_trial
+    assert make_plan([f"debug={debug}"]).is_tryout
+    assert make_plan([f"debug={debug}", "study=lrn", "study.seeds=1", "study.base_seeds=1"]).is_tryout
+    assert not make_plan([]).is_tryout
 
 
 @pytest.mark.slow

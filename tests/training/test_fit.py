@@ -21,7 +21,7 @@ from support.records import weights_in
 from support.settings import composed, stacked
 
 # The other data sets need source files: tests/data/test_sources.py. What claims and studies ask for is in
-# tests/sweep/test_arms.py. Two devices need two processes: tests/training/test_ranks.py.
+# tests/sweep/test_study_plan.py. Two devices need two processes: tests/training/test_ranks.py.
 FILES = [
     path
     for path in sorted(CONF_DIR.glob("*/*.yaml"))

@@ -23,7 +23,7 @@ def may_start(plan: Plan, device: Device | None, is_sure: bool, console: Console
         UserError: if there is no terminal to ask, or the hours cannot be forecast.
     """
     pending = [run for run in plan.runs if run.is_pending]
-    if is_sure or plan.study is not None or plan.is_trial or len(pending) <= MANY_RUNS:
+    if is_sure or plan.study is not None or plan.is_tryout or len(pending) <= MANY_RUNS:
         return True
     if not sys.stdin.isatty():
         raise UserError(

@@ -11,10 +11,10 @@ from alexlab.cli.forecast import Cost, estimate, total_of, total_shown
 from alexlab.cli.prospects import (
     Affordable,
     afford,
+    plan_prospects,
     print_allotment,
     print_prospects,
     prospect_facts,
-    reckon,
 )
 from alexlab.cli.tables import common_settings, factors_of, print_settings, seeds_shown, values_of
 from alexlab.console import Console, duration, plural
@@ -53,7 +53,7 @@ class Forecast:
 def make_forecast(plan: Plan, device: Device | None) -> Forecast:
     """Estimate the cost of each run to do, and compute what a study's plan can show."""
     found = estimate(plan, device)
-    return Forecast(plan, device, found.costs, found.note, reckon(plan, found.past))
+    return Forecast(plan, device, found.costs, found.note, plan_prospects(plan, found.past))
 
 
 def print_forecast(forecast: Forecast, console: Console) -> None:

@@ -190,7 +190,7 @@ def _check_settings(config: Config, named: set[str]) -> None:
 
 
 def _evaluate_file(config: Config, console: Console) -> None:
-    if config.is_trial:
+    if config.is_tryout:
         name = "trainer.fast_dev_run=true" if config.trainer.fast_dev_run else f"debug={config.debug.name.name}"
         raise ConfigError(f"{name}: nothing is trained here; leave it out")
     if config.weights is None:

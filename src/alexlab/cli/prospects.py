@@ -18,14 +18,14 @@ from alexlab.study.allotment import Allotment, allot
 from alexlab.study.claims import METRICS, Claim
 from alexlab.study.planning import MOST_RUNS, UNKNOWN, Prospect, prospects
 from alexlab.study.records import RunData
-from alexlab.sweep.arms import Study, unmet
 from alexlab.sweep.plan import Plan
+from alexlab.sweep.study_plan import Study, unmet
 from alexlab.validate import hours
 
 _BY_BUDGET = ("study.budget", "study.seeds", "study.base_seeds", "study.claims")
 
 
-def reckon(plan: Plan, past: Sequence[RunData]) -> list[Prospect]:
+def plan_prospects(plan: Plan, past: Sequence[RunData]) -> list[Prospect]:
     """Compute what each tested claim of a study's plan can show; empty for other plans and for learning-rate trials.
 
     `past`: finished runs; those of the plan are not used.

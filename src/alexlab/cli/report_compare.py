@@ -29,7 +29,7 @@ from alexlab.study.departures import (
 )
 from alexlab.study.records import read_archive
 from alexlab.study.statistics import LEAST_RUNS
-from alexlab.sweep.arms import SETTLED, STUDYS_OWN
+from alexlab.sweep.study_plan import SETTLED, STUDYS_OWN
 
 USAGE = """\
 usage: python src/report.py compare top1=ERROR [top5=ERROR] [view=ten|center]

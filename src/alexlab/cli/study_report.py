@@ -21,7 +21,7 @@ from alexlab.study.judge import judge
 from alexlab.study.judgement import Judgement
 from alexlab.study.plans import read_looks
 from alexlab.study.records import read_archive
-from alexlab.sweep.arms import document, is_study, make_study
+from alexlab.sweep.study_plan import document, is_study, make_study
 
 SETTINGS = ("paths.", "logger.")  # keys that do not choose a study
 # What selects started studies: the name on the command line, and in their plans.

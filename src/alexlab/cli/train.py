@@ -38,10 +38,10 @@ from alexlab.runs.record import DONE, FAILED, PREEMPTED
 from alexlab.runs.supervisor import needs_work
 from alexlab.runs.wandb_copy import outer_run
 from alexlab.spelling import for_flag
-from alexlab.sweep.arms import MIN_SEEDS, Study, document, register, unmet
 from alexlab.sweep.launcher import check_runs, count_passed, do_all, launch_jobs, launching
 from alexlab.sweep.plan import Plan, make_plan, write_sweep
 from alexlab.sweep.stop import STOPPED_STATUS, Budget, Stop, Stopped
+from alexlab.sweep.study_plan import MIN_SEEDS, Study, document, register, unmet
 from alexlab.validate import hours
 
 _STOPPED = "Stopped. Finished work is kept; run the same command again for the rest."
@@ -121,7 +121,7 @@ def _run(args: argparse.Namespace, argv: list[str], console: Console, answer: An
         start_server(WORKER)  # which loads torch meanwhile
     device = check_runs(plan)
     _announce(plan, console, device)
-    if not plan.is_trial and any(not run.record.is_done for run in plan.runs) and (fix := ownership_fix()) is not None:
+    if not plan.is_tryout and any(not run.record.is_done for run in plan.runs) and (fix := ownership_fix()) is not None:
         console.print(
             f"Records will lack the commit: git refuses this repository, which is another user's; to trust it: {fix}",
             style="yellow",
@@ -145,12 +145,12 @@ def _run(args: argparse.Namespace, argv: list[str], console: Console, answer: An
         return 0
     max_hours = plan.runs[0].config.max_hours
     budget = None if max_hours is None else Budget(hours("max_hours", max_hours), started)
-    while plan.study is not None and plan.study.round and not plan.is_trial:
+    while plan.study is not None and plan.study.round and not plan.is_tryout:
         status, after = _round(plan, args, composer, console, budget)
         if status:
             return status
         plan = after
-    if plan.study is not None and not plan.is_trial:
+    if plan.study is not None and not plan.is_tryout:
         _register(plan.study, console)
     return _launch_and_report(plan, console, budget)
 
@@ -229,7 +229,7 @@ def _announce(plan: Plan, console: Console, device: Device | None = None) -> Non
             console.print(f"The GPU of this machine is not used: {device.unused_gpu}", style="yellow")
     if (code := modified(RESULTS_VERSION)) is not None:
         console.print(f"Modified code {code}: its runs are kept apart from those of the released code.", style="yellow")
-    is_copied = any(run.config.logger.wandb for run in plan.runs) and not plan.is_trial
+    is_copied = any(run.config.logger.wandb for run in plan.runs) and not plan.is_tryout
     if is_copied and (outer := outer_run()):
         console.print(f"logger=wandb: {', '.join(outer)} in the environment are ignored: each run has its own id")
     if plan.study is not None:
@@ -245,7 +245,7 @@ def _announce(plan: Plan, console: Console, device: Device | None = None) -> Non
         console.print(line, style="dim")
     for merged, run in plan.merged:
         console.print(f"{merged} is the same run as {run} here", style="dim")
-    if plan.is_trial:
+    if plan.is_tryout:
         return
     states = [(run, run.record.status()) for run in plan.runs]
     done = sum(status.get("state") == DONE for _, status in states)
@@ -299,7 +299,7 @@ def _data(config: Config) -> str:
 
 def _launch_and_report(plan: Plan, console: Console, budget: Budget | None) -> int:
     with launching(plan, console, budget) as (launch, stop):
-        if plan.is_trial:
+        if plan.is_tryout:
             with suppress(Stopped), stop.limited():
                 launch_jobs(plan, launch, range(plan.num_jobs))
             return _report_trial(plan, console, launch)
@@ -314,7 +314,7 @@ def _why_stopped(plan: Plan, launch: Launch) -> str:
         return _STOPPED
     budget, number = plan.runs[0].config.max_hours or "", len(plan.runs)
     used_up = f"max_hours={budget}, counted from the command's start, is used up"
-    if plan.is_trial:
+    if plan.is_tryout:
         return f"{used_up}."
     states = Counter(run.record.status().get("state") for run in plan.runs)
     counts = [f"{states[DONE]} of {plural(number, 'run')} done"]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from alexlab.config import AugmentConfig
-from alexlab.streams import stream
+from alexlab.streams import stream_seed
 
 
 class Window(NamedTuple):
@@ -35,12 +35,12 @@ class Draws:
 
 def image_order(seed: int, epoch: int, num_images: int) -> np.ndarray:
     """The order in which an epoch visits the training images, int64 [num_images]."""
-    return np.random.default_rng(stream(seed, "order", epoch)).permutation(num_images)
+    return np.random.default_rng(stream_seed(seed, "order", epoch)).permutation(num_images)
 
 
 def draw(seed: int, epoch: int, step: int, batch_size: int) -> Draws:
     """All random numbers of one global batch."""
-    rng = np.random.default_rng(stream(seed, "augment", epoch, step))
+    rng = np.random.default_rng(stream_seed(seed, "augment", epoch, step))
     return Draws(rng.random((batch_size, 2)), rng.random(batch_size), rng.standard_normal((batch_size, 3)))
 
 

@@ -17,7 +17,7 @@ from alexlab.models.dropout import Dropout
 from alexlab.models.locally_connected import LocallyConnected2d
 from alexlab.models.lrn import LocalResponseNorm, SameMapNorm
 from alexlab.models.own import build_own
-from alexlab.streams import stream
+from alexlab.streams import stream_seed
 
 _ACTIVATIONS = {
     Activation.relu: lambda units: nn.ReLU(inplace=True),
@@ -48,7 +48,7 @@ class AlexNet(nn.Sequential):
         """Make the next masks a function of the names (seed, step) and of each layer's own name."""
         for name, module in self.named_children():
             if isinstance(module, Dropout):
-                module.reseed(stream(*names, name))
+                module.reseed(stream_seed(*names, name))
 
 
 def compiled(network: AlexNet, mode: str | None) -> Callable[[Tensor], Tensor]:
@@ -153,7 +153,7 @@ def _weights(spec: Layer) -> nn.Conv2d | nn.Linear | LocallyConnected2d:
 def _initialise(
     weights: nn.Conv2d | nn.Linear | LocallyConnected2d, spec: Layer, model: ModelConfig, seed: int
 ) -> None:
-    generator = torch.Generator().manual_seed(stream(seed, "init", spec.name))
+    generator = torch.Generator().manual_seed(stream_seed(seed, "init", spec.name))
     bias = weights.bias
     assert isinstance(bias, Tensor)
     if model.init is Init.torch:  # the default of nn.Conv2d and nn.Linear

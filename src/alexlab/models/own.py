@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from alexlab import distributed, own_net
 from alexlab.config import Config, ConfigError
 from alexlab.models.dropout import Dropout
-from alexlab.streams import stream
+from alexlab.streams import stream_seed
 
 
 def build_own(config: Config) -> nn.Module:
@@ -29,7 +29,7 @@ def build_own(config: Config) -> nn.Module:
     crop, num_classes = config.data.crop_size, config.data.num_classes
     assert crop is not None
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream(config.seed, "init"))
+        torch.manual_seed(stream_seed(config.seed, "init"))
         function = getattr(_module(config, build), build.function)
         if build.takes_config:  # without the key, so that `build_model(config)` builds AlexNet
             network = function(replace(config, model=replace(config.model, build=None)))
@@ -70,7 +70,7 @@ def reseed(network: nn.Module, *names: object) -> None:
 
     `alexlab.models.Dropout` also draws by its own name, as in AlexNet; everything else uses torch's global generator.
     """
-    torch.manual_seed(stream(*names, *([distributed.rank()] if distributed.rank() else [])))
+    torch.manual_seed(stream_seed(*names, *([distributed.rank()] if distributed.rank() else [])))
     for name, module in network.named_modules():
         if isinstance(module, Dropout):
-            module.reseed(stream(*names, name))
+            module.reseed(stream_seed(*names, name))

@@ -69,7 +69,7 @@ class Source:
 
 
 def source(place: Path) -> Source:
-    """Open a folder of runs or a bundle, which is unpacked; raises the errors of `opened`."""
+    """Open a folder of runs or a bundle, which is unpacked; raises the errors of `unpacked`."""
     if not place.is_file():
         return Source(place, str(place))
     folder, submitter = _unpack(place)
@@ -186,7 +186,7 @@ def _is_member(name: str) -> bool:
     return name in _DESCRIBING or _MEMBER.fullmatch(name) is not None
 
 
-def opened(path: Path) -> Path:
+def unpacked(path: Path) -> Path:
     """Unpack a bundle to a folder of runs, which is removed when this process ends.
 
     A file whose hash differs from the manifest's is refused; bundles made before manifests existed have no hashes.
@@ -198,7 +198,7 @@ def opened(path: Path) -> Path:
 
 
 def _unpack(path: Path) -> tuple[Path, str | None]:
-    """The folder that `opened` returns, and the submitter of its runs."""
+    """The folder that `unpacked` returns, and the submitter of its runs."""
     folder = process_folder()
     made: set[Path] = set()
     try:

@@ -68,7 +68,7 @@ class Lease:
                         self.check()
                         os.utime(self.path)
 
-        with threads.beside(renew):
+        with threads.background(renew):
             yield
 
     def release(self) -> None:

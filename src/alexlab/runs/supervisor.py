@@ -39,9 +39,9 @@ def needs_work(status: dict[str, Any], retry: Retry, attempts: int | None = None
 def execute(config: Config, labels: dict[str, str], title: str, launch: Launch) -> dict[str, Any]:
     """Make sure that a run is done, and return its status; a finished one is not touched.
 
-    The record of a try-out (`Config.is_trial`) is temporary.
+    The record of a try-out (`Config.is_tryout`) is temporary.
     """
-    if config.is_trial:
+    if config.is_tryout:
         with temporary_folder() as folder:
             return _attempt(folder, "trial", config, labels, title, launch)
     return _attempt(Path(config.paths.runs), run_id(config), config, labels, title, launch)

@@ -20,7 +20,7 @@ from alexlab.data.class_names import known_names
 from alexlab.runs.arrays import read_array, read_arrays
 from alexlab.runs.names import RunName, run_name
 from alexlab.runs.record import PREEMPTED, Record
-from alexlab.tiles import per_row, shown, tiles
+from alexlab.tiles import colours, per_row, tiles
 
 MOST_CLASSES = 50  # of a confusion matrix, which has the square of them as entries
 PREDICTION_COLUMNS = ("test image", "class", "1st", "2nd", "3rd", "right", "probability of class")
@@ -72,7 +72,7 @@ def kernels(record: Record) -> np.ndarray | None:
     with suppress(OSError, ValueError):  # the file is missing or cannot be read
         weights = read_array(record.file("conv1.npy"))
         if weights.ndim == 4 and weights.shape[1] == 3:
-            return tiles(shown(weights), per_row(len(weights))).repeat(_ZOOM, 0).repeat(_ZOOM, 1)
+            return tiles(colours(weights), per_row(len(weights))).repeat(_ZOOM, 0).repeat(_ZOOM, 1)
     return None
 
 

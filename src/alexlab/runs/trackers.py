@@ -78,7 +78,7 @@ class Copies:
         """`messages`: the folder that marks which messages of a sweep were printed. `names`: only these trackers."""
         wanted = config.logger.trackers if names is None else names
         self._config, self._messages = config, messages
-        self._wanted = {name: COPIES[name](config, record, self._say) for name in wanted if not config.is_trial}
+        self._wanted = {name: COPIES[name](config, record, self._say) for name in wanted if not config.is_tryout}
         self._started: dict[str, Copy] = {}
 
     def start(self) -> bool:

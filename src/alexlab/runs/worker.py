@@ -91,7 +91,7 @@ def train(
                 if is_first:
                     _train(record, config, title, copies)
                 else:
-                    fit(config, None if config.is_trial else record.path, title)
+                    fit(config, None if config.is_tryout else record.path, title)
                 distributed.leave()
             except LeaseLost:
                 raise
@@ -122,7 +122,7 @@ def train(
 
 
 def _train(record: Record, config: Config, title: str, copies: Copies) -> None:
-    if config.is_trial:
+    if config.is_tryout:
         outcome = fit(config, None, title)
         if config.debug.name is Debug.limit:
             print(f"{title}: {_summary(outcome)}", flush=True)

@@ -159,7 +159,7 @@ class Row:
 class Judgement:
     """The result of a study, in numbers."""
 
-    plan: dict[str, Any]  # as `alexlab.sweep.arms` wrote it
+    plan: dict[str, Any]  # as `alexlab.sweep.study_plan` wrote it
     looks: int
     rows: list[Row]
     arms: list[Arm]

@@ -40,9 +40,9 @@ from alexlab.runs.lease import EXPIRY, holder, machine
 from alexlab.runs.process import Launch
 from alexlab.runs.record import DONE, PREEMPTED
 from alexlab.runs.supervisor import HELD, check, execute, needs_work
-from alexlab.sweep.arms import does_not_learn
 from alexlab.sweep.plan import Plan, PlannedRun, write_sweep
 from alexlab.sweep.stop import Budget, Stop, Stopped, following, hand_on
+from alexlab.sweep.study_plan import does_not_learn
 
 _MOST_OWNERS = 3  # of runs that a command waits for, named in its message
 _LOCAL = ("basic", "joblib", "submitit_local")  # the launchers whose jobs run on this machine
@@ -68,7 +68,7 @@ def check_runs(plan: Plan) -> Device | None:
 @contextmanager
 def launching(plan: Plan, console: Console, budget: Budget | None = None) -> Iterator[tuple[Launch, Stop]]:
     """Context with a launch of the plan's runs, whose folder exists as long as the context, and its `Stop`."""
-    statuses = {} if plan.is_trial else {run.run_id: run.record.status() for run in plan.runs}
+    statuses = {} if plan.is_tryout else {run.run_id: run.record.status() for run in plan.runs}
     attempts = {name: status["attempt"] for name, status in statuses.items() if "attempt" in status}
     is_local = plan.choices["hydra/launcher"] in _LOCAL
     with temporary_folder(None if is_local else _sweeps(plan)) as folder:
@@ -135,7 +135,7 @@ def _sweep_dir(plan: Plan, launch: Launch) -> Iterator[Path]:
 
     Only this user can enter it, and its name is unpredictable: launchers pickle jobs in it, and pickles run code.
     """
-    folder = Path(tempfile.mkdtemp(prefix=f"{plan.sweep_id}.", dir=launch.folder if plan.is_trial else _sweeps(plan)))
+    folder = Path(tempfile.mkdtemp(prefix=f"{plan.sweep_id}.", dir=launch.folder if plan.is_tryout else _sweeps(plan)))
     try:
         yield folder
     finally:
@@ -244,7 +244,7 @@ def do_job(folder: str, planned: DictConfig) -> str | None:
         message = _ending(title, status)
         if status["state"] == HELD:
             _held_mark(launch).touch()
-        if status["state"] == DONE and config.is_trial:
+        if status["state"] == DONE and config.is_tryout:
             _passed_mark(launch, number).touch()
     if message is not None:
         print(message, flush=True)

@@ -18,7 +18,7 @@ from alexlab.runs.identity import SEEDS, arm_id, arm_label, run_id, spelled
 from alexlab.runs.names import RunName, run_name
 from alexlab.runs.record import Record
 from alexlab.runs.supervisor import needs_work
-from alexlab.sweep.arms import Study, is_study, make_study
+from alexlab.sweep.study_plan import Study, is_study, make_study
 
 _JOBLIB_UNUSED = [
     f"hydra.launcher.{name}"
@@ -46,7 +46,7 @@ class PlannedRun:
     @property
     def is_pending(self) -> bool:
         """Whether its command starts it: a try-out always, else unless it is done or failed and is not retried."""
-        return self.config.is_trial or needs_work(self.record.status(), self.config.retry)
+        return self.config.is_tryout or needs_work(self.record.status(), self.config.retry)
 
     @property
     def name(self) -> RunName:
@@ -71,8 +71,8 @@ class Plan:
         return self.jobs[0].choices
 
     @property
-    def is_trial(self) -> bool:
-        return any(run.config.is_trial for run in self.runs)
+    def is_tryout(self) -> bool:
+        return any(run.config.is_tryout for run in self.runs)
 
     @property
     def num_jobs(self) -> int:

@@ -118,7 +118,7 @@ class Stop:
                 launch.spent.touch()
 
         close()
-        with threads.beside(watch):
+        with threads.background(watch):
             yield
 
 
@@ -142,7 +142,7 @@ def following(stop: Stop, launch: Launch, command: int | None) -> Iterator[None]
                 except ProcessLookupError:
                     os._exit(1)
 
-    with threads.beside(follow):
+    with threads.background(follow):
         yield
 
 

@@ -56,7 +56,7 @@ def fit(
 ) -> Outcome:
     """Train and evaluate; resume if the folder has a state of this run.
 
-    Writes metrics.csv and checkpoints to `folder`; saves nothing if it is None, as in a try-out (`Config.is_trial`).
+    Writes metrics.csv and checkpoints to `folder`; saves nothing if it is None, as in a try-out (`Config.is_tryout`).
     `on_row` gets each finished row of metrics.csv. `may_write` is called before each write, and raises if this process
     must not write any more.
 

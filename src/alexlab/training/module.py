@@ -41,7 +41,8 @@ class Diverged(RuntimeError):
 _EPOCH_METRICS = ("train_loss", "train_top1", "recent_top1")
 
 
-def _one_line(error: BaseException) -> str:
+def _first_sentence(error: BaseException) -> str:
+    """PyTorch's errors go on with advice for programmers."""
     return " ".join(str(error).split(". ")[0].split()) or type(error).__name__
 
 
@@ -327,8 +328,8 @@ class ClassificationTask(L.LightningModule):
             state, classes = content["state_dict"], content["classes"]
         except (KeyError, TypeError, UnpicklingError, RuntimeError) as error:
             raise UserError(
-                f"{path}: is not last.ckpt or best.ckpt of a finished run ({_one_line(error)}); alexlab.load_run(ID) "
-                "loads a run by its id"
+                f"{path}: is not last.ckpt or best.ckpt of a finished run ({_first_sentence(error)}); "
+                "alexlab.load_run(ID) loads a run by its id"
             ) from error
         if config is None:
             recorded = path.resolve().parent.parent / "config.yaml"

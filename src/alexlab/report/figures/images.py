@@ -25,7 +25,7 @@ from alexlab.report.figures.canvas import (
     styled,
 )
 from alexlab.study.colour import colour_indices
-from alexlab.tiles import per_row, shown, tiles
+from alexlab.tiles import colours, per_row, tiles
 
 if TYPE_CHECKING:  # made with torch, which takes seconds to load
     from alexlab.report.neighbours import Answers, Neighbours
@@ -59,7 +59,7 @@ def kernels(conv1: np.ndarray, groups: int) -> Figure:
         name = f"Tower {tower + 1}" if groups > 1 else "All kernels"
         share = f"{name}: {100 * indices[own].mean():.0f} % of a kernel's energy is colour, on average"
         figure.text(10 / WIDTH, 1 - (top + 14) / total, share, va="baseline")
-        picture = tiles(shown(conv1[own]), columns)
+        picture = tiles(colours(conv1[own]), columns)
         axes = add_axes(figure, 10, total - top - head - block, columns * cell - gap, block)
         _image(axes, picture)
     return figure

@@ -12,9 +12,10 @@ from alexlab.compose import Composer
 from alexlab.config import ConfigError
 from alexlab.runs.identity import run_id
 from alexlab.runs.record import RECORD_VERSION, Record
-from alexlab.sweep import arms
-from alexlab.sweep.arms import document, is_study, make_study, read_looks, register
+from alexlab.study.plans import read_looks
+from alexlab.sweep import study_plan
 from alexlab.sweep.plan import make_plan
+from alexlab.sweep.study_plan import document, is_study, make_study, register
 from support.settings import TINY, Typed, composer
 from support.studies import made_study
 
@@ -208,15 +209,15 @@ def test_of_two_commands_at_once_none_loses_the_others_look(tmp_path: Path, monk
     """Each reads the plan, adds its look and writes all of it: what was added in between would be gone."""
     plans = [document(make_study(composer(), ["study=lrn", f"study.seeds={seeds}"])) for seeds in (1, 2)]
     other = threading.Thread(target=register, args=(plans[1], tmp_path))
-    write = arms.write_atomic
+    write = study_plan.write_atomic
 
     def pause(path: Path, content: str) -> None:
-        monkeypatch.setattr(arms, "write_atomic", write)
+        monkeypatch.setattr(study_plan, "write_atomic", write)
         other.start()
         other.join(1)  # it waits for this one
         write(path, content)
 
-    monkeypatch.setattr(arms, "write_atomic", pause)
+    monkeypatch.setattr(study_plan, "write_atomic", pause)
     register(plans[0], tmp_path)
     other.join()
     looks = read_looks(tmp_path / f"{plans[0]['id']}.json")
@@ -327,12 +328,12 @@ def test_a_trial_without_validation_is_an_error_that_names_the_key(tmp_path: Pat
     record = Record(tmp_path, folder.name)
     lines = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
     place = lines[0].index("val_top1_error")
-    found = arms.trial_result(record, "top1_error")
+    found = study_plan.trial_result(record, "top1_error")
     assert found is not None
     assert found.score == float(lines[-1][place])
     (folder / "metrics.csv").write_text("\n".join(",".join(line[:place] + line[place + 1 :]) for line in lines))
     with pytest.raises(ConfigError, match=r"no validation error .*; set trainer\.limit_val_batches=1\.0"):
-        arms.trial_result(record, "top1_error")
+        study_plan.trial_result(record, "top1_error")
 
 
 @pytest.mark.parametrize("failure", ["diverged", "does not learn"])
