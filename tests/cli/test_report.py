@@ -169,7 +169,7 @@ def test_an_empty_folder_has_every_run_missing(tmp_path: Path, capsys: pytest.Ca
 
 def test_pictures_without_weights(records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main([f"runs={records}", f"out={tmp_path}", "--pictures"]) == 2
-    assert "--pictures: no run of the study has its weights here" in capsys.readouterr().err
+    assert "--pictures: no run has its weights here" in capsys.readouterr().err
 
 
 def test_help(capsys: pytest.CaptureFixture[str]):

@@ -237,7 +237,7 @@ def test_the_command(records: Path, tmp_path: Path, monkeypatch, capsys, opens: 
     [
         (["sweep=abc"], "sweep=abc: there is no such sweep"),
         (["sweep=last", "study=lrn"], "study=lrn: a sweep's settings are fixed"),
-        (["sweep=last", "--nets"], "--nets: is for studies"),
+        (["sweep=last", "--nets"], "--nets: is for the claims of studies"),
         (["sweep=last", "sweep=last"], "sweep=last sweep=last: sweep is given twice; remove one"),
     ],
 )

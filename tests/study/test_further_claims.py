@@ -21,6 +21,7 @@ from alexlab.config import CONF_DIR
 from alexlab.console import Console
 from alexlab.data import build_datamodule, shapes
 from alexlab.report.content import report_content
+from alexlab.report.neighbours import neighbours
 from alexlab.study.judgement import Row
 from alexlab.study.metrics import far_from_centre
 from alexlab.sweep.study_plan import document, make_study, register, unmet
@@ -362,20 +363,29 @@ def test_nets_are_measured_beside_their_records(
     conf = at_demo(
         tmp_path, "paper/table2_five", "paper/retrieval", "paper/off_centre_views", "paper/off_centre_objects"
     )
-    monkeypatch.setenv("ALEXLAB_CACHE", str(cache))  # where the report looks for the images
+    monkeypatch.setenv("ALEXLAB_CACHE", str(tmp_path / "none"))
     place = [f"data.cache={cache}", f"paths.runs={tmp_path / 'runs'}"]
     of_runs = [*TINY, *place]
     assert train(["-m", "seed=0,1,2,3,4", "optim.schedule=fixed", *of_runs]) == 0
     line = ["study=lrn", "study.claims=[mine]", "study.base_seeds=5", *of_runs]  # such nets learn too little for one
     register(document(make_study(Composer(str(conf)), line, str(conf))), tmp_path / "runs" / "studies")
-    assert report.main([f"runs={tmp_path / 'runs'}", f"out={tmp_path / 'reports'}", "--nets"]) == 0
-    measure(judged(tmp_path / "runs"), composer(), Console(width=200))  # once more
+    to_report = [f"runs={tmp_path / 'runs'}", f"out={tmp_path / 'reports'}", f"data.cache={cache}", "--pictures"]
+    assert report.main([*to_report, "--nets"]) == 0
+    measure(judged(tmp_path / "runs"), str(cache), composer(), Console(width=200))  # once more
     told = capsys.readouterr().out
     assert told.count("neighbours measured") == 5  # once each
     assert told.count("Evaluated before; nothing is computed again.") == 1
     assert "no ensemble" not in told
     judgement = judged(tmp_path / "runs")
     assert not judgement.problems
+    assert report.main(["sweep=last", *to_report]) == 0
+    first = neighbours(judgement.arms[0].runs[0].record, cache=str(cache))
+    shares = f"is {first.by_layer.percentage(1)} by fc7 and {first.by_pixels.percentage(1)} by pixels"
+    pages = list((tmp_path / "reports").glob("*/report.md"))
+    assert len(pages) == 2  # the study's and the sweep's
+    for page in pages:
+        assert (page.parent / "figure_4_answers.png").is_file()
+        assert " ".join(shares.split()) in " ".join(page.read_text("utf-8").split())
     five, retrieval, views, objects = judgement.rows
     assert (five.counted, retrieval.counted, views.counted, objects.counted) == ((1,), (5,), (5,), (5,))
     [kept] = (tmp_path / "runs" / "averages").glob("*/result.json")

@@ -24,29 +24,32 @@ NEIGHBOURS = "neighbours.json"
 NEAREST = 6  # as figure 4 shows
 
 
-def measure(judgement: Judgement, composer: Composer, console: Console) -> None:
-    """Measure what the claims of a study need and is still missing; print a line for each failure."""
+def measure(judgement: Judgement, cache: str, composer: Composer, console: Console) -> None:
+    """Measure what the claims of a study need and is still missing; print a line for each failure.
+
+    `cache`: the folder of the stores.
+    """
     for runs in _groups(judgement):
         ids = [run.run_id for run in runs]
         folder = runs[0].record.path.parent
         try:
-            evaluate_ensemble(ids, composer, [f'paths.runs="{folder}"'], console)
+            evaluate_ensemble(ids, composer, [f'paths.runs="{folder}"', f'data.cache="{cache}"'], console)
         except UserError as error:
             console.print(f"no ensemble: {error}", soft_wrap=True, highlight=False)
     for run in _alone(judgement):
         if run.record.file(NEIGHBOURS).is_file():
             continue
         try:
-            run.record.write(NEIGHBOURS, precision(run.record))
+            run.record.write(NEIGHBOURS, precision(run.record, cache))
         except (UserError, ValueError) as error:
             console.print(f"{run.run_id}: no neighbours measured: {error}", soft_wrap=True, highlight=False)
         else:
             console.print(f"{run.run_id}: neighbours measured", highlight=False)
 
 
-def precision(record: Record) -> dict[str, Any]:
+def precision(record: Record, cache: str | None = None) -> dict[str, Any]:
     """The precision of a run's nearest training images by its last hidden layer and by pixels, with standard errors."""
-    found = neighbours.neighbours(record, queries=1, nearest=NEAREST)
+    found = neighbours.neighbours(record, queries=1, nearest=NEAREST, cache=cache)
     return {
         "layer": found.layer,
         "nearest": NEAREST,

@@ -38,7 +38,8 @@ reports/: report.html (one file), report.md, tables as CSV and LaTeX
   python src/report.py study=paper --pdf            figures as PDF too, 113 mm
                                                     wide, for print
   python src/report.py study=paper --pictures       figure 4 too, from a run's
-                                                    weights and its data
+                                                    weights and its data; also
+                                                    with sweep=
   python src/report.py study=paper --nets           first measure the nets for
                                                     claims that need it
                                                     (ensembles of five,

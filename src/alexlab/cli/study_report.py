@@ -23,7 +23,7 @@ from alexlab.study.plans import read_looks
 from alexlab.study.records import read_archive
 from alexlab.sweep.study_plan import document, is_study, make_study
 
-SETTINGS = ("paths.", "logger.")  # keys that do not choose a study
+SETTINGS = ("paths.", "logger.", "data.cache=")  # keys that do not choose a study
 # What selects started studies: the name on the command line, and in their plans.
 GROUPS = {name: name for name in ("recipe", "protocol", "model", "data")} | {"study": "name", "study.rate": "rate"}
 Looks = list[dict[str, Any]]
@@ -35,11 +35,14 @@ class Places:
 
     sources: list[bundle.Source]
     out: Path
-    config: Config  # of `paths.` and `logger.` alone
+    config: Config  # of the `SETTINGS` alone
+
+    def extras(self, flags: list[str]) -> Extras:
+        return Extras(self.config.data.cache if "--pictures" in flags else None, "--pdf" in flags)
 
 
 def find_places(given: list[str], composer: Composer) -> Places:
-    """Read `runs=`, `out=`, `paths.` and `logger.` of a line.
+    """Read `runs=`, `out=` and the `SETTINGS` of a line.
 
     Raises:
         UserError: for a mistake in them, or a key that the line gives twice.
@@ -66,7 +69,7 @@ def report_studies(
         from alexlab.cli.nets import measure
 
         for plan in plans.values():
-            measure(judge(plan.looks, archive, known=known), composer, console)
+            measure(judge(plan.looks, archive, known=known), places.config.data.cache, composer, console)
     judged = {name: judge(plan.looks, archive, plan.own, known, started, config_dir) for name, plan in plans.items()}
     from alexlab.report.documents import study_document  # imports Matplotlib, so only once the line is checked
     from alexlab.report.write import write
@@ -75,7 +78,7 @@ def report_studies(
     for name, judgement in judged.items():
         if not answer.is_wanted:
             print_claims(judgement, console)
-        pages[name] = write(judgement, archive, places.out / name, Extras("--pictures" in flags, "--pdf" in flags))
+        pages[name] = write(judgement, archive, places.out / name, places.extras(flags))
         if not answer.is_wanted:
             console.print(f"Report: {pages[name]}", soft_wrap=True)
     if answer.is_wanted:

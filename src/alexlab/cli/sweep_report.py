@@ -11,7 +11,6 @@ from alexlab.command import given_values
 from alexlab.compose import Composer
 from alexlab.config import ConfigError
 from alexlab.console import Console
-from alexlab.report.content import Extras
 from alexlab.study.sweeps import read_sweep
 
 
@@ -27,10 +26,11 @@ def report_sweep(
     others = [one for one in given if one.partition("=")[0] not in ("sweep", "runs", "out")]
     if wrong := [one for one in others if not one.startswith(SETTINGS)]:
         raise ConfigError(
-            f"{wrong[0]}: a sweep's settings are fixed; with sweep= only runs=, out=, paths. and logger. may be set"
+            f"{wrong[0]}: a sweep's settings are fixed; with sweep= only runs=, out=, data.cache=, paths. and logger. "
+            "may be set"
         )
-    if wrong := [flag for flag in flags if flag in ("--nets", "--pictures")]:
-        raise ConfigError(f"{wrong[0]}: is for studies; remove it")
+    if "--nets" in flags:
+        raise ConfigError("--nets: is for the claims of studies; remove it")
     places = find_places(given, Composer(config_dir))
     if len(places.sources) > 1:
         raise ConfigError(f"runs= names {len(places.sources)} folders; a sweep is in one of them; name that one")
@@ -42,7 +42,7 @@ def report_sweep(
     from alexlab.report.sweep import examine, sweep_summary, write_sweep_report
 
     report = examine(sweep)
-    page = write_sweep_report(report, places.out / f"sweep-{sweep.sweep_id}", Extras(pdf="--pdf" in flags))
+    page = write_sweep_report(report, places.out / f"sweep-{sweep.sweep_id}", places.extras(flags))
     if answer.is_wanted:
         answer.give("report-sweep/1", sweep_document(report, from_here(page)))
     else:

@@ -119,7 +119,7 @@ READING = (
 class Extras:
     """Optional parts of a report."""
 
-    pictures: bool = False  # figure 4, from the weights and data of the first run that has weights
+    pictures: str | None = None  # folder of the stores for figure 4, which is of the first run that has weights
     pdf: bool = False  # every figure for print too
 
 

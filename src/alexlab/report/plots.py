@@ -67,7 +67,7 @@ def save_all(plots: Iterable[Plot], folder: Path, with_pdf: bool) -> list[PlotOn
     return drawn
 
 
-def _of_study(judgement: Judgement, archive: Archive, with_pictures: bool) -> Iterator[Plot]:
+def _of_study(judgement: Judgement, archive: Archive, pictures: str | None) -> Iterator[Plot]:
     arms = [arm for arm in judgement.arms if arm.runs]
     if judgement.is_choosing:
         yield from _rates(judgement.trials)
@@ -102,8 +102,8 @@ def _of_study(judgement: Judgement, archive: Archive, with_pictures: bool) -> It
     yield from cost(arms)
     yield from classes(arms[:1], archive)
     yield from kernels(arms, archive, ("none", "ungrouped"))
-    if with_pictures:
-        yield from _pictures(arms)
+    if pictures is not None:
+        yield from answers_and_neighbours(arms, pictures)
 
 
 def _rates(trials: list[ArmTrials]) -> Iterator[Plot]:
@@ -346,14 +346,19 @@ def kernels(arms: Sequence[Arm], archive: Archive, names: Sequence[str]) -> Iter
             break
 
 
-def _pictures(arms: list[Arm]) -> Iterator[Plot]:
+def answers_and_neighbours(arms: list[Arm], cache: str) -> Iterator[Plot]:
+    """Figure 4 for the first run whose weights are here; `cache` is the folder of the stores.
+
+    Raises:
+        UserError: if no run has its weights, or the run's store is not in `cache`.
+    """
     from alexlab.report import neighbours
 
     kept = [run for arm in arms for run in arm.runs if run.record.file("checkpoints/last.ckpt").is_file()]
     if not kept:
-        raise UserError("--pictures: no run of the study has its weights here; they are in checkpoints/ of each record")
+        raise UserError("--pictures: no run has its weights here; they are in checkpoints/ of each record")
     record = Record(kept[0].record.path.parent, kept[0].run_id)
-    answers, near = neighbours.answers(record), neighbours.neighbours(record)
+    answers, near = neighbours.answers(record, cache=cache), neighbours.neighbours(record, cache=cache)
     text = f"Test images, their class, and the five most likely classes by {record.run_id}, ten views."
     yield Plot("figure_4_answers", "Figure 4, left: answers", text, images.answers_figure(answers))
     shares = f"{near.by_layer.percentage(1)} by {near.layer} and {near.by_pixels.percentage(1)} by pixels"

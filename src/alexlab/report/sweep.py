@@ -335,13 +335,13 @@ def write_sweep_report(report: SweepReport, folder: Path, extras: Extras = PLAIN
     write_atomic(folder / "runs.csv", csv_text(RUN_COLUMNS, rows))
     content = sweep_content(report)
     write_atomic(folder / "arms.tex", _latex(content))
-    drawn = plots.save_all(_plots(report), folder, extras.pdf)
+    drawn = plots.save_all(_plots(report, extras.pictures), folder, extras.pdf)
     write_atomic(folder / "report.md", sweep_markdown(content, drawn))
     write_atomic(folder / "report.html", render("sweep.html.j2", content, drawn))
     return folder / "report.html"
 
 
-def _plots(report: SweepReport) -> Iterator[plots.Plot]:
+def _plots(report: SweepReport, pictures: str | None) -> Iterator[plots.Plot]:
     arms = [arm for arm in report.arms if arm.runs]
     yield from plots.seeds(arms)
     yield from plots.learning_curves(arms)
@@ -349,6 +349,8 @@ def _plots(report: SweepReport) -> Iterator[plots.Plot]:
     yield from plots.classes(arms, report.archive)
     yield from plots.cost(arms)
     yield from plots.kernels(arms[:2], report.archive, [arm.name for arm in arms[:2]])
+    if pictures is not None:
+        yield from plots.answers_and_neighbours(arms, pictures)
 
 
 def _latex(content: dict[str, Any]) -> str:
